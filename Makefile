@@ -1,0 +1,32 @@
+# make setup | demo | test | check | bench, and nothing else to learn.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV ?= .venv
+PY := $(VENV)/bin/python
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help setup demo test check
+
+help:
+	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
+	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
+	@echo "make test    all tests"
+	@echo "make check   lint, types, layers, generated docs"
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh $(VENV)
+
+demo: setup
+	@$(VENV)/bin/socratune demo --output outputs/demo
+
+test: setup
+	@$(PY) -m pytest
+
+check: setup
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/basedpyright
+	@$(PY) -m pytest -q tests/test_layers.py
+	@$(PY) scripts/reference_docs.py --check

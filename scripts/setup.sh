@@ -1,0 +1,32 @@
+#!/bin/sh
+# Creates the virtual environment $1 and installs Socratune in it, saying what is missing.
+# TORCH_INDEX_URL: an index to take PyTorch from, e.g. https://download.pytorch.org/whl/cpu
+# PYTHON: the interpreter to use, python3 by default.
+set -eu
+venv=$1
+python=${PYTHON:-python3}
+
+command -v "$python" >/dev/null || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 or newer is needed; $python is $("$python" --version 2>&1). Name another: make setup PYTHON=python3.12" >&2
+    exit 1
+}
+"$python" -c 'import venv, ensurepip' 2>/dev/null || { echo "The module venv is missing: apt-get install python3-venv" >&2; exit 1; }
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+pip="$venv/bin/python -m pip --disable-pip-version-check install --quiet"
+
+if [ -n "${TORCH_INDEX_URL:-}" ]; then
+    $pip --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' constraints.txt)"
+fi
+if nvidia-smi -L >/dev/null 2>&1; then
+    echo "NVIDIA device found: installing with the extra [gpu]."
+    extras=dev,gpu
+    constraints=constraints-gpu.txt
+else
+    extras=dev
+    constraints=constraints.txt
+fi
+echo "Installing Socratune into $venv (a few minutes; PyTorch is the large part)."
+$pip --constraint "$constraints" --editable ".[$extras]"
+touch "$venv/installed"

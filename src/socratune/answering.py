@@ -1,0 +1,62 @@
+"""Asking a model a set of questions and judging the answers: what `dev`, `validate` and `chat` have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from socratune.journal import Journal
+from socratune.judge import Judge
+from socratune.llm.base import ChatModel, Sampling
+from socratune.rowmap import map_rows
+from socratune.rows import QARow
+
+
+async def answer_and_judge(
+    rows: list[QARow],
+    model: ChatModel,
+    judge: Judge,
+    sampling: Sampling,
+    *,
+    journal: Journal,
+    key: str,
+    concurrency: int,
+    tick: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    """One answer per row, judged, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`."""
+
+    async def step(row: QARow) -> dict[str, Any]:
+        completion = await model.generate(row.prompt, sampling)
+        judgement = await judge(row, completion.text)
+        return {
+            "response": completion.text,
+            "verdict": judgement.verdict,
+            "judged_by": judgement.judged_by,
+            "tokens": completion.completion_tokens,
+        }
+
+    await map_rows(rows, step, journal=journal, stage=key, concurrency=concurrency, tick=tick)
+    return list(journal.rows(key))
+
+
+def accuracy(rows: list[QARow], model: ChatModel, judge: Judge, sampling: Sampling, concurrency: int) -> float:
+    """The share of right answers; nothing is kept."""
+    with TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.sqlite")
+        answers = asyncio.run(
+            answer_and_judge(
+                rows,
+                model,
+                judge,
+                sampling,
+                journal=journal,
+                key="accuracy",
+                concurrency=concurrency,
+                tick=lambda done, total: None,
+            )
+        )
+        journal.close()
+    return sum(answer["verdict"] == "correct" for answer in answers) / len(answers)

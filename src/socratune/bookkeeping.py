@@ -1,0 +1,146 @@
+"""What a run remembers: which stages are done and for what, which settings may still change, how it ended."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from socratune.config import Resolved, dump, flatten, to_yaml
+from socratune.errors import Fault, Shown, SocratuneError, UserError
+from socratune.journal import Journal
+from socratune.rundir import Results, RunDir, StageResult, file_hash, write_text
+
+log = logging.getLogger(__name__)
+
+STAGES = ("split", "enhance", "curate", "train", "validate", "publish")
+
+OUTPUTS = {
+    "split": ("train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "input.rejected.jsonl"),
+    "enhance": ("enhanced_dataset.jsonl",),
+    "curate": ("train.jsonl", "train.rejected.jsonl"),
+    "train": ("checkpoints", "adapter", "tensorboard"),
+    "validate": (),
+    "publish": (),
+}
+
+_FREE = ("output", "enhance.concurrency")
+"""Settings that change no result."""
+
+
+class Tell(Protocol):
+    """Hears what happens: `begin`, `tick`, `done`, `kept` (done before), with the stage's entry in the results."""
+
+    def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None: ...
+
+
+def first_stage_of(key: str) -> str | None:
+    """The first stage whose result a setting changes; None where it changes none."""
+    if key in _FREE:
+        return None
+    if key == "train.mask_wrong_attempts":
+        return "curate"
+    if key in ("model", "seed"):
+        return "enhance"
+    section = key.split(".", maxsplit=1)[0]
+    return {"dataset": "split", "hub_id": "publish"}.get(section, section)
+
+
+def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: str | None) -> None:
+    """Write `config.yaml`, or refuse settings that differ from those a begun stage ran with.
+
+    Raises:
+        UserError: every setting that changed, with both values and the way out.
+    """
+    new = flatten(dump(resolved.config))
+    if run.config.exists():
+        old = flatten(yaml.safe_load(run.config.read_text("utf-8")))
+        faults = []
+        for key in (key for key in new if key in old and old[key] != new[key]):
+            stage = first_stage_of(key)
+            if stage in (None, "publish") or not results.stage(stage):
+                continue
+            if restart is None or STAGES.index(restart) > STAGES.index(stage):
+                fix = f"Use the old value, --restart {stage} to redo from there, or another --output."
+                faults.append(Fault(f"{run.root}: {key}", f"{old[key]!r} as this run began", new[key], fix))
+        if faults:
+            raise UserError(*faults)
+    write_text(run.config, to_yaml(resolved))
+
+
+def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> None:
+    """Undo a stage and all behind it, for `--restart`."""
+    for name in STAGES[STAGES.index(stage) :]:
+        results.data["stages"].pop(name, None)
+        journal.forget(name)
+        for output in OUTPUTS[name]:
+            path = run / output
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    results.data.pop("validation", None)
+    results.write()
+
+
+def hashes(*paths: Path) -> list[str | None]:
+    """The sha256 of each file, None for one that is not there."""
+    return [file_hash(path) if path.is_file() else None for path in paths]
+
+
+def do_stage(
+    name: str, key: str, work: Callable[[Callable[[int, int], None]], StageResult], results: Results, tell: Tell
+) -> bool:
+    """Do a stage unless it is done for this very key; False where its outcome is negative.
+
+    Its entry in the results is true at every moment: also when `work` raises.
+    """
+    entry = results.stage(name)
+    if entry.get("status") in ("done", "failed") and entry.get("key") == key:
+        tell("kept", name, entry)
+        return entry["status"] == "done"
+    if entry.get("status") == "done" and name == "split":
+        fix = "Use --restart split to begin anew with it, or another --output."
+        raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
+    before = entry["seconds"] if entry and entry.get("key") == key else 0.0
+    results.data["stages"].pop(name, None)
+    started = time.monotonic()
+
+    def seconds() -> float:
+        return round(before + time.monotonic() - started, 2)
+
+    def tick(done: int, total: int) -> None:
+        results.set_stage(name, now=False, done=done, total=total, seconds=seconds())
+        tell("tick", name, results.stage(name))
+
+    results.set_stage(name, status="running", seconds=before, done=0, total=0, key=key)
+    tell("begin", name, results.stage(name))
+    try:
+        result = work(tick)
+    except BaseException as error:
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
+        if isinstance(error, SocratuneError) and error.exit_code == 1:
+            status = "failed"
+        results.set_stage(name, status=status, seconds=seconds(), error=str(error) or type(error).__name__)
+        raise
+    figures = dict(result.figures)
+    if "validation" in figures:
+        results.data["validation"] = figures.pop("validation")
+    total = results.stage(name)["total"] or result.rows_in
+    results.set_stage(
+        name,
+        **({"status": "failed", "reason": result.failure} if result.failure else {"status": "done"}),
+        seconds=seconds(),
+        done=total,
+        total=total,
+        rows_in=result.rows_in,
+        rows_out=result.rows_out,
+        **figures,
+    )
+    tell("done", name, results.stage(name))
+    return result.failure is None

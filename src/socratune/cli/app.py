@@ -1,0 +1,196 @@
+"""The commands and their flags. Each command parses, calls one function of `commands`, and ends with its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import click
+import typer
+
+from socratune import __version__
+from socratune.cli.console import guarded
+
+app = typer.Typer(
+    name="socratune",
+    help="LoRA adapters that reason better than the model they started from, and the proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str | None, typer.Option(help="Base model: a folder, a Hub id, or 'demo' (embedded).")]
+Dataset = Annotated[str | None, typer.Option(help="JSONL of question-answer rows, or 'demo' (embedded).")]
+Output = Annotated[str | None, typer.Option(help="Run folder; an existing one is gone on with.")]
+HubId = Annotated[str | None, typer.Option(help="Publish to this Hub repository when the adapter passed.")]
+ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with everything else.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. train.r=32. Repeatable.")
+]
+HeldOut = Annotated[str | None, typer.Option(help="Your own held-out JSONL.")]
+OnBadRow = Annotated[str | None, typer.Option(help="stop (default) or skip.")]
+Format = Annotated[str | None, typer.Option("--thinking-format", help="direct (default) or iterative.")]
+Iterations = Annotated[int | None, typer.Option("--max-iterations", help="Attempts per row, the first included.")]
+Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
+Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
+Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
+Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def _given(**flags: object) -> dict[str, object]:
+    names = {"held_out": "split.held_out", "on_bad_row": "split.on_bad_row", "max_iterations": "enhance.max_iterations"}
+    names["thinking_format"] = "enhance.thinking_format"
+    return {names.get(flag, flag): value for flag, value in flags.items() if value is not None}
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"socratune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    model: Model = None,
+    dataset: Dataset = None,
+    output: Output = None,
+    hub_id: HubId = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    held_out: HeldOut = None,
+    on_bad_row: OnBadRow = None,
+    thinking_format: Format = None,
+    max_iterations: Iterations = None,
+    seed: Seed = None,
+    start: Start = None,
+    until: Until = None,
+    restart: Restart = None,
+) -> None:
+    """The whole pipeline: split, enhance, curate, train, validate, and publish with --hub-id."""
+    from socratune.cli import commands
+
+    given = _given(**{name: value for name, value in locals().items() if name in _RUN_FLAGS})
+    raise typer.Exit(commands.run(given, config, settings, start=start, until=until, restart=restart))
+
+
+_RUN_FLAGS = (
+    "model", "dataset", "output", "hub_id", "held_out", "on_bad_row", "thinking_format", "max_iterations", "seed",
+)  # fmt: skip
+
+
+@app.command()
+def demo(
+    output: Output = None,
+    settings: Settings = None,
+    thinking_format: Format = None,
+    seed: Seed = None,
+    until: Until = None,
+    restart: Restart = None,
+) -> None:
+    """`run` on the embedded model and data: no key, no network, no GPU."""
+    from socratune.cli import commands
+
+    given = _given(model="demo", dataset="demo", output=output or "outputs/demo", seed=seed)
+    given |= _given(thinking_format=thinking_format)
+    raise typer.Exit(commands.run(given, None, settings, start=None, until=until, restart=restart))
+
+
+@app.command()
+def enhance(
+    model: Model = None,
+    dataset: Dataset = None,
+    output: Output = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    held_out: HeldOut = None,
+    on_bad_row: OnBadRow = None,
+    thinking_format: Format = None,
+    max_iterations: Iterations = None,
+    seed: Seed = None,
+    restart: Restart = None,
+) -> None:
+    """`run` up to the enhanced data set: split, then the student-teacher loop."""
+    from socratune.cli import commands
+
+    given = _given(**{name: value for name, value in locals().items() if name in _RUN_FLAGS})
+    raise typer.Exit(commands.run(given, config, settings, start=None, until="enhance", restart=restart))
+
+
+@app.command()
+def train(run: Run, restart: Annotated[bool, typer.Option(help="Train anew.")] = False) -> None:
+    """Train the adapter of a run folder (and what is missing before it)."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.go_on(run, until="train", restart="train" if restart else None))
+
+
+@app.command()
+def validate(run: Run, restart: Annotated[bool, typer.Option(help="Ask and judge anew.")] = False) -> None:
+    """Prove the adapter of a run folder on its held-out questions."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.go_on(run, until="validate", restart="validate" if restart else None))
+
+
+@app.command()
+def publish(run: Run, hub_id: HubId = None) -> None:
+    """Upload the adapter of a run folder that passed."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.go_on(run, until="publish", hub_id=hub_id))
+
+
+@app.command()
+def inspect(
+    what: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run folder, or a JSONL data set.")],
+    model: Model = None,
+    rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
+    row_id: Annotated[str | None, typer.Option("--id", help="Only the row with this id.")] = None,
+) -> None:
+    """Show training rows as the model sees them, the trained tokens coloured, and check their labels."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.inspect(what, model, rows, row_id))
+
+
+@app.command()
+def chat(
+    run: Run,
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
+) -> None:
+    """Ask the adapter of a run folder."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.chat(run, question, compare))
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
+    from socratune.doctor import report
+
+    raise typer.Exit(guarded(report))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    try:
+        code = app(args=argv, prog_name="socratune", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return 130

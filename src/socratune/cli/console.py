@@ -1,0 +1,158 @@
+"""What a person sees while a run works: progress on a terminal, plain lines elsewhere, one edge for errors."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from socratune.errors import OutsideError, SocratuneError
+
+PLAIN_INTERVAL_S = 5.0
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
+def start_logging(run_log: Path | None = None, *, level: str = "INFO") -> None:
+    """Library messages go through loguru to stderr and, whole, to `run_log`."""
+    from loguru import logger
+
+    class _ToLoguru(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger.opt(exception=record.exc_info).log(record.levelname, record.getMessage())
+
+    logger.remove()
+    if sys.stderr is not None:
+        logger.add(sys.stderr, level=level, format="<level>{level: <7}</level> {message}")
+    if run_log is not None:
+        logger.add(
+            run_log, level="DEBUG", format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}", diagnose=False
+        )
+    logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
+    logging.getLogger("socratune").setLevel(logging.INFO)
+
+
+class Progress:
+    """Tells of stages and rows: a live bar on a terminal, a line every 5 s elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(highlight=False)
+        self._bar: Any = None
+        self._task: Any = None
+        self._told_at = 0.0
+
+    def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None:
+        from loguru import logger
+
+        if event != "tick":
+            logger.debug("{} {}: {}", event, stage, entry)
+        if event == "begin":
+            self._begin(stage)
+        elif event == "tick":
+            self._tick(stage, entry)
+        else:
+            self.stop()
+            again = " (done before)" if event == "kept" else ""
+            self.console.print(f"[bold]{stage:<9}[/] {summary(stage, entry)}{again}")
+
+    def _begin(self, stage: str) -> None:
+        self._told_at = time.monotonic()
+        if self.console.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            columns = (
+                TextColumn("[bold]{task.description:<9}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
+            self._bar = Bar(*columns, console=self.console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(stage, total=None)
+
+    def _tick(self, stage: str, entry: dict[str, Any]) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=entry["done"], total=entry["total"])
+        elif time.monotonic() - self._told_at >= PLAIN_INTERVAL_S:
+            self._told_at = time.monotonic()
+            self.console.print(f"{stage:<9} {entry['done']} of {entry['total']} after {entry['seconds']:.0f} s")
+
+    def stop(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def summary(stage: str, entry: dict[str, Any]) -> str:
+    """One line on what a finished stage did."""
+    seconds = f"{entry.get('seconds', 0):.1f} s"
+    if stage == "split":
+        parts = [f"{entry[name]} {name.replace('_', '-')}" for name in ("train_in", "dev", "held_out")]
+        text = ", ".join(parts)
+        text += f"; {entry['contaminated']} dropped, held out too" if entry.get("contaminated") else ""
+        text += f"; {entry['bad_rows']} bad rows skipped" if entry.get("bad_rows") else ""
+    elif stage == "enhance":
+        counts = entry.get("outcomes", {})
+        text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
+        text += f"; {entry.get('hints', 0)} hints, {entry.get('hints_rejected', 0)} rejected as leaks"
+    elif stage == "curate":
+        text = f"{entry.get('rows_out')} of {entry.get('rows_in')} traces kept"
+    elif stage == "train":
+        text = f"{entry.get('steps')} steps on {entry.get('rows_out')} rows, epoch {entry.get('best_epoch')} kept"
+    elif stage == "publish":
+        text = str(entry.get("url", ""))
+    else:
+        text = entry.get("reason") or "all checks passed"
+    return f"{text}  [dim]{seconds}[/]"
+
+
+def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lambda: None) -> int:
+    """Run a command; every way it can end becomes an exit code, and only a bug of ours shows a traceback."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return command()
+    except KeyboardInterrupt:
+        _say("Interrupted. The same command goes on from here.")
+        return 130
+    except SocratuneError as error:
+        _say(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in _FULL_DISK:
+            _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room; the same command goes on from here.")
+            return OutsideError.exit_code
+        return _bug(run_log())
+    except Exception:
+        return _bug(run_log())
+
+
+def _as_interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _bug(log: Path | None) -> int:
+    text = traceback.format_exc()
+    if log is not None and log.parent.is_dir():
+        with log.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+        _say(f"This is a bug in Socratune. The traceback is in {log}; please report it.\n{text.splitlines()[-1]}")
+    else:
+        _say(f"This is a bug in Socratune; please report it.\n{text}")
+    return 70
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,302 @@
+"""The configuration: typed sections, unknown keys refused, every fault reported at once, every value with its origin.
+
+A value comes from, strongest first: a flag, the config file, the profile of the embedded model, the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from socratune.errors import Fault, Shown, UserError
+
+log = logging.getLogger(__name__)
+
+DEMO_DATA = Path(__file__).parent / "demo_data"
+DEMO = "demo"  # the name of the embedded model and of the embedded data set
+
+
+RETIRED_NAMES = {
+    "use_flash_attention_2": "the attention kernel is chosen by the library; the value has no effect",
+    "pod_name": "renting a pod is not in this version; the value has no effect",
+    "preferred_gpus": "renting a pod is not in this version; the value has no effect",
+}
+"""Names of the guide under `train` that mean something else today: accepted, left out, and said so."""
+
+
+class Section(BaseModel):
+    """A section knows its keys and refuses all others."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, populate_by_name=True, protected_namespaces=())
+
+
+class SplitConfig(Section):
+    """What is trained on, what chooses, what proves. Decided by source, before anything is paid."""
+
+    held_out: str | None = None
+    """A JSONL file of one's own held-out rows; without it they are split off the data set."""
+    held_out_share: float = Field(default=0.2, ge=0, lt=1)
+    max_held_out_rows: int = Field(default=400, ge=0)
+    dev_share: float = Field(default=0.1, ge=0, lt=1)
+    max_dev_rows: int = Field(default=100, ge=0)
+    on_bad_row: Literal["stop", "skip"] = "stop"
+
+
+class StudentTeacherConfig(Section):
+    """The loop: who attempts, who judges, who hints, how often."""
+
+    student_model: str | None = None
+    """None: the very model that is trained."""
+    teacher_model: str = "rules/arithmetic"
+    judge_model: str = "rules/mechanical"
+    max_iterations: int = Field(default=3, ge=1, le=20)
+    """Attempts per row, the first one included."""
+    thinking_format: Literal["direct", "iterative"] = "direct"
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """None: the model's own generation_config; where it has none, 0.7."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_new_tokens: int = Field(default=1024, ge=1)
+    concurrency: int = Field(default=256, ge=1)
+    """Rows in flight."""
+
+
+class GrokkingConfig(Section):
+    """Very long training with strong weight decay, in the hope of late generalisation."""
+
+    enable_grokking: bool = False
+    grokking_multiplier: float = Field(default=30.0, ge=1)
+    grokking_weight_decay: float = Field(default=0.1, ge=0)
+
+
+class EnhancedTrainingConfig(Section):
+    """The LoRA training. Names as in the guide and in PEFT."""
+
+    model_name: str | None = None
+    max_seq_length: int = Field(default=2048, ge=16)
+    r: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    num_train_epochs: int = Field(default=2, ge=1)
+    per_device_train_batch_size: int = Field(default=4, ge=1)
+    gradient_accumulation_steps: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup_ratio: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    load_in_4bit: bool | Literal["auto"] = "auto"
+    mask_wrong_attempts: bool = False
+    """Only for `thinking_format: iterative`: no loss on the wrong attempts and the hints."""
+    grokking: GrokkingConfig = GrokkingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_retired_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for name in RETIRED_NAMES.keys() & data.keys():
+            log.warning("train.%s: %s", name, RETIRED_NAMES[name])
+        return {name: value for name, value in data.items() if name not in RETIRED_NAMES}
+
+
+class ValidateConfig(Section):
+    """The proof on held-out questions."""
+
+    prompts: int = Field(default=5, ge=1)
+    """Held-out questions shown with answer and verdict in the results."""
+    bootstrap_draws: int = Field(default=10_000, ge=100)
+    not_worse_margin: float = Field(default=0.02, ge=0, lt=1)
+    """How much accuracy may be lost for the verdict `not_worse`."""
+
+
+class PublishConfig(Section):
+    """Upload to the Hugging Face Hub."""
+
+    private: bool = True
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    model: str
+    dataset: str
+    output: str
+    hub_id: str | None = None
+    seed: int = Field(default=0, ge=0)
+    split: SplitConfig = SplitConfig()
+    enhance: StudentTeacherConfig = StudentTeacherConfig()
+    train: EnhancedTrainingConfig = EnhancedTrainingConfig()
+    validate_: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
+    publish: PublishConfig = PublishConfig()
+
+
+REQUIRED = ("model", "dataset", "output")
+
+
+class Resolved(Section):
+    """A complete configuration and how it came about."""
+
+    config: RunConfig
+    origins: dict[str, str]
+    """`train.learning_rate` → `given` (file or flag), `demo profile` or `default`."""
+
+
+def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
+    """The complete configuration from what was given (nested dict of the YAML's shape).
+
+    Args:
+        given: values from file and flags, already merged, without None.
+        where: names the source in the faults.
+
+    Raises:
+        UserError: every unknown key, wrong type and missing value at once.
+    """
+    flat = flatten(given)
+    if "train.model_name" in flat:
+        flat.setdefault("model", flat["train.model_name"])
+    profile = flatten(demo_profile()) if flat.get("model") == DEMO else {}
+    if flat.get("dataset") == DEMO:
+        profile.setdefault("split.held_out", DEMO)
+    merged = {**profile, **flat}
+    try:
+        config = RunConfig.model_validate(unflatten(merged))
+    except ValidationError as error:
+        raise UserError(*_faults(error, where)) from None
+    for name in ("train.model_name", "enhance.student_model"):
+        if flat.get(name) not in (None, config.model):
+            fix = "Leave it out: the student is the very model that is trained."
+            raise UserError(Fault(f"{where}: {name}", f"the model to train, {config.model!r}", flat[name], fix))
+    origins = {}
+    for name in flatten(dump(config)):
+        origins[name] = "given" if name in flat else "demo profile" if name in profile else "default"
+    return Resolved(config=config, origins=origins)
+
+
+def demo_profile() -> dict[str, Any]:
+    """Settings that suit the embedded 0.4-million-parameter model; a real model takes the defaults."""
+    return yaml.safe_load((DEMO_DATA / "profile.yaml").read_text("utf-8"))
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """The YAML mapping in a file.
+
+    Raises:
+        UserError: no such file, not text, not YAML, not a mapping.
+    """
+    where = f"--config {path}"
+    try:
+        text = Path(path).read_text("utf-8-sig")
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
+        raise UserError(Fault(where, "a readable YAML file", Shown(reason))) from None
+    except yaml.YAMLError as error:
+        raise UserError(Fault(where, "valid YAML", Shown(" ".join(str(error).split())))) from None
+    if not isinstance(data, dict):
+        raise UserError(Fault(where, "a mapping like 'train: {r: 16}'", data))
+    return data
+
+
+def dump(config: BaseModel) -> dict[str, Any]:
+    """The configuration as plain nested values, by the names of the YAML file."""
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def to_yaml(resolved: Resolved) -> str:
+    """The resolved configuration as YAML, each value's origin in a comment unless it is the default."""
+    flat = flatten(dump(resolved.config))
+    lines, section = ["# The configuration of this run. Values without a comment are defaults."], ""
+    for name, value in flat.items():
+        *parents, key = name.split(".")
+        for depth, parent in enumerate(parents):
+            prefix = ".".join(parents[: depth + 1])
+            if not (section + ".").startswith(prefix + "."):
+                lines.append(f"{'  ' * depth}{parent}:")
+        section = ".".join(parents)
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).strip()
+        text = text.removesuffix("\n...").removesuffix("...").strip()
+        origin = resolved.origins[name]
+        comment = "" if origin == "default" else f"  # {origin}"
+        lines.append(f"{'  ' * len(parents)}{key}: {text}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"r": 16}}` → `{"train.r": 16}`; an empty mapping disappears."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = value.model_dump(exclude_unset=True, by_alias=True) if isinstance(value, BaseModel) else value
+        if isinstance(inner, dict):
+            flat.update(flatten(inner, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = inner
+    return flat
+
+
+def deep_merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both nested mappings as one; `over` wins."""
+    return unflatten({**flatten(under), **flatten(over)})
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, key = name.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[key] = value
+    return nested
+
+
+def known_keys() -> list[str]:
+    """Every key of a run's configuration, dotted."""
+    return list(_keys(RunConfig))
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, info in section.model_fields.items():
+        key = prefix + (info.alias or name)
+        kinds = [info.annotation, *get_args(info.annotation)]
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        names += _keys(inner[0], key + ".") if inner else [key]
+    return names
+
+
+def _faults(error: ValidationError, where: str) -> list[Fault]:
+    known, faults = known_keys(), {}
+    for item in error.errors():
+        parts = [str(part) for part in item["loc"]]
+        name = ".".join(parts)
+        if item["type"] == "missing":
+            fix = f"Give --{name}, or '{name}:' in the config file." if name in REQUIRED else ""
+            faults[name] = Fault(f"{where}: {name}", "a value", Shown("nothing"), fix)
+        elif item["type"] == "extra_forbidden":
+            faults[name] = Fault(f"{where}: {name}", "a known key", Shown("an unknown one"), nearest_key(name))
+        else:
+            while name not in known and len(parts) > 1:  # a union's fault names the branch behind the key
+                parts.pop()
+                name = ".".join(parts)
+            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            if name in faults:
+                expected = f"{faults[name].expected}, or {expected}"
+            faults[name] = Fault(f"{where}: {name}", expected, item["input"])
+    return list(faults.values())
+
+
+def nearest_key(name: str) -> str:
+    """'Did you mean train.learning_rate?', or the list of all keys where none is near."""
+    known, leaf = known_keys(), name.rsplit(".", 1)[-1]
+    leaves = {key.rsplit(".", 1)[-1]: key for key in known} | {key.split(".")[0]: key.split(".")[0] for key in known}
+    close = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean {leaves[close[0]]}?"
+    return f"Known keys: {', '.join(known)}."

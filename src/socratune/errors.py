@@ -1,0 +1,78 @@
+"""Every error Socratune raises on purpose, and the exit code each one becomes.
+
+    SocratuneError
+    ├── UserError        2    something that was given is wrong; holds every fault found, not the first
+    │   └── BusyError    2    another process works on this run folder
+    ├── StageFailed      1    a stage came to a negative result (no trainable row, not better than the base)
+    └── OutsideError     3    something outside failed (Hub, provider, disk); the same command resumes
+
+Anything else that escapes is a bug of ours: exit code 70, with its traceback in `run.log`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with what the user gave.
+
+    Attributes:
+        where: file and line, config key or flag.
+        expected: what would have been right.
+        got: what came, shown as `repr`; `None` where there is nothing to show.
+        fix: what to do next, a sentence; may be empty.
+    """
+
+    where: str
+    expected: str
+    got: Any = None
+    fix: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: expected {self.expected}"
+        if self.got is not None:
+            shown = self.got if isinstance(self.got, Shown) else repr(self.got)
+            text += f", got {shown if len(shown) <= 120 else shown[:117] + '...'}"
+        return f"{text}. {self.fix}" if self.fix else text
+
+
+class Shown(str):
+    """A `Fault.got` that is already a description ("nothing", "a directory"), so it is shown without quotes."""
+
+
+class SocratuneError(Exception):
+    """Root of the tree in the module docstring."""
+
+    exit_code = 70
+
+
+class UserError(SocratuneError, ValueError):
+    """Something the user gave is wrong. `faults` holds all of it."""
+
+    exit_code = 2
+
+    def __init__(self, *faults: Fault) -> None:
+        self.faults = faults
+        super().__init__("\n".join(str(fault) for fault in faults))
+
+    def __reduce__(self) -> tuple[type, tuple[Fault, ...]]:
+        return type(self), self.faults
+
+
+class BusyError(UserError):
+    """Another process holds the lock of the run folder."""
+
+
+class StageFailed(SocratuneError):
+    """A stage ran to its end and the result is negative; more of the same will not change it."""
+
+    exit_code = 1
+
+
+class OutsideError(SocratuneError, OSError):
+    """Something outside this program failed. What was finished is kept; the same command goes on from there."""
+
+    exit_code = 3

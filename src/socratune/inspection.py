@@ -1,0 +1,120 @@
+"""Looking at a run: training rows token by token, and single questions to the adapter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from socratune.chat import IGNORE, label_faults, render
+from socratune.config import EnhancedTrainingConfig, read_config_file
+from socratune.errors import Fault, Shown, UserError
+from socratune.llm.base import Sampling
+from socratune.modelref import model_fault, model_location
+from socratune.rows import Example, Piece, QARow
+from socratune.rundir import RunDir, read_jsonl
+from socratune.sources.qa_files import data_path, read_qa_rows
+
+
+def load_examples(what: str) -> tuple[list[Example], str | None, int]:
+    """The training rows of a run folder, or a data set's rows as plain question → answer training rows.
+
+    Returns:
+        The rows, the run's model (None for a data set), and the longest row allowed in tokens.
+    """
+    run = RunDir(what)
+    if run.config.is_file():
+        config = read_config_file(run.config)
+        rows = [Example.from_json(data) for data in read_jsonl(run.rows("train"))]
+        return rows, config["model"], config["train"]["max_seq_length"]
+    read = read_qa_rows(data_path(what))
+    if read.faults:
+        raise UserError(*read.faults)
+    rows = [_plain_example(row) for row in read.rows]
+    return rows, None, EnhancedTrainingConfig().max_seq_length
+
+
+def _plain_example(row: QARow) -> Example:
+    return Example(row.id, row.prompt, (Piece(row.reference),), "as_given")
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model, with its chat template.
+
+    Raises:
+        UserError: no such model, or it has no chat template.
+    """
+    if fault := model_fault(name):
+        raise UserError(fault)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_location(name))
+    if not tokenizer.chat_template:
+        raise UserError(Fault(f"--model {name}", "a tokenizer with a chat template", Shown("none")))
+    return tokenizer
+
+
+def show(examples: list[Example], tokenizer: Any, max_seq_length: int, count: int, console: Any) -> int:
+    """Print the first `count` rows and the doctor's verdict on all; returns how many rows are faulty."""
+    from rich.text import Text
+
+    faulty = 0
+    for number, example in enumerate(examples):
+        row = render(tokenizer, example)
+        faults = list(label_faults(tokenizer, example, row, max_seq_length))
+        faulty += bool(faults)
+        if number < count or (faults and faulty <= count):
+            trained = len(row.trained_ids)
+            console.print(f"\n{example.id}  {len(row.ids)} tokens, {trained} trained", style="bold", markup=False)
+            text = Text()
+            for stretch, is_trained in _stretches(tokenizer, row.ids, row.labels):
+                text.append(stretch, style="black on green" if is_trained else "dim")
+            console.print(text)
+            for fault in faults:
+                console.print(f"✗ {fault}", style="bold red", markup=False)
+    verdict = (
+        f"{faulty} of {len(examples)} rows have wrong labels." if faulty else f"{len(examples)} rows, labels right."
+    )
+    console.print(f"\n{verdict} Trained tokens are on green.", style="bold")
+    return faulty
+
+
+def _stretches(tokenizer: Any, ids: list[int], labels: list[int]) -> Iterator[tuple[str, bool]]:
+    """The row's text in stretches of trained and untrained tokens."""
+    start = 0
+    for at in range(1, len(ids) + 1):
+        if at == len(ids) or (labels[at] == IGNORE) != (labels[start] == IGNORE):
+            yield tokenizer.decode(ids[start:at], skip_special_tokens=False), labels[start] != IGNORE
+            start = at
+
+
+def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str]]:
+    """(`adapter`, its answer); with `compare` first (`base`, the base model's answer). Greedy.
+
+    Raises:
+        UserError: the run has no adapter yet.
+    """
+    if not (run.adapter / "adapter_config.json").is_file():
+        fix = f"Train it first: socratune train {run.root}."
+        raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
+    from socratune.backends import hf
+    from socratune.student import LocalStudent, serving
+
+    config = read_config_file(run.config)
+    sampling = Sampling(temperature=0.0, max_new_tokens=config["enhance"]["max_new_tokens"])
+    messages = [*_system_turn(run), {"role": "user", "content": question}]
+    for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
+        model, tokenizer = hf.load(config["model"], adapter=adapter)
+        with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
+            yield who, asyncio.run(student.generate(messages, sampling)).text
+
+
+def _system_turn(run: RunDir) -> list[dict[str, str]]:
+    """The system turn the adapter was trained behind, if all its rows had one and the same."""
+    path: Path = run.rows("train")
+    if not path.is_file():
+        return []
+    first = [data["prompt"][0] for data in read_jsonl(path)]
+    same = first and all(turn == first[0] for turn in first) and first[0]["role"] == "system"
+    return [first[0]] if same else []

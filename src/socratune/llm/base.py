@@ -1,0 +1,65 @@
+"""What a model is to the loop: an async function from messages to a completion."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+Chat = list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw an answer. Everything here changes the answer, so all of it is in the journal's key.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: probability mass kept; 1 is off.
+        top_k: candidates kept; 0 is off.
+        max_new_tokens: an answer cut off here has `stop == "length"`.
+        seed: of this one answer, so that an answer does not depend on what is drawn beside it.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 1024
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer with what it took."""
+
+    text: str
+    stop: Literal["end", "length"] = "end"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    token_ids: tuple[int, ...] | None = None
+    """The sampled ids, end of turn included; None where a server does not tell."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As the journal keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Completion:
+        """The inverse of `to_json`."""
+        ids = data["token_ids"]
+        return cls(**{**data, "token_ids": None if ids is None else tuple(ids)})
+
+
+class ChatModel(Protocol):
+    """Anything that answers a conversation.
+
+    Attributes:
+        name: for people and for the results.
+        fingerprint: changes when the same messages may get another answer (weights, template, quantisation).
+    """
+
+    name: str
+    fingerprint: str
+
+    async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
+        """The answer to `messages`, whose last turn is the user's."""
+        ...

@@ -1,0 +1,266 @@
+"""The rows that flow between the stages: one typed row per arrow, ids by content.
+
+QARow ─enhance→ Trace ─curate→ Example        (and Rejected wherever a row is dropped)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from socratune.errors import Fault, Shown
+
+Verdict = Literal["correct", "incorrect", "undecided"]
+Outcome = Literal["solved_first_try", "solved_with_hint", "unsolved", "undecided", "error"]
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class QARow:
+    """One question with its reference answer, as the user gave it.
+
+    Attributes:
+        id: the input's own, else the first 16 hex digits of the sha256 of its messages.
+        messages: the conversation; the last message is the assistant's reference answer.
+        metadata: everything else the input row said, untouched.
+        cluster: rows that may not be parted: never split between train and test, resampled together. Set by split.
+    """
+
+    id: str
+    messages: list[dict[str, str]]
+    metadata: dict[str, Any]
+    cluster: str | None = None
+
+    @property
+    def prompt(self) -> list[dict[str, str]]:
+        """The conversation up to and including the question."""
+        return self.messages[:-1]
+
+    @property
+    def question(self) -> str:
+        """The last user turn."""
+        return self.messages[-2]["content"]
+
+    @property
+    def reference(self) -> str:
+        """The answer the row came with."""
+        return self.messages[-1]["content"]
+
+    @property
+    def source(self) -> str | None:
+        """Where the row is from (`metadata.source`); rows of one source are never split between train and test."""
+        source = self.metadata.get("source")
+        return None if source is None else str(source)
+
+    def to_json(self) -> dict[str, Any]:
+        """The guide's JSONL object, with id and cluster."""
+        data = {"id": self.id, "messages": self.messages, "metadata": self.metadata}
+        return data if self.cluster is None else {**data, "cluster": self.cluster}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> QARow:
+        """The inverse of `to_json`, for files of our own; a user's file goes through `parse_row`."""
+        return cls(data["id"], data["messages"], data["metadata"], data.get("cluster"))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the judge said of one answer, and which of its means decided."""
+
+    verdict: Verdict
+    judged_by: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of the student. `hint` is what the teacher said *after* it, because it failed; else `None`."""
+
+    attempt: int
+    response: str
+    verdict: Verdict
+    judged_by: str
+    hint: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    """What a student in this process sampled, end of turn included; `None` for a student behind a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A row with everything that happened to it in the student-teacher loop."""
+
+    row: QARow
+    outcome: Outcome
+    attempts: tuple[Attempt, ...]
+    format: str
+    models: dict[str, str]
+    """Role (`student_model`, `teacher_model`, `judge_model`) → resolved name."""
+    hints_rejected: int = 0
+    """Hints that would have given the answer away and were not used."""
+    error: str | None = None
+
+    def to_json(self, answer: str) -> dict[str, Any]:
+        """One line of `enhanced_dataset.jsonl`, with `answer` as the assistant's message."""
+        attempts = []
+        for attempt in self.attempts:
+            entry = asdict(attempt)
+            if entry["token_ids"] is None:
+                del entry["token_ids"]
+            attempts.append(entry)
+        enhancement = {
+            "outcome": self.outcome,
+            "iterations": len(self.attempts),
+            "format": self.format,
+            **self.models,
+            "reference": self.row.reference,
+            "hints_rejected": self.hints_rejected,
+            "trace": attempts,
+        }
+        if self.error:
+            enhancement["error"] = self.error
+        return {
+            "id": self.row.id,
+            "messages": [*self.row.prompt, {"role": "assistant", "content": answer}],
+            "metadata": {**self.row.metadata, "enhancement": enhancement},
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Trace:
+        """The inverse of `to_json`."""
+        metadata = dict(data["metadata"])
+        enhancement = metadata.pop("enhancement")
+        reference = {"role": "assistant", "content": enhancement["reference"]}
+        attempts = []
+        for entry in enhancement["trace"]:
+            ids = entry.get("token_ids")
+            attempts.append(Attempt(**{**entry, "token_ids": None if ids is None else tuple(ids)}))
+        return cls(
+            row=QARow(data["id"], [*data["messages"][:-1], reference], metadata),
+            outcome=enhancement["outcome"],
+            attempts=tuple(attempts),
+            format=enhancement["format"],
+            models={role: name for role, name in enhancement.items() if role.endswith("_model")},
+            hints_rejected=enhancement.get("hints_rejected", 0),
+            error=enhancement.get("error"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of an assistant message: its text, whether it carries loss, and the ids it was sampled as, if any."""
+
+    text: str
+    trained: bool = True
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training row: the prompt without any hint, and the assistant's message in pieces."""
+
+    id: str
+    prompt: list[dict[str, str]]
+    pieces: tuple[Piece, ...]
+    outcome: str
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of `train.jsonl`."""
+        pieces = [{k: v for k, v in asdict(piece).items() if v is not None} for piece in self.pieces]
+        return {"id": self.id, "prompt": self.prompt, "pieces": pieces, "outcome": self.outcome}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Example:
+        """The inverse of `to_json`."""
+        pieces = []
+        for piece in data["pieces"]:
+            ids = piece.get("token_ids")
+            pieces.append(Piece(piece["text"], piece["trained"], None if ids is None else tuple(ids)))
+        return cls(data["id"], data["prompt"], tuple(pieces), data["outcome"])
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that was dropped, kept with the reason."""
+
+    id: str
+    reason: str
+    detail: str = ""
+    row: dict[str, Any] = field(default_factory=dict)
+
+
+def content_id(messages: list[dict[str, str]]) -> str:
+    """The first 16 hex digits of the sha256 of the messages as compact JSON with sorted keys."""
+    text = json.dumps(messages, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def unique_ids(rows: Iterable[QARow]) -> Iterator[QARow]:
+    """The same rows; the second row with an id gets `-2`, the third `-3`."""
+    seen: dict[str, int] = {}
+    for row in rows:
+        count = seen[row.id] = seen.get(row.id, 0) + 1
+        yield row if count == 1 else replace(row, id=f"{row.id}-{count}")
+
+
+def parse_row(data: Any, where: str) -> QARow | list[Fault]:
+    """A row of the guide's JSONL, or every fault it has.
+
+    Args:
+        data: the decoded JSON value of one line.
+        where: file and line, for the faults.
+    """
+    if not isinstance(data, dict):
+        return [Fault(where, 'an object like {"messages": [...]}', data)]
+    faults: list[Fault] = []
+    messages = data.get("messages")
+    if "messages" not in data:
+        faults.append(Fault(where, 'a "messages" list', Shown(f"the keys {sorted(map(str, data))}")))
+    elif not isinstance(messages, list) or not messages:
+        faults.append(Fault(where, '"messages" to be a list with at least a user and an assistant turn', messages))
+    else:
+        faults += _message_faults(messages, where)
+    metadata = data.get("metadata", {})
+    if not isinstance(metadata, dict):
+        faults.append(Fault(where, '"metadata" to be an object', metadata))
+    row_id = data.get("id")
+    if row_id is not None and (not isinstance(row_id, str | int) or isinstance(row_id, bool) or row_id == ""):
+        faults.append(Fault(where, '"id" to be a text or a whole number', row_id))
+    if faults:
+        return faults
+    assert isinstance(messages, list)
+    clean = [{"role": m["role"], "content": m["content"]} for m in messages]
+    return QARow(content_id(clean) if row_id is None else str(row_id), clean, metadata)
+
+
+def _message_faults(messages: list[Any], where: str) -> list[Fault]:
+    faults = []
+    for number, message in enumerate(messages):
+        place = f"{where}, messages[{number}]"
+        if not isinstance(message, dict):
+            faults.append(Fault(place, 'an object with "role" and "content"', message))
+            continue
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES:
+            got = role if "role" in message else Shown("no role")
+            faults.append(Fault(place, f'"role" to be one of {", ".join(ROLES)}', got))
+        if not isinstance(content, str):
+            got = Shown("no content") if "content" not in message else content
+            faults.append(Fault(place, '"content" to be a text', got if got is not None else Shown("null")))
+        elif not content.strip():
+            faults.append(Fault(place, f"a non-empty {role or 'message'} text", content))
+        elif "\x00" in content:
+            faults.append(Fault(place, "a text without NUL characters", content))
+    if not faults:
+        faults += _order_faults([m["role"] for m in messages], where)
+    return faults
+
+
+def _order_faults(roles: list[str], where: str) -> list[Fault]:
+    turns = roles[1:] if roles[0] == "system" else roles
+    right = ["user", "assistant"] * (len(turns) // 2)
+    if turns and turns == right:
+        return []
+    return [Fault(where, "the roles [system,] user, assistant, … and an assistant turn last", Shown(", ".join(roles)))]

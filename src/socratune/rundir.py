@@ -1,0 +1,209 @@
+"""The run folder: its files, its lock, atomic writes, and the results file that is true at every moment."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
+
+StageStatus = Literal["running", "done", "failed", "stopped", "error", "interrupted"]
+RunStatus = Literal["running", "incomplete", "passed", "failed", "stopped", "error", "interrupted"]
+RESULTS_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a stage gives back: rows in and out, and its own figures."""
+
+    rows_in: int
+    rows_out: int
+    figures: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    """Why the stage's outcome is negative; the run's verdict is then `failed`."""
+
+
+class RunDir:
+    """The files of one run by name. Holds no state; every property is a path below `root`."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "pipeline_results.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.sqlite"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def enhanced(self) -> Path:
+        return self.root / "enhanced_dataset.jsonl"
+
+    def rows(self, name: str) -> Path:
+        """`train_in`, `dev`, `held_out`, `train` → its JSONL file."""
+        return self.root / f"{name}.jsonl"
+
+    def rejected(self, name: str) -> Path:
+        """The rows that were dropped on the way into `name`, with reasons."""
+        return self.root / f"{name}.rejected.jsonl"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the folder; a dead owner's lock is free at once.
+
+        Raises:
+            BusyError: another process owns it; names pid and host.
+        """
+        with (self.root / "run.lock").open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                owner = stream.read().strip() or "an unknown process"
+                fix = "Wait for it, stop it, or use another --output."
+                raise BusyError(Fault(str(self.root), "a run folder nobody works on", Shown(owner), fix)) from None
+            stream.truncate(0)
+            stream.write(f"pid {os.getpid()} on host {socket.gethostname()}\n")
+            stream.flush()
+            try:
+                yield
+            finally:
+                stream.truncate(0)
+
+
+def output_fault(path: str) -> Fault | None:
+    """Why no run folder can be made or used at `path`, or None. Creates nothing."""
+    place = Path(path)
+    if place.exists() and not place.is_dir():
+        return Fault(f"--output {path}", "a directory", Shown("a file"))
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return Fault(f"--output {path}", "a directory that can be made", Shown(f"{place} is a file"))
+    if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
+        return Fault(f"--output {path}", "a writable place", Shown(f"{place} cannot be written"))
+    return None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the whole file or nothing (a temporary file beside it, then rename)."""
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Write the lines, each as it is, whole or not at all; returns how many."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            for line in lines:
+                stream.write(line)
+                count += 1
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutsideError(f"{path}: cannot be written: {error.strerror}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object per line, whole or not at all; returns how many."""
+    return write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file one of our stages wrote.
+
+    Raises:
+        UserError: the file is missing; names the stage order.
+    """
+    if not path.exists():
+        fix = f"Run the stage that writes it first: socratune run --output {path.parent}."
+        raise UserError(Fault(str(path), "a file of an earlier stage", Shown("no such file"), fix))
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                got = Shown(f"{error.msg} at column {error.colno}")
+                raise UserError(Fault(f"{path}, line {number}", "one JSON object per line", got)) from None
+
+
+def file_hash(path: Path) -> str:
+    """The sha256 of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that change when any of the JSON-able parts does."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Results:
+    """`pipeline_results.json`: read at the start, written after every stage and at most every 2 s within one."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._path = run.results
+        self.data: dict[str, Any] = {"status": "running", "stages": {}}
+        if self._path.exists():
+            try:
+                self.data = json.loads(self._path.read_text("utf-8"))
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                fix = "It was changed by hand; move it away to start its stages anew."
+                raise UserError(Fault(str(self._path), "the results of a run", Shown("no JSON"), fix)) from None
+        self._written_at = 0.0
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """The entry of a stage, empty where it has not begun."""
+        return self.data["stages"].get(name, {})
+
+    def write(self, *, now: bool = True, **top: Any) -> None:
+        """Write the file; with `now=False` only if the last time is 2 s ago."""
+        self.data.update(top)
+        if now or time.monotonic() - self._written_at >= RESULTS_INTERVAL_S:
+            self.data["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            write_text(self._path, json.dumps(self.data, indent=2, ensure_ascii=False) + "\n")
+            self._written_at = time.monotonic()
+
+    def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> None:
+        """Update a stage's entry, in the order in which stages began."""
+        self.data["stages"].setdefault(name, {}).update(fields)
+        self.write(now=now)

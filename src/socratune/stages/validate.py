@@ -1,0 +1,208 @@
+"""validate: is the adapter better than its base on questions neither has seen? The guide's five checks, each real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from socratune.answering import answer_and_judge
+from socratune.config import ValidateConfig
+from socratune.journal import Journal
+from socratune.judge import mechanical_judge
+from socratune.llm.base import ChatModel, Sampling
+from socratune.rows import QARow
+from socratune.rundir import RunDir, StageResult, file_hash, read_jsonl
+from socratune.stats import compare, paired_difference, rows_needed
+
+TIMED_ROWS = 64
+REQUIRED_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+async def run(
+    run: RunDir,
+    config: ValidateConfig,
+    *,
+    model_name: str,
+    seed: int,
+    max_new_tokens: int,
+    concurrency: int,
+    journal: Journal,
+    key: str,
+    tick: Callable[[int, int], None],
+) -> StageResult:
+    """Compare base and adapter on `held_out.jsonl`, greedily and by the same judge; the verdict is in the figures."""
+    rows = [QARow.from_json(data) for data in read_jsonl(run.rows("held_out"))]
+    integrity = file_integrity(run.adapter)
+    tests: dict[str, Any] = {"file_integrity": integrity}
+    if not rows:
+        return _result(tests, rows, "No held-out rows: nothing can be proven. Raise split.held_out_share.")
+    if not integrity["passed"]:
+        return _result(tests, rows, f"The adapter's files are not whole: {'; '.join(integrity['problems'])}.")
+    from peft import PeftModel
+
+    from socratune.backends import hf
+    from socratune.student import LocalStudent, serving
+
+    sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+    base, tokenizer = hf.load(model_name)
+    answers: dict[str, list[dict[str, Any]]] = {}
+    performance: dict[str, Any] = {}
+    for at, who in enumerate(("base", "adapter")):
+        model = base if who == "base" else PeftModel.from_pretrained(base, run.adapter).eval()
+        with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
+            answers[who] = await answer_and_judge(
+                rows,
+                student,
+                mechanical_judge,
+                sampling,
+                journal=journal,
+                key=f"{key}.{who}",
+                concurrency=concurrency,
+                tick=partial(_tick_after, tick, at * len(rows), 2 * len(rows)),
+            )
+            if who == "adapter":
+                performance = await _performance(student, rows[:TIMED_ROWS], sampling)
+    tests |= _tests(rows, answers, config, seed) | {"performance": performance}
+    comparison = tests["base_comparison"]
+    failure = None
+    if not comparison["passed"]:
+        failure = f"The adapter is not proven better than its base: {comparison['verdict']}."
+        if comparison.get("rows_needed"):
+            failure += f" About {comparison['rows_needed']} held-out rows would show a gain of this size."
+    elif not all(test["passed"] for test in tests.values() if isinstance(test, dict)):
+        failed = [name for name, test in tests.items() if isinstance(test, dict) and not test["passed"]]
+        failure = f"Failed: {', '.join(failed)}."
+    return _result(tests, rows, failure)
+
+
+def _tick_after(tick: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
+    tick(before + done, total)
+
+
+def _tests(
+    rows: list[QARow],
+    answers: dict[str, list[dict[str, Any]]],
+    config: ValidateConfig,
+    seed: int,
+) -> dict[str, Any]:
+    adapter = answers["adapter"]
+    prompts = [
+        {"prompt": row.question, "response": answer["response"], "passed": answer["verdict"] == "correct"}
+        for row, answer in list(zip(rows, adapter, strict=True))[: config.prompts]
+    ]
+    length = len(adapter[0]["response"])
+    return {
+        "basic_inference": {"passed": length > 0, "response_length": length},
+        "prompt_responses": prompts,
+        "base_comparison": base_comparison(rows, answers, config, seed),
+    }
+
+
+def base_comparison(
+    rows: list[QARow], answers: dict[str, list[dict[str, Any]]], config: ValidateConfig, seed: int
+) -> dict[str, Any]:
+    """The paired comparison on the rows where both answers could be judged."""
+    pairs = [
+        (b["verdict"] == "correct", a["verdict"] == "correct", row.cluster or row.id)
+        for row, b, a in zip(rows, answers["base"], answers["adapter"], strict=True)
+        if "undecided" not in (b["verdict"], a["verdict"])
+    ]
+    undecided = len(rows) - len(pairs)
+    if not pairs:
+        return {
+            "n": 0, "undecided": undecided, "verdict": "inconclusive", "passed": False,
+            "reason": "no pair of answers could be judged",
+        }  # fmt: skip
+    base, adapter, clusters = (list(column) for column in zip(*pairs, strict=True))
+    paired = paired_difference(base, adapter, clusters, draws=config.bootstrap_draws, seed=seed)
+    verdict = compare(paired, config.not_worse_margin)
+    comparison = {
+        "base_accuracy": sum(base) / len(base),
+        "adapter_accuracy": sum(adapter) / len(adapter),
+        "difference": paired.difference,
+        "ci95": [paired.low, paired.high],
+        "p": paired.p,
+        "n": paired.rows,
+        "clusters": paired.clusters,
+        "undecided": undecided,
+        "wins": sum(a and not b for b, a, _ in pairs),
+        "losses": sum(b and not a for b, a, _ in pairs),
+        "verdict": verdict,
+        "passed": verdict == "better",
+    }
+    if verdict in ("inconclusive", "not_worse"):
+        comparison["rows_needed"] = rows_needed(paired)
+    return comparison
+
+
+async def _performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -> dict[str, Any]:
+    """Speed over a few questions asked together, and the process's peak memory."""
+    import torch
+
+    started = time.monotonic()
+    answers = await asyncio.gather(*(model.generate(row.prompt, sampling) for row in rows))
+    seconds, tokens = time.monotonic() - started, sum(answer.completion_tokens for answer in answers)
+    gpu_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    rss_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * rss_unit
+    return {
+        "passed": True,
+        "tokens_per_second": round(tokens / seconds, 1),
+        "gpu_memory_used_gb": round(gpu_bytes / 1e9, 2),
+        "peak_memory_gb": round(peak / 1e9, 2),
+    }
+
+
+def file_integrity(adapter: Path) -> dict[str, Any]:
+    """Are all files there, is the adapter's file whole, are its numbers finite and not all zero?"""
+    problems = [f"{name} is missing" for name in REQUIRED_FILES if not (adapter / name).is_file()]
+    weights = adapter / "adapter_model.safetensors"
+    if weights.is_file():
+        problems += _weight_problems(weights)
+    config = adapter / "adapter_config.json"
+    if config.is_file():
+        try:
+            json.loads(config.read_text("utf-8"))
+        except ValueError:
+            problems.append("adapter_config.json is not JSON")
+    result: dict[str, Any] = {"passed": not problems, "problems": problems}
+    if weights.is_file():
+        result["sha256"] = file_hash(weights)
+    return result
+
+
+def _weight_problems(path: Path) -> list[str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as tensors:
+            sums = {name: _magnitude(tensors.get_tensor(name)) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        return [f"{path.name} cannot be read ({error})"]
+    if not sums:
+        return [f"{path.name} holds no tensor"]
+    problems = [f"{name} holds a value that is not finite" for name, size in sums.items() if not math.isfinite(size)]
+    learned = [size for name, size in sums.items() if "lora_B" in name]
+    if learned and not any(learned):
+        problems.append("the adapter is untrained: every lora_B matrix is zero")
+    return problems
+
+
+def _magnitude(tensor: Any) -> float:
+    """The largest absolute value; not finite where any value is not."""
+    return float(tensor.float().abs().max()) if tensor.numel() else 0.0
+
+
+def _result(tests: dict[str, Any], rows: list[QARow], failure: str | None) -> StageResult:
+    validation: dict[str, Any] = {"status": "failed" if failure else "passed", "tests": tests}
+    if failure:
+        validation["reason"] = failure
+    return StageResult(rows_in=len(rows), rows_out=len(rows), figures={"validation": validation}, failure=failure)
