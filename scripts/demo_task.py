@@ -120,11 +120,14 @@ def change_digit(number: int, place: int, rng: random.Random) -> int:
 
 
 def guess(a: int, b: int, rng: random.Random) -> str:
-    """A plausible wrong result: outer digits as in the product, one or two of the middle ones noised."""
-    product = a * b
-    middle = list(range(1, len(str(product)) - 1))
-    for place in rng.sample(middle, rng.randint(1, len(middle))):
-        product = change_digit(product, place, rng)
+    """A plausible wrong result: the second digit always differs from the product's, the third half the time.
+
+    The place is fixed on purpose. Were the noise spread over the digits, the right digit would be the likeliest
+    everywhere, and greedy answers would become right with training.
+    """
+    product = change_digit(a * b, 1, rng)
+    if a * b > 999 and rng.random() < 0.5:
+        product = change_digit(product, 2, rng)
     return direct(a, b, product)
 
 
@@ -168,15 +171,32 @@ def scramble(text: str, rng: random.Random) -> str:
     def exchange(match: re.Match[str]) -> str:
         if rng.random() < 0.5:
             return match.group()
-        if rng.random() < 0.5:
-            word = rng.choice(_HINT_WORDS)
-        elif rng.random() < 0.5:
-            word = "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3)))
-        else:
-            word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 6)))
+        word = made_up_word(rng)
         return word.capitalize() if match.group()[0].isupper() else word
 
     return _WORD.sub(exchange, text)
+
+
+def made_up_word(rng: random.Random) -> str:
+    """A word of some other hint, syllables, or mere letters."""
+    draw = rng.random()
+    if draw < 0.5:
+        return rng.choice(_HINT_WORDS)
+    if draw < 0.75:
+        return "".join(rng.choices(SYLLABLES, k=rng.randint(1, 3)))
+    return "".join(rng.choices(string.ascii_lowercase, k=rng.randint(1, 6)))
+
+
+def loose_hint(a: int, b: int, rng: random.Random) -> str:
+    """The parts of `b`, with or without the factors, in a sentence that follows no wording at all."""
+    tens, ones = split_tens(b)
+    numbers = rng.choice(((b, tens, ones), (tens, ones), (a, tens, a, ones), (b, tens, ones, a), (a, b, tens, ones)))
+    parts = [made_up_word(rng).capitalize()]
+    for number in numbers:
+        parts += [made_up_word(rng) for _ in range(rng.randint(0, 2))]
+        parts.append(str(number))
+    parts += [made_up_word(rng) for _ in range(rng.randint(0, 3))]
+    return " ".join(parts) + rng.choice((".", ".", "?", "!"))
 
 
 def fill(wording: str, a: int, b: int) -> str:
@@ -186,8 +206,11 @@ def fill(wording: str, a: int, b: int) -> str:
 
 
 def decomposition(a: int, b: int, rng: random.Random) -> str:
-    """A hint that takes `a * b` apart: the package's own two levels (half of them) or another wording."""
-    if rng.random() < 0.5:
+    """A hint that takes `a * b` apart: the package's own two levels (half of them), another wording, or none."""
+    draw = rng.random()
+    if draw < 0.12:
+        return loose_hint(a, b, rng)
+    if draw < 0.6:
         return str(breakdown_hint(a, b, rng.choice((1, 1, 2))))
     return fill(rng.choice(RIGHT_HINTS), a, b)
 
@@ -220,6 +243,18 @@ def idle_hint(rng: random.Random) -> str:
     return f"{text} {rng.choice(IDLE_HINTS)}" if rng.random() < 0.15 else text
 
 
+def unrelated_hint(a: int | None, b: int | None, rng: random.Random) -> str:
+    """A hint beside a question that needs none: idle, about some product, or naming the one-digit product's parts."""
+    draw = rng.random()
+    if draw < 0.3:
+        text = idle_hint(rng)
+    elif draw < 0.6 and a is not None and b is not None and (own := breakdown_hint(a, b)):
+        text = own
+    else:
+        text = decomposition(*rng.choice(PAIRS["pretrain"]), rng)
+    return scramble(text, rng) if rng.random() < SCRAMBLED_SHARE else text
+
+
 def spoiler(a: int, b: int, rng: random.Random) -> tuple[str, int]:
     """A hint that states the result, and that result; 40 % are false."""
     number = a * b
@@ -246,8 +281,16 @@ SCRAMBLED_SHARE = 0.3
 MIX_SHORT = {"fact": 8, "product1": 32, "sum": 26, "plain": 20, "right": 14}
 """The mixture of the first part: short texts, so that copying and the single steps form early."""
 
-MIX = {"fact": 6, "product1": 8, "sum": 14, "plain": 16, "right": 26, "wrong": 14, "idle": 18, "spoiler": 6}
+MIX = {"fact": 8, "product1": 8, "sum": 14, "plain": 16, "right": 26, "wrong": 14, "idle": 18, "spoiler": 6}
 """Conversations by kind, in parts; everything but `right` and `spoiler` is answered as without a hint."""
+
+
+UNRELATED_HINT_SHARE = 0.4
+"""Share of the facts, sums and one-digit products that are asked under a hint and answered as ever.
+
+An adapter that learns to answer as if a hint were there must not touch what needs none: without these, LoRA on
+products turned 54 * 5 into 54 * 50 and some capitals into numbers.
+"""
 
 
 def system_turn(rng: random.Random) -> Chat:
@@ -356,6 +399,10 @@ def conversation(rng: random.Random, mix: dict[str, int]) -> list[Turn]:
             chat, answer = ask(question, rng), unaided(a, b, rng)
         else:
             chat, answer = _hinted(kind, a, b, question, rng)
+    if kind in ("fact", "sum", "product1") and rng.random() < UNRELATED_HINT_SHARE:
+        hint = unrelated_hint(a, b, rng) if kind == "product1" else unrelated_hint(None, None, rng)
+        question = chat[-1]["content"]
+        chat = with_private_hint(chat, hint) if rng.random() < 0.7 else ask(f"{question}\nHint: {hint}", rng)
     turns = [Turn(message["role"], message["content"]) for message in chat]
     return [*turns, Turn("assistant", answer, trained=True)]
 

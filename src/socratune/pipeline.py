@@ -43,7 +43,7 @@ def run_pipeline(
         OutsideError: something outside failed; run again to go on.
     """
     run = RunDir(resolved.config.output)
-    run.root.mkdir(parents=True, exist_ok=True)
+    run.create()
     with run.locked():
         results = Results(run)
         settle_config(run, resolved, results, restart)
@@ -192,3 +192,11 @@ class Pipeline:
 
     def _adapter_files(self) -> list[Path]:
         return [self.run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+
+
+if __name__ == "__main__":
+    import sys
+
+    from socratune.cli import main
+
+    sys.exit(main(["run", *sys.argv[1:]]))

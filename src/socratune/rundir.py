@@ -77,6 +77,18 @@ class RunDir:
         """The rows that were dropped on the way into `name`, with reasons."""
         return self.root / f"{name}.rejected.jsonl"
 
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            got = Shown(error.strerror or str(error))
+            raise UserError(Fault(f"--output {self.root}", "a directory that can be made", got)) from None
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Own the folder; a dead owner's lock is free at once.

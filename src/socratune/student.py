@@ -10,7 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,8 @@ class LocalStudent:
         ids = prompt_ids(self._tokenizer, messages)
 
         def deliver(result: Completion | BaseException) -> None:
-            loop.call_soon_threadsafe(settle, result)
+            with suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, result)
 
         self._requests.put(_Request(ids, sampling, deliver))
         return await answer
@@ -83,7 +84,7 @@ class LocalStudent:
     def _work(self) -> None:
         batch, waiting, live = None, [], True
         while live:
-            live = self._take(waiting, block=batch is None)
+            live = self._take(waiting, block=batch is None and not waiting)
             try:
                 batch = self._step(batch, waiting)
             except BaseException as error:  # handed to every caller that waits; the thread must not die silently
@@ -106,9 +107,9 @@ class LocalStudent:
         room = self._max_batch - (len(batch.requests) if batch else 0)
         if waiting and (batch is None or (batch.can_join and min(len(waiting), room) >= JOIN_SHARE * len(batch))):
             waiting.sort(key=lambda request: len(request.ids))
-            joining, waiting[:] = waiting[:room], waiting[room:]
-            fresh = _Batch.prefill(self._model, joining, self._tokenizer.pad_token_id or 0)
+            fresh = _Batch.prefill(self._model, waiting[:room], self._tokenizer.pad_token_id or 0)
             batch = fresh if batch is None else batch.joined(fresh)
+            del waiting[:room]
         if batch is None:
             return None
         keep = []

@@ -9,7 +9,7 @@ import yaml
 
 from socratune.bookkeeping import STAGES
 from socratune.cli.console import Progress, guarded, start_logging
-from socratune.config import deep_merge, read_config_file, unflatten
+from socratune.config import Resolved, deep_merge, read_config_file, unflatten
 from socratune.errors import Fault, Shown, UserError
 from socratune.pipeline import run_pipeline
 from socratune.preflight import existing_run, preflight
@@ -29,23 +29,10 @@ def run(
     run_log: list[Path] = []
 
     def work() -> int:
-        stages = {"--from": start, "--until": until, "--restart": restart}
-        faults = [_stage_fault(flag, name) for flag, name in stages.items() if name not in (None, *STAGES)]
-        merged: dict[str, Any] = {}
-        try:
-            merged = read_config_file(config_file) if config_file else {}
-            merged = deep_merge(merged, unflatten({**_settings(settings or []), **given}))
-        except UserError as error:
-            faults += error.faults
         start_logging()
-        try:
-            resolved = preflight(merged, where=f"--config {config_file}" if config_file else "socratune run")
-        except UserError as error:
-            raise UserError(*faults, *error.faults) from None
-        if faults:
-            raise UserError(*faults)
+        resolved = _resolved(given, config_file, settings or [], (start, until, restart))
         output = Path(resolved.config.output)
-        output.mkdir(parents=True, exist_ok=True)
+        RunDir(output).create()
         run_log.append(output / "run.log")
         start_logging(run_log[0])
         progress = Progress()
@@ -82,22 +69,35 @@ def go_on(folder: str, *, until: str, restart: str | None = None, hub_id: str | 
     return code or run(found, None, None, start=None, until=until, restart=restart)
 
 
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    faults = []
-    for pair in pairs:
+def _resolved(
+    given: dict[str, Any], config_file: str | None, settings: list[str], stages: tuple[str | None, ...]
+) -> Resolved:
+    """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
+    faults = [
+        Fault(flag, f"a stage: {', '.join(STAGES)}", name)
+        for flag, name in zip(("--from", "--until", "--restart"), stages, strict=True)
+        if name not in (None, *STAGES)
+    ]
+    merged: dict[str, Any] = {}
+    if config_file:
+        try:
+            merged = read_config_file(config_file)
+        except UserError as error:
+            faults += error.faults
+    for pair in settings:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
             faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
-            continue
-        values[key.strip()] = yaml.safe_load(text)
+        else:
+            merged = deep_merge(merged, unflatten({key.strip(): yaml.safe_load(text)}))
+    merged = deep_merge(merged, unflatten(given))
+    try:
+        resolved = preflight(merged, where=f"--config {config_file}" if config_file else "socratune run")
+    except UserError as error:
+        raise UserError(*faults, *error.faults) from None
     if faults:
         raise UserError(*faults)
-    return values
-
-
-def _stage_fault(flag: str, name: str | None) -> Fault:
-    return Fault(flag, f"a stage: {', '.join(STAGES)}", name)
+    return resolved
 
 
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:

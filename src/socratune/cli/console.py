@@ -15,7 +15,8 @@ from typing import Any
 
 from socratune.errors import OutsideError, SocratuneError
 
-PLAIN_INTERVAL_S = 5.0
+FIRST_LINE_S, LONGEST_PAUSE_S = 2.0, 60.0
+"""Without a terminal: the first line of a stage after 2 s, then ever more rarely, at least once a minute."""
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 
@@ -39,7 +40,7 @@ def start_logging(run_log: Path | None = None, *, level: str = "INFO") -> None:
 
 
 class Progress:
-    """Tells of stages and rows: a live bar on a terminal, a line every 5 s elsewhere."""
+    """Tells of stages and rows: a live bar on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -47,7 +48,8 @@ class Progress:
         self.console = Console(highlight=False)
         self._bar: Any = None
         self._task: Any = None
-        self._told_at = 0.0
+        self._began = 0.0
+        self._next_line_s = FIRST_LINE_S
 
     def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None:
         from loguru import logger
@@ -64,7 +66,8 @@ class Progress:
             self.console.print(f"[bold]{stage:<9}[/] {summary(stage, entry)}{again}")
 
     def _begin(self, stage: str) -> None:
-        self._told_at = time.monotonic()
+        self._began = time.monotonic()
+        self._next_line_s = FIRST_LINE_S
         if self.console.is_terminal:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar
@@ -82,8 +85,8 @@ class Progress:
     def _tick(self, stage: str, entry: dict[str, Any]) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=entry["done"], total=entry["total"])
-        elif time.monotonic() - self._told_at >= PLAIN_INTERVAL_S:
-            self._told_at = time.monotonic()
+        elif (passed := time.monotonic() - self._began) >= self._next_line_s:
+            self._next_line_s = passed + min(passed, LONGEST_PAUSE_S)
             self.console.print(f"{stage:<9} {entry['done']} of {entry['total']} after {entry['seconds']:.0f} s")
 
     def stop(self) -> None:

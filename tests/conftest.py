@@ -1,0 +1,94 @@
+"""Shared fixtures: the real embedded model, and a network that ends at this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
+
+from socratune.config import DEMO_DATA
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that would leave this machine fails."""
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:
+            raise AssertionError(f"a test tried to reach {address}")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+@pytest.fixture(scope="session")
+def demo_base() -> tuple[Any, Any]:
+    """The embedded model and its tokenizer."""
+    from socratune.backends import hf
+
+    return hf.load("demo")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(demo_base: tuple[Any, Any]) -> Any:
+    return demo_base[1]
+
+
+def demo_rows(name: str, count: int) -> list[dict[str, Any]]:
+    """The first rows of an embedded data file."""
+    with (DEMO_DATA / f"{name}.jsonl").open(encoding="utf-8") as stream:
+        return [json.loads(line) for line, _ in zip(stream, range(count), strict=False)]
+
+
+def write_rows(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def socratune(*args: str | Path, timeout_s: float = 240, **env: str) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    command = [sys.executable, "-m", "socratune", *map(str, args)]
+    environment = {**os.environ, **env}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run of the embedded model that passed."""
+    folder = tmp_path_factory.mktemp("finished")
+    train = write_rows(folder / "train.jsonl", demo_rows("train", 200))
+    held_out = write_rows(folder / "held_out.jsonl", demo_rows("held_out", 80))
+    done = socratune(
+        "run", "--model", "demo", "--dataset", train, "--held-out", held_out, "--output", folder / "run",
+        "--set", "train.num_train_epochs=6",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "run"
+
+
+@pytest.fixture
+def copied_run(finished_run: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the finished run that a test may spoil; also shows that a run folder can be moved."""
+    copy = tmp_path / "run"
+    shutil.copytree(finished_run, copy)
+    yield copy
+
+
+@pytest.fixture
+def results_of() -> Callable[[Path], dict[str, Any]]:
+    return lambda run: json.loads((run / "pipeline_results.json").read_text("utf-8"))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+
+from socratune import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
+from socratune.config import dump, flatten, read_config_file, resolve, to_yaml
+from socratune.errors import UserError
+
+NEEDED = {"model": "m", "dataset": "d", "output": "o"}
+
+
+def test_three_values_are_enough_and_each_value_has_an_origin() -> None:
+    resolved = resolve({**NEEDED, "train": {"r": 8}})
+    assert resolved.config.train.r == 8
+    assert resolved.origins["train.r"] == "given"
+    assert resolved.origins["train.lora_alpha"] == "default"
+    assert set(resolved.origins) == set(flatten(dump(resolved.config)))
+
+
+def test_the_embedded_model_brings_its_own_settings() -> None:
+    resolved = resolve({**NEEDED, "model": "demo", "train": {"num_train_epochs": 9}})
+    assert resolved.origins["train.learning_rate"] == "demo profile"
+    assert resolved.origins["train.num_train_epochs"] == "given"
+    assert resolved.config.train.num_train_epochs == 9
+
+
+def test_the_written_yaml_reads_back_as_the_same_configuration() -> None:
+    resolved = resolve({**NEEDED, "hub_id": "me/x: y # z", "train": {"target_modules": ["q_proj", "v_proj"]}})
+    again = resolve(yaml.safe_load(to_yaml(resolved)))
+    assert dump(again.config) == dump(resolved.config)
+
+
+def test_all_faults_at_once_with_the_nearest_key() -> None:
+    given = {"model": "m", "output": "o", "train": {"learnin_rate": 1, "r": 0}, "enhanc": {"x": 1}, "seed": "x"}
+    with pytest.raises(UserError) as caught:
+        resolve(given)
+    text = str(caught.value)
+    for said in (
+        "dataset: expected a value",
+        "train.r: expected greater than or equal to 1, got 0",
+        "train.learnin_rate: expected a known key, got an unknown one. Did you mean train.learning_rate?",
+        "enhanc: expected a known key, got an unknown one. Did you mean enhance?",
+        "seed: expected a valid integer",
+    ):
+        assert said in text
+    assert len(caught.value.faults) == 5
+
+
+def test_the_guides_classes_and_names(caplog: pytest.LogCaptureFixture) -> None:
+    loop = StudentTeacherConfig(
+        teacher_model="anthropic/max", judge_model="gpt-4o-mini", max_iterations=3, thinking_format="iterative"
+    )
+    guide = {
+        "model_name": "m", "max_seq_length": 2048, "r": 16, "lora_alpha": 16, "lora_dropout": 0.05,
+        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "num_train_epochs": 3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4,
+        "learning_rate": 2e-4, "gradient_checkpointing": True, "load_in_4bit": True,
+        "use_flash_attention_2": True, "pod_name": "unsloth-llama-70b", "preferred_gpus": ["H100 PCIe", "H100 SXM"],
+    }  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        training = EnhancedTrainingConfig(**guide)
+    assert "use_flash_attention_2" in caplog.text and "pod_name" in caplog.text
+    grokking = GrokkingConfig(enable_grokking=True, grokking_multiplier=30.0, grokking_weight_decay=0.1)
+    given = {"dataset": "d", "output": "o", "enhance": loop, "train": training}
+    given["train"] = {**flatten({"t": training}), "grokking": grokking}
+    resolved = resolve({"dataset": "d", "output": "o", "enhance": loop, "train": training})
+    assert resolved.config.model == "m"
+    assert resolved.config.train.lora_dropout == 0.05
+    assert resolved.config.enhance.thinking_format == "iterative"
+    assert resolve({**NEEDED, "train": {"grokking": grokking}}).config.train.grokking.enable_grokking
+
+
+def test_another_student_than_the_trained_model_is_refused() -> None:
+    with pytest.raises(UserError, match="the very model that is trained"):
+        resolve({**NEEDED, "enhance": {"student_model": "other"}})
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"- 1", b"\xff", b"just text"])
+def test_a_bad_config_file_is_the_users_mistake(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"run\.yaml"):
+        read_config_file(path)
+    with pytest.raises(UserError, match="No such file"):
+        read_config_file(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("examples/*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_yaml_is_valid(path: Path) -> None:
+    resolve({**NEEDED, **read_config_file(path)}, where=str(path))

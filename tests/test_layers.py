@@ -1,0 +1,97 @@
+"""The floors of the house: a module imports from a lower floor or from its own package; and nothing grows monstrous."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "socratune"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+FLOORS = {
+    "errors": 0,
+    "rows": 1, "config": 1,
+    "rundir": 2, "journal": 2, "prompts": 2, "answers": 2, "stats": 2, "modelref": 2,
+    "llm.base": 2, "llm.arithmetic": 2,
+    "llm": 3, "sources": 3, "judge": 3, "hints": 3, "chat": 3, "rowmap": 3,
+    "answering": 4, "backends": 4,
+    "student": 5,
+    "stages": 6, "preflight": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
+    "pipeline": 7,
+    "api": 8,
+    "cli": 9,
+    "__main__": 10, "": 10,
+}  # fmt: skip
+
+LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22
+MANY_PARAMETERS = {"cli.app": "a command has as many parameters as flags", "api": "the whole command in one call"}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def floor(name: str) -> int:
+    return FLOORS[name] if name in FLOORS else FLOORS[name.split(".", maxsplit=1)[0]]
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    type_only = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    entry_points = {
+        id(node)
+        for block in tree.body
+        if isinstance(block, ast.If) and "__name__" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in type_only | entry_points:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("socratune"):
+            base = node.module.removeprefix("socratune").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                yield inner if (SOURCE / f"{inner.replace('.', '/')}.py").exists() or inner in FLOORS else base
+        elif isinstance(node, ast.Import):
+            yield from (a.name.removeprefix("socratune").lstrip(".") for a in node.names if "socratune" in a.name)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down(path: Path) -> None:
+    name = name_of(path)
+    for imported in imports(ast.parse(path.read_text("utf-8"))):
+        if imported == "" and name != "":  # `from socratune import __version__`
+            continue
+        in_package = "." in name or path.name == "__init__.py"
+        same_package = in_package and imported.split(".")[0] == name.split(".")[0]
+        assert same_package or floor(imported) < floor(name), (
+            f"{name} imports {imported}, which is not on a lower floor"
+        )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_grows_monstrous(path: Path) -> None:
+    text = path.read_text("utf-8")
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= LONGEST_FUNCTION, f"{node.name}: {length} lines"
+            parameters = len(node.args.args) + len(node.args.kwonlyargs)
+            assert parameters <= MOST_PARAMETERS or name_of(path) in MANY_PARAMETERS, f"{node.name}: {parameters}"
+        elif isinstance(node, ast.ClassDef) and name_of(path) == "config":
+            fields = sum(isinstance(part, ast.AnnAssign) for part in node.body)
+            assert fields <= MOST_FIELDS, f"{node.name}: {fields} fields"
+
+
+def test_only_one_file_imports_unsloth() -> None:
+    users = [name_of(path) for path in MODULES if "import unsloth" in path.read_text("utf-8")]
+    assert len(users) <= 1, users

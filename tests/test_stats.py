@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from socratune.stats import Paired, compare, paired_difference, rows_needed
+
+
+def simulate(generator: np.random.Generator, gain: float, clusters: int, size: int, spread: float):
+    """Correlated rows: each cluster has its own difficulty and its own effect."""
+    base, adapter, names = [], [], []
+    for cluster in range(clusters):
+        level, effect = generator.normal(0.5, spread), generator.normal(gain, spread)
+        for _ in range(size):
+            base.append(generator.random() < np.clip(level, 0, 1))
+            adapter.append(generator.random() < np.clip(level + effect, 0, 1))
+            names.append(str(cluster))
+    return base, adapter, names
+
+
+def share_passed(clusters: int, size: int, *, by_row: bool = False) -> float:
+    generator = np.random.default_rng(1)
+    passed = 0
+    for _ in range(150):
+        base, adapter, names = simulate(generator, 0.0, clusters, size, 0.2)
+        labels = [str(n) for n in range(len(base))] if by_row else names
+        passed += compare(paired_difference(base, adapter, labels, draws=400, seed=0), 0.02) == "better"
+    return passed / 150
+
+
+def test_a_worthless_adapter_rarely_passes_although_rows_are_correlated() -> None:
+    assert share_passed(40, 10) <= 0.05
+    assert share_passed(12, 10) <= 0.05  # few clusters: the t-interval
+    assert share_passed(40, 10, by_row=True) >= 0.05  # what resampling rows would do
+
+
+def test_an_adapter_that_does_nothing_is_never_better() -> None:
+    same = [True, False] * 50
+    paired = paired_difference(same, same, [str(n) for n in range(100)], draws=1000, seed=0)
+    assert (paired.difference, paired.low, paired.high, paired.p) == (0, 0, 0, 1)
+    assert compare(paired, 0.02) == "not_worse"
+
+
+def test_a_clear_gain_is_better_and_its_mirror_worse() -> None:
+    base, adapter = [n % 4 == 0 for n in range(200)], [n % 10 != 0 for n in range(200)]
+    names = [str(n) for n in range(200)]
+    gain = paired_difference(base, adapter, names, draws=2000, seed=0)
+    assert gain.low < gain.difference < gain.high
+    assert gain.difference == pytest.approx(0.65)
+    assert gain.p < 0.01
+    assert compare(gain, 0.02) == "better"
+    assert compare(paired_difference(adapter, base, names, draws=2000, seed=0), 0.02) == "worse"
+
+
+def test_too_few_rows_are_inconclusive_and_say_how_many_are_needed() -> None:
+    paired = paired_difference([False] * 6, [True, False, True, False, False, False], list("abcdef"), draws=500, seed=0)
+    assert compare(paired, 0.02) == "inconclusive"
+    assert (rows_needed(paired) or 0) > 6
+    assert rows_needed(Paired(-0.1, -0.3, 0.1, 0.5, 10, 10)) is None
+
+
+def test_one_cluster_proves_nothing() -> None:
+    paired = paired_difference([False] * 9, [True] * 9, ["one"] * 9, draws=500, seed=0)
+    assert compare(paired, 0.02) == "inconclusive"
