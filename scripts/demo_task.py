@@ -157,6 +157,7 @@ def wrong_attempt(a: int, b: int, rng: random.Random) -> str:
 
 
 # -------- hints
+_INTEGER = re.compile(r"\d+")
 _WORD = re.compile(r"[A-Za-z']+")
 _HINT_WORDS = tuple(sorted({w.lower() for w in _WORD.findall(" ".join(IDLE_HINTS + RIGHT_HINTS)) if len(w) > 1}))
 
@@ -243,13 +244,18 @@ def idle_hint(rng: random.Random) -> str:
     return f"{text} {rng.choice(IDLE_HINTS)}" if rng.random() < 0.15 else text
 
 
-def unrelated_hint(a: int | None, b: int | None, rng: random.Random) -> str:
-    """A hint beside a question that needs none: idle, about some product, or naming the one-digit product's parts."""
+def unrelated_hint(kind: str, question: str, rng: random.Random) -> str:
+    """A hint beside a question that needs none: idle, about a product, or naming the question's own numbers."""
+    numbers = [int(text) for text in _INTEGER.findall(question)]
     draw = rng.random()
     if draw < 0.3:
         text = idle_hint(rng)
-    elif draw < 0.6 and a is not None and b is not None and (own := breakdown_hint(a, b)):
-        text = own
+    elif draw < 0.6 and kind == "product1":
+        text = breakdown_hint(*numbers) or idle_hint(rng)
+    elif draw < 0.7 and kind == "sum" and numbers[1] in FACTORS:
+        text = fill(
+            rng.choice(("Split {b} into {t} + {o}.", "{b} is {t} and {o}.", "The parts are {t} and {o}.")), *numbers
+        )
     else:
         text = decomposition(*rng.choice(PAIRS["pretrain"]), rng)
     return scramble(text, rng) if rng.random() < SCRAMBLED_SHARE else text
@@ -391,7 +397,8 @@ def conversation(rng: random.Random, mix: dict[str, int]) -> list[Turn]:
         chat = ask(question, rng)
     elif kind == "product1":
         a, b = rng.randint(11, 99), rng.randint(1, 9) * rng.choice((1, 10))
-        chat, answer = ask(rng.choice(WORDINGS).format(a=a, b=b), rng), direct(a, b)
+        question = rng.choice(WORDINGS).format(a=a, b=b)
+        chat, answer = ask(question, rng), direct(a, b)
     else:
         a, b = rng.choice(PAIRS["pretrain"])
         question = rng.choice(WORDINGS).format(a=a, b=b)
@@ -400,8 +407,7 @@ def conversation(rng: random.Random, mix: dict[str, int]) -> list[Turn]:
         else:
             chat, answer = _hinted(kind, a, b, question, rng)
     if kind in ("fact", "sum", "product1") and rng.random() < UNRELATED_HINT_SHARE:
-        hint = unrelated_hint(a, b, rng) if kind == "product1" else unrelated_hint(None, None, rng)
-        question = chat[-1]["content"]
+        hint = unrelated_hint(kind, question, rng)
         chat = with_private_hint(chat, hint) if rng.random() < 0.7 else ask(f"{question}\nHint: {hint}", rng)
     turns = [Turn(message["role"], message["content"]) for message in chat]
     return [*turns, Turn("assistant", answer, trained=True)]
@@ -410,7 +416,6 @@ def conversation(rng: random.Random, mix: dict[str, int]) -> list[Turn]:
 # -------- leak check
 _PRODUCT = re.compile(r"(\d+) (?:\*|times) (\d+)")
 _SUM = re.compile(r"(\d+) \+ (\d+)")
-_INTEGER = re.compile(r"\d+")
 
 
 def leaks(turns: list[Turn]) -> Iterator[str]:

@@ -245,13 +245,19 @@ def deep_merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`."""
+    """The inverse of `flatten`.
+
+    Raises:
+        UserError: a name is both a value and a section.
+    """
     nested: dict[str, Any] = {}
     for name, value in flat.items():
         *parents, key = name.split(".")
         place = nested
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UserError(Fault(parent, "a section", place, f"It also holds {name}."))
         place[key] = value
     return nested
 

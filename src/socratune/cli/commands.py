@@ -86,10 +86,12 @@ def _resolved(
             faults += error.faults
     for pair in settings:
         key, equals, text = pair.partition("=")
-        if not equals or not key.strip():
-            faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
-        else:
+        try:
+            if not equals or not key.strip():
+                raise ValueError
             merged = deep_merge(merged, unflatten({key.strip(): yaml.safe_load(text)}))
+        except (ValueError, yaml.YAMLError):
+            faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
     merged = deep_merge(merged, unflatten(given))
     try:
         resolved = preflight(merged, where=f"--config {config_file}" if config_file else "socratune run")

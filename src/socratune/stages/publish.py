@@ -64,7 +64,12 @@ def run(run: RunDir, config: PublishConfig, *, hub_id: str, model_name: str, res
         folder = Path(temporary) / "adapter"
         shutil.copytree(run.adapter, folder)
         (folder / "README.md").write_text(card(results, hub_id, model_name), "utf-8")
-        (folder / "pipeline_results.json").write_text(json.dumps(results, indent=2), "utf-8")
+        shown = {**results, "status": "passed", "model": public_name(model_name)}
+        shown["dataset"] = Path(results.get("dataset", "")).name
+        (folder / "pipeline_results.json").write_text(json.dumps(shown, indent=2), "utf-8")
+        adapter_config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+        adapter_config["base_model_name_or_path"] = public_name(model_name)
+        (folder / "adapter_config.json").write_text(json.dumps(adapter_config, indent=2), "utf-8")
         url = _upload(folder, hub_id, private=config.private)
         files = sum(1 for path in folder.rglob("*") if path.is_file())
     return StageResult(rows_in=files, rows_out=files, figures={"url": url, "files": files})
@@ -83,6 +88,14 @@ def check_gate(run: RunDir, results: dict[str, Any]) -> None:
         )
 
 
+def public_name(model_name: str) -> str:
+    """The base model's name for others: a Hub id as it is, of a local folder only its own name."""
+    if model_name == DEMO:
+        return "socratune/demo-base"
+    folder = Path(model_name)
+    return folder.resolve().name if folder.is_dir() else model_name
+
+
 def card(results: dict[str, Any], hub_id: str, model_name: str) -> str:
     """The model card, from the results alone."""
     comparison = results["validation"]["tests"]["base_comparison"]
@@ -91,7 +104,7 @@ def card(results: dict[str, Any], hub_id: str, model_name: str) -> str:
     low, high = comparison["ci95"]
     return CARD.format(
         hub_id=hub_id,
-        base="socratune/demo-base (embedded in the package)" if model_name == DEMO else model_name,
+        base=public_name(model_name),
         licence=_licence(model_name),
         low=low,
         high=high,

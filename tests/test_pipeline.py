@@ -1,0 +1,225 @@
+"""Runs as a whole: killed and gone on with, changed and refused, spoilt and failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import demo_rows, socratune, write_rows
+
+from socratune.rundir import RunDir
+
+
+def again(run: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """The run's own command once more, on a copied folder."""
+    from socratune.config import read_config_file
+
+    config = read_config_file(run / "config.yaml")
+    given = ["--model", config["model"], "--dataset", config["dataset"], "--held-out", config["split"]["held_out"]]
+    return socratune("run", *given, "--output", run, "--set", "train.num_train_epochs=6", *more)
+
+
+def test_a_finished_run_does_nothing_twice(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
+    before = results_of(copied_run)
+    done = again(copied_run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(done before)") == 5
+    after = results_of(copied_run)
+    assert after["stages"] == before["stages"]
+    assert after["status"] == "passed"
+
+
+def test_other_settings_in_the_same_folder_are_refused(copied_run: Path) -> None:
+    done = again(copied_run, "--set", "train.learning_rate=0.1", "--max-iterations", "2", "--seed", "7")
+    assert done.returncode == 2
+    for key in ("train.learning_rate: expected 0.003", "enhance.max_iterations: expected 3", "seed: expected 0"):
+        assert key in done.stderr
+    assert "--restart train" in done.stderr and "Traceback" not in done.stderr
+    free = again(copied_run, "--set", "enhance.concurrency=3")
+    assert free.returncode == 0, free.stderr
+
+
+def test_a_busy_folder_names_its_owner(copied_run: Path) -> None:
+    with RunDir(copied_run).locked():
+        done = again(copied_run)
+    assert done.returncode == 2
+    assert f"pid {os.getpid()} on host" in done.stderr
+
+
+def test_restart_redoes_a_stage_and_what_is_behind_it(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
+    before = results_of(copied_run)["stages"]
+    done = again(copied_run, "--restart", "train", "--until", "train", "--set", "train.learning_rate=0.002")
+    assert done.returncode == 0, done.stderr
+    after = results_of(copied_run)
+    assert after["stages"]["enhance"] == before["enhance"]
+    assert after["stages"]["train"]["key"] != before["train"]["key"]
+    assert "validate" not in after["stages"] and after["status"] == "incomplete"
+
+
+def spoil_zero(adapter: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: torch.zeros_like(value) for name, value in weights.items()}, adapter / "adapter_model.safetensors")
+
+
+def spoil_nan(adapter: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(adapter / "adapter_model.safetensors")
+    next(iter(weights.values()))[0, 0] = float("nan")
+    save_file(weights, adapter / "adapter_model.safetensors")
+
+
+def spoil_cut(adapter: Path) -> None:
+    path = adapter / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (shutil.rmtree, "is missing"),
+        (spoil_zero, "untrained"),
+        (spoil_nan, "not finite"),
+        (spoil_cut, "cannot be read"),
+    ],
+)
+def test_a_spoilt_adapter_is_refused(
+    copied_run: Path, spoil: Callable[[Path], None], said: str, results_of: Callable[[Path], Any]
+) -> None:
+    spoil(copied_run / "adapter")
+    done = socratune("validate", copied_run)
+    assert done.returncode == 1, done.stderr
+    results = results_of(copied_run)
+    assert results["status"] == results["validation"]["status"] == "failed"
+    assert said in results["validation"]["reason"]
+    refused = socratune("publish", copied_run, "--hub-id", "me/adapter")
+    assert refused.returncode == 1
+    assert "publish" not in results_of(copied_run)["stages"]
+
+
+@pytest.mark.slow
+def test_an_adapter_that_gains_nothing_fails(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = copied_run / "adapter" / "adapter_model.safetensors"
+    weights = {name: value * 1e-6 for name, value in load_file(path).items()}
+    save_file(weights, path)
+    done = socratune("validate", copied_run)
+    assert done.returncode == 1, done.stderr
+    comparison = results_of(copied_run)["validation"]["tests"]["base_comparison"]
+    assert (comparison["verdict"], comparison["passed"]) == ("not_worse", False)
+
+
+@pytest.mark.slow
+def test_shuffled_answers_fail(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    rows = demo_rows("train", 120)
+    answers = [row["messages"][-1]["content"] for row in rows]
+    random.Random(0).shuffle(answers)
+    for row, answer in zip(rows, answers, strict=True):
+        row["messages"][-1]["content"] = answer
+    data = write_rows(tmp_path / "shuffled.jsonl", rows)
+    done = socratune("run", "--model", "demo", "--dataset", data, "--held-out", "demo", "--output", tmp_path / "run")
+    assert done.returncode == 1, done.stdout + done.stderr
+    results = results_of(tmp_path / "run")
+    assert results["status"] == "failed"
+    assert results["stages"]["enhance"]["outcomes"].get("solved_with_hint", 0) <= 3
+
+
+@pytest.mark.slow
+def test_too_few_held_out_rows_are_inconclusive(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    data = write_rows(tmp_path / "few.jsonl", demo_rows("train", 40))
+    held_out = write_rows(tmp_path / "held.jsonl", demo_rows("held_out", 4))
+    flags = ["--dataset", data, "--held-out", held_out, "--output", tmp_path / "run"]
+    done = socratune("run", "--model", "demo", *flags)
+    assert done.returncode == 1
+    comparison = results_of(tmp_path / "run")["validation"]["tests"]["base_comparison"]
+    assert comparison["verdict"] == "inconclusive" and comparison["n"] == 4
+
+
+@pytest.mark.slow
+def test_sigkill_at_any_moment_loses_nothing(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    """Killed again and again, each time a little later, the run ends as one that was never killed."""
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 150))
+    held_out = write_rows(tmp_path / "held.jsonl", demo_rows("held_out", 40))
+    flags = ["run", "--model", "demo", "--dataset", str(data), "--held-out", str(held_out)]
+    whole = tmp_path / "whole"
+    assert socratune(*flags, "--output", whole).returncode in (0, 1)
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "socratune", *flags, "--output", str(killed)]
+    seen_done: set[str] = set()
+    for watched in ("split", "enhance", "enhance", "train", "train", "validate"):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _wait_until(process, killed, watched)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (killed / "pipeline_results.json").exists():
+            stages = results_of(killed)["stages"]
+            done = {name for name, entry in stages.items() if entry["status"] == "done"}
+            assert seen_done <= done
+            seen_done = done
+    assert subprocess.run(command, capture_output=True, check=False).returncode in (0, 1)
+    assert (killed / "enhanced_dataset.jsonl").read_bytes() == (whole / "enhanced_dataset.jsonl").read_bytes()
+    assert (killed / "train.jsonl").read_bytes() == (whole / "train.jsonl").read_bytes()
+    assert results_of(killed)["status"] == results_of(whole)["status"]
+    comparison = results_of(killed)["validation"]["tests"]["base_comparison"]
+    assert comparison == results_of(whole)["validation"]["tests"]["base_comparison"]
+
+
+def _wait_until(process: subprocess.Popen[bytes], run: Path, stage: str) -> None:
+    """Until the stage is under way and a row of it is done, or the process ends; at most two minutes."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            entry = json.loads((run / "pipeline_results.json").read_text())["stages"].get(stage, {})
+        except (OSError, json.JSONDecodeError):
+            entry = {}
+        if entry.get("status") == "done" or entry.get("done", 0) > 0:
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_interrupt_is_130_and_resumable(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    flags = ["demo", "--output", str(tmp_path / "run"), "--until", "enhance"]
+    process = subprocess.Popen([sys.executable, "-m", "socratune", *flags], stderr=subprocess.PIPE, text=True)
+    _wait_until(process, tmp_path / "run", "enhance")  # type: ignore[arg-type]
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on from here" in said and "Traceback" not in said
+    assert results_of(tmp_path / "run")["status"] == "interrupted"
+    assert socratune(*flags).returncode == 0
+    assert results_of(tmp_path / "run")["status"] == "incomplete"
+
+
+@pytest.mark.slow
+def test_the_python_door(tmp_path: Path) -> None:
+    from socratune import EnhancedTrainingConfig, StudentTeacherConfig, UserError, run
+
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 30))
+    with pytest.raises(UserError, match="dataset"):
+        run(model="demo", dataset=tmp_path / "none", output=tmp_path / "run")
+    results = run(
+        dataset=data,
+        output=tmp_path / "run",
+        enhance=StudentTeacherConfig(max_iterations=2),
+        train=EnhancedTrainingConfig(model_name="demo", r=4, num_train_epochs=1),
+        until="train",
+    )
+    assert results["status"] == "incomplete"
+    config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    assert config["r"] == 4
+    assert results["stages"]["enhance"]["outcomes"]["solved_with_hint"] > 0
