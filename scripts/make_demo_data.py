@@ -20,9 +20,6 @@ from demo_wordings import DEFAULT_SYSTEM, FACTS, PLAIN_WORDINGS, WORDINGS
 DATA = Path(__file__).resolve().parent.parent / "src" / "socratune" / "demo_data"
 TRAIN_ROWS, HELD_OUT_ROWS, PROBE_ARITHMETIC_ROWS = 720, 400, 24
 
-BASE_MISSES = {(46, 74)}
-"""Small sums the shipped base gets wrong: what it does not know it cannot be seen to forget."""
-
 Row = dict[str, Any]
 
 
@@ -72,8 +69,8 @@ def probe_rows(rng: random.Random) -> list[Row]:
     products = rng.sample([(a, b) for a in range(11, 100) if a % 10 for b in range(2, 10)], PROBE_ARITHMETIC_ROWS)
     for a, b in products:
         rows.append(row(f"What is {a} * {b}?", direct(a, b), {"kind": "arithmetic", "answer": str(a * b)}))
-    sums = [(rng.randint(11, 99), rng.randint(11, 99)) for _ in range(PROBE_ARITHMETIC_ROWS + len(BASE_MISSES))]
-    for x, y in [pair for pair in sums if pair not in BASE_MISSES][:PROBE_ARITHMETIC_ROWS]:
+    for _ in range(PROBE_ARITHMETIC_ROWS):
+        x, y = rng.randint(11, 99), rng.randint(11, 99)
         answer = f"{x} + {y} = {x + y}."
         rows.append(row(f"What is {x} + {y}?", answer, {"kind": "arithmetic", "answer": str(x + y)}))
     return rows

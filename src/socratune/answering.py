@@ -12,7 +12,7 @@ from socratune.journal import Journal
 from socratune.judge import Judge
 from socratune.llm.base import ChatModel, Sampling
 from socratune.rowmap import map_rows
-from socratune.rows import QARow
+from socratune.rows import Judgement, QARow
 
 
 async def answer_and_judge(
@@ -26,11 +26,18 @@ async def answer_and_judge(
     concurrency: int,
     tick: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
-    """One answer per row, judged, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`."""
+    """One answer per row, judged, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`.
+
+    An answer that is cut off is incorrect here: a model that does not come to an end has not answered, and leaving the
+    pair out would favour an adapter that rambles.
+    """
 
     async def step(row: QARow) -> dict[str, Any]:
         completion = await model.generate(row.prompt, sampling)
-        judgement = await judge(row, completion.text)
+        if completion.stop == "length":
+            judgement = Judgement("incorrect", "truncated")
+        else:
+            judgement = await judge(row, completion.text)
         return {
             "response": completion.text,
             "verdict": judgement.verdict,

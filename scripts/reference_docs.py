@@ -1,0 +1,81 @@
+"""Writes docs/reference/config.md and docs/reference/cli.md from the code; `--check` fails when they are stale."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from socratune.config import RunConfig, demo_profile, flatten
+
+DOCS = Path(__file__).parent.parent / "docs" / "reference"
+COMMANDS = ("run", "demo", "enhance", "train", "validate", "publish", "inspect", "chat", "doctor")
+WIDTH = "100"
+
+CONFIG_HEAD = """# Configuration
+
+Every key of `--config run.yaml`, with its default. The same keys work as `--set key=value` and in
+`socratune.run(config={...})`. An unknown key is refused. `config.yaml` in the run folder shows every value of a run and
+where it came from.
+
+*Written from the code by `scripts/reference_docs.py`.*
+
+| key | default | demo | meaning |
+|---|---|---|---|
+"""
+
+
+def rows(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(key, default, meaning) of every key."""
+    for name, field in section.model_fields.items():
+        key = prefix + (field.alias or name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from rows(kind, key + ".")
+        else:
+            yield key, field.default, " ".join((field.description or "").split())
+
+
+def config_page() -> str:
+    """docs/reference/config.md."""
+    demo = flatten(demo_profile())
+    lines = []
+    for key, default, meaning in rows(RunConfig):
+        assert meaning, f"{key} has no docstring"
+        shown = "*needed*" if default is PydanticUndefined else f"`{default}`"
+        lines.append(f"| `{key}` | {shown} | {f'`{demo[key]}`' if key in demo else ''} | {meaning} |")
+    return CONFIG_HEAD + "\n".join(lines) + "\n"
+
+
+def cli_page() -> str:
+    """docs/reference/cli.md."""
+    page = ["# Commands\n\n*Written from the code by `scripts/reference_docs.py`.*\n"]
+    for command in COMMANDS:
+        run = [sys.executable, "-m", "socratune", command, "--help"]
+        shown = subprocess.run(run, capture_output=True, text=True, check=True, env={"COLUMNS": WIDTH, "TERM": "dumb"})
+        page.append(f"## socratune {command}\n\n```text\n{shown.stdout.strip()}\n```\n")
+    return "\n".join(page)
+
+
+def main() -> int:
+    """Write the pages, or compare them."""
+    stale = 0
+    DOCS.mkdir(parents=True, exist_ok=True)
+    for name, text in (("config.md", config_page()), ("cli.md", cli_page())):
+        path = DOCS / name
+        if "--check" in sys.argv:
+            if not path.exists() or path.read_text("utf-8") != text:
+                print(f"{path} is stale: run python scripts/reference_docs.py", file=sys.stderr)
+                stale += 1
+        else:
+            path.write_text(text, "utf-8")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
