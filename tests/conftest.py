@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: 
 from socratune.config import DEMO_DATA
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Whatever needs a whole run is slow."""
+    for item in items:
+        if {"finished_run", "copied_run"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -55,16 +62,16 @@ def demo_rows(name: str, count: int) -> list[dict[str, Any]]:
         return [json.loads(line) for line, _ in zip(stream, range(count), strict=False)]
 
 
-def write_rows(path: Path, rows: list[Any]) -> Path:
+def write_rows(path: Path, rows: Sequence[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
 
 
-def socratune(*args: str | Path, timeout_s: float = 240, **env: str) -> subprocess.CompletedProcess[str]:
+def socratune(*args: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     command = [sys.executable, "-m", "socratune", *map(str, args)]
-    environment = {**os.environ, **env}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+    environment = {**os.environ, **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def test_a_users_mistake_is_exit_2_without_traceback_or_trace(tmp_path: Path, fl
 
 def test_a_hub_that_cannot_be_asked_is_exit_3(tmp_path: Path) -> None:
     flags = ["--dataset", "demo", "--output", tmp_path / "run"]
-    done = socratune("run", "--model", "org/unknown", *flags, HF_ENDPOINT="http://127.0.0.1:9")
+    done = socratune("run", "--model", "org/unknown", *flags, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert done.returncode == 3, done.stderr
     assert "could not be asked" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
@@ -99,7 +99,7 @@ def test_commands_on_a_folder_that_is_no_run(tmp_path: Path) -> None:
 
 def test_doctor_says_what_is_wrong_and_how_to_mend_it() -> None:
     secret = "canary-key-0123456789"
-    done = socratune("doctor", OPENAI_API_KEY=secret)
+    done = socratune("doctor", env={"OPENAI_API_KEY": secret})
     assert "✓ Python" in done.stdout and "✓ torch" in done.stdout
     assert "OPENAI_API_KEY: set" in done.stdout
     assert secret not in done.stdout + done.stderr

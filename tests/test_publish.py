@@ -18,7 +18,7 @@ def test_what_passed_is_published_privately_and_comes_back_whole(
 ) -> None:
     with loopback_hub() as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-        done = socratune("publish", copied_run, "--hub-id", "me/adapter", **environment)
+        done = socratune("publish", copied_run, "--hub-id", "me/adapter", env=environment)
         assert done.returncode == 0, done.stderr
         files = hub.repos["me/adapter"]
         assert hub.private["me/adapter"]
@@ -31,7 +31,7 @@ def test_what_passed_is_published_privately_and_comes_back_whole(
         assert not [name for name, data in files.items() if b"/tmp" in data or b"site-packages" in data]
         assert results_of(copied_run)["stages"]["publish"]["status"] == "done"
         puts = len([call for call in hub.calls if call.startswith("PUT")])
-        assert socratune("publish", copied_run, "--hub-id", "me/adapter", **environment).returncode == 0
+        assert socratune("publish", copied_run, "--hub-id", "me/adapter", env=environment).returncode == 0
         assert len([call for call in hub.calls if call.startswith("PUT")]) == puts == 1
         script = "import sys, huggingface_hub as h; h.snapshot_download('me/adapter', local_dir=sys.argv[1])"
         command = [sys.executable, "-c", script, str(tmp_path / "back")]
@@ -44,13 +44,13 @@ def test_what_passed_is_published_privately_and_comes_back_whole(
 def test_a_wrong_token_is_said_and_can_be_repeated(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
     with loopback_hub() as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_canary_wrong"}
-        done = socratune("publish", copied_run, "--hub-id", "me/adapter", **environment)
+        done = socratune("publish", copied_run, "--hub-id", "me/adapter", env=environment)
         assert done.returncode == 3, done.stdout
         assert "Check HF_TOKEN" in done.stderr and "Traceback" not in done.stderr
         assert "hf_canary_wrong" not in done.stderr + (copied_run / "run.log").read_text()
         assert results_of(copied_run)["validation"]["status"] == "passed"
         environment["HF_TOKEN"] = TOKEN
-        assert socratune("publish", copied_run, "--hub-id", "me/adapter", **environment).returncode == 0
+        assert socratune("publish", copied_run, "--hub-id", "me/adapter", env=environment).returncode == 0
 
 
 def test_an_adapter_changed_after_validation_is_not_published(copied_run: Path) -> None:

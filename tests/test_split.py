@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_rows
@@ -12,13 +14,13 @@ from socratune.rundir import RunDir
 from socratune.stages import split
 
 
-def qa(question: str, source: str | None = None) -> dict[str, object]:
+def qa(question: str, source: str | None = None) -> dict[str, Any]:
     metadata = {} if source is None else {"source": source}
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": "a"}]
     return {"messages": turns, "metadata": metadata}
 
 
-def do(tmp_path: Path, rows: list[object], **settings: object) -> dict[str, list[dict]]:
+def do(tmp_path: Path, rows: Sequence[Any], **settings: object) -> dict[str, list[dict]]:
     run = RunDir(tmp_path)
     split.run(run, SplitConfig(**settings), dataset=str(write_rows(tmp_path / "in.jsonl", rows)))  # type: ignore[arg-type]
     names = ("train_in", "dev", "held_out", "train_in.rejected")
@@ -72,7 +74,7 @@ def test_a_held_out_file_of_ones_own_takes_its_questions_out_of_training(tmp_pat
 
 
 def test_bad_rows_stop_or_are_kept_aside_with_reasons(tmp_path: Path) -> None:
-    rows: list[object] = [*ROWS[:20], {"x": 1}, 3]
+    rows: list[Any] = [*ROWS[:20], {"x": 1}, 3]
     with pytest.raises(UserError) as caught:
         do(tmp_path, rows)
     assert len(caught.value.faults) == 2

@@ -1,0 +1,44 @@
+"""How a command can end."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from socratune.cli.console import guarded
+from socratune.errors import Fault, OutsideError, StageFailed, UserError
+
+
+def end_with(error: BaseException, log: Path | None = None) -> int:
+    def command() -> int:
+        raise error
+
+    return guarded(command, lambda: log)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError(Fault("x", "y")), 2),
+        (StageFailed("no"), 1),
+        (OutsideError("no network"), 3),
+        (OSError(errno.ENOSPC, "No space left on device", "/data/run/x"), 3),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError("ours"), 70),
+        (OSError(errno.EBADF, "ours"), 70),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert end_with(error) == code
+    assert ("Traceback" in capsys.readouterr().err) is (code == 70)
+
+
+def test_a_bugs_traceback_is_in_the_run_log_and_not_on_the_screen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert end_with(ZeroDivisionError("ours"), tmp_path / "run.log") == 70
+    assert "Traceback" in (tmp_path / "run.log").read_text()
+    said = capsys.readouterr().err
+    assert "run.log" in said and "Traceback" not in said and "ZeroDivisionError: ours" in said
