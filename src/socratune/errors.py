@@ -3,6 +3,7 @@
     SocratuneError
     ├── UserError        2    something that was given is wrong; holds every fault found, not the first
     │   └── BusyError    2    another process works on this run folder
+    ├── CallError        3    one model call failed for good (refused, filtered); its row is kept with outcome `error`
     ├── StageFailed      1    a stage came to a negative result (no trainable row, not better than the base)
     └── OutsideError     3    something outside failed (Hub, provider, disk); the same command resumes
 
@@ -70,6 +71,12 @@ class StageFailed(SocratuneError):
     """A stage ran to its end and the result is negative; more of the same will not change it."""
 
     exit_code = 1
+
+
+class CallError(SocratuneError):
+    """One model call failed for good: asking again would bring the same. Not a verdict on any answer."""
+
+    exit_code = 3
 
 
 class OutsideError(SocratuneError, OSError):

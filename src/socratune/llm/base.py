@@ -18,6 +18,7 @@ class Sampling:
         top_k: candidates kept; 0 is off.
         max_new_tokens: an answer cut off here has `stop == "length"`.
         seed: of this one answer, so that an answer does not depend on what is drawn beside it.
+        json_schema: the answer's JSON schema as JSON text, sent where the endpoint takes one; None for free text.
     """
 
     temperature: float = 0.0
@@ -25,6 +26,7 @@ class Sampling:
     top_k: int = 0
     max_new_tokens: int = 1024
     seed: int = 0
+    json_schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
