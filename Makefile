@@ -5,12 +5,13 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test check
+.PHONY: help setup demo test check bench
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
 	@echo "make test    all tests"
+	@echo "make bench   how close the loop comes to what a model server allows; about two minutes"
 	@echo "make check   lint, types, layers, generated docs"
 
 setup: $(VENV)/installed
@@ -20,6 +21,9 @@ $(VENV)/installed: pyproject.toml constraints.txt scripts/setup.sh
 
 demo: setup
 	@$(VENV)/bin/socratune demo --output outputs/demo
+
+bench: setup
+	@$(PY) benchmarks/loop.py
 
 test: setup
 	@$(PY) -m pytest

@@ -4,7 +4,19 @@ from fractions import Fraction
 
 import pytest
 
-from socratune.answers import choice_of, final_answer, final_number, is_numeric_answer, numbers_in
+from socratune.answers import (
+    canonical,
+    choice_of,
+    final_answer,
+    final_number,
+    is_numeric_answer,
+    numbers_in,
+    options_in,
+    plain,
+    statement_of,
+    still_thinking,
+    strip_thinking,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,3 +77,75 @@ def test_what_is_a_numeric_reference(text: str, is_number: bool) -> None:
 )
 def test_choice(text: str, letter: str | None) -> None:
     assert choice_of(text) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "plainly"),
+    [
+        (r"$\boxed{\frac{3}{4}}$", "3/4"),
+        (r"1\frac{1}{2}", "1 1/2"),
+        (r"-\frac12", "-1/2"),
+        (r"5\text{ km}", "5 km"),
+        ("**2**10**", "2**10"),
+        ("2**3 * 4", "2**3 * 4"),
+        ("1½ and ½", "1 1/2 and 1/2"),
+        ("x²", "x^2"),
+        (r"\$5", "$5"),
+        ("$5 and $6", "$5 and $6"),
+        (r"50\%", "50%"),
+    ],
+)
+def test_plain(text: str, plainly: str) -> None:
+    assert plain(text) == plainly
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("The Louvre.", "louvre", True),
+        ("5", ".5", False),
+        ("23", "2*3", False),
+        ("5", "-5", False),
+        ("22", "2²", False),
+    ],
+)
+def test_canonical_keeps_what_carries_meaning(one: str, other: str, same: bool) -> None:
+    assert (canonical(one) == canonical(other)) is same
+
+
+def test_thinking() -> None:
+    assert strip_thinking("<think>a</think>b<think>c</think>d") == "bd"
+    assert strip_thinking("opened in the prompt</think>b") == "b"
+    assert still_thinking("<think>a") and still_thinking("<think>a</think>b<think>c")
+    assert not still_thinking("<think>a</think>b")
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Q?\nA) one\nB) two", "Q?\n(A) one\n(B) two", "Q? A) one B) two", "Q? (A) one, (B) two", "Q?\n- A. one\n- B. two"],
+)
+def test_options(question: str) -> None:
+    assert {letter: text.strip(" ,") for letter, text in options_in(question).items()} == {"A": "one", "B": "two"}
+
+
+def test_initials_are_no_options() -> None:
+    assert options_in("Who was J. S. Bach?") == {}
+    assert options_in("What is 15 * 13?") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "doubtful"),
+    [
+        ("The answer is 4.", False),
+        ("I don't think the answer is 4.", True),
+        ("If the answer is 4, stop.", True),
+        ("The answer is 4. Wait, that is wrong.", True),
+        ("The answer is 3. No, wait: the answer is 4.", False),
+        ("The answer is 3.\nThe answer is 4.", True),
+        (r"\boxed{3}, then \boxed{4}", True),
+        ("3\n4", True),
+        ("Answer:\n4", False),
+    ],
+)
+def test_doubtful_statements(text: str, doubtful: bool) -> None:
+    assert statement_of(text).doubtful is doubtful

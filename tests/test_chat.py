@@ -26,9 +26,9 @@ def example(*pieces: Piece) -> Example:
 def trace(thinking_format: str) -> Trace:
     attempts = (
         Attempt(1, "15 * 13 = 180.", "incorrect", "numeric", hint="Split 13."),
-        Attempt(2, WORK, "correct", "numeric"),
+        Attempt(2, WORK, "correct", "numeric", given="hint"),
     )
-    return Trace(ROW, "solved_with_hint", attempts, thinking_format, {})
+    return Trace(ROW, "solved_with_hint", attempts, thinking_format, {}, chosen=2, gap="skill")
 
 
 def faults(tokenizer: Any, row: Example, rendered: Any = None, max_seq_length: int = 512) -> str:
@@ -57,7 +57,7 @@ def test_sampled_ids_are_trained_as_sampled(tokenizer: Any) -> None:
 
 def test_direct_keeps_only_the_right_attempt() -> None:
     assert training_text(trace("direct")) == WORK
-    assert training_text(replace(trace("direct"), outcome="unsolved")) is None
+    assert training_text(replace(trace("direct"), outcome="unsolved", chosen=None)) is None
 
 
 def test_iterative_shows_attempt_hint_and_correction(tokenizer: Any) -> None:

@@ -17,7 +17,8 @@ PRODUCT = row("What is 15 * 13?", "15 * 13 = 195.")
 
 
 def hint(question: str, failures: int) -> str | None:
-    attempts = tuple(Attempt(n + 1, "wrong", "incorrect", "numeric") for n in range(failures))
+    hints = [*["Split it."] * (failures - 1), None]
+    attempts = tuple(Attempt(n + 1, "wrong", "incorrect", "numeric", hint=hint) for n, hint in enumerate(hints))
     return asyncio.run(arithmetic_teacher(HintRequest(row(question, "x"), attempts)))
 
 

@@ -14,10 +14,11 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = {
     "errors": 0,
     "rows": 1, "config": 1,
-    "rundir": 2, "journal": 2, "prompts": 2, "answers": 2, "stats": 2, "modelref": 2,
+    "rundir": 2, "journal": 2, "prompts": 2, "answers": 2, "stats": 2, "modelref": 2, "ledger": 2,
+    "quantities": 1, "mathcheck": 2,
     "llm.base": 2, "llm.arithmetic": 2,
     "llm": 3, "sources": 3, "judge": 3, "hints": 3, "chat": 3, "rowmap": 3,
-    "answering": 4, "backends": 4,
+    "answering": 4, "backends": 4, "loop": 4, "roles": 4,
     "student": 5,
     "stages": 6, "preflight": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
     "pipeline": 7,

@@ -1,10 +1,12 @@
-"""What counts as the same answer: numbers, choices, short texts. Judge and leak check share it."""
+"""What an answer says: its final statement, its numbers, its choice. Judge and leak check share it."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 NUMBER = re.compile(
     r"""(?<![\w.,])[-+−]?(?:
@@ -17,10 +19,16 @@ NUMBER = re.compile(
 )
 _LOOSE_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _CHOICE = re.compile(r"^\W*(?:option|answer|choice)?\s*[:(\[]*\s*([A-H])\s*(?:[)\].:]|$)", re.IGNORECASE)
-_OPTION_LINE = re.compile(r"(?m)^\s*\(?([A-H])[).:]\s+\S")
-_FINAL = re.compile(r"(?:final answer|the answer|answer|result)\s*(?:is|:|=)\s*(.+)$", re.IGNORECASE | re.MULTILINE)
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_OPTION_LINE = re.compile(r"(?m)^\s*[-*]?\s*\**\(?([A-H])[).:]\**\s+(\S.*)$")
+_OPTION_INLINE = re.compile(r"(?<![\w(])\(?([A-H])[).:]\s+(\S.*?)(?=[\s,;]+\(?[A-H][).:]\s|\s*$)", re.DOTALL)
+_FINAL = re.compile(
+    r"\b(?:final answer|the answer|answer|result|(?:correct|right|best) (?:option|choice))(?: to [^.\n]{1,60}?)?\**\s*"
+    r"(?:is\b(?!n)|was\b(?!n)|:|=)[\s:*]*(?=(\S.*)$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _HASHES = re.compile(r"####\s*(.+)$", re.MULTILINE)
+_THINKING = re.compile(r"<(think|thinking)>.*?</\1>", re.DOTALL)
+_THINK_OPEN = re.compile(r"<think(?:ing)?>")
 
 
 def normalise(text: str) -> str:
@@ -35,6 +43,8 @@ def parse_number(text: str) -> Fraction | None:
     """The value of a text that is one number (`1,234`, `3/4`, `-0.5`, `−7`), else None."""
     text = text.strip().replace("−", "-")
     text = re.sub(r"(?<=\d)[,\u202f\u00a0' ](?=\d{3})", "", text)
+    if len(text) > 400:  # nobody's answer, and int() is quadratic
+        return None
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -50,13 +60,15 @@ def numbers_in(text: str) -> list[Fraction]:
 def loose_numbers_in(text: str) -> set[Fraction]:
     """Every run of digits in a text, also inside words: what a leak check must see."""
     plain = re.sub(r"(?<=\d)[,\u202f\u00a0' ](?=\d{3})", "", text)
-    return {Fraction(match) for match in _LOOSE_NUMBER.findall(plain)} | set(numbers_in(text))
+    return {Fraction(match) for match in _LOOSE_NUMBER.findall(plain) if len(match) <= 400} | set(numbers_in(text))
 
 
 def final_answer(text: str) -> str:
     r"""The part of an answer that states the result: `\boxed{…}`, `#### …`, `The answer is …`, else the last line."""
     text = strip_thinking(text)
-    for pattern in (_BOXED, _HASHES, _FINAL):
+    if boxes := boxed_in(text):
+        return boxes[-1][0].strip()
+    for pattern in (_HASHES, _FINAL) if "#" in text or _MARK.search(text) else ():
         if found := pattern.findall(text):
             return found[-1].strip()
     lines = [line for line in text.strip().splitlines() if line.strip()]
@@ -93,11 +105,218 @@ def choice_of(text: str) -> str | None:
     return found.group(1).upper() if found else None
 
 
-def options_in(question: str) -> set[str]:
-    """The letters of the options a question lists, each on a line of its own."""
-    return {letter.upper() for letter in _OPTION_LINE.findall(question)}
+def options_in(question: str) -> dict[str, str]:
+    """The options a question lists, letter → text: each on a line of its own, or in a row (`A) … B) …`).
+
+    Letters that do not run from A without a gap are initials or headings, and no options.
+    """
+    if ")" not in question and "." not in question and ":" not in question:
+        return {}
+    for pattern in (_OPTION_LINE, _OPTION_INLINE):
+        options = {letter: text.strip() for letter, text in pattern.findall(question)}
+        if len(options) >= 2 and "".join(options) == "ABCDEFGH"[: len(options)]:
+            return options
+    return {}
 
 
 def strip_thinking(text: str) -> str:
-    """The text behind the last closed think block; what stands in it is no answer."""
-    return text.rsplit("</think>", 1)[-1]
+    """The text without its think blocks; what stands in them is no answer."""
+    if "</think" not in text:
+        return text
+    text = _THINKING.sub("", text)
+    return re.split(r"</think(?:ing)?>", text)[-1]  # a template may have opened the block in the prompt
+
+
+def still_thinking(text: str) -> bool:
+    """True where a think block was opened and never closed: the answer has not begun."""
+    return "<think" in text and _THINK_OPEN.search(strip_thinking(text)) is not None
+
+
+def boxed_in(text: str) -> list[tuple[str, int]]:
+    r"""Every `\boxed{…}` with balanced braces: its content and where it ends."""
+    boxes = []
+    start = text.find("\\boxed{")
+    while start >= 0:
+        depth, end = 1, start + 7
+        while end < len(text) and depth:
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+        if depth:
+            break
+        boxes.append((text[start + 7 : end - 1], end))
+        start = text.find("\\boxed{", end)
+    return boxes
+
+
+# --- plain text ----------------------------------------------------------------------------------------------------
+
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}
+_VULGAR |= {"⅙": "1/6", "⅚": "5/6", "⅛": "1/8", "⅜": "3/8", "⅝": "5/8", "⅞": "7/8"}
+_LATEX_WORDS = {
+    "times": "×", "cdot": "×", "div": "/", "pm": "±", "approx": "≈", "neq": "≠", "ne": "≠", "leq": "≤", "le": "≤",
+    "geq": "≥", "ge": "≥", "left": "", "right": "", "circ": "°", "degree": "°", "pi": "π", "infty": "∞", "quad": " ",
+    "rightarrow": "=", "implies": "=", "Rightarrow": "=", "displaystyle": "", "lbrace": "{", "rbrace": "}",
+}  # fmt: skip
+_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}|(\d)\s*(\d))")
+_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|boxed)\s*\{([^{}]*)\}")
+
+
+def unbold(text: str) -> str:
+    """Without Markdown's stars and backticks; `2**10` and `2*3` keep theirs."""
+    text = re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(])", "", text)
+    return re.sub(r"(?<![\w*)])\*([^\W\d][^*\n]*|\S[^*\n]*\S|\w)\*(?![\w*(])", r"\1", text)
+
+
+_DRESS = re.compile(r"[*`\\$]|[!<>=]=|=>|\{,\}|[^\x00-\x7f]")
+
+
+@lru_cache(512)  # a rule asks for the statement that the rule before it has read
+def plain(text: str) -> str:
+    r"""The text without Markdown and LaTeX dress: `**\frac{1}{2}**` is `1/2`, `x²` is `x^2`."""
+    if not _DRESS.search(text):
+        return text.strip()
+    if "*" in text:
+        text = unbold(text)
+    if "`" in text:
+        text = text.replace("`", "")
+    if "\\" in text:
+        text = _unlatex(text)
+    if "{,}" in text:
+        text = text.replace("{,}", ",")
+    if "$" in text:  # $…$ around a formula; the one before a price stays
+        text = re.sub(r"\$\$?(?!\s)([^$\n]*?[^\s$])\$\$?(?!\d)", r"\1", text)
+    if not text.isascii():
+        text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda run: "^" + run.group().translate(_SUPERSCRIPTS), text)
+        for sign, fraction in _VULGAR.items():
+            if sign in text:
+                text = re.sub(rf"(?<=\d)\s?{sign}", f" {fraction}", text).replace(sign, fraction)
+        text = text.replace("⁄", "/").replace("−", "-").replace("’", "'")
+    if "=" in text:
+        text = text.replace("!=", "≠").replace("<=", "≤").replace(">=", "≥").replace("=>", "=").replace("==", "=")
+    return text.strip()
+
+
+def _unlatex(text: str) -> str:
+    text = re.sub(r"\\\(|\\\)|\\\[|\\\]", "", text)
+    text = text.replace("\\%", "%").replace("\\{", "{").replace("\\}", "}")
+    text = re.sub(r"(?<=\d)\\[,!;: ](?=\d{3})", "", text)
+    text = re.sub(r"\\[,!;: ]", " ", text)
+    for _ in range(3):
+        text = _WRAPPER.sub(_unwrapped, _FRACTION.sub(_written_fraction, text))
+    text = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?", "°", text)
+    text = re.sub(r"\\([A-Za-z]+)(?![A-Za-z])", lambda word: _LATEX_WORDS.get(word.group(1), word.group()), text)
+    return re.sub(r"\s+\^", "^", text.replace("\\$", "$"))
+
+
+def _unwrapped(match: re.Match[str]) -> str:
+    before, after = match.string[: match.start()][-1:], match.string[match.end() : match.end() + 1]
+    return " " * before.isalnum() + match.group(1).strip() + " " * after.isalnum()
+
+
+def _written_fraction(match: re.Match[str]) -> str:
+    above, below = match.group(1) or match.group(3), match.group(2) or match.group(4)
+    apart = " " if match.string[: match.start()][-1:].isdigit() else ""  # 1\frac{1}{2} is a mixed number
+    return f"{apart}{above}/{below}"
+
+
+_QUOTES = str.maketrans("", "", '"“”„«»')
+
+
+@lru_cache(512)
+def canonical(text: str, fold: bool = True) -> str:
+    """The text as two equal answers share it: plain, lower case, single spaces, no article and no final stop.
+
+    Signs, decimal points, operators and brackets stay, as they carry meaning in an answer.
+    """
+    text = plain(text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    text = " ".join((text.casefold() if fold else text).translate(_QUOTES).split()).lstrip(" ,;:").rstrip(" ,;:.")
+    if text.endswith("!"):
+        text = re.sub(r"(?<!\d)!+$", "", text)
+    if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
+        text = text[1:-1].strip()
+    article, _, rest = text.partition(" ")
+    return rest if rest and article in ("the", "a", "an", "The", "A", "An") else text
+
+
+# --- the final statement -------------------------------------------------------------------------------------------
+
+_UNSURE = re.compile(
+    r"\b(?:not|never|if|whether|unless|doubt|suppos\w*|assum\w*|claim\w*|why|say|says|said|thought)\b|n['’]t\b", re.I
+)
+_RETRACTION = re.compile(
+    r"""\b(?:wait | actually | however | but | alternatively | maybe | perhaps | might | could\ (?:also\ )?be
+      | not\ sure | unsure | mistake | correction | sorry | no(?=,) | scratch | second\ thought | instead | should\ be
+      | re-?check | or
+      | (?:that|this|it)(?:['’]s|\ is|\ was)\ (?:wrong|incorrect|not|false) | (?:is|am)\ wrong)\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_MARK = re.compile(r"[Aa]nswer|[Rr]esult|[Oo]ption|[Cc]hoice|ANSWER|RESULT|OPTION|CHOICE")
+_HEADING = re.compile(r"\W*(?:final answer|answer|result|solution|output|conclusion)\W*", re.IGNORECASE)
+SENTENCE_END = re.compile(r"(?<=[.!?])[*)\"”]*\s+(?=[A-Z(*])")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    r"""Where an answer states its result.
+
+    Attributes:
+        text: the statement.
+        tail: what the answer says after it.
+        marked: `\boxed{…}`, `#### …` or `The answer is …`; else it is only the last line.
+        doubtful: it is denied, put as a condition, taken back afterwards, or there are several different ones.
+        whole: the whole answer.
+    """
+
+    text: str
+    tail: str
+    marked: bool
+    doubtful: bool
+    whole: str
+
+
+def statement_of(text: str) -> Statement:
+    """The statement that gives the result of an answer (think blocks already taken out)."""
+    if boxes := boxed_in(text):
+        several = len({plain(content).replace(" ", "") for content, _ in boxes}) > 1
+        content, end = boxes[-1]
+        return Statement(content, text[end:], True, several or taken_back(text[end:]), text)
+    if "*" in text:
+        text = unbold(text)
+    if "####" in text and (found := list(_HASHES.finditer(text))):
+        return _marked(text, found, False)
+    if _MARK.search(text) and (found := list(_FINAL.finditer(text))):
+        return _marked(text, found, True)
+    lines = [line for line in text.splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else ""
+    before = lines[-2].strip() if len(lines) > 1 else ""
+    # "195\n180" gives two answers; "Answer:\n195" and "… = 45\n195." give one
+    bare = bool(before) and before[-1] not in ".:;!,=" and "=" not in before and not _HEADING.fullmatch(before)
+    several = bare and len(before.split()) <= 3 and len(last.split()) <= 3
+    return Statement(last, "", False, several, text)
+
+
+def _marked(text: str, found: list[re.Match[str]], worded: bool) -> Statement:
+    match = found[-1]
+    first, rest = first_sentence(match.group(1))
+    tail = rest + text[match.end(1) :]
+    lead = SENTENCE_END.split(text[: match.start()].rsplit("\n", 1)[-1])[-1]
+    others = {plain(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in found}
+    several = len(others) > 1 and not (worded and match.group().casefold().startswith("final"))
+    if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
+        several = False  # "The answer is 180. No, wait: the answer is 195."
+    unsure = worded and bool(lead) and _UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
+    return Statement(first.strip(), tail, True, several or unsure or taken_back(tail), text)
+
+
+def first_sentence(text: str) -> tuple[str, str]:
+    """A text's first sentence and the rest."""
+    parts = SENTENCE_END.split(text, maxsplit=1)
+    return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def taken_back(tail: str) -> bool:
+    """True where what follows a statement takes it back or offers another (`Wait, …`, `or maybe …`)."""
+    return bool(tail) and _RETRACTION.search(tail) is not None

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from socratune.config import Resolved, dump, flatten, to_yaml
+from socratune.config import Resolved, dump, flatten, is_free, to_yaml
 from socratune.errors import Fault, Shown, SocratuneError, UserError
 from socratune.journal import Journal
 from socratune.rundir import Results, RunDir, StageResult, file_hash, write_text
@@ -29,9 +29,6 @@ OUTPUTS = {
     "publish": (),
 }
 
-_FREE = ("output", "enhance.concurrency")
-"""Settings that change no result."""
-
 
 class Tell(Protocol):
     """Hears what happens: `begin`, `tick`, `done`, `kept` (done before), with the stage's entry in the results."""
@@ -41,7 +38,7 @@ class Tell(Protocol):
 
 def first_stage_of(key: str) -> str | None:
     """The first stage whose result a setting changes; None where it changes none."""
-    if key in _FREE:
+    if is_free(key):
         return None
     if key == "train.mask_wrong_attempts":
         return "curate"
@@ -61,13 +58,14 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
     if run.config.exists():
         old = flatten(yaml.safe_load(run.config.read_text("utf-8")))
         faults = []
-        for key in (key for key in new if key in old and old[key] != new[key]):
+        for key in (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key)):
             stage = first_stage_of(key)
             if stage in (None, "publish") or not results.stage(stage):
                 continue
             if restart is None or STAGES.index(restart) > STAGES.index(stage):
                 fix = f"Use the old value, --restart {stage} to redo from there, or another --output."
-                faults.append(Fault(f"{run.root}: {key}", f"{old[key]!r} as this run began", new[key], fix))
+                now = Shown(repr(new.get(key)))
+                faults.append(Fault(f"{run.root}: {key}", f"{old.get(key)!r} as this run began", now, fix))
         if faults:
             raise UserError(*faults)
     write_text(run.config, to_yaml(resolved))
@@ -91,6 +89,13 @@ def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> 
 def hashes(*paths: Path) -> list[str | None]:
     """The sha256 of each file, None for one that is not there."""
     return [file_hash(path) if path.is_file() else None for path in paths]
+
+
+def status_after(error: BaseException) -> str:
+    """The status of a stage and of a run that `error` ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return error.run_status if isinstance(error, SocratuneError) else "error"
 
 
 def do_stage(
@@ -123,10 +128,7 @@ def do_stage(
     try:
         result = work(tick)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "error"
-        if isinstance(error, SocratuneError) and error.exit_code == 1:
-            status = "failed"
-        results.set_stage(name, status=status, seconds=seconds(), error=str(error) or type(error).__name__)
+        results.set_stage(name, status=status_after(error), seconds=seconds(), error=str(error) or type(error).__name__)
         raise
     figures = dict(result.figures)
     if "validation" in figures:

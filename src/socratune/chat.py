@@ -38,26 +38,28 @@ class Rendered:
 
 
 def solved(trace: Trace) -> bool:
-    """True where the student got it right, at once or with a hint."""
-    return trace.outcome in ("solved_first_try", "solved_with_hint")
+    """True where the student got it right: at once, with the evidence, or with a hint."""
+    return trace.chosen is not None
 
 
 def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[Piece, ...] | None:
     """The assistant's message to train on, or None for a row that was not solved.
 
-    `direct`: the last, right attempt alone (STaR's rationalisation, Zelikman et al. 2022, arXiv:2203.14465).
-    `iterative`: every attempt, each hint as the model's own "Aha!".
+    `direct` and `clean`: the chosen right attempt alone (STaR's rationalisation, Zelikman et al. 2022,
+    arXiv:2203.14465). `iterative`: each attempt that was hinted at, the hint as the model's own "Aha!", and the right
+    one.
     """
-    if not solved(trace):
+    if trace.chosen is None:
         return None
-    last = trace.attempts[-1]
-    final = Piece(last.response, token_ids=last.token_ids)
-    if trace.format == "direct":
+    chosen = trace.attempts[trace.chosen - 1]
+    final = Piece(chosen.response, token_ids=chosen.token_ids)
+    if trace.format != "iterative" or chosen.given != "hint":
         return (final,)
     pieces = []
-    for attempt in trace.attempts[:-1]:
-        pieces.append(Piece(attempt.response, trained=not mask_wrong_attempts))
-        pieces.append(Piece(AHA.format(hint=attempt.hint) if attempt.hint else "\n"))
+    for attempt in trace.attempts[: trace.chosen - 1]:
+        if attempt.hint is not None:
+            pieces.append(Piece(attempt.response, trained=not mask_wrong_attempts))
+            pieces.append(Piece(AHA.format(hint=attempt.hint)))
     return (*pieces, final)
 
 

@@ -67,10 +67,19 @@ class StudentTeacherConfig(Section):
     """Who hints. `rules/arithmetic`: takes products apart, mechanically."""
     judge_model: str = "rules/mechanical"
     """Who judges. `rules/mechanical`: exact text, choice, number; everything else is undecided."""
+    judge_mode: Literal["cascade", "mechanical", "llm"] = "cascade"
+    """`cascade`: rules first, the judge model for what they leave undecided. `llm`: the model alone."""
+    attempts: int = Field(default=4, ge=1, le=64)
+    """Samples of a row before anyone is asked for a hint; two right ones are enough."""
     max_iterations: int = Field(default=3, ge=1, le=20)
-    """Attempts per row, the first one included."""
-    thinking_format: Literal["direct", "iterative"] = "direct"
-    """`direct`: only the final right reasoning is trained on. `iterative`: attempt, "Aha!", corrected attempt."""
+    """Rounds per row, the samples before any hint being the first: one more than the hints."""
+    hint_attempts: int = Field(default=2, ge=1, le=16)
+    """Samples per hint; the first right one is enough (from 3 on, multiple choice needs two)."""
+    thinking_format: Literal["direct", "iterative", "clean"] = "direct"
+    """`direct`: only the right reasoning is trained on. `clean`: a hinted success has to be found again without hint.
+    `iterative`: attempt, "Aha!", corrected attempt."""
+    trace_pick: Literal["longest", "first"] = "longest"
+    """Which of several right samples is trained on. The shortest is often a lucky guess."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """None: the model's own generation_config; where it has none, 0.7."""
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -78,7 +87,34 @@ class StudentTeacherConfig(Section):
     max_new_tokens: int = Field(default=1024, ge=1)
     """Of one answer. An answer cut off here is undecided, not wrong."""
     concurrency: int = Field(default=256, ge=1)
-    """Rows in flight."""
+    """Rows in flight, one call per row at a time."""
+    call_timeout_s: float = Field(default=600.0, gt=0)
+    """Of one try of a call to a server."""
+    max_usd: float | None = Field(default=None, gt=0)
+    """Stop before this is spent, calls in flight included. Refused where a price is not known."""
+    max_total_tokens: int | None = Field(default=None, gt=0)
+    """Stop before judge and teacher (and a student behind a server) have taken so many tokens."""
+    student_api_base: list[str] = []
+    """Serve the student from these addresses (OpenAI's protocol) instead of this process."""
+    teacher_api_base: list[str] = []
+    """Addresses of a server that speaks OpenAI's protocol; several share the load."""
+    judge_api_base: list[str] = []
+    """As for the teacher."""
+    api_key_env: dict[Literal["student", "teacher", "judge"], str] = {}
+    """Environment variable with the key, by role. A server at an address of one's own gets no key without it."""
+    requests_per_minute: dict[Literal["student", "teacher", "judge"], int] = {}
+    """Limit by role."""
+    tokens_per_minute: dict[Literal["student", "teacher", "judge"], int] = {}
+    """Limit by role."""
+
+
+class CurateConfig(Section):
+    """Which traces are trained on, and in what mix."""
+
+    max_hinted_share: float = Field(default=0.4, gt=0, le=1)
+    """Rows that were solved with a hint, as a share of the training rows."""
+    max_mastered_share: float = Field(default=0.25, gt=0, le=1)
+    """Rows of which every sample was right: they keep what the model can do, and teach little."""
 
 
 class GrokkingConfig(Section):
@@ -173,10 +209,20 @@ class RunConfig(Section):
     """Of sampling, training and resampling."""
     split: SplitConfig = SplitConfig()
     enhance: StudentTeacherConfig = StudentTeacherConfig()
+    curate: CurateConfig = CurateConfig()
     train: EnhancedTrainingConfig = EnhancedTrainingConfig()
     validate_: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
     publish: PublishConfig = PublishConfig()
 
+
+FREE_SETTINGS = frozenset(
+    f"enhance.{name}"
+    for name in (
+        "concurrency", "call_timeout_s", "max_usd", "max_total_tokens", "student_api_base", "teacher_api_base",
+        "judge_api_base", "api_key_env", "requests_per_minute", "tokens_per_minute",
+    )
+) | {"output"}  # fmt: skip
+"""Settings that change no result: they may differ when a run goes on."""
 
 REQUIRED = ("model", "dataset", "output")
 
@@ -210,10 +256,12 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
         config = RunConfig.model_validate(unflatten(merged))
     except ValidationError as error:
         raise UserError(*_faults(error, where)) from None
-    for name in ("train.model_name", "enhance.student_model"):
-        if flat.get(name) not in (None, config.model):
-            fix = "Leave it out: the student is the very model that is trained."
-            raise UserError(Fault(f"{where}: {name}", f"the model to train, {config.model!r}", flat[name], fix))
+    expected = f"the model to train, {config.model!r}"
+    if flat.get("train.model_name") not in (None, config.model):
+        raise UserError(Fault(f"{where}: train.model_name", expected, flat["train.model_name"]))
+    if flat.get("enhance.student_model") not in (None, config.model) and not config.enhance.student_api_base:
+        fix = "Leave it out: the student is the very model that is trained. Or serve it: --student-api-base URL."
+        raise UserError(Fault(f"{where}: enhance.student_model", expected, flat["enhance.student_model"], fix))
     origins = {}
     for name in flatten(dump(config)):
         origins[name] = "given" if name in flat else "demo profile" if name in profile else "default"
@@ -302,6 +350,11 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
                 raise UserError(Fault(parent, "a section", place, f"It also holds {name}."))
         place[key] = value
     return nested
+
+
+def is_free(key: str) -> bool:
+    """True for a setting that changes no result."""
+    return ".".join(key.split(".")[:2]) in FREE_SETTINGS
 
 
 def known_keys() -> list[str]:

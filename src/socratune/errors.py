@@ -48,6 +48,8 @@ class SocratuneError(Exception):
     """Root of the tree in the module docstring."""
 
     exit_code = 70
+    run_status = "error"
+    """What the run's `status` becomes when this ends it."""
 
 
 class UserError(SocratuneError, ValueError):
@@ -71,6 +73,7 @@ class StageFailed(SocratuneError):
     """A stage ran to its end and the result is negative; more of the same will not change it."""
 
     exit_code = 1
+    run_status = "failed"
 
 
 class CallError(SocratuneError):

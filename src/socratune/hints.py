@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from socratune.answers import choice_of, final_answer, final_number, is_numeric_answer, loose_numbers_in, normalise
 from socratune.llm.arithmetic import breakdown_hint, parse_product
@@ -13,13 +14,17 @@ from socratune.rows import Attempt, QARow
 
 @dataclass(frozen=True, slots=True)
 class HintRequest:
-    """What the teacher sees: the row with its reference, and the failed attempts with the hints they led to."""
+    """What the teacher sees: the row with its reference, and the failed attempts with the hints they led to.
+
+    `seed` differs where the same request is made again, so that another hint can come.
+    """
 
     row: QARow
     attempts: tuple[Attempt, ...]
+    seed: int = 0
 
 
-Teacher = Callable[[HintRequest], Awaitable[str | None]]
+Teacher = Callable[[HintRequest], Coroutine[Any, Any, str | None]]
 """`await teacher(request)` gives a hint, or None where the teacher has nothing to say."""
 
 
@@ -28,7 +33,8 @@ async def arithmetic_teacher(request: HintRequest) -> str | None:
     factors = parse_product(request.row.question)
     if factors is None:
         return None
-    return breakdown_hint(*factors, level=min(len(request.attempts), 2))
+    hints_given = sum(attempt.hint is not None for attempt in request.attempts)
+    return breakdown_hint(*factors, level=min(hints_given + 1, 2))
 
 
 def leak(hint: str, row: QARow) -> str | None:

@@ -30,6 +30,9 @@ _PUT_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_ROW = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 class Journal:
     """Calls by key, rows by (stage, position).
 
@@ -58,11 +61,11 @@ class Journal:
         self, key: str, *, role: str, model: str, answer: dict[str, Any], tokens: tuple[int, int], seconds: float
     ) -> None:
         """Keep a finished call; returns when the operating system has it. `tokens`: of prompt and completion."""
-        await self._put(_PUT_CALL, (key, role, model, json.dumps(answer), *tokens, seconds, time.time()))
+        await self._put(_PUT_CALL, (key, role, model, _encode(answer), *tokens, seconds, time.time()))
 
     async def put_row(self, stage: str, position: int, row_id: str, value: dict[str, Any]) -> None:
         """Keep a finished row; returns when the operating system has it."""
-        await self._put(_PUT_ROW, (stage, position, row_id, json.dumps(value, ensure_ascii=False)))
+        await self._put(_PUT_ROW, (stage, position, row_id, _encode(value)))
 
     def done_positions(self, stage: str) -> set[int]:
         """Positions of the rows that are finished."""

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from socratune import __version__
-from socratune.bookkeeping import STAGES, Tell, do_stage, forget_from, hashes, settle_config
-from socratune.config import Resolved, RunConfig, dump
+from socratune.bookkeeping import (
+    STAGES,
+    Tell,
+    do_stage,
+    first_stage_of,
+    forget_from,
+    hashes,
+    settle_config,
+    status_after,
+)
+from socratune.config import Resolved, RunConfig, dump, flatten, is_free
 from socratune.errors import StageFailed
-from socratune.hints import arithmetic_teacher
 from socratune.journal import Journal
-from socratune.judge import mechanical_judge
 from socratune.modelref import model_location, weights_fingerprint
 from socratune.rundir import Results, RunDir, StageResult, fingerprint
 from socratune.sources.qa_files import data_path
@@ -52,14 +57,10 @@ def run_pipeline(
             if restart is not None:
                 forget_from(restart, run, results, journal)
             _run_stages(Pipeline(resolved.config, journal, results), start, until, tell)
-        except StageFailed as error:
-            results.write(status="failed", error=str(error))
-        except KeyboardInterrupt:
-            results.write(status="interrupted")
-            raise
         except BaseException as error:
-            results.write(status="error", error=str(error) or type(error).__name__)
-            raise
+            results.write(status=status_after(error), error=str(error) or type(error).__name__)
+            if not isinstance(error, StageFailed):
+                raise
         finally:
             journal.close()
         return results.data
@@ -93,20 +94,19 @@ class Pipeline:
     def key(self, stage: str) -> str:
         """Changes when a setting or an input of the stage does."""
         config, run = self.config, self.run
-        settings = {
-            "split": [dump(config.split), hashes(data_path(config.dataset))],
-            "enhance": [
-                dump(config.enhance) | {"concurrency": 0},
-                config.seed,
-                self.model,
-                hashes(run.rows("train_in")),
-            ],
-            "curate": [config.train.mask_wrong_attempts, hashes(run.enhanced)],
-            "train": [dump(config.train), config.seed, self.model, hashes(run.rows("train"), run.rows("dev"))],
-            "validate": [dump(config.validate_), self.model, hashes(run.rows("held_out"), *self._adapter_files())],
-            "publish": [dump(config.publish), config.hub_id, hashes(*self._adapter_files())],
+        adapter = [run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+        settings = {name: value for name, value in flatten(dump(config)).items() if not is_free(name)}
+        own = {name: value for name, value in settings.items() if first_stage_of(name) == stage}
+        inputs = {
+            "split": [data_path(config.dataset)],
+            "enhance": [run.rows("train_in")],
+            "curate": [run.enhanced],
+            "train": [run.rows("train"), run.rows("dev")],
+            "validate": [run.rows("held_out"), *adapter],
+            "publish": adapter,
         }
-        return fingerprint(stage, *settings[stage])
+        weights = [] if stage in ("split", "curate") else [self.model, config.seed]
+        return fingerprint(stage, own, weights, hashes(*inputs[stage]))
 
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split
@@ -114,40 +114,25 @@ class Pipeline:
         return split.run(self.run, self.config.split, dataset=self.config.dataset)
 
     def enhance(self, tick: Tick) -> StageResult:
-        from socratune.backends import hf
-        from socratune.llm.metered import MeteredModel
         from socratune.stages import enhance
-        from socratune.student import LocalStudent, default_sampling, serving
 
-        config = self.config.enhance
-        model, tokenizer = hf.load(self.config.model, load_in_4bit=self.config.train.load_in_4bit)
-        sampling = default_sampling(
-            model, temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
+        work = enhance.run(
+            self.run,
+            self.config.enhance,
+            model_name=self.config.model,
+            model_fingerprint=self.model,
+            load_in_4bit=self.config.train.load_in_4bit,
+            seed=self.config.seed,
+            journal=self.journal,
+            key=f"enhance.{self.key('enhance')}",
+            tick=tick,
         )
-        names = {
-            "student_model": self.config.model,
-            "teacher_model": config.teacher_model,
-            "judge_model": config.judge_model,
-        }
-        with serving(LocalStudent(model, tokenizer, name=self.config.model, fingerprint=self.model)) as student:
-            loop = enhance.Loop(
-                student=MeteredModel(student, self.journal, "enhance.student"),
-                judge=mechanical_judge,
-                teacher=arithmetic_teacher,
-                sampling=replace(sampling, seed=self.config.seed),
-                max_iterations=config.max_iterations,
-                thinking_format=config.thinking_format,
-                names=names,
-            )
-            key = f"enhance.{self.key('enhance')}"
-            return asyncio.run(
-                enhance.run(self.run, loop, journal=self.journal, key=key, concurrency=config.concurrency, tick=tick)
-            )
+        return asyncio.run(work)
 
     def curate(self, tick: Tick) -> StageResult:
         from socratune.stages import curate
 
-        return curate.run(self.run, mask_wrong_attempts=self.config.train.mask_wrong_attempts)
+        return curate.run(self.run, self.config.curate, mask_wrong_attempts=self.config.train.mask_wrong_attempts)
 
     def train(self, tick: Tick) -> StageResult:
         from socratune.stages import train
@@ -189,9 +174,6 @@ class Pipeline:
             model_name=self.config.model,
             results=self.results.data,
         )
-
-    def _adapter_files(self) -> list[Path]:
-        return [self.run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
 
 
 if __name__ == "__main__":

@@ -8,11 +8,9 @@ from typing import Any
 from socratune.config import Resolved, flatten, resolve
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.modelref import model_fault
+from socratune.roles import Role, endpoints, price_fault, reference_fault, resolve_alias
 from socratune.rundir import RunDir, output_fault
 from socratune.sources.qa_files import data_path, read_qa_rows
-
-TEACHERS = ("rules/arithmetic",)
-JUDGES = ("rules/mechanical",)
 
 
 def preflight(given: dict[str, Any], *, where: str) -> Resolved:
@@ -35,7 +33,7 @@ def preflight(given: dict[str, Any], *, where: str) -> Resolved:
         faults.append(fault)
     if not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
         faults += _data_faults(flat)
-    faults += _reference_faults(flat)
+    faults += _reference_faults(flat, resolved)
     unreachable = None
     if isinstance(flat.get("model"), str):
         try:
@@ -63,13 +61,22 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     return faults
 
 
-def _reference_faults(flat: dict[str, Any]) -> list[Fault]:
+def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[Fault]:
     faults = []
-    for role, known in (("teacher", TEACHERS), ("judge", JUDGES)):
-        name = flat.get(f"enhance.{role}_model")
-        if isinstance(name, str) and name not in known:
-            expected = f"a {role} of this version: {', '.join(known)}"
-            faults.append(Fault(f"enhance.{role}_model", expected, name))
+    if resolved is not None:
+        config = resolved.config.enhance
+        reached = endpoints(config)
+        refs: dict[Role, str] = {
+            "teacher": resolve_alias(config.teacher_model),
+            "judge": resolve_alias(config.judge_model),
+        }
+        if config.student_api_base:
+            refs["student"] = resolve_alias(config.student_model or resolved.config.model)
+        for role, ref in refs.items():
+            fault = reference_fault(role, ref, reached[role])
+            if fault is None and config.max_usd is not None:
+                fault = price_fault(role, ref, reached[role])
+            faults += [fault] if fault else []
     hub_id = flat.get("hub_id")
     if isinstance(hub_id, str) and (hub_id.count("/") != 1 or not all(part.strip() for part in hub_id.split("/"))):
         faults.append(Fault("--hub-id", "a Hub name like myusername/my-adapter", hub_id))

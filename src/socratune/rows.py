@@ -14,7 +14,9 @@ from typing import Any, Literal
 from socratune.errors import Fault, Shown
 
 Verdict = Literal["correct", "incorrect", "undecided"]
-Outcome = Literal["solved_first_try", "solved_with_hint", "unsolved", "undecided", "error"]
+Outcome = Literal["solved_first_try", "solved_with_evidence", "solved_with_hint", "unsolved", "undecided", "error"]
+Given = Literal["question", "evidence", "hint"]
+Gap = Literal["knowledge", "skill"]
 ROLES = ("system", "user", "assistant")
 
 
@@ -84,6 +86,8 @@ class Attempt:
     verdict: Verdict
     judged_by: str
     hint: str | None = None
+    given: Given = "question"
+    """What the student had besides the question: nothing, the evidence, or the newest hint."""
     token_ids: tuple[int, ...] | None = None
     """What a student in this process sampled, end of turn included; `None` for a student behind a server."""
 
@@ -100,16 +104,27 @@ class Trace:
     """Role (`student_model`, `teacher_model`, `judge_model`) → resolved name."""
     hints_rejected: int = 0
     """Hints that would have given the answer away and were not used."""
+    chosen: int | None = None
+    """The number of the attempt that is trained on; None where there is none."""
+    pass_rate: float | None = None
+    """The share of right answers among the first samples, without hint or evidence."""
+    gap: Gap | None = None
+    """Why every sample was wrong: the model lacks the fact (right with the evidence), or the skill."""
     error: str | None = None
 
     def to_json(self, answer: str) -> dict[str, Any]:
         """One line of `enhanced_dataset.jsonl`, with `answer` as the assistant's message."""
         attempts = []
         for attempt in self.attempts:
-            entry = asdict(attempt)
-            if entry["token_ids"] is None:
-                del entry["token_ids"]
-            attempts.append(entry)
+            entry = {
+                "attempt": attempt.attempt,
+                "response": attempt.response,
+                "verdict": attempt.verdict,
+                "judged_by": attempt.judged_by,
+                "hint": attempt.hint,
+                "given": attempt.given,
+            }
+            attempts.append(entry if attempt.token_ids is None else {**entry, "token_ids": attempt.token_ids})
         enhancement = {
             "outcome": self.outcome,
             "iterations": len(self.attempts),
@@ -117,6 +132,9 @@ class Trace:
             **self.models,
             "reference": self.row.reference,
             "hints_rejected": self.hints_rejected,
+            "pass_rate": self.pass_rate,
+            "gap": self.gap,
+            "chosen": self.chosen,
             "trace": attempts,
         }
         if self.error:
@@ -144,6 +162,9 @@ class Trace:
             format=enhancement["format"],
             models={role: name for role, name in enhancement.items() if role.endswith("_model")},
             hints_rejected=enhancement.get("hints_rejected", 0),
+            chosen=enhancement.get("chosen"),
+            pass_rate=enhancement.get("pass_rate"),
+            gap=enhancement.get("gap"),
             error=enhancement.get("error"),
         )
 

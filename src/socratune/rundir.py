@@ -183,10 +183,12 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
+
 def fingerprint(*parts: Any) -> str:
     """16 hex digits that change when any of the JSON-able parts does."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_canonical(parts).encode()).hexdigest()[:16]
 
 
 class Results:

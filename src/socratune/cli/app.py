@@ -31,6 +31,19 @@ HeldOut = Annotated[str | None, typer.Option(help="Your own held-out JSONL.")]
 OnBadRow = Annotated[str | None, typer.Option(help="stop (default) or skip.")]
 Format = Annotated[str | None, typer.Option("--thinking-format", help="direct (default) or iterative.")]
 Iterations = Annotated[int | None, typer.Option("--max-iterations", help="Attempts per row, the first included.")]
+Attempts = Annotated[int | None, typer.Option(help="Samples per row before any hint.")]
+HintAttempts = Annotated[int | None, typer.Option(help="Samples per hint.")]
+Student = Annotated[str | None, typer.Option("--student-model", help="Only with --student-api-base: its name there.")]
+Teacher = Annotated[str | None, typer.Option("--teacher-model", help="rules/…, openai/…, anthropic/…, python:FILE:F.")]
+Judge = Annotated[str | None, typer.Option("--judge-model", help="As for the teacher.")]
+JudgeMode = Annotated[str | None, typer.Option(help="cascade (default), mechanical or llm.")]
+StudentBase = Annotated[list[str] | None, typer.Option("--student-api-base", metavar="URL", help="Repeatable.")]
+TeacherBase = Annotated[list[str] | None, typer.Option("--teacher-api-base", metavar="URL", help="Repeatable.")]
+JudgeBase = Annotated[list[str] | None, typer.Option("--judge-api-base", metavar="URL", help="Repeatable.")]
+Concurrency = Annotated[int | None, typer.Option(help="Rows in flight.")]
+CallTimeout = Annotated[float | None, typer.Option("--call-timeout-s", help="Of one try of a call.")]
+MaxUsd = Annotated[float | None, typer.Option(help="Stop before so much is spent.")]
+MaxTokens = Annotated[int | None, typer.Option("--max-total-tokens", help="Stop before so many tokens.")]
 Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
@@ -38,10 +51,14 @@ Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this st
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 
-def _given(**flags: object) -> dict[str, object]:
-    names = {"held_out": "split.held_out", "on_bad_row": "split.on_bad_row", "max_iterations": "enhance.max_iterations"}
-    names["thinking_format"] = "enhance.thinking_format"
-    return {names.get(flag, flag): value for flag, value in flags.items() if value is not None}
+_TOP = ("model", "dataset", "output", "hub_id", "seed")
+_SPLIT = ("held_out", "on_bad_row")
+
+
+def _given(flags: dict[str, object]) -> dict[str, object]:
+    """Flags that were given, by their dotted key; what belongs to neither list is a setting of the loop."""
+    keys = {name: name if name in _TOP else f"split.{name}" if name in _SPLIT else f"enhance.{name}" for name in flags}
+    return {keys[name]: value for name, value in flags.items() if value is not None and value != []}
 
 
 def _version(show: bool) -> None:
@@ -70,22 +87,33 @@ def run(
     held_out: HeldOut = None,
     on_bad_row: OnBadRow = None,
     thinking_format: Format = None,
+    attempts: Attempts = None,
+    hint_attempts: HintAttempts = None,
     max_iterations: Iterations = None,
+    student_model: Student = None,
+    teacher_model: Teacher = None,
+    judge_model: Judge = None,
+    judge_mode: JudgeMode = None,
+    student_api_base: StudentBase = None,
+    teacher_api_base: TeacherBase = None,
+    judge_api_base: JudgeBase = None,
+    concurrency: Concurrency = None,
+    call_timeout_s: CallTimeout = None,
+    max_usd: MaxUsd = None,
+    max_total_tokens: MaxTokens = None,
     seed: Seed = None,
     start: Start = None,
     until: Until = None,
     restart: Restart = None,
 ) -> None:
     """The whole pipeline: split, enhance, curate, train, validate, and publish with --hub-id."""
+    flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     from socratune.cli import commands
 
-    given = _given(**{name: value for name, value in locals().items() if name in _RUN_FLAGS})
-    raise typer.Exit(commands.run(given, config, settings, start=start, until=until, restart=restart))
+    raise typer.Exit(commands.run(_given(flags), config, settings, start=start, until=until, restart=restart))
 
 
-_RUN_FLAGS = (
-    "model", "dataset", "output", "hub_id", "held_out", "on_bad_row", "thinking_format", "max_iterations", "seed",
-)  # fmt: skip
+_NOT_SETTINGS = ("config", "settings", "start", "until", "restart")
 
 
 @app.command()
@@ -100,8 +128,8 @@ def demo(
     """`run` on the embedded model and data: no key, no network, no GPU."""
     from socratune.cli import commands
 
-    given = _given(model="demo", dataset="demo", output=output or "outputs/demo", seed=seed)
-    given |= _given(thinking_format=thinking_format)
+    flags = {"model": "demo", "dataset": "demo", "output": output or "outputs/demo", "seed": seed}
+    given = _given({**flags, "thinking_format": thinking_format})
     raise typer.Exit(commands.run(given, None, settings, start=None, until=until, restart=restart))
 
 
@@ -115,15 +143,28 @@ def enhance(
     held_out: HeldOut = None,
     on_bad_row: OnBadRow = None,
     thinking_format: Format = None,
+    attempts: Attempts = None,
+    hint_attempts: HintAttempts = None,
     max_iterations: Iterations = None,
+    student_model: Student = None,
+    teacher_model: Teacher = None,
+    judge_model: Judge = None,
+    judge_mode: JudgeMode = None,
+    student_api_base: StudentBase = None,
+    teacher_api_base: TeacherBase = None,
+    judge_api_base: JudgeBase = None,
+    concurrency: Concurrency = None,
+    call_timeout_s: CallTimeout = None,
+    max_usd: MaxUsd = None,
+    max_total_tokens: MaxTokens = None,
     seed: Seed = None,
     restart: Restart = None,
 ) -> None:
     """`run` up to the enhanced data set: split, then the student-teacher loop."""
+    flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     from socratune.cli import commands
 
-    given = _given(**{name: value for name, value in locals().items() if name in _RUN_FLAGS})
-    raise typer.Exit(commands.run(given, config, settings, start=None, until="enhance", restart=restart))
+    raise typer.Exit(commands.run(_given(flags), config, settings, start=None, until="enhance", restart=restart))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 Chat = list[dict[str, str]]
@@ -28,6 +28,10 @@ class Sampling:
     seed: int = 0
     json_schema: str | None = None
 
+    def key(self) -> list[Any]:
+        """All of it, for the journal's key."""
+        return [self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.seed, self.json_schema]
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:
@@ -42,7 +46,13 @@ class Completion:
 
     def to_json(self) -> dict[str, Any]:
         """As the journal keeps it."""
-        return asdict(self)
+        return {
+            "text": self.text,
+            "stop": self.stop,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "token_ids": self.token_ids,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Completion:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
+from hashlib import sha256
 
-from socratune.chat import answer_pieces, solved
+from socratune.chat import answer_pieces
+from socratune.config import CurateConfig
 from socratune.hints import echo
 from socratune.rows import Example, Rejected, Trace
 from socratune.rundir import RunDir, StageResult, read_jsonl, write_jsonl
 
 
-def run(run: RunDir, *, mask_wrong_attempts: bool) -> StageResult:
+def run(run: RunDir, config: CurateConfig, *, mask_wrong_attempts: bool) -> StageResult:
     """Write `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
+    traces = [Trace.from_json(data) for data in read_jsonl(run.enhanced)]
+    over = _over_the_caps([trace for trace in traces if rejection(trace) is None], config)
     kept, dropped = [], []
-    for data in read_jsonl(run.enhanced):
-        trace = Trace.from_json(data)
-        if reason := rejection(trace):
-            dropped.append(Rejected(trace.row.id, *reason, row=data))
+    for trace in traces:
+        if reason := rejection(trace) or over.get(trace.row.id):
+            dropped.append(Rejected(trace.row.id, *reason, row=trace.to_json(trace.row.reference)))
             continue
         pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
         assert pieces is not None
@@ -31,9 +34,37 @@ def run(run: RunDir, *, mask_wrong_attempts: bool) -> StageResult:
 
 def rejection(trace: Trace) -> tuple[str, str] | None:
     """Reason and detail why a trace is not trained on, or None."""
-    if not solved(trace):
+    if trace.chosen is None:
         return trace.outcome, trace.error or ""
-    hinted = trace.format == "direct" and trace.outcome == "solved_with_hint"
-    if hinted and (found := echo(trace.attempts[-1].response, trace.row.question)):
+    chosen = trace.attempts[trace.chosen - 1]
+    if chosen.given == "question" or trace.format == "iterative":
+        return None
+    if chosen.given == "hint" and trace.format == "clean":
+        return "not_found_unaided", "right with the hint, but in no sample without it"
+    if found := echo(chosen.response, trace.row.question):
         return "hint_echo", f"speaks of a hint or an earlier attempt: {found!r}"
     return None
+
+
+def is_hinted(trace: Trace) -> bool:
+    """True where the text that is trained on came with a hint."""
+    return trace.chosen is not None and trace.attempts[trace.chosen - 1].given == "hint"
+
+
+def is_mastered(trace: Trace) -> bool:
+    """True where several samples were drawn and all were right."""
+    return trace.pass_rate == 1.0 and len(trace.attempts) > 1
+
+
+def _over_the_caps(traces: list[Trace], config: CurateConfig) -> dict[str, tuple[str, str]]:
+    """Ids that are too many of their kind, with the reason. Which ones is decided by the hash of the id."""
+    over: dict[str, tuple[str, str]] = {}
+    caps = (("hinted", is_hinted, config.max_hinted_share), ("mastered", is_mastered, config.max_mastered_share))
+    for kind, belongs, share in caps:
+        some = sorted((t.row.id for t in traces if belongs(t)), key=lambda name: sha256(name.encode()).digest())
+        others = len(traces) - len(some)
+        room = len(some) if share == 1 else round(others * share / (1 - share))
+        if others:  # a cap is a share of a mix; where there is nothing else, there is no mix
+            for name in some[room:]:
+                over[name] = (f"too_many_{kind}", f"at most {share:.0%} of the training rows (curate.max_{kind}_share)")
+    return over

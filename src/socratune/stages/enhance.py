@@ -2,141 +2,153 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 from socratune.chat import training_text
-from socratune.errors import OutsideError
-from socratune.hints import HintRequest, Teacher, leak
+from socratune.config import StudentTeacherConfig
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.journal import Journal
-from socratune.judge import Judge
-from socratune.llm.base import Chat, ChatModel, Sampling
-from socratune.prompts import with_hint_turn, with_private_hint
+from socratune.ledger import Ledger
+from socratune.llm.base import ChatModel, Sampling
+from socratune.llm.metered import MeteredModel
+from socratune.loop import Loop, Rules, enhance_row
+from socratune.roles import cast, connect, endpoints, resolve_alias
 from socratune.rowmap import map_rows
-from socratune.rows import Attempt, Outcome, QARow, Trace
+from socratune.rows import QARow
 from socratune.rundir import RunDir, StageResult, read_jsonl, write_jsonl
 
-RETRY_TEMPERATURE = 0.7
-"""A retry is drawn at least this warm: a greedy student repeats its mistake (0 of 35 third attempts were right)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """Who takes part, and by which rules.
-
-    Attributes:
-        sampling: of the first attempt; seeds are set per (row, attempt) from its seed.
-        names: role → model name, for the trace.
-    """
-
-    student: ChatModel
-    judge: Judge
-    teacher: Teacher
-    sampling: Sampling
-    max_iterations: int
-    thinking_format: str
-    names: dict[str, str]
-
-
-async def enhance_row(row: QARow, loop: Loop) -> Trace:
-    """One row through the loop: attempt → judge → hint → attempt …, at most `max_iterations` attempts.
-
-    A right answer is never doubted and an undecided one never hinted. The teacher is not asked after the last
-    attempt. A hint that gives the answer away is asked for once more, then done without.
-    """
-    attempts: list[Attempt] = []
-    hints_rejected = 0
-    while True:
-        number = len(attempts) + 1
-        completion = await loop.student.generate(_messages(row, loop, attempts), _sampling(row, loop, number))
-        if completion.stop == "length":
-            attempts.append(Attempt(number, completion.text, "undecided", "truncated", token_ids=completion.token_ids))
-            return _trace(row, loop, "undecided", attempts, hints_rejected)
-        judgement = await loop.judge(row, completion.text)
-        attempts.append(
-            Attempt(number, completion.text, judgement.verdict, judgement.judged_by, token_ids=completion.token_ids)
-        )
-        if judgement.verdict == "correct":
-            first = number == 1
-            return _trace(row, loop, "solved_first_try" if first else "solved_with_hint", attempts, hints_rejected)
-        if judgement.verdict == "undecided":
-            return _trace(row, loop, "undecided", attempts, hints_rejected)
-        if number == loop.max_iterations:
-            return _trace(row, loop, "unsolved", attempts, hints_rejected)
-        hint, leaked = await _hint(row, loop, attempts)
-        hints_rejected += leaked
-        if hint is None:
-            return _trace(row, loop, "unsolved", attempts, hints_rejected)
-        attempts[-1] = replace(attempts[-1], hint=hint)
-
-
-def _messages(row: QARow, loop: Loop, attempts: list[Attempt]) -> Chat:
-    """The question; for a retry with the newest hint, private (`direct`) or as a dialogue (`iterative`)."""
-    if not attempts:
-        return row.prompt
-    last = attempts[-1]
-    assert last.hint is not None
-    if loop.thinking_format == "direct":
-        return with_private_hint(row.prompt, last.hint)
-    return with_hint_turn(row.prompt, last.response, last.hint)
-
-
-def _sampling(row: QARow, loop: Loop, attempt: int) -> Sampling:
-    digest = hashlib.sha256(f"{loop.sampling.seed}/{row.id}/{attempt}".encode()).digest()
-    seed = int.from_bytes(digest[:7], "big")
-    if attempt == 1:
-        return replace(loop.sampling, seed=seed)
-    return replace(loop.sampling, seed=seed, temperature=max(loop.sampling.temperature, RETRY_TEMPERATURE))
-
-
-async def _hint(row: QARow, loop: Loop, attempts: list[Attempt]) -> tuple[str | None, int]:
-    """A hint that does not give the answer away, or None; and how many that did were thrown away."""
-    request = HintRequest(row, tuple(attempts))
-    for leaked in range(2):
-        hint = await loop.teacher(request)
-        if hint is None or not leak(hint, row):
-            return hint, leaked
-    return None, 2
-
-
-def _trace(row: QARow, loop: Loop, outcome: Outcome, attempts: list[Attempt], hints_rejected: int) -> Trace:
-    return Trace(row, outcome, tuple(attempts), loop.thinking_format, loop.names, hints_rejected)
+FIRST_ROWS = 50
+"""After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""
 
 
 async def run(
-    run: RunDir, loop: Loop, *, journal: Journal, key: str, concurrency: int, tick: Callable[[int, int], None]
+    run: RunDir,
+    config: StudentTeacherConfig,
+    *,
+    model_name: str,
+    model_fingerprint: str,
+    load_in_4bit: bool | str,
+    seed: int,
+    journal: Journal,
+    key: str,
+    tick: Callable[[int, int], None],
 ) -> StageResult:
     """Write `enhanced_dataset.jsonl`: one row per row of `train_in.jsonl`, in input order, nothing lost.
 
     Args:
         key: name and fingerprint of the stage in the journal.
-        concurrency: rows in flight.
+
+    Raises:
+        UserError: most of the first rows cannot be judged.
+        BudgetSpent: the limit of money or tokens is reached; finished rows are kept.
     """
     rows = [QARow.from_json(data) for data in read_jsonl(run.rows("train_in"))]
-
-    async def step(row: QARow) -> dict[str, object]:
-        trace = await enhance_row(row, loop)
-        return trace.to_json(training_text(trace) or row.reference)
-
-    await map_rows(rows, step, journal=journal, stage=key, concurrency=concurrency, tick=tick)
-    outcomes: Counter[str] = Counter()
-    hints = leaked = 0
-
-    def finished():
-        nonlocal hints, leaked
-        for data in journal.rows(key):
-            enhancement = data["metadata"]["enhancement"]
-            outcomes[enhancement["outcome"]] += 1
-            hints += sum(attempt["hint"] is not None for attempt in enhancement["trace"])
-            leaked += enhancement["hints_rejected"]
-            yield data
-
-    written = write_jsonl(run.enhanced, finished())
+    ledger = Ledger(config.max_usd, config.max_total_tokens)
+    judge, teacher = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
+    people = cast(
+        judge, teacher, judge_mode=config.judge_mode, endpoints=endpoints(config), journal=journal, ledger=ledger
+    )
+    student_name = config.student_model or model_name
+    names = {"student_model": student_name, "teacher_model": teacher, "judge_model": judge}
+    rules = Rules(
+        attempts=config.attempts,
+        max_iterations=config.max_iterations,
+        hint_attempts=config.hint_attempts,
+        thinking_format=config.thinking_format,
+        trace_pick=config.trace_pick,
+    )
+    try:
+        async with _student(
+            config, student_name, model_fingerprint, load_in_4bit=load_in_4bit, journal=journal, ledger=ledger
+        ) as (student, sampling):
+            loop = Loop(student, people.judge, people.teacher, replace(sampling, seed=seed), rules, names)
+            await map_rows(rows, _step(loop), journal=journal, stage=key, concurrency=config.concurrency, tick=tick)
+    finally:
+        await people.close()
+    figures: dict[str, Any] = {
+        **names,
+        "student": "served, not verified" if config.student_api_base else "same weights as trained",
+        "outcomes": Counter(),
+        "gaps": Counter(),
+        "hints": 0,
+        "hints_rejected": 0,
+        "spent": ledger.summary(),
+    }
+    written = write_jsonl(run.enhanced, _counted(journal.rows(key), figures))
     if written != len(rows):
         raise OutsideError(f"{run.journal} holds {written} of {len(rows)} rows. Run it again with --restart enhance.")
-    usable = outcomes["solved_first_try"] + outcomes["solved_with_hint"]
-    figures = {**loop.names, "outcomes": dict(outcomes), "hints": hints, "hints_rejected": leaked}
+    usable = sum(count for outcome, count in figures["outcomes"].items() if outcome.startswith("solved"))
     failure = None if usable else "No row was solved, so there is nothing to train on."
     return StageResult(rows_in=len(rows), rows_out=usable, figures=figures, failure=failure)
+
+
+def _step(loop: Loop) -> Callable[[QARow], Any]:
+    """`enhance_row` to JSON, with a stop where the judge cannot decide these rows, or most calls are refused."""
+    seen = undecided = failed = 0
+    last_error: str | None = None
+
+    async def step(row: QARow) -> dict[str, Any]:
+        nonlocal seen, undecided, failed, last_error
+        trace = await enhance_row(row, loop)
+        seen += 1
+        undecided += trace.outcome == "undecided" and trace.attempts[-1].judged_by != "truncated"
+        if trace.outcome == "error":
+            failed, last_error = failed + 1, trace.error
+        if seen == FIRST_ROWS and failed > seen / 2:
+            raise OutsideError(f"{failed} of the first {seen} rows failed; the last said: {last_error}")
+        if seen == FIRST_ROWS and undecided > seen / 2:
+            fix = "Give a judge model, e.g. --judge-model openai/gpt-4o-mini, or answers that rules can compare."
+            got = Shown(f"{undecided} undecided of the first {seen} rows")
+            raise UserError(Fault("enhance.judge_model", "a judge that can decide these rows", got, fix))
+        return trace.to_json(training_text(trace) or row.reference)
+
+    return step
+
+
+@asynccontextmanager
+async def _student(
+    config: StudentTeacherConfig,
+    name: str,
+    model_fingerprint: str,
+    *,
+    load_in_4bit: bool | str,
+    journal: Journal,
+    ledger: Ledger,
+) -> AsyncIterator[tuple[ChatModel, Sampling]]:
+    """The student and its sampling: in this process, or behind a server."""
+    asked = {"temperature": config.temperature, "top_p": config.top_p}
+    if config.student_api_base:
+        model, price = connect(resolve_alias(name), endpoints(config)["student"])
+        sampling = Sampling(
+            temperature=0.7 if config.temperature is None else config.temperature,
+            top_p=0.8 if config.top_p is None else config.top_p,
+            max_new_tokens=config.max_new_tokens,
+        )
+        try:
+            yield MeteredModel(model, journal, "enhance.student", ledger=ledger, price=price), sampling
+        finally:
+            await model.close()  # type: ignore[attr-defined]
+        return
+    from socratune.backends import hf
+    from socratune.student import LocalStudent, default_sampling, serving
+
+    weights, tokenizer = hf.load(name, load_in_4bit=load_in_4bit)
+    sampling = default_sampling(weights, **asked, max_new_tokens=config.max_new_tokens)
+    with serving(LocalStudent(weights, tokenizer, name=name, fingerprint=model_fingerprint)) as student:
+        yield MeteredModel(student, journal, "enhance.student"), sampling
+
+
+def _counted(rows: Iterator[dict[str, Any]], figures: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same rows, counted into `figures` as they pass."""
+    for data in rows:
+        enhancement = data["metadata"]["enhancement"]
+        figures["outcomes"][enhancement["outcome"]] += 1
+        if enhancement["gap"]:
+            figures["gaps"][enhancement["gap"]] += 1
+        figures["hints"] += sum(attempt["hint"] is not None for attempt in enhancement["trace"])
+        figures["hints_rejected"] += enhancement["hints_rejected"]
+        yield data

@@ -1,0 +1,200 @@
+"""What a model server bears: rate limits, several addresses, and when to stop asking. Sees no HTTP library."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+from socratune.errors import OutsideError
+
+T = TypeVar("T")
+
+BURST_S = 1.0
+"""Seconds of allowance that may be used at once after a pause: servers count in windows of a second or longer."""
+
+ASIDE_S = 10.0
+"""How long an address that failed is put aside: short against a restart of a server, long against a call."""
+
+ASIDE_AFTER = 3
+"""Bad answers in a row that put an address aside: one 500 is an accident. A refused connection does so at once."""
+
+DOWN_AFTER = 20
+"""Failures in a row, over all calls, that stop everything once a call has also spent its retries.
+
+The retries alone are not enough (one question may crash a healthy server each time it is asked), and the row alone is
+not either: a server that is restarted fails every call in flight at the same moment.
+"""
+
+REST_S = 30.0
+"""How long calls are refused after that. Long enough to reach every waiting call, then the server may show itself."""
+
+
+class Bucket:
+    """An allowance per minute, spent evenly. Reservations are served in the order they were made."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_s = per_minute / 60
+        self._paid_until = 0.0
+
+    def reserve(self, amount: float) -> float:
+        """Seconds to wait until `amount` may be used; it counts as used from now on."""
+        now = time.monotonic()
+        self._paid_until = max(self._paid_until, now)
+        wait_s = self._paid_until - now - BURST_S
+        self._paid_until += amount / self._per_s
+        return max(wait_s, 0.0)
+
+    def correct(self, amount: float) -> None:
+        """`amount` more was used than reserved; less where negative. Later reservations bear it."""
+        self._paid_until += amount / self._per_s
+
+
+class Breaker:
+    """Fails every waiting call at once when the server is down, so that a run stops cleanly and can be resumed."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._a_call_is_spent = False
+        self._down_until = 0.0
+        self._why = ""
+        self._waiting: set[asyncio.Timeout] = set()
+
+    def worked(self) -> None:
+        """The server answered."""
+        self._in_a_row = 0
+        self._a_call_is_spent = False
+
+    def failed(self, why: str) -> None:
+        """A try failed in a way that says something about the server."""
+        self._in_a_row += 1
+        self._trip(why)
+
+    def spent(self, why: str) -> None:
+        """A call failed so often that it has no retry left."""
+        self._a_call_is_spent = True
+        self._trip(why)
+
+    def check(self) -> None:
+        """Raises OutsideError while calls are refused."""
+        if self._down_until > time.monotonic():
+            raise OutsideError(self._why)
+
+    async def bounded(self, limit_s: float | None, work: Callable[..., Awaitable[T]], *args: object) -> T:
+        """What `work(*args)` returns, within `limit_s` (None: no limit).
+
+        Raises:
+            TimeoutError: past the limit.
+            OutsideError: the server was found to be down before or meanwhile.
+        """
+        self.check()
+        deadline = asyncio.timeout(limit_s)
+        self._waiting.add(deadline)
+        try:
+            async with deadline:
+                return await work(*args)
+        except TimeoutError:
+            self.check()
+            raise
+        finally:
+            self._waiting.discard(deadline)
+
+    def _trip(self, why: str) -> None:
+        if self._in_a_row < DOWN_AFTER or not self._a_call_is_spent:
+            return
+        self._why = f"{why}. {self._in_a_row} failures in a row: the server is taken to be down"
+        self._down_until = time.monotonic() + REST_S
+        self.worked()
+        for deadline in self._waiting:
+            if not deadline.expired():
+                deadline.reschedule(0)
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One address of a model.
+
+    Attributes:
+        base: as given, without a trailing slash.
+        url: where calls are posted.
+        in_flight: calls not answered yet.
+        sent: calls ever sent.
+        failures: bad answers in a row.
+        suspect: was put aside and has not answered since.
+        aside_until: not asked before this time while another address can be, `time.monotonic` seconds.
+        failed_at: last failure, `time.monotonic` seconds.
+    """
+
+    base: str = field(repr=False)  # may hold a password
+    url: str = field(repr=False)
+    in_flight: int = 0
+    sent: int = 0
+    failures: int = 0
+    suspect: bool = False
+    aside_until: float = 0.0
+    failed_at: float = 0.0
+
+    def worked(self) -> None:
+        """It answered."""
+        self.failures = 0
+        self.suspect = False
+        self.aside_until = 0.0
+
+    def failed(self, *, unreachable: bool) -> None:
+        """It did not answer, or badly; `unreachable`: no connection came about."""
+        self.failures += 1
+        self.failed_at = time.monotonic()
+        if unreachable or self.suspect or self.failures >= ASIDE_AFTER:
+            self.suspect = True
+            self.aside_until = self.failed_at + ASIDE_S
+
+
+class Endpoints:
+    """The addresses of one model."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._all = tuple(endpoints)
+
+    def pick(self) -> Endpoint:
+        """The least loaded one that is not put aside; where all are, the one that has not failed for longest.
+
+        An address that comes back gets a single call until it has answered one: it looks idle, and would draw all.
+        """
+        if len(self._all) == 1:
+            return self._all[0]
+        able = self._able()
+        if able:
+            return min(able, key=lambda endpoint: (endpoint.in_flight, endpoint.sent))
+        return min(self._all, key=lambda endpoint: endpoint.failed_at)
+
+    def another_is_able(self, than: Endpoint) -> bool:
+        """Whether a call that failed at `than` can go elsewhere at once."""
+        return any(endpoint is not than for endpoint in self._able())
+
+    def _able(self) -> list[Endpoint]:
+        now = time.monotonic()
+        return [
+            endpoint
+            for endpoint in self._all
+            if endpoint.aside_until <= now and not (endpoint.suspect and endpoint.in_flight)
+        ]
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """What a server asks to wait, in seconds, never negative; None where it does not say, or not legibly."""
+    try:
+        if milliseconds := headers.get("retry-after-ms"):
+            return max(float(milliseconds) / 1000, 0.0)
+        if not (said := headers.get("Retry-After")):
+            return None
+        if said.strip().replace(".", "", 1).isdigit():
+            return float(said)
+        date = parsedate_to_datetime(said)
+        # "-0000" brings a date without a zone; it means UTC
+        return max((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time(), 0.0)
+    except (ValueError, OverflowError):
+        return None

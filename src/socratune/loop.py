@@ -1,0 +1,203 @@
+"""The student-teacher loop of one row: sample first, and hint what sampling cannot reach."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from socratune.answers import options_in
+from socratune.errors import CallError
+from socratune.hints import HintRequest, Teacher, echo, leak
+from socratune.judge import Judge
+from socratune.llm.base import Chat, ChatModel, Sampling
+from socratune.prompts import with_hint_turn, with_private_evidence, with_private_hint
+from socratune.rows import Attempt, Gap, Given, Judgement, Outcome, QARow, Trace
+
+RETRY_TEMPERATURE = 0.7
+"""A retry is drawn at least this warm: a greedy student repeats its mistake (0 of 35 third attempts were right)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the loop goes.
+
+    Attributes:
+        attempts: samples before anyone is asked for a hint; two right ones are enough.
+        max_iterations: rounds, the first included, so one less is the number of hints.
+        hint_attempts: samples per hint; the first right one is enough.
+        clean_attempts: samples without hint after a hinted success (`clean` only).
+    """
+
+    attempts: int = 1
+    max_iterations: int = 3
+    hint_attempts: int = 1
+    clean_attempts: int = 4
+    thinking_format: str = "direct"
+    trace_pick: str = "longest"
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Who takes part, and by which rules.
+
+    Attributes:
+        sampling: of the first attempts; seeds are set per (row, attempt) from its seed.
+        names: `student_model`, `teacher_model`, `judge_model` → name, for the trace.
+    """
+
+    student: ChatModel
+    judge: Judge
+    teacher: Teacher
+    sampling: Sampling
+    rules: Rules
+    names: dict[str, str]
+
+
+async def enhance_row(row: QARow, loop: Loop) -> Trace:
+    """One row through the loop: sample first, hint what sampling cannot reach.
+
+    Some samples right: one of them is chosen, and nobody is asked. None right: one try with the row's evidence tells a
+    gap of knowledge (it is chosen, no hint can help) from a gap of skill, and for skill the teacher hints. A right
+    answer is never doubted and an undecided one never hinted; the teacher is not asked after the last round.
+    """
+    state = _Row(row, loop)
+    try:
+        return await _enhance(state)
+    except CallError as error:
+        return state.trace("error", error=str(error))
+
+
+async def _enhance(state: _Row) -> Trace:
+    rules = state.loop.rules
+    right = await state.draw(rules.attempts, enough=min(2, rules.attempts))
+    state.pass_rate = len(right) / len(state.attempts)
+    if right:
+        return state.trace("solved_first_try", chosen=_pick(right, rules.trace_pick))
+    if not any(attempt.verdict == "incorrect" for attempt in state.attempts):
+        return state.trace("undecided")
+    if right := await _with_evidence(state):
+        return state.trace("solved_with_evidence", chosen=right[0], gap="knowledge")
+    for _ in range(rules.max_iterations - 1):
+        hint = await state.ask_teacher()
+        if hint is None:
+            break
+        retry = _retry(state, hint)
+        needed = 2 if options_in(state.row.question) and rules.hint_attempts >= 3 else 1
+        right = await state.draw(rules.hint_attempts, enough=needed, given="hint", messages=retry)
+        clean = [attempt for attempt in right if not echo(attempt.response, state.row.question)]
+        if right and not clean and rules.thinking_format == "direct":  # speaks of the hint: one more draw
+            clean = await state.draw(1, given="hint", messages=retry)
+        if len(right) >= needed:
+            return await _after_hint(state, (clean or right)[-1])
+        if state.attempts[-1].verdict == "undecided":
+            return state.trace("undecided", gap="skill")
+    return state.trace("unsolved", gap="skill")
+
+
+async def _with_evidence(state: _Row) -> list[Attempt]:
+    """One try with the row's evidence in view, where it has any."""
+    evidence = _evidence(state.row)
+    if evidence is None:
+        return []
+    return await state.draw(1, given="evidence", messages=with_private_evidence(state.row.prompt, evidence))
+
+
+async def _after_hint(state: _Row, chosen: Attempt) -> Trace:
+    """The hinted success; for `clean` an unaided one in its place where a sample finds it."""
+    if state.loop.rules.thinking_format == "clean":
+        unaided = await state.draw(state.loop.rules.clean_attempts, enough=1)
+        chosen = unaided[0] if unaided else chosen
+    return state.trace("solved_with_hint", chosen=chosen, gap="skill")
+
+
+class _Row:
+    """A row on its way through the loop: what was tried so far."""
+
+    def __init__(self, row: QARow, loop: Loop) -> None:
+        self.row = row
+        self.loop = loop
+        self.attempts: list[Attempt] = []
+        self.hints_rejected = 0
+        self.pass_rate: float | None = None
+
+    async def draw(
+        self, samples: int, *, enough: int = 1, given: Given = "question", messages: Chat | None = None
+    ) -> list[Attempt]:
+        """Up to `samples` judged answers; the right ones. Stops when `enough` are right, or can no longer be."""
+        right: list[Attempt] = []
+        for left in range(samples, 0, -1):
+            number = len(self.attempts) + 1
+            completion = await self.loop.student.generate(messages or self.row.prompt, self._sampling(number, given))
+            if completion.stop == "length":
+                judgement = Judgement("undecided", "truncated")
+            else:
+                judgement = await self.loop.judge(self.row, completion.text)
+            attempt = Attempt(
+                number,
+                completion.text,
+                judgement.verdict,
+                judgement.judged_by,
+                given=given,
+                token_ids=completion.token_ids,
+            )
+            self.attempts.append(attempt)
+            if judgement.verdict == "correct":
+                right.append(attempt)
+            if len(right) >= enough or (given == "hint" and len(right) + left - 1 < enough):
+                break
+        return right
+
+    async def ask_teacher(self) -> str | None:
+        """A hint that does not give the answer away, entered behind the last attempt; None where there is none."""
+        for seed in range(2):
+            hint = await self.loop.teacher(HintRequest(self.row, tuple(self.attempts), seed))
+            if hint is None:
+                return None
+            if not leak(hint, self.row):
+                self.attempts[-1] = replace(self.attempts[-1], hint=hint)
+                return hint
+            self.hints_rejected += 1
+        return None
+
+    def trace(
+        self, outcome: Outcome, *, chosen: Attempt | None = None, gap: Gap | None = None, error: str | None = None
+    ) -> Trace:
+        """What is kept of the row."""
+        return Trace(
+            row=self.row,
+            outcome=outcome,
+            attempts=tuple(self.attempts),
+            format=self.loop.rules.thinking_format,
+            models=self.loop.names,
+            hints_rejected=self.hints_rejected,
+            chosen=None if chosen is None else chosen.attempt,
+            pass_rate=self.pass_rate,
+            gap=gap,
+            error=error,
+        )
+
+    def _sampling(self, number: int, given: Given) -> Sampling:
+        base = self.loop.sampling
+        digest = hashlib.sha256(f"{base.seed}/{self.row.id}/{number}".encode()).digest()
+        seed = int.from_bytes(digest[:7], "big")
+        if number == 1 or given == "evidence":
+            return replace(base, seed=seed)
+        return replace(base, seed=seed, temperature=max(base.temperature, RETRY_TEMPERATURE))
+
+
+def _pick(right: list[Attempt], rule: str) -> Attempt:
+    """The right sample to train on. The shortest one is often a lucky guess (4 points worse in the laboratory)."""
+    return max(right, key=lambda attempt: len(attempt.response)) if rule == "longest" else right[0]
+
+
+def _evidence(row: QARow) -> str | None:
+    """The passage that answers the row (`metadata.evidence` or `metadata.context`), or None."""
+    found = row.metadata.get("evidence") or row.metadata.get("context")
+    return found if isinstance(found, str) and found.strip() else None
+
+
+def _retry(state: _Row, hint: str) -> Chat:
+    """The question afresh with the hint as a private note; for `iterative` the guide's dialogue."""
+    if state.loop.rules.thinking_format == "iterative":
+        return with_hint_turn(state.row.prompt, state.attempts[-1].response, hint)
+    return with_private_hint(state.row.prompt, hint)

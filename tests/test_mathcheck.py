@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from socratune.judge import mechanical_judge
+from socratune.mathcheck import MathChecker
+from socratune.rows import QARow
+
+needs_math = pytest.mark.skipif(
+    importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed (the extra [math])"
+)
+
+
+@pytest.fixture(scope="module")
+def checker() -> Iterator[MathChecker]:
+    checker = MathChecker(timeout_s=8.0)
+    yield checker
+    checker.close()
+
+
+@needs_math
+@pytest.mark.parametrize(
+    ("reference", "response", "same"),
+    [
+        (r"3\sqrt{2}", r"\sqrt{18}", True),
+        ("x^2+2x+1", "(x+1)^2", True),
+        ("x^2+2x+1", "(x-1)^2", False),
+        (r"\frac{\pi}{4}", r"\frac{\pi}{3}", False),
+        (r"\frac{\pi}{4}", r"0.25\pi", True),
+        (r"\sqrt{2}", "1.5", False),
+        (r"\{1, 2\}", r"\{2, 1\}", True),
+        (r"\{1, 2\}", r"\{1, 3\}", False),
+        ("2x", "2y", None),
+        ("", "", None),
+    ],
+)
+def test_formulas(checker: MathChecker, reference: str, response: str, same: bool | None) -> None:
+    assert checker.check(reference, response) is same
+
+
+@needs_math
+def test_a_pair_that_hangs_costs_the_child_and_not_the_next_pair() -> None:
+    checker = MathChecker(timeout_s=1.0)
+    try:
+        assert checker.check("2", r"\sqrt{4}") is True
+        first = checker._child
+        began = time.monotonic()
+        assert checker.check("1", "9^{9^{9^{9}}}") is None
+        assert time.monotonic() - began < 3
+        checker.timeout_s = 8.0
+        assert checker.check("2", r"\sqrt{4}") is True
+        assert checker._child is not first and first is not None and first.poll() is not None
+    finally:
+        checker.close()
+    assert checker._child is None
+
+
+@needs_math
+def test_the_loop_is_not_blocked_and_the_answers_keep_their_pairs(checker: MathChecker) -> None:
+    async def many() -> tuple[list[bool | None], int]:
+        ticks = 0
+
+        async def clock() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.001)
+                ticks += 1
+
+        task = asyncio.create_task(clock())
+        pairs = [(str(n), rf"\sqrt{{{n * n + (n % 2)}}}") for n in range(2, 22)]
+        answers = await asyncio.gather(*(checker.check_async(*pair) for pair in pairs))
+        task.cancel()
+        return answers, ticks
+
+    answers, ticks = asyncio.run(many())
+    assert answers == [n % 2 == 0 for n in range(2, 22)]
+    assert ticks > 1
+
+
+@needs_math
+@pytest.mark.parametrize(
+    ("question", "reference", "response", "verdict"),
+    [
+        ("What is the length?", r"$3\sqrt{2}$", r"\boxed{\sqrt{18}}", "correct"),
+        ("What is the length?", "3*sqrt(2)", r"\boxed{\sqrt{17}}", "incorrect"),
+        ("Factor x^2 - 1.", "(x-1)(x+1)", "x^2 - 1", "undecided"),
+        ("What is 15 * 13?", "195", "15 * 13", "undecided"),
+        ("Who?", "Paris", "Lyon", "undecided"),
+        ("Integrate 2x.", "x^2 + C", "x^2", "undecided"),
+    ],
+)
+def test_the_judge_asks_it_last(question: str, reference: str, response: str, verdict: str) -> None:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reference}]
+    judgement = asyncio.run(mechanical_judge(QARow("r", messages, {}), response))
+    assert judgement.verdict == verdict
+    assert (judgement.judged_by == "math") is (verdict != "undecided")
+
+
+def test_without_the_library_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    checker = MathChecker()
+    assert checker.check("2", r"\sqrt{4}") is None
+    assert asyncio.run(checker.check_async("2", r"\sqrt{4}")) is None
+    assert checker._child is None
+
+
+def test_importing_the_judge_is_light() -> None:
+    code = "import sys, socratune.judge; print([m for m in ('sympy', 'math_verify') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

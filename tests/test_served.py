@@ -1,0 +1,111 @@
+"""The loop with judge and teacher behind a server, through the real command."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import demo_rows, socratune, write_rows
+from model_server import Answer, ModelServer
+
+from socratune.llm.arithmetic import breakdown_hint, parse_product
+
+KEY = "sk-canary-0123456789abcdef"
+
+
+def behave(body: dict[str, Any], number: int) -> Answer:
+    """A judge and a teacher that know their business; every seventh request fails first."""
+    if number % 7 == 0:
+        return Answer("busy", status=429, headers={"Retry-After": "0"})
+    case = json.loads(body["messages"][1]["content"])
+    if body["model"] == "judge":
+        right = case["reference_answer"].rsplit(" ", 1)[1] in case["response"].rsplit(" ", 1)[1]
+        return Answer(json.dumps({"correct": right, "reason": "compared"}), tokens=(100, 10))
+    factors = parse_product(case["question"])
+    assert factors is not None
+    return Answer(f"Hint: {breakdown_hint(*factors)}", tokens=(100, 20))
+
+
+def flags(server: ModelServer, tmp_path: Path, *more: str) -> list[str | Path]:
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 40))
+    return [
+        "enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run",
+        "--teacher-model", "teacher", "--teacher-api-base", server.openai_base,
+        "--judge-model", "judge", "--judge-api-base", server.openai_base, "--judge-mode", "llm",
+        "--set", "enhance.api_key_env.judge=MY_KEY", *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_served_judge_and_teacher(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    with ModelServer(behave) as server:
+        done = socratune(*flags(server, tmp_path), env={"MY_KEY": KEY})
+        assert done.returncode == 0, done.stderr
+        asked = len(server.seen)
+        assert {request.headers.get("Authorization") for request in server.seen} == {None, f"Bearer {KEY}"}
+        again = socratune(*flags(server, tmp_path), env={"MY_KEY": KEY})
+        assert again.returncode == 0 and len(server.seen) == asked  # a finished run makes no call
+    enhance = results_of(tmp_path / "run")["stages"]["enhance"]
+    assert enhance["outcomes"]["solved_with_hint"] > 0 and "error" not in enhance["outcomes"]
+    assert enhance["spent"]["enhance.teacher"]["tokens"] == 120 * enhance["hints"]
+    assert enhance["spent"]["enhance.judge"]["usd"] is None  # a key, but no known price: unknown, not nothing
+    row = json.loads((tmp_path / "run" / "enhanced_dataset.jsonl").read_text().splitlines()[0])
+    assert row["metadata"]["enhancement"]["trace"][0]["judged_by"] == "llm"
+    holders = [
+        path.name for path in (tmp_path / "run").rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
+    assert holders == [] and KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_token_limit_stops_cleanly_and_a_higher_one_goes_on(
+    tmp_path: Path, results_of: Callable[[Path], Any]
+) -> None:
+    with ModelServer(behave) as server:
+        stopped = socratune(*flags(server, tmp_path, "--max-total-tokens", "4000", "--concurrency", "2"))
+        assert stopped.returncode == 2  # MY_KEY is not set: found before anything is asked
+        assert "export MY_KEY" in stopped.stderr and server.seen == []
+        env = {"MY_KEY": KEY}
+        stopped = socratune(*flags(server, tmp_path, "--max-total-tokens", "4000", "--concurrency", "2"), env=env)
+        assert stopped.returncode == 3, stopped.stderr
+        assert "Stopped before the limit of 4000 tokens" in stopped.stderr
+        assert results_of(tmp_path / "run")["status"] == "stopped"
+        calls = sqlite3.connect(tmp_path / "run" / "journal.sqlite").execute(
+            "SELECT SUM(prompt_tokens + completion_tokens) FROM calls WHERE role != 'enhance.student'"
+        )
+        assert 500 < calls.fetchone()[0] <= 4000
+        done = socratune(*flags(server, tmp_path, "--max-total-tokens", "400000"), env=env)
+        assert done.returncode == 0, done.stderr
+        assert len(server.seen) < 200
+
+
+def test_money_cannot_be_limited_where_a_price_is_not_known(tmp_path: Path) -> None:
+    given = ["--model", "demo", "--dataset", "demo", "--output", tmp_path / "run", "--max-usd", "1"]
+    done = socratune("run", *given, "--judge-model", "openai/my-own-model", env={"OPENAI_API_KEY": KEY})
+    assert done.returncode == 2
+    assert "a model whose price is known" in done.stderr and KEY not in done.stderr
+
+
+def test_rows_that_no_rule_can_judge_stop_the_run_early(tmp_path: Path) -> None:
+    rows = demo_rows("train", 200)
+    for row in rows:
+        row["messages"][-1]["content"] = "It depends on how one looks at it, all things considered."
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    done = socratune("enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run")
+    assert done.returncode == 2, done.stdout
+    assert "undecided of the first 50 rows" in done.stderr and "--judge-model" in done.stderr
+
+
+def test_a_model_that_the_server_does_not_know_stops_the_run_early(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 200))
+    with ModelServer(lambda body, number: Answer("The model `typo` does not exist", status=404)) as server:
+        done = socratune(
+            "enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run",
+            "--judge-model", "typo", "--judge-api-base", server.openai_base, "--judge-mode", "llm",
+        )  # fmt: skip
+    assert done.returncode == 3, done.stdout
+    assert "of the first 50 rows failed" in done.stderr and "does not exist" in done.stderr
