@@ -67,11 +67,13 @@ def write_rows(path: Path, rows: Sequence[Any]) -> Path:
     return path
 
 
-def socratune(*args: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def socratune(
+    *args: str | Path, env: dict[str, str] | None = None, cwd: str | Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     command = [sys.executable, "-m", "socratune", *map(str, args)]
     environment = {**os.environ, **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False, cwd=cwd)
 
 
 @pytest.fixture(scope="session")

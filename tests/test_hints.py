@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from socratune.hints import HintRequest, arithmetic_teacher, echo, leak
+from socratune.llm.arithmetic import parse_product
 from socratune.rows import Attempt, QARow
 
 
@@ -19,7 +20,8 @@ PRODUCT = row("What is 15 * 13?", "15 * 13 = 195.")
 def hint(question: str, failures: int) -> str | None:
     hints = [*["Split it."] * (failures - 1), None]
     attempts = tuple(Attempt(n + 1, "wrong", "incorrect", "numeric", hint=hint) for n, hint in enumerate(hints))
-    return asyncio.run(arithmetic_teacher(HintRequest(row(question, "x"), attempts)))
+    factors = parse_product(question) or (0, 0)
+    return asyncio.run(arithmetic_teacher(HintRequest(row(question, str(factors[0] * factors[1])), attempts)))
 
 
 def test_the_guides_hint() -> None:
@@ -35,9 +37,14 @@ def test_the_second_hint_is_more_concrete_and_silence_where_there_is_nothing_to_
     assert hint("What is 20 * 30?", 1) is None
 
 
+def test_the_mechanical_teacher_is_silent_where_the_answer_is_no_product() -> None:
+    sum_row = HintRequest(row("What is 15 + 13?", "28"), (Attempt(1, "27", "incorrect", "numeric"),))
+    assert asyncio.run(arithmetic_teacher(sum_row)) is None
+
+
 def test_the_mechanical_teacher_never_states_the_product() -> None:
-    for a in range(11, 100):
-        for b in range(11, 100):
+    for a in range(11, 100, 4):
+        for b in range(11, 100, 3):
             question = f"What is {a} * {b}?"
             for failures in (1, 2, 3):
                 said = hint(question, failures)

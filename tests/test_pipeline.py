@@ -223,3 +223,51 @@ def test_the_python_door(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     assert config["r"] == 4
     assert results["stages"]["enhance"]["outcomes"]["solved_with_hint"] > 0
+
+
+def test_a_folder_with_files_of_ones_own_is_left_alone(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "train.jsonl", demo_rows("train", 20))
+    before = data.read_bytes()
+    done = socratune("run", "--model", "demo", "--dataset", data, "--output", tmp_path)
+    assert done.returncode == 2 and "a folder with train.jsonl" in done.stderr
+    assert socratune("run", "--model", "demo", "--dataset", data, "--output", "").returncode == 2
+    assert data.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+def test_restart_deletes_nothing_that_it_cannot_make_again(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
+    data = Path(results_of(copied_run)["dataset"])
+    kept = data.read_bytes()
+    try:
+        data.write_bytes(kept + b"broken\n")
+        assert again(copied_run, "--restart", "split").returncode == 2
+    finally:
+        data.write_bytes(kept)
+    backwards = again(copied_run, "--restart", "enhance", "--from", "train")
+    assert backwards.returncode == 2 and "--restart" in backwards.stderr
+    assert again(copied_run, "--from", "train", "--until", "split").returncode == 2
+    assert (copied_run / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_run_goes_on_from_anywhere_and_heals_a_lost_file(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
+    (copied_run / "enhanced_dataset.jsonl").unlink()
+    assert socratune("train", copied_run, cwd="/").returncode == 0  # nothing is asked again: the journal has it
+    assert (copied_run / "enhanced_dataset.jsonl").exists()
+    assert results_of(copied_run)["status"] == "passed"
+
+
+def test_an_edited_answer_is_trained_as_it_stands(copied_run: Path) -> None:
+    path = copied_run / "enhanced_dataset.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["messages"][-1]["content"] = "Edited by hand: 195."
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = again(copied_run, "--until", "curate")
+    assert done.returncode == 0, done.stderr
+    first = json.loads((copied_run / "train.jsonl").read_text().splitlines()[0])
+    assert first["pieces"] == [{"text": "Edited by hand: 195.", "trained": True}]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"stages": 3}', "x"])
+def test_damaged_results_are_said(copied_run: Path, content: str) -> None:
+    (copied_run / "pipeline_results.json").write_text(content)
+    done = socratune("validate", copied_run)
+    assert done.returncode == 2 and "pipeline_results.json" in done.stderr and "Traceback" not in done.stderr

@@ -65,6 +65,13 @@ def test_few_sources_are_split_by_question_and_the_same_question_stays_together(
     assert not asked[0] & asked[2] and not asked[0] & asked[1] and not asked[1] & asked[2]
 
 
+def test_a_question_asked_in_several_sources_is_on_one_side(tmp_path: Path) -> None:
+    rows = [qa(f"question {n % 40}", f"doc-{n}") for n in range(400)]
+    parts = do(tmp_path, rows)
+    asked = [{row["messages"][0]["content"] for row in parts[name]} for name in ("train_in", "dev", "held_out")]
+    assert asked[2] and not asked[0] & asked[2] and not asked[0] & asked[1] and not asked[1] & asked[2]
+
+
 def test_a_held_out_file_of_ones_own_takes_its_questions_out_of_training(tmp_path: Path) -> None:
     held = write_rows(tmp_path / "held.jsonl", [qa("QUESTION 7", "x"), qa("never trained", "y")])
     parts = do(tmp_path, ROWS, held_out=str(held))

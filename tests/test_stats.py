@@ -58,6 +58,20 @@ def test_too_few_rows_are_inconclusive_and_say_how_many_are_needed() -> None:
     assert rows_needed(Paired(-0.1, -0.3, 0.1, 0.5, 10, 10)) is None
 
 
+def test_unequal_clusters_do_not_turn_a_loss_into_a_gain() -> None:
+    base, adapter = [False] * 10 + [True] * 40 + [False] * 60, [True] * 10 + [False] * 100
+    paired = paired_difference(base, adapter, [*map(str, range(10)), *["big"] * 100], draws=2000, seed=0)
+    assert paired.low <= paired.difference <= paired.high and paired.difference < 0
+    assert compare(paired, 0.02) == "inconclusive"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_handful_of_wins_proves_nothing(count: int) -> None:
+    names = [str(n) for n in range(count)]
+    paired = paired_difference([False] * count, [True] * count, names, draws=500, seed=0)
+    assert compare(paired, 0.02) == "inconclusive" and (rows_needed(paired) or 0) > count
+
+
 def test_one_cluster_proves_nothing() -> None:
     paired = paired_difference([False] * 9, [True] * 9, ["one"] * 9, draws=500, seed=0)
     assert compare(paired, 0.02) == "inconclusive"

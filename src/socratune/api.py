@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from socratune.bookkeeping import STAGES
+from socratune.bookkeeping import STAGES, stage_faults
 from socratune.config import (
     EnhancedTrainingConfig,
     GrokkingConfig,
@@ -13,6 +13,7 @@ from socratune.config import (
     deep_merge,
     read_config_file,
 )
+from socratune.errors import UserError
 from socratune.pipeline import run_pipeline
 from socratune.preflight import preflight
 
@@ -57,5 +58,8 @@ def run(
     given = deep_merge(given, {name: value for name, value in named.items() if value is not None})
     if grokking is not None:
         given = deep_merge(given, {"train": {"grokking": grokking}})
-    resolved = preflight(given, where="socratune.run")
+    faults = stage_faults(None, until, restart)
+    if faults:
+        raise UserError(*faults)
+    resolved = preflight(given, where="socratune.run", restart=restart)
     return run_pipeline(resolved, until=until, restart=restart, tell=lambda event, stage, entry: None)

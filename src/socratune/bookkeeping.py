@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
-
-from socratune.config import Resolved, dump, flatten, is_free, to_yaml
-from socratune.errors import Fault, Shown, SocratuneError, UserError
+from socratune.config import Resolved, dump, flatten, is_free, read_config_file, to_yaml, unflatten
+from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
 from socratune.journal import Journal
 from socratune.rundir import Results, RunDir, StageResult, file_hash, write_text
 
@@ -36,6 +34,28 @@ class Tell(Protocol):
     def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None: ...
 
 
+NEEDED = {**OUTPUTS, "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl"), "train": ()}
+"""Outputs without which a finished stage is done again. An adapter is not: that it is gone, validate has to say."""
+
+
+def stage_faults(start: str | None, until: str | None, restart: str | None) -> list[Fault]:
+    """What is wrong with the stages a command names."""
+    named = {"--from": start, "--until": until, "--restart": restart}
+    faults = [
+        Fault(flag, f"a stage: {', '.join(STAGES)}", name)
+        for flag, name in named.items()
+        if name is not None and name not in STAGES
+    ]
+    if not faults:
+        order = {flag: STAGES.index(name) for flag, name in named.items() if name is not None}
+        first = order.get("--from", 0)
+        if order.get("--until", len(STAGES)) < first:
+            faults.append(Fault("--until", f"{start} or a stage behind it, as --from says", until))
+        if order.get("--restart", len(STAGES)) < first:
+            faults.append(Fault("--from", f"{restart} or a stage before it, as --restart says", start))
+    return faults
+
+
 def first_stage_of(key: str) -> str | None:
     """The first stage whose result a setting changes; None where it changes none."""
     if is_free(key):
@@ -55,10 +75,11 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
         UserError: every setting that changed, with both values and the way out.
     """
     new = flatten(dump(resolved.config))
-    if run.config.exists():
-        old = flatten(yaml.safe_load(run.config.read_text("utf-8")))
+    if run.config.exists() or "config" in results.data:
+        old = flatten(results.data.get("config") or read_config_file(run.config))
         faults = []
-        for key in (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key)):
+        changed = (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key))
+        for key in changed:
             stage = first_stage_of(key)
             if stage in (None, "publish") or not results.stage(stage):
                 continue
@@ -68,6 +89,11 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
                 faults.append(Fault(f"{run.root}: {key}", f"{old.get(key)!r} as this run began", now, fix))
         if faults:
             raise UserError(*faults)
+        origins = results.data.get("origins", {})
+        kept = {key: origins[key] for key in new if key in origins and old.get(key) == new[key]}
+        resolved = resolved.model_copy(update={"origins": {**resolved.origins, **kept}})
+    lasting = unflatten({key: value for key, value in new.items() if not is_free(key)})
+    results.data.update(config=lasting, origins=resolved.origins)
     write_text(run.config, to_yaml(resolved))
 
 
@@ -93,23 +119,32 @@ def hashes(*paths: Path) -> list[str | None]:
 
 def status_after(error: BaseException) -> str:
     """The status of a stage and of a run that `error` ended."""
-    if isinstance(error, KeyboardInterrupt):
+    if is_interrupt(error):
         return "interrupted"
     return error.run_status if isinstance(error, SocratuneError) else "error"
 
 
 def do_stage(
-    name: str, key: str, work: Callable[[Callable[[int, int], None]], StageResult], results: Results, tell: Tell
+    name: str,
+    key: str,
+    work: Callable[[Callable[[int, int], None]], StageResult],
+    results: Results,
+    tell: Tell,
+    *,
+    missing: bool,
 ) -> bool:
     """Do a stage unless it is done for this very key; False where its outcome is negative.
 
     Its entry in the results is true at every moment: also when `work` raises.
+
+    Args:
+        missing: an output of the stage is not there (any more).
     """
     entry = results.stage(name)
-    if entry.get("status") in ("done", "failed") and entry.get("key") == key:
+    if not missing and entry.get("status") in ("done", "failed") and entry.get("key") == key:
         tell("kept", name, entry)
         return entry["status"] == "done"
-    if entry.get("status") == "done" and name == "split":
+    if entry.get("status") == "done" and name == "split" and entry.get("key") != key:
         fix = "Use --restart split to begin anew with it, or another --output."
         raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
     before = entry["seconds"] if entry and entry.get("key") == key else 0.0

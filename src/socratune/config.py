@@ -197,11 +197,11 @@ class PublishConfig(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    model: str
+    model: str = Field(min_length=1)
     """Base model: a folder, a Hub id, or `demo`."""
-    dataset: str
+    dataset: str = Field(min_length=1)
     """JSONL of question-answer rows, or `demo`."""
-    output: str
+    output: str = Field(min_length=1)
     """The run folder."""
     hub_id: str | None = None
     """Publish there what passed."""

@@ -86,3 +86,12 @@ class OutsideError(SocratuneError, OSError):
     """Something outside this program failed. What was finished is kept; the same command goes on from there."""
 
     exit_code = 3
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """True for Ctrl-C, also where a library turned it into an error of its own (an import that was cut short does)."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

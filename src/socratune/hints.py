@@ -31,7 +31,7 @@ Teacher = Callable[[HintRequest], Coroutine[Any, Any, str | None]]
 async def arithmetic_teacher(request: HintRequest) -> str | None:
     """The teacher `rules/arithmetic`: takes a product apart, more concretely after the first hint."""
     factors = parse_product(request.row.question)
-    if factors is None:
+    if factors is None or final_number(request.row.reference) != factors[0] * factors[1]:
         return None
     hints_given = sum(attempt.hint is not None for attempt in request.attempts)
     return breakdown_hint(*factors, level=min(hints_given + 1, 2))

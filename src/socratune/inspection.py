@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from socratune.chat import IGNORE, label_faults, render
-from socratune.config import EnhancedTrainingConfig, read_config_file
+from socratune.config import EnhancedTrainingConfig, read_config_file, resolve
 from socratune.errors import Fault, Shown, UserError
 from socratune.llm.base import Sampling
 from socratune.modelref import model_fault, model_location
 from socratune.rows import Example, Piece, QARow
-from socratune.rundir import RunDir, read_jsonl
+from socratune.rundir import RunDir, read_rows
 from socratune.sources.qa_files import data_path, read_qa_rows
 
 
@@ -25,9 +25,8 @@ def load_examples(what: str) -> tuple[list[Example], str | None, int]:
     """
     run = RunDir(what)
     if run.config.is_file():
-        config = read_config_file(run.config)
-        rows = [Example.from_json(data) for data in read_jsonl(run.rows("train"))]
-        return rows, config["model"], config["train"]["max_seq_length"]
+        config = resolve(read_config_file(run.config), where=str(run.config)).config
+        return read_rows(run.rows("train"), Example.from_json), config.model, config.train.max_seq_length
     read = read_qa_rows(data_path(what))
     if read.faults:
         raise UserError(*read.faults)
@@ -101,11 +100,11 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     from socratune.backends import hf
     from socratune.student import LocalStudent, serving
 
-    config = read_config_file(run.config)
-    sampling = Sampling(temperature=0.0, max_new_tokens=config["enhance"]["max_new_tokens"])
+    config = resolve(read_config_file(run.config), where=str(run.config)).config
+    sampling = Sampling(temperature=0.0, max_new_tokens=config.enhance.max_new_tokens)
     messages = [*_system_turn(run), {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
-        model, tokenizer = hf.load(config["model"], adapter=adapter)
+        model, tokenizer = hf.load(config.model, adapter=adapter)
         with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
             yield who, asyncio.run(student.generate(messages, sampling)).text
 
@@ -115,6 +114,6 @@ def _system_turn(run: RunDir) -> list[dict[str, str]]:
     path: Path = run.rows("train")
     if not path.is_file():
         return []
-    first = [data["prompt"][0] for data in read_jsonl(path)]
+    first = [example.prompt[0] for example in read_rows(path, Example.from_json)]
     same = first and all(turn == first[0] for turn in first) and first[0]["role"] == "system"
     return [first[0]] if same else []

@@ -100,7 +100,7 @@ class Journal:
             loop = asyncio.get_running_loop()
             self._flushed = loop.create_future()
             loop.call_soon(self._flush)
-        await self._flushed
+        await asyncio.shield(self._flushed)  # one cancelled row must not cancel the commit of the others
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -117,7 +117,8 @@ class Journal:
             failure = OutsideError(f"{self._path}: the journal cannot be written: {error}. Is the disk full?")
             if flushed is None:
                 raise failure from None
-            flushed.set_exception(failure)
+            if not flushed.done():
+                flushed.set_exception(failure)
             return
-        if flushed is not None:
+        if flushed is not None and not flushed.done():
             flushed.set_result(None)

@@ -68,10 +68,11 @@ def weights_fingerprint(location: str) -> str:
     """
     folder = Path(location)
     if not folder.is_dir():
-        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub import HfApi, try_to_load_from_cache
 
         cached = try_to_load_from_cache(location, "config.json")
-        revision = Path(cached).parent.name if isinstance(cached, str) else "unknown"
+        here = isinstance(cached, str)  # else: not downloaded yet, and this is the revision it will have when it is
+        revision = Path(cached).parent.name if here else HfApi().model_info(location, timeout=20).sha
         return hashlib.sha256(f"{location}@{revision}".encode()).hexdigest()[:16]
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):

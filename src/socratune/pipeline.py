@@ -14,6 +14,7 @@ from typing import Any
 
 from socratune import __version__
 from socratune.bookkeeping import (
+    NEEDED,
     STAGES,
     Tell,
     do_stage,
@@ -74,11 +75,13 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
     for name in wanted:
         if name == "publish" and config.hub_id is None:
             continue
-        if not do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell):
+        missing = not all((pipeline.run / output).exists() for output in NEEDED[name])
+        if not do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing):
             results.write(status="failed", error=results.stage(name).get("reason"))
             return
-    validation = results.data.get("validation")
-    results.write(status=validation["status"] if validation and wanted[-1] in STAGES[-2:] else "incomplete")
+    proof = results.stage("validate")
+    valid = proof.get("status") in ("done", "failed") and proof.get("key") == pipeline.key("validate")
+    results.write(status=results.data["validation"]["status"] if valid else "incomplete")
 
 
 class Pipeline:
@@ -98,15 +101,28 @@ class Pipeline:
         settings = {name: value for name, value in flatten(dump(config)).items() if not is_free(name)}
         own = {name: value for name, value in settings.items() if first_stage_of(name) == stage}
         inputs = {
-            "split": [data_path(config.dataset)],
+            "split": [],
             "enhance": [run.rows("train_in")],
             "curate": [run.enhanced],
             "train": [run.rows("train"), run.rows("dev")],
             "validate": [run.rows("held_out"), *adapter],
             "publish": adapter,
         }
+        if stage == "split":
+            own["inputs"] = self._input_hashes()
         weights = [] if stage in ("split", "curate") else [self.model, config.seed]
         return fingerprint(stage, own, weights, hashes(*inputs[stage]))
+
+    def _input_hashes(self) -> dict[str, str | None]:
+        """The user's files by content; of one that is no longer there (or not from here), the hash it had."""
+        files = {"dataset": data_path(self.config.dataset)}
+        if self.config.split.held_out:
+            files["held_out"] = data_path(self.config.split.held_out, held_out=True)
+        known = self.results.data.setdefault("inputs", {})
+        for name, path in files.items():
+            if path.is_file():
+                known[name] = hashes(path)[0]
+        return {name: known.get(name) for name in files}
 
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split

@@ -13,8 +13,11 @@ from socratune.rundir import RunDir, output_fault
 from socratune.sources.qa_files import data_path, read_qa_rows
 
 
-def preflight(given: dict[str, Any], *, where: str) -> Resolved:
+def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
     """The resolved configuration of a command that can begin.
+
+    Args:
+        restart: the first stage that will be redone; what is deleted for it must be makeable again.
 
     Raises:
         UserError: every fault of configuration, data set, model and output together.
@@ -29,13 +32,13 @@ def preflight(given: dict[str, Any], *, where: str) -> Resolved:
     except UserError as error:
         faults += error.faults
     output = flat.get("output")
-    if isinstance(output, str) and (fault := output_fault(output)):
+    if isinstance(output, str) and output and (fault := output_fault(output)):
         faults.append(fault)
-    if not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
+    if restart == "split" or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
         faults += _data_faults(flat)
     faults += _reference_faults(flat, resolved)
     unreachable = None
-    if isinstance(flat.get("model"), str):
+    if isinstance(flat.get("model"), str) and flat["model"]:
         try:
             if fault := model_fault(flat["model"]):
                 faults.append(fault)
@@ -54,7 +57,7 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     skip = flat.get("split.on_bad_row") == "skip"
     for key, held_out in (("dataset", False), ("split.held_out", True)):
         name = flat.get(key)
-        if isinstance(name, str):
+        if isinstance(name, str) and name:
             read = read_qa_rows(data_path(name, held_out=held_out))
             if not (skip and read.rows):
                 faults += read.faults

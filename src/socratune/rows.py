@@ -89,7 +89,7 @@ class Attempt:
     given: Given = "question"
     """What the student had besides the question: nothing, the evidence, or the newest hint."""
     token_ids: tuple[int, ...] | None = None
-    """What a student in this process sampled, end of turn included; `None` for a student behind a server."""
+    """What a student in this process sampled, without the end of turn; `None` for a student behind a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +220,15 @@ def content_id(messages: list[dict[str, str]]) -> str:
 
 def unique_ids(rows: Iterable[QARow]) -> Iterator[QARow]:
     """The same rows; the second row with an id gets `-2`, the third `-3`."""
-    seen: dict[str, int] = {}
+    seen: set[str] = set()
+    counts: dict[str, int] = {}
     for row in rows:
-        count = seen[row.id] = seen.get(row.id, 0) + 1
-        yield row if count == 1 else replace(row, id=f"{row.id}-{count}")
+        name = row.id
+        while name in seen:
+            counts[row.id] = counts.get(row.id, 1) + 1
+            name = f"{row.id}-{counts[row.id]}"
+        seen.add(name)
+        yield row if name == row.id else replace(row, id=name)
 
 
 def parse_row(data: Any, where: str) -> QARow | list[Fault]:

@@ -8,11 +8,11 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
 
@@ -114,10 +114,18 @@ class RunDir:
 
 
 def output_fault(path: str) -> Fault | None:
-    """Why no run folder can be made or used at `path`, or None. Creates nothing."""
+    """Why no run folder can be made or used at `path`, or None. Creates nothing.
+
+    A folder that holds other files is refused: a run replaces files by name, and they might be the user's.
+    """
     place = Path(path)
     if place.exists() and not place.is_dir():
         return Fault(f"--output {path}", "a directory", Shown("a file"))
+    if place.is_dir() and not (place / "config.yaml").exists():
+        foreign = sorted(entry.name for entry in place.iterdir() if entry.name not in ("run.lock", "run.log"))
+        if foreign:
+            got = Shown(f"a folder with {', '.join(foreign[:3])}")
+            return Fault(f"--output {path}", "a new or empty folder, or one of an earlier run", got)
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
@@ -163,7 +171,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         UserError: the file is missing; names the stage order.
     """
     if not path.exists():
-        fix = f"Run the stage that writes it first: socratune run --output {path.parent}."
+        fix = "The run's own command makes it again."
         raise UserError(Fault(str(path), "a file of an earlier stage", Shown("no such file"), fix))
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
@@ -172,6 +180,25 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             except json.JSONDecodeError as error:
                 got = Shown(f"{error.msg} at column {error.colno}")
                 raise UserError(Fault(f"{path}, line {number}", "one JSON object per line", got)) from None
+
+
+T = TypeVar("T")
+
+
+def read_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+    """The typed rows of a file one of our stages wrote.
+
+    Raises:
+        UserError: it is missing, or a row was damaged by hand.
+    """
+    rows = []
+    for number, data in enumerate(read_jsonl(path), start=1):
+        try:
+            rows.append(parse(data))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            got = Shown(f"{type(error).__name__}: {error}")
+            raise UserError(Fault(f"{path}, line {number}", "a row as its stage wrote it", got)) from None
+    return rows
 
 
 def file_hash(path: Path) -> str:
@@ -200,9 +227,11 @@ class Results:
         if self._path.exists():
             try:
                 self.data = json.loads(self._path.read_text("utf-8"))
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                fix = "It was changed by hand; move it away to start its stages anew."
-                raise UserError(Fault(str(self._path), "the results of a run", Shown("no JSON"), fix)) from None
+                if not all(isinstance(entry, dict) for entry in self.data["stages"].values()):
+                    raise TypeError
+            except (ValueError, TypeError, KeyError, AttributeError):
+                fix = "It was damaged; move it away, and the stages are done anew (calls in the journal are not)."
+                raise UserError(Fault(str(self._path), "the results of a run", Shown("something else"), fix)) from None
         self._written_at = 0.0
 
     def stage(self, name: str) -> dict[str, Any]:

@@ -12,6 +12,9 @@ import numpy as np
 FEW_CLUSTERS = 30
 """Below this the bootstrap is too narrow, and a t-interval on cluster means is taken instead."""
 
+FEWEST_CLUSTERS = 6
+"""With fewer, no result can have p < 0.05: 2 / 2**5 is more."""
+
 _T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10)
 _T_975_LARGE = 2.05  # 19 to 29 degrees of freedom: 2.09 to 2.045
 
@@ -36,7 +39,7 @@ def paired_difference(
     """Compare two models on the same rows.
 
     The interval is a cluster bootstrap (percentiles of `draws` resamples of whole clusters), or below 30 clusters a
-    t-interval on the cluster means. p is a sign-flip permutation test over clusters.
+    t-interval with cluster-robust variance. p is a sign-flip permutation test over clusters.
     """
     change = np.asarray(adapter, dtype=float) - np.asarray(base, dtype=float)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
@@ -45,7 +48,7 @@ def paired_difference(
     difference = float(change.mean())
     generator = np.random.default_rng(seed)
     if len(names) < FEW_CLUSTERS:
-        low, high = _t_interval(sums / sizes)
+        low, high = _t_interval(sums, sizes)
     else:
         weights = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)  # (draws, C)
         drawn = (weights @ sums) / (weights @ sizes)
@@ -56,23 +59,29 @@ def paired_difference(
     return Paired(difference, low, high, p, len(change), len(names))
 
 
-def _t_interval(means: np.ndarray) -> tuple[float, float]:
-    count = len(means)
+def _t_interval(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+    """Ratio estimator with cluster-robust variance; the whole range where there is one cluster."""
+    count, rows = len(sums), float(sizes.sum())
     if count < 2:
         return -1.0, 1.0
+    ratio = float(sums.sum()) / rows
+    variance = count / (count - 1) * float(((sums - ratio * sizes) ** 2).sum()) / rows**2
     t = _T_975[count - 2] if count - 2 < len(_T_975) else _T_975_LARGE
-    half = t * float(means.std(ddof=1)) / math.sqrt(count)
-    return float(means.mean()) - half, float(means.mean()) + half
+    half = t * math.sqrt(variance)
+    return max(-1.0, ratio - half), min(1.0, ratio + half)
 
 
 def compare(paired: Paired, margin: float) -> Comparison:
-    """`better`: the interval lies above 0; `worse`: below; `not_worse`: at most `margin` is lost; else inconclusive.
+    """`better`: the interval lies above 0 and p < 0.05; `worse`: the same below.
 
-    A difference of exactly nothing (an adapter that does nothing) is `not_worse`, never `better`.
+    `not_worse`: at most `margin` is lost; else `inconclusive`. p guards the interval where all clusters agree: a
+    handful of them has no variance and proves nothing. A difference of exactly nothing is `not_worse`, never `better`.
     """
-    if paired.low > 0:
+    if paired.clusters < FEWEST_CLUSTERS:
+        return "inconclusive"
+    if paired.low > 0 and paired.p < 0.05:
         return "better"
-    if paired.high < 0:
+    if paired.high < 0 and paired.p < 0.05:
         return "worse"
     return "not_worse" if paired.low >= -margin else "inconclusive"
 
@@ -84,5 +93,5 @@ def rows_needed(paired: Paired) -> int | None:
     """
     if paired.difference <= 0:
         return None
-    half = (paired.high - paired.low) / 2
+    half = max((paired.high - paired.low) / 2, paired.difference)
     return max(paired.rows + 1, math.ceil(paired.rows * (half / paired.difference) ** 2))

@@ -134,7 +134,7 @@ class LocalStudent:
             stop="end" if ended else "length",
             prompt_tokens=len(request.ids),
             completion_tokens=len(ids),
-            token_ids=tuple(ids),
+            token_ids=tuple(ids[:-1] if ended else ids),
         )
 
 

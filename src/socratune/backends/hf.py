@@ -9,18 +9,20 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from socratune.chat import IGNORE, Rendered
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault, Shown, StageFailed, UserError
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.modelref import model_location
 
 log = logging.getLogger(__name__)
@@ -237,9 +239,8 @@ def _save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, state
     final = checkpoints / f"epoch-{state.epoch}"
     temporary = checkpoints / f".epoch-{state.epoch}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    saved = {"optimizer": optimizer.state_dict(), "random": torch.get_rng_state(), "state": _as_dict(state)}
-    torch.save(saved, temporary / "training.pt")
+    with disk_faults(checkpoints):
+        _write_checkpoint(temporary, model, optimizer, state)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
     for path in checkpoints.glob("epoch-*"):
@@ -247,9 +248,26 @@ def _save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, state
             shutil.rmtree(path)
 
 
+@contextmanager
+def disk_faults(place: Path) -> Iterator[None]:
+    """A full disk is no bug of ours, in whatever words safetensors and torch report it."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if "No space left" in str(error) or "PytorchStreamWriter" in str(error):
+            raise OutsideError(f"{place}: no space left on the disk. Make room; the same command goes on.") from error
+        raise
+
+
+def _write_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+    model.save_pretrained(folder)
+    saved = {"optimizer": optimizer.state_dict(), "random": torch.get_rng_state(), "state": _as_dict(state)}
+    torch.save(saved, folder / "training.pt")
+
+
 def _restore(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer) -> TrainState:
     """The state of the last whole checkpoint, loaded into model and optimizer; the beginning where there is none."""
-    found = sorted(checkpoints.glob("epoch-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    found = sorted(checkpoints.glob("epoch-[0-9]*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
     for path in found:
         try:
             saved = torch.load(path / "training.pt", weights_only=True)

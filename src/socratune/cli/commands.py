@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from socratune.bookkeeping import STAGES
+from socratune.bookkeeping import STAGES, stage_faults
 from socratune.cli.console import Progress, guarded, start_logging
 from socratune.config import Resolved, deep_merge, read_config_file, unflatten
 from socratune.errors import Fault, Shown, UserError
@@ -70,14 +70,13 @@ def go_on(folder: str, *, until: str, restart: str | None = None, hub_id: str | 
 
 
 def _resolved(
-    given: dict[str, Any], config_file: str | None, settings: list[str], stages: tuple[str | None, ...]
+    given: dict[str, Any],
+    config_file: str | None,
+    settings: list[str],
+    stages: tuple[str | None, str | None, str | None],
 ) -> Resolved:
     """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
-    faults = [
-        Fault(flag, f"a stage: {', '.join(STAGES)}", name)
-        for flag, name in zip(("--from", "--until", "--restart"), stages, strict=True)
-        if name not in (None, *STAGES)
-    ]
+    faults = stage_faults(*stages)
     merged: dict[str, Any] = {}
     if config_file:
         try:
@@ -94,7 +93,8 @@ def _resolved(
             faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
     merged = deep_merge(merged, unflatten(given))
     try:
-        resolved = preflight(merged, where=f"--config {config_file}" if config_file else "socratune run")
+        where = f"--config {config_file}" if config_file else "socratune run"
+        resolved = preflight(merged, where=where, restart=stages[2])
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults:
@@ -124,7 +124,7 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     text = f"{status}: {run.root}"
     if status == "failed":
         text += f"\n{results.get('error') or results.get('validation', {}).get('reason') or ''}"
-    progress.console.print(text, style="bold green" if status == "passed" else "bold red" if status == "failed" else "")
+    progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")
     return 1 if status == "failed" else 0
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import OutsideError, SocratuneError
+from socratune.errors import OutsideError, SocratuneError, is_interrupt
 
 FIRST_LINE_S, LONGEST_PAUSE_S = 2.0, 60.0
 """Without a terminal: the first line of a stage after 2 s, then ever more rarely, at least once a minute."""
@@ -63,7 +63,7 @@ class Progress:
         else:
             self.stop()
             again = " (done before)" if event == "kept" else ""
-            self.console.print(f"[bold]{stage:<9}[/] {summary(stage, entry)}{again}")
+            self.say(f"{stage:<9} {summary(stage, entry)}{again}")
 
     def _begin(self, stage: str) -> None:
         self._began = time.monotonic()
@@ -87,7 +87,11 @@ class Progress:
             self._bar.update(self._task, completed=entry["done"], total=entry["total"])
         elif (passed := time.monotonic() - self._began) >= self._next_line_s:
             self._next_line_s = passed + min(passed, LONGEST_PAUSE_S)
-            self.console.print(f"{stage:<9} {entry['done']} of {entry['total']} after {entry['seconds']:.0f} s")
+            self.say(f"{stage:<9} {entry['done']} of {entry['total']} after {entry['seconds']:.0f} s")
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line as it is: no markup, no wrapping off a terminal."""
+        self.console.print(text, style=style, markup=False, soft_wrap=not self.console.is_terminal)
 
     def stop(self) -> None:
         """Take the bar off the screen."""
@@ -116,7 +120,7 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         text = str(entry.get("url", ""))
     else:
         text = entry.get("reason") or "all checks passed"
-    return f"{text}  [dim]{seconds}[/]"
+    return f"{text}  {seconds}"
 
 
 def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lambda: None) -> int:
@@ -124,22 +128,27 @@ def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lam
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         return command()
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not is_interrupt(error):
+            return _ended(error, run_log())
         _say("Interrupted. The same command goes on from here.")
         return 130
-    except SocratuneError as error:
+
+
+def _ended(error: BaseException, log: Path | None) -> int:
+    """The exit code after an error, said in its words."""
+    if isinstance(error, SocratuneError):
         _say(str(error))
         return error.exit_code
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno in _FULL_DISK:
-            _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room; the same command goes on from here.")
-            return OutsideError.exit_code
-        return _bug(run_log())
-    except Exception:
-        return _bug(run_log())
+    if isinstance(error, OSError) and error.errno in _FULL_DISK:
+        _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room; the same command goes on from here.")
+        return OutsideError.exit_code
+    if isinstance(error, SystemExit):
+        raise error
+    return _bug(log)
 
 
 def _as_interrupt(signum: int, frame: object) -> None:

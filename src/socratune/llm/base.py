@@ -42,7 +42,7 @@ class Completion:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     token_ids: tuple[int, ...] | None = None
-    """The sampled ids, end of turn included; None where a server does not tell."""
+    """The sampled ids without the end of turn, of which a model may know several; None where a server does not tell."""
 
     def to_json(self) -> dict[str, Any]:
         """As the journal keeps it."""

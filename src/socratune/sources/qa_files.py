@@ -55,6 +55,8 @@ def _file_fault(path: Path) -> Fault | None:
     expected = "a JSONL file of question-answer rows"
     if path.is_dir():
         return Fault(str(path), expected, Shown("a directory"), "Name the file in it.")
+    if path.exists() and not path.is_file():
+        return Fault(str(path), expected, Shown("no regular file"))
     try:
         with path.open("rb") as stream:
             stream.read(1)
@@ -84,8 +86,13 @@ def _parse_line(line: bytes, where: str) -> QARow | list[Fault]:
         return [Fault(where, "UTF-8 text", got, "Save the file as UTF-8.")]
     try:
         data: Any = json.loads(text)
+        text.encode("utf-8") if "\\ud" not in text.lower() else json.dumps(data, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         return [Fault(where, "one JSON object per line", Shown(f"{error.msg} at column {error.colno}: {text[:60]!r}"))]
+    except UnicodeEncodeError:
+        return [Fault(where, "valid Unicode", Shown("half a surrogate pair (\\ud800 to \\udfff)"))]
+    except ValueError as error:
+        return [Fault(where, "numbers that can be read", Shown(str(error)[:80]))]
     except RecursionError:
         return [Fault(where, "one JSON object per line", Shown("JSON nested too deeply"))]
     return parse_row(data, where)

@@ -6,24 +6,27 @@ from collections import Counter
 from dataclasses import asdict
 from hashlib import sha256
 
-from socratune.chat import answer_pieces
+from socratune.chat import answer_pieces, training_text
 from socratune.config import CurateConfig
 from socratune.hints import echo
-from socratune.rows import Example, Rejected, Trace
-from socratune.rundir import RunDir, StageResult, read_jsonl, write_jsonl
+from socratune.rows import Example, Piece, Rejected, Trace
+from socratune.rundir import RunDir, StageResult, read_rows, write_jsonl
 
 
 def run(run: RunDir, config: CurateConfig, *, mask_wrong_attempts: bool) -> StageResult:
     """Write `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
-    traces = [Trace.from_json(data) for data in read_jsonl(run.enhanced)]
+    traces = read_rows(run.enhanced, Trace.from_json)
+    answers = read_rows(run.enhanced, lambda data: data["messages"][-1]["content"])
     over = _over_the_caps([trace for trace in traces if rejection(trace) is None], config)
     kept, dropped = [], []
-    for trace in traces:
+    for trace, answer in zip(traces, answers, strict=True):
         if reason := rejection(trace) or over.get(trace.row.id):
             dropped.append(Rejected(trace.row.id, *reason, row=trace.to_json(trace.row.reference)))
             continue
         pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
         assert pieces is not None
+        if answer != training_text(trace):  # edited by hand: the words as they stand now
+            pieces = (Piece(answer),)
         kept.append(Example(trace.row.id, trace.row.prompt, pieces, trace.outcome))
     write_jsonl(run.rows("train"), (example.to_json() for example in kept))
     write_jsonl(run.rejected("train"), (asdict(item) for item in dropped))

@@ -19,7 +19,7 @@ from socratune.loop import Loop, Rules, enhance_row
 from socratune.roles import cast, connect, endpoints, resolve_alias
 from socratune.rowmap import map_rows
 from socratune.rows import QARow
-from socratune.rundir import RunDir, StageResult, read_jsonl, write_jsonl
+from socratune.rundir import RunDir, StageResult, read_rows, write_jsonl
 
 FIRST_ROWS = 50
 """After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""
@@ -46,7 +46,7 @@ async def run(
         UserError: most of the first rows cannot be judged.
         BudgetSpent: the limit of money or tokens is reached; finished rows are kept.
     """
-    rows = [QARow.from_json(data) for data in read_jsonl(run.rows("train_in"))]
+    rows = read_rows(run.rows("train_in"), QARow.from_json)
     ledger = Ledger(config.max_usd, config.max_total_tokens)
     judge, teacher = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
     people = cast(

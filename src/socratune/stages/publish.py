@@ -64,7 +64,9 @@ def run(run: RunDir, config: PublishConfig, *, hub_id: str, model_name: str, res
         folder = Path(temporary) / "adapter"
         shutil.copytree(run.adapter, folder)
         (folder / "README.md").write_text(card(results, hub_id, model_name), "utf-8")
-        shown = {**results, "status": "passed", "model": public_name(model_name)}
+        private = ("config", "origins", "inputs")  # paths of this machine
+        shown = {name: value for name, value in results.items() if name not in private}
+        shown |= {"status": "passed", "model": public_name(model_name)}
         shown["dataset"] = Path(results.get("dataset", "")).name
         (folder / "pipeline_results.json").write_text(json.dumps(shown, indent=2), "utf-8")
         adapter_config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
@@ -81,11 +83,12 @@ def check_gate(run: RunDir, results: dict[str, Any]) -> None:
     if validation.get("status") != "passed":
         reason = validation.get("reason", "It was not validated yet.")
         raise StageFailed(f"Not published, because the validation did not pass. {reason}")
-    weights = run.adapter / "adapter_model.safetensors"
-    if not weights.is_file() or file_hash(weights) != validation["tests"]["file_integrity"]["sha256"]:
-        raise StageFailed(
-            f"Not published: {weights} is not the file that was validated. Run socratune validate {run.root} again."
-        )
+    for name, proven in validation["tests"]["file_integrity"]["sha256"].items():
+        path = run.adapter / name
+        if not path.is_file() or file_hash(path) != proven:
+            raise StageFailed(
+                f"Not published: {path} is not the file that was validated. Run socratune validate {run.root} again."
+            )
 
 
 def public_name(model_name: str) -> str:

@@ -83,6 +83,8 @@ def pick(rows: list[QARow], salt: str, share: float, most: int) -> list[QARow]:
     order = sorted(clusters, key=lambda name: _place(salt, name))
     picked: list[QARow] = []
     for name in order:
+        if not picked and len(clusters[name]) > most and name != order[-1]:
+            continue
         if picked and (_place(salt, name) >= share or len(picked) + len(clusters[name]) > most):
             break
         picked += clusters[name]
@@ -96,6 +98,7 @@ def _place(salt: str, cluster: str) -> float:
 
 
 def _clustered(rows: Iterable[QARow]) -> list[QARow]:
+    """The rows with their cluster: whatever shares a source or asks the same question is never parted."""
     rows = list(rows)
     sources = {row.source for row in rows if row.source is not None}
     by_source = len(sources) >= FEW_SOURCES
@@ -103,10 +106,22 @@ def _clustered(rows: Iterable[QARow]) -> list[QARow]:
         log.warning(
             "The rows come from %d source(s), too few to split by source; they are split by question.", len(sources)
         )
-    return [
-        replace(row, cluster=f"source:{row.source}" if by_source and row.source else f"q:{normalise(row.question)}")
-        for row in rows
-    ]
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (above := parent.setdefault(name, name)) != name:
+            parent[name] = parent.get(above, above)
+            name = above
+        return name
+
+    names = []
+    for row in rows:
+        question = f"q:{normalise(row.question)}"
+        name = f"source:{row.source}" if by_source and row.source else question
+        names.append(name)
+        first, second = sorted((root(name), root(question)), key=lambda found: (found.startswith("q:"), found))
+        parent[second] = first
+    return [replace(row, cluster=root(name)) for row, name in zip(rows, names, strict=True)]
 
 
 def _decontaminated(rows: list[QARow], held_out: list[QARow]) -> tuple[list[QARow], list[Rejected]]:

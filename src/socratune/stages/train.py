@@ -16,7 +16,7 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.judge import mechanical_judge
 from socratune.llm.base import Sampling
 from socratune.rows import Example, QARow
-from socratune.rundir import RunDir, StageResult, read_jsonl, write_text
+from socratune.rundir import RunDir, StageResult, read_rows, write_text
 
 FAULTS_SHOWN = 20
 
@@ -44,15 +44,17 @@ def run(
 
     from socratune.backends import hf
 
-    examples = [Example.from_json(data) for data in read_jsonl(run.rows("train"))]
-    dev = [QARow.from_json(data) for data in read_jsonl(run.rows("dev"))]
+    examples = read_rows(run.rows("train"), Example.from_json)
+    dev = read_rows(run.rows("dev"), QARow.from_json)
     model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
     rows = check_labels(tokenizer, examples, config.max_seq_length)
     _own_checkpoints(run, key)
     writer = SummaryWriter(str(run.tensorboard))
-    started, read_tokens = time.monotonic(), 0
+    started, read_tokens, steps_done = time.monotonic(), 0, 0
 
     def step(done: int, total: int, figures: dict[str, float]) -> None:
+        nonlocal steps_done
+        steps_done = done
         for name, value in figures.items():
             writer.add_scalar(f"train/{name}", value, done)
         tick(done, total)
@@ -63,7 +65,7 @@ def run(
         if not dev:
             return {}
         figures = {"dev_accuracy": _dev_accuracy(trained, tokenizer, dev, max_new_tokens)}
-        writer.add_scalar("dev/accuracy", figures["dev_accuracy"], read_tokens // max(1, len(rows)))
+        writer.add_scalar("dev/accuracy", figures["dev_accuracy"], steps_done)
         return figures
 
     trained, state = hf.train(model, rows, config, run.checkpoints, hf.Hooks(evaluate, step), seed=seed)
@@ -112,7 +114,7 @@ def _dev_accuracy(trained: Any, tokenizer: Any, dev: list[QARow], max_new_tokens
 def _own_checkpoints(run: RunDir, key: str) -> None:
     """Keep checkpoints made under `key`, throw others away."""
     mark = run.checkpoints / "made_for.json"
-    if not mark.exists() or json.loads(mark.read_text("utf-8")) != key:
+    if not mark.exists() or mark.read_text("utf-8") != json.dumps(key):
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         shutil.rmtree(run.tensorboard, ignore_errors=True)
         run.checkpoints.mkdir(parents=True)
@@ -121,10 +123,13 @@ def _own_checkpoints(run: RunDir, key: str) -> None:
 
 def _save_adapter(folder: Path, model: Any, tokenizer: Any) -> None:
     """Plain PEFT files and the tokenizer, whole or not at all."""
+    from socratune.backends.hf import disk_faults
+
     temporary = folder.with_name(".adapter.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    with disk_faults(folder):
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
     (temporary / "README.md").unlink(missing_ok=True)  # PEFT's template card; publish writes a true one
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)

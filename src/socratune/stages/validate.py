@@ -19,7 +19,7 @@ from socratune.journal import Journal
 from socratune.judge import mechanical_judge
 from socratune.llm.base import ChatModel, Sampling
 from socratune.rows import QARow
-from socratune.rundir import RunDir, StageResult, file_hash, read_jsonl
+from socratune.rundir import RunDir, StageResult, file_hash, read_rows
 from socratune.stats import compare, paired_difference, rows_needed
 
 TIMED_ROWS = 64
@@ -39,7 +39,7 @@ async def run(
     tick: Callable[[int, int], None],
 ) -> StageResult:
     """Compare base and adapter on `held_out.jsonl`, greedily and by the same judge; the verdict is in the figures."""
-    rows = [QARow.from_json(data) for data in read_jsonl(run.rows("held_out"))]
+    rows = read_rows(run.rows("held_out"), QARow.from_json)
     integrity = file_integrity(run.adapter)
     tests: dict[str, Any] = {"file_integrity": integrity}
     if not rows:
@@ -109,19 +109,14 @@ def _tests(
 def base_comparison(
     rows: list[QARow], answers: dict[str, list[dict[str, Any]]], config: ValidateConfig, seed: int
 ) -> dict[str, Any]:
-    """The paired comparison on the rows where both answers could be judged."""
-    pairs = [
-        (b["verdict"] == "correct", a["verdict"] == "correct", row.cluster or row.id)
-        for row, b, a in zip(rows, answers["base"], answers["adapter"], strict=True)
-        if "undecided" not in (b["verdict"], a["verdict"])
-    ]
-    undecided = len(rows) - len(pairs)
-    if not pairs:
-        return {
-            "n": 0, "undecided": undecided, "verdict": "inconclusive", "passed": False,
-            "reason": "no pair of answers could be judged",
-        }  # fmt: skip
-    base, adapter, clusters = (list(column) for column in zip(*pairs, strict=True))
+    """The paired comparison of the same questions.
+
+    An answer nobody could judge is taken at its worst for the adapter: the base's as right, the adapter's as wrong. So
+    an adapter cannot choose its own test by answering vaguely.
+    """
+    base = [answer["verdict"] in ("correct", "undecided") for answer in answers["base"]]
+    adapter = [answer["verdict"] == "correct" for answer in answers["adapter"]]
+    clusters = [row.cluster or row.id for row in rows]
     paired = paired_difference(base, adapter, clusters, draws=config.bootstrap_draws, seed=seed)
     verdict = compare(paired, config.not_worse_margin)
     comparison = {
@@ -132,9 +127,11 @@ def base_comparison(
         "p": paired.p,
         "n": paired.rows,
         "clusters": paired.clusters,
-        "undecided": undecided,
-        "wins": sum(a and not b for b, a, _ in pairs),
-        "losses": sum(b and not a for b, a, _ in pairs),
+        "undecided": {
+            who: sum(answer["verdict"] == "undecided" for answer in answers[who]) for who in ("base", "adapter")
+        },
+        "wins": sum(a and not b for b, a in zip(base, adapter, strict=True)),
+        "losses": sum(b and not a for b, a in zip(base, adapter, strict=True)),
         "verdict": verdict,
         "passed": verdict == "better",
     }
@@ -174,8 +171,7 @@ def file_integrity(adapter: Path) -> dict[str, Any]:
         except ValueError:
             problems.append("adapter_config.json is not JSON")
     result: dict[str, Any] = {"passed": not problems, "problems": problems}
-    if weights.is_file():
-        result["sha256"] = file_hash(weights)
+    result["sha256"] = {name: file_hash(adapter / name) for name in REQUIRED_FILES if (adapter / name).is_file()}
     return result
 
 
