@@ -105,6 +105,7 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it() -> None:
     assert secret not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_inspect_a_data_set(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 5))
     done = socratune("inspect", data, "--model", "demo", "--rows", "1")

@@ -90,6 +90,7 @@ def test_money_cannot_be_limited_where_a_price_is_not_known(tmp_path: Path) -> N
     assert "a model whose price is known" in done.stderr and KEY not in done.stderr
 
 
+@pytest.mark.slow
 def test_rows_that_no_rule_can_judge_stop_the_run_early(tmp_path: Path) -> None:
     rows = demo_rows("train", 200)
     for row in rows:
@@ -100,6 +101,7 @@ def test_rows_that_no_rule_can_judge_stop_the_run_early(tmp_path: Path) -> None:
     assert "undecided of the first 50 rows" in done.stderr and "--judge-model" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_that_the_server_does_not_know_stops_the_run_early(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 200))
     with ModelServer(lambda body, number: Answer("The model `typo` does not exist", status=404)) as server:
