@@ -85,9 +85,8 @@ class Journal:
         return {role: dict(zip(names, sums, strict=True)) for role, *sums in self._db.execute(query)}
 
     def forget(self, stage: str) -> None:
-        """Drop the finished rows and calls of a stage, for `--restart`."""
+        """Drop the finished rows of a stage, for `--restart`. Its calls stay: the same question is not paid twice."""
         self._db.execute("DELETE FROM rows WHERE stage LIKE ? || '%'", (stage,))
-        self._db.execute("DELETE FROM calls WHERE role LIKE ? || '%'", (f"{stage}.",))
 
     def close(self) -> None:
         """Write what waits and close the file."""
