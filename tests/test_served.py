@@ -113,3 +113,31 @@ def test_a_model_that_the_server_does_not_know_stops_the_run_early(tmp_path: Pat
         )  # fmt: skip
     assert done.returncode == 3, done.stdout
     assert "of the first 50 rows failed" in done.stderr and "does not exist" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_judge_model_also_judges_the_proof(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    """Answers in words, which rules leave undecided: without the judge model no adapter could ever pass."""
+
+    def in_words(name: str, count: int) -> Path:
+        rows = demo_rows(name, count)
+        for row in rows:
+            row["messages"][-1]["content"] = f"Counted by hand this comes to {row['messages'][-1]['content']}"
+        return write_rows(tmp_path / f"{name}.jsonl", rows)
+
+    def judge(body: dict[str, Any], number: int) -> Answer:
+        case = json.loads(body["messages"][1]["content"])
+        right = case["reference_answer"].rsplit(" ", 1)[1] == case["response"].rsplit(" ", 1)[1]
+        return Answer(json.dumps({"correct": right, "reason": "compared"}))
+
+    with ModelServer(judge) as server:
+        done = socratune(
+            "run", "--model", "demo", "--dataset", in_words("train", 60), "--held-out", in_words("held_out", 30),
+            "--output", tmp_path / "run", "--judge-model", "judge", "--judge-api-base", server.openai_base,
+            "--judge-mode", "llm",
+        )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr
+    comparison = results_of(tmp_path / "run")["validation"]["tests"]["base_comparison"]
+    assert comparison["undecided"] == {"base": 0, "adapter": 0}
+    roles = sqlite3.connect(tmp_path / "run" / "journal.sqlite").execute("SELECT DISTINCT role FROM calls")
+    assert "validate.judge" in {role for (role,) in roles}

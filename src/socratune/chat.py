@@ -37,11 +37,6 @@ class Rendered:
         return [label for label in self.labels if label != IGNORE]
 
 
-def solved(trace: Trace) -> bool:
-    """True where the student got it right: at once, with the evidence, or with a hint."""
-    return trace.chosen is not None
-
-
 def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[Piece, ...] | None:
     """The assistant's message to train on, or None for a row that was not solved.
 

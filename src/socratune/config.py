@@ -91,7 +91,8 @@ class StudentTeacherConfig(Section):
     call_timeout_s: float = Field(default=600.0, gt=0)
     """Of one try of a call to a server."""
     max_usd: float | None = Field(default=None, gt=0)
-    """Stop before this is spent, calls in flight included. Refused where a price is not known."""
+    """Stop before a stage (the loop, the validation) spends this, calls in flight included. Refused where a price is
+    not known."""
     max_total_tokens: int | None = Field(default=None, gt=0)
     """Stop before judge and teacher (and a student behind a server) have taken so many tokens."""
     student_api_base: list[str] = []

@@ -169,10 +169,9 @@ class Pipeline:
         work = validate.run(
             self.run,
             self.config.validate_,
+            asking=self.config.enhance,
             model_name=self.config.model,
             seed=self.config.seed,
-            max_new_tokens=self.config.enhance.max_new_tokens,
-            concurrency=self.config.enhance.concurrency,
             journal=self.journal,
             key=f"validate.{self.key('validate')}",
             tick=tick,

@@ -147,34 +147,23 @@ class Cast:
             await model.close()
 
 
-def cast(
-    judge_ref: str,
-    teacher_ref: str,
-    *,
-    judge_mode: str,
-    endpoints: dict[Role, Endpoint],
-    journal: Journal,
-    ledger: Ledger,
-) -> Cast:
-    """The functions behind two references.
-
-    Args:
-        judge_mode: `cascade` (rules, then the model for what they leave undecided), `mechanical`, or `llm`.
-        endpoints: by role.
-    """
+def cast(config: StudentTeacherConfig, *, stage: str, journal: Journal, ledger: Ledger) -> Cast:
+    """The functions behind the configured judge and teacher; their calls are kept as calls of `stage`."""
+    judge_ref, teacher_ref = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
+    reached = endpoints(config)
     models: list[Any] = []
 
     def metered(role: Role, ref: str) -> ChatModel:
-        model, price = connect(ref, endpoints[role])
+        model, price = connect(ref, reached[role])
         models.append(model)
-        return MeteredModel(model, journal, f"enhance.{role}", ledger=ledger, price=price)
+        return MeteredModel(model, journal, f"{stage}.{role}", ledger=ledger, price=price)
 
     judge: Judge = mechanical_judge
     if judge_ref.startswith("python:"):
         judge = python_judge(load_function(judge_ref))
-    elif judge_ref != RULES["judge"] and judge_mode != "mechanical":
+    elif judge_ref != RULES["judge"] and config.judge_mode != "mechanical":
         judge = llm_judge(metered("judge", judge_ref))
-    if judge_mode == "cascade" and judge is not mechanical_judge:
+    if config.judge_mode == "cascade" and judge is not mechanical_judge:
         judge = cascade(mechanical_judge, judge)
     teacher: Teacher = arithmetic_teacher
     if teacher_ref.startswith("python:"):

@@ -12,12 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
 
-StageStatus = Literal["running", "done", "failed", "stopped", "error", "interrupted"]
-RunStatus = Literal["running", "incomplete", "passed", "failed", "stopped", "error", "interrupted"]
 RESULTS_INTERVAL_S = 2.0
 
 

@@ -48,12 +48,13 @@ async def run(
     """
     rows = read_rows(run.rows("train_in"), QARow.from_json)
     ledger = Ledger(config.max_usd, config.max_total_tokens)
-    judge, teacher = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
-    people = cast(
-        judge, teacher, judge_mode=config.judge_mode, endpoints=endpoints(config), journal=journal, ledger=ledger
-    )
+    people = cast(config, stage="enhance", journal=journal, ledger=ledger)
     student_name = config.student_model or model_name
-    names = {"student_model": student_name, "teacher_model": teacher, "judge_model": judge}
+    names = {
+        "student_model": student_name,
+        "teacher_model": resolve_alias(config.teacher_model),
+        "judge_model": resolve_alias(config.judge_model),
+    }
     rules = Rules(
         attempts=config.attempts,
         max_iterations=config.max_iterations,

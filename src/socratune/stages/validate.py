@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from socratune.answering import answer_and_judge
-from socratune.config import ValidateConfig
+from socratune.config import StudentTeacherConfig, ValidateConfig
 from socratune.journal import Journal
-from socratune.judge import mechanical_judge
+from socratune.ledger import Ledger
 from socratune.llm.base import ChatModel, Sampling
+from socratune.roles import cast
 from socratune.rows import QARow
 from socratune.rundir import RunDir, StageResult, file_hash, read_rows
 from socratune.stats import compare, paired_difference, rows_needed
@@ -30,15 +31,18 @@ async def run(
     run: RunDir,
     config: ValidateConfig,
     *,
+    asking: StudentTeacherConfig,
     model_name: str,
     seed: int,
-    max_new_tokens: int,
-    concurrency: int,
     journal: Journal,
     key: str,
     tick: Callable[[int, int], None],
 ) -> StageResult:
-    """Compare base and adapter on `held_out.jsonl`, greedily and by the same judge; the verdict is in the figures."""
+    """Compare base and adapter on `held_out.jsonl`, greedily and by the same judge; the verdict is in the figures.
+
+    Args:
+        asking: whose judge and limits hold here too; answers are as long as there at most.
+    """
     rows = read_rows(run.rows("held_out"), QARow.from_json)
     integrity = file_integrity(run.adapter)
     tests: dict[str, Any] = {"file_integrity": integrity}
@@ -51,36 +55,43 @@ async def run(
     from socratune.backends import hf
     from socratune.student import LocalStudent, serving
 
-    sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+    sampling = Sampling(temperature=0.0, max_new_tokens=asking.max_new_tokens)
+    people = cast(asking, stage="validate", journal=journal, ledger=Ledger(asking.max_usd, asking.max_total_tokens))
     base, tokenizer = hf.load(model_name)
     answers: dict[str, list[dict[str, Any]]] = {}
     performance: dict[str, Any] = {}
-    for at, who in enumerate(("base", "adapter")):
-        model = base if who == "base" else PeftModel.from_pretrained(base, run.adapter).eval()
-        with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
-            answers[who] = await answer_and_judge(
-                rows,
-                student,
-                mechanical_judge,
-                sampling,
-                journal=journal,
-                key=f"{key}.{who}",
-                concurrency=concurrency,
-                tick=partial(_tick_after, tick, at * len(rows), 2 * len(rows)),
-            )
-            if who == "adapter":
-                performance = await _performance(student, rows[:TIMED_ROWS], sampling)
+    try:
+        for at, who in enumerate(("base", "adapter")):
+            model = base if who == "base" else PeftModel.from_pretrained(base, run.adapter).eval()
+            with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
+                answers[who] = await answer_and_judge(
+                    rows,
+                    student,
+                    people.judge,
+                    sampling,
+                    journal=journal,
+                    key=f"{key}.{who}",
+                    concurrency=asking.concurrency,
+                    tick=partial(_tick_after, tick, at * len(rows), 2 * len(rows)),
+                )
+                if who == "adapter":
+                    performance = await _performance(student, rows[:TIMED_ROWS], sampling)
+    finally:
+        await people.close()
     tests |= _tests(rows, answers, config, seed) | {"performance": performance}
+    return _result(tests, rows, _failure(tests))
+
+
+def _failure(tests: dict[str, Any]) -> str | None:
+    """Why the tests do not prove the adapter better, or None."""
     comparison = tests["base_comparison"]
-    failure = None
     if not comparison["passed"]:
         failure = f"The adapter is not proven better than its base: {comparison['verdict']}."
         if comparison.get("rows_needed"):
             failure += f" About {comparison['rows_needed']} held-out rows would show a gain of this size."
-    elif not all(test["passed"] for test in tests.values() if isinstance(test, dict)):
-        failed = [name for name, test in tests.items() if isinstance(test, dict) and not test["passed"]]
-        failure = f"Failed: {', '.join(failed)}."
-    return _result(tests, rows, failure)
+        return failure
+    failed = [name for name, test in tests.items() if isinstance(test, dict) and not test["passed"]]
+    return f"Failed: {', '.join(failed)}." if failed else None
 
 
 def _tick_after(tick: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
