@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from socratune.config import StudentTeacherConfig
+from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import CallError, UserError
 from socratune.hints import HintRequest
 from socratune.judge import mechanical_judge
@@ -140,7 +140,8 @@ def test_references(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_each_role_has_its_own_endpoint() -> None:
     config = StudentTeacherConfig(
-        judge_api_base=["http://a", "http://b"], api_key_env={"judge": "K"}, requests_per_minute={"teacher": 9}
+        judge_api_base=["http://a", "http://b"],
+        endpoints=EndpointsConfig(judge=EndpointConfig(api_key_env="K"), teacher=EndpointConfig(requests_per_minute=9)),
     )
     found = endpoints(config)
     assert found["judge"] == Endpoint(("http://a", "http://b"), "K", 600.0, None, None)

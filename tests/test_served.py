@@ -36,7 +36,7 @@ def flags(server: ModelServer, tmp_path: Path, *more: str) -> list[str | Path]:
         "enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run",
         "--teacher-model", "teacher", "--teacher-api-base", server.openai_base,
         "--judge-model", "judge", "--judge-api-base", server.openai_base, "--judge-mode", "llm",
-        "--set", "enhance.api_key_env.judge=MY_KEY", *more,
+        "--set", "enhance.endpoints.judge.api_key_env=MY_KEY", *more,
     ]  # fmt: skip
 
 

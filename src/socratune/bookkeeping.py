@@ -62,7 +62,7 @@ def first_stage_of(key: str) -> str | None:
         return None
     if key == "train.mask_wrong_attempts":
         return "curate"
-    if key in ("model", "seed"):
+    if key in ("model", "seed", "shard"):
         return "enhance"
     section = key.split(".", maxsplit=1)[0]
     return {"dataset": "split", "hub_id": "publish"}.get(section, section)

@@ -58,11 +58,32 @@ class SplitConfig(Section):
     """`skip`: bad rows go to `input.rejected.jsonl` with their reasons, and the run goes on."""
 
 
+class EndpointConfig(Section):
+    """How the model of one role is reached, besides its address."""
+
+    api_key_env: str | None = None
+    """Environment variable with the key. A server at an address of one's own gets no key without it."""
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    """None: no limit."""
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    """None: no limit."""
+
+
+class EndpointsConfig(Section):
+    """Keys and limits by role."""
+
+    student: EndpointConfig = EndpointConfig()
+    teacher: EndpointConfig = EndpointConfig()
+    judge: EndpointConfig = EndpointConfig()
+
+
 class StudentTeacherConfig(Section):
     """The loop: who attempts, who judges, who hints, how often."""
 
     student_model: str | None = None
     """None: the very model that is trained."""
+    student_engine: Literal["local", "vllm"] = "local"
+    """`local`: in this process. `vllm`: `vllm serve` is started here, asked, and stopped."""
     teacher_model: str = "rules/arithmetic"
     """Who hints. `rules/arithmetic`: takes products apart, mechanically."""
     judge_model: str = "rules/mechanical"
@@ -78,8 +99,12 @@ class StudentTeacherConfig(Section):
     thinking_format: Literal["direct", "iterative", "clean"] = "direct"
     """`direct`: only the right reasoning is trained on. `clean`: a hinted success has to be found again without hint.
     `iterative`: attempt, "Aha!", corrected attempt."""
-    trace_pick: Literal["longest", "first"] = "longest"
-    """Which of several right samples is trained on. The shortest is often a lucky guess."""
+    trace_pick: Literal["longest", "first", "judged"] = "longest"
+    """Which of several right samples is trained on. The shortest is often a lucky guess. `judged`: the judge model
+    says which shows its work best."""
+    unsolved: Literal["drop", "reference", "rewrite"] = "drop"
+    """What becomes of a row that stays unsolved: dropped, trained on its reference answer, or on the student's own
+    wording of the reference."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """None: the model's own generation_config; where it has none, 0.7."""
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -101,12 +126,8 @@ class StudentTeacherConfig(Section):
     """Addresses of a server that speaks OpenAI's protocol; several share the load."""
     judge_api_base: list[str] = []
     """As for the teacher."""
-    api_key_env: dict[Literal["student", "teacher", "judge"], str] = {}
-    """Environment variable with the key, by role. A server at an address of one's own gets no key without it."""
-    requests_per_minute: dict[Literal["student", "teacher", "judge"], int] = {}
-    """Limit by role."""
-    tokens_per_minute: dict[Literal["student", "teacher", "judge"], int] = {}
-    """Limit by role."""
+    endpoints: EndpointsConfig = EndpointsConfig()
+    """Keys and limits by role."""
 
 
 class CurateConfig(Section):
@@ -116,6 +137,9 @@ class CurateConfig(Section):
     """Rows that were solved with a hint, as a share of the training rows."""
     max_mastered_share: float = Field(default=0.25, gt=0, le=1)
     """Rows of which every sample was right: they keep what the model can do, and teach little."""
+    replay_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the trained tokens that are the base model's own answers to neutral prompts, against forgetting. 0, or
+    fewer than 200 training rows: none."""
 
 
 class GrokkingConfig(Section):
@@ -162,6 +186,8 @@ class EnhancedTrainingConfig(Section):
     """Recompute activations to save memory. auto: on a GPU."""
     load_in_4bit: bool | Literal["auto"] = "auto"
     """4-bit base weights (bitsandbytes, CUDA). auto: no."""
+    allow_foreign_student: bool = False
+    """Train on traces although another model than the base is known to have written them."""
     mask_wrong_attempts: bool = False
     """Only for `thinking_format: iterative`: no loss on the wrong attempts."""
     grokking: GrokkingConfig = GrokkingConfig()
@@ -208,6 +234,14 @@ class RunConfig(Section):
     """Publish there what passed."""
     seed: int = Field(default=0, ge=0)
     """Of sampling, training and resampling."""
+    views: list[Literal["preference", "sdft"]] = []
+    """Further files out of the loop's traces, for other trainers: preference pairs; prompts with their hint."""
+    shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
+    """`I/N`: only every N-th row, beginning with the I-th; `socratune merge` puts the N run folders together."""
+    engine: Literal["here", "ray"] = "here"
+    """Where the loop runs: in this process, or in `workers` Ray actors."""
+    workers: int = Field(default=2, ge=1)
+    """Actors of the engine `ray`; concurrency, rate limits and budget are divided among them."""
     split: SplitConfig = SplitConfig()
     enhance: StudentTeacherConfig = StudentTeacherConfig()
     curate: CurateConfig = CurateConfig()
@@ -220,9 +254,9 @@ FREE_SETTINGS = frozenset(
     f"enhance.{name}"
     for name in (
         "concurrency", "call_timeout_s", "max_usd", "max_total_tokens", "student_api_base", "teacher_api_base",
-        "judge_api_base", "api_key_env", "requests_per_minute", "tokens_per_minute",
+        "judge_api_base", "endpoints",
     )
-) | {"output"}  # fmt: skip
+) | {"output", "views", "engine", "workers"}  # fmt: skip
 """Settings that change no result: they may differ when a run goes on."""
 
 REQUIRED = ("model", "dataset", "output")

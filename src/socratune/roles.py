@@ -65,10 +65,8 @@ def endpoints(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
     return {
         role: Endpoint(
             api_bases=tuple(base),
-            api_key_env=config.api_key_env.get(role),
             call_timeout_s=config.call_timeout_s,
-            requests_per_minute=config.requests_per_minute.get(role),
-            tokens_per_minute=config.tokens_per_minute.get(role),
+            **getattr(config.endpoints, role).model_dump(),
         )
         for role, base in bases.items()
     }
