@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from socratune.answers import (
+    before_thinking,
     canonical,
     choice_of,
     final_answer,
@@ -93,6 +94,8 @@ def test_choice(text: str, letter: str | None) -> None:
         (r"\$5", "$5"),
         ("$5 and $6", "$5 and $6"),
         (r"50\%", "50%"),
+        ("答案是7个,不是8。", "答案是 7 个,不是 8."),
+        ("1\u200b95", "195"),
     ],
 )
 def test_plain(text: str, plainly: str) -> None:
@@ -114,10 +117,11 @@ def test_canonical_keeps_what_carries_meaning(one: str, other: str, same: bool) 
 
 
 def test_thinking() -> None:
-    assert strip_thinking("<think>a</think>b<think>c</think>d") == "bd"
+    assert strip_thinking("<think>a</think>b<think>c</think>d") == "d"
     assert strip_thinking("opened in the prompt</think>b") == "b"
     assert still_thinking("<think>a") and still_thinking("<think>a</think>b<think>c")
     assert not still_thinking("<think>a</think>b")
+    assert before_thinking("a <think>b</think>c") == "a" and before_thinking("a</think>c") == ""
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,9 @@ def test_initials_are_no_options() -> None:
         (r"\boxed{3}, then \boxed{4}", True),
         ("3\n4", True),
         ("Answer:\n4", False),
+        ("Die Antwort lautet 4.", False),
+        ("Die Antwort ist 4. Moment, das ist falsch.", True),
+        ("答案是4。不对,应该是5。", True),
     ],
 )
 def test_doubtful_statements(text: str, doubtful: bool) -> None:

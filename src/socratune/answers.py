@@ -22,13 +22,14 @@ _CHOICE = re.compile(r"^\W*(?:option|answer|choice)?\s*[:(\[]*\s*([A-H])\s*(?:[)
 _OPTION_LINE = re.compile(r"(?m)^\s*[-*]?\s*\**\(?([A-H])[).:]\**\s+(\S.*)$")
 _OPTION_INLINE = re.compile(r"(?<![\w(])\(?([A-H])[).:]\s+(\S.*?)(?=[\s,;]+\(?[A-H][).:]\s|\s*$)", re.DOTALL)
 _FINAL = re.compile(
-    r"\b(?:final answer|the answer|answer|result|(?:correct|right|best) (?:option|choice))(?: to [^.\n]{1,60}?)?\**\s*"
-    r"(?:is\b(?!n)|was\b(?!n)|:|=)[\s:*]*(?=(\S.*)$)",
-    re.IGNORECASE | re.MULTILINE,
+    r"""(?: \b(?:final\ answer | the\ answer | answer | result | (?:correct|right|best)\ (?:option|choice)
+              | antwort | ergebnis | lösung | réponse | respuesta)(?:\ to\ [^.\n]{1,60}?)?\**\s*
+            (?:is\b(?!n) | was\b(?!n) | ist\b | lautet\b | est\b | es\b | [:=：])
+          | (?:答案|结果|結果)\s*(?:是|为|為|等于|等於|[:：]) )[\s:*：]*(?=(\S.{0,400}))""",
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
 _HASHES = re.compile(r"####\s*(.+)$", re.MULTILINE)
-_THINKING = re.compile(r"<(think|thinking)>.*?</\1>", re.DOTALL)
-_THINK_OPEN = re.compile(r"<think(?:ing)?>")
+_THINK_OPEN, _THINK_CLOSE = re.compile(r"<think(?:ing)?>"), re.compile(r"</think(?:ing)?>")
 
 
 def normalise(text: str) -> str:
@@ -120,16 +121,19 @@ def options_in(question: str) -> dict[str, str]:
 
 
 def strip_thinking(text: str) -> str:
-    """The text without its think blocks; what stands in them is no answer."""
-    if "</think" not in text:
-        return text
-    text = _THINKING.sub("", text)
-    return re.split(r"</think(?:ing)?>", text)[-1]  # a template may have opened the block in the prompt
+    """What stands behind the last think block: what stands in one or before one is no answer yet."""
+    return _THINK_CLOSE.split(text)[-1] if "</think" in text else text
 
 
 def still_thinking(text: str) -> bool:
     """True where a think block was opened and never closed: the answer has not begun."""
     return "<think" in text and _THINK_OPEN.search(strip_thinking(text)) is not None
+
+
+def before_thinking(text: str) -> str:
+    """What an answer says before its first think block; nothing where the block was opened in the prompt."""
+    opened = _THINK_OPEN.search(text)
+    return text[: opened.start()].strip() if opened else ""
 
 
 def boxed_in(text: str) -> list[tuple[str, int]]:
@@ -169,6 +173,12 @@ def unbold(text: str) -> str:
 
 
 _DRESS = re.compile(r"[*`\\$]|[!<>=]=|=>|\{,\}|[^\x00-\x7f]")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+REORDERED = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Marks that turn the direction of a text: what a reader sees is not what stands there."""
+_CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
+_CJK_EDGE = re.compile(rf"(?<=[{_CJK}])(?=[-+]?[\d$A-Za-z])|(?<=[\dA-Za-z%])(?=[{_CJK}])")
+_CJK_SIGNS = str.maketrans("。，：；（）＝？！", ".,:;()=?!")
 
 
 @lru_cache(512)  # a rule asks for the statement that the rule before it has read
@@ -192,6 +202,7 @@ def plain(text: str) -> str:
             if sign in text:
                 text = re.sub(rf"(?<=\d)\s?{sign}", f" {fraction}", text).replace(sign, fraction)
         text = text.replace("⁄", "/").replace("−", "-").replace("’", "'")
+        text = _CJK_EDGE.sub(" ", _INVISIBLE.sub("", text).translate(_CJK_SIGNS))  # 答案是7 has no space
     if "=" in text:
         text = text.replace("!=", "≠").replace("<=", "≤").replace(">=", "≥").replace("=>", "=").replace("==", "=")
     return text.strip()
@@ -200,6 +211,7 @@ def plain(text: str) -> str:
 def _unlatex(text: str) -> str:
     text = re.sub(r"\\\(|\\\)|\\\[|\\\]", "", text)
     text = text.replace("\\%", "%").replace("\\{", "{").replace("\\}", "}")
+    text = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<=\d)\\[,!;: ](?=\d{3})", "", text)
     text = re.sub(r"\\[,!;: ]", " ", text)
     for _ in range(3):
@@ -244,18 +256,40 @@ def canonical(text: str, fold: bool = True) -> str:
 # --- the final statement -------------------------------------------------------------------------------------------
 
 _UNSURE = re.compile(
-    r"\b(?:not|never|if|whether|unless|doubt|suppos\w*|assum\w*|claim\w*|why|say|says|said|thought)\b|n['’]t\b", re.I
+    r"""\b(?:not | never | if | whether | unless | doubt | suppos\w* | assum\w* | claim\w* | why | say | says | said
+      | thought | nicht | kein\w* | nie | wenn | falls | ob | behaupt\w* | ne | pas | jamais | si )\b
+      | n['’]t\b | [不没沒若] | 如果""",
+    re.VERBOSE | re.IGNORECASE,
 )
 _RETRACTION = re.compile(
     r"""\b(?:wait | actually | however | but | alternatively | maybe | perhaps | might | could\ (?:also\ )?be
       | not\ sure | unsure | mistake | correction | sorry | no(?=,) | scratch | second\ thought | instead | should\ be
       | re-?check | or
-      | (?:that|this|it)(?:['’]s|\ is|\ was)\ (?:wrong|incorrect|not|false) | (?:is|am)\ wrong)\b""",
+      | (?:that|this|it)(?:['’]s|\ is|\ was)\ (?:wrong|incorrect|not|false) | (?:is|am)\ wrong
+      | moment(?=[,!.]) | warte | doch | aber | jedoch | oder | vielleicht | eigentlich | sondern | fehler | falsch
+      | stimmt\ nicht
+      | attends | mais | ou | peut-être | plutôt | pero | espera | quizás )\b
+      | 等等 | 但 | 或 | 也许 | 也許 | 可能 | 其实 | 其實 | 不对 | 不對 | 错 | 錯 | 应该 | 應該""",
     re.VERBOSE | re.IGNORECASE,
 )
-_MARK = re.compile(r"[Aa]nswer|[Rr]esult|[Oo]ption|[Cc]hoice|ANSWER|RESULT|OPTION|CHOICE")
-_HEADING = re.compile(r"\W*(?:final answer|answer|result|solution|output|conclusion)\W*", re.IGNORECASE)
-SENTENCE_END = re.compile(r"(?<=[.!?])[*)\"”]*\s+(?=[A-Z(*])")
+_MARK = re.compile(
+    r"[Aa]nswer|[Rr]esult|[Oo]ption|[Cc]hoice|ANSWER|RESULT|OPTION|CHOICE"
+    r"|[Aa]ntwort|[Ee]rgebnis|[Ll]ösung|[Rr]éponse|[Rr]espuesta|答案|结果|結果"
+)
+_HEADING = re.compile(
+    r"\W*(?:final answer|answer|result|solution|output|conclusion|antwort|ergebnis|lösung|答案)\W*", re.IGNORECASE
+)
+SENTENCE_END = re.compile(r"(?<=[.!?])[*)\"”]*\s+(?=[A-ZÀ-Þ(*])|(?<=[。！？])\s*(?=\S)")
+
+
+NEGATION = re.compile(
+    r"""\b(?:not | never | neither | nor | cannot | wrong | incorrect | false | untrue | unlike | except | rather\ than
+      | instead\ of | nicht | kein\w* | nie | niemals | weder | falsch | statt | sondern | ne | pas | jamais | faux
+      | no\ (?=[^\W\d]) | nunca | fals[oa] )\b
+      | n['’](?:t|est|y|a)\b | [不没沒非错錯] | ない | ません""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""A denial, in the languages whose answers rules read: English, German, French, Spanish, Chinese, Japanese."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +337,7 @@ def _marked(text: str, found: list[re.Match[str]], worded: bool) -> Statement:
     first, rest = first_sentence(match.group(1))
     tail = rest + text[match.end(1) :]
     lead = SENTENCE_END.split(text[: match.start()].rsplit("\n", 1)[-1])[-1]
-    others = {plain(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in found}
+    others = {plain(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in found[-20:]}
     several = len(others) > 1 and not (worded and match.group().casefold().startswith("final"))
     if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
         several = False  # "The answer is 180. No, wait: the answer is 195."

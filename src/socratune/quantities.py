@@ -8,25 +8,34 @@ from fractions import Fraction
 from functools import lru_cache
 
 _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's own measure
-    "length": "nm 1e-9 µm|um 1e-6 mm|millimeter|millimetre 1e-3 cm|centimeter|centimetre 1e-2 dm 1e-1 m|meter|metre 1 "
-    "km|kilometer|kilometre 1000 inch|inches .0254 ft|foot|feet .3048 yd|yard .9144 mi|mile 1609.344",
-    "mass": "µg|ug|microgram 1e-6 mg|milligram 1e-3 g|gram|gramme 1 kg|kilo|kilogram|kilogramme 1000 "
-    "t|tonne 1000000 lb|lbs 453.59237 oz|ounce 28.349523125",
-    "time": "ms|millisecond 1e-3 s|sec|second 1 min|mins|minute 60 h|hr|hrs|hour 3600 day 86400 week 604800",
+    "length": "nm 1e-9 µm|um 1e-6 mm|millimeter|millimetre 1e-3 cm|centimeter|centimetre|厘米 1e-2 dm 1e-1 "
+    "m|meter|metre|米 1 km|kilometer|kilometre|公里|千米 1000 inch|inches .0254 ft|foot|feet .3048 yd|yard .9144 "
+    "mi|mile 1609.344",
+    "mass": "µg|ug|microgram 1e-6 mg|milligram 1e-3 g|gram|gramme|Gramm|克 1 "
+    "kg|kilo|kilogram|kilogramme|公斤|千克 1000 t|tonne 1000000 lb|lbs 453.59237 oz|ounce 28.349523125",
+    "time": "ms|millisecond 1e-3 s|sec|second|Sekunde|Sekunden|秒 1 min|mins|minute|Minuten|分钟 60 "
+    "h|hr|hrs|hour|Stunde|Stunden|小时 3600 day|Tag|Tage|Tagen|天 86400 week|Woche|Wochen|周 604800",
+    "months": "month|months|Monat|Monate 1 year|years|Jahr|Jahre 12",
     "length3": "ml|mL|milliliter|millilitre|cc 1e-6 cl|centiliter 1e-5 dl|dL 1e-4 l|L|liter|litre 1e-3",
     "length2": "ha|hectare 10000", "length/time": "kmh|kph 5/18 mph .44704", "angle": "°|degree 1",
     "dollars": "$|dollar|usd|USD|buck 1 cent .01", "euros": "€|euro|eur|EUR 1", "yen": "¥|yen|JPY 1",
     "sterling": "£|GBP 1", "rupees": "₹|rupee|INR 1", "celsius": "°C|celsius 1", "fahrenheit": "°F|fahrenheit 1",
     "energy": "J|joule 1 kJ 1000 MJ 1e6", "power": "mW 1e-3 W|watt 1 kW|kilowatt 1000 MW|megawatt 1e6",
     "voltage": "mV 1e-3 V|volt 1 kV 1000", "force": "N|newton 1 kN 1000", "current": "mA 1e-3 A|ampere|amp 1",
-    "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct .01",
+    "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01", "yuan": "元|RMB|CNY|yuan 1",
 }  # fmt: skip
 _UNITS: dict[str, tuple[str, Fraction]] = {}
 for _dimension, _spec in _DIMENSIONS.items():
     for _names, _size in zip(_spec.split()[::2], _spec.split()[1::2], strict=True):
         for _name in _names.split("|"):
             _UNITS[_name] = _UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
-_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALES = {
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12,
+    "lakh": 10**5, "crore": 10**7, "hundert": 100, "tausend": 1000, "millionen": 10**6, "mio": 10**6, "mrd": 10**9,
+    "milliarde": 10**9, "milliarden": 10**9, "milliard": 10**9, "billionen": 10**12, "dutzend": 12,
+    "millones": 10**6, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
+}  # fmt: skip
+_CURRENCIES = {"dollars", "euros", "yen", "sterling", "rupees", "yuan"}
 _NO_UNIT = frozenset(
     """a about above after again all altogether and are as at away because before below but by each exactly for from
     has have he here however if in including is it left less more of on or overall over per remain remains remaining
@@ -41,7 +50,7 @@ _QUANTITY = re.compile(
           | \d{1,3}(?:\.\d{3})+,\d+ | \d{1,3}(?:[ \u202f\u00a0]\d{3})+,\d\d?
           | \d{1,3}(?:\.\d{3}){2,} | \d+,\d+ | \d+(?:\.\d+)? | \.\d+ )
         (?: [eE](?P<exp>[-+]?\d{1,3})(?!\w) | \s?[×x*·]\s?10\s?(?:\^|\*\*)\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]? )?
-    )(?![.,]?\d)(?:\s?(?P<money2>[€£¥₹](?!\d)))?""",
+    )(?![.,]?\d)(?:\s?(?P<money2>[$€£¥₹](?!\d)))?""",
     re.VERBOSE,
 )
 _UNIT = re.compile(r"\s?(%|per\s?cent\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
@@ -51,13 +60,15 @@ _BOUND = re.compile(
       | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from) | [<>≤≥≠±])\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
+_PER = re.compile(r"\s?(?:/|(?:per|an?|each|every)\s)\s?(second|minute|hour|day|week|month|year|night|person|item)\b")
+_BELOW_ZERO = re.compile(r"(?:\s(?:below|under)\s(?:zero|freezing|0)|\sunter\s(?:null|0))\b", re.IGNORECASE)
 _APPROXIMATE = re.compile(r"(?:\b(?:about|approximately|approx\.?|roughly|around|circa|some)|[≈~∼])\s*$", re.IGNORECASE)
 _OPERATOR_BEFORE = re.compile(
     r"(?:[\d)}%]|(?<![^\W\d_])[^\W\d_]|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|by))\s*(?:\*\*|[-+*/×·÷^–x])\s*[($€£]*$|\d:$"
     r"|[√^_$€£]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
 )
 _OPERATOR_AFTER = re.compile(
-    r":\d|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
+    r":\d|_|\+(?!\w)|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
     r"divided by|multiplied by)\s\d|\s?(?:squared|cubed|factorial)\b|-ish\b|"
     r"\s(?:more|fewer|less)\s(?=[^.]*\bthan\b)|\s?(?:pi|sqrt|π|[a-zB-Z])(?![\w'/%^])|\s*\("
     r"(?=\s*\d+\s*[-+*/])"
@@ -120,7 +131,8 @@ def _unit_ratios(unit: str) -> frozenset[Fraction]:
     known = measure(unit)
     sizes = [size for dimension, size in _UNITS.values() if known and dimension == known[0]] or [Fraction(1)]
     powers = [Fraction(10) ** n for n in range(-9, 10) if n]
-    return frozenset([one / other for one in sizes for other in sizes] + (powers if known else []))
+    large = [power for power in powers if not Fraction(1, 1000) < power < 1000]  # `mil`, `млн`: a scale, perhaps
+    return frozenset([one / other for one in sizes for other in sizes] + (powers if known else large))
 
 
 @lru_cache(512)
@@ -134,15 +146,19 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
     for match in _QUANTITY.finditer(text):
         if found and match.start() < found[-1].end:  # the 2 of m/s^2
             continue
+        if text[match.start() - 1 : match.start()] == "'" and not text.startswith("'", match.end()):  # '89 is 1989
+            continue
         read = _read(match)
         unit, end = _unit_behind(text, match.end())
         if read is None or unit is None:
             continue
         value, other, form, decimals = read
         unit = unit or match["money"] or match["money2"] or ""
+        if (rate := _PER.match(text, end)) and measure(unit):  # $12 an hour
+            unit, end = f"{unit} per {rate.group(1)}", rate.end()
         before = text[max(0, match.start() - 40) : match.start()]
         kind = "plain"
-        if _BOUND.search(before):
+        if _BOUND.search(before) or _BELOW_ZERO.match(text, end):
             kind = "bound"
         elif (
             _OPERATOR_BEFORE.search(before)
@@ -154,12 +170,23 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
             kind = "about"
         if re.search(r"(?:^|[^\d)])\b(?:negative|minus)\s$", before, re.IGNORECASE):
             value, kind = -value, "plain"
-        word, _, rest = unit.partition(" ")
-        if word.lower() in _SCALES:
-            value, other, form = value * _SCALES[word.lower()], None, "scientific"
-            unit = rest or match["money"] or ""
+        if text.startswith("- ") and match.start() == 2 and other is None:
+            other = -value  # an item of a list, or a minus sign
+        if scaled := _scale_in(unit):
+            value, other, form = value * scaled[0], None, "scientific"
+            unit = scaled[1] or match["money"] or ""
         found.append(Quantity(value, other, form, decimals, unit, kind, match.start(), end))
     return tuple(found)
+
+
+def _scale_in(unit: str) -> tuple[int, str] | None:
+    """The factor in a unit and what is left of it: `million people`, `万人`; None where there is none."""
+    word, _, rest = unit.partition(" ")
+    for name in (word.lower(), word.lower().removesuffix("s")):
+        if name in _SCALES:
+            return _SCALES[name], rest
+    attached = word[:1] in _SCALES and not measure(word)
+    return (_SCALES[word[0]], word[1:]) if attached else None
 
 
 def _read(match: re.Match[str]) -> tuple[Fraction, Fraction | None, str, int] | None:
@@ -203,7 +230,7 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
     kept, end = "", start
     for word in re.finditer(r"[^\s-]+", found.group()):
         if (word.group().lower() in _NO_UNIT and not (kept and word.group() == "per")) or (
-            len(word.group()) == 1 and measure(word.group()) is None
+            len(word.group()) == 1 and measure(word.group()) is None and word.group() not in _SCALES
         ):
             break
         longer = f"{kept} {word.group()}".strip()
@@ -227,7 +254,7 @@ def joined(found: tuple[Quantity, ...], text: str) -> tuple[Quantity, ...]:
     if one is None or two is None or one[0] != two[0] or one[1] <= two[1] or between not in ("", "and"):
         return found
     value = first.value + second.value * two[1] / one[1]
-    return (Quantity(value, None, "fraction", 0, first.unit, "plain", first.start, second.end),)
+    return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end),)
 
 
 # --- the same? -----------------------------------------------------------------------------------------------------
@@ -255,6 +282,7 @@ def compare(right: Quantity, said: Quantity, question: str) -> tuple[bool | None
     value = said.value * scale
     changed = scale != 1 or (right.form != said.form and "integer" not in (right.form, said.form))
     changed = changed or right.form == said.form == "fraction"  # 6/8 where 3/4 was asked for
+    changed = changed or (right.form == said.form == "scientific" and right.decimals != said.decimals)  # 32e-6
     if value == right.value:
         if changed and (
             ASKS_FORM.search(question)
@@ -262,13 +290,11 @@ def compare(right: Quantity, said: Quantity, question: str) -> tuple[bool | None
         ):
             return None, "equal by value, and the question asks for a form"
         return True, ""
-    if (right.other in (value, said.other) and right.other is not None) or said.other == right.value:
+    second = None if said.other is None else said.other * scale
+    if (right.other in (value, second) and right.other is not None) or second == right.value:
         return None, f"{reason}: the separator has two readings"
-    if not (measure(right.unit) and measure(said.unit)) and (right.unit != said.unit):
-        unit = right.unit or said.unit
-        ratios = frozenset() if (measure(unit) or ("",))[0] == "parts" else _unit_ratios(unit)
-        if right.value and abs(said.value / right.value) in ratios:
-            return None, f"{reason}: perhaps in another unit"
+    if right.unit != said.unit and _in_another_unit(right, said):
+        return None, f"{reason}: perhaps in another unit"
     ratio = abs(said.value / right.value) if right.value else None
     share = "percent" in question.lower() or "%" in question or max(abs(right.value), abs(said.value)) <= 100
     units = {right.unit, said.unit} - {"%", "percent", "pct"}
@@ -277,28 +303,58 @@ def compare(right: Quantity, said: Quantity, question: str) -> tuple[bool | None
     return _rounded(right, said, value, question, scale != 1), reason
 
 
+def _in_another_unit(right: Quantity, said: Quantity) -> bool:
+    """Whether two unequal numbers, one of them without a known unit, may be the same in two units, if rounded."""
+    unit = right.unit or said.unit
+    if (measure(right.unit) and measure(said.unit)) or (measure(unit) or ("",))[0] == "parts" or not right.value:
+        return False
+    ratio = abs(said.value / right.value)
+    exact = "integer" in (right.form, said.form) and right.form == said.form
+    return ratio in _unit_ratios(unit) or (
+        not exact and any(one != 1 and abs(ratio - one) * 100 <= one for one in _unit_ratios(unit))
+    )
+
+
 def _common_scale(right: Quantity, said: Quantity, question: str) -> Fraction | None:
     """What the stated value is multiplied by to be in the reference's unit; None where the units do not meet."""
     if right.unit == said.unit:
         return Fraction(1)
     one, two = measure(right.unit), measure(said.unit)
+    if not right.unit or not said.unit:
+        return _scale_to_bare(right, said, question)
     if one and two:
         return two[1] / one[1] if one[0] == two[0] else None
-    if not right.unit or not said.unit:
-        parts, whole = (right, said) if right.unit else (said, right)
-        known = one or two
-        if known is None or known[0] != "parts":
-            return Fraction(1)
-        asked = "percent" in question.lower() or "%" in question
-        if asked:
-            return Fraction(1)
-        if parts.value == whole.value:
-            return None  # 50 or 50 %?
-        return known[1] if parts is said else 1 / known[1]
     if one or two:
         return None
     stems = [{word.lower().removesuffix("s") for word in quantity.unit.split()[-1:]} for quantity in (right, said)]
     return Fraction(1) if stems[0] == stems[1] else None
+
+
+def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction | None:
+    """`_common_scale` where one of the two has no unit: it is taken for the other's, but for percent and money."""
+    parts, whole = (right, said) if right.unit else (said, right)
+    dimension, size = measure(parts.unit) or ("", Fraction(1))
+    if parts.unit in ("BC", "BCE"):
+        return None
+    if dimension != "parts":
+        return Fraction(1) if parts is right or _fits(dimension, size, question) else None
+    if "percent" in question.lower() or "%" in question:
+        return Fraction(1)
+    if parts.value == whole.value:
+        return None  # 50 or 50 %?
+    return size if parts is said else 1 / size
+
+
+def _fits(dimension: str, size: Fraction, question: str) -> bool:
+    """Whether a unit may be the one a question means: it names this one, or none of its kind."""
+    words = re.findall(r"[^\W\d_]+/[^\W\d_]+|[^\W\d_]{3,}|[$€£¥₹元]", question)
+    named = {known for word in words if (known := measure(word))}
+    if (asked := re.search(r"\b[Hh]ow many (\w+)", question)) and (known := measure(asked.group(1))):
+        return known == (dimension, size)
+    sizes = {other for kind, other in named if kind == dimension}
+    if sizes or dimension not in _CURRENCIES:
+        return not sizes or size in sizes
+    return not any(kind in _CURRENCIES for kind, _ in named)
 
 
 def _rounded(right: Quantity, said: Quantity, value: Fraction, question: str, converted: bool) -> bool | None:
