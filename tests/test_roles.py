@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import CallError, UserError
 from socratune.hints import HintRequest
+from socratune.journal import Journal
 from socratune.judge import mechanical_judge
-from socratune.llm.base import Chat
+from socratune.ledger import Ledger
+from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.scripted import ScriptedModel
+from socratune.local_models import LocalModels
 from socratune.prompts import parse_hint, parse_verdict
 from socratune.roles import (
+    Cast,
     Endpoint,
     cascade,
+    cast,
     endpoints,
     llm_judge,
     llm_teacher,
     load_function,
+    price_fault,
     python_judge,
     python_teacher,
     reference_fault,
     resolve_alias,
+    student_of,
 )
-from socratune.rows import Attempt, QARow
+from socratune.rows import Attempt, Judgement, QARow
 
 ROW = QARow(
     "r", [{"role": "user", "content": "Capital of France?"}, {"role": "assistant", "content": "Paris, as of today"}], {}
@@ -133,9 +143,25 @@ def test_references(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault(resolve_alias("anthropic/max"), role="teacher") == ""
     assert "export OPENAI_API_KEY" in fault(resolve_alias("gpt-4o-mini"))
     assert fault("openai/x", Endpoint(api_key_env="MY_KEY")) == ""
+    assert fault("local/demo") == "" and "no such folder" in fault("local//no/such/folder")
+    assert "no API base" in fault("local/demo", served)
+    assert "litellm/PROVIDER/MODEL" in fault("litellm/mistral")
+    assert "python:" not in fault("python:no.py:f", role="student").split("expected")[1].split("got")[0]
     assert "rules/mechanical" in fault("rules/arithmetic")
     assert "--judge-api-base" in fault("my-model")
     assert "FILE.py" in fault("python:no.py:f")
+
+
+def test_where_the_student_answers() -> None:
+    def of(model: str = "org/base", **config: Any) -> tuple[str, str]:
+        return student_of(StudentTeacherConfig(**config), model)
+
+    assert of() == ("local", "org/base")
+    assert of(student_model="local/org/other") == ("local", "org/other")
+    assert of(student_engine="vllm") == ("vllm", "org/base")
+    assert of(student_api_base=["http://a"], student_model="served") == ("http", "served")
+    assert of(student_model="anthropic/max") == ("http", "anthropic/claude-opus-4-5")
+    assert of("openai/gpt-oss-20b") == ("local", "openai/gpt-oss-20b")  # a base that is called so on the Hub
 
 
 def test_each_role_has_its_own_endpoint() -> None:
@@ -146,3 +172,89 @@ def test_each_role_has_its_own_endpoint() -> None:
     found = endpoints(config)
     assert found["judge"] == Endpoint(("http://a", "http://b"), "K", 600.0, None, None)
     assert found["teacher"].requests_per_minute == 9
+
+
+def test_a_price_is_known_by_the_provider_also_behind_litellm() -> None:
+    def fault(ref: str, endpoint: Endpoint = Endpoint()) -> str:  # noqa: B008
+        return str(price_fault("judge", ref, endpoint) or "")
+
+    assert fault("litellm/mistral/mistral-large-latest") == fault("openai/gpt-4o-mini") == fault("local/demo") == ""
+    assert "a model whose price is known" in fault("litellm/nobody/model")
+    assert fault("litellm/nobody/model", Endpoint(("http://127.0.0.1:1",))) == ""
+
+
+@dataclass
+class Local:
+    """A model in this process that says what it is told to."""
+
+    replies: list[str]
+    thinking: bool = False
+    name: str = "local"
+    fingerprint: str = "local"
+    stop: Literal["end", "length"] = "end"
+    seen: list[Sampling] = field(default_factory=list)
+
+    async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
+        self.seen.append(sampling)
+        return Completion(self.replies.pop(0), self.stop)
+
+
+def with_local(model: Local, config: StudentTeacherConfig, tmp_path: Path, question: Callable[[Cast], Any]) -> Any:
+    async def run() -> Any:
+        journal = Journal(tmp_path / "journal.sqlite")
+        asked: list[str] = []
+        people = cast(
+            config, stage="enhance", journal=journal, ledger=Ledger(), local=lambda name: asked.append(name) or model
+        )
+        try:
+            return await question(people), asked, journal.spent()
+        finally:
+            await people.close()
+            journal.close()
+
+    return asyncio.run(run())
+
+
+def test_a_local_judge_is_read_leniently_and_asked_again_in_another_mood(tmp_path: Path) -> None:
+    model = Local(["Well, I think so.", 'Sure:\n```json\n{"correct": true, "reason": "same city"}\n```'])
+    config = StudentTeacherConfig(judge_model="local/some/judge")
+    verdict, asked, spent = with_local(model, config, tmp_path, lambda people: people.judge(ROW, "It is Paris."))
+    assert (verdict.verdict, verdict.judged_by, verdict.reason) == ("correct", "llm", "same city")
+    assert asked == ["some/judge"] and set(spent) == {"enhance.judge"}
+    assert [sampling.temperature for sampling in model.seen] == [0.0, 0.7]
+
+
+def test_a_local_judge_that_thinks_gets_room_and_is_not_read_greedily(tmp_path: Path) -> None:
+    model = Local(['<think>{"correct": false}</think>{"correct": true, "reason": ""}'], thinking=True)
+    config = StudentTeacherConfig(judge_model="local/thinker", judge_mode="llm")
+    verdict, _, _ = with_local(model, config, tmp_path, lambda people: people.judge(ROW, "It is Paris."))
+    assert verdict.verdict == "correct"
+    assert (model.seen[0].temperature, model.seen[0].top_p, model.seen[0].max_new_tokens) == (0.6, 0.95, 5120)
+
+
+def test_a_teacher_cut_off_in_its_thoughts_has_given_no_hint(tmp_path: Path) -> None:
+    request = HintRequest(ROW, (Attempt(1, "Lyon", "incorrect", "llm"),))
+    config = StudentTeacherConfig(teacher_model="local/teacher")
+    thought = "<think>The answer is Paris, so I could say"
+    hint, _, _ = with_local(Local([thought], stop="length"), config, tmp_path, lambda people: people.teacher(request))
+    assert hint is None
+    (tmp_path / "journal.sqlite").unlink()
+    hint, _, _ = with_local(Local(["Hint: look north."]), config, tmp_path, lambda people: people.teacher(request))
+    assert hint == "look north."
+
+
+def test_the_student_itself_can_judge(tmp_path: Path) -> None:
+    """The embedded model knows no verdicts: it is asked, in this process, and the answer stays undecided."""
+    config = StudentTeacherConfig(judge_model="local/demo")
+
+    async def run(models: LocalModels) -> tuple[Judgement, dict[str, Any]]:
+        journal = Journal(tmp_path / "journal.sqlite")
+        people = cast(config, stage="enhance", journal=journal, ledger=Ledger(), local=models.load)
+        judgement = await people.judge(ROW, "It is Paris.")
+        spent = journal.spent()
+        journal.close()
+        return judgement, spent
+
+    with LocalModels() as models:
+        judgement, _ = asyncio.run(run(models))
+    assert (judgement.verdict, judgement.judged_by) == ("undecided", "llm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ from typing import Any
 import pytest
 from conftest import demo_rows, socratune, write_rows
 from model_server import Answer, ModelServer
+from safetensors.torch import load_file, save_file
+from vllm_stub import Stub
 
+from socratune.config import DEMO_DATA
 from socratune.llm.arithmetic import breakdown_hint, parse_product
 
 KEY = "sk-canary-0123456789abcdef"
@@ -141,3 +145,62 @@ def test_the_judge_model_also_judges_the_proof(tmp_path: Path, results_of: Calla
     assert comparison["undecided"] == {"base": 0, "adapter": 0}
     roles = sqlite3.connect(tmp_path / "run" / "journal.sqlite").execute("SELECT DISTINCT role FROM calls")
     assert "validate.judge" in {role for (role,) in roles}
+
+
+@pytest.mark.slow
+def test_a_student_behind_a_vllm_of_our_own(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    stub, run = Stub(tmp_path), tmp_path / "run"
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 30))
+    given = ["--model", "demo", "--dataset", data, "--output", run, "--student-engine", "vllm"]
+    done = socratune("run", *given, "--until", "train", env=stub.environment)
+    assert done.returncode == 0, done.stderr
+    assert stub.gone() and (run / "vllm.log").exists()
+    stages = results_of(run)["stages"]
+    assert stages["enhance"]["outcomes"] == {"solved_first_try": stages["enhance"]["rows_in"]}
+    student = stages["enhance"]["student"]
+    assert student["engine"] == "vllm" and student["sampling"]["temperature"] == 0.0  # the model's own
+    assert "enhance.student" not in stages["enhance"]["spent"]
+    assert stages["train"]["students"]["demo"]["grade"] == "near" and "engine 'vllm'" in done.stderr
+
+
+def test_vllm_that_is_not_installed_is_found_before_anything_begins(tmp_path: Path) -> None:
+    given = ["--model", "demo", "--dataset", "demo", "--output", tmp_path / "run", "--student-engine", "vllm"]
+    done = socratune("run", *given, env={"PATH": "/nowhere"})
+    assert done.returncode == 2 and "pip install vllm" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_local_judge_beside_the_student(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 20))
+    given = ["--model", "demo", "--dataset", data, "--output", tmp_path / "run", "--judge-model", "local/demo"]
+    done = socratune("enhance", *given)
+    assert done.returncode == 0, done.stderr
+    enhance = results_of(tmp_path / "run")["stages"]["enhance"]
+    assert enhance["student"]["engine"] == "local" and enhance["judge_model"] == "local/demo"
+
+
+@pytest.mark.slow
+def test_another_student_has_to_be_allowed_and_is_remembered(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
+    other, run = tmp_path / "other", tmp_path / "run"
+    shutil.copytree(DEMO_DATA / "base", other)
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"][0] *= 1.01
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 30))
+    given = ["--model", "demo", "--dataset", data, "--output", run, "--student-model", f"local/{other}"]
+    done = socratune("enhance", *given)
+    assert done.returncode == 2 and "other weights" in done.stderr
+    done = socratune("run", *given, "--until", "train", "--set", "train.allow_foreign_student=true")
+    assert done.returncode == 0, done.stderr
+    assert results_of(run)["stages"]["train"]["students"][str(other)]["grade"] == "foreign"
+
+
+@pytest.mark.slow
+def test_traces_of_another_model_are_not_trained_on(tmp_path: Path) -> None:
+    data, run = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 20)), tmp_path / "run"
+    given = ["--model", "demo", "--dataset", data, "--output", run]
+    assert socratune("enhance", *given).returncode == 0
+    enhanced = run / "enhanced_dataset.jsonl"
+    enhanced.write_text(enhanced.read_text().replace('"student_model": "demo"', '"student_model": "Qwen/Qwen3-8B"'))
+    done = socratune("run", *given, "--until", "train")
+    assert done.returncode == 2 and "'Qwen/Qwen3-8B' is another model" in done.stderr

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import shutil
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +15,11 @@ import torch
 from conftest import demo_rows
 
 from socratune.chat import prompt_ids
+from socratune.config import DEMO_DATA
+from socratune.errors import UserError
 from socratune.llm.base import Completion, Sampling
-from socratune.student import LocalStudent, default_sampling, serving
+from socratune.local_models import LocalModels
+from socratune.student import LocalStudent, serving
 
 QUESTIONS = [row["messages"][:-1] for row in demo_rows("held_out", 40)]
 LONG = [{"role": "user", "content": "What is 47 * 83? " * 12}]
@@ -94,9 +101,51 @@ def test_a_failing_model_fails_its_callers_and_not_the_next_ones(demo_base: tupl
         assert ask(student, QUESTIONS[:1])[0].stop == "end"
 
 
-def test_sampling_comes_from_what_was_asked_then_from_the_model(demo_base: tuple[Any, Any]) -> None:
-    model = demo_base[0]
-    own = default_sampling(model, temperature=None, top_p=None, max_new_tokens=9)
+def test_sampling_comes_from_what_was_asked_then_from_the_model(student: LocalStudent) -> None:
+    own = student.sampling(temperature=None, top_p=None, max_new_tokens=9)
     assert (own.temperature, own.max_new_tokens) == (0.0, 9)  # the embedded model's generation_config is greedy
-    asked = default_sampling(model, temperature=0.5, top_p=0.9, max_new_tokens=9)
+    asked = student.sampling(temperature=0.5, top_p=0.9, max_new_tokens=9)
     assert (asked.temperature, asked.top_p) == (0.5, 0.9)
+    assert not student.thinking
+
+
+def test_thoughts_stay_in_the_answer(demo_base: tuple[Any, Any]) -> None:
+    """A template that opens the block, as those of thinking models do; the sampled ids are what is trained on."""
+    model, tokenizer = demo_base
+    thinker = copy.deepcopy(tokenizer)
+    thinker.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    said = iter(thinker("So 6.</think>\n\nIt is 6.<|im_end|>", add_special_tokens=False)["input_ids"])
+
+    class Scripted:
+        device, config, generation_config = model.device, model.config, model.generation_config
+
+        def __call__(self, **inputs: Any) -> Any:
+            out = model(**inputs)
+            out.logits[:, -1, next(said)] = 1e9
+            return out
+
+    with serving(LocalStudent(Scripted(), thinker, name="thinker", fingerprint="t")) as student:
+        assert student.thinking
+        assert student.sampling(temperature=None, top_p=None, max_new_tokens=9).temperature == 0.6
+        completion = ask(student, QUESTIONS[:1])[0]
+    assert (completion.text, completion.stop) == ("So 6.</think>\n\nIt is 6.", "end")
+
+
+def test_the_same_weights_are_loaded_once_and_all_workers_end(tmp_path: Path) -> None:
+    shutil.copytree(DEMO_DATA / "base", tmp_path / "copy")
+    shutil.copytree(DEMO_DATA / "base", tmp_path / "other")
+    (tmp_path / "other" / "generation_config.json").write_text('{"do_sample": true, "eos_token_id": 2}')
+    before = set(threading.enumerate())
+    with LocalModels() as models:
+        student, judge, other = (models.load(name) for name in ("demo", f"{tmp_path}/copy", f"{tmp_path}/other"))
+        assert student is judge and other is not student
+        assert student.fingerprint != other.fingerprint
+        assert len(set(threading.enumerate()) - before) == 2
+        assert ask(student, QUESTIONS[:2])[0].text == ask(other, QUESTIONS[:2])[0].text
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_model_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with LocalModels() as models, pytest.raises(UserError, match=str(tmp_path)):
+        models.load(str(tmp_path))

@@ -1,7 +1,9 @@
 """Who judges and who teaches: from a model's reference to a function the loop can call.
 
 rules/mechanical   rules/arithmetic      no model at all
+local/NAME                               a model in this process: a folder, a Hub id or `demo`
 openai/NAME        anthropic/NAME        their APIs, or with an API base any server that speaks OpenAI's protocol
+litellm/PROVIDER/MODEL                   any other provider, with the extra `[litellm]`
 python:FILE.py:FUNCTION                  the user's own
 """
 
@@ -14,18 +16,24 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from socratune.answers import still_thinking
 from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
 from socratune.hints import HintRequest, Teacher, arithmetic_teacher
+from socratune.identity import Engine
 from socratune.journal import Journal
 from socratune.judge import Judge, mechanical_judge
 from socratune.ledger import FREE, Ledger, Price, price_of
+from socratune.litellm_model import LiteLLMModel, litellm_fault
 from socratune.llm.base import ChatModel, Sampling
 from socratune.llm.metered import MeteredModel
+from socratune.modelref import local_name, model_fault
+from socratune.picking import Pick, judged_pick, pick_first, pick_longest
 from socratune.prompts import JUDGE_SCHEMA, judge_messages, parse_hint, parse_verdict, teacher_messages
 from socratune.rows import Judgement, QARow
+from socratune.sampling import THINKING
 
 Role = Literal["student", "teacher", "judge"]
 
@@ -36,6 +44,23 @@ PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 RULES = {"judge": "rules/mechanical", "teacher": "rules/arithmetic"}
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
+RETRY_TEMPERATURE = 0.7
+THOUGHT_TOKENS = 4096
+"""What a local model that thinks first may take for its thoughts, beside what it says."""
+
+
+class ClosableModel(ChatModel, Protocol):
+    """A model that holds connections."""
+
+    async def close(self) -> None:
+        """Let go of them."""
+        ...
+
+
+class LocalModel(ChatModel, Protocol):
+    """A model in this process."""
+
+    thinking: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +102,37 @@ def resolve_alias(ref: str) -> str:
     return ALIASES.get(ref, ref)
 
 
+def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[Engine, str]:
+    """Where the student answers, and its name or reference there.
+
+    Args:
+        model_name: the model to be trained: the student, unless the configuration names another.
+    """
+    ref = resolve_alias(config.student_model or model_name)
+    # a base on the Hub may be called openai/…; only a student that was named is one of the vendor's
+    vendors = ref != model_name and ref.split("/", 1)[0] in (*PROVIDERS, "litellm")
+    if config.student_api_base or vendors:
+        return "http", ref
+    return config.student_engine, local_name(ref) or ref
+
+
 def reference_fault(role: str, ref: str, endpoint: Endpoint) -> Fault | None:
-    """Why `ref` cannot be the model of a role (`judge`, `teacher`, `student`), or None. Asks nobody."""
+    """Why `ref` cannot be the model of a role (`judge`, `teacher`, `student`), or None.
+
+    Raises:
+        OutsideError: it is `local/` and a Hub id that is not in the local cache, and the Hub could not be asked.
+    """
     where, provider = f"enhance.{role}_model", ref.split("/", 1)[0]
     if ref == RULES.get(role):
         return None
     if ref.startswith("rules/"):
         return Fault(where, f"{RULES.get(role, 'a model, as rules cannot attempt')}", ref)
-    if ref.startswith("python:"):
+    if ref.startswith("python:") and role != "student":
         return _python_fault(where, ref)
+    if (name := local_name(ref)) is not None:
+        return model_fault(name, where) if not endpoint.api_bases else Fault(where, "no API base beside local/", ref)
+    if provider == "litellm":
+        return _litellm_fault(where, ref, endpoint)
     known_provider = provider in PROVIDERS and bool(ref.partition("/")[2])
     if known_provider or endpoint.api_bases:
         variable = endpoint.api_key_env or (None if endpoint.api_bases else PROVIDERS[provider])
@@ -93,14 +140,24 @@ def reference_fault(role: str, ref: str, endpoint: Endpoint) -> Fault | None:
             fix = f"Run: export {variable}=…"
             return Fault(where, f"{variable} in the environment, for {ref}", Shown("no such variable"), fix)
         return None
-    known = [name for name in (RULES.get(role), "openai/NAME", "anthropic/NAME", "python:FILE.py:FUNCTION") if name]
+    known = [name for name in (RULES.get(role), "local/NAME", "openai/NAME", "anthropic/NAME") if name]
+    known += ["litellm/PROVIDER/MODEL"] + ["python:FILE.py:FUNCTION"] * (role != "student")
     return Fault(where, f"one of {', '.join(known)}, or a name with --{role}-api-base", ref)
+
+
+def _litellm_fault(where: str, ref: str, endpoint: Endpoint) -> Fault | None:
+    if not all(ref.split("/", 2)[1:]) or ref.count("/") < 2:
+        return Fault(where, "litellm/PROVIDER/MODEL", ref)
+    if len(endpoint.api_bases) > 1:
+        return Fault(where, "one API base at most with litellm/", list(endpoint.api_bases))
+    return litellm_fault(f"{where} {ref}")
 
 
 def price_fault(role: str, ref: str, endpoint: Endpoint) -> Fault | None:
     """Why a limit in USD cannot be kept with this model, or None."""
-    provider, _, name = ref.partition("/")
-    if provider not in PROVIDERS or (endpoint.api_bases and endpoint.api_key_env is None):
+    provider, _, name = ref.removeprefix("litellm/").partition("/")
+    paid = provider in PROVIDERS or ref.startswith("litellm/")
+    if not paid or (endpoint.api_bases and endpoint.api_key_env is None):
         return None
     if price_of(provider, name).per_completion_token_usd is not None:
         return None
@@ -108,27 +165,30 @@ def price_fault(role: str, ref: str, endpoint: Endpoint) -> Fault | None:
     return Fault("enhance.max_usd", f"a model whose price is known as {role}", ref, fix)
 
 
-def connect(ref: str, endpoint: Endpoint) -> tuple[ChatModel, Price]:
+def connect(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
     """A model behind an API, and its price. Nothing is sent yet."""
+    provider, _, name = ref.partition("/")
+    given = {
+        "call_timeout_s": endpoint.call_timeout_s,
+        "requests_per_minute": endpoint.requests_per_minute,
+        "tokens_per_minute": endpoint.tokens_per_minute,
+    }
+    own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
+    key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None
+    if provider == "litellm":
+        base = endpoint.api_bases[0] if endpoint.api_bases else None
+        return LiteLLMModel(name, api_base=base, api_key=key, **given), FREE if own_server else price_of(
+            *name.split("/", 1)
+        )
     from socratune.llm.http import HttpModel
 
-    provider, _, name = ref.partition("/")
     if provider not in PROVIDERS or not name:
         provider, name = "openai", ref
+    if not endpoint.api_bases and endpoint.api_key_env is None:
+        key = os.environ.get(PROVIDERS[provider])
     kind: Literal["openai", "anthropic"] = "anthropic" if provider == "anthropic" else "openai"
-    variable = endpoint.api_key_env or (None if endpoint.api_bases else PROVIDERS[provider])
-    bases = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-    model = HttpModel(
-        kind=kind,
-        model=name,
-        api_bases=endpoint.api_bases or (bases[provider],),
-        api_key=os.environ.get(variable) if variable else None,
-        call_timeout_s=endpoint.call_timeout_s,
-        requests_per_minute=endpoint.requests_per_minute,
-        tokens_per_minute=endpoint.tokens_per_minute,
-    )
-    local = endpoint.api_bases and endpoint.api_key_env is None
-    return model, FREE if local else price_of(provider, name)
+    model = HttpModel(kind=kind, model=name, api_bases=endpoint.api_bases, api_key=key, **given)
+    return model, FREE if own_server else price_of(provider, name)
 
 
 @dataclass(slots=True)
@@ -137,7 +197,8 @@ class Cast:
 
     judge: Judge
     teacher: Teacher
-    models: list[Any]
+    pick: Pick
+    models: list[ClosableModel]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -145,40 +206,71 @@ class Cast:
             await model.close()
 
 
-def cast(config: StudentTeacherConfig, *, stage: str, journal: Journal, ledger: Ledger) -> Cast:
-    """The functions behind the configured judge and teacher; their calls are kept as calls of `stage`."""
+def cast(
+    config: StudentTeacherConfig,
+    *,
+    stage: str,
+    journal: Journal,
+    ledger: Ledger,
+    local: Callable[[str], LocalModel] | None = None,
+) -> Cast:
+    """The functions behind the configured judge and teacher; their calls are kept as calls of `stage`.
+
+    Args:
+        local: gives the model in this process of a name (`LocalModels.load`), and closes it when it is done.
+    """
     judge_ref, teacher_ref = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
     reached = endpoints(config)
-    models: list[Any] = []
+    models: list[ClosableModel] = []
 
-    def metered(role: Role, ref: str) -> ChatModel:
+    def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
+        if (name := local_name(ref)) is not None:
+            assert local is not None, f"{ref}: nobody loads models here"
+            model = local(name)
+            return MeteredModel(model, journal, f"{stage}.{role}"), thoughtful(sampling) if model.thinking else sampling
         model, price = connect(ref, reached[role])
         models.append(model)
-        return MeteredModel(model, journal, f"{stage}.{role}", ledger=ledger, price=price)
+        return MeteredModel(model, journal, f"{stage}.{role}", ledger=ledger, price=price), sampling
 
     judge: Judge = mechanical_judge
-    if judge_ref.startswith("python:"):
+    pick: Pick = pick_first if config.trace_pick == "first" else pick_longest
+    if config.judge_mode == "mechanical":
+        pass
+    elif judge_ref.startswith("python:"):
         judge = python_judge(load_function(judge_ref))
-    elif judge_ref != RULES["judge"] and config.judge_mode != "mechanical":
-        judge = llm_judge(metered("judge", judge_ref))
+    elif judge_ref != RULES["judge"]:
+        model, sampling = asked("judge", judge_ref, JUDGE_SAMPLING)
+        judge = llm_judge(model, sampling)
+        pick = judged_pick(model) if config.trace_pick == "judged" else pick
     if config.judge_mode == "cascade" and judge is not mechanical_judge:
         judge = cascade(mechanical_judge, judge)
     teacher: Teacher = arithmetic_teacher
     if teacher_ref.startswith("python:"):
         teacher = python_teacher(load_function(teacher_ref))
     elif teacher_ref != RULES["teacher"]:
-        teacher = llm_teacher(metered("teacher", teacher_ref))
-    return Cast(judge, teacher, models)
+        teacher = llm_teacher(*asked("teacher", teacher_ref, TEACHER_SAMPLING))
+    return Cast(judge, teacher, pick, models)
 
 
-def llm_judge(model: ChatModel) -> Judge:
+def thoughtful(sampling: Sampling) -> Sampling:
+    """The sampling for a model that thinks first: never greedy, and with room for the thoughts."""
+    temperature, top_p = THINKING
+    return replace(
+        sampling, temperature=temperature, top_p=top_p, max_new_tokens=THOUGHT_TOKENS + sampling.max_new_tokens
+    )
+
+
+def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
     """A judge that asks a model; a reply without a verdict is asked for once more, then the answer is undecided."""
 
     async def judge(row: QARow, response: str) -> Judgement:
+        if still_thinking(response):
+            return Judgement("undecided", "llm", "the think block was never closed")
         messages = judge_messages(row.question, row.reference, response)
-        for seed in range(2):
-            completion = await model.generate(messages, replace(JUDGE_SAMPLING, seed=seed))
-            if (found := parse_verdict(completion.text)) is not None:
+        # the second time not greedily: a model in this process would say the very same
+        for seed, temperature in enumerate((sampling.temperature, max(sampling.temperature, RETRY_TEMPERATURE))):
+            completion = await model.generate(messages, replace(sampling, seed=seed, temperature=temperature))
+            if (found := parse_verdict(completion.text, response)) is not None:
                 correct, reason = found
                 return Judgement("correct" if correct else "incorrect", "llm", reason)
         return Judgement("undecided", "llm", "the judge gave no verdict")
@@ -196,8 +288,8 @@ def cascade(first: Judge, then: Judge) -> Judge:
     return judge
 
 
-def llm_teacher(model: ChatModel) -> Teacher:
-    """A teacher that asks a model for a hint."""
+def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teacher:
+    """A teacher that asks a model for a hint. One that is cut off is none: it may be a thought."""
 
     async def teach(request: HintRequest) -> str | None:
         attempts = []
@@ -205,8 +297,8 @@ def llm_teacher(model: ChatModel) -> Teacher:
             shown = {"response": attempt.response}
             attempts.append(shown | ({"hint_given": attempt.hint} if attempt.hint else {}))
         messages = teacher_messages(request.row.question, request.row.reference, attempts)
-        sampling = replace(TEACHER_SAMPLING, seed=request.seed)
-        return parse_hint((await model.generate(messages, sampling)).text)
+        completion = await model.generate(messages, replace(sampling, seed=request.seed))
+        return parse_hint(completion.text) if completion.stop == "end" else None
 
     return teach
 

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from socratune.chat import end_of_turn_id, prompt_ids
 from socratune.llm.base import Chat, Completion, Sampling
+from socratune.sampling import choose_sampling, is_thinking
 
 MAX_BATCH = 256
 JOIN_SHARE = 0.25  # a prefill costs about one decode step, so it must enlarge the batch by this share to pay
@@ -36,6 +37,10 @@ class _Request:
 class LocalStudent:
     """Answers with a transformers causal language model.
 
+    Attributes:
+        model, tokenizer: as given.
+        thinking: it thinks before it answers.
+
     Args:
         model: in eval mode, on its device; may be a PEFT model.
         tokenizer: with the chat template the model is trained behind.
@@ -46,8 +51,9 @@ class LocalStudent:
     def __init__(self, model: Any, tokenizer: Any, *, name: str, fingerprint: str, max_batch: int = MAX_BATCH) -> None:
         self.name = name
         self.fingerprint = fingerprint
-        self._model = model
-        self._tokenizer = tokenizer
+        self.thinking = is_thinking(tokenizer.chat_template)
+        self.model = model
+        self.tokenizer = tokenizer
         self._max_batch = max_batch
         self._end_ids = _end_ids(model, tokenizer)
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
@@ -67,7 +73,7 @@ class LocalStudent:
             else:
                 answer.set_result(result)
 
-        ids = prompt_ids(self._tokenizer, messages)
+        ids = prompt_ids(self.tokenizer, messages)
 
         def deliver(result: Completion | BaseException) -> None:
             with suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
@@ -75,6 +81,22 @@ class LocalStudent:
 
         self._requests.put(_Request(ids, sampling, deliver))
         return await answer
+
+    def sampling(self, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
+        """How its answers are drawn, with what was asked for; see `choose_sampling`."""
+        return choose_sampling(
+            self.model.generation_config.to_dict(),
+            thinking=self.thinking,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+        )
+
+    def exam_sampling(self, max_new_tokens: int) -> Sampling:
+        """How answers are drawn that are compared: greedily, so that chance has no part; a thinking model as always."""
+        if self.thinking:
+            return self.sampling(temperature=None, top_p=None, max_new_tokens=max_new_tokens)
+        return Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
 
     def close(self) -> None:
         """End the worker thread; rows in flight are given up."""
@@ -107,7 +129,7 @@ class LocalStudent:
         room = self._max_batch - (len(batch.requests) if batch else 0)
         if waiting and (batch is None or (batch.can_join and min(len(waiting), room) >= JOIN_SHARE * len(batch))):
             waiting.sort(key=lambda request: len(request.ids))
-            fresh = _Batch.prefill(self._model, waiting[:room], self._tokenizer.pad_token_id or 0)
+            fresh = _Batch.prefill(self.model, waiting[:room], self.tokenizer.pad_token_id or 0)
             batch = fresh if batch is None else batch.joined(fresh)
             del waiting[:room]
         if batch is None:
@@ -122,13 +144,13 @@ class LocalStudent:
         if not keep:
             return None
         batch.keep(keep)
-        batch.decode(self._model)
+        batch.decode(self.model)
         return batch
 
     def _completion(self, request: _Request) -> Completion:
         ids = request.new_ids
         ended = ids[-1] in self._end_ids
-        text = self._tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+        text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
         return Completion(
             text=text.strip(),
             stop="end" if ended else "length",
@@ -246,23 +268,6 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*ids, tokenizer.eos_token_id, end_of_turn_id(tokenizer)] if token is not None)
-
-
-def default_sampling(model: Any, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
-    """What was asked for, else the model's own generation_config, else temperature 0.7 and top-p 0.8."""
-    own = model.generation_config
-    if own.do_sample is None and own.temperature in (None, 1.0):
-        own_temperature, own_top_p, own_top_k = 0.7, 0.8, 0
-    elif not own.do_sample:
-        own_temperature, own_top_p, own_top_k = 0.0, 1.0, 0
-    else:
-        own_temperature, own_top_p, own_top_k = own.temperature or 1.0, own.top_p or 1.0, own.top_k or 0
-    return Sampling(
-        temperature=own_temperature if temperature is None else temperature,
-        top_p=own_top_p if top_p is None else top_p,
-        top_k=own_top_k,
-        max_new_tokens=max_new_tokens,
-    )
 
 
 @contextmanager

@@ -1,0 +1,95 @@
+"""The student of a run: in this process, behind a vLLM that is started for it, or behind a server of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from socratune.config import StudentTeacherConfig
+from socratune.identity import identity
+from socratune.journal import Journal
+from socratune.ledger import Ledger
+from socratune.llm.base import ChatModel, Sampling
+from socratune.llm.metered import MeteredModel
+from socratune.modelref import model_location, weights_fingerprint
+from socratune.roles import Endpoint, connect, endpoints, student_of
+from socratune.sampling import served_sampling
+from socratune.serving import vllm_serving
+
+if TYPE_CHECKING:
+    from socratune.local_models import LocalModels
+    from socratune.student import LocalStudent
+
+ROLE = "enhance.student"
+
+
+class Student(NamedTuple):
+    """Who attempts, how its answers are drawn, and who it is (`socratune.identity`).
+
+    `loaded` is the model where it is in this process, else None.
+    """
+
+    model: ChatModel
+    sampling: Sampling
+    identity: dict[str, Any]
+    loaded: LocalStudent | None = None
+
+
+@asynccontextmanager
+async def attending(
+    config: StudentTeacherConfig,
+    model_name: str,
+    models: LocalModels,
+    *,
+    vllm_log: Path,
+    journal: Journal,
+    ledger: Ledger,
+) -> AsyncIterator[Student]:
+    """The student until the block ends.
+
+    Args:
+        model_name: the model to be trained.
+        models: those of this process.
+        vllm_log: where vLLM writes, if it is started.
+
+    Raises:
+        UserError: the model cannot be loaded, or not be asked as configured.
+        OutsideError: vLLM did not come up, or ended by itself.
+    """
+    engine, name = student_of(config, model_name)
+    endpoint = endpoints(config)["student"]
+    asked = {"temperature": config.temperature, "top_p": config.top_p, "max_new_tokens": config.max_new_tokens}
+    if engine == "local":
+        loaded = models.load(name)
+        sampling = loaded.sampling(**asked)
+        who = identity(name, load_in_4bit=models.load_in_4bit, sampling=sampling)
+        yield Student(MeteredModel(loaded, journal, ROLE), sampling, who, loaded)
+    elif engine == "vllm":
+        sampling = served_sampling(name, **asked)
+        who = identity(name, engine=engine, sampling=sampling)
+        weights = weights_fingerprint(model_location(name))
+        async with vllm_serving(name, log_path=vllm_log) as base:
+            ours = replace(endpoint, api_bases=(base,), api_key_env=None)
+            async with _connected(f"openai/{name}", ours, journal, fingerprint=f"vllm/{weights}") as model:
+                yield Student(model, sampling, who)
+    else:
+        sampling = served_sampling(model_name, **asked)  # it is meant to be the base, or to be like it
+        async with _connected(name, endpoint, journal, ledger=ledger) as model:
+            yield Student(model, sampling, identity(name, engine=engine, sampling=sampling))
+
+
+@asynccontextmanager
+async def _connected(
+    ref: str, endpoint: Endpoint, journal: Journal, *, ledger: Ledger | None = None, fingerprint: str | None = None
+) -> AsyncIterator[MeteredModel]:
+    """The model behind an API; with `fingerprint` where more is known of it than its name."""
+    model, price = connect(ref, endpoint)
+    if fingerprint is not None:
+        model.fingerprint = fingerprint
+    try:
+        yield MeteredModel(model, journal, ROLE, ledger=ledger, price=price)
+    finally:
+        await model.close()
