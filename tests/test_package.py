@@ -19,7 +19,12 @@ def test_the_wheel_holds_the_embedded_model_and_data(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    shipped = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src" / "socratune" / "demo_data").rglob("*.*")}
+    package = ROOT / "src" / "socratune"
+    shipped = {
+        str(path.relative_to(ROOT / "src"))
+        for data in ("demo_data", "neutral_data")
+        for path in (package / data).rglob("*.*")
+    }
     assert {name for name in shipped if "__pycache__" not in name} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.stat().st_size < 3_000_000
