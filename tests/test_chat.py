@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from socratune.chat import IGNORE, answer_pieces, end_of_turn_id, label_faults, prompt_ids, render, training_text
+from socratune.chat import IGNORE, answer_pieces, end_of_turn_id, prompt_ids, render, training_text
 from socratune.rows import Attempt, Example, Piece, QARow, Trace
 
 PROMPT = [
@@ -29,10 +29,6 @@ def trace(thinking_format: str) -> Trace:
         Attempt(2, WORK, "correct", "numeric", given="hint"),
     )
     return Trace(ROW, "solved_with_hint", attempts, thinking_format, {}, chosen=2, gap="skill")
-
-
-def faults(tokenizer: Any, row: Example, rendered: Any = None, max_seq_length: int = 512) -> str:
-    return "\n".join(label_faults(tokenizer, row, rendered or render(tokenizer, row), max_seq_length))
 
 
 def test_the_loss_sees_the_reasoning_and_the_end_of_turn_and_nothing_else(tokenizer: Any) -> None:
@@ -69,32 +65,6 @@ def test_iterative_shows_attempt_hint_and_correction(tokenizer: Any) -> None:
     assert "180" in tokenizer.decode(rendered.ids)
 
 
-def test_the_doctor_passes_good_rows(tokenizer: Any) -> None:
-    assert faults(tokenizer, example()) == ""
-    assert faults(tokenizer, example(Piece("no", trained=False), Piece("yes"))) == ""
-
-
-def test_the_doctor_finds_each_fault(tokenizer: Any) -> None:
-    good = render(tokenizer, example())
-    nothing = replace(good, labels=[IGNORE] * len(good.ids))
-    assert "no token carries loss" in faults(tokenizer, example(), nothing)
-    assert "user or system turn" in faults(tokenizer, example(), replace(good, labels=list(good.ids)))
-    assert "never stop" in faults(tokenizer, example(), replace(good, labels=[*good.labels[:-1], IGNORE]))
-    shifted = replace(good, labels=[*good.labels[1:], IGNORE])
-    assert "not the token at its place" in faults(tokenizer, example(), shifted)
-    cut = replace(good, ids=good.ids[:-9], labels=good.labels[:-9])
-    assert "not the answer" in faults(tokenizer, example(), cut)
-    assert "truncation would cut the answer" in faults(tokenizer, example(), max_seq_length=len(good.ids) - 1)
-    thinking = example(Piece(f"<think>hm</think>{WORK}"))
-    assert "thinking block is dropped" in faults(tokenizer, thinking, good)
-
-
-def test_the_doctor_sees_a_template_that_drops_the_system_turn(tokenizer: Any) -> None:
-    deaf = copy.deepcopy(tokenizer)
-    deaf.chat_template = deaf.chat_template.replace("in messages %}", "in messages[1:] %}")
-    assert "drops the system turn" in faults(deaf, example())
-
-
 def test_the_end_of_turn_is_the_templates_also_where_eos_is_another(tokenizer: Any) -> None:
     other = copy.deepcopy(tokenizer)
     other.eos_token = "<|endoftext|>"
@@ -103,5 +73,4 @@ def test_the_end_of_turn_is_the_templates_also_where_eos_is_another(tokenizer: A
 
 @pytest.mark.parametrize("text", ["Zoë says 3 × 4 — “twelve” 🙂", "tabs\tand\nlines", "  spaces  kept  "])
 def test_any_text_is_trained_whole(tokenizer: Any, text: str) -> None:
-    assert faults(tokenizer, example(Piece(text))) == ""
     assert tokenizer.decode(render(tokenizer, example(Piece(text))).trained_ids[:-1]) == text

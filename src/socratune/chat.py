@@ -1,14 +1,15 @@
 """Trace → messages → (ids, labels). The only writer of training text and of loss masks.
 
 The prompt is rendered by the tokenizer's own chat template, once, here; student and trainer call the same function,
-so the model is trained behind the very ids it saw. The assistant's part does not go through the template: it is the
-sampled ids where the student sampled them in this process, else the encoded text, and then the end of turn.
+so the model is trained behind the very ids it saw. What the student sampled in this process does not go through the
+template: it is trained as the ids it sampled, and then the end of turn. An answer that is only known as text stands
+where the template puts it; what the template supplies before it (an empty think block, a channel) carries no loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from socratune.rows import Example, Piece, Trace
@@ -44,6 +45,8 @@ def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[P
     arXiv:2203.14465). `iterative`: each attempt that was hinted at, the hint as the model's own "Aha!", and the right
     one.
     """
+    if trace.outcome == "trained_on_reference":
+        return (Piece(trace.row.reference),)
     if trace.chosen is None:
         return None
     chosen = trace.attempts[trace.chosen - 1]
@@ -66,66 +69,82 @@ def training_text(trace: Trace) -> str | None:
 
 def prompt_text(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
     """The conversation up to the point where the assistant begins to speak."""
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return _templated(tokenizer, messages, add_generation_prompt=True)
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:
     """`prompt_text` as ids; the template itself writes the special tokens."""
-    return tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"]
+    return encoded(tokenizer, prompt_text(tokenizer, messages))
+
+
+def _templated(tokenizer: Tokenizer, messages: list[dict[str, str]], **options: Any) -> str:
+    """The conversation by the tokenizer's template; where that refuses a system turn (Gemma), the first user turn
+    begins with its words.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError:
+        if messages[0]["role"] != "system":
+            raise
+        system, user, *rest = messages
+        user = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+        return tokenizer.apply_chat_template([user, *rest], tokenize=False, **options)
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a text, nothing added."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+_MARK = "Xq7end"
+"""Stands for an answer, to see what a template writes around it."""
 
 
 def end_of_turn_id(tokenizer: Tokenizer) -> int:
     """The special token the template writes behind an assistant message (it need not be `eos_token`)."""
-    mark = "Xq7end"
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
+    return _end_of_turn_id(tokenizer, tokenizer.chat_template)
+
+
+@lru_cache(maxsize=16)
+def _end_of_turn_id(tokenizer: Tokenizer, template: str) -> int:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
-    behind = tokenizer(text.rsplit(mark, 1)[1], add_special_tokens=False)["input_ids"]
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    behind = encoded(tokenizer, text.rsplit(_MARK, 1)[1])
     return next((token for token in behind if token in special), tokenizer.eos_token_id)
+
+
+def answer_prompt(tokenizer: Tokenizer, example: Example) -> tuple[str, Piece]:
+    """(what stands before the answer, the answer's first piece as it follows there).
+
+    A sampled answer follows the generation prompt, as it did. One that is only known as text follows it too where it
+    brings a think block (which the prompt may have opened already); without one it stands where the template puts an
+    answer, behind whatever the template supplies.
+    """
+    first = example.pieces[0]
+    if first.token_ids:
+        return prompt_text(tokenizer, example.prompt), first
+    if "</think>" in first.text:
+        before = prompt_text(tokenizer, example.prompt)
+        opened = before.rstrip().endswith("<think>")
+        return before, replace(first, text=first.text.removeprefix("<think>").lstrip("\n")) if opened else first
+    whole = _templated(tokenizer, [*example.prompt, {"role": "assistant", "content": _MARK}])
+    return whole.rsplit(_MARK, 1)[0], first
 
 
 def render(tokenizer: Tokenizer, example: Example) -> Rendered:
     """The row as ids and labels: loss on the trained pieces and the end of turn, nowhere else."""
     end = end_of_turn_id(tokenizer)
-    ids = prompt_ids(tokenizer, example.prompt)
+    before, first = answer_prompt(tokenizer, example)
+    ids = encoded(tokenizer, before)
     prompt_length = len(ids)
     labels = [IGNORE] * prompt_length
-    for piece in example.pieces:
-        found = list(piece.token_ids or tokenizer(piece.text, add_special_tokens=False)["input_ids"])
+    for piece in (first, *example.pieces[1:]):
+        found = list(piece.token_ids or encoded(tokenizer, piece.text))
         if found and found[-1] == end:
             found.pop()
         ids += found
         labels += found if piece.trained else [IGNORE] * len(found)
     return Rendered(example.id, [*ids, end], [*labels, end], prompt_length)
-
-
-def label_faults(tokenizer: Tokenizer, example: Example, rendered: Rendered, max_seq_length: int) -> Iterator[str]:
-    """What is wrong with the labels of a rendered row, judged from its text, not from how it was made."""
-    trained = rendered.trained_ids
-    if not trained:
-        yield "no token carries loss"
-        return
-    if any(label != IGNORE for label in rendered.labels[: rendered.prompt_length]):
-        yield "tokens of the user or system turn would carry loss"
-    if any(label not in (IGNORE, token) for token, label in zip(rendered.ids, rendered.labels, strict=True)):
-        yield "a label is not the token at its place"
-    end = end_of_turn_id(tokenizer)
-    if trained[-1] != end or rendered.ids[-1] != end:
-        yield f"the end of turn {tokenizer.decode([end])!r} is not trained, so the model would never stop"
-    expected = "".join(piece.text for piece in example.pieces if piece.trained)
-    text = tokenizer.decode([token for token in trained if token != end], skip_special_tokens=False)
-    if "<think>" in expected and "<think>" not in text:
-        yield "the thinking block is dropped"
-    elif _squeezed(text) != _squeezed(expected):
-        yield f"the trained text is not the answer: {text[:60]!r} instead of {expected[:60]!r}"
-    shown = prompt_text(tokenizer, example.prompt)
-    for message in example.prompt:
-        if message["role"] != "assistant" and message["content"].strip() not in shown:
-            yield f"the chat template drops the {message['role']} turn {message['content'][:60]!r}"
-    if len(rendered.ids) > max_seq_length:
-        over = f"{len(rendered.ids)} tokens, train.max_seq_length is {max_seq_length}"
-        yield f"truncation would cut the answer ({over})"
-
-
-def _squeezed(text: str) -> str:
-    return "".join(text.split())

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from socratune.chat import IGNORE, label_faults, render
+from socratune.chat import IGNORE, render
 from socratune.config import EnhancedTrainingConfig, read_config_file, resolve
 from socratune.errors import Fault, Shown, UserError
-from socratune.llm.base import Sampling
+from socratune.labels import label_faults
 from socratune.modelref import model_fault, model_location
 from socratune.rows import Example, Piece, QARow
 from socratune.rundir import RunDir, read_rows
@@ -101,11 +101,11 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     from socratune.student import LocalStudent, serving
 
     config = resolve(read_config_file(run.config), where=str(run.config)).config
-    sampling = Sampling(temperature=0.0, max_new_tokens=config.enhance.max_new_tokens)
     messages = [*_system_turn(run), {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
         model, tokenizer = hf.load(config.model, adapter=adapter)
         with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
+            sampling = student.exam_sampling(config.enhance.max_new_tokens)
             yield who, asyncio.run(student.generate(messages, sampling)).text
 
 
