@@ -1,19 +1,33 @@
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from socratune.sources.qa_files import data_path, read_qa_rows
+from socratune.errors import UserError
+from socratune.sources import records
+from socratune.sources.qa_files import MOST_FAULTS, Reading, bad_rows, data_path, qa_rows, read_qa_rows
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}).encode()
+PAIRS = [{"question": f"What is {n} + 1?", "answer": str(n + 1), "source": f"doc-{n}"} for n in range(300)]
 
 
-def read(tmp_path: Path, content: bytes):
-    path = tmp_path / "rows.jsonl"
+def read(tmp_path: Path, content: bytes, name: str = "rows.jsonl"):
+    path = tmp_path / name
     path.write_bytes(content)
     return read_qa_rows(path)
+
+
+def questions(found: Any) -> list[str]:
+    return [row.question for row in found.rows]
+
+
+# --- JSON lines ----------------------------------------------------------------------------------------------------
 
 
 def test_every_bad_line_is_reported_with_its_number(tmp_path: Path) -> None:
@@ -21,7 +35,9 @@ def test_every_bad_line_is_reported_with_its_number(tmp_path: Path) -> None:
     found = read(tmp_path, b"\n".join(lines))
     assert len(found.rows) == 3
     assert [fault.where.rsplit(" ", 1)[1] for fault in found.faults] == ["2", "4", "5", "6", "8", "9"]
-    assert [item.id for item in found.rejected] == ["line-2", "line-4", "line-5", "line-6", "line-8", "line-9"]
+    rejected = list(bad_rows(tmp_path / "rows.jsonl"))
+    assert [item.id for item in rejected] == ["line-2", "line-4", "line-5", "line-6", "line-8", "line-9"]
+    assert (rejected[0].row, rejected[1].row) == ({"line": '{"messages": ['}, {"line": '{"x": 1}'})
     assert "0xff at position 1" in str(found.faults[2])
     assert "NUL" in str(found.faults[3])
 
@@ -37,13 +53,175 @@ def test_an_empty_file_is_a_fault(tmp_path: Path, content: bytes) -> None:
     assert "an empty file" in str(read(tmp_path, content).faults[0])
 
 
-def test_missing_file_and_directory(tmp_path: Path) -> None:
-    assert "no such file" in str(read_qa_rows(tmp_path / "no").faults[0])
-    assert "a directory" in str(read_qa_rows(tmp_path).faults[0])
-
-
-def test_deeply_nested_json_is_a_fault_not_a_crash(tmp_path: Path) -> None:
+def test_deeply_nested_json_and_half_a_surrogate_pair_are_faults_not_crashes(tmp_path: Path) -> None:
     assert read(tmp_path, b"[" * 100_000).faults
+    assert "surrogate" in str(read(tmp_path, GOOD.replace(b'"q"', b'"\\ud800"')).faults[0])
+
+
+def test_of_very_many_faults_the_first_are_kept_and_all_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"x": 1}\n' * 1000 + GOOD)
+    reading = Reading()
+    assert len(list(qa_rows(path, reading))) == 1
+    assert (reading.rows, reading.bad_rows, len(reading.faults)) == (1, 1000, MOST_FAULTS + 1)
+    assert f"{1000 - MOST_FAULTS} more" in str(reading.faults[-1])
+
+
+def test_reading_says_which_shapes_it_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_bytes(GOOD + b'\n{"question": "q", "answer": "a"}\n' + GOOD)
+    reading = Reading()
+    list(qa_rows(path, reading))
+    assert reading.shapes == {"messages": 2, "question–answer": 1}
+
+
+# --- other files ---------------------------------------------------------------------------------------------------
+
+
+def as_csv(rows: list[dict[str, Any]], delimiter: str = ",") -> bytes:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, rows[0].keys(), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue().encode()
+
+
+def as_parquet(rows: list[dict[str, Any]]) -> bytes:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    stream = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist(rows), stream)
+    return stream.getvalue()
+
+
+LINES = "".join(json.dumps(row) + "\n" for row in PAIRS).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("rows.json", json.dumps(PAIRS).encode()),
+        ("rows.json", b"\xef\xbb\xbf" + json.dumps(PAIRS, indent=2).encode() + b"\n"),
+        ("rows.json", LINES),
+        ("rows.txt", LINES),
+        ("rows.jsonl.gz", gzip.compress(LINES)),
+        ("rows.json.gz", gzip.compress(json.dumps(PAIRS).encode())),
+        ("rows.csv", as_csv(PAIRS)),
+        ("rows.csv", b"\xef\xbb\xbf" + as_csv(PAIRS, ";")),
+        ("rows.tsv", as_csv(PAIRS, "\t")),
+        ("rows.csv.gz", gzip.compress(as_csv(PAIRS))),
+    ],
+)
+def test_every_format_gives_the_same_rows(tmp_path: Path, name: str, content: bytes) -> None:
+    found = read(tmp_path, content, name)
+    assert found.faults == []
+    assert found.rows == read(tmp_path, LINES).rows
+
+
+def test_a_parquet_file_gives_the_same_rows(tmp_path: Path) -> None:
+    assert read(tmp_path, as_parquet(PAIRS), "rows.parquet").rows == read(tmp_path, LINES).rows
+
+
+def test_a_json_array_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "CHUNK", 7)  # every token is cut somewhere
+    found = read(tmp_path, json.dumps(PAIRS[:20], indent=1).encode(), "rows.json")
+    assert questions(found) == [row["question"] for row in PAIRS[:20]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'[{"question": "q", "answer": "a"}, {"question": ', "row 2: expected a JSON array of rows"),
+        (b'[{"question": "q", "answer": "a"}', "the end of the file"),
+        (b'[{"question": "q", "answer": "a"} {}]', "Expecting ',' or ']'"),
+        (b'[{"question": "\xff", "answer": "a"}]', "0xff"),
+        (b"[" * 100_000, "recursion"),
+        (b"[]", "an empty file"),
+        (b'[{"question": "q", "answer": "a"}, 3]', "row 2: expected an object"),
+        (b'{\n  "data": [\n    {"question": "q", "answer": "a"}]}', "Take the array with the rows out of it."),
+    ],
+)
+def test_what_is_wrong_with_a_json_array(tmp_path: Path, content: bytes, said: str) -> None:
+    assert said in "\n".join(map(str, read(tmp_path, content, "rows.json").faults))
+
+
+def test_csv_cells_with_commas_and_line_ends_and_empty_ones(tmp_path: Path) -> None:
+    text = ',question,answer,source\n0,"a, ""b""\nc?",x,\n,,,\n1,q,y,doc\n'
+    found = read(tmp_path, text.encode(), "rows.csv")
+    assert found.faults == []
+    assert [(row.question, row.reference, row.metadata) for row in found.rows] == [
+        ('a, "b"\nc?', "x", {}), ("q", "y", {"source": "doc"}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("question,answer\nq,a\nonly\nq,a,more\n", "row 3: expected 2 cells, as the first row has, got 1"),
+        ("question,answer\nq,a\nq,a,more\n", "row 3: expected 2 cells, as the first row has, got 3"),
+        ('question,answer\n"q,a\n', "row 2: expected CSV"),
+        ("question,answer\nq,\n", "row 2: expected columns of a known shape"),
+        ("text,label\nt,1\n", "row 1: expected columns of a known shape"),
+        ("question,reply\nq,a\n", "got the columns question, reply"),
+        ("question,answer,answer\nq,a,b\n", "answer twice"),
+        ("question,answer\n", "an empty file"),
+        (b"question,answer\nq,\xe4\nq,a\n", "row 2: expected UTF-8 text, got the byte 0xe4"),
+        ("question,answer\nq,a\n".encode("utf-16"), "row 1: expected UTF-8 text"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file(tmp_path: Path, content: str | bytes, said: str) -> None:
+    data = content if isinstance(content, bytes) else content.encode()
+    found = read(tmp_path, data, "rows.csv")
+    assert said in str(found.faults[0])
+    str(found.faults[0]).encode()  # can be printed
+
+
+def test_a_faulty_parquet_row_has_its_number_and_odd_columns_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = {"image": b"\x89PNG", "score": float("nan"), "level": 2}
+    rows = [{"question": "q", "answer": "a", **odd}, {"question": "q", "answer": None, **odd}]
+    found = read(tmp_path, as_parquet(rows), "rows.parquet")
+    assert [row.metadata for row in found.rows] == [{"level": 2}]
+    assert "row 2: expected columns of a known shape" in str(found.faults[0])
+    assert caplog.text.count('"image" is left out') == 1
+
+
+def test_what_is_wrong_with_a_parquet_file(tmp_path: Path) -> None:
+    whole = as_parquet(PAIRS)
+    assert "expected a Parquet file" in str(read(tmp_path, whole[:-20], "a.parquet").faults[0])
+    damaged = whole[:100] + b"\xff" * 200 + whole[300:]
+    assert "expected a" in str(read(tmp_path, damaged, "b.parquet").faults[0])
+    assert "got the columns text" in str(read(tmp_path, as_parquet([{"text": "t"}]), "c.parquet").faults[0])
+
+
+@pytest.mark.parametrize("content", [gzip.compress(LINES)[:-9], LINES, gzip.compress(LINES)[:50] + b"\xff" * 50])
+def test_a_damaged_gzip_file_is_a_fault(tmp_path: Path, content: bytes) -> None:
+    assert "a whole gzip file" in str(read(tmp_path, content, "rows.jsonl.gz").faults[-1])
+
+
+def test_a_damaged_file_is_refused_even_where_bad_rows_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl.gz"
+    path.write_bytes(gzip.compress(LINES)[:-9])
+    with pytest.raises(UserError, match="whole gzip file"):
+        list(qa_rows(path, Reading()))
+
+
+def test_missing_file_and_directory(tmp_path: Path) -> None:
+    (tmp_path / "my_rows.jsonl").write_bytes(GOOD)
+    assert "no such file" in str(read_qa_rows(tmp_path / "other.jsonl").faults[0])
+    assert f"Did you mean {tmp_path / 'my_rows.jsonl'}?" in str(read_qa_rows(tmp_path / "my_row.jsonl").faults[0])
+    assert "a directory" in str(read_qa_rows(tmp_path).faults[0])
+    assert "given as org/name" in str(read_qa_rows(Path("gsm8k")).faults[0])
+
+
+def test_without_the_libraries_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    for name in (tmp_path / "rows.parquet", Path("org/name")):
+        found = read_qa_rows(name)
+        assert "pip install 'socratune[data]'" in str(found.faults[0])
 
 
 def test_embedded_data_keeps_its_promises() -> None:

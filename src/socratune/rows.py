@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from socratune.errors import Fault, Shown
-
 Verdict = Literal["correct", "incorrect", "undecided"]
-Outcome = Literal["solved_first_try", "solved_with_evidence", "solved_with_hint", "unsolved", "undecided", "error"]
-Given = Literal["question", "evidence", "hint"]
+Outcome = Literal[
+    "solved_first_try", "solved_with_evidence", "solved_with_hint", "rewritten", "trained_on_reference",
+    "unsolved", "undecided", "error",
+]  # fmt: skip
+TRAINABLE = ("solved_first_try", "solved_with_evidence", "solved_with_hint", "rewritten", "trained_on_reference")
+"""Outcomes that leave something to train on."""
+Given = Literal["question", "evidence", "hint", "reference"]
 Gap = Literal["knowledge", "skill"]
-ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,12 @@ class QARow:
         source = self.metadata.get("source")
         return None if source is None else str(source)
 
+    @property
+    def evidence(self) -> str | None:
+        """The passage that answers the row (`metadata.evidence` or `metadata.context`), or None."""
+        found = self.metadata.get("evidence") or self.metadata.get("context")
+        return found if isinstance(found, str) and found.strip() else None
+
     def to_json(self) -> dict[str, Any]:
         """The guide's JSONL object, with id and cluster."""
         data = {"id": self.id, "messages": self.messages, "metadata": self.metadata}
@@ -64,7 +72,7 @@ class QARow:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> QARow:
-        """The inverse of `to_json`, for files of our own; a user's file goes through `parse_row`."""
+        """The inverse of `to_json`, for files of our own; a user's file goes through `sources`."""
         return cls(data["id"], data["messages"], data["metadata"], data.get("cluster"))
 
 
@@ -87,7 +95,7 @@ class Attempt:
     judged_by: str
     hint: str | None = None
     given: Given = "question"
-    """What the student had besides the question: nothing, the evidence, or the newest hint."""
+    """What the student had besides the question: nothing, the evidence, the newest hint, or the reference answer."""
     token_ids: tuple[int, ...] | None = None
     """What a student in this process sampled, without the end of turn; `None` for a student behind a server."""
 
@@ -229,64 +237,3 @@ def unique_ids(rows: Iterable[QARow]) -> Iterator[QARow]:
             name = f"{row.id}-{counts[row.id]}"
         seen.add(name)
         yield row if name == row.id else replace(row, id=name)
-
-
-def parse_row(data: Any, where: str) -> QARow | list[Fault]:
-    """A row of the guide's JSONL, or every fault it has.
-
-    Args:
-        data: the decoded JSON value of one line.
-        where: file and line, for the faults.
-    """
-    if not isinstance(data, dict):
-        return [Fault(where, 'an object like {"messages": [...]}', data)]
-    faults: list[Fault] = []
-    messages = data.get("messages")
-    if "messages" not in data:
-        faults.append(Fault(where, 'a "messages" list', Shown(f"the keys {sorted(map(str, data))}")))
-    elif not isinstance(messages, list) or not messages:
-        faults.append(Fault(where, '"messages" to be a list with at least a user and an assistant turn', messages))
-    else:
-        faults += _message_faults(messages, where)
-    metadata = data.get("metadata", {})
-    if not isinstance(metadata, dict):
-        faults.append(Fault(where, '"metadata" to be an object', metadata))
-    row_id = data.get("id")
-    if row_id is not None and (not isinstance(row_id, str | int) or isinstance(row_id, bool) or row_id == ""):
-        faults.append(Fault(where, '"id" to be a text or a whole number', row_id))
-    if faults:
-        return faults
-    assert isinstance(messages, list)
-    clean = [{"role": m["role"], "content": m["content"]} for m in messages]
-    return QARow(content_id(clean) if row_id is None else str(row_id), clean, metadata)
-
-
-def _message_faults(messages: list[Any], where: str) -> list[Fault]:
-    faults = []
-    for number, message in enumerate(messages):
-        place = f"{where}, messages[{number}]"
-        if not isinstance(message, dict):
-            faults.append(Fault(place, 'an object with "role" and "content"', message))
-            continue
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            got = role if "role" in message else Shown("no role")
-            faults.append(Fault(place, f'"role" to be one of {", ".join(ROLES)}', got))
-        if not isinstance(content, str):
-            got = Shown("no content") if "content" not in message else content
-            faults.append(Fault(place, '"content" to be a text', got if got is not None else Shown("null")))
-        elif not content.strip():
-            faults.append(Fault(place, f"a non-empty {role or 'message'} text", content))
-        elif "\x00" in content:
-            faults.append(Fault(place, "a text without NUL characters", content))
-    if not faults:
-        faults += _order_faults([m["role"] for m in messages], where)
-    return faults
-
-
-def _order_faults(roles: list[str], where: str) -> list[Fault]:
-    turns = roles[1:] if roles[0] == "system" else roles
-    right = ["user", "assistant"] * (len(turns) // 2)
-    if turns and turns == right:
-        return []
-    return [Fault(where, "the roles [system,] user, assistant, … and an assistant turn last", Shown(", ".join(roles)))]

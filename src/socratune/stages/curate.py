@@ -1,42 +1,68 @@
-"""curate: which traces are trained on. Every dropped row is kept with its reason."""
+"""curate: which traces are trained on. Every dropped row is kept with its reason.
+
+The traces are read one after the other and never held: first to decide, then to write what is kept, then what is not.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from hashlib import sha256
+from typing import Any
 
 from socratune.chat import answer_pieces, training_text
 from socratune.config import CurateConfig
-from socratune.hints import echo
+from socratune.echoes import echo
 from socratune.rows import Example, Piece, Rejected, Trace
-from socratune.rundir import RunDir, StageResult, read_rows, write_jsonl
+from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl
+
+Reason = tuple[str, str]
+"""Why a row is dropped: a word to count by, and the detail."""
 
 
 def run(run: RunDir, config: CurateConfig, *, mask_wrong_attempts: bool) -> StageResult:
     """Write `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
-    traces = read_rows(run.enhanced, Trace.from_json)
-    answers = read_rows(run.enhanced, lambda data: data["messages"][-1]["content"])
-    over = _over_the_caps([trace for trace in traces if rejection(trace) is None], config)
-    kept, dropped = [], []
-    for trace, answer in zip(traces, answers, strict=True):
-        if reason := rejection(trace) or over.get(trace.row.id):
-            dropped.append(Rejected(trace.row.id, *reason, row=trace.to_json(trace.row.reference)))
-            continue
-        pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
-        assert pieces is not None
-        if answer != training_text(trace):  # edited by hand: the words as they stand now
-            pieces = (Piece(answer),)
-        kept.append(Example(trace.row.id, trace.row.prompt, pieces, trace.outcome))
-    write_jsonl(run.rows("train"), (example.to_json() for example in kept))
-    write_jsonl(run.rejected("train"), (asdict(item) for item in dropped))
-    figures = {"dropped": dict(Counter(item.reason for item in dropped))}
+    reasons = _reasons(run, config)
+    students: set[str] = set()
+    examples = _kept(run, reasons, mask_wrong_attempts, students)
+    kept = write_jsonl(run.rows("train"), (item.to_json() for item in examples))
+    write_jsonl(run.rejected("train"), (asdict(item) for item in _dropped(run, reasons)))
+    dropped = dict(Counter(reason[0] for reason in reasons if reason))
+    figures = {"dropped": dropped, "students": sorted(students)}
     failure = None if kept else "No trainable row is left."
-    return StageResult(rows_in=len(kept) + len(dropped), rows_out=len(kept), figures=figures, failure=failure)
+    return StageResult(rows_in=len(reasons), rows_out=kept, figures=figures, failure=failure)
 
 
-def rejection(trace: Trace) -> tuple[str, str] | None:
+def _read(data: dict[str, Any]) -> tuple[Trace, str]:
+    """A trace and the assistant's message as it stands in the file."""
+    return Trace.from_json(data), data["messages"][-1]["content"]
+
+
+def _kept(
+    run: RunDir, reasons: list[Reason | None], mask_wrong_attempts: bool, students: set[str]
+) -> Iterator[Example]:
+    """What is trained on; the names of the models that wrote it are added to `students`."""
+    for (trace, answer), reason in zip(iter_rows(run.enhanced, _read), reasons, strict=True):
+        if reason is None:
+            pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
+            assert pieces is not None
+            if answer != training_text(trace):  # edited by hand: the words as they stand now
+                pieces = (Piece(answer),)
+            students.add(trace.models.get("student_model", "unnamed"))
+            yield Example(trace.row.id, trace.row.prompt, pieces, trace.outcome)
+
+
+def _dropped(run: RunDir, reasons: list[Reason | None]) -> Iterator[Rejected]:
+    for (trace, _), reason in zip(iter_rows(run.enhanced, _read), reasons, strict=True):
+        if reason is not None:
+            yield Rejected(trace.row.id, *reason, row=trace.to_json(trace.row.reference))
+
+
+def rejection(trace: Trace) -> Reason | None:
     """Reason and detail why a trace is not trained on, or None."""
+    if trace.outcome == "trained_on_reference":
+        return None
     if trace.chosen is None:
         return trace.outcome, trace.error or ""
     chosen = trace.attempts[trace.chosen - 1]
@@ -44,7 +70,9 @@ def rejection(trace: Trace) -> tuple[str, str] | None:
         return None
     if chosen.given == "hint" and trace.format == "clean":
         return "not_found_unaided", "right with the hint, but in no sample without it"
-    if found := echo(chosen.response, trace.row.question):
+    hints = [attempt.hint for attempt in trace.attempts[: trace.chosen - 1] if attempt.hint]
+    hint = hints[-1] if hints and chosen.given == "hint" else None
+    if found := echo(chosen.response, trace.row.question, hint=hint, passage=trace.row.evidence):
         return "hint_echo", f"speaks of a hint or an earlier attempt: {found!r}"
     return None
 
@@ -59,15 +87,26 @@ def is_mastered(trace: Trace) -> bool:
     return trace.pass_rate == 1.0 and len(trace.attempts) > 1
 
 
-def _over_the_caps(traces: list[Trace], config: CurateConfig) -> dict[str, tuple[str, str]]:
-    """Ids that are too many of their kind, with the reason. Which ones is decided by the hash of the id."""
-    over: dict[str, tuple[str, str]] = {}
-    caps = (("hinted", is_hinted, config.max_hinted_share), ("mastered", is_mastered, config.max_mastered_share))
-    for kind, belongs, share in caps:
-        some = sorted((t.row.id for t in traces if belongs(t)), key=lambda name: sha256(name.encode()).digest())
-        others = len(traces) - len(some)
+def _reasons(run: RunDir, config: CurateConfig) -> list[Reason | None]:
+    """Why each row is dropped, None for those that are kept; caps included.
+
+    Which rows are too many of their kind is decided by the hash of their id.
+    """
+    caps = {"hinted": (is_hinted, config.max_hinted_share), "mastered": (is_mastered, config.max_mastered_share)}
+    kinds: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in caps}  # hash of the id, position
+    reasons: list[Reason | None] = []
+    for trace in iter_rows(run.enhanced, Trace.from_json):
+        reasons.append(rejection(trace))
+        for kind, (belongs, _) in caps.items():
+            if reasons[-1] is None and belongs(trace):
+                kinds[kind].append((sha256(trace.row.id.encode()).digest(), len(reasons) - 1))
+    usable = reasons.count(None)
+    for kind, (_, share) in caps.items():
+        some = sorted(kinds[kind])
+        others = usable - len(some)
         room = len(some) if share == 1 else round(others * share / (1 - share))
         if others:  # a cap is a share of a mix; where there is nothing else, there is no mix
-            for name in some[room:]:
-                over[name] = (f"too_many_{kind}", f"at most {share:.0%} of the training rows (curate.max_{kind}_share)")
-    return over
+            detail = f"at most {share:.0%} of the training rows (curate.max_{kind}_share)"
+            for _, at in some[room:]:
+                reasons[at] = (f"too_many_{kind}", detail)
+    return reasons
