@@ -4,23 +4,23 @@
 
 Bound: a greedy list schedule of the exact row lengths on `concurrency` slots; no client can be faster, as a row has one
 call in flight. Figure: bound / wall, from the first row read to the last row written, journal on, everything included
-but the start of Python. 4.1 calls per row; the judge is a model for every answer (`judge_mode: llm`).
+but the start of Python. 4.1 calls per row; the judge is a model for every answer (`judge_mode: llm`). Other work on the
+machine makes the wall longer; the client's CPU per call bears it better. A figure below its floor is marked.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
-import json
-import socket
-import subprocess
-import sys
+import os
 import tempfile
 from pathlib import Path
 
+from common import run_client, serving, write_rows
 from loop_server import latency_s
 
-HERE = Path(__file__).parent
+FLOORS = {"cpu_ms": 0.45, "peak_mb": 120.0}
+"""At 10,000 rows."""
 
 
 def row_seconds(number: int, kind: str, scale: float) -> float:
@@ -39,48 +39,23 @@ def bound_s(rows: int, concurrency: int, kind: str, scale: float) -> float:
     return max(slots)
 
 
-def client(folder: Path, port: int, concurrency: int) -> dict[str, float]:
-    """Run the enhance stage in a process of its own; its wall, CPU and memory."""
-    script = HERE / "loop_client.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(port), str(concurrency)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measure(rows: int, concurrency: int, kind: str, scale: float) -> None:
+def measure(rows: int, concurrency: int, kind: str, scale: float, floor: float) -> None:
     """One line of the table."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, str(HERE / "loop_server.py"), str(port), kind, str(scale)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        server.stdout.readline()
-        with tempfile.TemporaryDirectory() as folder:
-            with (Path(folder) / "train_in.jsonl").open("w") as stream:
-                for number in range(rows):
-                    question = {"role": "user", "content": f"row {number}: how much is it, all in all?"}
-                    answer = {"role": "assistant", "content": "The RIGHT amount"}
-                    stream.write(json.dumps({"id": str(number), "messages": [question, answer], "metadata": {}}) + "\n")
-            found = client(Path(folder), port, concurrency)
-    finally:
-        server.kill()
-        server.wait()
+    with tempfile.TemporaryDirectory() as folder, serving(kind, scale) as server:
+        found = run_client(write_rows(Path(folder), rows), server, concurrency)
     bound = bound_s(rows, concurrency, kind, scale)
-    calls = found["calls"]
+    share, cpu_ms = bound / found["wall_s"], found["cpu_s"] / found["calls"] * 1000
+    large = rows >= 10_000
     cells = [
         f"{rows} rows, {concurrency} in flight, {kind.lower()} ×{scale:g}",
-        f"{bound / found['wall_s']:.1%}",
+        f"{share:.1%}" + " (!)" * (share < floor),
+        f"{floor:.0%}",
         f"{bound:.2f}",
         f"{found['wall_s']:.2f}",
-        f"{found['cpu_s'] / calls * 1000:.3f}",
-        f"{found['peak_mb']:.0f}",
-        f"{calls:.0f}",
+        f"{cpu_ms:.3f}" + " (!)" * (large and cpu_ms > FLOORS["cpu_ms"]),
+        f"{found['peak_mb']:.0f}" + " (!)" * (large and found["peak_mb"] > FLOORS["peak_mb"]),
+        f"{found['calls']:.0f}",
+        f"{os.getloadavg()[0]:.1f}",
     ]
     print(f"| {' | '.join(cells)} |", flush=True)
 
@@ -90,12 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="only the first row")
     options = parser.parse_args()
-    print("| work | bound ÷ wall | bound s | wall s | client CPU ms a call | peak MB | calls |")
-    print("|---|---|---|---|---|---|---|")
-    measure(2000, 64, "CONSTANT", 1)
+    print("| work | bound ÷ wall | floor | bound s | wall s | client CPU ms a call | peak MB | calls | load |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    measure(2000, 64, "CONSTANT", 1, 0.90)
     if not options.quick:
-        measure(10_000, 256, "CONSTANT", 1)
-        measure(2000, 256, "LOGNORMAL", 10)
+        measure(10_000, 256, "CONSTANT", 1, 0.70)
+        measure(2000, 256, "LOGNORMAL", 10, 0.95)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The enhance stage against `loop_server.py`, timed; started by `loop.py`."""
+"""The enhance stage against `loop_server.py`, timed; started by the other benchmarks.
+
+python benchmarks/loop_client.py FOLDER PORT CONCURRENCY CALL_TIMEOUT_S
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,41 @@ from pathlib import Path
 
 from socratune.config import StudentTeacherConfig
 from socratune.journal import Journal
+from socratune.modelref import Base
 from socratune.rundir import RunDir
 from socratune.stages import enhance
 
 
 def main() -> None:
-    """Print wall and CPU seconds, peak memory and calls as JSON."""
-    folder, port, concurrency = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    """Print the number of finished rows ten times a second; at the end wall, CPU, peak memory and calls as JSON."""
+    folder, port, concurrency, call_timeout_s = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
     base = [f"http://127.0.0.1:{port}/v1"]
     config = StudentTeacherConfig(
         student_model="student", teacher_model="teacher", judge_model="judge", judge_mode="llm",
         student_api_base=base, teacher_api_base=base, judge_api_base=base,
-        attempts=1, hint_attempts=1, max_iterations=3, concurrency=concurrency,
+        attempts=1, hint_attempts=1, max_iterations=3, thinking_format="direct", temperature=0.7,
+        top_p=0.8, concurrency=concurrency, call_timeout_s=call_timeout_s,
     )  # fmt: skip
     journal = Journal(folder / "journal.sqlite")
+    told_at = 0.0
+
+    def tell(done: int, total: int, **live: object) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at > 0.1:
+            told_at = time.monotonic()
+            print(done, flush=True)
+
     cpu, started = time.process_time(), time.monotonic()
     result = asyncio.run(
         enhance.run(
-            RunDir(folder), config, model_name="student", model_fingerprint="x", load_in_4bit=False, seed=0,
-            journal=journal, key="enhance.bench", tick=lambda done, total: None,
+            RunDir(folder), config, Base("demo", load_in_4bit=False, seed=0), shard=None,
+            journal=journal, key="enhance.bench", tick=tell,
         )
     )  # fmt: skip
     wall, cpu = time.monotonic() - started, time.process_time() - cpu
     calls = sum(int(role["calls"]) for role in journal.spent().values())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    assert result.rows_out * 10 == result.rows_in * 8, result
-    print(json.dumps({"wall_s": wall, "cpu_s": cpu, "peak_mb": peak, "calls": calls}))
+    print(json.dumps({"wall_s": wall, "cpu_s": cpu, "peak_mb": peak, "calls": calls, "rows": result.rows_in}))
 
 
 if __name__ == "__main__":

@@ -16,15 +16,14 @@ process with the test, so its own work is in any CPU time measured there; for th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from aiohttp import web
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as it came, `at` in `time.monotonic` seconds."""
+    """A request as it came, `at` in `time.monotonic` seconds. `headers` are named as the client wrote them."""
 
     path: str
     headers: Mapping[str, str]
@@ -86,7 +85,7 @@ class ModelServer:
         self.url = ""
         self.seen: list[Seen] = []
         self.in_flight = self.max_in_flight = 0
-        self._peers: set[Any] = set()
+        self.connections = 0
         self._behave = behave
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -94,10 +93,6 @@ class ModelServer:
     @property
     def openai_base(self) -> str:
         return self.url + "/v1"
-
-    @property
-    def connections(self) -> int:
-        return len(self._peers)
 
     def __enter__(self) -> ModelServer:
         self._thread.start()
@@ -112,52 +107,78 @@ class ModelServer:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        app = web.Application(client_max_size=2**26)
-        app.router.add_post("/{path:.*}", self._handle)
-        # cancellation: a hang ends when the client gives up, and is not in flight any more
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        host, port = runner.addresses[0][:2]
-        self.url = f"http://{host}:{port}"
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, limit=2**26, backlog=1024)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._stop.wait()
-        await runner.cleanup()
+        server.close()
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Requests one after the other until the client goes away, or a fault or `Connection: close` ends it."""
+        self.connections += 1
+        try:
+            while True:
+                path, headers, body = await _request(reader)
+                self.seen.append(Seen(path, headers, body, time.monotonic()))
+                answer = self._behave(body, len(self.seen))
+                async with self._flying():
+                    keep = await _send(reader, writer, path, body.get("model", ""), answer)
+                if not keep:
+                    return
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client is gone, or the server is stopped
+        finally:
+            writer.transport.abort()
+
+    @contextlib.asynccontextmanager
+    async def _flying(self) -> AsyncIterator[None]:
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:
-            body = json.loads(await request.read())
-            self.seen.append(Seen(request.path, dict(request.headers), body, time.monotonic()))
-            if request.transport:
-                self._peers.add(request.transport.get_extra_info("peername"))
-            answer = self._behave(body, len(self.seen))
-            return await _send(request, answer, body.get("model", ""))
+            yield
         finally:
             self.in_flight -= 1
 
 
-async def _send(request: web.Request, answer: Answer, model: str) -> web.StreamResponse:
-    await asyncio.sleep(86_400 if answer.fault == "hang" else answer.delay_s)
-    speak = _anthropic if request.path.endswith("/messages") else _openai
+async def _request(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Path, headers and body of the next request."""
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    length = next((int(value) for name, value in headers.items() if name.lower() == "content-length"), 0)
+    return first.split(" ")[1], headers, json.loads(await reader.readexactly(length) or "{}")
+
+
+async def _send(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, model: str, answer: Answer
+) -> bool:
+    """Answer, or not; whether the connection can go on."""
+    wait_s = 86_400 if answer.fault == "hang" else answer.delay_s
+    if wait_s:
+        with contextlib.suppress(TimeoutError):  # nothing more may come than the client's end
+            await asyncio.wait_for(reader.read(1), wait_s)
+            raise ConnectionError
+    if answer.fault == "close":
+        return False
+    speak = _anthropic if path.endswith("/messages") else _openai
     data = answer.raw if answer.raw is not None else json.dumps(speak(answer, model)).encode()
-    headers = {"Content-Type": answer.content_type, **answer.headers}
-    if not answer.fault and not answer.pieces:
-        return web.Response(body=data, status=answer.status, headers=headers)
-    response = web.StreamResponse(status=answer.status, headers=headers)
+    length = {"Transfer-Encoding": "chunked"} if answer.pieces else {"Content-Length": str(len(data))}
+    headers = {"Content-Type": answer.content_type, **length, **answer.headers}
+    lines = [f"HTTP/1.1 {answer.status} Said", *(f"{name}: {value}" for name, value in headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    if answer.pieces:
+        size = -(-len(data) // answer.pieces)
+        for start in range(0, len(data), size):
+            piece = data[start : start + size]
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await asyncio.sleep(answer.pause_s)
+        writer.write(b"0\r\n\r\n")
+    else:
+        writer.write(data[: len(data) // 2] if answer.fault == "cut" else data)
+    await writer.drain()
     if answer.fault == "cut":
-        response.content_length = len(data)
-    if answer.fault != "close":
-        await response.prepare(request)
-        await response.write(data[: len(data) // 2] if answer.fault == "cut" else b"")
-    if answer.fault and request.transport:
-        request.transport.close()
-    size = -(-len(data) // max(answer.pieces, 1))
-    for start in range(0, len(data) if answer.pieces else 0, size):
-        await response.write(data[start : start + size])
-        await asyncio.sleep(answer.pause_s)
-    return response
+        writer.write_eof()
+        await reader.read()
+    return not answer.fault and "close" not in headers.get("Connection", "")
 
 
 def _openai(answer: Answer, model: str) -> dict[str, Any]:

@@ -4,8 +4,6 @@ import asyncio
 import json
 import logging
 import socket
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
@@ -341,12 +339,12 @@ def test_retry_after_is_waited_for(headers: dict[str, str]) -> None:
 
 def test_retry_after_is_read() -> None:
     assert retry_after_s({}) is None
-    assert retry_after_s({"Retry-After": "12"}) == 12
-    assert retry_after_s({"Retry-After": "-1"}) is None
-    assert retry_after_s({"Retry-After": "soon"}) is None
-    assert retry_after_s({"Retry-After": formatdate(time.time() - 60, usegmt=True)}) == 0
-    assert retry_after_s({"Retry-After": formatdate(time.time() + 60, usegmt=True)}) == pytest.approx(60, abs=2)
-    assert retry_after_s({"Retry-After": "9", "retry-after-ms": "250"}) == 0.25
+    assert retry_after_s({"retry-after": "12"}) == 12
+    assert retry_after_s({"retry-after": "-1"}) is None
+    assert retry_after_s({"retry-after": "soon"}) is None
+    assert retry_after_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0
+    assert retry_after_s({"retry-after": formatdate(time.time() + 60, usegmt=True)}) == pytest.approx(60, abs=2)
+    assert retry_after_s({"retry-after": "9", "retry-after-ms": "250"}) == 0.25
 
 
 def test_being_throttled_while_others_are_answered_spends_no_retry() -> None:
@@ -385,7 +383,7 @@ def test_the_least_loaded_address_wins() -> None:
 
 def test_a_dead_address_is_put_aside_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    dead, well = Endpoint("dead", "dead"), Endpoint("well", "well")
+    dead, well = Endpoint("dead"), Endpoint("well")
     both = Endpoints([dead, well])
     assert both.pick() is dead
     dead.failed(unreachable=True)
@@ -510,14 +508,39 @@ def test_the_breaker_closes_again(monkeypatch: pytest.MonkeyPatch) -> None:
         assert use(do, server.openai_base, max_retries=1).text == "back"
 
 
-def test_one_poisonous_call_does_not_stop_the_others() -> None:
-    def behave(body: dict[str, Any], number: int) -> Answer:
-        return Answer("crash", status=500) if body["seed"] == 0 else Answer()
+POISON = {
+    "500": Answer("crash", status=500),
+    "hang": Answer(fault="hang"),
+    "cut": Answer(fault="cut"),
+    "nonsense": Answer(raw=b'{"choices": [{"message": {"content": 7}}]}'),
+}
 
-    with ModelServer(behave) as server:
-        outcomes = many(server.openai_base, calls=10, max_retries=30)
-    assert isinstance(outcomes[0], OutsideError)
-    assert all(isinstance(outcome, Completion) for outcome in outcomes[1:])
+
+@pytest.mark.parametrize("bad", POISON.values(), ids=POISON)
+def test_a_call_that_fails_while_others_are_answered_is_the_rows_error(bad: Answer) -> None:
+    async def do(model: HttpModel) -> None:
+        poisonous = asyncio.create_task(model.generate(HELLO, GREEDY))
+        while not poisonous.done():
+            assert (await model.generate(HELLO, Sampling(seed=1))).text == "ok"
+        with pytest.raises(CallError, match="Gave up after 4 tries, while other calls were answered"):
+            await poisonous
+
+    with ModelServer(lambda body, number: Answer() if body["seed"] else bad) as server:
+        use(do, server.openai_base, max_retries=3, call_timeout_s=0.3 if bad.fault == "hang" else 60)
+
+
+def test_rows_do_not_pay_for_a_server_that_is_down() -> None:
+    """Two calls are too few for the breaker, and what was answered before the first failure says nothing."""
+
+    async def do(model: HttpModel) -> Sequence[object]:
+        await model.generate(HELLO, GREEDY)
+        failing = (model.generate(HELLO, Sampling(seed=seed)) for seed in (1, 2))
+        return await asyncio.gather(*failing, return_exceptions=True)
+
+    with ModelServer(first(FINE, then=Answer(status=500))) as server:
+        outcomes = use(do, server.openai_base, max_retries=3)
+    assert all(isinstance(outcome, OutsideError) for outcome in outcomes)
+    assert len(server.seen) == 1 + 2 * 4 < limits.DOWN_AFTER
 
 
 # --- limits
@@ -547,11 +570,10 @@ def test_a_bucket_spreads_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_requests_per_minute() -> None:
+    started = time.monotonic()
     with ModelServer() as server:
         many(server.openai_base, calls=14, requests_per_minute=600)
-    times = sorted(seen.at for seen in server.seen)
-    assert times[-1] - times[0] >= 0.15  # 11 at once, 3 more at 0.1 s each, less what the first took to arrive
-    assert times[9] - times[0] < 0.15
+    assert max(seen.at for seen in server.seen) - started >= 0.3  # 11 at once, 3 more at 0.1 s each
 
 
 def test_tokens_per_minute_learn_from_usage() -> None:
@@ -611,7 +633,7 @@ def told_by(error: BaseException) -> list[str]:
         chain.append(following)
         following = following.__cause__ or following.__context__
     told = [text for one in chain for text in (str(one), repr(one), repr(vars(one)))]
-    given = ("__init__", "_endpoint", "<listcomp>")
+    given = ("__init__", "_reach", "<genexpr>")
     summary = traceback.TracebackException.from_exception(error, capture_locals=True)
     ours = [frame for frame in summary.stack if "/socratune/llm/" in frame.filename and frame.name not in given]
     held = [repr({k: v for k, v in (frame.locals or {}).items() if k != "headers"}) for frame in ours]
@@ -641,12 +663,6 @@ def test_wrong_settings_are_the_users() -> None:
     for bad in ({"api_key": "two\nlines"}, *({"api_bases": [base]} for base in bases)):
         with pytest.raises(UserError):
             HttpModel(**{"kind": "openai", "model": "m", "api_bases": [], "api_key": None, **bad})
-
-
-def test_importing_loads_no_client_library() -> None:
-    script = "import sys, socratune.llm.http\nprint('aiohttp' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
 
 
 def test_a_cancelled_call_leaves_nothing_in_flight() -> None:

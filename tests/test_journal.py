@@ -3,16 +3,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
+from socratune import journal as journal_module
 from socratune.errors import OutsideError
 from socratune.journal import Journal
 from socratune.llm.base import Sampling
-from socratune.llm.metered import MeteredModel
+from socratune.llm.metered import MeteredModel, call_key
 from socratune.llm.scripted import ScriptedModel
 from socratune.rowmap import map_rows
 from socratune.rows import QARow
@@ -20,6 +26,9 @@ from socratune.rows import QARow
 ROWS = [
     QARow(str(n), [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "a"}], {}) for n in range(50)
 ]
+
+
+SAMPLED = [field.name for field in fields(Sampling)]
 
 
 def run_rows(journal: Journal, step, rows=ROWS, stage="s.1", concurrency=8) -> list[tuple[int, int]]:
@@ -45,6 +54,113 @@ def test_a_call_is_made_once_for_the_same_question_and_sampling(tmp_path: Path) 
     asyncio.run(MeteredModel(model, journal, "enhance.student").generate(ask, Sampling(seed=2)))
     assert len(model.seen) == 2
     assert journal.spent()["enhance.student"]["calls"] == 2
+
+
+def put(journal: Journal, *keys: bytes, text: str = "yes") -> None:
+    async def main() -> None:
+        took = {"role": "r", "model": "m", "tokens": (1, 2), "seconds": 0.5}
+        await asyncio.gather(*(journal.put_call(key, answer={"text": text}, **took) for key in keys))
+
+    asyncio.run(main())
+
+
+def test_calls_are_found_by_their_key_alone(tmp_path: Path) -> None:
+    """Also those whose keys begin alike, and after the file is opened anew."""
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        put(journal, b"abcd", b"abce", b"xyz")
+        assert journal.find_call(b"abcd") == {"text": "yes"}
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        assert all(journal.find_call(key) for key in (b"abcd", b"abce", b"xyz"))
+        assert journal.find_call(b"abcf") is journal.find_call(b"other") is None
+
+
+@pytest.mark.parametrize("text", ["\ud800 half a pair", "é, 中", "\x00", "x" * 1_000_000])
+def test_any_text_comes_back(text: str, tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        put(journal, b"key", text=text)
+        assert journal.find_call(b"key") == {"text": text}
+
+
+def test_any_row_comes_back_exactly(tmp_path: Path) -> None:
+    value = {"text": "\ud800", "number": 2**70, "share": 0.1, "ids": [1, 2], "nothing": None, "é": {}}
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        asyncio.run(journal.put_row("s", 0, "\udfff", value))
+        assert list(journal.rows("s")) == [value]
+        assert all("\n" not in text for text in journal.row_texts("s"))
+
+
+def test_a_key_changes_with_all_that_may_change_the_answer() -> None:
+    ask = [{"role": "user", "content": "?"}]
+    keys = [
+        call_key("enhance.student", "f", ask, Sampling()),
+        call_key("validate.student", "f", ask, Sampling()),
+        call_key("enhance.student", "g", ask, Sampling()),
+        call_key("enhance.student", "f", [*ask, *ask], Sampling()),
+        *(call_key("enhance.student", "f", ask, replace(Sampling(), **{name: 7})) for name in SAMPLED),
+        call_key("enhance.student", "f", [{"role": "user", "content": "\ud800"}], Sampling()),
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_cancelled_row_does_not_cancel_the_others(tmp_path: Path) -> None:
+    async def main() -> None:
+        rows = [asyncio.create_task(journal.put_row("s", at, str(at), {})) for at in range(3)]
+        await asyncio.sleep(0)
+        rows[1].cancel()
+        await asyncio.gather(rows[0], rows[2])
+
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        asyncio.run(main())
+        assert journal.done_positions("s") >= {0, 2}
+
+
+def test_what_cannot_be_written_is_told_to_everyone_who_waits(tmp_path: Path) -> None:
+    async def main() -> list[BaseException | None]:
+        puts = (journal.put_row("s", at, str(at), {}) for at in range(3))
+        return await asyncio.gather(*puts, return_exceptions=True)
+
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        with closing(sqlite3.connect(tmp_path / "j.sqlite")) as other:
+            other.execute("DROP TABLE rows")
+        told = asyncio.run(main())
+    assert len(told) == 3
+    assert all(isinstance(error, OutsideError) and "cannot be written" in str(error) for error in told)
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it comes to hold within ten seconds."""
+    until = time.monotonic() + 10
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.005)
+    return holds()
+
+
+def test_the_disk_follows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was put is in the file, and the file is told to the disk after that, without anyone waiting for it."""
+    sizes: list[int] = []
+    real = journal_module._to_disk
+    monkeypatch.setattr(journal_module, "_to_disk", lambda file: (sizes.append(os.fstat(file).st_size), real(file)))
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        for number in range(5):
+            put(journal, b"key %d" % number)
+            written = (tmp_path / "j.sqlite-wal").stat().st_size
+            assert eventually(lambda written=written: bool(sizes) and sizes[-1] >= written)
+
+
+def test_a_disk_that_fails_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def stopped() -> bool:
+        try:
+            put(journal, b"key")
+        except OutsideError as error:
+            return "Input/output error" in str(error)
+        return False
+
+    monkeypatch.setattr(journal_module, "_to_disk", fail)
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        assert eventually(stopped)
 
 
 def test_finished_rows_are_not_done_again_and_come_back_in_order(tmp_path: Path) -> None:
@@ -80,21 +196,6 @@ def test_rows_of_another_key_are_not_found(tmp_path: Path) -> None:
     assert journal.done_positions("s.2") == set()
     journal.forget("s")
     assert journal.done_positions("s.1") == set()
-
-
-def test_no_more_rows_in_flight_than_asked(tmp_path: Path) -> None:
-    flying = most = 0
-
-    async def step(row: QARow) -> dict[str, str]:
-        nonlocal flying, most
-        flying += 1
-        most = max(most, flying)
-        await asyncio.sleep(0.001)
-        flying -= 1
-        return {}
-
-    run_rows(Journal(tmp_path / "j.sqlite"), step, concurrency=7)
-    assert most == 7
 
 
 def test_what_was_used_is_in_the_file_after_sigkill(tmp_path: Path) -> None:

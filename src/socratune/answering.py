@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from socratune.errors import CallError
 from socratune.journal import Journal
 from socratune.judge import Judge
 from socratune.llm.base import ChatModel, Sampling
@@ -29,7 +30,7 @@ async def answer_and_judge(
     """One answer per row, judged, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`.
 
     An answer that is cut off is incorrect here: a model that does not come to an end has not answered, and leaving the
-    pair out would favour an adapter that rambles.
+    pair out would favour an adapter that rambles. One that the judge's provider refuses to look at is undecided.
     """
 
     async def step(row: QARow) -> dict[str, Any]:
@@ -37,7 +38,10 @@ async def answer_and_judge(
         if completion.stop == "length":
             judgement = Judgement("incorrect", "truncated")
         else:
-            judgement = await judge(row, completion.text)
+            try:
+                judgement = await judge(row, completion.text)
+            except CallError as error:
+                judgement = Judgement("undecided", "error", str(error))
         return {
             "response": completion.text,
             "verdict": judgement.verdict,

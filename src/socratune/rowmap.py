@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from typing import Any, Protocol, TypeVar
 
 from socratune.journal import Journal
@@ -20,15 +20,18 @@ Row = TypeVar("Row", bound=HasId)
 
 
 async def map_rows(
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     step: Callable[[Row], Awaitable[dict[str, Any]]],
     *,
     journal: Journal,
     stage: str,
     concurrency: int,
     tick: Callable[[int, int], None],
+    total: int | None = None,
 ) -> None:
     """Run `step` on every row that is not finished yet and keep its value in the journal under `stage`.
+
+    A row is taken when a slot is free for it, so no more of them are in memory than are in flight.
 
     Args:
         rows: in input order; a row's position is its identity within the stage.
@@ -36,6 +39,7 @@ async def map_rows(
         stage: name and fingerprint of the stage.
         concurrency: rows in flight.
         tick: called with (done, total) after every row.
+        total: how many `rows` gives, for `tick`; None asks its length.
 
     Raises:
         Whatever `step` raises first; rows finished by then are kept.
@@ -43,7 +47,10 @@ async def map_rows(
     done = journal.done_positions(stage)
     waiting: Iterator[tuple[int, Row]] = ((at, row) for at, row in enumerate(rows) if at not in done)
     finished = len(done)
-    tick(finished, len(rows))
+    if total is None:
+        assert isinstance(rows, Sized), "rows without a length need a total"
+        total = len(rows)
+    tick(finished, total)
 
     async def work() -> None:
         nonlocal finished
@@ -51,9 +58,9 @@ async def map_rows(
             value = await step(row)
             await journal.put_row(stage, position, row.id, value)
             finished += 1
-            tick(finished, len(rows))
+            tick(finished, total)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, len(rows) - finished))]
+    workers = [asyncio.create_task(work()) for _ in range(min(concurrency, total - finished))]
     try:
         await asyncio.gather(*workers)
     finally:

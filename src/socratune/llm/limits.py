@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ class Breaker:
         self._a_call_is_spent = False
         self._down_until = 0.0
         self._why = ""
-        self._waiting: set[asyncio.Timeout] = set()
+        self._ends: dict[asyncio.Timeout, float] = {}  # of all that wait, in loop time
+        self._alarm: asyncio.TimerHandle | None = None
 
     def worked(self) -> None:
         """The server answered."""
@@ -92,16 +94,40 @@ class Breaker:
             OutsideError: the server was found to be down before or meanwhile.
         """
         self.check()
-        deadline = asyncio.timeout(limit_s)
-        self._waiting.add(deadline)
+        waiting = asyncio.timeout(None)
+        self._ends[waiting] = end = math.inf if limit_s is None else asyncio.get_running_loop().time() + limit_s
+        if end < self._alarm_at():
+            self._set_alarm(end)
         try:
-            async with deadline:
+            async with waiting:
                 return await work(*args)
         except TimeoutError:
             self.check()
             raise
         finally:
-            self._waiting.discard(deadline)
+            del self._ends[waiting]
+            if self._alarm and not self._ends:
+                self._alarm.cancel()
+                self._alarm = None
+
+    def _alarm_at(self) -> float:
+        return self._alarm.when() if self._alarm else math.inf
+
+    def _set_alarm(self, at: float) -> None:
+        """One timer for all calls: one for each costs a twentieth of what a call costs."""
+        if self._alarm:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(at, self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        self._alarm = None
+        now = asyncio.get_running_loop().time()
+        for waiting, end in self._ends.items():
+            if end <= now and not waiting.expired():
+                waiting.reschedule(0)
+        later = min((end for end in self._ends.values() if end > now), default=math.inf)
+        if later < math.inf:
+            self._set_alarm(later)
 
     def _trip(self, why: str) -> None:
         if self._in_a_row < DOWN_AFTER or not self._a_call_is_spent:
@@ -109,9 +135,9 @@ class Breaker:
         self._why = f"{why}. {self._in_a_row} failures in a row: the server is taken to be down"
         self._down_until = time.monotonic() + REST_S
         self.worked()
-        for deadline in self._waiting:
-            if not deadline.expired():
-                deadline.reschedule(0)
+        for waiting in self._ends:
+            if not waiting.expired():
+                waiting.reschedule(0)
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +146,6 @@ class Endpoint:
 
     Attributes:
         base: as given, without a trailing slash.
-        url: where calls are posted.
         in_flight: calls not answered yet.
         sent: calls ever sent.
         failures: bad answers in a row.
@@ -130,7 +155,6 @@ class Endpoint:
     """
 
     base: str = field(repr=False)  # may hold a password
-    url: str = field(repr=False)
     in_flight: int = 0
     sent: int = 0
     failures: int = 0
@@ -185,11 +209,14 @@ class Endpoints:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What a server asks to wait, in seconds, never negative; None where it does not say, or not legibly."""
+    """What a server asks to wait, in seconds, never negative; None where it does not say, or not legibly.
+
+    `headers` have lower-case names.
+    """
     try:
         if milliseconds := headers.get("retry-after-ms"):
             return max(float(milliseconds) / 1000, 0.0)
-        if not (said := headers.get("Retry-After")):
+        if not (said := headers.get("retry-after")):
             return None
         if said.strip().replace(".", "", 1).isdigit():
             return float(said)

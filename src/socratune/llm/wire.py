@@ -1,0 +1,181 @@
+"""OpenAI's chat completions and Anthropic's messages as data: what is sent, what an answer says, what a refusal means.
+
+Nothing here sends anything or remembers anything.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from typing import Any, Literal
+
+from socratune.errors import CallError
+from socratune.fastjson import decode
+from socratune.llm.base import Chat, Completion, Sampling
+
+Kind = Literal["openai", "anthropic"]
+
+BASES: dict[Kind, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+KEY_VARIABLES: dict[Kind, str] = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+
+_OPTIONAL = ("seed", "top_k", "top_p", "temperature")
+_SCHEMA_WORDS = ("response_format", "output_config", "schema", "grammar", "structured output")
+_NOT_TAKEN = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown|extra inputs|extra_forbidden|not permitted|not allowed"
+    r"|unexpected|only the default|deprecated|cannot both"
+)
+
+
+def url_of(kind: Kind, base: str) -> str:
+    """Where calls are posted; an anthropic base may come with or without its `/v1`."""
+    if kind == "anthropic":
+        return base.removesuffix("/v1") + "/v1/messages"
+    return base + "/chat/completions"
+
+
+def headers_of(kind: Kind, key: str) -> dict[str, str]:
+    """The headers of every call; an empty key sends none."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "socratune"}
+    if kind == "anthropic":
+        headers["anthropic-version"] = "2023-06-01"
+    if key:
+        headers |= {"x-api-key": key} if kind == "anthropic" else {"Authorization": f"Bearer {key}"}
+    return headers
+
+
+def request(kind: Kind, model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+    """The body of a call, without the parameters in `dropped`."""
+    build = _openai_request if kind == "openai" else _anthropic_request
+    return build(model, messages, sampling, dropped)
+
+
+def _openai_request(model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+    limit = "max_completion_tokens" if "max_tokens" in dropped else "max_tokens"
+    body: dict[str, Any] = {"model": model, "messages": messages, limit: sampling.max_new_tokens}
+    _add_draw(body, sampling, dropped)
+    if "seed" not in dropped:
+        body["seed"] = sampling.seed
+    if sampling.json_schema is not None and "response_format" not in dropped:
+        schema = {"name": "answer", "strict": True, "schema": _schema(sampling.json_schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+def _anthropic_request(model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+    turns = [message for message in messages if message["role"] != "system"]
+    body: dict[str, Any] = {"model": model, "messages": turns, "max_tokens": sampling.max_new_tokens}
+    _add_draw(body, sampling, dropped)
+    if len(turns) < len(messages):
+        body["system"] = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+    if sampling.json_schema is not None and "output_config" not in dropped:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": _schema(sampling.json_schema)}}
+    return body
+
+
+def _add_draw(body: dict[str, Any], sampling: Sampling, dropped: set[str]) -> None:
+    """Temperature, and what is not off: a server may refuse even the neutral value of what it does not know."""
+    if "temperature" not in dropped:
+        body["temperature"] = sampling.temperature
+    if sampling.top_p < 1 and "top_p" not in dropped:
+        body["top_p"] = sampling.top_p
+    if sampling.top_k > 0 and "top_k" not in dropped:
+        body["top_k"] = sampling.top_k
+
+
+@cache
+def _schema(text: str) -> dict[str, Any]:
+    return json.loads(text)
+
+
+def completion(kind: Kind, data: Any) -> Completion:
+    """The answer in the parsed body of a 200.
+
+    Raises:
+        CallError: the model or the provider's filter refused.
+        LookupError, TypeError, AttributeError, ValueError: there is no answer in it.
+    """
+    return (_openai_completion if kind == "openai" else _anthropic_completion)(data)
+
+
+def _openai_completion(data: Any) -> Completion:
+    """The first choice."""
+    choice = data["choices"][0]
+    message = choice["message"]
+    reason = choice.get("finish_reason")
+    if refusal := message.get("refusal"):
+        raise CallError(f"the model refused: {refusal}")
+    if reason == "content_filter":
+        raise CallError("the answer was stopped by the provider's content filter")
+    if reason == "error":
+        raise ValueError("the provider's server failed in mid-answer")
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
+    thought = message.get("reasoning_content") or message.get("reasoning") or ""
+    usage = data.get("usage") or {}
+    return Completion(
+        _with_thought(thought, content),
+        "length" if reason == "length" else "end",
+        _count(usage.get("prompt_tokens")),
+        _count(usage.get("completion_tokens")),
+    )
+
+
+def _anthropic_completion(data: Any) -> Completion:
+    """All text blocks, the thinking ones first."""
+    reason = data.get("stop_reason")
+    if reason == "refusal":
+        raise CallError("the model refused")
+    blocks = data["content"]
+    thought = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
+    text = "".join(block["text"] for block in blocks if block["type"] == "text")
+    usage = data.get("usage") or {}
+    return Completion(
+        _with_thought(thought, text),
+        "length" if reason in ("max_tokens", "model_context_window_exceeded") else "end",
+        _count(usage.get("input_tokens")),
+        _count(usage.get("output_tokens")),
+    )
+
+
+def _count(tokens: Any) -> int:
+    """0 where a server does not count, or not in numbers."""
+    return tokens if isinstance(tokens, int) else 0
+
+
+def _with_thought(thought: str, text: str) -> str:
+    """As reasoning models write it themselves where no server takes it apart."""
+    thought = thought.strip("\n")
+    return f"<think>\n{thought}\n</think>\n\n{text.lstrip()}" if thought else text
+
+
+def refused_parameter(kind: Kind, body: dict[str, Any], said: str) -> str | None:
+    """The parameter of `body` that a 400 says is not taken; None where the 400 is about something else.
+
+    Args:
+        kind: the protocol.
+        body: as it was sent.
+        said: the server's whole answer in lower case, since the name may stand in a field beside the message.
+    """
+    for name in ("response_format", "output_config"):
+        if name in body and any(word in said for word in _SCHEMA_WORDS):
+            return name
+    if not _NOT_TAKEN.search(said):
+        return None
+    if kind == "openai" and "max_tokens" in body and "max_completion_tokens" in said:
+        return "max_tokens"
+    return next((name for name in _OPTIONAL if name in body and re.search(rf"\b{name}\b", said)), None)
+
+
+def message_in(data: bytes) -> str:
+    """What an error body says, on one line: the message field of the usual shapes, else the text."""
+    text = data[:10_000].decode("utf-8", "replace")
+    try:
+        said = decode(data)
+        error = said.get("error", said)
+        found = error if isinstance(error, str) else error.get("message") or error.get("detail")
+        text = found if isinstance(found, str) else json.dumps(found or said)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    return " ".join(text.split())
