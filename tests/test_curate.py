@@ -5,7 +5,10 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from socratune.config import CurateConfig
+from socratune.errors import UserError
 from socratune.rows import Attempt, Outcome, QARow, Trace
 from socratune.rundir import RunDir, StageResult, write_jsonl
 from socratune.stages import curate
@@ -32,6 +35,9 @@ def do(run: RunDir, rows: list[dict[str, Any]]) -> tuple[StageResult, list[dict[
 def test_kept_and_dropped_rows_are_in_the_order_of_the_loop(tmp_path: Path) -> None:
     outcomes: list[Outcome] = ["solved_first_try", "unsolved", "error", "solved_first_try", "undecided"]
     rows = [trace(f"r{n}", outcome).to_json("2 and 2 make 4") for n, outcome in enumerate(outcomes)]
+    for row in rows:
+        if row["metadata"]["enhancement"]["chosen"] is None:
+            row["messages"][-1]["content"] = "4"
     result, kept, dropped = do(RunDir(tmp_path), rows)
     assert [row["id"] for row in kept] == ["r0", "r3"]
     assert [(row["id"], row["reason"]) for row in dropped] == [("r1", "unsolved"), ("r2", "error"), ("r4", "undecided")]
@@ -43,6 +49,19 @@ def test_an_answer_edited_by_hand_is_trained_on_as_it_stands_now(tmp_path: Path)
     rows = [trace("a").to_json("2 and 2 make 4"), trace("b").to_json("Four, as anyone can count.")]
     _, kept, _ = do(RunDir(tmp_path), rows)
     assert [row["pieces"][0]["text"] for row in kept] == ["2 and 2 make 4", "Four, as anyone can count."]
+
+
+def test_an_answer_written_by_hand_into_an_unsolved_row_is_trained_on(tmp_path: Path) -> None:
+    _, kept, _ = do(RunDir(tmp_path), [trace("a", "unsolved").to_json("2 and 2 make 4, as one can count.")])
+    assert [row["pieces"][0]["text"] for row in kept] == ["2 and 2 make 4, as one can count."]
+
+
+@pytest.mark.parametrize("content", ["", "  ", None, ["4"]])
+def test_an_answer_that_is_no_text_is_named_with_its_line(tmp_path: Path, content: Any) -> None:
+    row = trace("a").to_json("4")
+    row["messages"][-1]["content"] = content
+    with pytest.raises(UserError, match=r"enhanced_dataset.jsonl, line 2: .*the last message has no text"):
+        do(RunDir(tmp_path), [trace("b").to_json("2 and 2 make 4"), row])
 
 
 def test_a_row_trained_on_its_reference_is_kept(tmp_path: Path) -> None:

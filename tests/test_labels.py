@@ -148,6 +148,22 @@ def test_a_control_token_in_a_users_text_is_found(tokenizer: Any) -> None:
     assert "holds '<|im_" in found(tokenizer, example, render(tokenizer, example))[0]
 
 
+def test_words_that_are_no_turn_are_no_control_tokens(tokenizer: Any) -> None:
+    from transformers import AddedToken
+
+    thinking = copy.deepcopy(tokenizer)
+    thinking.add_tokens([AddedToken("<think>", special=False), AddedToken("<tool_call>", special=False)])
+    thinking.chat_template += "{# <think> <tool_call> #}"
+    asked = [
+        {"role": "system", "content": "Call tools as <tool_call>…"},
+        {"role": "user", "content": "What does <think> do?"},
+        {"role": "assistant", "content": "<think>Hm.</think>It thinks."},
+        USER,
+    ]
+    example = replace(ROW, prompt=asked)
+    assert found(thinking, example, render(thinking, example)) == []
+
+
 def test_a_private_hint_in_the_training_prompt_is_found(tokenizer: Any) -> None:
     told = [{"role": "system", "content": "Hint, for you alone: split 14."}, USER]
     example = replace(ROW, prompt=told)

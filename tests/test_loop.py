@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from socratune.chat import rejection, training_text
 from socratune.config import CurateConfig
 from socratune.errors import CallError
 from socratune.hints import HintRequest
@@ -14,10 +15,10 @@ from socratune.judge import mechanical_judge
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.scripted import ScriptedModel
 from socratune.loop import Loop, Rules, enhance_row
+from socratune.picking import Pick, pick_first, pick_longest
 from socratune.rows import QARow, Trace
 from socratune.rundir import RunDir, read_jsonl, write_jsonl
 from socratune.stages import curate
-from socratune.stages.curate import rejection
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "What is 15 * 13?"}
@@ -34,9 +35,11 @@ class Teacher:
         return self.hints.pop(0)
 
 
-def run(answer: Callable[[Chat], str], teacher: Teacher, row: QARow = ROW, **changes) -> tuple[Trace, ScriptedModel]:
+def run(
+    answer: Callable[[Chat], str], teacher: Teacher, row: QARow = ROW, pick: Pick = pick_longest, **changes
+) -> tuple[Trace, ScriptedModel]:
     student = ScriptedModel(answer)
-    loop = Loop(student, mechanical_judge, teacher, Sampling(), Rules(**changes), {})
+    loop = Loop(student, mechanical_judge, teacher, Sampling(), Rules(**changes), {}, pick)
     return asyncio.run(enhance_row(row, loop)), student
 
 
@@ -135,9 +138,55 @@ def test_samples_come_before_hints_and_two_right_ones_are_enough() -> None:
     trace, student = run(answers("180", "15 * 13 = 195", "195"), teacher, attempts=4)
     assert (trace.outcome, len(student.seen), teacher.requests) == ("solved_first_try", 3, [])
     assert (trace.pass_rate, trace.chosen) == (2 / 3, 2)  # the longer one shows more of its work
-    trace, _ = run(answers("180", "15 * 13 = 195", "195"), teacher, attempts=4, trace_pick="first")
+    trace, _ = run(answers("180", "15 * 13 = 195", "195"), teacher, attempts=4, pick=pick_first)
     assert trace.chosen == 2
     assert {messages[-1]["content"] for messages in student.seen} == {QUESTION["content"]}
+
+
+def test_caps_hold_together() -> None:
+    from socratune.stages.curate import _room
+
+    shares = {"hinted": 0.4, "mastered": 0.25}
+    for hinted, mastered, other in ((600, 600, 200), (1000, 1000, 10), (3, 3, 100)):
+        room = _room({"hinted": hinted, "mastered": mastered}, shares, hinted + mastered + other)
+        whole = other + sum(room.values())
+        assert room["hinted"] <= 0.4 * whole and room["mastered"] <= 0.25 * whole and min(room.values()) > 0
+
+
+def test_a_hint_is_for_the_newest_wrong_attempt_and_nothing_else_is_shown_as_wrong() -> None:
+    teacher = Teacher("Split 13.")
+    texts = ("180", "I would rather not say.", "195")
+    trace, student = run(answers(*texts), teacher, attempts=2, thinking_format="iterative")
+    assert [attempt.hint for attempt in trace.attempts] == ["Split 13.", None, None]
+    assert student.seen[2][-2] == {"role": "assistant", "content": "180"}
+    assert training_text(trace) == "180\nAha! Split 13.\n195"
+
+
+def test_an_evidence_try_that_nobody_can_judge_asks_no_teacher() -> None:
+    teacher, row = Teacher(), QARow("r", ROW.messages, {"evidence": "15 times 13 is 195."})
+    trace, _ = run(answers("180", "I would rather not say."), teacher, row)
+    assert (trace.outcome, trace.gap, teacher.requests) == ("undecided", None, [])
+
+
+def test_an_answer_that_speaks_of_the_passage_is_not_trained_on_without_it() -> None:
+    row = QARow("r", ROW.messages, {"evidence": "15 times 13 is 195."})
+    for format_ in ("direct", "iterative"):
+        trace, _ = run(answers("180", "According to the passage, it is 195."), Teacher(), row, thinking_format=format_)
+        assert trace.outcome == "solved_with_evidence"
+        assert (rejection(trace) or ("",))[0] == "hint_echo"
+
+
+def test_an_unsolved_row_is_dropped_or_trained_on_its_reference_or_on_the_students_wording_of_it() -> None:
+    wrong = ["180", "181", "182"]
+    dropped, _ = run(answers(*wrong), Teacher("Split.", "Split 13."))
+    assert (dropped.outcome, dropped.chosen, training_text(dropped)) == ("unsolved", None, None)
+    as_given, _ = run(answers(*wrong), Teacher("Split.", "Split 13."), unsolved="reference")
+    assert (as_given.outcome, training_text(as_given)) == ("trained_on_reference", "15 * 13 = 195.")
+    told, student = run(answers(*wrong, "15 * 13 = 195"), Teacher("Split.", "Split 13."), unsolved="rewrite")
+    assert (told.outcome, training_text(told), told.attempts[3].given) == ("rewritten", "15 * 13 = 195", "reference")
+    assert "195" in student.seen[3][0]["content"] and "195" not in student.seen[2][0]["content"]
+    still, _ = run(answers(*wrong, "180"), Teacher("Split.", "Split 13."), unsolved="rewrite")
+    assert (still.outcome, still.chosen) == ("unsolved", None)
 
 
 def test_a_row_that_the_evidence_solves_lacks_knowledge_and_gets_no_hint() -> None:
@@ -177,9 +226,9 @@ def test_an_answer_that_speaks_of_the_hint_is_drawn_once_more() -> None:
     trace, _ = run(answers("180", echoing, "15 * 10 + 15 * 3 = 195"), Teacher("Split 13."))
     assert (trace.outcome, trace.chosen) == ("solved_with_hint", 3)
     trace, _ = run(answers("180", echoing, echoing), Teacher("Split 13."))
-    assert (trace.outcome, rejection(trace)) == (
-        "solved_with_hint", ("hint_echo", "speaks of a hint or an earlier attempt: 'the hint'"),
-    )  # fmt: skip
+    assert trace.outcome == "solved_with_hint"
+    reason, detail = rejection(trace) or ("", "")
+    assert reason == "hint_echo" and detail.endswith("'the hint'")
 
 
 def test_clean_keeps_only_what_is_found_without_the_hint() -> None:
@@ -219,4 +268,4 @@ def test_caps_keep_the_mix(tmp_path: Path) -> None:
     assert result.figures["dropped"] == {"too_many_mastered": 10}
     curate.run(run_dir, CurateConfig(max_hinted_share=0.1, max_mastered_share=1), mask_wrong_attempts=False)
     kept = [data["id"].split("-")[0] for data in read_jsonl(run_dir.rows("train"))]
-    assert (kept.count("hinted"), kept.count("mastered")) == (7, 30)
+    assert (kept.count("hinted"), kept.count("mastered")) == (6, 30)  # 7 of 67 would be more than a tenth

@@ -258,3 +258,15 @@ def test_the_student_itself_can_judge(tmp_path: Path) -> None:
     with LocalModels() as models:
         judgement, _ = asyncio.run(run(models))
     assert (judgement.verdict, judgement.judged_by) == ("undecided", "llm")
+
+
+def test_a_scorer_that_raises_is_the_rows_error_and_no_bug_of_ours() -> None:
+    def broken(question: str, reference: str, response: str) -> bool:
+        raise ValueError("no such unit")
+
+    with pytest.raises(CallError, match="broken raised ValueError: no such unit"):
+        asyncio.run(
+            python_judge(broken)(
+                QARow("r", [{"role": "user", "content": "?"}, {"role": "assistant", "content": "4"}], {}), "4"
+            )
+        )

@@ -204,3 +204,18 @@ def test_traces_of_another_model_are_not_trained_on(tmp_path: Path) -> None:
     enhanced.write_text(enhanced.read_text().replace('"student_model": "demo"', '"student_model": "Qwen/Qwen3-8B"'))
     done = socratune("run", *given, "--until", "train")
     assert done.returncode == 2 and "'Qwen/Qwen3-8B' is another model" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--judge-mode", "llm"], "enhance.judge_mode llm: expected a --judge-model"),
+        (["--teacher-api-base", "http://localhost:1/v1"], "expected a --teacher-model, as the server calls it"),
+        (["--shard", "3/2"], "I/N with I from 1 to N"),
+        (["--estimate", "--restart", "split"], "no --from, --until or --restart beside it"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(tmp_path: Path, given: list[str], said: str) -> None:
+    done = socratune("enhance", "--model", "demo", "--dataset", "demo", "--output", tmp_path / "run", *given)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr and "Traceback" not in done.stderr

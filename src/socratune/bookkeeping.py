@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from socratune.config import Resolved, dump, flatten, is_free, read_config_file, to_yaml, unflatten
 from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
 from socratune.journal import Journal
-from socratune.rundir import Results, RunDir, StageResult, file_hash, write_text
+from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, write_text
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +20,9 @@ STAGES = ("split", "enhance", "curate", "train", "validate", "publish")
 
 OUTPUTS = {
     "split": ("train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "input.rejected.jsonl"),
-    "enhance": ("enhanced_dataset.jsonl",),
+    "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl"),
     "curate": ("train.jsonl", "train.rejected.jsonl"),
-    "train": ("checkpoints", "adapter", "tensorboard"),
+    "train": ("replay.jsonl", "checkpoints", "adapter", "tensorboard"),
     "validate": (),
     "publish": (),
 }
@@ -34,7 +34,12 @@ class Tell(Protocol):
     def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None: ...
 
 
-NEEDED = {**OUTPUTS, "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl"), "train": ()}
+NEEDED = {
+    **OUTPUTS,
+    "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl"),
+    "enhance": ("enhanced_dataset.jsonl",),
+    "train": (),
+}
 """Outputs without which a finished stage is done again. An adapter is not: that it is gone, validate has to say."""
 
 
@@ -62,6 +67,8 @@ def first_stage_of(key: str) -> str | None:
         return None
     if key == "train.mask_wrong_attempts":
         return "curate"
+    if key == "curate.replay_share":
+        return "train"
     if key in ("model", "seed", "shard"):
         return "enhance"
     section = key.split(".", maxsplit=1)[0]
@@ -81,8 +88,8 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
         changed = (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key))
         for key in changed:
             stage = first_stage_of(key)
-            if stage in (None, "publish") or not results.stage(stage):
-                continue
+            if stage in (None, "publish") or results.stage(stage).get("status") in (None, "error"):
+                continue  # nothing is made of it yet, or it ended in an error that another setting may mend
             if restart is None or STAGES.index(restart) > STAGES.index(stage):
                 fix = f"Use the old value, --restart {stage} to redo from there, or another --output."
                 now = Shown(repr(new.get(key)))
@@ -127,7 +134,7 @@ def status_after(error: BaseException) -> str:
 def do_stage(
     name: str,
     key: str,
-    work: Callable[[Callable[[int, int], None]], StageResult],
+    work: Callable[[Tick], StageResult],
     results: Results,
     tell: Tell,
     *,
@@ -154,8 +161,8 @@ def do_stage(
     def seconds() -> float:
         return round(before + time.monotonic() - started, 2)
 
-    def tick(done: int, total: int) -> None:
-        results.set_stage(name, now=False, done=done, total=total, seconds=seconds())
+    def tick(done: int, total: int, **live: Any) -> None:
+        results.set_stage(name, now=False, done=done, total=total, seconds=seconds(), **live)
         tell("tick", name, results.stage(name))
 
     results.set_stage(name, status="running", seconds=before, done=0, total=0, key=key)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from socratune.echoes import echo
 from socratune.rows import Example, Piece, Trace
 
 IGNORE = -100
@@ -59,6 +60,34 @@ def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[P
             pieces.append(Piece(attempt.response, trained=not mask_wrong_attempts))
             pieces.append(Piece(AHA.format(hint=attempt.hint)))
     return (*pieces, final)
+
+
+Reason = tuple[str, str]
+"""Why a row is dropped: a word to count by, and the detail."""
+
+
+def rejection(trace: Trace, answer: str | None = None) -> Reason | None:
+    """Why a trace is not trained on, or None.
+
+    Args:
+        answer: the words to train on where a person has edited them, also those of a row nobody solved; None takes
+            those of the chosen attempt.
+    """
+    if trace.outcome == "trained_on_reference":
+        return None
+    if trace.chosen is None:
+        return (trace.outcome, trace.error or "") if answer is None else None
+    chosen = trace.attempts[trace.chosen - 1]
+    if chosen.given == "question" or (trace.format == "iterative" and chosen.given == "hint"):
+        return None
+    if chosen.given == "hint" and trace.format == "clean":
+        return "not_found_unaided", "right with the hint, but in no sample without it"
+    hints = [attempt.hint for attempt in trace.attempts[: trace.chosen - 1] if attempt.hint]
+    hint = hints[-1] if hints and chosen.given == "hint" else None
+    text, row = chosen.response if answer is None else answer, trace.row
+    if found := echo(text, row.question, hint=hint, passage=row.evidence, told=True):
+        return "hint_echo", f"speaks of what only the student was shown, or of an earlier attempt: {found!r}"
+    return None
 
 
 def training_text(trace: Trace) -> str | None:

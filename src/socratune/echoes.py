@@ -100,6 +100,22 @@ _REPLY = {
 _FILLER = r"\W*(?:(?:ok(?:ay)?|hmm+|ah|oh|well|yes|alright|ja|oui|sí|да|はい)\W+)?"
 
 
+_TOLD = re.compile(
+    r"\b(?:according to|based on|from|as (?:stated|said|given) in|in) (?:the|this|that|your|given|provided) "
+    r"(?:\w+ )?(?:passage|text|context|document|excerpt|note|reference|system message)\b"
+    r"|\b(?:passage|text|context|excerpt|note|system message)(?: \w+)? "
+    r"(?:says?|states?|mentions?|tells?|above|provided)\b"
+    r"|\b(?:told|asked|given|have) (?:\w+ )?to arrive at\b|\bresult to arrive at\b"
+    r"|\bbackwards? from the (?:result|answer)\b"
+    r"|\b(?:laut|gemäß|nach) (?:dem|diesem) (?:text|abschnitt|kontext|dokument)\b"
+    r"|\bim (?:text|abschnitt) (?:steht|heißt)\b"
+    r"|\b(?:selon|d['’]après) (?:le|ce) (?:texte|passage|document)\b|\bsegún (?:el|este) (?:texto|pasaje|documento)\b"
+    r"|\bsecondo (?:il|questo) (?:testo|brano|documento)\b|\bde acordo com o (?:texto|documento)\b"
+    r"|根据(?:上述|以上|给定|提供的)?(?:文本|文章|段落|材料|资料)|(?:本文|文章|テキスト)によ(?:ると|れば)"
+)
+"""Ways to speak of a text that the reader does not have."""
+
+
 def _phrases(by_language: dict[str, str]) -> re.Pattern[str]:
     apart = "|".join(pattern for language, pattern in by_language.items() if language not in ("zh", "ja"))
     return re.compile(rf"(?<!\w)(?:{apart})(?!\w)|{by_language['zh']}|{by_language['ja']}")
@@ -115,17 +131,20 @@ _CHARACTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
 """Kana and Chinese characters, which write words without spaces between them; two count for one word."""
 
 
-def echo(response: str, question: str, *, hint: str | None = None, passage: str | None = None) -> str | None:
+def echo(
+    response: str, question: str, *, hint: str | None = None, passage: str | None = None, told: bool = False
+) -> str | None:
     """The words by which an answer shows that it knows of a hint or of an earlier attempt, or None.
 
     Args:
         hint: what the student was told; a long run of its words in the answer is an echo, too.
         passage: the text the student had in view; like the question, it may be repeated.
+        told: the student had something in view that the reader does not have: speaking of "the passage" is an echo too.
     """
     answer, known = _folded(_TAGS.sub(" ", response)), _folded(f"{question}\n{passage or ''}")
     if (found := _AS_REPLY.match(answer)) and found.group().strip() not in known:
         return found.group().strip()
-    for phrases in _HINT_OR_ATTEMPT:
+    for phrases in (*_HINT_OR_ATTEMPT, *([_TOLD] if told else [])):
         for found in phrases.finditer(answer):
             if not _is_topic(found.group(), known):
                 return found.group()

@@ -50,7 +50,8 @@ def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, before
         content, role = message["content"], message["role"]
         if role != "assistant" and content.strip() not in before:
             yield f"the chat template drops the {role} turn {content[:60]!r}"
-        if held := next((token for token in control if token in content), None):
+        held = next((token for token in control if token in content), None)
+        if held and role != "assistant":
             yield f"the {role} turn holds {held!r}, which the model reads as the end or the beginning of a turn"
         if any(lead_in in content for lead_in in _PRIVATE):
             yield f"the {role} turn holds what was for the student alone (a hint, a passage, the reference)"
@@ -78,7 +79,8 @@ def _answer_faults(tokenizer: Tokenizer, pieces: tuple[Piece, ...], row: Rendere
 @lru_cache(maxsize=16)
 def _control_tokens(tokenizer: Tokenizer, template: str) -> tuple[str, ...]:
     """Special tokens that the template itself writes: in a text of the user's they would forge a turn."""
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+    added = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
     return tuple(sorted(token for token in special if token in template))
 
 

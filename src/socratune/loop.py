@@ -6,11 +6,13 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from socratune.answers import options_in
+from socratune.echoes import echo
 from socratune.errors import CallError
-from socratune.hints import HintRequest, Teacher, echo, leak
+from socratune.hints import HintRequest, Teacher, leak
 from socratune.judge import Judge
 from socratune.llm.base import Chat, ChatModel, Sampling
-from socratune.prompts import with_hint_turn, with_private_evidence, with_private_hint
+from socratune.picking import Pick, pick_longest
+from socratune.prompts import with_hint_turn, with_private_evidence, with_private_hint, with_private_reference
 from socratune.rows import Attempt, Gap, Given, Judgement, Outcome, QARow, Trace
 
 RETRY_TEMPERATURE = 0.7
@@ -26,6 +28,7 @@ class Rules:
         max_iterations: rounds, the first included, so one less is the number of hints.
         hint_attempts: samples per hint; the first right one is enough.
         clean_attempts: samples without hint after a hinted success (`clean` only).
+        unsolved: what becomes of a row that stays unsolved: `drop`, `reference` or `rewrite`.
     """
 
     attempts: int = 1
@@ -33,7 +36,7 @@ class Rules:
     hint_attempts: int = 1
     clean_attempts: int = 4
     thinking_format: str = "direct"
-    trace_pick: str = "longest"
+    unsolved: str = "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Loop:
     sampling: Sampling
     rules: Rules
     names: dict[str, str]
+    pick: Pick = pick_longest
 
 
 async def enhance_row(row: QARow, loop: Loop) -> Trace:
@@ -72,34 +76,36 @@ async def _enhance(state: _Row) -> Trace:
     right = await state.draw(rules.attempts, enough=min(2, rules.attempts))
     state.pass_rate = len(right) / len(state.attempts)
     if right:
-        return state.trace("solved_first_try", chosen=_pick(right, rules.trace_pick))
+        chosen = right[0] if len(right) == 1 else await state.loop.pick(state.row, right)
+        return state.trace("solved_first_try", chosen=chosen)
     if not any(attempt.verdict == "incorrect" for attempt in state.attempts):
         return state.trace("undecided")
     if right := await _with_evidence(state):
         return state.trace("solved_with_evidence", chosen=right[0], gap="knowledge")
+    if state.attempts[-1].given == "evidence" and state.attempts[-1].verdict == "undecided":
+        return state.trace("undecided")
     for _ in range(rules.max_iterations - 1):
         hint = await state.ask_teacher()
         if hint is None:
             break
-        retry = _retry(state, hint)
+        retry, before = _retry(state, hint), len(state.attempts)
         needed = 2 if options_in(state.row.question) and rules.hint_attempts >= 3 else 1
         right = await state.draw(rules.hint_attempts, enough=needed, given="hint", messages=retry)
-        clean = [attempt for attempt in right if not echo(attempt.response, state.row.question)]
-        if right and not clean and rules.thinking_format == "direct":  # speaks of the hint: one more draw
-            clean = await state.draw(1, given="hint", messages=retry)
         if len(right) >= needed:
+            clean = state.unechoed(right, hint)
+            if not clean and rules.thinking_format == "direct":  # speaks of the hint: one more draw
+                clean = await state.draw(1, given="hint", messages=retry)
             return await _after_hint(state, (clean or right)[-1])
-        if state.attempts[-1].verdict == "undecided":
+        if not any(attempt.verdict == "incorrect" for attempt in state.attempts[before:]):
             return state.trace("undecided", gap="skill")
-    return state.trace("unsolved", gap="skill")
+    return await _unsolved(state)
 
 
 async def _with_evidence(state: _Row) -> list[Attempt]:
     """One try with the row's evidence in view, where it has any."""
-    evidence = _evidence(state.row)
-    if evidence is None:
+    if state.row.evidence is None:
         return []
-    return await state.draw(1, given="evidence", messages=with_private_evidence(state.row.prompt, evidence))
+    return await state.draw(1, given="evidence", messages=with_private_evidence(state.row.prompt, state.row.evidence))
 
 
 async def _after_hint(state: _Row, chosen: Attempt) -> Trace:
@@ -108,6 +114,18 @@ async def _after_hint(state: _Row, chosen: Attempt) -> Trace:
         unaided = await state.draw(state.loop.rules.clean_attempts, enough=1)
         chosen = unaided[0] if unaided else chosen
     return state.trace("solved_with_hint", chosen=chosen, gap="skill")
+
+
+async def _unsolved(state: _Row) -> Trace:
+    """The row that no hint opened; for `rewrite` the student words the reference answer itself, judged like any."""
+    if state.loop.rules.unsolved == "reference":
+        return state.trace("trained_on_reference", gap="skill")
+    if state.loop.rules.unsolved == "rewrite":
+        told = with_private_reference(state.row.prompt, state.row.reference)
+        right = await state.draw(state.loop.rules.hint_attempts, given="reference", messages=told)
+        if clean := state.unechoed(right):
+            return state.trace("rewritten", chosen=clean[0], gap="skill")
+    return state.trace("unsolved", gap="skill")
 
 
 class _Row:
@@ -147,14 +165,26 @@ class _Row:
                 break
         return right
 
+    def unechoed(self, attempts: list[Attempt], hint: str | None = None) -> list[Attempt]:
+        """Those that do not speak of a hint or of an earlier attempt."""
+        row = self.row
+        return [a for a in attempts if not echo(a.response, row.question, hint=hint, passage=row.evidence, told=True)]
+
+    def last_wrong(self) -> int:
+        """Where the newest wrong attempt is that the student made without the passage in view: what a hint is for."""
+        wrong = (a.verdict == "incorrect" and a.given != "evidence" for a in self.attempts)
+        return max(at for at, is_wrong in enumerate(wrong) if is_wrong)
+
     async def ask_teacher(self) -> str | None:
-        """A hint that does not give the answer away, entered behind the last attempt; None where there is none."""
+        """A hint that does not give the answer away, entered behind the attempt it is for; None where there is none."""
+        failed = tuple(attempt for attempt in self.attempts if attempt.verdict != "correct")
         for seed in range(2):
-            hint = await self.loop.teacher(HintRequest(self.row, tuple(self.attempts), seed))
+            hint = await self.loop.teacher(HintRequest(self.row, failed, seed))
             if hint is None:
                 return None
             if not leak(hint, self.row):
-                self.attempts[-1] = replace(self.attempts[-1], hint=hint)
+                at = self.last_wrong()
+                self.attempts[at] = replace(self.attempts[at], hint=hint)
                 return hint
             self.hints_rejected += 1
         return None
@@ -180,24 +210,13 @@ class _Row:
         base = self.loop.sampling
         digest = hashlib.sha256(f"{base.seed}/{self.row.id}/{number}".encode()).digest()
         seed = int.from_bytes(digest[:7], "big")
-        if number == 1 or given == "evidence":
+        if number == 1 or given in ("evidence", "reference"):
             return replace(base, seed=seed)
         return replace(base, seed=seed, temperature=max(base.temperature, RETRY_TEMPERATURE))
-
-
-def _pick(right: list[Attempt], rule: str) -> Attempt:
-    """The right sample to train on. The shortest one is often a lucky guess (4 points worse in the laboratory)."""
-    return max(right, key=lambda attempt: len(attempt.response)) if rule == "longest" else right[0]
-
-
-def _evidence(row: QARow) -> str | None:
-    """The passage that answers the row (`metadata.evidence` or `metadata.context`), or None."""
-    found = row.metadata.get("evidence") or row.metadata.get("context")
-    return found if isinstance(found, str) and found.strip() else None
 
 
 def _retry(state: _Row, hint: str) -> Chat:
     """The question afresh with the hint as a private note; for `iterative` the guide's dialogue."""
     if state.loop.rules.thinking_format == "iterative":
-        return with_hint_turn(state.row.prompt, state.attempts[-1].response, hint)
+        return with_hint_turn(state.row.prompt, state.attempts[state.last_wrong()].response, hint)
     return with_private_hint(state.row.prompt, hint)

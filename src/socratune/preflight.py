@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-from socratune.config import Resolved, flatten, resolve
+from socratune.config import Resolved, RunConfig, StudentTeacherConfig, flatten, resolve
+from socratune.engine_ray import ray_fault
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.identity import Engine, foreign_fault, identity
 from socratune.modelref import model_fault
-from socratune.roles import Role, endpoints, price_fault, reference_fault, resolve_alias
+from socratune.roles import RULES, Role, endpoints, price_fault, reference_fault, resolve_alias, student_of
 from socratune.rundir import RunDir, output_fault
-from socratune.sources.qa_files import data_path, read_qa_rows
+from socratune.serving import vllm_fault
+from socratune.sharding import parse_shard
+from socratune.sources.qa_files import Reading, data_path, qa_rows
 
 
 def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
@@ -21,7 +26,7 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
 
     Raises:
         UserError: every fault of configuration, data set, model and output together.
-        OutsideError: nothing is wrong so far, but the Hub could not be asked about the model.
+        OutsideError: nothing is wrong so far, but the Hub could not be asked about the model or the data set.
     """
     flat = flatten(given)
     faults: list[Fault] = []
@@ -34,10 +39,17 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
     output = flat.get("output")
     if isinstance(output, str) and output and (fault := output_fault(output)):
         faults.append(fault)
-    if restart == "split" or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
-        faults += _data_faults(flat)
-    faults += _reference_faults(flat, resolved)
     unreachable = None
+    if restart == "split" or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
+        try:
+            faults += _data_faults(flat)
+        except OutsideError as error:  # a data set on the Hub
+            unreachable = error
+    faults += _engine_faults(resolved.config) if resolved else []
+    try:
+        faults += _reference_faults(flat, resolved)
+    except OutsideError as error:  # a local/ model on the Hub
+        unreachable = error
     if isinstance(flat.get("model"), str) and flat["model"]:
         try:
             if fault := model_fault(flat["model"]):
@@ -58,9 +70,13 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     for key, held_out in (("dataset", False), ("split.held_out", True)):
         name = flat.get(key)
         if isinstance(name, str) and name:
-            read = read_qa_rows(data_path(name, held_out=held_out))
-            if not (skip and read.rows):
-                faults += read.faults
+            reading = Reading()
+            try:
+                deque(qa_rows(data_path(name, held_out=held_out), reading), maxlen=0)
+            except UserError as error:
+                faults += error.faults
+            if not (skip and reading.rows):
+                faults += reading.faults
     return faults
 
 
@@ -73,8 +89,12 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
             "teacher": resolve_alias(config.teacher_model),
             "judge": resolve_alias(config.judge_model),
         }
-        if config.student_api_base:
-            refs["student"] = resolve_alias(config.student_model or resolved.config.model)
+        engine, name = student_of(config, resolved.config.model)
+        if engine == "http":
+            refs["student"] = name
+        else:
+            faults += _student_faults(resolved.config, engine, name)
+        faults += _idle_faults(config, refs)
         for role, ref in refs.items():
             fault = reference_fault(role, ref, reached[role])
             if fault is None and config.max_usd is not None:
@@ -84,6 +104,43 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
     if isinstance(hub_id, str) and (hub_id.count("/") != 1 or not all(part.strip() for part in hub_id.split("/"))):
         faults.append(Fault("--hub-id", "a Hub name like myusername/my-adapter", hub_id))
     return faults
+
+
+def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fault]:
+    """Settings for a model that nobody would ask."""
+    faults = []
+    rules_judge = refs["judge"] == RULES["judge"]
+    if config.judge_mode == "llm" and rules_judge:
+        faults.append(Fault("enhance.judge_mode llm", "a --judge-model", Shown("none")))
+    if config.trace_pick == "judged" and (
+        refs["judge"].startswith(("rules/", "python:")) or config.judge_mode == "mechanical"
+    ):
+        faults.append(Fault("enhance.trace_pick judged", "a judge model that is asked", refs["judge"]))
+    for role in ("judge", "teacher"):
+        if endpoints(config)[role].api_bases and refs[role] == RULES[role]:
+            faults.append(Fault(f"enhance.{role}_api_base", f"a --{role}-model, as the server calls it", Shown("none")))
+    return faults
+
+
+def _engine_faults(config: RunConfig) -> list[Fault]:
+    """What is wrong with where the loop runs."""
+    faults = [ray_fault()] if config.engine == "ray" else []
+    if config.shard is not None:
+        try:
+            parse_shard(config.shard)
+        except UserError as error:
+            faults += error.faults
+    return [fault for fault in faults if fault]
+
+
+def _student_faults(config: RunConfig, engine: Engine, name: str) -> list[Fault]:
+    """What is wrong with a student on this machine; another model than the base has to be allowed."""
+    faults = [vllm_fault()] if engine == "vllm" else []
+    if name != config.model:
+        missing = model_fault(name, "enhance.student_model")
+        base, allowed = config.model, config.train.allow_foreign_student
+        faults.append(missing or foreign_fault([identity(name, engine=engine)], identity(base), allowed=allowed))
+    return [fault for fault in faults if fault]
 
 
 def existing_run(path: str) -> RunDir:

@@ -329,9 +329,12 @@ def python_teacher(function: Callable[..., Any]) -> Teacher:
 
 
 async def _called(function: Callable[..., Any], *arguments: Any) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function(*arguments)
-    return await asyncio.to_thread(function, *arguments)
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function(*arguments)
+        return await asyncio.to_thread(function, *arguments)
+    except Exception as error:  # the user's own code may raise anything; it is this row's outcome
+        raise CallError(f"{function.__name__} raised {type(error).__name__}: {error}") from error
 
 
 def load_function(ref: str) -> Callable[..., Any]:

@@ -11,14 +11,10 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-from socratune.chat import answer_pieces, training_text
+from socratune.chat import Reason, answer_pieces, rejection, training_text
 from socratune.config import CurateConfig
-from socratune.echoes import echo
 from socratune.rows import Example, Piece, Rejected, Trace
 from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl
-
-Reason = tuple[str, str]
-"""Why a row is dropped: a word to count by, and the detail."""
 
 
 def run(run: RunDir, config: CurateConfig, *, mask_wrong_attempts: bool) -> StageResult:
@@ -35,8 +31,13 @@ def run(run: RunDir, config: CurateConfig, *, mask_wrong_attempts: bool) -> Stag
 
 
 def _read(data: dict[str, Any]) -> tuple[Trace, str]:
-    """A trace and the assistant's message as it stands in the file."""
-    return Trace.from_json(data), data["messages"][-1]["content"]
+    """A trace and the assistant's message as it stands in the file, where a person may have edited it."""
+    trace, answer = Trace.from_json(data), data["messages"][-1]["content"]
+    if not isinstance(answer, str) or not answer.strip():
+        raise ValueError("the last message has no text")
+    if trace.chosen is not None and not 1 <= trace.chosen <= len(trace.attempts):
+        raise ValueError(f"attempt {trace.chosen} is chosen, there are {len(trace.attempts)}")
+    return trace, answer
 
 
 def _kept(
@@ -46,8 +47,7 @@ def _kept(
     for (trace, answer), reason in zip(iter_rows(run.enhanced, _read), reasons, strict=True):
         if reason is None:
             pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
-            assert pieces is not None
-            if answer != training_text(trace):  # edited by hand: the words as they stand now
+            if pieces is None or _edited(trace, answer) is not None:
                 pieces = (Piece(answer),)
             students.add(trace.models.get("student_model", "unnamed"))
             yield Example(trace.row.id, trace.row.prompt, pieces, trace.outcome)
@@ -59,22 +59,9 @@ def _dropped(run: RunDir, reasons: list[Reason | None]) -> Iterator[Rejected]:
             yield Rejected(trace.row.id, *reason, row=trace.to_json(trace.row.reference))
 
 
-def rejection(trace: Trace) -> Reason | None:
-    """Reason and detail why a trace is not trained on, or None."""
-    if trace.outcome == "trained_on_reference":
-        return None
-    if trace.chosen is None:
-        return trace.outcome, trace.error or ""
-    chosen = trace.attempts[trace.chosen - 1]
-    if chosen.given == "question" or trace.format == "iterative":
-        return None
-    if chosen.given == "hint" and trace.format == "clean":
-        return "not_found_unaided", "right with the hint, but in no sample without it"
-    hints = [attempt.hint for attempt in trace.attempts[: trace.chosen - 1] if attempt.hint]
-    hint = hints[-1] if hints and chosen.given == "hint" else None
-    if found := echo(chosen.response, trace.row.question, hint=hint, passage=trace.row.evidence):
-        return "hint_echo", f"speaks of a hint or an earlier attempt: {found!r}"
-    return None
+def _edited(trace: Trace, answer: str) -> str | None:
+    """The answer where a person has changed it, else None."""
+    return None if answer == (training_text(trace) or trace.row.reference) else answer
 
 
 def is_hinted(trace: Trace) -> bool:
@@ -95,18 +82,34 @@ def _reasons(run: RunDir, config: CurateConfig) -> list[Reason | None]:
     caps = {"hinted": (is_hinted, config.max_hinted_share), "mastered": (is_mastered, config.max_mastered_share)}
     kinds: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in caps}  # hash of the id, position
     reasons: list[Reason | None] = []
-    for trace in iter_rows(run.enhanced, Trace.from_json):
-        reasons.append(rejection(trace))
+    for trace, answer in iter_rows(run.enhanced, _read):
+        reasons.append(rejection(trace, _edited(trace, answer)))
         for kind, (belongs, _) in caps.items():
             if reasons[-1] is None and belongs(trace):
                 kinds[kind].append((sha256(trace.row.id.encode()).digest(), len(reasons) - 1))
-    usable = reasons.count(None)
-    for kind, (_, share) in caps.items():
-        some = sorted(kinds[kind])
-        others = usable - len(some)
-        room = len(some) if share == 1 else round(others * share / (1 - share))
-        if others:  # a cap is a share of a mix; where there is nothing else, there is no mix
-            detail = f"at most {share:.0%} of the training rows (curate.max_{kind}_share)"
-            for _, at in some[room:]:
-                reasons[at] = (f"too_many_{kind}", detail)
+    shares = {kind: share for kind, (_, share) in caps.items()}
+    room = _room({kind: len(some) for kind, some in kinds.items()}, shares, reasons.count(None))
+    for kind, some in kinds.items():
+        detail = f"at most {shares[kind]:.0%} of the training rows (curate.max_{kind}_share)"
+        for _, at in sorted(some)[room[kind] :]:
+            reasons[at] = (f"too_many_{kind}", detail)
     return reasons
+
+
+def _room(counts: dict[str, int], shares: dict[str, float], usable: int) -> dict[str, int]:
+    """How many rows of each kind keep all caps at once: what one cap takes away counts in no other's mix.
+
+    A cap is a share of a mix; where there is nothing else, there is no mix and no cap.
+    """
+    room = dict(counts)
+    free = usable - sum(counts.values())
+    while free:
+        mix = free + sum(room.values())
+        new = {
+            kind: count if shares[kind] == 1 else min(count, int((mix - count) * shares[kind] / (1 - shares[kind])))
+            for kind, count in room.items()
+        }
+        if new == room:
+            break
+        room = new
+    return room
