@@ -1,0 +1,226 @@
+"""The training loop of every back end: packed steps, schedule, checkpoints, the best epoch by dev.
+
+A back end gives the loss of a packed row; everything else is here, once. The loop never waits for the card within a
+step: losses stay there and are read every few steps.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from socratune.backends.checkpoints import TrainState, load_weights, restore, save
+from socratune.chat import Rendered
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import StageFailed
+from socratune.packing import PackedRow, best_fit, join
+
+READ_EVERY = 10
+"""Steps between two readings of losses on a card."""
+
+
+class Engine(Protocol):
+    """How a back end computes."""
+
+    model: Any
+    """A PEFT model."""
+    micro_tokens: int
+    """Most tokens of one packed row; 0: each document for itself."""
+
+    def loss(self, row: PackedRow) -> torch.Tensor:
+        """Cross entropy of the labelled tokens, summed; float32."""
+        ...
+
+    def stepped(self) -> None:
+        """The parameters have changed."""
+        ...
+
+    def training(self) -> AbstractContextManager[Any]:
+        """What is in force while gradients are taken, and not while the model answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What training tells the stage.
+
+    Attributes:
+        evaluate: model in eval mode → figures of the epoch; `dev_accuracy` chooses the checkpoint where it is there.
+        step: (steps done, steps in all, figures of this step); on a card some steps late.
+    """
+
+    evaluate: Callable[[Any], dict[str, float]]
+    step: Callable[[int, int, dict[str, float]], None]
+
+
+def run(
+    engine: Engine, rows: list[Rendered], config: EnhancedTrainingConfig, checkpoints: Path, hooks: Hooks, *, seed: int
+) -> TrainState:
+    """Train the engine's adapter; one checkpoint per epoch, resumed from the last whole one.
+
+    The loss is the mean over all trained tokens of a step, so a row counts by its length and packing changes nothing.
+
+    Returns:
+        The training's course; the model holds the weights of the best epoch by `dev_accuracy` (the last one where
+        there are no dev rows).
+
+    Raises:
+        StageFailed: loss or gradient is not finite; the last whole checkpoint is kept.
+    """
+    model = engine.model
+    epochs, decay = length_and_decay(config)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    fused = weights[0].device.type in ("cuda", "cpu")
+    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=decay, fused=fused)
+    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    schedule = Schedule(config.learning_rate, config.warmup_ratio, math.ceil(len(rows) / rows_per_step) * epochs)
+    state = restore(checkpoints, model, optimizer)
+    stepper = _Stepper(engine, weights, optimizer, config.max_grad_norm)
+    while state.epoch < epochs:
+        model.train()
+        readings = _Readings(hooks, schedule.steps)
+        with engine.training():
+            engine.stepped()
+            for batch in _shuffled(rows, rows_per_step, seed * 1000 + state.epoch):
+                rate = schedule.at(state.step)
+                state.step += 1
+                readings.add(stepper.step(batch, rate, state.step))
+            readings.read()
+        state.epoch += 1
+        model.eval()
+        figures = {"epoch": float(state.epoch), "step": float(state.step), **hooks.evaluate(model)}
+        state.history.append(figures)
+        score = figures.get("dev_accuracy", float(state.epoch))
+        if score >= state.best_score:
+            state.best_epoch, state.best_score = state.epoch, score
+        save(checkpoints, model, optimizer, state)
+    if state.best_epoch != state.epoch:
+        load_weights(model, checkpoints / f"epoch-{state.best_epoch}")
+    return state
+
+
+def length_and_decay(config: EnhancedTrainingConfig) -> tuple[int, float]:
+    """Epochs and weight decay, after grokking has had its say."""
+    grokking = config.grokking
+    if grokking.enable_grokking:
+        return round(config.num_train_epochs * grokking.grokking_multiplier), grokking.grokking_weight_decay
+    return config.num_train_epochs, config.weight_decay
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Linear warm-up, then a cosine to a fiftieth of the peak."""
+
+    peak: float
+    warmup_ratio: float
+    steps: int
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step, the first being 0."""
+        warmup = max(1, round(self.steps * self.warmup_ratio))
+        if step < warmup:
+            return self.peak * (step + 1) / warmup
+        done = (step - warmup) / max(1, self.steps - warmup)
+        return self.peak * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
+    """The rows of a step as micro-batches of at most `micro_tokens`, as few and as equal as may be; 0: one each."""
+    if not micro_tokens:
+        return [join([(row.ids, row.labels)]) for row in rows]
+    lengths = [len(row.ids) for row in rows]
+    most = max(micro_tokens, *lengths)
+    groups = best_fit(lengths, most)
+    equal = best_fit(lengths, max(math.ceil(sum(lengths) / len(groups)), *lengths))
+    if len(equal) == len(groups):
+        groups = equal
+    return [join([(rows[at].ids, rows[at].labels) for at in group]) for group in groups]
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A step that was taken and not yet read."""
+
+    step: int
+    batch: list[Rendered]
+    rate: float
+    loss: torch.Tensor
+    norm: torch.Tensor
+
+
+class _Stepper:
+    def __init__(self, engine: Engine, weights: list[Any], optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+        self._engine, self._weights, self._optimizer, self._max_norm = engine, weights, optimizer, max_norm
+        half = next(engine.model.parameters()).dtype is torch.float16
+        self._scaler = torch.amp.GradScaler(weights[0].device.type, enabled=half)
+
+    def step(self, batch: list[Rendered], rate: float, number: int) -> _Taken:
+        """One optimizer step."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        trained = sum(len(row.trained_ids) for row in batch)
+        total = torch.zeros((), device=self._weights[0].device)
+        for row in pack(batch, self._engine.micro_tokens):
+            loss = self._engine.loss(row) / trained
+            self._scaler.scale(loss).backward()
+            total += loss.detach()
+        self._scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self._max_norm)
+        if self._scaler.is_enabled():
+            norm = norm.nan_to_num(posinf=0.0)  # an overflow is the scaler's business: it skips the step
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad()
+        self._engine.stepped()
+        return _Taken(number, batch, rate, total, norm)
+
+
+@dataclass(slots=True)
+class _Readings:
+    """Losses on their way from the card to the hooks."""
+
+    hooks: Hooks
+    steps: int
+    waiting: list[_Taken] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, taken: _Taken) -> None:
+        self.waiting.append(taken)
+        if len(self.waiting) >= (READ_EVERY if taken.loss.is_cuda else 1):
+            self.read()
+
+    def read(self) -> None:
+        """Wait for the card and tell the hooks.
+
+        Raises:
+            StageFailed: see `run`.
+        """
+        if not self.waiting:
+            return
+        values = torch.stack([figure for taken in self.waiting for figure in (taken.loss, taken.norm)]).tolist()
+        seconds = time.monotonic() - self.since
+        speed = sum(len(row.ids) for taken in self.waiting for row in taken.batch) / seconds
+        for taken, loss, norm in zip(self.waiting, values[::2], values[1::2], strict=True):
+            if not math.isfinite(loss + norm):
+                what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's length is {norm}"
+                ids = ", ".join(row.id for row in taken.batch)
+                raise StageFailed(f"The {what} at step {taken.step}, in a batch of the rows {ids}.")
+            figures = {"loss": loss, "learning_rate": taken.rate, "grad_norm": norm, "tokens_per_second": speed}
+            self.hooks.step(taken.step, self.steps, figures)
+        self.waiting.clear()
+        self.since = time.monotonic()
+
+
+def _shuffled(rows: list[Rendered], count: int, seed: int) -> Iterator[list[Rendered]]:
+    """The steps of an epoch: every row once, in seeded order."""
+    order = random.Random(seed).sample(rows, len(rows))
+    for at in range(0, len(order), count):
+        yield order[at : at + count]

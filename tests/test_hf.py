@@ -1,0 +1,268 @@
+"""The hf back end: gradients that are right, training that goes on, and figures that stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from socratune.backends import fp8, hf, loss
+from socratune.backends.adapters import Frozen
+from socratune.backends.attention import packed_attention
+from socratune.backends.choice import choose_backend
+from socratune.backends.engine import HFEngine
+from socratune.backends.loop import Hooks, pack
+from socratune.chat import Rendered
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import StageFailed, UserError
+from socratune.packing import PackedRow, join
+
+CONFIG = EnhancedTrainingConfig(
+    num_train_epochs=2, per_device_train_batch_size=2, gradient_accumulation_steps=1, learning_rate=3e-3, r=4
+)
+SMALL = {
+    "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def row(name: str, length: int, *, prompt: int = 3, seed: int = 0) -> Rendered:
+    ids = np.random.default_rng(seed + length).integers(5, 290, length).tolist()
+    return Rendered(name, ids, [-100] * prompt + ids[prompt:], prompt)
+
+
+ROWS = [row("a", 40), row("b", 7), row("c", 61), row("d", 38), row("e", 12)]
+
+
+def adapted(base: Any) -> Any:
+    """With an adapter that does something, so that all its weights have a gradient."""
+    torch.manual_seed(0)
+    model = get_peft_model(base, hf.lora_config(CONFIG))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def small(kind: str, **values: Any) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SMALL, **values)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def gradient(engine: HFEngine, packs: list[PackedRow]) -> torch.Tensor:
+    engine.model.zero_grad()
+    with engine.training():
+        engine.stepped()
+        for packed in packs:
+            engine.loss(packed).backward()
+    return torch.cat([w.grad.flatten() for w in engine.model.parameters() if w.grad is not None]).clone()
+
+
+def transformers_gradient(model: Any, rows: list[Rendered]) -> torch.Tensor:
+    """Of the same loss by the plain way: each row alone, all logits, PEFT's own layers."""
+    model.zero_grad()
+    for each in rows:
+        logits = model(input_ids=torch.tensor([each.ids])).logits[0, :-1]
+        torch.nn.functional.cross_entropy(logits, torch.tensor(each.labels[1:]), reduction="sum").backward()
+    return torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None]).clone()
+
+
+def difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+MODELS: dict[str, Callable[[], Any]] = {
+    "embedded": lambda: hf.load("demo")[0],
+    "grouped heads": lambda: small("llama"),
+    "biases": lambda: small("qwen2"),
+    "sliding window": lambda: small("mistral", sliding_window=16),
+    "fused projections": lambda: small("phi3"),
+    "soft caps": lambda: small("gemma2"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_packed_rows_have_the_gradient_of_each_row_alone(name: str) -> None:
+    model = adapted(MODELS[name]())
+    engine = HFEngine(model, ROWS, CONFIG)
+    expected = transformers_gradient(model, ROWS)
+    assert difference(gradient(engine, pack(ROWS, engine.micro_tokens)), expected) < 1e-5
+    assert difference(gradient(engine, pack(ROWS, 70 if engine.micro_tokens else 0)), expected) < 1e-5
+
+
+def test_without_boundaries_the_gradient_is_far_away() -> None:
+    engine = HFEngine(adapted(hf.load("demo")[0]), ROWS, CONFIG)
+    packed = join([(each.ids, each.labels) for each in ROWS])
+    leaking = replace(packed, boundaries=packed.boundaries[[0, -1]], positions=np.arange(len(packed.ids)))
+    assert difference(gradient(engine, [leaking]), gradient(engine, [packed])) > 0.2
+
+
+def test_attention_that_cannot_be_packed_is_noticed_and_left_alone() -> None:
+    engine = HFEngine(adapted(small("gemma2")), ROWS, CONFIG)
+    assert engine.micro_tokens == 0
+    assert len(pack(ROWS, engine.micro_tokens)) == len(ROWS)
+
+
+def test_recomputed_activations_give_the_same_gradient() -> None:
+    kept = HFEngine(adapted(small("llama")), ROWS, CONFIG)
+    recomputed = HFEngine(adapted(small("llama")), ROWS, CONFIG.model_copy(update={"gradient_checkpointing": True}))
+    packs = pack(ROWS, 4096)
+    kept.model.train()
+    recomputed.model.train()
+    assert difference(gradient(recomputed, packs), gradient(kept, packs)) < 1e-6
+
+
+def test_the_model_is_itself_again_after_training() -> None:
+    model = adapted(small("llama"))
+    ids = torch.tensor([ROWS[0].ids])
+    before = model(input_ids=ids).logits
+    engine = HFEngine(model, ROWS, CONFIG)
+    gradient(engine, pack(ROWS, 4096))
+    assert torch.equal(model(input_ids=ids).logits, before)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_the_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(23, 8, requires_grad=True), torch.randn(50, 8)
+    targets = torch.randint(0, 50, (23,))
+    expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
+    (expected_gradient,) = torch.autograd.grad(expected, hidden)
+    monkeypatch.setattr(loss, "CHUNK", 200)  # four rows at once
+    found = loss.head_loss(hidden, weight, targets)
+    (found_gradient,) = torch.autograd.grad(found, hidden)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found_gradient, expected_gradient)
+
+
+def silent(steps: list[dict[str, float]] | None = None) -> Hooks:
+    return Hooks(lambda _model: {}, lambda _done, _total, figures: (steps if steps is not None else []).append(figures))
+
+
+class Killed(Exception):
+    """In the place of SIGKILL."""
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"num_train_epochs": 3})
+
+    def die(done: int, _total: int, _figures: dict[str, float]) -> None:
+        if done == 5:
+            raise Killed
+
+    whole, _ = hf.train(small("llama"), ROWS, config, tmp_path / "whole", silent(), seed=1)
+    with pytest.raises(Killed):
+        hf.train(small("llama"), ROWS, config, tmp_path / "cut", Hooks(lambda _model: {}, die), seed=1)
+    resumed, state = hf.train(small("llama"), ROWS, config, tmp_path / "cut", silent(), seed=1)
+    assert state.step == 9
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_step_is_the_same_however_it_is_cut_into_micro_batches(tmp_path: Path) -> None:
+    losses: list[list[dict[str, float]]] = [[], []]
+    for found, most in zip(losses, (4096, 64), strict=True):
+        hf.train(small("llama"), ROWS, CONFIG, tmp_path / str(most), silent(found), seed=1, most_tokens=most)
+    assert [each["loss"] for each in losses[0]] == pytest.approx([each["loss"] for each in losses[1]], rel=1e-4)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    figures: list[dict[str, float]] = []
+    config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})
+    hf.train(hf.load("demo")[0], ROWS, config, tmp_path, silent(figures), seed=1)
+    assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
+    assert all(each["grad_norm"] > 0 for each in figures)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_stops_and_names_its_rows(tmp_path: Path, value: float) -> None:
+    model = small("llama")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[290:] = value
+    poisoned = Rendered("poisoned", [295] * 9, [-100, *[295] * 8], 1)
+    with pytest.raises(StageFailed, match="poisoned"):
+        hf.train(model, [*ROWS, poisoned], CONFIG, tmp_path, silent(), seed=1)
+
+
+def test_float32_adapters_lose_nothing_by_products_in_16_bits() -> None:
+    packs = pack(ROWS, 4096)
+    exact = gradient(HFEngine(adapted(small("llama")), ROWS, CONFIG), packs)
+    model = adapted(small("llama").to(torch.bfloat16))
+    engine = HFEngine(model, ROWS, CONFIG)
+    fast = gradient(engine, packs)
+    engine._adapters.fast = nullcontext  # type: ignore[method-assign]
+    with packed_attention(model.get_base_model()):
+        slow = gradient(engine, packs)
+    assert {weight.dtype for weight in model.parameters() if weight.requires_grad} == {torch.float32}
+    assert difference(fast, exact) < 1.2 * difference(slow, exact)
+
+
+def test_products_in_8_bits_are_near_those_in_16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fp8, "_rounding", lambda: fp8._round)  # uncompiled
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(64, 128).to(torch.bfloat16)
+    exact, rounded = Frozen(layer), fp8.in_fp8(layer)
+    assert isinstance(rounded, fp8.Float8)
+    with torch.no_grad():
+        x, g = torch.randn(32, 64, dtype=torch.bfloat16), torch.randn(32, 128, dtype=torch.bfloat16)
+        assert difference(rounded.forward(x), exact.forward(x)) < 0.06
+        assert difference(rounded.backward(g, None), exact.backward(g, None)) < 0.06
+        assert difference(rounded.backward(g, x.clone()), exact.backward(g, x.clone())) < 0.06
+    assert not isinstance(fp8.in_fp8(torch.nn.Linear(24, 128)), fp8.Float8)
+
+
+def test_recomputing_stops_before_the_last_product_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    products = []
+    plain = Frozen.forward
+    monkeypatch.setattr(Frozen, "forward", lambda self, x: (products.append(1), plain(self, x))[1])
+    engine = HFEngine(adapted(small("llama")), ROWS, CONFIG.model_copy(update={"gradient_checkpointing": True}))
+    engine.model.train()
+    gradient(engine, pack(ROWS, 4096))
+    layers, blocks = 7, SMALL["num_hidden_layers"]
+    assert len(products) == blocks * (layers + layers - 1)
+
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
+}  # fmt: skip
+
+
+def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EnhancedTrainingConfig()
+    monkeypatch.setattr("socratune.backends.choice.find_spec", lambda _name: None)
+    assert choose_backend("auto", LLAMA, config, free_gib=None) == (
+        "hf",
+        "there is no CUDA GPU, for which Unsloth's kernels are written",
+    )
+    assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
+    with pytest.raises(UserError, match="not installed"):
+        choose_backend("unsloth", LLAMA, config, free_gib=80.0)
+    monkeypatch.setattr("socratune.backends.choice.find_spec", lambda _name: object())
+    assert choose_backend("auto", LLAMA, config, free_gib=80.0)[0] == "hf"
+    name, reason = choose_backend("auto", LLAMA, config, free_gib=5.0)
+    assert name == "unsloth" and "5.0 GiB" in reason
+    assert choose_backend("auto", LLAMA | {"model_type": "mamba"}, config, free_gib=5.0)[0] == "hf"
+    assert choose_backend("unsloth", LLAMA, config, free_gib=80.0) == ("unsloth", "asked for")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed (pip install 'socratune[gpu]')")
+def test_unsloth_trains_on_its_cpu_back_end(tmp_path: Path) -> None:
+    from socratune.backends import unsloth
+
+    model, _ = unsloth.load("demo", CONFIG)
+    figures: list[dict[str, float]] = []
+    _, state = unsloth.train(model, ROWS, CONFIG, tmp_path, silent(figures), seed=1)
+    assert state.epoch == 2
+    assert figures[-1]["loss"] < figures[0]["loss"]
