@@ -14,7 +14,10 @@ from pydantic_core import PydanticUndefined
 from socratune.config import RunConfig, demo_profile, flatten
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
-COMMANDS = ("run", "demo", "enhance", "train", "validate", "publish", "inspect", "chat", "doctor")
+COMMANDS = (
+    "run", "demo", "enhance", "merge", "train", "validate", "publish", "inspect", "chat", "audit-judge", "grok-demo",
+    "doctor",
+)  # fmt: skip
 WIDTH = "100"
 
 CONFIG_HEAD = """# Configuration

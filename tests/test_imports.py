@@ -7,7 +7,18 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "peft", "numpy", "aiohttp", "datasets", "huggingface_hub", "rich", "tensorboard")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "numpy",
+    "aiohttp",
+    "datasets",
+    "pyarrow",
+    "huggingface_hub",
+    "rich",
+    "tensorboard",
+)
 
 
 def modules_after(code: str) -> set[str]:

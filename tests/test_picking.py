@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from socratune.errors import CallError
 from socratune.echoes import echo
+from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.scripted import ScriptedModel
 from socratune.picking import judged_pick

@@ -30,6 +30,8 @@ async def run():
 asyncio.run(run())
 """
 
+pytestmark = pytest.mark.slow  # each starts and ends processes
+
 
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:

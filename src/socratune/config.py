@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import logging
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -81,7 +81,7 @@ class StudentTeacherConfig(Section):
     """The loop: who attempts, who judges, who hints, how often."""
 
     student_model: str | None = None
-    """None: the very model that is trained."""
+    """None: the very model that is trained. `local/NAME`: another one in this process, graded before training."""
     student_engine: Literal["local", "vllm"] = "local"
     """`local`: in this process. `vllm`: `vllm serve` is started here, asked, and stopped."""
     teacher_model: str = "rules/arithmetic"
@@ -96,9 +96,9 @@ class StudentTeacherConfig(Section):
     """Rounds per row, the samples before any hint being the first: one more than the hints."""
     hint_attempts: int = Field(default=2, ge=1, le=16)
     """Samples per hint; the first right one is enough (from 3 on, multiple choice needs two)."""
-    thinking_format: Literal["direct", "iterative", "clean"] = "direct"
+    thinking_format: Literal["direct", "iterative", "clean"] | None = None
     """`direct`: only the right reasoning is trained on. `clean`: a hinted success has to be found again without hint.
-    `iterative`: attempt, "Aha!", corrected attempt."""
+    `iterative`: attempt, "Aha!", corrected attempt. None: `clean` for a model that thinks first, else `direct`."""
     trace_pick: Literal["longest", "first", "judged"] = "longest"
     """Which of several right samples is trained on. The shortest is often a lucky guess. `judged`: the judge model
     says which shows its work best."""
@@ -116,10 +116,9 @@ class StudentTeacherConfig(Section):
     call_timeout_s: float = Field(default=600.0, gt=0)
     """Of one try of a call to a server."""
     max_usd: float | None = Field(default=None, gt=0)
-    """Stop before a stage (the loop, the validation) spends this, calls in flight included. Refused where a price is
-    not known."""
+    """Stop before the run spends this, calls in flight included. Refused where a price is not known."""
     max_total_tokens: int | None = Field(default=None, gt=0)
-    """Stop before judge and teacher (and a student behind a server) have taken so many tokens."""
+    """Stop before judge and teacher (and a student behind a server) have taken so many tokens, in the whole run."""
     student_api_base: list[str] = []
     """Serve the student from these addresses (OpenAI's protocol) instead of this process."""
     teacher_api_base: list[str] = []
@@ -158,8 +157,8 @@ class EnhancedTrainingConfig(Section):
 
     model_name: str | None = None
     """The guide's place for `model`."""
-    max_seq_length: int = Field(default=2048, ge=16)
-    """In tokens. A longer row is refused by the label check, never cut."""
+    max_seq_length: Annotated[int, Field(ge=16)] | Literal["auto"] = 2048
+    """In tokens. A longer row is left out whole, never cut. auto: the 99th percentile of the rows."""
     r: int = Field(default=16, ge=1)
     """Rank of the adapter."""
     lora_alpha: int = Field(default=32, ge=1)
@@ -227,7 +226,7 @@ class RunConfig(Section):
     model: str = Field(min_length=1)
     """Base model: a folder, a Hub id, or `demo`."""
     dataset: str = Field(min_length=1)
-    """JSONL of question-answer rows, or `demo`."""
+    """A file (JSONL, JSON, CSV, Parquet), a data set of the Hub (`org/name`), or `demo`."""
     output: str = Field(min_length=1)
     """The run folder."""
     hub_id: str | None = None
@@ -236,7 +235,7 @@ class RunConfig(Section):
     """Of sampling, training and resampling."""
     views: list[Literal["preference", "sdft"]] = []
     """Further files out of the loop's traces, for other trainers: preference pairs; prompts with their hint."""
-    shard: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
+    shard: str | None = None
     """`I/N`: only every N-th row, beginning with the I-th; `socratune merge` puts the N run folders together."""
     engine: Literal["here", "ray"] = "here"
     """Where the loop runs: in this process, or in `workers` Ray actors."""
@@ -294,8 +293,10 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     expected = f"the model to train, {config.model!r}"
     if flat.get("train.model_name") not in (None, config.model):
         raise UserError(Fault(f"{where}: train.model_name", expected, flat["train.model_name"]))
-    if flat.get("enhance.student_model") not in (None, config.model) and not config.enhance.student_api_base:
-        fix = "Leave it out: the student is the very model that is trained. Or serve it: --student-api-base URL."
+    student = config.enhance.student_model
+    elsewhere = student and student.startswith(("local/", "openai/", "anthropic/", "litellm/"))
+    if student not in (None, config.model) and not elsewhere and not config.enhance.student_api_base:
+        fix = "Leave it out: the student is the very model that is trained. Or local/NAME, or --student-api-base URL."
         raise UserError(Fault(f"{where}: enhance.student_model", expected, flat["enhance.student_model"], fix))
     origins = {}
     for name in flatten(dump(config)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,16 @@ def load_examples(what: str) -> tuple[list[Example], str | None, int]:
     run = RunDir(what)
     if run.config.is_file():
         config = resolve(read_config_file(run.config), where=str(run.config)).config
-        return read_rows(run.rows("train"), Example.from_json), config.model, config.train.max_seq_length
+        return read_rows(run.rows("train"), Example.from_json), config.model, _longest(config.train)
     read = read_qa_rows(data_path(what))
     if read.faults:
         raise UserError(*read.faults)
     rows = [_plain_example(row) for row in read.rows]
-    return rows, None, EnhancedTrainingConfig().max_seq_length
+    return rows, None, _longest(EnhancedTrainingConfig())
+
+
+def _longest(config: EnhancedTrainingConfig) -> int:
+    return sys.maxsize if config.max_seq_length == "auto" else config.max_seq_length
 
 
 def _plain_example(row: QARow) -> Example:

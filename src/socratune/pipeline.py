@@ -9,7 +9,9 @@ you know the project.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from socratune import __version__
@@ -26,12 +28,13 @@ from socratune.bookkeeping import (
 )
 from socratune.config import Resolved, RunConfig, dump, flatten, is_free
 from socratune.errors import StageFailed
+from socratune.identity import writers
 from socratune.journal import Journal
-from socratune.modelref import model_location, weights_fingerprint
-from socratune.rundir import Results, RunDir, StageResult, fingerprint
+from socratune.modelref import Base, model_location, weights_fingerprint
+from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
+from socratune.sharding import gather
 from socratune.sources.qa_files import data_path
-
-Tick = Callable[[int, int], None]
+from socratune.stages import views
 
 
 def run_pipeline(
@@ -48,23 +51,46 @@ def run_pipeline(
         UserError: settings differ from those the folder began with; the folder is in use; labels are wrong.
         OutsideError: something outside failed; run again to go on.
     """
+    with _opened(resolved, restart) as pipeline:
+        _run_stages(pipeline, start, until, tell)
+    return pipeline.results.data
+
+
+def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
+    """What the loop would take: the split, then a pilot of a few rows; `stages.estimate.run` says what comes back.
+
+    The pilot's calls are kept: the run that follows does not pay them again.
+
+    Raises:
+        As `run_pipeline`.
+    """
+    with _opened(resolved, None) as pipeline:
+        _run_stages(pipeline, STAGES[0], "split", tell)
+        found = pipeline.estimate()
+        pipeline.results.write(estimate=found)
+    return pipeline.results.data
+
+
+@contextmanager
+def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
+    """The run folder, locked, with its journal; how the block ends is in the results."""
     run = RunDir(resolved.config.output)
     run.create()
     with run.locked():
         results = Results(run)
         settle_config(run, resolved, results, restart)
+        gather(run)
         journal = Journal(run.journal)
         try:
             if restart is not None:
                 forget_from(restart, run, results, journal)
-            _run_stages(Pipeline(resolved.config, journal, results), start, until, tell)
+            yield Pipeline(resolved.config, journal, results)
         except BaseException as error:
             results.write(status=status_after(error), error=str(error) or type(error).__name__)
             if not isinstance(error, StageFailed):
                 raise
         finally:
             journal.close()
-        return results.data
 
 
 def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
@@ -79,6 +105,8 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
         if not do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing):
             results.write(status="failed", error=results.stage(name).get("reason"))
             return
+        if name == "enhance" and config.views:
+            views.write(pipeline.run, config.views)
     proof = results.stage("validate")
     valid = proof.get("status") in ("done", "failed") and proof.get("key") == pipeline.key("validate")
     results.write(status=results.data["validation"]["status"] if valid else "incomplete")
@@ -93,6 +121,7 @@ class Pipeline:
         self.journal = journal
         self.results = results
         self.model = weights_fingerprint(model_location(config.model))
+        self.base = Base(config.model, config.train.load_in_4bit, config.seed)
 
     def key(self, stage: str) -> str:
         """Changes when a setting or an input of the stage does."""
@@ -132,16 +161,37 @@ class Pipeline:
     def enhance(self, tick: Tick) -> StageResult:
         from socratune.stages import enhance
 
-        work = enhance.run(
+        config, key = self.config, f"enhance.{self.key('enhance')}"
+        loop = partial(enhance.run, base=self.base, key=key)
+        if config.engine == "here":
+            work = loop(self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick)
+            return asyncio.run(work)
+        from socratune.engine_ray import enhance_on_ray
+
+        figures = enhance_on_ray(
+            self.run,
+            config.enhance,
+            partial(loop, shard=None),
+            model_name=config.model,
+            shard=config.shard,
+            workers=config.workers,
+            stage=key,
+            tick=tick,
+        )
+        total = sum(1 for _ in enhance.rows_of(self.run, config.shard))
+        return enhance.finished(self.run, total, journal=self.journal, key=key, figures=figures)
+
+    def estimate(self) -> dict[str, Any]:
+        from socratune.stages import estimate
+
+        work = estimate.run(
             self.run,
             self.config.enhance,
-            model_name=self.config.model,
-            model_fingerprint=self.model,
-            load_in_4bit=self.config.train.load_in_4bit,
-            seed=self.config.seed,
+            self.base,
+            shard=self.config.shard,
             journal=self.journal,
-            key=f"enhance.{self.key('enhance')}",
-            tick=tick,
+            key=f"estimate.{self.key('enhance')}",
+            tick=lambda done, total, **live: None,
         )
         return asyncio.run(work)
 
@@ -160,6 +210,10 @@ class Pipeline:
             seed=self.config.seed,
             key=self.key("train"),
             max_new_tokens=self.config.enhance.max_new_tokens,
+            replay_share=self.config.curate.replay_share,
+            students=writers(
+                self.results.stage("curate").get("students", []), self.results.stage("enhance").get("student")
+            ),
             tick=tick,
         )
 
@@ -170,6 +224,7 @@ class Pipeline:
             self.run,
             self.config.validate_,
             asking=self.config.enhance,
+            spent=self.results.stage("enhance").get("spent", {}),
             model_name=self.config.model,
             seed=self.config.seed,
             journal=self.journal,

@@ -12,11 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
 
 RESULTS_INTERVAL_S = 2.0
+
+
+class Tick(Protocol):
+    """Hears how far a stage is: rows done and in all, and what else is worth showing (`spent`)."""
+
+    def __call__(self, done: int, total: int, /, **live: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,15 @@ class RunDir:
 
     def rows(self, name: str) -> Path:
         """`train_in`, `dev`, `held_out`, `train` → its JSONL file."""
+        return self.root / f"{name}.jsonl"
+
+    @property
+    def hint_measures(self) -> Path:
+        """What the student's probabilities say of a sample of the hints."""
+        return self.root / "hint_measures.jsonl"
+
+    def view(self, name: str) -> Path:
+        """`preference`, `sdft` → the file for another trainer."""
         return self.root / f"{name}.jsonl"
 
     def rejected(self, name: str) -> Path:
@@ -184,19 +199,23 @@ T = TypeVar("T")
 
 
 def read_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
-    """The typed rows of a file one of our stages wrote.
+    """`iter_rows`, all at once."""
+    return list(iter_rows(path, parse))
+
+
+def iter_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """The typed rows of a file one of our stages wrote, one after the other.
 
     Raises:
         UserError: it is missing, or a row was damaged by hand.
     """
-    rows = []
     for number, data in enumerate(read_jsonl(path), start=1):
         try:
-            rows.append(parse(data))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            row = parse(data)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             got = Shown(f"{type(error).__name__}: {error}")
             raise UserError(Fault(f"{path}, line {number}", "a row as its stage wrote it", got)) from None
-    return rows
+        yield row
 
 
 def file_hash(path: Path) -> str:

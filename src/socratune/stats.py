@@ -15,8 +15,12 @@ FEW_CLUSTERS = 30
 FEWEST_CLUSTERS = 6
 """With fewer, no result can have p < 0.05: 2 / 2**5 is more."""
 
-_T_975 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10)
-_T_975_LARGE = 2.05  # 19 to 29 degrees of freedom: 2.09 to 2.045
+_T_975 = (
+    12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
+    2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05,
+)  # fmt: skip
+"""Student's t, 97.5 %, from 1 degree of freedom on."""
+_T_975_LARGE = 2.04  # 30 degrees of freedom; more need a little less
 
 Comparison = Literal["better", "not_worse", "worse", "inconclusive"]
 
@@ -69,6 +73,24 @@ def _t_interval(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
     t = _T_975[count - 2] if count - 2 < len(_T_975) else _T_975_LARGE
     half = t * math.sqrt(variance)
     return max(-1.0, ratio - half), min(1.0, ratio + half)
+
+
+def total_interval(sample: Sequence[float], population: int) -> tuple[float, float, float]:
+    """The sum over a population, from a random sample of it: (expected, low, high), 95 %, never below the sample's.
+
+    Students's t on the rows that were not sampled; their own spread counts besides that of the mean.
+    """
+    n, seen = len(sample), float(sum(sample))
+    rest = population - n
+    if rest <= 0 or n == 0:
+        return seen, seen, seen
+    mean = seen / n
+    if n == 1:
+        return seen + rest * mean, seen, math.inf
+    variance = sum((value - mean) ** 2 for value in sample) / (n - 1)
+    t = _T_975[n - 2] if n - 2 < len(_T_975) else _T_975_LARGE
+    half = t * math.sqrt(variance * (rest * rest / n + rest))
+    return seen + rest * mean, max(seen, seen + rest * mean - half), seen + rest * mean + half
 
 
 def compare(paired: Paired, margin: float) -> Comparison:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,20 +20,23 @@ app = typer.Typer(
 )
 
 Model = Annotated[str | None, typer.Option(help="Base model: a folder, a Hub id, or 'demo' (embedded).")]
-Dataset = Annotated[str | None, typer.Option(help="JSONL of question-answer rows, or 'demo' (embedded).")]
+Dataset = Annotated[str | None, typer.Option(help="JSONL, JSON, CSV, Parquet, a Hub data set (org/name), or 'demo'.")]
 Output = Annotated[str | None, typer.Option(help="Run folder; an existing one is gone on with.")]
 HubId = Annotated[str | None, typer.Option(help="Publish to this Hub repository when the adapter passed.")]
 ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with everything else.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. train.r=32. Repeatable.")
 ]
-HeldOut = Annotated[str | None, typer.Option(help="Your own held-out JSONL.")]
+HeldOut = Annotated[str | None, typer.Option(help="Your own held-out rows, in a file or on the Hub.")]
 OnBadRow = Annotated[str | None, typer.Option(help="stop (default) or skip.")]
-Format = Annotated[str | None, typer.Option("--thinking-format", help="direct (default) or iterative.")]
+Format = Annotated[str | None, typer.Option("--thinking-format", help="direct, clean or iterative.")]
 Iterations = Annotated[int | None, typer.Option("--max-iterations", help="Attempts per row, the first included.")]
 Attempts = Annotated[int | None, typer.Option(help="Samples per row before any hint.")]
 HintAttempts = Annotated[int | None, typer.Option(help="Samples per hint.")]
-Student = Annotated[str | None, typer.Option("--student-model", help="Only with --student-api-base: its name there.")]
+Student = Annotated[
+    str | None,
+    typer.Option("--student-model", help="Another student: its name at --student-api-base, local/…, openai/…"),
+]
 Teacher = Annotated[str | None, typer.Option("--teacher-model", help="rules/…, openai/…, anthropic/…, python:FILE:F.")]
 Judge = Annotated[str | None, typer.Option("--judge-model", help="As for the teacher.")]
 JudgeMode = Annotated[str | None, typer.Option(help="cascade (default), mechanical or llm.")]
@@ -44,6 +47,13 @@ Concurrency = Annotated[int | None, typer.Option(help="Rows in flight.")]
 CallTimeout = Annotated[float | None, typer.Option("--call-timeout-s", help="Of one try of a call.")]
 MaxUsd = Annotated[float | None, typer.Option(help="Stop before so much is spent.")]
 MaxTokens = Annotated[int | None, typer.Option("--max-total-tokens", help="Stop before so many tokens.")]
+Unsolved = Annotated[str | None, typer.Option(help="drop (default), reference or rewrite.")]
+StudentEngine = Annotated[str | None, typer.Option("--student-engine", help="local (default) or vllm.")]
+Views = Annotated[str | None, typer.Option(help="preference,sdft: files for other trainers.")]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th row; socratune merge joins the parts.")]
+Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
+Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
 Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
@@ -51,14 +61,17 @@ Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this st
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 
-_TOP = ("model", "dataset", "output", "hub_id", "seed")
+_TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "shard", "engine", "workers")
 _SPLIT = ("held_out", "on_bad_row")
 
 
-def _given(flags: dict[str, object]) -> dict[str, object]:
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags that were given, by their dotted key; what belongs to neither list is a setting of the loop."""
     keys = {name: name if name in _TOP else f"split.{name}" if name in _SPLIT else f"enhance.{name}" for name in flags}
-    return {keys[name]: value for name, value in flags.items() if value is not None and value != []}
+    given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}
+    if isinstance(given.get("views"), str):
+        given["views"] = [view.strip() for view in given["views"].split(",")]
+    return given
 
 
 def _version(show: bool) -> None:
@@ -101,6 +114,13 @@ def run(
     call_timeout_s: CallTimeout = None,
     max_usd: MaxUsd = None,
     max_total_tokens: MaxTokens = None,
+    unsolved: Unsolved = None,
+    student_engine: StudentEngine = None,
+    views: Views = None,
+    shard: Shard = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    estimate: Estimate = False,
     seed: Seed = None,
     start: Start = None,
     until: Until = None,
@@ -110,10 +130,12 @@ def run(
     flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     from socratune.cli import commands
 
+    if estimate:
+        raise typer.Exit(commands.estimate(_given(flags), config, settings, (start, until, restart)))
     raise typer.Exit(commands.run(_given(flags), config, settings, start=start, until=until, restart=restart))
 
 
-_NOT_SETTINGS = ("config", "settings", "start", "until", "restart")
+_NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate")
 
 
 @app.command()
@@ -157,6 +179,13 @@ def enhance(
     call_timeout_s: CallTimeout = None,
     max_usd: MaxUsd = None,
     max_total_tokens: MaxTokens = None,
+    unsolved: Unsolved = None,
+    student_engine: StudentEngine = None,
+    views: Views = None,
+    shard: Shard = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    estimate: Estimate = False,
     seed: Seed = None,
     restart: Restart = None,
 ) -> None:
@@ -164,6 +193,8 @@ def enhance(
     flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     from socratune.cli import commands
 
+    if estimate:
+        raise typer.Exit(commands.estimate(_given(flags), config, settings, (None, None, restart)))
     raise typer.Exit(commands.run(_given(flags), config, settings, start=None, until="enhance", restart=restart))
 
 
@@ -214,6 +245,50 @@ def chat(
     from socratune.cli import commands
 
     raise typer.Exit(commands.chat(run, question, compare))
+
+
+@app.command()
+def merge(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The run folder to make.")],
+    shards: Annotated[list[str], typer.Argument(metavar="SHARD...", help="The run folders of all N shards.")],
+) -> None:
+    """Put the runs of `--shard 1/N` … `N/N` together: one run folder, rows in input order, no call repeated."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.merge(output, shards))
+
+
+@app.command()
+def audit_judge(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run whose proof is finished.")] = None,
+    sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw answers of RUN to label.")] = None,
+    rows: Annotated[int, typer.Option(min=2, help="How many, half of base and adapter each.")] = 200,
+    labels: Annotated[str | None, typer.Option(metavar="FILE", help="The labelled answers.")] = None,
+    judge_model: Judge = None,
+    judge_mode: JudgeMode = None,
+    judge_api_base: JudgeBase = None,
+    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """How well does a judge judge, and is it kinder to the adapter? First --sheet, then label, then --labels."""
+    from socratune.cli import commands
+
+    if sheet is not None:
+        raise typer.Exit(commands.audit_sheet(run, sheet, rows, seed))
+    judge = {"judge_model": judge_model, "judge_mode": judge_mode, "judge_api_base": judge_api_base}
+    raise typer.Exit(commands.audit(run, labels, {k: v for k, v in judge.items() if v}, as_json=as_json))
+
+
+@app.command()
+def grok_demo(
+    weight_decay: Annotated[float, typer.Option(min=0, help="1 generalises late, 0 never.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the table's split and of the weights.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="The phases as JSON.")] = False,
+) -> None:
+    """Late generalisation in seconds: a small net learns addition modulo 41. No GPU."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.grok_demo(weight_decay, seed, as_json))
 
 
 @app.command()

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
 
 from socratune.bookkeeping import STAGES, stage_faults
-from socratune.cli.console import Progress, guarded, start_logging
-from socratune.config import Resolved, deep_merge, read_config_file, unflatten
+from socratune.cli.console import Progress, guarded, show_estimate, start_logging
+from socratune.config import Resolved, StudentTeacherConfig, deep_merge, read_config_file, unflatten
 from socratune.errors import Fault, Shown, UserError
-from socratune.pipeline import run_pipeline
+from socratune.journal import Journal
+from socratune.ledger import Ledger
+from socratune.pipeline import estimate_run, run_pipeline
 from socratune.preflight import existing_run, preflight
-from socratune.rundir import RunDir
+from socratune.roles import cast
+from socratune.rundir import RunDir, write_jsonl
+
+Stages = tuple[str | None, str | None, str | None]
+"""First stage, last stage, first stage to redo."""
 
 
 def run(
@@ -26,25 +37,55 @@ def run(
     restart: str | None,
 ) -> int:
     """`socratune run` and its short forms. `given` holds the flags by dotted key."""
-    run_log: list[Path] = []
 
-    def work() -> int:
-        start_logging()
-        resolved = _resolved(given, config_file, settings or [], (start, until, restart))
-        output = Path(resolved.config.output)
-        RunDir(output).create()
-        run_log.append(output / "run.log")
-        start_logging(run_log[0])
-        progress = Progress()
+    def work(resolved: Resolved, progress: Progress) -> int:
         try:
             results = run_pipeline(
                 resolved, start=start or STAGES[0], until=until or STAGES[-1], restart=restart, tell=progress
             )
         finally:
             progress.stop()
-        return _verdict(results, RunDir(output), progress)
+        return _verdict(results, RunDir(resolved.config.output), progress)
 
-    return guarded(work, lambda: run_log[0] if run_log else None)
+    return _begun(given, config_file, settings, (start, until, restart), work)
+
+
+def estimate(given: dict[str, Any], config_file: str | None, settings: list[str] | None, stages: Stages) -> int:
+    """`--estimate`: a pilot instead of the run. `stages` are refused: it has its own."""
+
+    def work(resolved: Resolved, progress: Progress) -> int:
+        if any(stages):
+            raise UserError(Fault("--estimate", "no --from, --until or --restart beside it", Shown("one of them")))
+        try:
+            results = estimate_run(resolved, tell=progress)
+        finally:
+            progress.stop()
+        show_estimate(results["estimate"], progress.console)
+        return 0
+
+    return _begun(given, config_file, settings, stages, work)
+
+
+def _begun(
+    given: dict[str, Any],
+    config_file: str | None,
+    settings: list[str] | None,
+    stages: Stages,
+    work: Callable[[Resolved, Progress], int],
+) -> int:
+    """`work` on a command that can begin, its log in the run folder; the exit code."""
+    run_log: list[Path] = []
+
+    def begin() -> int:
+        start_logging()
+        resolved = _resolved(given, config_file, settings or [], stages)
+        output = Path(resolved.config.output)
+        RunDir(output).create()
+        run_log.append(output / "run.log")
+        start_logging(run_log[0])
+        return work(resolved, Progress())
+
+    return guarded(begin, lambda: run_log[0] if run_log else None)
 
 
 def go_on(folder: str, *, until: str, restart: str | None = None, hub_id: str | None = None) -> int:
@@ -73,7 +114,7 @@ def _resolved(
     given: dict[str, Any],
     config_file: str | None,
     settings: list[str],
-    stages: tuple[str | None, str | None, str | None],
+    stages: Stages,
 ) -> Resolved:
     """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
     faults = stage_faults(*stages)
@@ -164,5 +205,97 @@ def chat(folder: str, question: str, compare: bool) -> int:
                 console.print(f"{who}:", style="bold", end=" ")
             console.print(answer, markup=False)
         return 0
+
+    return guarded(work)
+
+
+def grok_demo(weight_decay: float, seed: int, as_json: bool) -> int:
+    """`socratune grok-demo`: the small task, its phases and its curve."""
+
+    def work() -> int:
+        from socratune import grok_demo as task
+
+        found = task.run(weight_decay=weight_decay, seed=seed)
+        curve = found.pop("curve")
+        if as_json:
+            print(json.dumps(found))
+            return 0
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        for at in range(0, len(curve), max(1, len(curve) // 15)):
+            point = curve[at]
+            console.print(f"step {point['step']:>5}   train {point['train']:6.1%}   test {point['dev']:6.1%}")
+        for name in ("memorised", "generalised"):
+            step = found[f"{name}_step"]
+            console.print(f"{name}: {'no' if step is None else f'step {step}'}")
+        console.print(f"delayed generalisation: {'yes' if found['delayed_generalisation'] else 'no'}")
+        return 0
+
+    return guarded(work)
+
+
+def merge(output: str, shards: list[str]) -> int:
+    """`socratune merge`: the runs of all shards as one."""
+
+    def work() -> int:
+        from socratune import merge as merging
+
+        start_logging()
+        progress = Progress()
+        try:
+            results = merging.merge(output, shards, tell=progress)
+        finally:
+            progress.stop()
+        progress.say(f"{len(shards)} shards → {output}. Go on: socratune train {output}")
+        return 0 if results["stages"]["enhance"]["status"] == "done" else 1
+
+    return guarded(work)
+
+
+def audit_sheet(run: str | None, sheet: str, rows: int, seed: int) -> int:
+    """`socratune audit-judge RUN --sheet FILE`: answers for a person to label."""
+
+    def work() -> int:
+        from socratune.audit_sheet import audit_sheet as draw
+
+        if run is None:
+            raise UserError(Fault("audit-judge", "the folder of a run before --sheet", Shown("nothing")))
+        written = write_jsonl(Path(sheet), draw(existing_run(run).root, rows, seed=seed))
+        print(f'{written} answers in {sheet}. Set every "label" to true or false, then:')
+        print(f"socratune audit-judge {run} --labels {sheet}")
+        return 0
+
+    return guarded(work)
+
+
+def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json: bool) -> int:
+    """`socratune audit-judge [RUN] --labels FILE`: the judge of a finished proof, or the one that is named."""
+
+    def work() -> int:
+        from socratune import audit_sheet
+        from socratune.audit import audit as audited
+
+        if labels is None:
+            raise UserError(Fault("audit-judge", "--sheet FILE or --labels FILE", Shown("neither")))
+        folder = existing_run(run).root if run else None
+        labelled = audit_sheet.read_labels(Path(labels), folder)
+        if folder is not None and not judge:
+            reported = audit_sheet.reported_by(folder)
+            found = asyncio.run(audited(labelled, audit_sheet.recorded_judge(folder), reported=reported))
+        else:
+            found = asyncio.run(asked_again(labelled, StudentTeacherConfig(**judge)))
+        print(json.dumps(found.to_json(), indent=2) if as_json else f"{found.table()}\n\n{found.verdict}")
+        return 0
+
+    async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
+        from socratune.audit import audit as audited
+
+        with TemporaryDirectory() as place, closing(Journal(Path(place) / "journal.sqlite")) as journal:
+            people = cast(config, stage="audit", journal=journal, ledger=Ledger())
+            try:
+                return await audited(labelled, people.judge)
+            finally:
+                await people.close()
 
     return guarded(work)

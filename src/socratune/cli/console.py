@@ -77,17 +77,21 @@ class Progress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[spent]}"),
             )
             self._bar = Bar(*columns, console=self.console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(stage, total=None)
+            self._task = self._bar.add_task(stage, total=None, spent="")
 
     def _tick(self, stage: str, entry: dict[str, Any]) -> None:
         if self._bar is not None:
-            self._bar.update(self._task, completed=entry["done"], total=entry["total"])
+            spent = spent_text(entry.get("spent", {}))
+            self._bar.update(self._task, completed=entry["done"], total=entry["total"], spent=spent)
         elif (passed := time.monotonic() - self._began) >= self._next_line_s:
             self._next_line_s = passed + min(passed, LONGEST_PAUSE_S)
-            self.say(f"{stage:<9} {entry['done']} of {entry['total']} after {entry['seconds']:.0f} s")
+            spent = spent_text(entry.get("spent", {}))
+            text = f"{stage:<9} {entry['done']} of {entry['total']} after {entry['seconds']:.0f} s"
+            self.say(f"{text}; {spent}" if spent else text)
 
     def say(self, text: str, style: str = "") -> None:
         """One line as it is: no markup, no wrapping off a terminal."""
@@ -100,18 +104,69 @@ class Progress:
             self._bar = None
 
 
+def spent_text(spent: dict[str, Any]) -> str:
+    """`1.2M tokens, 0.4312 USD (judge 0.1, teacher 0.3312)`; empty where no paid call was made."""
+    if not spent:
+        return ""
+    tokens = sum(entry["tokens"] for entry in spent.values())
+    by_role = {role.rsplit(".", 1)[-1]: entry["usd"] for role, entry in spent.items()}
+    parts = ", ".join(f"{role} {'?' if usd is None else f'{usd:.4g}'}" for role, usd in by_role.items())
+    known = None not in by_role.values()
+    usd = f"{sum(by_role.values()):.4g} USD" if known else "price not known"
+    return f"{_short(tokens)} tokens, {usd} ({parts})"
+
+
+def _short(count: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.0f}"
+
+
+def show_estimate(found: dict[str, Any], console: Any) -> None:
+    """What all rows will take, by the pilot."""
+    from rich.table import Table
+
+    title = f"{found['rows']} rows, by a pilot of {found['pilot_rows']} (95 % interval)"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "tokens", "USD"):
+        table.add_column(column, justify="left" if not column else "right")
+    for role, (expected, low, high) in found["tokens"].items():
+        usd = found["usd"][role]
+        money = "price not known" if usd is None else f"{usd[0]:.4g} ({usd[1]:.4g} … {usd[2]:.4g})"
+        name = role.rsplit(".", 1)[-1]
+        table.add_row(name, f"{_short(expected)} ({_short(low)} … {_short(high)})", money)
+    if usd := found["usd"]["all"]:
+        table.add_row("all", "", f"{usd[0]:.4g} ({usd[1]:.4g} … {usd[2]:.4g})")
+    console.print(table)
+    if seconds := found["seconds"]:
+        expected, low, high = (_duration(part) for part in seconds)
+        console.print(f"Time: about {expected} ({low} … {high}).")
+    else:
+        console.print("Time: not known, as calls of the pilot were in the journal already.")
+    console.print("The pilot's calls are kept: the run will not pay them again.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def summary(stage: str, entry: dict[str, Any]) -> str:
     """One line on what a finished stage did."""
     seconds = f"{entry.get('seconds', 0):.1f} s"
     if stage == "split":
         parts = [f"{entry[name]} {name.replace('_', '-')}" for name in ("train_in", "dev", "held_out")]
         text = ", ".join(parts)
+        text += f"; read by {', '.join(entry['shapes'])}" if entry.get("shapes") else ""
         text += f"; {entry['contaminated']} dropped, held out too" if entry.get("contaminated") else ""
         text += f"; {entry['bad_rows']} bad rows skipped" if entry.get("bad_rows") else ""
     elif stage == "enhance":
         counts = entry.get("outcomes", {})
         text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
         text += f"; {entry.get('hints', 0)} hints, {entry.get('hints_rejected', 0)} rejected as leaks"
+        text += f"; {spent}" if (spent := spent_text(entry.get("spent", {}))) else ""
     elif stage == "curate":
         text = f"{entry.get('rows_out')} of {entry.get('rows_in')} traces kept"
     elif stage == "train":

@@ -2,89 +2,139 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 from socratune.chat import training_text
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.journal import Journal
+from socratune.leaks import hint_uses, leak_rate, measure_hints
 from socratune.ledger import Ledger
-from socratune.llm.base import ChatModel, Sampling
-from socratune.llm.metered import MeteredModel
+from socratune.local_models import LocalModels
 from socratune.loop import Loop, Rules, enhance_row
-from socratune.roles import cast, connect, endpoints, resolve_alias
+from socratune.modelref import Base, chat_template
+from socratune.roles import cast, resolve_alias
 from socratune.rowmap import map_rows
-from socratune.rows import QARow
-from socratune.rundir import RunDir, StageResult, read_rows, write_jsonl
+from socratune.rows import TRAINABLE, QARow, Trace
+from socratune.rundir import RunDir, StageResult, Tick, iter_rows, write_jsonl
+from socratune.sampling import is_thinking
+from socratune.sharding import shard_rows
+from socratune.stages.student import Student, attending
 
 FIRST_ROWS = 50
 """After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""
+MEASURED_HINTS = 200
+"""Of so many hints the student's probabilities are asked; a rate is known to about 3 points then."""
 
 
 async def run(
     run: RunDir,
     config: StudentTeacherConfig,
+    base: Base,
     *,
-    model_name: str,
-    model_fingerprint: str,
-    load_in_4bit: bool | str,
-    seed: int,
+    shard: str | None,
     journal: Journal,
     key: str,
-    tick: Callable[[int, int], None],
+    tick: Tick,
 ) -> StageResult:
     """Write `enhanced_dataset.jsonl`: one row per row of `train_in.jsonl`, in input order, nothing lost.
 
     Args:
+        shard: `I/N`: only every N-th row, from the I-th.
         key: name and fingerprint of the stage in the journal.
 
     Raises:
         UserError: most of the first rows cannot be judged.
         BudgetSpent: the limit of money or tokens is reached; finished rows are kept.
     """
-    rows = read_rows(run.rows("train_in"), QARow.from_json)
+    total = sum(1 for _ in rows_of(run, shard))
     ledger = Ledger(config.max_usd, config.max_total_tokens)
-    people = cast(config, stage="enhance", journal=journal, ledger=ledger)
-    student_name = config.student_model or model_name
+
+    def tell(done: int, total: int) -> None:
+        tick(done, total, spent=ledger.summary())
+
+    async with attended(run, config, base, journal=journal, ledger=ledger) as (loop, student):
+        step = _step(loop)
+        rows = rows_of(run, shard)
+        await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=config.concurrency, tick=tell)
+        figures = {**loop.names, "student": student.identity, "spent": ledger.summary()}
+        figures["leaks"] = await _leaks(run, student, journal.rows(key), base.seed)
+    return finished(run, total, journal=journal, key=key, figures=figures)
+
+
+def rows_of(run: RunDir, shard: str | None) -> Iterator[QARow]:
+    """The rows to enhance, one after the other."""
+    return shard_rows(iter_rows(run.rows("train_in"), QARow.from_json), shard)
+
+
+def finished(run: RunDir, total: int, *, journal: Journal, key: str, figures: dict[str, Any]) -> StageResult:
+    """Write `enhanced_dataset.jsonl` from the journal, and count what happened into `figures`.
+
+    Raises:
+        OutsideError: the journal does not hold all `total` rows.
+    """
+    figures |= {"outcomes": Counter(), "gaps": Counter(), "hints": 0, "hints_rejected": 0}
+    written = write_jsonl(run.enhanced, _counted(journal.rows(key), figures))
+    if written != total:
+        raise OutsideError(f"{run.journal} holds {written} of {total} rows. Run it again with --restart enhance.")
+    usable = sum(figures["outcomes"][outcome] for outcome in TRAINABLE)
+    failure = None if usable else "No row was solved, so there is nothing to train on."
+    return StageResult(rows_in=total, rows_out=usable, figures=figures, failure=failure)
+
+
+@asynccontextmanager
+async def attended(
+    run: RunDir, config: StudentTeacherConfig, base: Base, *, journal: Journal, ledger: Ledger
+) -> AsyncIterator[tuple[Loop, Student]]:
+    """The loop with everyone who takes part, loaded and connected until the block ends."""
     names = {
-        "student_model": student_name,
+        "student_model": config.student_model or base.model_name,
         "teacher_model": resolve_alias(config.teacher_model),
         "judge_model": resolve_alias(config.judge_model),
     }
-    rules = Rules(
-        attempts=config.attempts,
-        max_iterations=config.max_iterations,
-        hint_attempts=config.hint_attempts,
-        thinking_format=config.thinking_format,
-        trace_pick=config.trace_pick,
-    )
-    try:
-        async with _student(
-            config, student_name, model_fingerprint, load_in_4bit=load_in_4bit, journal=journal, ledger=ledger
-        ) as (student, sampling):
-            loop = Loop(student, people.judge, people.teacher, replace(sampling, seed=seed), rules, names)
-            await map_rows(rows, _step(loop), journal=journal, stage=key, concurrency=config.concurrency, tick=tick)
-    finally:
-        await people.close()
-    figures: dict[str, Any] = {
-        **names,
-        "student": "served, not verified" if config.student_api_base else "same weights as trained",
-        "outcomes": Counter(),
-        "gaps": Counter(),
-        "hints": 0,
-        "hints_rejected": 0,
-        "spent": ledger.summary(),
-    }
-    written = write_jsonl(run.enhanced, _counted(journal.rows(key), figures))
-    if written != len(rows):
-        raise OutsideError(f"{run.journal} holds {written} of {len(rows)} rows. Run it again with --restart enhance.")
-    usable = sum(count for outcome, count in figures["outcomes"].items() if outcome.startswith("solved"))
-    failure = None if usable else "No row was solved, so there is nothing to train on."
-    return StageResult(rows_in=len(rows), rows_out=usable, figures=figures, failure=failure)
+    async with AsyncExitStack() as stack:
+        models = stack.enter_context(LocalModels(load_in_4bit=base.load_in_4bit))
+        people = cast(config, stage="enhance", journal=journal, ledger=ledger, local=models.load)
+        stack.push_async_callback(people.close)
+        log_path = run / "vllm.log"
+        student = await stack.enter_async_context(
+            attending(config, base.model_name, models, vllm_log=log_path, journal=journal, ledger=ledger)
+        )
+        rules = Rules(
+            attempts=config.attempts,
+            max_iterations=config.max_iterations,
+            hint_attempts=config.hint_attempts,
+            thinking_format=config.thinking_format or _own_format(base.model_name),
+            unsolved=config.unsolved,
+        )
+        sampling = replace(student.sampling, seed=base.seed)
+        yield Loop(student.model, people.judge, people.teacher, sampling, rules, names, people.pick), student
+
+
+def _own_format(model_name: str) -> str:
+    """`clean` for a model that thinks before it answers, `direct` for others: traces that rationalise a hint are
+    reported to cost thinking models up to 40 % (arXiv:2603.24472).
+    """
+    return "clean" if is_thinking(chat_template(model_name) or "") else "direct"
+
+
+async def _leaks(run: RunDir, student: Student, rows: Iterator[dict[str, Any]], seed: int) -> dict[str, Any] | None:
+    """What the student's own probabilities say of a sample of the hints; each goes to `hint_measures.jsonl`. None
+    where the student answers elsewhere, or nobody hinted.
+    """
+    if student.loaded is None or not student.loaded.tokenizer.is_fast:  # its offsets tell which tokens bear the answer
+        return None
+    uses = hint_uses((Trace.from_json(data) for data in rows), most=MEASURED_HINTS, seed=seed)
+    if not uses:
+        return None
+    found = await asyncio.to_thread(measure_hints, student.loaded.model, student.loaded.tokenizer, uses)
+    write_jsonl(run.hint_measures, ({**asdict(one), "score": one.score, "spoils": one.spoils} for one in found))
+    return {"measured": len(found), "rate": leak_rate(found)}
 
 
 def _step(loop: Loop) -> Callable[[QARow], Any]:
@@ -108,39 +158,6 @@ def _step(loop: Loop) -> Callable[[QARow], Any]:
         return trace.to_json(training_text(trace) or row.reference)
 
     return step
-
-
-@asynccontextmanager
-async def _student(
-    config: StudentTeacherConfig,
-    name: str,
-    model_fingerprint: str,
-    *,
-    load_in_4bit: bool | str,
-    journal: Journal,
-    ledger: Ledger,
-) -> AsyncIterator[tuple[ChatModel, Sampling]]:
-    """The student and its sampling: in this process, or behind a server."""
-    asked = {"temperature": config.temperature, "top_p": config.top_p}
-    if config.student_api_base:
-        model, price = connect(resolve_alias(name), endpoints(config)["student"])
-        sampling = Sampling(
-            temperature=0.7 if config.temperature is None else config.temperature,
-            top_p=0.8 if config.top_p is None else config.top_p,
-            max_new_tokens=config.max_new_tokens,
-        )
-        try:
-            yield MeteredModel(model, journal, "enhance.student", ledger=ledger, price=price), sampling
-        finally:
-            await model.close()  # type: ignore[attr-defined]
-        return
-    from socratune.backends import hf
-    from socratune.student import LocalStudent, default_sampling, serving
-
-    weights, tokenizer = hf.load(name, load_in_4bit=load_in_4bit)
-    sampling = default_sampling(weights, **asked, max_new_tokens=config.max_new_tokens)
-    with serving(LocalStudent(weights, tokenizer, name=name, fingerprint=model_fingerprint)) as student:
-        yield MeteredModel(student, journal, "enhance.student"), sampling
 
 
 def _counted(rows: Iterator[dict[str, Any]], figures: dict[str, Any]) -> Iterator[dict[str, Any]]:

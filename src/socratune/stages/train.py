@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import math
+import random
 import shutil
 import time
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from socratune.answering import accuracy
-from socratune.chat import Rendered, label_faults, render
+from socratune.chat import Rendered, render
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
+from socratune.grokking import Point, outlook, phases
+from socratune.identity import foreign_fault, identity
 from socratune.judge import mechanical_judge
-from socratune.llm.base import Sampling
+from socratune.labels import label_faults
+from socratune.replay import FEWEST_ROWS, own_answers
 from socratune.rows import Example, QARow
-from socratune.rundir import RunDir, StageResult, read_rows, write_text
+from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_text
+from socratune.stages.grading import graded
+
+log = logging.getLogger(__name__)
 
 FAULTS_SHOWN = 20
 
@@ -29,59 +39,130 @@ def run(
     seed: int,
     key: str,
     max_new_tokens: int,
-    tick: Callable[[int, int], None],
+    replay_share: float,
+    students: list[dict[str, Any]],
+    tick: Tick,
 ) -> StageResult:
     """Write `adapter/`, `checkpoints/` and `tensorboard/` from `train.jsonl`; `dev.jsonl` chooses the epoch.
 
     Args:
-        key: fingerprint of settings and inputs; checkpoints of another key are thrown away.
+        key: fingerprint of settings and inputs; checkpoints and replay of another key are thrown away.
         max_new_tokens: for the answers to the dev questions.
+        students: who wrote the traces, as `identity.writers` has them.
 
     Raises:
-        UserError: the labels of a row are wrong (see `check_labels`).
+        UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
-    from torch.utils.tensorboard import SummaryWriter
-
     from socratune.backends import hf
 
+    base = identity(model_name, load_in_4bit=config.load_in_4bit)
+    if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
+        raise UserError(fault)
     examples = read_rows(run.rows("train"), Example.from_json)
     dev = read_rows(run.rows("dev"), QARow.from_json)
     model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
-    rows = check_labels(tokenizer, examples, config.max_seq_length)
+    rows = check_labels(tokenizer, examples)
+    rows, longest = short_enough(rows, config.max_seq_length)
+    grades = graded(students, base, model, tokenizer, examples)
     _own_checkpoints(run, key)
-    writer = SummaryWriter(str(run.tensorboard))
-    started, read_tokens, steps_done = time.monotonic(), 0, 0
-
-    def step(done: int, total: int, figures: dict[str, float]) -> None:
-        nonlocal steps_done
-        steps_done = done
-        for name, value in figures.items():
-            writer.add_scalar(f"train/{name}", value, done)
-        tick(done, total)
-
-    def evaluate(trained: Any) -> dict[str, float]:
-        nonlocal read_tokens
-        read_tokens += sum(len(row.ids) for row in rows)
-        if not dev:
-            return {}
-        figures = {"dev_accuracy": _dev_accuracy(trained, tokenizer, dev, max_new_tokens)}
-        writer.add_scalar("dev/accuracy", figures["dev_accuracy"], steps_done)
-        return figures
-
-    trained, state = hf.train(model, rows, config, run.checkpoints, hf.Hooks(evaluate, step), seed=seed)
-    writer.close()
+    questions = {"dev": dev, "train": _grokking_rows(run, config, examples, dev)}
+    replay = _replay(run, model, tokenizer, examples, rows, replay_share, max_new_tokens, seed)
+    kept = len(rows)
+    rows += [row for row in replay if len(row.ids) <= longest]
+    course = _Course(run, tokenizer, questions, max_new_tokens, tick)
+    started = time.monotonic()
+    trained, state = hf.train(model, rows, config, run.checkpoints, hf.Hooks(course.evaluate, course.step), seed=seed)
+    course.close()
     _save_adapter(run.adapter, trained, tokenizer)
-    figures = {
+    read_tokens = sum(len(row.ids) for row in rows) * course.epochs
+    figures: dict[str, Any] = {
+        "students": grades,
         "steps": state.step,
         "trained_tokens": sum(len(row.trained_ids) for row in rows) * state.epoch,
+        "replay_rows": len(rows) - kept,
+        "max_seq_length": longest,
+        "too_long": len(examples) - kept,
         "tokens_per_second": round(read_tokens / (time.monotonic() - started)),
         "best_epoch": state.best_epoch,
         "epochs": state.history,
     }
-    return StageResult(rows_in=len(examples), rows_out=len(rows), figures=figures)
+    if questions["train"]:
+        curve = [Point(int(e["step"]), e["train_accuracy"], e["dev_accuracy"]) for e in state.history]
+        figures["grokking"] = asdict(phases(curve))
+    return StageResult(rows_in=len(examples), rows_out=kept, figures=figures)
 
 
-def check_labels(tokenizer: Any, examples: list[Example], max_seq_length: int) -> list[Rendered]:
+class _Course:
+    """Follows a training: its curves go to TensorBoard, its answers to a few questions are judged after every epoch.
+
+    Attributes:
+        epochs: seen in this process.
+    """
+
+    def __init__(
+        self, run: RunDir, tokenizer: Any, questions: dict[str, list[QARow]], max_new_tokens: int, tick: Tick
+    ) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.epochs = 0
+        self._writer = SummaryWriter(str(run.tensorboard))
+        self._tokenizer = tokenizer
+        self._questions = questions
+        self._max_new_tokens = max_new_tokens
+        self._tick = tick
+        self._steps_done = 0
+
+    def step(self, done: int, total: int, figures: dict[str, float]) -> None:
+        """After every step."""
+        self._steps_done = done
+        for name, value in figures.items():
+            self._writer.add_scalar(f"train/{name}", value, done)
+        self._tick(done, total)
+
+    def evaluate(self, trained: Any) -> dict[str, float]:
+        """After every epoch: `dev_accuracy`, and `train_accuracy` at the same step where it is watched."""
+        self.epochs += 1
+        figures = {}
+        for name, rows in self._questions.items():
+            if rows:
+                figures[f"{name}_accuracy"] = _accuracy(trained, self._tokenizer, rows, self._max_new_tokens)
+                self._writer.add_scalar(f"{name}/accuracy", figures[f"{name}_accuracy"], self._steps_done)
+        return figures
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._writer.close()
+
+
+def _replay(
+    run: RunDir,
+    model: Any,
+    tokenizer: Any,
+    examples: list[Example],
+    rows: list[Rendered],
+    share: float,
+    max_new_tokens: int,
+    seed: int,
+) -> list[Rendered]:
+    """The base's own answers to neutral prompts, `share` of all trained tokens; kept in `replay.jsonl`, as a training
+    that goes on needs the very same.
+    """
+    if not share or len(examples) < FEWEST_ROWS:
+        return []
+    path = run.rows("replay")
+    if not path.exists():
+        from socratune.student import LocalStudent, serving
+
+        trained = sum(len(row.trained_ids) for row in rows)
+        with serving(LocalStudent(model, tokenizer, name="base", fingerprint="replay")) as student:
+            sampling = student.sampling(temperature=None, top_p=None, max_new_tokens=max_new_tokens)
+            tokens = round(trained * share / (1 - share))
+            found = asyncio.run(own_answers(student, examples, sampling, tokens=tokens, seed=seed))
+        write_jsonl(path, (example.to_json() for example in found))
+    return [render(tokenizer, example) for example in read_rows(path, Example.from_json)]
+
+
+def check_labels(tokenizer: Any, examples: list[Example]) -> list[Rendered]:
     """The label doctor: every row rendered as it will be trained, and checked, before anything is trained.
 
     Raises:
@@ -91,8 +172,8 @@ def check_labels(tokenizer: Any, examples: list[Example], max_seq_length: int) -
     for example in examples:
         row = render(tokenizer, example)
         rows.append(row)
-        for text in label_faults(tokenizer, example, row, max_seq_length):
-            fix = "Raise train.max_seq_length." if "truncation" in text else f"Look at it: socratune inspect … {row.id}"
+        for text in label_faults(tokenizer, example, row, len(row.ids)):
+            fix = f"Look at it: socratune inspect … --id {row.id}"
             faults.append(Fault(f"train.jsonl, row {example.id}", "labels that are right", Shown(text), fix))
     if faults:
         more = len(faults) - FAULTS_SHOWN
@@ -103,12 +184,59 @@ def check_labels(tokenizer: Any, examples: list[Example], max_seq_length: int) -
     return rows
 
 
-def _dev_accuracy(trained: Any, tokenizer: Any, dev: list[QARow], max_new_tokens: int) -> float:
+def short_enough(rows: list[Rendered], max_seq_length: int | Literal["auto"]) -> tuple[list[Rendered], int]:
+    """The rows of at most `max_seq_length` tokens, and that length; `auto` takes the 99th percentile of the rows.
+
+    A longer row is left out whole and said: cut, it would teach an answer without its end.
+
+    Raises:
+        UserError: more than half of the rows are longer.
+    """
+    lengths = sorted(len(row.ids) for row in rows)
+    longest = lengths[math.ceil(0.99 * len(lengths)) - 1] if max_seq_length == "auto" else max_seq_length
+    kept = [row for row in rows if len(row.ids) <= longest]
+    if len(kept) < len(rows) / 2:
+        got = Shown(f"{len(rows) - len(kept)} of {len(rows)} rows that are longer")
+        fix = f"Raise it; the longest row has {lengths[-1]} tokens, the median {lengths[len(lengths) // 2]}."
+        raise UserError(Fault("train.max_seq_length", f"rows of at most {longest} tokens", got, fix))
+    if len(kept) < len(rows):
+        names = ", ".join(row.id for row in rows if len(row.ids) > longest)
+        text = "%d rows of more than %d tokens (train.max_seq_length) are left out, not cut: %s"
+        log.warning(text, len(rows) - len(kept), longest, names if len(names) < 200 else names[:200] + " …")
+    return kept, longest
+
+
+def _grokking_rows(
+    run: RunDir, config: EnhancedTrainingConfig, examples: list[Example], dev: list[QARow]
+) -> list[QARow]:
+    """The questions trained on whose accuracy is watched beside that of `dev`; none where nobody asked for grokking.
+
+    Says before anything is computed what the settings can bring.
+
+    Raises:
+        UserError: no dev rows: late generalisation could neither be seen nor kept.
+    """
+    if not config.grokking.enable_grokking:
+        return []
+    if not dev:
+        fix = "Raise split.dev_share (and --restart split)."
+        raise UserError(Fault("train.grokking.enable_grokking", "dev rows to watch", Shown("none"), fix))
+    step_rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    epochs = config.num_train_epochs * config.grokking.grokking_multiplier
+    steps = round(epochs * math.ceil(len(examples) / step_rows))
+    rates = [config.learning_rate * 0.5 * (1 + math.cos(math.pi * at / steps)) for at in range(steps)]
+    log.warning("Grokking: %s", outlook(rates, config.grokking.grokking_weight_decay))
+    trained = {example.id for example in examples}
+    seen = [row for row in iter_rows(run.rows("train_in"), QARow.from_json) if row.id in trained]
+    return random.Random(0).sample(seen, min(len(seen), len(dev)))
+
+
+def _accuracy(trained: Any, tokenizer: Any, rows: list[QARow], max_new_tokens: int) -> float:
     from socratune.student import LocalStudent, serving
 
-    sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
     with serving(LocalStudent(trained, tokenizer, name="adapter in training", fingerprint="dev")) as student:
-        return accuracy(dev, student, mechanical_judge, sampling, concurrency=len(dev))
+        sampling = student.exam_sampling(max_new_tokens)
+        return accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
 
 
 def _own_checkpoints(run: RunDir, key: str) -> None:
@@ -117,6 +245,7 @@ def _own_checkpoints(run: RunDir, key: str) -> None:
     if not mark.exists() or mark.read_text("utf-8") != json.dumps(key):
         shutil.rmtree(run.checkpoints, ignore_errors=True)
         shutil.rmtree(run.tensorboard, ignore_errors=True)
+        run.rows("replay").unlink(missing_ok=True)
         run.checkpoints.mkdir(parents=True)
         write_text(mark, json.dumps(key))
 

@@ -32,6 +32,7 @@ async def run(
     config: ValidateConfig,
     *,
     asking: StudentTeacherConfig,
+    spent: dict[str, Any],
     model_name: str,
     seed: int,
     journal: Journal,
@@ -42,6 +43,7 @@ async def run(
 
     Args:
         asking: whose judge and limits hold here too; answers are as long as there at most.
+        spent: by the loop, role by role; the limits are those of the whole run.
     """
     rows = read_rows(run.rows("held_out"), QARow.from_json)
     integrity = file_integrity(run.adapter)
@@ -53,10 +55,13 @@ async def run(
     from peft import PeftModel
 
     from socratune.backends import hf
+    from socratune.local_models import LocalModels
     from socratune.student import LocalStudent, serving
 
-    sampling = Sampling(temperature=0.0, max_new_tokens=asking.max_new_tokens)
-    people = cast(asking, stage="validate", journal=journal, ledger=Ledger(asking.max_usd, asking.max_total_tokens))
+    ledger = Ledger(asking.max_usd, asking.max_total_tokens)
+    ledger.carry_over(spent)
+    local = LocalModels()  # a judge of the base's weights too: PEFT puts the adapter into the base itself
+    people = cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
     base, tokenizer = hf.load(model_name)
     answers: dict[str, list[dict[str, Any]]] = {}
     performance: dict[str, Any] = {}
@@ -64,6 +69,7 @@ async def run(
         for at, who in enumerate(("base", "adapter")):
             model = base if who == "base" else PeftModel.from_pretrained(base, run.adapter).eval()
             with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
+                sampling = student.exam_sampling(asking.max_new_tokens)
                 answers[who] = await answer_and_judge(
                     rows,
                     student,
@@ -78,6 +84,7 @@ async def run(
                     performance = await _performance(student, rows[:TIMED_ROWS], sampling)
     finally:
         await people.close()
+        local.close()
     tests |= _tests(rows, answers, config, seed) | {"performance": performance}
     return _result(tests, rows, _failure(tests))
 

@@ -1,0 +1,30 @@
+"""What training makes of the rows it gets, before anything is computed."""
+
+from __future__ import annotations
+
+import pytest
+
+from socratune.chat import Rendered
+from socratune.errors import UserError
+from socratune.stages.train import short_enough
+
+
+def rows(*lengths: int) -> list[Rendered]:
+    return [Rendered(str(at), [1] * length, [1] * length, 0) for at, length in enumerate(lengths)]
+
+
+def test_a_row_that_is_too_long_is_left_out_whole_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    kept, longest = short_enough(rows(10, 50, 20), 30)
+    assert [len(row.ids) for row in kept] == [10, 20] and longest == 30
+    assert "1 rows of more than 30 tokens" in caplog.text and caplog.text.rstrip().endswith("1")
+
+
+def test_auto_keeps_99_of_100_rows() -> None:
+    kept, longest = short_enough(rows(*range(1, 100), 5000), "auto")
+    assert (len(kept), longest) == (99, 99)
+    assert len(short_enough(rows(7, 8, 9), "auto")[0]) == 3
+
+
+def test_a_limit_that_leaves_out_most_rows_is_refused() -> None:
+    with pytest.raises(UserError, match="the longest row has 90 tokens, the median 80"):
+        short_enough(rows(10, 80, 90), 40)
