@@ -181,10 +181,12 @@ class EnhancedTrainingConfig(Section):
     """Decoupled (AdamW)."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Longer gradients are clipped."""
+    backend: Literal["auto", "hf", "unsloth"] = "auto"
+    """Who trains. auto: transformers and PEFT, Unsloth where the model fits no other way; the reason is said."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """Recompute activations to save memory. auto: on a GPU."""
+    """Recompute activations to save memory. auto: only where they do not fit."""
     load_in_4bit: bool | Literal["auto"] = "auto"
-    """4-bit base weights (bitsandbytes, CUDA). auto: no."""
+    """4-bit base weights (bitsandbytes, CUDA). auto: only on a card on which 16 bits do not fit."""
     allow_foreign_student: bool = False
     """Train on traces although another model than the base is known to have written them."""
     mask_wrong_attempts: bool = False

@@ -108,7 +108,7 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     config = resolve(read_config_file(run.config), where=str(run.config)).config
     messages = [*_system_turn(run), {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
-        model, tokenizer = hf.load(config.model, adapter=adapter)
+        model, tokenizer = hf.load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
         with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
             sampling = student.exam_sampling(config.enhance.max_new_tokens)
             yield who, asyncio.run(student.generate(messages, sampling)).text

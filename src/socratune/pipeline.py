@@ -223,10 +223,9 @@ class Pipeline:
         work = validate.run(
             self.run,
             self.config.validate_,
+            self.base,
             asking=self.config.enhance,
             spent=self.results.stage("enhance").get("spent", {}),
-            model_name=self.config.model,
-            seed=self.config.seed,
             journal=self.journal,
             key=f"validate.{self.key('validate')}",
             tick=tick,

@@ -65,7 +65,8 @@ async def attending(
     if engine == "local":
         loaded = models.load(name)
         sampling = loaded.sampling(**asked)
-        who = identity(name, load_in_4bit=models.load_in_4bit, sampling=sampling)
+        four_bit = getattr(loaded.model, "is_loaded_in_4bit", False)
+        who = identity(name, load_in_4bit=four_bit, sampling=sampling)
         yield Student(MeteredModel(loaded, journal, ROLE), sampling, who, loaded)
     elif engine == "vllm":
         sampling = served_sampling(name, **asked)

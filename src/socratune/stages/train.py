@@ -21,6 +21,7 @@ from socratune.grokking import Point, outlook, phases
 from socratune.identity import foreign_fault, identity
 from socratune.judge import mechanical_judge
 from socratune.labels import label_faults
+from socratune.modelref import model_json
 from socratune.replay import FEWEST_ROWS, own_answers
 from socratune.rows import Example, QARow
 from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_text
@@ -61,6 +62,7 @@ def run(
     examples = read_rows(run.rows("train"), Example.from_json)
     dev = read_rows(run.rows("dev"), QARow.from_json)
     model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
+    base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     rows = check_labels(tokenizer, examples)
     rows, longest = short_enough(rows, config.max_seq_length)
     grades = graded(students, base, model, tokenizer, examples)
@@ -71,25 +73,67 @@ def run(
     rows += [row for row in replay if len(row.ids) <= longest]
     course = _Course(run, tokenizer, questions, max_new_tokens, tick)
     started = time.monotonic()
-    trained, state = hf.train(model, rows, config, run.checkpoints, hf.Hooks(course.evaluate, course.step), seed=seed)
+    trained, state = _trained(model, rows, config, run, course, model_name=model_name, seed=seed)
     course.close()
     _save_adapter(run.adapter, trained, tokenizer)
-    read_tokens = sum(len(row.ids) for row in rows) * course.epochs
-    figures: dict[str, Any] = {
+    figures = {
         "students": grades,
-        "steps": state.step,
-        "trained_tokens": sum(len(row.trained_ids) for row in rows) * state.epoch,
         "replay_rows": len(rows) - kept,
         "max_seq_length": longest,
         "too_long": len(examples) - kept,
-        "tokens_per_second": round(read_tokens / (time.monotonic() - started)),
+        "tokens_per_second": round(_tokens(rows) * course.epochs / (time.monotonic() - started)),
+        **_history(state, rows),
+    }
+    return StageResult(rows_in=len(examples), rows_out=kept, figures=figures)
+
+
+def _tokens(rows: list[Rendered]) -> int:
+    return sum(len(row.ids) for row in rows)
+
+
+def _history(state: Any, rows: list[Rendered]) -> dict[str, Any]:
+    """What a finished training tells of itself."""
+    found = {
+        "engine": state.engine,
+        "steps": state.step,
+        "trained_tokens": sum(len(row.trained_ids) for row in rows) * state.epoch,
         "best_epoch": state.best_epoch,
         "epochs": state.history,
     }
-    if questions["train"]:
+    if state.history and "train_accuracy" in state.history[0]:
         curve = [Point(int(e["step"]), e["train_accuracy"], e["dev_accuracy"]) for e in state.history]
-        figures["grokking"] = asdict(phases(curve))
-    return StageResult(rows_in=len(examples), rows_out=kept, figures=figures)
+        found["grokking"] = asdict(phases(curve))
+    return found
+
+
+def _trained(
+    model: Any,
+    rows: list[Rendered],
+    config: EnhancedTrainingConfig,
+    run: RunDir,
+    course: _Course,
+    *,
+    model_name: str,
+    seed: int,
+) -> tuple[Any, Any]:
+    """The trained adapter on its base, and the training's course, from the back end that suits model and card."""
+    from socratune.backends import hf
+    from socratune.backends.choice import choose_backend
+    from socratune.backends.place import device, free_gib
+
+    shape = model_json(model_name, "config.json")
+    free = free_gib() if device().type == "cuda" else None
+    backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
+    log.info("Trained by %s: %s.", backend, reason)
+    hooks = hf.Hooks(course.evaluate, course.step)
+    if backend == "hf":
+        return hf.train(model, rows, config, run.checkpoints, hooks, seed=seed)
+    from socratune.backends import unsloth
+
+    if not getattr(model, "is_loaded_in_4bit", False):  # bitsandbytes does not let its weights go
+        model.to("meta")  # its memory is for the copy that Unsloth loads
+    own, _ = unsloth.load(model_name, config)
+    return unsloth.train(own, rows, config, run.checkpoints, hooks, seed=seed)
 
 
 class _Course:

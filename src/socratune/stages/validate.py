@@ -18,6 +18,7 @@ from socratune.config import StudentTeacherConfig, ValidateConfig
 from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.llm.base import ChatModel, Sampling
+from socratune.modelref import Base
 from socratune.roles import cast
 from socratune.rows import QARow
 from socratune.rundir import RunDir, StageResult, file_hash, read_rows
@@ -30,11 +31,10 @@ REQUIRED_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer
 async def run(
     run: RunDir,
     config: ValidateConfig,
+    base: Base,
     *,
     asking: StudentTeacherConfig,
     spent: dict[str, Any],
-    model_name: str,
-    seed: int,
     journal: Journal,
     key: str,
     tick: Callable[[int, int], None],
@@ -60,14 +60,14 @@ async def run(
 
     ledger = Ledger(asking.max_usd, asking.max_total_tokens)
     ledger.carry_over(spent)
-    local = LocalModels()  # a judge of the base's weights too: PEFT puts the adapter into the base itself
+    # for a judge, also of the base's weights: PEFT puts the adapter into the base itself
+    local = LocalModels(load_in_4bit=base.load_in_4bit)
     people = cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
-    base, tokenizer = hf.load(model_name)
-    answers: dict[str, list[dict[str, Any]]] = {}
-    performance: dict[str, Any] = {}
+    loaded, tokenizer = hf.load(base.model_name, load_in_4bit=base.load_in_4bit)
+    answers, performance = {}, {}
     try:
         for at, who in enumerate(("base", "adapter")):
-            model = base if who == "base" else PeftModel.from_pretrained(base, run.adapter).eval()
+            model = loaded if who == "base" else PeftModel.from_pretrained(loaded, run.adapter).eval()
             with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
                 sampling = student.exam_sampling(asking.max_new_tokens)
                 answers[who] = await answer_and_judge(
@@ -85,7 +85,7 @@ async def run(
     finally:
         await people.close()
         local.close()
-    tests |= _tests(rows, answers, config, seed) | {"performance": performance}
+    tests |= _tests(rows, answers, config, base.seed) | {"performance": performance}
     return _result(tests, rows, _failure(tests))
 
 
