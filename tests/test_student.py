@@ -7,15 +7,21 @@ import copy
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import demo_rows
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from socratune.chat import prompt_ids
 from socratune.config import DEMO_DATA
+from socratune.decoding.rows import Settings, draw
+from socratune.decoding.slots import slot_bytes
 from socratune.errors import UserError
 from socratune.llm.base import Completion, Sampling
 from socratune.local_models import LocalModels
@@ -25,10 +31,21 @@ QUESTIONS = [row["messages"][:-1] for row in demo_rows("held_out", 40)]
 LONG = [{"role": "user", "content": "What is 47 * 83? " * 12}]
 
 
-@pytest.fixture(scope="module")
-def student(demo_base: tuple[Any, Any]) -> Iterator[LocalStudent]:
-    with serving(LocalStudent(*demo_base, name="demo", fingerprint="demo", max_batch=16)) as student:
-        yield student
+@pytest.fixture(scope="module", params=[False, True], ids=["growing", "slots"])
+def student(request: pytest.FixtureRequest, demo_base: tuple[Any, Any]) -> Iterator[LocalStudent]:
+    with serving(LocalStudent(*demo_base, name="demo", fingerprint="demo", max_batch=16, slots=request.param)) as one:
+        yield one
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "initializer_range": 0.3, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def small_llama(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**{**SMALL, **changes})).eval()
 
 
 def ask(student: LocalStudent, chats: list[Any], **sampling: Any) -> list[Completion]:
@@ -79,6 +96,85 @@ def test_draws_follow_the_models_probabilities(student: LocalStudent, demo_base:
 def test_a_cut_off_answer_says_so(student: LocalStudent) -> None:
     completion = ask(student, QUESTIONS[:1], max_new_tokens=3)[0]
     assert (completion.stop, completion.completion_tokens) == ("length", 3)
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": 1.5, "top_p": 0.8}, {"temperature": 1.5, "top_k": 5}])
+def test_slots_draw_what_the_growing_batch_draws(demo_base: tuple[Any, Any], sampling: dict[str, Any]) -> None:
+    answers = []
+    for slots in (False, True):
+        with serving(LocalStudent(*demo_base, name="demo", fingerprint="demo", max_batch=8, slots=slots)) as student:
+            answers.append([completion.token_ids for completion in ask(student, QUESTIONS[:24], **sampling)])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["plain", "adapter"])
+def test_slots_share_key_heads_grow_longer_and_leave_the_model_as_it_was(
+    demo_base: tuple[Any, Any], adapter: bool
+) -> None:
+    """Two key heads for four query heads; a long prompt that comes after short ones needs longer slots."""
+    model, tokenizer = small_llama(num_key_value_heads=2), demo_base[1]
+    if adapter:
+        lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+        model = get_peft_model(model, lora).eval()
+    chats = [*QUESTIONS[:6], [{"role": "user", "content": "What is 47 * 83? " * 30}], *QUESTIONS[6:9]]
+    inputs = [torch.tensor([prompt_ids(tokenizer, chat)]) for chat in chats]
+    expected = [
+        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False)
+        for ids in inputs
+    ]
+    with torch.no_grad():
+        before = model(inputs[0]).logits
+    with serving(LocalStudent(model, tokenizer, name="small", fingerprint="s", max_batch=4, slots=True)) as student:
+        assert slot_bytes(model) > 0
+        completions = [*ask(student, chats[:6], max_new_tokens=20), *ask(student, chats[6:], max_new_tokens=20)]
+    for ids, completion, answer in zip(inputs, completions, expected, strict=True):
+        got = list(completion.token_ids or ())
+        assert got == answer[0, ids.shape[1] :].tolist()[: len(got)]
+        assert completion.stop == "end" or len(got) == 20
+    with torch.no_grad():
+        assert torch.equal(model(inputs[0]).logits, before)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_that_forgets_far_tokens_is_not_decoded_in_slots(demo_base: tuple[Any, Any]) -> None:
+    tokenizer = demo_base[1]
+    config = MistralConfig(**SMALL, sliding_window=8)
+    torch.manual_seed(0)
+    model: Any = MistralForCausalLM(config).eval()
+    assert slot_bytes(model) == 0
+    ids = torch.tensor([prompt_ids(tokenizer, QUESTIONS[0])])
+    expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+    with serving(LocalStudent(model, tokenizer, name="mistral", fingerprint="m", slots=True)) as student:
+        got = list(ask(student, QUESTIONS[:1], max_new_tokens=12)[0].token_ids or ())
+    assert got == expected[0, ids.shape[1] :].tolist()[: len(got)] and got
+
+
+def test_slots_refuse_an_attention_of_another_kind(demo_base: tuple[Any, Any]) -> None:
+    """Nothing in the model's configuration tells it; its logits do."""
+    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    AttentionInterface.register("contrary", lambda module, q, k, v, mask, **kw: sdpa(module, q, k, -v, mask, **kw))
+    model = small_llama()
+    assert slot_bytes(model) > 0
+    model.config._attn_implementation = "contrary"
+    ids = torch.tensor([prompt_ids(demo_base[1], QUESTIONS[0])])
+    with torch.no_grad():
+        before = model(ids).logits
+        assert slot_bytes(model) == 0
+        assert torch.equal(model(ids).logits, before)
+
+
+def test_the_likeliest_tokens_draw_as_all_do() -> None:
+    torch.manual_seed(0)
+    settings = Settings(
+        temperature=torch.tensor([0.7, 1.0, 1.0]),
+        top_k=torch.tensor([0, 50, 0]),
+        top_p=torch.tensor([0.9, 1.0, 0.95]),
+        uniform=torch.tensor([0.3, 0.9, 0.999]),
+        narrow=True,
+    )
+    peaked, flat = torch.randn(3, 8000) * 4, torch.randn(3, 8000)  # the head holds 0.9 of the one, not of the other
+    for logits in (peaked, flat):
+        assert draw(logits, settings).tolist() == draw(logits, replace(settings, narrow=False)).tolist()
 
 
 def test_a_failing_model_fails_its_callers_and_not_the_next_ones(demo_base: tuple[Any, Any]) -> None:

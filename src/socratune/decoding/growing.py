@@ -1,0 +1,144 @@
+"""Decoding with the library's own growing cache: any model, any device; what a processor is fastest with.
+
+A row that is finished leaves the batch, and waiting rows join it, so no row runs to the length of its longest
+neighbour.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from socratune.decoding.rows import Row, Settings, draw, joining
+
+
+class GrowingDecoder:
+    """A `Decoder` over a batch that changes its shape at every step.
+
+    Args:
+        model: a transformers causal language model in eval mode, on its device; may be a PEFT model.
+        pad_id: of padding on the left, which is masked.
+        max_batch: rows at a time.
+    """
+
+    def __init__(self, model: Any, *, pad_id: int, max_batch: int) -> None:
+        self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
+        self._batch: _Batch | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for row in self._batch.rows if not row.done] if self._batch else []
+
+    @torch.inference_mode()
+    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+        batch = self._batch
+        if batch is not None:
+            keep = [at for at, row in enumerate(batch.rows) if not row.done]
+            if keep:
+                batch.keep(keep)
+                batch.decode(self._model)
+            else:
+                batch = None
+        if batch is None or batch.can_join:
+            active = len(batch.rows) if batch else 0
+            if fresh := joining(waiting, self._max_batch - active, active):
+                new = _Batch.prefill(self._model, fresh, self._pad_id)
+                batch = new if batch is None else batch.joined(new)
+                del waiting[: len(fresh)]
+        self._batch = batch
+        return [(row, [token]) for row, token in zip(batch.rows, batch.sample(), strict=True)] if batch else []
+
+
+class _Batch:
+    """Rows that are decoded together, left-padded to one length. B rows, T positions so far, V vocabulary."""
+
+    def __init__(self, rows: list[Row], cache: Any, mask: torch.Tensor, logits: torch.Tensor) -> None:
+        self.rows = rows
+        self.cache = cache
+        self.mask = mask  # (B, T), 0 on padding
+        self.logits = logits  # (B, V), of the next token
+
+    @classmethod
+    def prefill(cls, model: Any, rows: list[Row], pad_id: int) -> _Batch:
+        """Read the prompts of new rows."""
+        longest = max(len(row.ids) for row in rows)
+        ids = [[pad_id] * (longest - len(row.ids)) + row.ids for row in rows]
+        mask = torch.tensor([[0] * (longest - len(r.ids)) + [1] * len(r.ids) for r in rows], device=model.device)
+        batch = cls(rows, DynamicCache(config=model.config), mask, torch.empty(0))
+        batch._forward(model, torch.tensor(ids, device=model.device))
+        return batch
+
+    @property
+    def can_join(self) -> bool:
+        """True where every layer keeps all positions, so that shorter rows can be padded on the left."""
+        return all(type(layer).__name__ == "DynamicLayer" for layer in self.cache.layers)
+
+    def joined(self, other: _Batch) -> _Batch:
+        """Both batches as one; the shorter is padded on the left."""
+        length = max(self.mask.shape[1], other.mask.shape[1])
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.keys = torch.cat([_pad_left(mine.keys, length), _pad_left(theirs.keys, length)])
+            mine.values = torch.cat([_pad_left(mine.values, length), _pad_left(theirs.values, length)])
+        self.mask = torch.cat([_pad_left(m[:, None, :, None], length)[:, 0, :, 0] for m in (self.mask, other.mask)])
+        self.logits = torch.cat([self.logits, other.logits])
+        self.rows = self.rows + other.rows
+        return self
+
+    def keep(self, at: list[int]) -> None:
+        """Let finished rows go, and the padding that only they needed room for."""
+        if len(at) == len(self.rows):
+            return
+        index = torch.tensor(at, device=self.mask.device)
+        self.rows = [self.rows[row] for row in at]
+        self.mask, self.logits = self.mask[index], self.logits[index]
+        self.cache.batch_select_indices(index)
+        empty = int(self.mask.any(0).to(torch.int8).argmax())
+        if empty and self.can_join:
+            self.mask = self.mask[:, empty:]
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, empty:], layer.values[:, :, empty:]
+
+    def decode(self, model: Any) -> None:
+        """One step for every row."""
+        last = torch.tensor([[row.new_ids[-1]] for row in self.rows], device=self.mask.device)
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
+        self._forward(model, last)
+
+    def sample(self) -> list[int]:
+        """The next token of every row, by its own sampling settings."""
+        chosen = self.logits.argmax(-1)
+        drawn = [at for at, row in enumerate(self.rows) if row.uniforms is not None]
+        if drawn:
+            chosen[drawn] = draw(self.logits[drawn], self._settings([self.rows[at] for at in drawn]))
+        return chosen.tolist()
+
+    def _settings(self, rows: list[Row]) -> Settings:
+        asked = [row.sampling for row in rows]
+        device = self.logits.device
+        return Settings(
+            temperature=torch.tensor([sampling.temperature for sampling in asked], device=device),
+            top_k=torch.tensor([sampling.top_k for sampling in asked], device=device),
+            top_p=torch.tensor([sampling.top_p for sampling in asked], device=device),
+            uniform=torch.stack([r.uniforms[len(r.new_ids)] for r in rows if r.uniforms is not None]).to(device),
+            narrow=all(sampling.top_k or sampling.top_p < 1 for sampling in asked),
+        )
+
+    def _forward(self, model: Any, ids: torch.Tensor) -> None:
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        out = model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.logits = out.logits[:, -1]
+
+
+def _pad_left(states: torch.Tensor, length: int) -> torch.Tensor:
+    """`(B, H, T, D)` → `(B, H, length, D)` with zeros in front; the mask hides them."""
+    missing = length - states.shape[2]
+    return torch.nn.functional.pad(states, (0, 0, missing, 0)) if missing else states

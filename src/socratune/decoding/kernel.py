@@ -1,0 +1,82 @@
+"""One decode step's attention on a GPU: every row reads as many positions of its slot as it has, and no more."""
+
+from __future__ import annotations
+
+import torch
+import triton  # pyright: ignore[reportMissingImports]
+import triton.language as tl  # pyright: ignore[reportMissingImports]
+
+BLOCK_T = tl.constexpr(64)
+
+
+@triton.jit
+def _attend(
+    query, key, value, keys, values, positions, length,
+    SCALE: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    # One program is one slot and one key head, with the GROUP query heads that share it. The running softmax begins
+    # with the new token, so that what is written below is never read back here.
+    BLOCK_G: tl.constexpr = triton.next_power_of_2(GROUP) if GROUP > 16 else 16  # 16: the least of a matrix product
+    BLOCK_D: tl.constexpr = triton.next_power_of_2(WIDTH)
+    PRECISION: tl.constexpr = "ieee" if query.dtype.element_ty == tl.float32 else "tf32"
+    slot, head = tl.program_id(0), tl.program_id(1)
+    before = tl.load(positions + slot).to(tl.int32)
+    group, width, step = tl.arange(0, BLOCK_G), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_T)
+    wide = width < WIDTH
+    mine = slot.to(tl.int64) * tl.num_programs(1) + head
+    at = mine * GROUP * WIDTH + group[:, None] * WIDTH + width[None, :]
+    asked = (group < GROUP)[:, None] & wide[None, :]
+    q = tl.load(query + at, mask=asked, other=0.0)
+    new_k = tl.load(key + mine * WIDTH + width, mask=wide, other=0.0)
+    new_v = tl.load(value + mine * WIDTH + width, mask=wide, other=0.0)
+    tl.store(keys + (mine * length + before) * WIDTH + width, new_k, mask=wide)
+    tl.store(values + (mine * length + before) * WIDTH + width, new_v, mask=wide)
+    highest = tl.sum(q.to(tl.float32) * new_k.to(tl.float32)[None, :], 1) * SCALE
+    total = tl.full([BLOCK_G], 1.0, tl.float32)
+    mixed = tl.zeros([BLOCK_G, BLOCK_D], tl.float32) + new_v.to(tl.float32)[None, :]
+    for start in range(0, before, BLOCK_T):
+        there = start + step < before
+        cell = (mine * length + start + step)[:, None] * WIDTH + width[None, :]
+        held = there[:, None] & wide[None, :]
+        k = tl.load(keys + cell, mask=held, other=0.0)
+        v = tl.load(values + cell, mask=held, other=0.0)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * SCALE
+        scores = tl.where(there[None, :], scores, float("-inf"))
+        now = tl.maximum(highest, tl.max(scores, 1))
+        weights = tl.exp(scores - now[:, None])
+        shrink = tl.exp(highest - now)
+        total = total * shrink + tl.sum(weights, 1)
+        mixed = mixed * shrink[:, None]
+        mixed += tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
+        highest = now
+    tl.store(query + at, (mixed / total[:, None]).to(query.dtype.element_ty), mask=asked)
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    positions: torch.Tensor,
+    scale: float,
+) -> torch.Tensor:
+    """Write one token a slot into the cache, and attend from it to all of its slot up to itself.
+
+    Args:
+        query: `(S, H, 1, D)`; its memory may take the result.
+        key, value: `(S, K, 1, D)`, K dividing H.
+        keys, values: `(S, K, L, D)`, the cache.
+        positions: `(S,)`, where the token goes.
+
+    Returns:
+        `(S, 1, H, D)`
+    """
+    slots, heads, _, width = query.shape
+    shared, length = keys.shape[1:3]
+    query = query.contiguous()
+    _attend[(slots, shared)](  # pyright: ignore[reportIndexIssue]
+        query, key.contiguous(), value.contiguous(), keys, values, positions, length,
+        SCALE=scale, GROUP=heads // shared, WIDTH=width, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    return query.view(slots, 1, heads, width)

@@ -1,0 +1,98 @@
+"""What both decoders share: the row that is answered, when waiting rows join, and the draw of its next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from socratune.llm.base import Completion, Sampling
+
+JOIN_SHARE = 0.25  # a prefill costs about one decode step, so it must enlarge the batch by this share to pay
+HEAD = 1024  # likeliest tokens that nearly always hold the whole nucleus; sorting 256 x 128k logits costs a decode step
+
+
+@dataclass(slots=True)
+class Row:
+    """One prompt and its answer so far.
+
+    Attributes:
+        uniforms: (max_new_tokens,), its own random numbers, one a token; None when greedy.
+        done: it has its answer; set by whoever reads the tokens, and the decoder then lets the row go.
+    """
+
+    ids: list[int]
+    sampling: Sampling
+    deliver: Callable[[Completion | BaseException], None]
+    new_ids: list[int] = field(default_factory=list)
+    uniforms: torch.Tensor | None = None
+    done: bool = False
+
+
+class Decoder(Protocol):
+    """Rows that are decoded together."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those that still want tokens."""
+        ...
+
+    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+        """Take what it has room for off `waiting`, and go on; the tokens that came of it, next ones last.
+
+        A row may get tokens after its last: they mean nothing.
+        """
+        ...
+
+
+def joining(waiting: list[Row], room: int, active: int) -> list[Row]:
+    """The rows that are worth a prefill now: none, or the shortest that there is room for, put first in `waiting`."""
+    if not waiting or not room or min(len(waiting), room) < JOIN_SHARE * active:
+        return []
+    waiting.sort(key=lambda row: len(row.ids))
+    fresh = waiting[:room]
+    for row in fresh:
+        if row.sampling.temperature > 0:
+            generator = torch.Generator().manual_seed(row.sampling.seed)
+            row.uniforms = torch.rand(row.sampling.max_new_tokens, generator=generator)
+    return fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How each of B rows draws: temperature, top_p, uniform `(B,)` float, top_k `(B,)` with 0 for off.
+
+    Attributes:
+        narrow: every row has a top-p below 1 or a top-k, so that the likeliest tokens will mostly do.
+    """
+
+    temperature: torch.Tensor
+    top_k: torch.Tensor
+    top_p: torch.Tensor
+    uniform: torch.Tensor
+    narrow: bool
+
+
+def draw(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """One token per row by inverse transform: `(B, V)` logits → `(B,)` ids, after temperature, top-k and top-p."""
+    probs = (logits.float() / settings.temperature[:, None]).softmax(-1)
+    if settings.narrow and probs.shape[1] > 4 * HEAD:
+        head, order = probs.topk(HEAD)
+        held = (head.sum(-1) >= settings.top_p) | ((settings.top_k > 0) & (settings.top_k <= HEAD))
+        if held.all():
+            return _invert(head, order, settings)
+    head, order = probs.sort(-1, descending=True)
+    return _invert(head, order, settings)
+
+
+def _invert(probs: torch.Tensor, order: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """The token at `uniform` of the kept mass; `probs` `(B, N)` falls, `order` are its token ids."""
+    rank = torch.arange(probs.shape[1], device=probs.device)
+    top_k = settings.top_k.masked_fill(settings.top_k == 0, probs.shape[1])
+    before = probs.cumsum(-1) - probs
+    probs = probs.masked_fill((rank >= top_k[:, None]) | (before >= settings.top_p[:, None]), 0.0)
+    cumulative = probs.cumsum(-1)
+    at = (cumulative <= settings.uniform[:, None] * cumulative[:, -1:]).sum(-1, keepdim=True)
+    return order.gather(1, at.clamp(max=probs.shape[1] - 1))[:, 0]
