@@ -21,6 +21,7 @@ from socratune.backends.attention import packed_attention
 from socratune.backends.choice import choose_backend
 from socratune.backends.engine import HFEngine
 from socratune.backends.loop import Hooks, pack
+from socratune.backends.lora import lora_config
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed, UserError
@@ -46,7 +47,7 @@ ROWS = [row("a", 40), row("b", 7), row("c", 61), row("d", 38), row("e", 12)]
 def adapted(base: Any) -> Any:
     """With an adapter that does something, so that all its weights have a gradient."""
     torch.manual_seed(0)
-    model = get_peft_model(base, hf.lora_config(CONFIG))
+    model = get_peft_model(base, lora_config(CONFIG))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)

@@ -28,3 +28,24 @@ def test_auto_keeps_99_of_100_rows() -> None:
 def test_a_limit_that_leaves_out_most_rows_is_refused() -> None:
     with pytest.raises(UserError, match="the longest row has 90 tokens, the median 80"):
         short_enough(rows(10, 80, 90), 40)
+
+
+def test_what_is_handed_to_peft_is_checked_against_its_signature() -> None:
+    from socratune.backends.lora import peft_faults
+
+    def said(**settings: object) -> str:
+        return "; ".join(map(str, peft_faults(settings)))
+
+    assert said(use_rslora=True, use_dora=True, modules_to_save=["lm_head"]) == ""
+    assert "Did you mean use_rslora?" in said(use_rslra=True)
+    assert "leaves the base weights as they are" in said(init_lora_weights="pissa_niter_16")
+    assert "leaves the base weights as they are" in said(loftq_config={})
+    assert "train.r, one floor up" in said(r=8)
+
+
+def test_what_peft_is_handed_reaches_the_adapter() -> None:
+    from socratune.backends.lora import lora_config
+    from socratune.config import EnhancedTrainingConfig
+
+    found = lora_config(EnhancedTrainingConfig(r=4, peft={"use_rslora": True}))
+    assert (found.r, found.use_rslora, found.task_type) == (4, True, "CAUSAL_LM")

@@ -167,6 +167,8 @@ class EnhancedTrainingConfig(Section):
     """Above 0 turns off the fast path of Unsloth."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
     """Names of the layers that are adapted."""
+    peft: dict[str, Any] = {}
+    """Further settings of PEFT's LoraConfig: use_rslora, use_dora, modules_to_save, …"""
     num_train_epochs: int = Field(default=2, ge=1)
     """At most; the epoch that is best on the dev rows is kept."""
     per_device_train_batch_size: int = Field(default=4, ge=1)

@@ -123,8 +123,12 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
 
 
 def _engine_faults(config: RunConfig) -> list[Fault]:
-    """What is wrong with where the loop runs."""
+    """What is wrong with where the loop runs, and with what training hands on."""
     faults = [ray_fault()] if config.engine == "ray" else []
+    if config.train.peft:
+        from socratune.backends.lora import peft_faults
+
+        faults += peft_faults(config.train.peft)
     if config.shard is not None:
         try:
             parse_shard(config.shard)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -18,6 +18,7 @@ from socratune.backends.checkpoints import TrainState, disk_faults
 from socratune.backends.engine import HFEngine
 from socratune.backends.fp8 import available as fp8_available
 from socratune.backends.loop import Hooks
+from socratune.backends.lora import lora_config
 from socratune.backends.place import device, dtype_on, free_gib
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
@@ -133,14 +134,3 @@ def train(
     state = loop.run(engine, rows, config, checkpoints, hooks, seed=seed)
     state.engine = engine.figures()
     return model, state
-
-
-def lora_config(config: EnhancedTrainingConfig) -> LoraConfig:
-    """The section `train` in the words of PEFT."""
-    return LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=config.target_modules,
-        task_type="CAUSAL_LM",
-    )

@@ -57,8 +57,9 @@ def load(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
             target_modules=targets,
             bias="none",
             use_gradient_checkpointing=False if config.gradient_checkpointing is False else "unsloth",
+            **config.peft,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
         reason = Shown(str(error).splitlines()[0][:300] if str(error) else type(error).__name__)
         raise UserError(Fault(f"--model {name}", "a model that Unsloth can train", reason, "--backend hf")) from error
     return model, tokenizer

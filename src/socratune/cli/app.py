@@ -54,6 +54,7 @@ Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th 
 Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
+Backend = Annotated[str | None, typer.Option(help="Who trains: auto (default), hf or unsloth.")]
 Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
@@ -66,8 +67,9 @@ _SPLIT = ("held_out", "on_bad_row")
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags that were given, by their dotted key; what belongs to neither list is a setting of the loop."""
-    keys = {name: name if name in _TOP else f"split.{name}" if name in _SPLIT else f"enhance.{name}" for name in flags}
+    """Flags that were given, by their dotted key; what belongs nowhere else is a setting of the loop."""
+    section = {**dict.fromkeys(_TOP, ""), **dict.fromkeys(_SPLIT, "split."), "backend": "train."}
+    keys = {name: section.get(name, "enhance.") + name for name in flags}
     given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}
     if isinstance(given.get("views"), str):
         given["views"] = [view.strip() for view in given["views"].split(",")]
@@ -121,6 +123,7 @@ def run(
     engine: Engine = None,
     workers: Workers = None,
     estimate: Estimate = False,
+    backend: Backend = None,
     seed: Seed = None,
     start: Start = None,
     until: Until = None,
