@@ -215,7 +215,7 @@ def test_a_hint_is_answered_several_times_if_need_be() -> None:
 def test_hinted_multiple_choice_needs_two_of_three() -> None:
     question = {"role": "user", "content": "Which?\nA) x\nB) y\nC) z\nD) w"}
     row = QARow("r", [question, {"role": "assistant", "content": "B"}], {})
-    trace, _ = run(answers("A", "B", "C", "D"), Teacher("Rule out A."), row, hint_attempts=3, max_iterations=2)
+    trace, _ = run(answers("A", "B", "C", "D"), Teacher("Rule out A."), row, hint_attempts=2, max_iterations=2)
     assert trace.outcome == "unsolved"
     trace, _ = run(answers("A", "B", "C", "B"), Teacher("Rule out A."), row, hint_attempts=3, max_iterations=2)
     assert (trace.outcome, trace.chosen) == ("solved_with_hint", 4)

@@ -95,7 +95,7 @@ class StudentTeacherConfig(Section):
     max_iterations: int = Field(default=3, ge=1, le=20)
     """Rounds per row, the samples before any hint being the first: one more than the hints."""
     hint_attempts: int = Field(default=2, ge=1, le=16)
-    """Samples per hint; the first right one is enough (from 3 on, multiple choice needs two)."""
+    """Samples per hint; the first right one is enough. Above 1, multiple choice draws three at least and needs two."""
     thinking_format: Literal["direct", "iterative", "clean"] | None = None
     """`direct`: only the right reasoning is trained on. `clean`: a hinted success has to be found again without hint.
     `iterative`: attempt, "Aha!", corrected attempt. None: `clean` for a model that thinks first, else `direct`."""

@@ -89,8 +89,10 @@ async def _enhance(state: _Row) -> Trace:
         if hint is None:
             break
         retry, before = _retry(state, hint), len(state.attempts)
-        needed = 2 if options_in(state.row.question) and rules.hint_attempts >= 3 else 1
-        right = await state.draw(rules.hint_attempts, enough=needed, given="hint", messages=retry)
+        samples, needed = rules.hint_attempts, 1
+        if samples > 1 and options_in(state.row.question):  # one of two is right by guessing in 44 of 100 cases
+            samples, needed = max(3, samples), 2
+        right = await state.draw(samples, enough=needed, given="hint", messages=retry)
         if len(right) >= needed:
             clean = state.unechoed(right, hint)
             if not clean and rules.thinking_format == "direct":  # speaks of the hint: one more draw
