@@ -21,7 +21,8 @@ from socratune.llm.http import HttpModel
 from socratune.serving import vllm_fault, vllm_serving
 
 RUN = """
-import asyncio, pathlib, sys
+import asyncio, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
 from socratune.serving import vllm_serving
 async def run():
     async with vllm_serving("demo", log_path=pathlib.Path(sys.argv[1])):
@@ -99,15 +100,17 @@ def test_nothing_is_left_of_a_run_that_ends_badly(
     stub: Stub, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, mood: str
 ) -> None:
     monkeypatch.setenv("STUB_MOOD", mood)
-    with subprocess.Popen(
-        [sys.executable, "-c", RUN, str(stub.log)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as run:
-        assert run.stdout is not None
-        if mood == "":
-            assert run.stdout.readline() == "ready\n"
-        stub.wait_until_started()
-        run.send_signal(sent)
-        run.wait(30)
+    command = [sys.executable, "-c", RUN, str(stub.log)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as run:
+        try:
+            assert run.stdout is not None
+            if mood == "":
+                assert run.stdout.readline() == "ready\n"
+            stub.wait_until_started()
+            run.send_signal(sent)
+            run.wait(30)
+        finally:
+            run.kill()  # a run that does not end must not hold the tests
     assert stub.gone(within_s=25)
 
 
