@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,10 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: nobody listens
 
 from socratune.config import DEMO_DATA
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; the commands under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 

@@ -21,8 +21,7 @@ from socratune.llm.http import HttpModel
 from socratune.serving import vllm_fault, vllm_serving
 
 RUN = """
-import asyncio, pathlib, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with it ignored
+import asyncio, pathlib, sys
 from socratune.serving import vllm_serving
 async def run():
     async with vllm_serving("demo", log_path=pathlib.Path(sys.argv[1])):
