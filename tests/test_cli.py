@@ -170,3 +170,28 @@ def test_the_adapter_loads_with_plain_peft(finished_run: Path, demo_base: tuple[
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
     answer = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False)
     assert "195." in tokenizer.decode(answer[0, ids.shape[1] :])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--judge-mode", "foo"], "judge_mode: expected 'cascade', 'mechanical' or 'llm'"),
+        (["--judge-model", "nonsense"], "enhance.judge_model: expected one of rules/mechanical"),
+        (["--judge-model", "openai/gpt-4o"], "OPENAI_API_KEY in the environment"),
+        (["--judge-mode", "llm"], "a --judge-model, got none"),
+    ],
+)
+def test_a_judge_that_cannot_be_asked_is_found_before_an_audit(tmp_path: Path, given: list[str], said: str) -> None:
+    row = {"question": "6 * 7?", "reference": "42", "response": "It is 42.", "label": True}
+    done = socratune("audit-judge", "--labels", write_rows(tmp_path / "labels.jsonl", [row]), *given)
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_in_this_process_can_be_audited(tmp_path: Path) -> None:
+    row = {"question": "6 * 7?", "reference": "42", "response": "It is 42.", "label": True}
+    data = write_rows(tmp_path / "labels.jsonl", [row])
+    done = socratune("audit-judge", "--labels", data, "--judge-model", "local/demo", "--judge-mode", "llm")
+    assert done.returncode == 0, done.stderr
+    assert "decided none of 1" in done.stdout  # the embedded model is no judge; it is asked, and gives no verdict

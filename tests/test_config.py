@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from socratune import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
-from socratune.config import dump, flatten, read_config_file, resolve, to_yaml
 from socratune.errors import UserError
+from socratune.resolve import dump, flatten, read_config_file, resolve, to_yaml
 
 NEEDED = {"model": "m", "dataset": "d", "output": "o"}
 

@@ -22,7 +22,7 @@ from socratune.rundir import RunDir
 
 def again(run: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """The run's own command once more, on a copied folder."""
-    from socratune.config import read_config_file
+    from socratune.resolve import read_config_file
 
     config = read_config_file(run / "config.yaml")
     given = ["--model", config["model"], "--dataset", config["dataset"], "--held-out", config["split"]["held_out"]]

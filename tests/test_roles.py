@@ -24,6 +24,7 @@ from socratune.prompts import parse_hint, parse_verdict
 from socratune.roles import (
     Cast,
     Endpoint,
+    Role,
     cascade,
     cast,
     endpoints,
@@ -130,7 +131,7 @@ def test_references(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "k")
     here, served = Endpoint(), Endpoint(("http://127.0.0.1:1/v1",))
 
-    def fault(ref: str, endpoint: Endpoint = here, role: str = "judge") -> str:
+    def fault(ref: str, endpoint: Endpoint = here, role: Role = "judge") -> str:
         return str(reference_fault(role, ref, endpoint) or "")
 
     assert (

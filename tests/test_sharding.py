@@ -15,13 +15,14 @@ import pytest
 from conftest import demo_rows, write_rows
 from model_server import Answer, ModelServer
 
-from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig, read_config_file
+from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import BusyError, UserError
 from socratune.journal import Journal
 from socratune.llm.arithmetic import parse_product
 from socratune.merge import merge
 from socratune.pipeline import run_pipeline
 from socratune.preflight import preflight
+from socratune.resolve import read_config_file
 from socratune.rundir import RunDir, read_jsonl, write_jsonl
 from socratune.sharding import divided, gather, hand_out, interleaved, parse_shard, shard_rows, take_over
 

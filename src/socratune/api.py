@@ -6,16 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from socratune.bookkeeping import STAGES, stage_faults
-from socratune.config import (
-    EnhancedTrainingConfig,
-    GrokkingConfig,
-    StudentTeacherConfig,
-    deep_merge,
-    read_config_file,
-)
+from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.errors import UserError
 from socratune.pipeline import run_pipeline
 from socratune.preflight import preflight
+from socratune.resolve import deep_merge, read_config_file
 
 
 def run(

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from socratune.config import Resolved, dump, flatten, is_free, read_config_file, to_yaml, unflatten
+from socratune.config import is_free
 from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
 from socratune.journal import Journal
+from socratune.resolve import Resolved, dump, flatten, read_config_file, to_yaml, unflatten
 from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, write_text
 
 log = logging.getLogger(__name__)

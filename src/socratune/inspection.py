@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from socratune.chat import IGNORE, render
-from socratune.config import EnhancedTrainingConfig, read_config_file, resolve
+from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.labels import label_faults
 from socratune.modelref import model_fault, model_location
+from socratune.resolve import read_config_file, resolve
 from socratune.rows import Example, Piece, QARow
 from socratune.rundir import RunDir, read_rows
 from socratune.sources.qa_files import data_path, read_qa_rows

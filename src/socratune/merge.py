@@ -16,12 +16,13 @@ from typing import Any
 
 from socratune import __version__
 from socratune.bookkeeping import NEEDED, OUTPUTS, Tell, do_stage, settle_config
-from socratune.config import Resolved, RunConfig, deep_merge, dump, flatten, is_free, read_config_file, resolve
+from socratune.config import RunConfig, is_free
 from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
 from socratune.modelref import model_fault
 from socratune.pipeline import Pipeline
 from socratune.preflight import existing_run
+from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve
 from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, output_fault, write_lines
 from socratune.sharding import interleaved, parse_shard, pool_hint_measures, pooled, take_over
 from socratune.stages import enhance, views

@@ -26,11 +26,12 @@ from socratune.bookkeeping import (
     settle_config,
     status_after,
 )
-from socratune.config import Resolved, RunConfig, dump, flatten, is_free
+from socratune.config import RunConfig, is_free
 from socratune.errors import StageFailed
 from socratune.identity import writers
 from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
+from socratune.resolve import Resolved, dump, flatten
 from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
 from socratune.sharding import gather
 from socratune.sources.qa_files import data_path

@@ -6,11 +6,12 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from socratune.config import Resolved, RunConfig, StudentTeacherConfig, flatten, resolve
+from socratune.config import RunConfig, StudentTeacherConfig
 from socratune.engine_ray import ray_fault
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.identity import Engine, foreign_fault, identity
 from socratune.modelref import model_fault
+from socratune.resolve import Resolved, flatten, resolve, validated
 from socratune.roles import RULES, Role, endpoints, price_fault, reference_fault, resolve_alias, student_of
 from socratune.rundir import RunDir, output_fault
 from socratune.serving import vllm_fault
@@ -84,7 +85,6 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
     faults = []
     if resolved is not None:
         config = resolved.config.enhance
-        reached = endpoints(config)
         refs: dict[Role, str] = {
             "teacher": resolve_alias(config.teacher_model),
             "judge": resolve_alias(config.judge_model),
@@ -94,30 +94,47 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
             refs["student"] = name
         else:
             faults += _student_faults(resolved.config, engine, name)
-        faults += _idle_faults(config, refs)
-        for role, ref in refs.items():
-            fault = reference_fault(role, ref, reached[role])
-            if fault is None and config.max_usd is not None:
-                fault = price_fault(role, ref, reached[role])
-            faults += [fault] if fault else []
+        faults += _people_faults(config, refs)
     hub_id = flat.get("hub_id")
     if isinstance(hub_id, str) and (hub_id.count("/") != 1 or not all(part.strip() for part in hub_id.split("/"))):
         faults.append(Fault("--hub-id", "a Hub name like myusername/my-adapter", hub_id))
     return faults
 
 
+def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
+    """The settings of a judge that can be asked without a run.
+
+    Raises:
+        UserError: every fault of them.
+    """
+    config = validated(StudentTeacherConfig, given, where)
+    if faults := _people_faults(config, {"judge": resolve_alias(config.judge_model)}):
+        raise UserError(*faults)
+    return config
+
+
+def _people_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fault]:
+    """What is wrong with the models that are to be asked."""
+    faults, reached = _idle_faults(config, refs), endpoints(config)
+    for role, ref in refs.items():
+        fault = reference_fault(role, ref, reached[role])
+        if fault is None and config.max_usd is not None:
+            fault = price_fault(role, ref, reached[role])
+        faults += [fault] if fault else []
+    return faults
+
+
 def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fault]:
     """Settings for a model that nobody would ask."""
     faults = []
-    rules_judge = refs["judge"] == RULES["judge"]
-    if config.judge_mode == "llm" and rules_judge:
+    if config.judge_mode == "llm" and refs["judge"] == RULES["judge"]:
         faults.append(Fault("enhance.judge_mode llm", "a --judge-model", Shown("none")))
     if config.trace_pick == "judged" and (
         refs["judge"].startswith(("rules/", "python:")) or config.judge_mode == "mechanical"
     ):
         faults.append(Fault("enhance.trace_pick judged", "a judge model that is asked", refs["judge"]))
-    for role in ("judge", "teacher"):
-        if endpoints(config)[role].api_bases and refs[role] == RULES[role]:
+    for role in RULES:
+        if endpoints(config)[role].api_bases and refs.get(role) == RULES[role]:
             faults.append(Fault(f"enhance.{role}_api_base", f"a --{role}-model, as the server calls it", Shown("none")))
     return faults
 

@@ -41,7 +41,7 @@ ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/
 """The guide's names."""
 
 PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
-RULES = {"judge": "rules/mechanical", "teacher": "rules/arithmetic"}
+RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic"}
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
 RETRY_TEMPERATURE = 0.7
@@ -116,7 +116,7 @@ def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[Engine, s
     return config.student_engine, local_name(ref) or ref
 
 
-def reference_fault(role: str, ref: str, endpoint: Endpoint) -> Fault | None:
+def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     """Why `ref` cannot be the model of a role (`judge`, `teacher`, `student`), or None.
 
     Raises:
@@ -153,7 +153,7 @@ def _litellm_fault(where: str, ref: str, endpoint: Endpoint) -> Fault | None:
     return litellm_fault(f"{where} {ref}")
 
 
-def price_fault(role: str, ref: str, endpoint: Endpoint) -> Fault | None:
+def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     """Why a limit in USD cannot be kept with this model, or None."""
     provider, _, name = ref.removeprefix("litellm/").partition("/")
     paid = provider in PROVIDERS or ref.startswith("litellm/")

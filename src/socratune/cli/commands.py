@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,12 +14,14 @@ import yaml
 
 from socratune.bookkeeping import STAGES, stage_faults
 from socratune.cli.console import Progress, guarded, show_estimate, start_logging
-from socratune.config import Resolved, StudentTeacherConfig, deep_merge, read_config_file, unflatten
+from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
 from socratune.ledger import Ledger
+from socratune.local_models import LocalModels
 from socratune.pipeline import estimate_run, run_pipeline
-from socratune.preflight import existing_run, preflight
+from socratune.preflight import existing_run, judge_settings, preflight
+from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
 from socratune.roles import cast
 from socratune.rundir import RunDir, write_jsonl
 
@@ -39,12 +41,9 @@ def run(
     """`socratune run` and its short forms. `given` holds the flags by dotted key."""
 
     def work(resolved: Resolved, progress: Progress) -> int:
-        try:
-            results = run_pipeline(
-                resolved, start=start or STAGES[0], until=until or STAGES[-1], restart=restart, tell=progress
-            )
-        finally:
-            progress.stop()
+        results = run_pipeline(
+            resolved, start=start or STAGES[0], until=until or STAGES[-1], restart=restart, tell=progress
+        )
         return _verdict(results, RunDir(resolved.config.output), progress)
 
     return _begun(given, config_file, settings, (start, until, restart), work)
@@ -54,16 +53,11 @@ def estimate(given: dict[str, Any], config_file: str | None, settings: list[str]
     """`--estimate`: a pilot instead of the run. `stages` are refused: it has its own."""
 
     def work(resolved: Resolved, progress: Progress) -> int:
-        if any(stages):
-            raise UserError(Fault("--estimate", "no --from, --until or --restart beside it", Shown("one of them")))
-        try:
-            results = estimate_run(resolved, tell=progress)
-        finally:
-            progress.stop()
-        show_estimate(results["estimate"], progress.console)
+        show_estimate(estimate_run(resolved, tell=progress)["estimate"], progress.console)
         return 0
 
-    return _begun(given, config_file, settings, stages, work)
+    refused = Fault("--estimate", "no --from, --until or --restart beside it", Shown("one of them"))
+    return _begun(given, config_file, settings, stages, work, [refused] if any(stages) else [])
 
 
 def _begun(
@@ -72,18 +66,20 @@ def _begun(
     settings: list[str] | None,
     stages: Stages,
     work: Callable[[Resolved, Progress], int],
+    faults: Sequence[Fault] = (),
 ) -> int:
-    """`work` on a command that can begin, its log in the run folder; the exit code."""
+    """`work` on a command that can begin, its log in the run folder; the exit code. `faults`: known before."""
     run_log: list[Path] = []
 
     def begin() -> int:
         start_logging()
-        resolved = _resolved(given, config_file, settings or [], stages)
+        resolved = _resolved(given, config_file, settings or [], stages, faults)
         output = Path(resolved.config.output)
         RunDir(output).create()
         run_log.append(output / "run.log")
         start_logging(run_log[0])
-        return work(resolved, Progress())
+        with Progress() as progress:
+            return work(resolved, progress)
 
     return guarded(begin, lambda: run_log[0] if run_log else None)
 
@@ -115,9 +111,10 @@ def _resolved(
     config_file: str | None,
     settings: list[str],
     stages: Stages,
+    known: Sequence[Fault],
 ) -> Resolved:
     """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
-    faults = stage_faults(*stages)
+    faults = [*known, *stage_faults(*stages)]
     merged: dict[str, Any] = {}
     if config_file:
         try:
@@ -242,12 +239,9 @@ def merge(output: str, shards: list[str]) -> int:
         from socratune import merge as merging
 
         start_logging()
-        progress = Progress()
-        try:
+        with Progress() as progress:
             results = merging.merge(output, shards, tell=progress)
-        finally:
-            progress.stop()
-        progress.say(f"{len(shards)} shards → {output}. Go on: socratune train {output}")
+            progress.say(f"{len(shards)} shards → {output}. Go on: socratune train {output}")
         return 0 if results["stages"]["enhance"]["status"] == "done" else 1
 
     return guarded(work)
@@ -284,15 +278,18 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
             reported = audit_sheet.reported_by(folder)
             found = asyncio.run(audited(labelled, audit_sheet.recorded_judge(folder), reported=reported))
         else:
-            found = asyncio.run(asked_again(labelled, StudentTeacherConfig(**judge)))
+            found = asyncio.run(asked_again(labelled, judge_settings(judge, "audit-judge")))
         print(json.dumps(found.to_json(), indent=2) if as_json else f"{found.table()}\n\n{found.verdict}")
         return 0
 
     async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
         from socratune.audit import audit as audited
 
-        with TemporaryDirectory() as place, closing(Journal(Path(place) / "journal.sqlite")) as journal:
-            people = cast(config, stage="audit", journal=journal, ledger=Ledger())
+        with ExitStack() as stack:
+            place = Path(stack.enter_context(TemporaryDirectory()))
+            journal = stack.enter_context(closing(Journal(place / "journal.sqlite")))
+            models = stack.enter_context(LocalModels())
+            people = cast(config, stage="audit", journal=journal, ledger=Ledger(), local=models.load)
             try:
                 return await audited(labelled, people.judge)
             finally:

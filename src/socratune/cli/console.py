@@ -51,6 +51,12 @@ class Progress:
         self._began = 0.0
         self._next_line_s = FIRST_LINE_S
 
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
     def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None:
         from loguru import logger
 

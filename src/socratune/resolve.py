@@ -1,0 +1,201 @@
+"""Where a configuration comes from: unknown keys refused, every fault reported at once, every value with its origin.
+
+A value comes from, strongest first: a flag, the config file, the profile of the embedded model, the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from socratune.config import DEMO, DEMO_DATA, RunConfig, Section
+from socratune.errors import Fault, Shown, UserError
+
+Kind = TypeVar("Kind", bound=Section)
+
+REQUIRED = ("model", "dataset", "output")
+
+
+class Resolved(Section):
+    """A complete configuration and how it came about."""
+
+    config: RunConfig
+    origins: dict[str, str]
+    """`train.learning_rate` → `given` (file or flag), `demo profile` or `default`."""
+
+
+def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
+    """The complete configuration from what was given (nested dict of the YAML's shape).
+
+    Args:
+        given: values from file and flags, already merged, without None.
+        where: names the source in the faults.
+
+    Raises:
+        UserError: every unknown key, wrong type and missing value at once.
+    """
+    flat = flatten(given)
+    if "train.model_name" in flat:
+        flat.setdefault("model", flat["train.model_name"])
+    profile = flatten(demo_profile()) if flat.get("model") == DEMO else {}
+    if flat.get("dataset") == DEMO:
+        profile.setdefault("split.held_out", DEMO)
+    config = validated(RunConfig, unflatten({**profile, **flat}), where)
+    expected = f"the model to train, {config.model!r}"
+    if flat.get("train.model_name") not in (None, config.model):
+        raise UserError(Fault(f"{where}: train.model_name", expected, flat["train.model_name"]))
+    student = config.enhance.student_model
+    elsewhere = student and student.startswith(("local/", "openai/", "anthropic/", "litellm/"))
+    if student not in (None, config.model) and not elsewhere and not config.enhance.student_api_base:
+        fix = "Leave it out: the student is the very model that is trained. Or local/NAME, or --student-api-base URL."
+        raise UserError(Fault(f"{where}: enhance.student_model", expected, flat["enhance.student_model"], fix))
+    origins = {}
+    for name in flatten(dump(config)):
+        origins[name] = "given" if name in flat else "demo profile" if name in profile else "default"
+    return Resolved(config=config, origins=origins)
+
+
+def validated(kind: type[Kind], given: dict[str, Any], where: str) -> Kind:
+    """A section from plain values.
+
+    Raises:
+        UserError: every unknown key, wrong type and missing value at once.
+    """
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise UserError(*_faults(error, where)) from None
+
+
+def demo_profile() -> dict[str, Any]:
+    """Settings that suit the embedded 0.4-million-parameter model; a real model takes the defaults."""
+    return yaml.safe_load((DEMO_DATA / "profile.yaml").read_text("utf-8"))
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """The YAML mapping in a file.
+
+    Raises:
+        UserError: no such file, not text, not YAML, not a mapping.
+    """
+    where = f"--config {path}"
+    try:
+        text = Path(path).read_text("utf-8-sig")
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
+        raise UserError(Fault(where, "a readable YAML file", Shown(reason))) from None
+    except yaml.YAMLError as error:
+        raise UserError(Fault(where, "valid YAML", Shown(" ".join(str(error).split())))) from None
+    if not isinstance(data, dict):
+        raise UserError(Fault(where, "a mapping like 'train: {r: 16}'", data))
+    return data
+
+
+def dump(config: BaseModel) -> dict[str, Any]:
+    """The configuration as plain nested values, by the names of the YAML file."""
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def to_yaml(resolved: Resolved) -> str:
+    """The resolved configuration as YAML, each value's origin in a comment unless it is the default."""
+    flat = flatten(dump(resolved.config))
+    lines, section = ["# The configuration of this run. Values without a comment are defaults."], ""
+    for name, value in flat.items():
+        *parents, key = name.split(".")
+        for depth, parent in enumerate(parents):
+            prefix = ".".join(parents[: depth + 1])
+            if not (section + ".").startswith(prefix + "."):
+                lines.append(f"{'  ' * depth}{parent}:")
+        section = ".".join(parents)
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000).strip()
+        text = text.removesuffix("\n...").removesuffix("...").strip()
+        origin = resolved.origins[name]
+        comment = "" if origin == "default" else f"  # {origin}"
+        lines.append(f"{'  ' * len(parents)}{key}: {text}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"train": {"r": 16}}` → `{"train.r": 16}`; an empty mapping disappears."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        inner = value.model_dump(exclude_unset=True, by_alias=True) if isinstance(value, BaseModel) else value
+        if isinstance(inner, dict):
+            flat.update(flatten(inner, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = inner
+    return flat
+
+
+def deep_merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Both nested mappings as one; `over` wins."""
+    return unflatten({**flatten(under), **flatten(over)})
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`.
+
+    Raises:
+        UserError: a name is both a value and a section.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        *parents, key = name.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise UserError(Fault(parent, "a section", place, f"It also holds {name}."))
+        place[key] = value
+    return nested
+
+
+def known_keys() -> list[str]:
+    """Every key of a run's configuration, dotted."""
+    return list(_keys(RunConfig))
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, info in section.model_fields.items():
+        key = prefix + (info.alias or name)
+        kinds = [info.annotation, *get_args(info.annotation)]
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        names += _keys(inner[0], key + ".") if inner else [key]
+    return names
+
+
+def _faults(error: ValidationError, where: str) -> list[Fault]:
+    known, faults = known_keys(), {}
+    for item in error.errors():
+        parts = [str(part) for part in item["loc"]]
+        name = ".".join(parts)
+        if item["type"] == "missing":
+            fix = f"Give --{name}, or '{name}:' in the config file." if name in REQUIRED else ""
+            faults[name] = Fault(f"{where}: {name}", "a value", Shown("nothing"), fix)
+        elif item["type"] == "extra_forbidden":
+            faults[name] = Fault(f"{where}: {name}", "a known key", Shown("an unknown one"), nearest_key(name))
+        else:
+            while name not in known and len(parts) > 1:  # a union's fault names the branch behind the key
+                parts.pop()
+                name = ".".join(parts)
+            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            if name in faults:
+                expected = f"{faults[name].expected}, or {expected}"
+            faults[name] = Fault(f"{where}: {name}", expected, item["input"])
+    return list(faults.values())
+
+
+def nearest_key(name: str) -> str:
+    """'Did you mean train.learning_rate?', or the list of all keys where none is near."""
+    known, leaf = known_keys(), name.rsplit(".", 1)[-1]
+    leaves = {key.rsplit(".", 1)[-1]: key for key in known} | {key.split(".")[0]: key.split(".")[0] for key in known}
+    close = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean {leaves[close[0]]}?"
+    return f"Known keys: {', '.join(known)}."
