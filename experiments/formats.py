@@ -27,7 +27,7 @@ from socratune.student import LocalStudent, serving
 ARMS = {
     "direct": {"enhance.thinking_format": "direct"},
     "iterative": {"enhance.thinking_format": "iterative"},
-    "iterative, masked": {"enhance.thinking_format": "iterative", "train.mask_wrong_attempts": True},
+    "iterative, masked": {"enhance.thinking_format": "iterative", "curate.mask_wrong_attempts": True},
     "plain answers": {"enhance.thinking_format": "direct"},
 }
 

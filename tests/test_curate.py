@@ -24,7 +24,7 @@ def trace(name: str, outcome: Outcome = "solved_first_try", response: str = "2 a
 def do(run: RunDir, rows: list[dict[str, Any]]) -> tuple[StageResult, list[dict[str, Any]], list[dict[str, Any]]]:
     """What curate says, what is trained on, and what is not."""
     write_jsonl(run.enhanced, rows)
-    result = curate.run(run, CurateConfig(), mask_wrong_attempts=False)
+    result = curate.run(run, CurateConfig())
     kept, dropped = (
         [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         for path in (run.rows("train"), run.rejected("train"))
@@ -78,7 +78,7 @@ def test_memory_does_not_grow_with_the_traces(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     write_jsonl(run.enhanced, (trace(f"r{n}", response="x" * 10_000).to_json("x" * 10_000) for n in range(500)))
     tracemalloc.start()
-    result = curate.run(run, CurateConfig(), mask_wrong_attempts=False)
+    result = curate.run(run, CurateConfig())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert result.rows_out == 500

@@ -15,7 +15,7 @@ import torch
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from socratune.backends import fp8, hf, loss
+from socratune.backends import fp8, hf, loop, loss
 from socratune.backends.adapters import Frozen
 from socratune.backends.attention import packed_attention
 from socratune.backends.choice import choose_backend
@@ -23,7 +23,7 @@ from socratune.backends.engine import HFEngine
 from socratune.backends.loop import Hooks, pack
 from socratune.backends.lora import lora_config
 from socratune.chat import Rendered
-from socratune.config import EnhancedTrainingConfig
+from socratune.config import ByDevConfig, EnhancedTrainingConfig
 from socratune.errors import StageFailed, UserError
 from socratune.packing import PackedRow, join
 
@@ -140,7 +140,7 @@ def test_the_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     (expected_gradient,) = torch.autograd.grad(expected, hidden)
     monkeypatch.setattr(loss, "CHUNK", 200)  # four rows at once
-    found = loss.head_loss(hidden, weight, targets)
+    found = loss.head_losses(hidden, weight, targets).sum()
     (found_gradient,) = torch.autograd.grad(found, hidden)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found_gradient, expected_gradient)
@@ -168,6 +168,61 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert state.step == 9
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_it_goes_on_within_an_epoch_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.model_copy(update={"lora_dropout": 0.1})  # draws random numbers at every step
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    whole, _ = hf.train(small("llama"), ROWS, config, tmp_path / "whole", silent(), seed=1)
+    heard: list[int] = []
+
+    def killed_after(step: int) -> Hooks:
+        def die(done: int, _total: int, _figures: dict[str, float]) -> None:
+            heard.append(done)
+            if done == step:
+                raise Killed
+
+        return Hooks(lambda _model: {}, die)
+
+    for step in (2, 3, 5, 6):
+        with pytest.raises(Killed):
+            hf.train(small("llama"), ROWS, config, tmp_path / "cut", killed_after(step), seed=1)
+    resumed, state = hf.train(small("llama"), ROWS, config, tmp_path / "cut", silent(), seed=1)
+    assert heard == [1, 2, 2, 3, 3, 4, 5, 5, 6] and state.step == 6
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = CONFIG.model_copy(update={"num_train_epochs": 3})
+    whole, _ = hf.train(small("llama"), ROWS, config, tmp_path, silent(), seed=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-6", "step-9"]
+    weights = tmp_path / "step-9" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    steps: list[dict[str, float]] = []
+    again, _ = hf.train(small("llama"), ROWS, config, tmp_path, silent(steps), seed=1)
+    assert len(steps) == 3 and "step-9 is damaged" in caplog.text
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_training_gives_up_when_dev_sees_nothing_better(tmp_path: Path) -> None:
+    scores = iter([0.2, 0.5, 0.5, 0.4, 0.9])
+    config = CONFIG.model_copy(update={"num_train_epochs": 5, "by_dev": ByDevConfig(patience=2)})
+    hooks = Hooks(lambda _model: {"dev_accuracy": next(scores)}, silent().step)
+    _, state = hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    assert (state.epoch, state.best_epoch) == (4, 3)
+    _, again = hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    assert again.epoch == 4, "the same command does not go on behind the end"
+
+
+def test_it_learns_in_half_precision(tmp_path: Path) -> None:
+    figures: list[dict[str, float]] = []
+    config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})
+    model = hf.load("demo")[0].half()
+    trained, _ = hf.train(model, ROWS, config, tmp_path, silent(figures), seed=1)
+    assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
+    assert {weight.dtype for weight in trained.parameters() if weight.requires_grad} == {torch.float32}
 
 
 def test_a_step_is_the_same_however_it_is_cut_into_micro_batches(tmp_path: Path) -> None:

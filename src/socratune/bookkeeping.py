@@ -66,8 +66,6 @@ def first_stage_of(key: str) -> str | None:
     """The first stage whose result a setting changes; None where it changes none."""
     if is_free(key):
         return None
-    if key == "train.mask_wrong_attempts":
-        return "curate"
     if key == "curate.replay_share":
         return "train"
     if key in ("model", "seed", "shard"):

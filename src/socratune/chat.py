@@ -62,6 +62,12 @@ def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[P
     return (*pieces, final)
 
 
+def last_wrong_answer(trace: Trace) -> Piece | None:
+    """What the student said last that was judged wrong; a cut-off or undecided answer is no wrong one."""
+    wrong = [attempt for attempt in trace.attempts if attempt.verdict == "incorrect"]
+    return Piece(wrong[-1].response, token_ids=wrong[-1].token_ids) if wrong else None
+
+
 Reason = tuple[str, str]
 """Why a row is dropped: a word to count by, and the detail."""
 

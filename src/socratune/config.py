@@ -125,6 +125,9 @@ class StudentTeacherConfig(Section):
 class CurateConfig(Section):
     """Which traces are trained on, and in what mix."""
 
+    mask_wrong_attempts: bool = False
+    """Only for `thinking_format: iterative`: no loss on the wrong attempts."""
+
     max_hinted_share: float = Field(default=0.4, gt=0, le=1)
     """Rows that were solved with a hint, as a share of the training rows."""
     max_mastered_share: float = Field(default=0.25, gt=0, le=1)
@@ -132,6 +135,15 @@ class CurateConfig(Section):
     replay_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the trained tokens that are the base model's own answers to neutral prompts, against forgetting. 0, or
     fewer than 200 training rows: none."""
+
+
+class ByDevConfig(Section):
+    """What the dev rows choose besides the epoch."""
+
+    sweep_lr: list[Annotated[float, Field(gt=0)]] = []
+    """Multiples of the learning rate, each trained; the best on the dev rows is kept."""
+    patience: int = Field(default=0, ge=0)
+    """Stop after so many epochs without a better one. 0: never."""
 
 
 class GrokkingConfig(Section):
@@ -150,6 +162,8 @@ class EnhancedTrainingConfig(Section):
 
     model_name: str | None = None
     """The guide's place for `model`."""
+    method: Literal["sft", "dpo"] = "sft"
+    """`sft`: the right answers. `dpo`: the right answer against the student's last wrong one to the same question."""
     max_seq_length: Annotated[int, Field(ge=16)] | Literal["auto"] = 2048
     """In tokens. A longer row is left out whole, never cut. auto: the 99th percentile of the rows."""
     r: int = Field(default=16, ge=1)
@@ -184,8 +198,8 @@ class EnhancedTrainingConfig(Section):
     """4-bit base weights (bitsandbytes, CUDA). auto: only on a card on which 16 bits do not fit."""
     allow_foreign_student: bool = False
     """Train on traces although another model than the base is known to have written them."""
-    mask_wrong_attempts: bool = False
-    """Only for `thinking_format: iterative`: no loss on the wrong attempts."""
+    by_dev: ByDevConfig = ByDevConfig()
+    """What the dev rows choose."""
     grokking: GrokkingConfig = GrokkingConfig()
     """Very long training."""
 

@@ -138,6 +138,8 @@ class Pipeline:
             "validate": [run.rows("held_out"), *adapter],
             "publish": adapter,
         }
+        if config.train.method == "dpo":
+            inputs["train"].append(run.enhanced)
         if stage == "split":
             own["inputs"] = self._input_hashes()
         weights = [] if stage in ("split", "curate") else [self.model, config.seed]
@@ -199,7 +201,7 @@ class Pipeline:
     def curate(self, tick: Tick) -> StageResult:
         from socratune.stages import curate
 
-        return curate.run(self.run, self.config.curate, mask_wrong_attempts=self.config.train.mask_wrong_attempts)
+        return curate.run(self.run, self.config.curate)
 
     def train(self, tick: Tick) -> StageResult:
         from socratune.stages import train

@@ -12,10 +12,13 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from socratune.config import DEMO, DEMO_DATA, RunConfig, Section
+from socratune.config import DEMO, DEMO_DATA, EnhancedTrainingConfig, RunConfig, Section
 from socratune.errors import Fault, Shown, UserError
 
 Kind = TypeVar("Kind", bound=Section)
+
+DPO_RATE = 0.1
+"""Of the learning rate of `sft`: 1e-5, ten times TRL's default for whole models, as its documentation says of LoRA."""
 
 REQUIRED = ("model", "dataset", "output")
 
@@ -25,7 +28,7 @@ class Resolved(Section):
 
     config: RunConfig
     origins: dict[str, str]
-    """`train.learning_rate` → `given` (file or flag), `demo profile` or `default`."""
+    """`train.learning_rate` → `given` (file or flag), `demo profile`, `for dpo` or `default`."""
 
 
 def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
@@ -44,6 +47,11 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     profile = flatten(demo_profile()) if flat.get("model") == DEMO else {}
     if flat.get("dataset") == DEMO:
         profile.setdefault("split.held_out", DEMO)
+    origin = dict.fromkeys(profile, "demo profile") | dict.fromkeys(flat, "given")
+    if flat.get("train.method") == "dpo":
+        rate = profile.get("train.learning_rate", EnhancedTrainingConfig().learning_rate)
+        profile["train.learning_rate"] = rate * DPO_RATE
+        origin.setdefault("train.learning_rate", "for dpo")
     config = validated(RunConfig, unflatten({**profile, **flat}), where)
     expected = f"the model to train, {config.model!r}"
     if flat.get("train.model_name") not in (None, config.model):
@@ -53,9 +61,7 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     if student not in (None, config.model) and not elsewhere and not config.enhance.student_api_base:
         fix = "Leave it out: the student is the very model that is trained. Or local/NAME, or --student-api-base URL."
         raise UserError(Fault(f"{where}: enhance.student_model", expected, flat["enhance.student_model"], fix))
-    origins = {}
-    for name in flatten(dump(config)):
-        origins[name] = "given" if name in flat else "demo profile" if name in profile else "default"
+    origins = {name: origin.get(name, "default") for name in flatten(dump(config))}
     return Resolved(config=config, origins=origins)
 
 

@@ -1,4 +1,4 @@
-"""One checkpoint per epoch, written whole or not at all, and found again after a kill."""
+"""Checkpoints: after every epoch and every few minutes, written whole or not at all, and found again after a kill."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ class TrainState:
     """What a checkpoint restores besides weights and optimizer.
 
     Attributes:
+        epoch: finished ones.
+        step: taken ones, those of an epoch that is not finished included.
+        best_step: at which the best epoch ended.
         history: figures of each epoch.
         engine: how it was computed: memory by part in GiB, the reason, the measured peak.
     """
@@ -31,40 +34,57 @@ class TrainState:
     epoch: int = 0
     step: int = 0
     best_epoch: int = 0
+    best_step: int = 0
     best_score: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
 
 
-def save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
-    """Write `epoch-N` whole or not at all, and drop checkpoints nobody will read."""
-    final = checkpoints / f"epoch-{state.epoch}"
-    temporary = checkpoints / f".epoch-{state.epoch}.tmp"
+def save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainState) -> None:
+    """Write `step-N` whole or not at all; it, the one before and that of the best epoch are kept."""
+    final = at_step(checkpoints, state.step)
+    temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     with disk_faults(checkpoints):
-        _write(temporary, model, optimizer, state)
+        _write(temporary, model, optimizer, scaler, state)
     shutil.rmtree(final, ignore_errors=True)
     temporary.rename(final)
-    for path in checkpoints.glob("epoch-*"):
-        if path.name not in (final.name, f"epoch-{state.best_epoch}"):
+    kept = {path.name for path in _newest_first(checkpoints)[:2]} | {at_step(checkpoints, state.best_step).name}
+    for path in _newest_first(checkpoints):
+        if path.name not in kept:
             shutil.rmtree(path)
 
 
-def restore(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer) -> TrainState:
+def restore(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any) -> TrainState:
     """The state of the last whole checkpoint, loaded into model and optimizer; the beginning where there is none."""
-    found = sorted(checkpoints.glob("epoch-[0-9]*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    for path in found:
+    for path in _newest_first(checkpoints):
         try:
             saved = torch.load(path / "training.pt", weights_only=True)
+            state = TrainState(**saved["state"])
+            if state.best_step and not at_step(checkpoints, state.best_step).is_dir():
+                raise FileNotFoundError(at_step(checkpoints, state.best_step))
             load_weights(model, path)
         except Exception as error:  # torch and safetensors raise many kinds for a damaged file
             log.warning("%s is damaged (%s); going on from the checkpoint before.", path, type(error).__name__)
             shutil.rmtree(path)
             continue
         optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["random"])
-        return TrainState(**saved["state"])
+        scaler.load_state_dict(saved["scaler"])
+        torch.set_rng_state(saved["random"][0])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(saved["random"][1:])
+        return state
     return TrainState()
+
+
+def at_step(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return checkpoints / f"step-{step}"
+
+
+def _newest_first(checkpoints: Path) -> list[Path]:
+    found = checkpoints.glob("step-[0-9]*")
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def load_weights(model: Any, folder: Path) -> None:
@@ -85,11 +105,13 @@ def disk_faults(place: Path) -> Iterator[None]:
         raise
 
 
-def _write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, state: TrainState) -> None:
+def _write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainState) -> None:
     model.save_pretrained(folder)
-    saved = {"optimizer": optimizer.state_dict(), "random": torch.get_rng_state(), "state": _as_dict(state)}
+    on_cards = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    saved = {
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "random": [torch.get_rng_state(), *on_cards],
+        "state": asdict(state),
+    }
     torch.save(saved, folder / "training.pt")
-
-
-def _as_dict(state: TrainState) -> dict[str, Any]:
-    return {name: getattr(state, name) for name in TrainState.__slots__}

@@ -32,12 +32,15 @@ def choose_backend(
         free_gib: free memory of the card, weights included; None without a CUDA GPU.
 
     Raises:
-        UserError: `unsloth` was asked for and is not installed.
+        UserError: `unsloth` was asked for and is not installed, or cannot do it.
     """
     installed = find_spec("unsloth") is not None
     if asked == "hf":
         return "hf", "asked for"
     if asked == "unsloth":
+        if config.method == "dpo":
+            got = Shown("dpo, which needs the loss of each token")
+            raise UserError(Fault("--backend unsloth", "method: sft", got, "--backend hf."))
         if not installed:
             fix = "pip install 'socratune[gpu]', or --backend hf."
             raise UserError(Fault("--backend unsloth", "the package unsloth", Shown("not installed"), fix))
@@ -45,8 +48,8 @@ def choose_backend(
     family = model.get("text_config", model).get("model_type", "")
     if free_gib is None:
         return "hf", "there is no CUDA GPU, for which Unsloth's kernels are written"
-    if not installed:
-        return "hf", "Unsloth is not installed"
+    if not installed or config.method == "dpo":
+        return "hf", "Unsloth is not installed" if not installed else "Unsloth does not give the loss of each token"
     if family not in UNSLOTH_FAMILIES:
         return "hf", f"Unsloth has no fast code for models of the family {family!r}"
     try:

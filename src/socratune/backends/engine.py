@@ -7,7 +7,7 @@ tokens when training starts, and not taken where it disagrees: a model nobody ha
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,9 +19,9 @@ from socratune.backends.adapters import Adapters, frozen
 from socratune.backends.attention import boundaries, packed_attention
 from socratune.backends.fp8 import in_fp8
 from socratune.backends.kernels import use_liger
-from socratune.backends.loss import head_loss
+from socratune.backends.loop import Item
+from socratune.backends.loss import head_losses
 from socratune.backends.place import free_gib
-from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.packing import PackedRow, join
@@ -47,7 +47,7 @@ class HFEngine:
     def __init__(
         self,
         model: Any,
-        rows: list[Rendered],
+        rows: Sequence[Item],
         config: EnhancedTrainingConfig,
         *,
         most_tokens: int | None = None,
@@ -73,10 +73,20 @@ class HFEngine:
     @contextmanager
     def training(self) -> Iterator[None]:
         """See `loop.Engine`."""
+        with self._packed(), self._adapters.fast():
+            yield
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """The base model alone answers `token_losses`, without gradients."""
+        with torch.no_grad(), self._packed(), self.model.disable_adapter():
+            yield
+
+    @contextmanager
+    def _packed(self) -> Iterator[None]:
         with ExitStack() as stack:
             if self._packs:
                 stack.enter_context(packed_attention(self._causal))
-            stack.enter_context(self._adapters.fast())
             stack.enter_context(self._kernels())
             yield
 
@@ -86,12 +96,16 @@ class HFEngine:
 
     def loss(self, row: PackedRow) -> torch.Tensor:
         """See `loop.Engine`."""
+        return self.token_losses(row).sum()
+
+    def token_losses(self, row: PackedRow) -> torch.Tensor:
+        """(L,), cross entropy of each labelled token; float32."""
         inputs, at, targets = self._on_device(row)
         if self._weight is None:
             logits = self._causal(**inputs, logits_to_keep=at).logits.squeeze(0)
-            return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+            return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         hidden = self._decoder(**inputs).last_hidden_state.squeeze(0)
-        return head_loss(hidden.index_select(0, at), self._weight, targets)
+        return head_losses(hidden.index_select(0, at), self._weight, targets)
 
     def figures(self) -> dict[str, Any]:
         """For the results: the choice, its reason, estimated and measured memory."""
@@ -156,7 +170,7 @@ class HFEngine:
             renamed = getattr(self._causal, "activation_checkpointing_enable", None)
             (renamed or self._causal.gradient_checkpointing_enable)(options, offload=offload)
 
-    def _fit(self, rows: list[Rendered]) -> None:
+    def _fit(self, rows: Sequence[Item]) -> None:
         """One row of full size forward and backward; half the size where the arithmetic promised too much."""
         longest = max(rows, key=lambda row: len(row.ids))
         self.model.train()

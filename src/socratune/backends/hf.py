@@ -20,7 +20,7 @@ from socratune.backends.fp8 import available as fp8_available
 from socratune.backends.loop import Hooks
 from socratune.backends.lora import lora_config
 from socratune.backends.place import device, dtype_on, free_gib
-from socratune.chat import Rendered
+from socratune.backends.preference import pair_mean, with_base_margins
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.modelref import model_location
@@ -103,7 +103,7 @@ def _set_threads(model: Any) -> None:
 
 def train(
     model: Any,
-    rows: list[Rendered],
+    rows: list[Any],
     config: EnhancedTrainingConfig,
     checkpoints: Path,
     hooks: Hooks,
@@ -112,9 +112,11 @@ def train(
     most_tokens: int | None = None,
     fp8: bool = False,
 ) -> tuple[Any, TrainState]:
-    """Train a LoRA adapter on rendered rows; one checkpoint per epoch, resumed from the last whole one.
+    """Train a LoRA adapter, resumed where it was killed.
 
     Args:
+        model: the base, or what an earlier call has returned.
+        rows: rendered rows; for `method: dpo` each a `preference.Pair`.
         most_tokens: of a micro-batch; None: as many as fit.
         fp8: products with the frozen weights in 8 bits.
 
@@ -129,8 +131,13 @@ def train(
     if fp8 and not fp8_available(device()):
         raise UserError(Fault("fp8", "a GPU of the Ada or Hopper generation or later", Shown("another device")))
     torch.manual_seed(seed)
+    if isinstance(model, PeftModel):  # of the training before
+        model = model.unload()
     model = get_peft_model(model, lora_config(config))
     engine = HFEngine(model, rows, config, most_tokens=most_tokens, fp8=fp8)
-    state = loop.run(engine, rows, config, checkpoints, hooks, seed=seed)
+    if config.method == "dpo":
+        rows = with_base_margins(engine, rows)
+    losses = pair_mean if config.method == "dpo" else loop.token_mean
+    state = loop.run(engine, rows, config, checkpoints, hooks, seed=seed, losses=losses)
     state.engine = engine.figures()
     return model, state

@@ -1,7 +1,7 @@
-"""The training loop of every back end: packed steps, schedule, checkpoints, the best epoch by dev.
+"""The training loop of every back end and objective: packed steps, schedule, checkpoints, the best epoch by dev.
 
-A back end gives the loss of a packed row; everything else is here, once. The loop never waits for the card within a
-step: losses stay there and are read every few steps.
+A back end gives the loss of a packed row, an objective the losses of a step; everything else is here, once. The loop
+never waits for the card within a step: losses stay there and are read every few steps.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from socratune.backends.checkpoints import TrainState, load_weights, restore, save
+from socratune.backends.checkpoints import TrainState, at_step, load_weights, restore, save
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed
@@ -25,6 +26,23 @@ from socratune.packing import PackedRow, best_fit, join
 
 READ_EVERY = 10
 """Steps between two readings of losses on a card."""
+SAVE_EVERY_S = 300.0
+"""Between two checkpoints within an epoch."""
+
+
+class Item(Protocol):
+    """What a step is made of: a row, or a pair of rows."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def labels(self) -> list[int]: ...
+
+
+Losses = Callable[[Any, list[Any]], Iterator[torch.Tensor]]
+"""(engine, items of a step) → the losses of its micro-batches, which add up to the loss of the step."""
 
 
 class Engine(Protocol):
@@ -61,12 +79,24 @@ class Hooks:
     step: Callable[[int, int, dict[str, float]], None]
 
 
-def run(
-    engine: Engine, rows: list[Rendered], config: EnhancedTrainingConfig, checkpoints: Path, hooks: Hooks, *, seed: int
-) -> TrainState:
-    """Train the engine's adapter; one checkpoint per epoch, resumed from the last whole one.
+def token_mean(engine: Engine, rows: list[Rendered]) -> Iterator[torch.Tensor]:
+    """The mean over all trained tokens of a step: a row counts by its length, and packing changes nothing."""
+    trained = sum(len(row.trained_ids) for row in rows)
+    for row in pack(rows, engine.micro_tokens):
+        yield engine.loss(row) / trained
 
-    The loss is the mean over all trained tokens of a step, so a row counts by its length and packing changes nothing.
+
+def run(
+    engine: Engine,
+    items: Sequence[Item],
+    config: EnhancedTrainingConfig,
+    checkpoints: Path,
+    hooks: Hooks,
+    *,
+    seed: int,
+    losses: Losses = token_mean,
+) -> TrainState:
+    """Train the engine's adapter; checkpoints every epoch and every few minutes, resumed from the last whole one.
 
     Returns:
         The training's course; the model holds the weights of the best epoch by `dev_accuracy` (the last one where
@@ -80,16 +110,23 @@ def run(
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     fused = weights[0].device.type in ("cuda", "cpu")
     optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=decay, fused=fused)
-    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    schedule = Schedule(config.learning_rate, config.warmup_ratio, math.ceil(len(rows) / rows_per_step) * epochs)
-    state = restore(checkpoints, model, optimizer)
-    stepper = _Stepper(engine, weights, optimizer, config.max_grad_norm)
-    while state.epoch < epochs:
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    per_epoch = math.ceil(len(items) / per_step)
+    schedule = Schedule(config.learning_rate, config.warmup_ratio, per_epoch * epochs)
+    stepper = _Stepper(engine, losses, weights, optimizer, config.max_grad_norm)
+    state = restore(checkpoints, model, optimizer, stepper.scaler)
+    saved = time.monotonic()
+    while state.epoch < epochs and not _given_up(state, config.by_dev.patience):
         model.train()
         readings = _Readings(hooks, schedule.steps)
         with engine.training():
             engine.stepped()
-            for batch in _shuffled(rows, rows_per_step, seed * 1000 + state.epoch):
+            steps = _shuffled(items, per_step, seed * 1000 + state.epoch)
+            for batch in islice(steps, state.step - state.epoch * per_epoch, None):
+                if time.monotonic() - saved >= SAVE_EVERY_S and state.step > state.epoch * per_epoch:
+                    readings.read()
+                    save(checkpoints, model, optimizer, stepper.scaler, state)
+                    saved = time.monotonic()
                 rate = schedule.at(state.step)
                 state.step += 1
                 readings.add(stepper.step(batch, rate, state.step))
@@ -100,11 +137,20 @@ def run(
         state.history.append(figures)
         score = figures.get("dev_accuracy", float(state.epoch))
         if score >= state.best_score:
-            state.best_epoch, state.best_score = state.epoch, score
-        save(checkpoints, model, optimizer, state)
-    if state.best_epoch != state.epoch:
-        load_weights(model, checkpoints / f"epoch-{state.best_epoch}")
+            state.best_epoch, state.best_step, state.best_score = state.epoch, state.step, score
+        save(checkpoints, model, optimizer, stepper.scaler, state)
+        saved = time.monotonic()
+    if state.best_step != state.step:
+        load_weights(model, at_step(checkpoints, state.best_step))
     return state
+
+
+def _given_up(state: TrainState, patience: int) -> bool:
+    """Whether the dev rows have seen no better epoch for `patience` epochs; 0 never gives up."""
+    first = next(
+        (at for at, figures in enumerate(state.history, 1) if figures.get("dev_accuracy") == state.best_score), 0
+    )
+    return bool(patience and first) and state.epoch - first >= patience
 
 
 def length_and_decay(config: EnhancedTrainingConfig) -> tuple[int, float]:
@@ -150,34 +196,35 @@ class _Taken:
     """A step that was taken and not yet read."""
 
     step: int
-    batch: list[Rendered]
+    batch: Sequence[Item]
     rate: float
     loss: torch.Tensor
     norm: torch.Tensor
 
 
 class _Stepper:
-    def __init__(self, engine: Engine, weights: list[Any], optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        self._engine, self._weights, self._optimizer, self._max_norm = engine, weights, optimizer, max_norm
+    def __init__(
+        self, engine: Engine, losses: Losses, weights: list[Any], optimizer: torch.optim.Optimizer, max_norm: float
+    ) -> None:
+        self._engine, self._losses = engine, losses
+        self._weights, self._optimizer, self._max_norm = weights, optimizer, max_norm
         half = next(engine.model.parameters()).dtype is torch.float16
-        self._scaler = torch.amp.GradScaler(weights[0].device.type, enabled=half)
+        self.scaler = torch.amp.GradScaler(weights[0].device.type, enabled=half)
 
-    def step(self, batch: list[Rendered], rate: float, number: int) -> _Taken:
+    def step(self, batch: list[Any], rate: float, number: int) -> _Taken:
         """One optimizer step."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        trained = sum(len(row.trained_ids) for row in batch)
         total = torch.zeros((), device=self._weights[0].device)
-        for row in pack(batch, self._engine.micro_tokens):
-            loss = self._engine.loss(row) / trained
-            self._scaler.scale(loss).backward()
+        for loss in self._losses(self._engine, batch):
+            self.scaler.scale(loss).backward()
             total += loss.detach()
-        self._scaler.unscale_(self._optimizer)
+        self.scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self._max_norm)
-        if self._scaler.is_enabled():
+        if self.scaler.is_enabled():
             norm = norm.nan_to_num(posinf=0.0)  # an overflow is the scaler's business: it skips the step
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
         self._optimizer.zero_grad()
         self._engine.stepped()
         return _Taken(number, batch, rate, total, norm)
@@ -207,20 +254,21 @@ class _Readings:
             return
         values = torch.stack([figure for taken in self.waiting for figure in (taken.loss, taken.norm)]).tolist()
         seconds = time.monotonic() - self.since
-        speed = sum(len(row.ids) for taken in self.waiting for row in taken.batch) / seconds
+        speed = sum(len(item.ids) for taken in self.waiting for item in taken.batch) / seconds
         for taken, loss, norm in zip(self.waiting, values[::2], values[1::2], strict=True):
             if not math.isfinite(loss + norm):
                 what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's length is {norm}"
-                ids = ", ".join(row.id for row in taken.batch)
+                ids = ", ".join(item.id for item in taken.batch)
                 raise StageFailed(f"The {what} at step {taken.step}, in a batch of the rows {ids}.")
             figures = {"loss": loss, "learning_rate": taken.rate, "grad_norm": norm, "tokens_per_second": speed}
+            figures["seconds"] = seconds / len(self.waiting)
             self.hooks.step(taken.step, self.steps, figures)
         self.waiting.clear()
         self.since = time.monotonic()
 
 
-def _shuffled(rows: list[Rendered], count: int, seed: int) -> Iterator[list[Rendered]]:
-    """The steps of an epoch: every row once, in seeded order."""
-    order = random.Random(seed).sample(rows, len(rows))
+def _shuffled(items: Sequence[Any], count: int, seed: int) -> Iterator[list[Any]]:
+    """The steps of an epoch: every item once, in seeded order."""
+    order = random.Random(seed).sample(items, len(items))
     for at in range(0, len(order), count):
         yield order[at : at + count]

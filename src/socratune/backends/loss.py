@@ -22,8 +22,8 @@ CHUNK = 2**26
 Slope = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def head_loss(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of `hidden @ weight.T` with `targets`, summed, in float32; differentiable in `hidden` alone.
+def head_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(L,), cross entropy of `hidden @ weight.T` with `targets`, in float32; differentiable in `hidden` alone.
 
     Args:
         hidden: (L, H), the states that predict a labelled token.
@@ -37,30 +37,31 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = max(1, CHUNK // weight.shape[0])
-        total = torch.zeros((), device=hidden.device)
+        losses = torch.empty(len(targets), device=hidden.device)
         gradient = torch.empty_like(hidden)
         slope = _slope(hidden.device.type)
-        for chunk, wanted, into in zip(hidden.split(rows), targets.split(rows), gradient.split(rows), strict=True):
-            loss, logits_gradient = slope(chunk @ weight.T, wanted)
-            torch.mm(logits_gradient, weight, out=into)
-            total += loss
+        for at in range(0, len(targets), rows):
+            part = slice(at, at + rows)
+            losses[part], logits_gradient = slope(hidden[part] @ weight.T, targets[part])
+            torch.mm(logits_gradient, weight, out=gradient[part])
         ctx.save_for_backward(gradient)
-        return total
+        return losses
 
     @staticmethod
     def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
-        return ctx.saved_tensors[0] * upstream, None, None
+        (gradient,) = ctx.saved_tensors
+        return torch.mul(gradient, upstream[:, None], out=torch.empty_like(gradient)), None, None
 
 
 def _plain_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(L, V)` logits → summed loss, and its gradient by the logits in their dtype: softmax minus one-hot."""
+    """(L, V) logits → (L,) losses, and their gradient by the logits in their dtype: softmax minus one-hot."""
     exact = logits.float()
     total = exact.logsumexp(-1, keepdim=True)
     wanted = targets[:, None]
-    loss = (total - exact.gather(1, wanted)).sum()
+    losses = (total - exact.gather(1, wanted)).squeeze(1)
     share = (exact - total).exp()
     vocabulary = torch.arange(logits.shape[1], device=logits.device)
-    return loss, torch.where(vocabulary == wanted, share - 1, share).to(logits.dtype)
+    return losses, torch.where(vocabulary == wanted, share - 1, share).to(logits.dtype)
 
 
 @cache

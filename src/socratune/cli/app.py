@@ -55,6 +55,8 @@ Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
 Backend = Annotated[str | None, typer.Option(help="Who trains: auto (default), hf or unsloth.")]
+Method = Annotated[str | None, typer.Option(help="sft (default) or dpo, on preference pairs.")]
+SweepLr = Annotated[str | None, typer.Option(metavar="X,Y,…", help="Multiples of the learning rate; dev chooses.")]
 Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
@@ -69,10 +71,12 @@ _SPLIT = ("held_out", "on_bad_row")
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags that were given, by their dotted key; what belongs nowhere else is a setting of the loop."""
     section = {**dict.fromkeys(_TOP, ""), **dict.fromkeys(_SPLIT, "split."), "backend": "train."}
+    section |= {"method": "train.", "sweep_lr": "train.by_dev."}
     keys = {name: section.get(name, "enhance.") + name for name in flags}
     given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}
-    if isinstance(given.get("views"), str):
-        given["views"] = [view.strip() for view in given["views"].split(",")]
+    for name in ("views", "train.by_dev.sweep_lr"):
+        if name in given:
+            given[name] = [part.strip() for part in given[name].split(",")]
     return given
 
 
@@ -124,6 +128,8 @@ def run(
     workers: Workers = None,
     estimate: Estimate = False,
     backend: Backend = None,
+    method: Method = None,
+    sweep_lr: SweepLr = None,
     seed: Seed = None,
     start: Start = None,
     until: Until = None,
@@ -202,11 +208,18 @@ def enhance(
 
 
 @app.command()
-def train(run: Run, restart: Annotated[bool, typer.Option(help="Train anew.")] = False) -> None:
+def train(
+    run: Run,
+    method: Method = None,
+    sweep_lr: SweepLr = None,
+    backend: Backend = None,
+    restart: Annotated[bool, typer.Option(help="Train anew.")] = False,
+) -> None:
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.go_on(run, until="train", restart="train" if restart else None))
+    given = _given({"method": method, "sweep_lr": sweep_lr, "backend": backend})
+    raise typer.Exit(commands.go_on(run, until="train", restart="train" if restart else None, given=given))
 
 
 @app.command()

@@ -84,17 +84,24 @@ def _begun(
     return guarded(begin, lambda: run_log[0] if run_log else None)
 
 
-def go_on(folder: str, *, until: str, restart: str | None = None, hub_id: str | None = None) -> int:
-    """`socratune train|validate|publish RUN`: the run's own configuration, up to one stage."""
+def go_on(
+    folder: str,
+    *,
+    until: str,
+    restart: str | None = None,
+    hub_id: str | None = None,
+    given: dict[str, Any] | None = None,
+) -> int:
+    """`socratune train|validate|publish RUN`: the run's own configuration and what is `given`, up to one stage."""
 
     def settings() -> dict[str, Any]:
-        given = read_config_file(existing_run(folder).config)
-        given["output"] = folder
+        known = deep_merge(read_config_file(existing_run(folder).config), unflatten(given or {}))
+        known["output"] = folder
         if hub_id:
-            given["hub_id"] = hub_id
-        if until == "publish" and not given.get("hub_id"):
+            known["hub_id"] = hub_id
+        if until == "publish" and not known.get("hub_id"):
             raise UserError(Fault("--hub-id", "a Hub name like myusername/my-adapter", Shown("nothing")))
-        return given
+        return known
 
     found: dict[str, Any] = {}
 

@@ -91,11 +91,11 @@ class Progress:
 
     def _tick(self, stage: str, entry: dict[str, Any]) -> None:
         if self._bar is not None:
-            spent = spent_text(entry.get("spent", {}))
+            spent = live_text(entry)
             self._bar.update(self._task, completed=entry["done"], total=entry["total"], spent=spent)
         elif (passed := time.monotonic() - self._began) >= self._next_line_s:
             self._next_line_s = passed + min(passed, LONGEST_PAUSE_S)
-            spent = spent_text(entry.get("spent", {}))
+            spent = live_text(entry)
             text = f"{stage:<9} {entry['done']} of {entry['total']} after {entry['seconds']:.0f} s"
             self.say(f"{text}; {spent}" if spent else text)
 
@@ -108,6 +108,20 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def live_text(entry: dict[str, Any]) -> str:
+    """What is worth seeing of a stage at work: of a training its course, else what was spent."""
+    if "loss" not in entry:
+        return spent_text(entry.get("spent", {}))
+    parts = [f"loss {entry['loss']:.3f}", f"{_short(entry['tokens_per_second'])} tok/s"]
+    if "mfu" in entry:
+        parts.append(f"MFU {entry['mfu']:.2f}")
+    if "memory_gib" in entry:
+        parts.append(f"{entry['memory_gib']} GiB")
+    if "dev_accuracy" in entry:
+        parts.append(f"dev {entry['dev_accuracy']:.1%}")
+    return " · ".join([*parts, f"{_duration(entry['left_s'])} left"])
 
 
 def spent_text(spent: dict[str, Any]) -> str:

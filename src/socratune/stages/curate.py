@@ -17,11 +17,11 @@ from socratune.rows import Example, Piece, Rejected, Trace
 from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl
 
 
-def run(run: RunDir, config: CurateConfig, *, mask_wrong_attempts: bool) -> StageResult:
+def run(run: RunDir, config: CurateConfig) -> StageResult:
     """Write `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
     reasons = _reasons(run, config)
     students: set[str] = set()
-    examples = _kept(run, reasons, mask_wrong_attempts, students)
+    examples = _kept(run, reasons, config.mask_wrong_attempts, students)
     kept = write_jsonl(run.rows("train"), (item.to_json() for item in examples))
     write_jsonl(run.rejected("train"), (asdict(item) for item in _dropped(run, reasons)))
     dropped = dict(Counter(reason[0] for reason in reasons if reason))

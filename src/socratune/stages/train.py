@@ -8,23 +8,21 @@ import logging
 import math
 import random
 import shutil
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from socratune.answering import accuracy
-from socratune.chat import Rendered, render
+from socratune.chat import Rendered, last_wrong_answer, render
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.grokking import Point, outlook, phases
 from socratune.identity import foreign_fault, identity
-from socratune.judge import mechanical_judge
 from socratune.labels import label_faults
-from socratune.modelref import model_json
 from socratune.replay import FEWEST_ROWS, own_answers
-from socratune.rows import Example, QARow
+from socratune.rows import Example, QARow, Trace
 from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_text
+from socratune.stages.course import Exam
+from socratune.stages.fit import Job, fit, sweep
 from socratune.stages.grading import graded
 
 log = logging.getLogger(__name__)
@@ -63,40 +61,32 @@ def run(
     dev = read_rows(run.rows("dev"), QARow.from_json)
     model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
-    rows = check_labels(tokenizer, examples)
-    rows, longest = short_enough(rows, config.max_seq_length)
+    rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
     grades = graded(students, base, model, tokenizer, examples)
     _own_checkpoints(run, key)
-    questions = {"dev": dev, "train": _grokking_rows(run, config, examples, dev)}
-    replay = _replay(run, model, tokenizer, examples, rows, replay_share, max_new_tokens, seed)
-    kept = len(rows)
-    rows += [row for row in replay if len(row.ids) <= longest]
-    course = _Course(run, tokenizer, questions, max_new_tokens, tick)
-    started = time.monotonic()
-    trained, state = _trained(model, rows, config, run, course, model_name=model_name, seed=seed)
-    course.close()
+    items: list[Any]
+    if config.method == "dpo":
+        items = pairs(run, tokenizer, rows, longest)
+        made_of = {"pairs": len(items)}
+    else:
+        replay = _replay(run, model, tokenizer, examples, rows, replay_share, max_new_tokens, seed)
+        items = rows + [row for row in replay if len(row.ids) <= longest]
+        made_of = {"replay_rows": len(items) - len(rows)}
+    exam = Exam(tokenizer, {"dev": dev, "train": _grokking_rows(run, config, examples, dev)}, max_new_tokens)
+    job = Job(run, model_name, items, exam, tick, seed)
+    trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit(job, model, config)
     _save_adapter(run.adapter, trained, tokenizer)
-    figures = {
-        "students": grades,
-        "replay_rows": len(rows) - kept,
-        "max_seq_length": longest,
-        "too_long": len(examples) - kept,
-        "tokens_per_second": round(_tokens(rows) * course.epochs / (time.monotonic() - started)),
-        **_history(state, rows),
-    }
-    return StageResult(rows_in=len(examples), rows_out=kept, figures=figures)
+    figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": len(examples) - len(rows)}
+    figures |= _history(state, items)
+    return StageResult(rows_in=len(examples), rows_out=len(rows), figures=figures)
 
 
-def _tokens(rows: list[Rendered]) -> int:
-    return sum(len(row.ids) for row in rows)
-
-
-def _history(state: Any, rows: list[Rendered]) -> dict[str, Any]:
+def _history(state: Any, items: list[Any]) -> dict[str, Any]:
     """What a finished training tells of itself."""
     found = {
         "engine": state.engine,
         "steps": state.step,
-        "trained_tokens": sum(len(row.trained_ids) for row in rows) * state.epoch,
+        "trained_tokens": sum(len(item.trained_ids) for item in items) * state.epoch,
         "best_epoch": state.best_epoch,
         "epochs": state.history,
     }
@@ -106,76 +96,24 @@ def _history(state: Any, rows: list[Rendered]) -> dict[str, Any]:
     return found
 
 
-def _trained(
-    model: Any,
-    rows: list[Rendered],
-    config: EnhancedTrainingConfig,
-    run: RunDir,
-    course: _Course,
-    *,
-    model_name: str,
-    seed: int,
-) -> tuple[Any, Any]:
-    """The trained adapter on its base, and the training's course, from the back end that suits model and card."""
-    from socratune.backends import hf
-    from socratune.backends.choice import choose_backend
-    from socratune.backends.place import device, free_gib
+def pairs(run: RunDir, tokenizer: Any, rows: list[Rendered], longest: int) -> list[Any]:
+    """Each row with the student's last wrong answer to its question; rows that have none are left out.
 
-    shape = model_json(model_name, "config.json")
-    free = free_gib() if device().type == "cuda" else None
-    backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
-    log.info("Trained by %s: %s.", backend, reason)
-    hooks = hf.Hooks(course.evaluate, course.step)
-    if backend == "hf":
-        return hf.train(model, rows, config, run.checkpoints, hooks, seed=seed)
-    from socratune.backends import unsloth
-
-    if not getattr(model, "is_loaded_in_4bit", False):  # bitsandbytes does not let its weights go
-        model.to("meta")  # its memory is for the copy that Unsloth loads
-    own, _ = unsloth.load(model_name, config)
-    return unsloth.train(own, rows, config, run.checkpoints, hooks, seed=seed)
-
-
-class _Course:
-    """Follows a training: its curves go to TensorBoard, its answers to a few questions are judged after every epoch.
-
-    Attributes:
-        epochs: seen in this process.
+    Raises:
+        UserError: no row has one.
     """
+    from socratune.backends.preference import Pair
 
-    def __init__(
-        self, run: RunDir, tokenizer: Any, questions: dict[str, list[QARow]], max_new_tokens: int, tick: Tick
-    ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.epochs = 0
-        self._writer = SummaryWriter(str(run.tensorboard))
-        self._tokenizer = tokenizer
-        self._questions = questions
-        self._max_new_tokens = max_new_tokens
-        self._tick = tick
-        self._steps_done = 0
-
-    def step(self, done: int, total: int, figures: dict[str, float]) -> None:
-        """After every step."""
-        self._steps_done = done
-        for name, value in figures.items():
-            self._writer.add_scalar(f"train/{name}", value, done)
-        self._tick(done, total)
-
-    def evaluate(self, trained: Any) -> dict[str, float]:
-        """After every epoch: `dev_accuracy`, and `train_accuracy` at the same step where it is watched."""
-        self.epochs += 1
-        figures = {}
-        for name, rows in self._questions.items():
-            if rows:
-                figures[f"{name}_accuracy"] = _accuracy(trained, self._tokenizer, rows, self._max_new_tokens)
-                self._writer.add_scalar(f"{name}/accuracy", figures[f"{name}_accuracy"], self._steps_done)
-        return figures
-
-    def close(self) -> None:
-        """Write what waits."""
-        self._writer.close()
+    right, found = {row.id: row for row in rows}, []
+    for trace in iter_rows(run.enhanced, Trace.from_json):
+        if trace.row.id in right and (wrong := last_wrong_answer(trace)):
+            rejected = render(tokenizer, Example(trace.row.id, trace.row.prompt, (wrong,), "unsolved"))
+            if len(rejected.ids) <= longest:
+                found.append(Pair(right[trace.row.id], rejected))
+    if not found:
+        fix = "Train with method: sft, or give the student harder questions."
+        raise UserError(Fault("train.method: dpo", "rows with a wrong answer beside the right one", Shown("none"), fix))
+    return found
 
 
 def _replay(
@@ -273,14 +211,6 @@ def _grokking_rows(
     trained = {example.id for example in examples}
     seen = [row for row in iter_rows(run.rows("train_in"), QARow.from_json) if row.id in trained]
     return random.Random(0).sample(seen, min(len(seen), len(dev)))
-
-
-def _accuracy(trained: Any, tokenizer: Any, rows: list[QARow], max_new_tokens: int) -> float:
-    from socratune.student import LocalStudent, serving
-
-    with serving(LocalStudent(trained, tokenizer, name="adapter in training", fingerprint="dev")) as student:
-        sampling = student.exam_sampling(max_new_tokens)
-        return accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
 
 
 def _own_checkpoints(run: RunDir, key: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from socratune.chat import rejection
+from socratune.chat import last_wrong_answer, rejection
 from socratune.rows import Trace
 from socratune.rundir import RunDir, iter_rows, write_jsonl
 
@@ -28,17 +28,16 @@ def _rows(run: RunDir, view: Callable[[Trace], dict[str, Any] | None]) -> Iterat
 def preference(trace: Trace) -> dict[str, Any] | None:
     """The last wrong attempt against the right one, or None for a row that has not both, or is not trained on.
 
-    Both are answers of the student's own, so the pair says what was wrong and not who wrote it. A cut-off or undecided
-    attempt is no wrong one.
+    Both are answers of the student's own, so the pair says what was wrong and not who wrote it.
     """
-    wrong = [attempt for attempt in trace.attempts if attempt.verdict == "incorrect"]
-    if trace.chosen is None or not wrong or rejection(trace):
+    wrong = last_wrong_answer(trace)
+    if trace.chosen is None or wrong is None or rejection(trace):
         return None
     right = trace.attempts[trace.chosen - 1]
     return {
         "prompt": trace.row.prompt,
         "chosen": [{"role": "assistant", "content": right.response}],
-        "rejected": [{"role": "assistant", "content": wrong[-1].response}],
+        "rejected": [{"role": "assistant", "content": wrong.text}],
     }
 
 

@@ -1,0 +1,110 @@
+"""The course of a training: what its steps cost, what its epochs can, for the curves and for whoever watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from socratune.answering import accuracy
+from socratune.judge import mechanical_judge
+from socratune.rows import QARow
+from socratune.rundir import Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """The questions answered after every epoch, by the name of their curve, and how."""
+
+    tokenizer: Any
+    questions: Mapping[str, list[QARow]]
+    max_new_tokens: int
+
+    def take(self, model: Any) -> dict[str, float]:
+        """`NAME_accuracy` of each set that has rows; judged by rules alone, so that nothing is paid."""
+        from socratune.student import LocalStudent, serving
+
+        found = {}
+        for name, rows in self.questions.items():
+            if rows:
+                student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev")
+                with serving(student):
+                    sampling = student.exam_sampling(self.max_new_tokens)
+                    right = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
+                found[f"{name}_accuracy"] = right
+        return found
+
+
+@dataclass(slots=True)
+class Course:
+    """Hears of steps and epochs; `backends.loop.Hooks` are its methods.
+
+    Attributes:
+        curves: where TensorBoard's files go.
+        flops_per_token: None where it is not known.
+        part: (this training, trainings in all): several share one bar.
+    """
+
+    curves: Path
+    exam: Exam
+    tick: Tick
+    flops_per_token: float | None = None
+    part: tuple[int, int] = (0, 1)
+    _writer: Any = None
+    _live: dict[str, float] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+    _first: int | None = None
+    _done: int = 0
+    _tokens: float = 0.0
+    _seconds: float = 0.0
+
+    def step(self, done: int, total: int, figures: dict[str, float]) -> None:
+        """After every step."""
+        self._done = done
+        self._first = done - 1 if self._first is None else self._first
+        self._tokens += figures["tokens_per_second"] * figures["seconds"]
+        self._seconds += figures["seconds"]
+        self._live |= {"loss": round(figures["loss"], 4), **self.speed()}
+        for name, value in figures.items():
+            self._curve(f"train/{name}", value)
+        at, of = self.part
+        passed, left = time.monotonic() - self._began, total - done + total * (of - 1 - at)
+        self._live["left_s"] = round(passed / (done - self._first) * left)
+        self.tick(at * total + done, of * total, **self._live)
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """After every epoch: what the model in training knows."""
+        figures = self.exam.take(model)
+        self._live |= figures
+        for name, value in figures.items():
+            self._curve(name.replace("_accuracy", "/accuracy"), value)
+        return figures
+
+    def close(self) -> None:
+        """Write what waits."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def speed(self) -> dict[str, float]:
+        """Tokens a second of the steps taken here (answering not counted), share of the card's rate, its memory."""
+        import torch
+
+        from socratune.backends.speed import peak_flops
+
+        if not self._seconds:
+            return {}
+        found: dict[str, float] = {"tokens_per_second": round(self._tokens / self._seconds)}
+        if torch.cuda.is_available():
+            found["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        if (peak := peak_flops()) and self.flops_per_token:
+            found["mfu"] = round(self.flops_per_token * self._tokens / self._seconds / peak, 3)
+        return found
+
+    def _curve(self, name: str, value: float) -> None:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.curves))
+        self._writer.add_scalar(name, value, self._done)

@@ -1,0 +1,95 @@
+"""One training by the back end that suits model and card, or several, of which the dev rows choose one."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import Fault, Shown, UserError
+from socratune.modelref import model_json
+from socratune.rundir import RunDir, Tick
+from socratune.stages.course import Course, Exam
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is trained on and who watches.
+
+    Attributes:
+        items: rendered rows, or pairs of them.
+    """
+
+    run: RunDir
+    model_name: str
+    items: list[Any]
+    exam: Exam
+    tick: Tick
+    seed: int
+
+
+Fitted = tuple[Any, Any, dict[str, Any]]
+"""The adapter on its base, the training's course (`TrainState`), figures of its speed."""
+
+
+def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", part: tuple[int, int] = (0, 1)) -> Fitted:
+    """Train; what is finished already is only loaded.
+
+    Args:
+        model: the base, or the adapter that was trained on it before.
+        arm: names the checkpoints and curves of one of several trainings.
+        part: which of how many it is.
+    """
+    from socratune.backends import hf
+    from socratune.backends.choice import choose_backend
+    from socratune.backends.place import device, free_gib
+    from socratune.backends.speed import flops_per_token
+
+    shape = model_json(job.model_name, "config.json")
+    flops = flops_per_token(shape, [(len(item.ids), len(item.trained_ids)) for item in job.items])
+    course = Course(job.run.tensorboard / arm, job.exam, job.tick, flops, part)
+    hooks, checkpoints = hf.Hooks(course.evaluate, course.step), job.run.checkpoints / arm
+    free = free_gib() if device().type == "cuda" else None
+    backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
+    log.info("Trained by %s: %s.", backend, reason)
+    if backend == "hf":
+        trained, state = hf.train(model, job.items, config, checkpoints, hooks, seed=job.seed)
+    else:
+        from socratune.backends import unsloth
+
+        if not getattr(model, "is_loaded_in_4bit", False):  # bitsandbytes does not let its weights go
+            model.to("meta")  # its memory is for the copy that Unsloth loads
+        own, _ = unsloth.load(job.model_name, config)
+        trained, state = unsloth.train(own, job.items, config, checkpoints, hooks, seed=job.seed)
+    course.close()
+    return trained, state, course.speed()
+
+
+def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
+    """A training with each multiple of the learning rate; the one whose best epoch is best on the dev rows.
+
+    Of equally good ones the smallest rate, which leaves the base the least.
+
+    Raises:
+        UserError: there are no dev rows.
+    """
+    if not job.exam.questions.get("dev"):
+        fix = "Raise split.dev_share (and --restart split)."
+        raise UserError(Fault("train.by_dev.sweep_lr", "dev rows to choose by", Shown("none"), fix))
+    rates = sorted(config.learning_rate * multiple for multiple in set(config.by_dev.sweep_lr))
+    scores: dict[float, float] = {}
+    figures: dict[str, Any] = {}
+    for at, rate in enumerate(rates):
+        arm = config.model_copy(update={"learning_rate": rate})
+        model, state, speed = fit(job, model, arm, f"lr-{rate:g}", (at, len(rates)))
+        scores[rate] = state.best_score
+        figures = speed or figures
+    best = max(rates, key=lambda rate: (scores[rate], -rate))
+    log.info("Learning rates by dev accuracy: %s.", ", ".join(f"{rate:g}: {scores[rate]:.1%}" for rate in rates))
+    arm = config.model_copy(update={"learning_rate": best})
+    trained, state, _ = fit(job, model, arm, f"lr-{best:g}")
+    table = [{"learning_rate": rate, "dev_accuracy": scores[rate]} for rate in rates]
+    return trained, state, {**figures, "learning_rate": best, "sweep": table}
