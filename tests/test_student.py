@@ -177,6 +177,29 @@ def test_the_likeliest_tokens_draw_as_all_do() -> None:
         assert draw(logits, settings).tolist() == draw(logits, replace(settings, narrow=False)).tolist()
 
 
+class BringsItsOwnWay:
+    """As Unsloth's models do."""
+
+    def __init__(self, model: Any) -> None:
+        self.device, self.config, self.generation_config = model.device, model.config, model.generation_config
+        self.generate = model.generate
+        self.batches: list[int] = []
+
+    def for_inference(self) -> None: ...
+
+
+def test_a_model_that_brings_its_own_way_of_answering_is_left_to_it(
+    demo_base: tuple[Any, Any], student: LocalStudent
+) -> None:
+    before = torch.get_rng_state()
+    with serving(LocalStudent(BringsItsOwnWay(demo_base[0]), demo_base[1], name="own", fingerprint="f")) as own:
+        chats = [*QUESTIONS[:9], LONG]
+        assert [each.text for each in ask(own, chats)] == [each.text for each in ask(student, chats)]
+        drawn = ask(own, chats, temperature=1.2, top_p=0.9)
+    assert len({each.text for each in drawn}) > 1
+    assert torch.equal(before, torch.get_rng_state()), "the training's random numbers are its own"
+
+
 def test_a_failing_model_fails_its_callers_and_not_the_next_ones(demo_base: tuple[Any, Any]) -> None:
     model, tokenizer = demo_base
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from socratune.backends.speed import training_flops
 from socratune.chat import Rendered
 from socratune.memory import Shape
 
@@ -51,21 +52,21 @@ def config_of(name: str) -> Any:
     return AutoConfig.for_model(kind, **values, max_position_embeddings=4096, rope_parameters=rope, **special)
 
 
-def build(name: str, *, load_in_4bit: bool = False) -> Any:
-    """A model with random weights in eval mode on the device, bfloat16 or nf4."""
+def build(name: str, *, load_in_4bit: bool = False, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """A model with random weights in eval mode on the device, in 16 bits or nf4."""
     from transformers import AutoModelForCausalLM
 
     from socratune.backends.place import device
 
     torch.manual_seed(0)
     with torch.device(device()):
-        model = AutoModelForCausalLM.from_config(config_of(name), dtype=torch.bfloat16).eval()
+        model = AutoModelForCausalLM.from_config(config_of(name), dtype=dtype).eval()
     if load_in_4bit:
-        _quantise(model)
+        quantise(model)
     return model
 
 
-def _quantise(model: Any) -> None:
+def quantise(model: Any) -> None:
     """The linear layers of the blocks to nf4, as `from_pretrained` does it when it loads weights."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
@@ -111,17 +112,15 @@ def _row(at: int, length: int, prompt_share: float, seed: int) -> Rendered:
 def flops(name: str, rows: list[Rendered], *, recompute: bool = False) -> tuple[float, float]:
     """Floating-point operations of a step over these rows: what training needs, and what the card does.
 
-    LoRA: 2N forward and 2N for the gradient of the activations, N the parameters of the linear layers; the frozen
-    weights have no gradient, and the adapter (under 1 %) is left out. The output layer counts for labelled tokens.
-    Causal attention: 2 L² d forward, 2.5 times that backward. Recomputing adds a forward pass of the blocks.
+    Recomputing adds a forward pass of the blocks.
     """
     shape = Shape.of(SHAPES[name])
-    tokens, labelled = sum(len(row.ids) for row in rows), sum(len(row.trained_ids) for row in rows)
-    blocks, head = shape.block_parameters * tokens, shape.hidden * shape.vocabulary * labelled
-    width = shape.heads * shape.head_dim * shape.layers
-    attention = sum(2 * len(row.ids) ** 2 * width for row in rows)
-    useful = 4.0 * (blocks + head) + 3.5 * attention
-    return useful, useful + (2.0 * blocks + attention if recompute else 0.0)
+    useful = training_flops(shape, [(len(row.ids), len(row.trained_ids)) for row in rows])
+    if not recompute:
+        return useful, useful
+    blocks = shape.block_parameters * sum(len(row.ids) for row in rows)
+    attention = sum(2 * len(row.ids) ** 2 * shape.heads * shape.head_dim * shape.layers for row in rows)
+    return useful, useful + 2.0 * blocks + attention
 
 
 def save(name: str, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """How fast the student in this process decodes on a GPU, and whether it answers as plain `generate` does.
 
     python benchmarks/gpu/student.py [--shape llama-3.1-8b] [--ways slots,compiled,growing,generate] [--runs 3]
-                                     [--drawn] [--equality]
+                                     [--drawn] [--equality] [--load-in-4bit]
 
 Random weights from a config, 256 prompts of 64 to 256 tokens, 256 new tokens each. `compiled` is `slots` as it is from
 the 2,000th step on. Equality is shown on 4 layers of the same width, in float32 and in bf16. Where an answer first
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from shapes import SHAPES, config_of
+from shapes import SHAPES, config_of, quantise
 from transformers import AutoModelForCausalLM
 
 from socratune.decoding.growing import GrowingDecoder
@@ -148,12 +148,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--drawn", action="store_true", help="temperature 0.6, top-p 0.9")
     parser.add_argument("--equality", action="store_true")
+    parser.add_argument("--load-in-4bit", action="store_true")
     args = parser.parse_args()
     if args.equality:
         for dtype in (torch.float32, torch.bfloat16):
             for result in equality(args.shape, dtype):
                 print(json.dumps(result), flush=True)
     model = build(args.shape)
+    if args.load_in_4bit:
+        quantise(model)
     sampling = Sampling(0.6, 0.9, max_new_tokens=256) if args.drawn else Sampling(max_new_tokens=256)
     print(json.dumps({"shape": args.shape, "bound_ms_a_step": round(bound_ms(model, prompts(256), 256), 2)}))
     for name in args.ways.split(","):

@@ -42,6 +42,7 @@ class Work:
     prompt_share: float = 0.0
     step_tokens: int = 16384
     fp8: bool = False
+    dtype: torch.dtype = torch.bfloat16
 
 
 WORK = {
@@ -51,6 +52,7 @@ WORK = {
     "8b-4bit": Work("llama-3.1-8b", "fixed", 10_500, 11_500, load_in_4bit=True, most_tokens=4096, step_tokens=8192),
     "phi-qa": Work("phi-3.5-mini", "qa", 24_500, 28_000),
     "1b-qa": Work("llama-3.2-1b", "qa", 66_000, 85_000, step_tokens=32768),
+    "1b-qa-fp16": Work("llama-3.2-1b", "qa", 66_000, 85_000, step_tokens=32768, dtype=torch.float16),
     "8b-fixed-fp8": Work("llama-3.1-8b", "fixed", 15_000, 20_000, fp8=True),
     "8b-qa-fp8": Work("llama-3.1-8b", "qa", 15_300, 20_000, fp8=True),
 }
@@ -71,7 +73,7 @@ def measure(name: str, work: Work, windows: int, *, tiny: bool) -> dict[str, Any
     """Train and read the clock."""
     rows, per_step = rows_of(work, (windows + 1) * READ_EVERY, tiny=tiny)
     shape = "tiny" if tiny else work.shape
-    model = build(shape, load_in_4bit=work.load_in_4bit and not tiny)
+    model = build(shape, load_in_4bit=work.load_in_4bit and not tiny, dtype=work.dtype)
     config = EnhancedTrainingConfig(
         per_device_train_batch_size=per_step,
         gradient_accumulation_steps=1,

@@ -18,6 +18,7 @@ from socratune.decoding.attention import hand_back
 from socratune.decoding.growing import GrowingDecoder
 from socratune.decoding.rows import Decoder, Row
 from socratune.decoding.slots import SlotDecoder, slot_bytes
+from socratune.decoding.whole import WholeDecoder
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.sampling import choose_sampling, is_thinking
 
@@ -134,6 +135,8 @@ class LocalStudent:
 
     def _decoder(self) -> Decoder:
         pad_id = self.tokenizer.pad_token_id or 0
+        if hasattr(self.model, "for_inference"):  # Unsloth's
+            return WholeDecoder(self.model, pad_id=pad_id, end_ids=self._end_ids, max_batch=self._max_batch)
         if self._slots and (cost := slot_bytes(self.model)):
             return SlotDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch, position_bytes=cost)
         return GrowingDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch)

@@ -21,12 +21,12 @@ from socratune.backends.place import device, dtype_on
 from socratune.chat import IGNORE, Rendered
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.modelref import model_location
+from socratune.modelref import model_json, model_location
 from socratune.packing import PackedRow
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MICRO_TOKENS = 8192
-"""Of a micro-batch; its checkpoints lie in main memory."""
+"""Of a micro-batch, unless the model has fewer positions; its checkpoints lie in main memory."""
 
 
 def load(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
@@ -41,11 +41,12 @@ def load(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
     where = device()
     four_bit = config.load_in_4bit is True and where.type == "cuda"
     targets = ALL_LINEAR if config.target_modules == "all-linear" else config.target_modules
-    longest = 0 if config.max_seq_length == "auto" else config.max_seq_length
+    shape = model_json(name, "config.json")
+    positions = shape.get("text_config", shape).get("max_position_embeddings", MICRO_TOKENS)
     try:
         model, tokenizer = FastLanguageModel.from_pretrained(
             str(model_location(name)),
-            max_seq_length=max(longest, MICRO_TOKENS),
+            max_seq_length=min(MICRO_TOKENS, positions),  # beyond its positions Unsloth bends the model's
             dtype=dtype_on(where),
             load_in_4bit=four_bit,
         )
@@ -79,10 +80,9 @@ def train(
 class UnslothEngine:
     """See `loop.Engine`."""
 
-    micro_tokens = MICRO_TOKENS
-
     def __init__(self, model: Any) -> None:
         self.model = model
+        self.micro_tokens = min(MICRO_TOKENS, model.config.max_position_embeddings)
 
     def loss(self, row: PackedRow) -> torch.Tensor:
         """See `loop.Engine`."""
