@@ -310,6 +310,15 @@ def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) 
     assert name == "unsloth" and "5.0 GiB" in reason
     assert choose_backend("auto", LLAMA | {"model_type": "mamba"}, config, free_gib=5.0)[0] == "hf"
     assert choose_backend("unsloth", LLAMA, config, free_gib=80.0) == ("unsloth", "asked for")
+    for other in (config.model_copy(update={"method": "dpo"}), config.model_copy(update={"fp8": True})):
+        assert choose_backend("auto", LLAMA, other, free_gib=5.0)[0] == "hf"
+        with pytest.raises(UserError, match="what Unsloth can do"):
+            choose_backend("unsloth", LLAMA, other, free_gib=80.0)
+
+
+def test_8_bits_are_refused_where_the_card_has_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.fp8"):
+        hf.train(small("llama"), ROWS, CONFIG.model_copy(update={"fp8": True}), tmp_path, silent(), seed=1)
 
 
 @pytest.mark.slow

@@ -68,7 +68,8 @@ def main() -> None:
         fp8 = variant == VARIANTS[3]
         if fp8 and not available(model.device):
             continue
-        engine = PlainEngine(model, rows, config) if variant == VARIANTS[0] else HFEngine(model, rows, config, fp8=fp8)
+        config = config.model_copy(update={"fp8": fp8})
+        engine = (PlainEngine if variant == VARIANTS[0] else HFEngine)(model, rows, config)
         losses: list[float] = []
         hooks = Hooks(lambda _model: {}, lambda _done, _total, figures, into=losses: into.append(figures["loss"]))
         with tempfile.TemporaryDirectory() as folder:

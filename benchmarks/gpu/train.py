@@ -79,6 +79,7 @@ def measure(name: str, work: Work, windows: int, *, tiny: bool) -> dict[str, Any
         gradient_accumulation_steps=1,
         num_train_epochs=1,
         gradient_checkpointing=work.load_in_4bit or "auto",
+        fp8=work.fp8 and not tiny,
     )
     speeds: list[float] = []
 
@@ -88,8 +89,7 @@ def measure(name: str, work: Work, windows: int, *, tiny: bool) -> dict[str, Any
 
     with tempfile.TemporaryDirectory() as folder:
         hooks = hf.Hooks(lambda _model: {}, step)
-        options = {"most_tokens": work.most_tokens, "fp8": work.fp8 and not tiny}
-        _, state = hf.train(model, rows, config, Path(folder), hooks, seed=0, **options)
+        _, state = hf.train(model, rows, config, Path(folder), hooks, seed=0, most_tokens=work.most_tokens)
     warm_up, *timed = speeds
     speed = statistics.harmonic_mean(timed)
     useful, done = (

@@ -38,9 +38,9 @@ def choose_backend(
     if asked == "hf":
         return "hf", "asked for"
     if asked == "unsloth":
-        if config.method == "dpo":
-            got = Shown("dpo, which needs the loss of each token")
-            raise UserError(Fault("--backend unsloth", "method: sft", got, "--backend hf."))
+        for name, given in (("method: dpo", config.method == "dpo"), ("fp8: true", config.fp8)):
+            if given:
+                raise UserError(Fault("--backend unsloth", "what Unsloth can do", Shown(name), "--backend hf."))
         if not installed:
             fix = "pip install 'socratune[gpu]', or --backend hf."
             raise UserError(Fault("--backend unsloth", "the package unsloth", Shown("not installed"), fix))
@@ -48,8 +48,8 @@ def choose_backend(
     family = model.get("text_config", model).get("model_type", "")
     if free_gib is None:
         return "hf", "there is no CUDA GPU, for which Unsloth's kernels are written"
-    if not installed or config.method == "dpo":
-        return "hf", "Unsloth is not installed" if not installed else "Unsloth does not give the loss of each token"
+    if not installed or config.method == "dpo" or config.fp8:
+        return "hf", "Unsloth has no dpo on packed rows, and no fp8" if installed else "Unsloth is not installed"
     if family not in UNSLOTH_FAMILIES:
         return "hf", f"Unsloth has no fast code for models of the family {family!r}"
     try:

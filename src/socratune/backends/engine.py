@@ -51,16 +51,15 @@ class HFEngine:
         config: EnhancedTrainingConfig,
         *,
         most_tokens: int | None = None,
-        fp8: bool = False,
     ) -> None:
         self.model = model
         self._causal = model.get_base_model()
         self._decoder = self._causal.get_decoder()
         self._dtype = self._causal.get_input_embeddings().weight.dtype
         self._packs = True
-        self._plan([len(row.ids) for row in rows], config, most_tokens, fp8=fp8)
+        self._plan([len(row.ids) for row in rows], config, most_tokens)
         self._kernels = use_liger(self._causal, self._decoder)
-        self._adapters = Adapters(model, self._dtype, in_fp8 if fp8 else frozen)
+        self._adapters = Adapters(model, self._dtype, in_fp8 if config.fp8 else frozen)
         self._weight = self._plain_head()
         self._packs = self._isolates()
         if not self._packs:
@@ -138,7 +137,7 @@ class HFEngine:
         """(T, H), the states behind the last block, of documents end to end."""
         return self._decoder(**self._on_device(join([(part, part) for part in ids]))[0]).last_hidden_state.squeeze(0)
 
-    def _plan(self, lengths: list[int], config: EnhancedTrainingConfig, most_tokens: int | None, *, fp8: bool) -> None:
+    def _plan(self, lengths: list[int], config: EnhancedTrainingConfig, most_tokens: int | None) -> None:
         """Checkpointing and the size of a micro-batch, by arithmetic.
 
         Raises:
@@ -156,7 +155,7 @@ class HFEngine:
                 checkpointing=asked,
                 load_in_4bit=getattr(self._causal, "is_loaded_in_4bit", False),
                 most_tokens=most_tokens or sum(sorted(lengths)[-per_step:]),
-                fp8=fp8,
+                fp8=config.fp8,
             )
             if found is None:
                 fix = "Lower train.max_seq_length, set train.load_in_4bit: true, or take a larger card."

@@ -110,7 +110,6 @@ def train(
     *,
     seed: int,
     most_tokens: int | None = None,
-    fp8: bool = False,
 ) -> tuple[Any, TrainState]:
     """Train a LoRA adapter, resumed where it was killed.
 
@@ -118,7 +117,6 @@ def train(
         model: the base, or what an earlier call has returned.
         rows: rendered rows; for `method: dpo` each a `preference.Pair`.
         most_tokens: of a micro-batch; None: as many as fit.
-        fp8: products with the frozen weights in 8 bits.
 
     Returns:
         The PEFT model with the weights of the best epoch by `dev_accuracy` (the last one where there are no dev
@@ -128,13 +126,14 @@ def train(
         StageFailed: loss or gradient is not finite; the last whole checkpoint is kept.
         UserError: the card is too small, or has no products in 8 bits.
     """
-    if fp8 and not fp8_available(device()):
-        raise UserError(Fault("fp8", "a GPU of the Ada or Hopper generation or later", Shown("another device")))
+    if config.fp8 and not fp8_available(device()):
+        fix = "Leave it out."
+        raise UserError(Fault("train.fp8", "a GPU of the Ada or Hopper generation or later", Shown(str(device())), fix))
     torch.manual_seed(seed)
     if isinstance(model, PeftModel):  # of the training before
         model = model.unload()
     model = get_peft_model(model, lora_config(config))
-    engine = HFEngine(model, rows, config, most_tokens=most_tokens, fp8=fp8)
+    engine = HFEngine(model, rows, config, most_tokens=most_tokens)
     if config.method == "dpo":
         rows = with_base_margins(engine, rows)
     losses = pair_mean if config.method == "dpo" else loop.token_mean
