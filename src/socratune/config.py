@@ -44,7 +44,7 @@ class SplitConfig(Section):
     held_out_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the sources that is held out."""
     max_held_out_rows: int = Field(default=400, ge=0)
-    """400 rows show differences of about 7 points."""
+    """400 independent rows show differences of 7 points; the stage `split` says what the rows that were taken show."""
     dev_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the remaining sources that chooses the epoch."""
     max_dev_rows: int = Field(default=100, ge=0)

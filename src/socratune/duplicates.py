@@ -21,9 +21,16 @@ from array import array
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from zlib import crc32
 
-from socratune.answers import choice_of, final_answer, final_number, is_numeric_answer, normalise, numbers_in, options_in
+from socratune.answers import (
+    choice_of,
+    final_answer,
+    final_number,
+    is_numeric_answer,
+    normalise,
+    numbers_in,
+    options_in,
+)
 from socratune.numberwords import with_digits
 from socratune.rows import QARow
 
@@ -36,7 +43,8 @@ NEAR = 0.8
 """Jaccard index from which texts are nearly the same: in a question of 29 words, one may differ."""
 SLOTS, BAND = 64, 4
 """Values of a MinHash signature, and how many of them make a band: texts that share a band are compared."""
-EMPTY = 0xFFFF
+EMPTY, LONGEST_TEXT = 0xFFFF, 1 << 14
+_FACTOR = 0xC2B2AE3D27D4EB4F
 SHORT_ANSWER, LONGEST_ANSWER = 8, 200
 """Words and characters of an answer that is compared as a whole."""
 TELLING_DIGITS = 4
@@ -44,7 +52,26 @@ TELLING_DIGITS = 4
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _TOKEN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|[^\\W_]+|[-+/^=<>%×÷]")
+_DIGITS = re.compile(r"\d+")
+_ASCII = str.maketrans(
+    {chr(code): " " for code in range(128) if not chr(code).isalnum()} | {c: f" {c} " for c in "-+/^=<>%"}
+)
 _POWER, _PRODUCT = re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), re.compile(r"(?<=[\d)])\*(?=[\d(])")
+_STATED = (
+    "####",
+    "\\boxed",
+    "nswer",
+    "esult",
+    "ption",
+    "hoice",
+    "ntwort",
+    "rgebnis",
+    "ösung",
+    "éponse",
+    "espuesta",
+    "答案",
+    "结果",
+)
 _OTHER_OPTIONS = re.compile(r"\b(?:above|both|neither|none|all)\b")
 _EMPTY_WORDS = frozenset(
     """what which who whose whom where when why how much many is are was were do does did the a an of to in on at for
@@ -74,7 +101,9 @@ class Marks:
     def __init__(self) -> None:
         self._wording, self._stem = array("Q"), array("Q")  # 0: none
         self._content, self._numbers, self._fits = array("Q"), array("Q"), array("Q")
-        self._text = bytearray()  # the signatures
+        self._signatures = bytearray()
+        self._waiting: list[bytes] = []  # for their signature
+        self._letters = 0  # that wait
         self._earlier: list[tuple[int, int]] = []  # a conversation's row, the wording of a part of it
 
     def __len__(self) -> int:
@@ -87,24 +116,36 @@ class Marks:
             name: of the row, by `name_of`.
         """
         turns = name[2:].split(" / ") if len(row.prompt) > 2 else [name[2:]]
-        options = options_in(row.question) if len(turns) == 1 else {}
+        question = row.question
+        listed = "A)" in question or "A." in question or "A:" in question
+        options = options_in(question) if listed and len(turns) == 1 else {}
         answer = _answer(row.reference, options)
-        tokens = _TOKEN.findall(name[2:])
-        words = _TOKEN.findall(_stem(row.question, options)) if options else tokens
-        content = sorted(word for word in words if word not in _EMPTY_WORDS)
-        others = sorted(map(normalise, options.values())) if options else ()
+        tokens = _tokens(name[2:])
+        words = _tokens(_stem(question, options)) if options else tokens
+        others = sorted(map(normalise, options.values())) if options else []
         self._wording.append(mark(name))
         self._stem.append(mark("stem", *words, *others))
-        if answer and options and _OTHER_OPTIONS.search(answer):  # it says nothing without them
-            content += others
-        self._content.append(mark("content", *content, "→", answer) if answer and len(content) > 1 else 0)
+        self._content.append(_content_mark(words, answer, others) if answer else 0)
         self._numbers.append(_numbers_mark(row, answer) if answer else 0)
-        self._fits.append(mark("fits", *sorted(word for word in tokens if word.isdigit()), "→", answer or ""))
-        self._text += _signature(tokens)
+        self._fits.append(mark("fits", *sorted(_DIGITS.findall(name)), "→", answer or ""))
+        self._add_text(tokens if len(tokens) > 4 else [])
         for end in range(1, len(turns), 2):  # a part that ends in a user's turn
             part = " / ".join(turns[:end])
-            if len(_TOKEN.findall(part)) > 4:
+            if len(_tokens(part)) > 4:
                 self._earlier.append((len(self) - 1, mark(f"q:{part}")))
+
+    def _add_text(self, words: list[str]) -> None:
+        text = f"{' '.join(words)} ".encode() if words else b""
+        if len(text) > LONGEST_TEXT:
+            text = text[: text.rfind(b" ", 0, LONGEST_TEXT) + 1]
+        self._waiting.append(text)
+        self._letters += len(text)
+        if self._letters >= LONGEST_TEXT:
+            self._sign()
+
+    def _sign(self) -> None:
+        self._signatures += _signatures(self._waiting).tobytes()
+        self._waiting, self._letters = [], 0
 
     def groups(self) -> tuple[array[int], array[int]]:
         """The first row of the same wording, and the first row of the same group, of every row."""
@@ -129,7 +170,10 @@ class Marks:
         """In what two rows of a group are the same, in words."""
         if self._wording[one] == self._wording[other] or self._stem[one] == self._stem[other]:
             return "the same question"
-        for marks, what in ((self._numbers, "the same numbers and answer"), (self._content, "the same words and answer")):
+        for marks, what in (
+            (self._numbers, "the same numbers and answer"),
+            (self._content, "the same words and answer"),
+        ):
             if marks[one] == marks[other] != 0:
                 return what
         return "nearly the same text"
@@ -142,7 +186,8 @@ class Marks:
         """Pairs of nearly the same text, and of conversations of which one goes on where the other one ends."""
         import numpy as np
 
-        signatures = np.frombuffer(self._text, dtype=np.uint16).reshape(-1, SLOTS)
+        self._sign()
+        signatures = np.frombuffer(self._signatures, dtype=np.uint16).reshape(-1, SLOTS)
         fits = _numpy(self._fits)
         for band in signatures.view(np.uint64).T:  # BAND values of 16 bits are one of 64
             keys = np.where(band == np.uint64(2**64 - 1), np.uint64(0), _mixed(band ^ fits))
@@ -160,16 +205,24 @@ class Marks:
             yield from ((owner[one], owner[other]) for one, other in _runs(every))
 
 
+def _tokens(text: str) -> list[str]:
+    """Words, numbers and the signs of arithmetic; of a script without spaces, its characters."""
+    return text.translate(_ASCII).split() if text.isascii() else _TOKEN.findall(text)
+
+
 def _plain(text: str) -> str:
     """Normalised, without what cannot be seen; a product's sign between digits is no markup."""
     if "*" in text:
         text = _POWER.sub("^", text)
         text = _PRODUCT.sub("×", text)
-    return normalise(_INVISIBLE.sub("", text))
+    return normalise(text if text.isascii() else _INVISIBLE.sub("", text))
 
 
 def _answer(reference: str, options: dict[str, str]) -> str | None:
     """The reference's statement where it is a number, an option or a few words; of an option, its text."""
+    last = reference.rstrip().rpartition("\n")[2]
+    if len(last) > LONGEST_ANSWER and not any(sign in reference for sign in _STATED):  # as most long texts
+        return None
     said = final_answer(reference)
     if len(said) > LONGEST_ANSWER:
         return None
@@ -177,7 +230,7 @@ def _answer(reference: str, options: dict[str, str]) -> str | None:
         said = options.get(letter, said)
     if is_numeric_answer(said) and (number := final_number(said)) is not None:
         return str(number)
-    words = _TOKEN.findall(normalise(said))
+    words = _tokens(normalise(said))
     return " ".join(words) if 0 < len(words) <= SHORT_ANSWER else None
 
 
@@ -185,6 +238,14 @@ def _stem(question: str, options: dict[str, str]) -> str:
     """A multiple-choice question without its options, normalised."""
     first = re.search(rf"\(?A[).:]\**\s+{re.escape(options['A'])}", question)
     return normalise(question[: first.start()] if first else question)
+
+
+def _content_mark(words: list[str], answer: str, options: list[str]) -> int:
+    """For a question with several words that say something, in any order; 0 for any other."""
+    content = sorted(word for word in words if word not in _EMPTY_WORDS)
+    if options and _OTHER_OPTIONS.search(answer):  # such an answer says nothing without them
+        content += options
+    return mark("content", *content, "→", answer) if len(content) > 1 else 0
 
 
 def _numbers_mark(row: QARow, answer: str) -> int:
@@ -199,22 +260,41 @@ def _numbers_mark(row: QARow, answer: str) -> int:
     return mark("numbers", *map(str, found), "→", answer)
 
 
-@lru_cache(1 << 14)
-def _word(word: str) -> int:
-    return crc32(word.encode())
+def _signatures(texts: list[bytes]) -> np.ndarray:
+    """The least hash of the word 3-grams that fall into each slot, `EMPTY` where none does: (len(texts), SLOTS).
 
-
-def _signature(words: list[str]) -> bytes:
-    """SLOTS values of 16 bits: the least hash of the 3-grams that fall into each slot, `EMPTY` where none does."""
+    Args:
+        texts: words in UTF-8, each with one space behind it; together they fit into `_powers`.
+    """
     import numpy as np
 
-    values = np.full(SLOTS, EMPTY, dtype=np.uint16)
-    if len(words) > 4:
-        codes = np.array([_word(word) for word in words], dtype=np.uint64)
-        grams = codes[:-2] + codes[1:-1] * np.uint64(0x9E3779B97F4A7C15) + codes[2:] * np.uint64(0xC2B2AE3D27D4EB4F)
-        grams = _mixed(grams)
-        np.minimum.at(values, (grams >> np.uint64(58)).astype(np.int64), (grams >> np.uint64(16)).astype(np.uint16))
-    return values.tobytes()
+    values = np.full((len(texts), SLOTS), EMPTY, dtype=np.uint16)
+    letters = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    if not len(letters):
+        return values
+    powers, inverses = _powers()
+    sums = np.cumsum(letters * powers[: len(letters)], dtype=np.uint64)
+    ends = np.flatnonzero(letters == 32)
+    begins = np.concatenate(([0], ends[:-1] + 1))
+    words = np.diff(sums[ends], prepend=np.uint64(0)) * inverses[begins]  # wherever a word stands
+    owner = np.repeat(np.arange(len(texts)), [text.count(b" ") for text in texts])
+    grams = _mixed(words[:-2] + words[1:-1] * np.uint64(0x9E3779B97F4A7C15) + words[2:] * np.uint64(_FACTOR))
+    within = owner[:-2] == owner[2:]
+    grams, rows = grams[within], owner[:-2][within]
+    slots = rows * SLOTS + (grams >> np.uint64(58)).astype(np.int64)
+    np.minimum.at(values.reshape(-1), slots, (grams >> np.uint64(16)).astype(np.uint16))
+    return values
+
+
+@lru_cache
+def _powers() -> tuple[np.ndarray, np.ndarray]:
+    """The powers of an odd number modulo 2**64, and what undoes them."""
+    import numpy as np
+
+    def all_of(factor: int) -> np.ndarray:
+        return np.cumprod(np.full(2 * LONGEST_TEXT, factor, dtype=np.uint64), dtype=np.uint64)
+
+    return all_of(_FACTOR), all_of(pow(_FACTOR, -1, 2**64))
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:

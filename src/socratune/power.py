@@ -55,8 +55,9 @@ def detectable(sizes: Sequence[int], *, fewest: int) -> Detectable:
     Connor, "Sample size for testing differences in proportions for the paired-sample design" (Biometrics 43, 1987):
     n = (t_a √d + t_b √(d − δ²))² / δ² independent pairs show δ where a share d of them is discordant. Correlated rows
     count for less by the design effect 1 + (Σm²/Σm − 1) ρ of Eldridge, Ashby and Kerry (Int. J. Epidemiology 35, 2006)
-    for clusters of m rows. Quantiles are Student's with one degree of freedom less than there are clusters, so that few
-    clusters cost what they cost in the test.
+    for clusters of m rows. As the proof asks two tests, the stricter counts: a permutation, whose spread t_a √d is that
+    without a difference, and an interval, t_a √(d − δ²), whose t is Student's with a degree of freedom less than there
+    are clusters.
 
     Args:
         sizes: rows of every cluster.
@@ -82,10 +83,11 @@ def _difference(independent: float, freedom: float) -> float:
 
 
 def _pairs(difference: float, freedom: float) -> float:
-    significant, found = quantile(1 - LEVEL / 2, freedom), quantile(POWER, freedom)
     discordant = max(DISCORDANCE, difference)
-    spread = significant * math.sqrt(discordant) + found * math.sqrt(discordant - difference**2)
-    return (spread / difference) ** 2
+    spread, null_spread = math.sqrt(discordant - difference**2), math.sqrt(discordant)
+    interval = quantile(1 - LEVEL / 2, freedom) * spread
+    permutation = NormalDist().inv_cdf(1 - LEVEL / 2) * null_spread
+    return ((max(interval, permutation) + quantile(POWER, freedom) * spread) / difference) ** 2
 
 
 def _rows_needed(effect: float, per_cluster: float) -> int:

@@ -150,11 +150,12 @@ class Clusters:
             if at > len(self._ids) or hash(row.id) != self._ids[at - 1]:
                 break
             cluster = self.clusters[at - 1] - len(self._sources)
-            own = name_of(row)
             if at - 1 in several:
-                names[at - 1] = own
-            name = f"source:{self._sources[cluster]}" if cluster < 0 else names.get(cluster, own)
-            yield replace(row, cluster=name)
+                names[at - 1] = name_of(row)
+            if cluster < 0:
+                yield replace(row, cluster=f"source:{self._sources[cluster]}")
+            else:
+                yield replace(row, cluster=names.get(cluster) or name_of(row))
         else:
             if at == len(self._ids):
                 return
