@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from conftest import write_rows
 
+import socratune
+from socratune.cli import main
 from socratune.config import SplitConfig
 from socratune.duplicates import Marks, name_of
 from socratune.errors import UserError
@@ -93,8 +95,8 @@ def test_content_words_in_any_order_with_the_same_answer() -> None:
 
 
 LONG = (
-    "During the long negotiations that ended the war the envoys met in two towns, because neither side would give way on"
-    " the order of precedence; explain in your own words what each of the parties hoped to gain from that arrangement."
+    "During the long negotiations that ended the war the envoys met in two towns, because neither side would give way"
+    " on the order of precedence; explain in your own words what each of the parties hoped to gain from it."
 )
 REASON = "They hoped for peace, for land, and for a rank that nobody could take from them in later years, it seems."
 
@@ -314,3 +316,40 @@ def test_at_most_so_many_siblings_are_asked(tmp_path: Path) -> None:
     found = do(tmp_path, [*FACTS, *siblings], max_recall_rows=3, held_out_share=0, dev_share=0)
     assert len(found["recall"]) == 3
     assert found["figures"][0]["dropped"] == {"sibling_too_many": len(FACTS) - 3}
+
+
+# --- the doors ------------------------------------------------------------------------------------------------------
+
+
+def test_eval_files_by_command_and_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_rows(tmp_path / "in.jsonl", PRODUCTS)
+    tests = [write_rows(tmp_path / f"{n}.jsonl", [chat(f"{n} times 61 = ?", str(n * 61))]) for n in (41, 42)]
+    flags = [word for test in tests for word in ("--eval-file", str(test))]
+    out = tmp_path / "out"
+    command = ["--model", "demo", "--dataset", str(data), "--output", str(out), *flags]
+    assert main(["run", *command, "--until", "split"]) == 0
+    said = capsys.readouterr().out
+    assert "2 dropped, asked in a test too" in said and "will show differences of" in said
+    results = socratune.run(
+        model="demo", dataset=data, output=tmp_path / "py", eval_file=[str(test) for test in tests], until="split"
+    )
+    assert results["stages"]["split"]["dropped"] == {"in_eval_file": 2}
+    write_rows(tests[0], [chat("What is 43 * 61?", "2623")])
+    assert main(["run", *command, "--until", "split"]) == 2
+    assert "--restart split" in capsys.readouterr().err
+    assert main(["run", *command, "--until", "split", "--restart", "split"]) == 0
+    kept_out = (out / "train_in.rejected.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["row"]["messages"][1]["content"] for line in kept_out) == [
+        "42 * 61 = 2562.",
+        "43 * 61 = 2623.",
+    ]
+
+
+def test_a_missing_eval_file_is_found_before_anything_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_rows(tmp_path / "in.jsonl", PRODUCTS)
+    command = ["enhance", "--model", "demo", "--dataset", str(data), "--output", str(tmp_path / "out")]
+    assert main([*command, "--eval-file", str(tmp_path / "none.jsonl")]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -88,7 +88,7 @@ def test_the_split_says_what_its_held_out_rows_will_show(tmp_path: Path) -> None
     shows = figures["detectable"]
     assert (shows["rows"], shows["clusters"]) == (figures["held_out"], figures["held_out_clusters"])
     line = summary("split", figures)
-    assert f"{shows['rows']} held-out rows in {shows['clusters']} clusters will show differences of 9" in line
+    assert f"{shows['rows']} held-out rows in {shows['clusters']} clusters will show differences of 11 points" in line
     assert f"5 points need about {shows['rows_for_5_points']}" in line
 
 

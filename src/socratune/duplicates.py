@@ -96,7 +96,7 @@ def wording_of(question: str) -> int:
 
 
 class Marks:
-    """What rows have in common when they ask the same, some numbers per row. Rows count from 0 in the order of `add`."""
+    """What rows have in common when they ask the same. Rows count from 0 in the order of `add`."""
 
     def __init__(self) -> None:
         self._wording, self._stem = array("Q"), array("Q")  # 0: none

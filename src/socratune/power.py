@@ -9,7 +9,7 @@ from statistics import NormalDist
 from typing import Any
 
 DISCORDANCE = 0.25
-"""Share of the questions on which one of base and adapter is right; 20 to 30 % is usual. A larger difference has more."""
+"""Share of the questions that one of base and adapter answers; 20 to 30 % is usual. A large difference has more."""
 CORRELATION = 0.1
 """Of the differences within a cluster (intra-class). An assumption: it is known only after the test."""
 POWER, LEVEL = 0.8, 0.05
@@ -57,7 +57,8 @@ def detectable(sizes: Sequence[int], *, fewest: int) -> Detectable:
     count for less by the design effect 1 + (Σm²/Σm − 1) ρ of Eldridge, Ashby and Kerry (Int. J. Epidemiology 35, 2006)
     for clusters of m rows. As the proof asks two tests, the stricter counts: a permutation, whose spread t_a √d is that
     without a difference, and an interval, t_a √(d − δ²), whose t is Student's with a degree of freedom less than there
-    are clusters.
+    are clusters. Half a row is added, since the permutation counts in whole rows (how much, by simulation: the proofs
+    of `stats` find the difference in 77 to 84 % of cases, 30 rows to 420, one cluster per row to 20 rows per cluster).
 
     Args:
         sizes: rows of every cluster.
@@ -67,7 +68,7 @@ def detectable(sizes: Sequence[int], *, fewest: int) -> Detectable:
     effect = 1 + (sum(size * size for size in sizes) / rows - 1) * CORRELATION if rows else 1.0
     difference = None
     if clusters >= fewest:
-        difference = _difference(rows / effect, clusters - 1)
+        difference = min(1.0, _difference(rows / effect, clusters - 1) + 0.5 / rows)
     per_cluster = rows / clusters if clusters else 1.0
     needed = _rows_needed(effect, per_cluster)
     return Detectable(rows, clusters, difference, needed, round(effect, 2))
