@@ -92,6 +92,19 @@ def test_content_words_in_any_order_with_the_same_answer() -> None:
         chat("What is the capital of Spain?", "Madrid"),
         chat("Name the oldest theatre in Paris.", "Comédie-Française"),
     ) == [True, False, False]
+    peace = chat("In 1648 the treaty was signed in Münster; which war did it end?", "The Thirty Years' War")
+    assert together(
+        peace, chat("Which war did the treaty end that was signed in Münster in 1648?", "Thirty Years’ War")
+    ) == [True]
+    assert together(chat("Is Paris in Texas?", "yes"), chat("Is Texas in Paris?", "no")) == [False]
+
+
+def test_signs_that_are_no_words_still_count() -> None:
+    assert together(chat("What is (12+3)*4?", "60"), chat("What is 12+(3*4)?", "24")) == [False]
+    assert together(chat("🍎🍎", "two apples"), chat("🍌🍌", "two bananas"), chat("🍎🍎!", "2 apples")) == [False, True]
+    assert together(
+        chat("Is a && b true for a = 1, b = 0?", "no"), chat("Is a || b true for a = 1, b = 0?", "yes")
+    ) == [False]
 
 
 LONG = (

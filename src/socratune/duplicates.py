@@ -3,7 +3,7 @@
 n-grams alone take "What is 47 * 83?" and "What is 76 * 38?" for one question and "47 times 83 = ?" for another. So rows
 are joined in three steps, each over what the one before has found:
 
-1. the same wording: Unicode form, case, punctuation and the order of the options aside;
+1. the same wording: Unicode form and case aside; with the same short answer, punctuation and the order of options, too;
 2. the same content words or numbers, in any order, with the same short answer (the answer's template);
 3. nearly the same text: Jaccard index of word 3-grams of at least 0.8, estimated by MinHash (Broder 1997, one
    permutation: Li, Owen, Zhang 2012), among rows with the same numbers and the same short answer; and a conversation
@@ -76,13 +76,14 @@ _OTHER_OPTIONS = re.compile(r"\b(?:above|both|neither|none|all)\b")
 _EMPTY_WORDS = frozenset(
     """what which who whose whom where when why how much many is are was were do does did the a an of to in on at for
     by and with from please tell me give name find compute calculate evaluate determine work out solve result answer
-    value equal equals times multiplied divided plus minus added sum product x - + / = × ÷ ^""".split()  # noqa: SIM905
+    value equal equals it this that there be times multiplied multiply divided divide plus minus add added subtract
+    between sum product difference x - + / = × ÷ ^""".split()  # noqa: SIM905
 )
 
 
 def name_of(row: QARow) -> str:
     """What the row asks, normalised: all turns before the reference answer but the system's."""
-    return "q:" + " / ".join(_plain(turn["content"]) for turn in row.prompt if turn["role"] != "system")
+    return _name(_turns(row))
 
 
 def mark(*parts: str) -> int:
@@ -92,7 +93,15 @@ def mark(*parts: str) -> int:
 
 def wording_of(question: str) -> int:
     """The mark of a question that is all a row asks, to look for among `Marks.wording`."""
-    return mark(f"q:{_plain(question)}")
+    return mark(_name([_plain(question)]))
+
+
+def _turns(row: QARow) -> list[str]:
+    return [_plain(turn["content"]) for turn in row.prompt if turn["role"] != "system"]
+
+
+def _name(turns: list[str]) -> str:
+    return "q:" + " / ".join(turns)
 
 
 class Marks:
@@ -115,7 +124,7 @@ class Marks:
         Args:
             name: of the row, by `name_of`.
         """
-        turns = name[2:].split(" / ") if len(row.prompt) > 2 else [name[2:]]
+        turns = _turns(row) if len(row.prompt) > 2 else [name]
         question = row.question
         listed = "A)" in question or "A." in question or "A:" in question
         options = options_in(question) if listed and len(turns) == 1 else {}
@@ -124,15 +133,15 @@ class Marks:
         words = _tokens(_stem(question, options)) if options else tokens
         others = sorted(map(normalise, options.values())) if options else []
         self._wording.append(mark(name))
-        self._stem.append(mark("stem", *words, *others))
+        self._stem.append(mark("stem", *words, *others, "→", answer or "") if words else 0)
         self._content.append(_content_mark(words, answer, others) if answer else 0)
         self._numbers.append(_numbers_mark(row, answer) if answer else 0)
         self._fits.append(mark("fits", *sorted(_DIGITS.findall(name)), "→", answer or ""))
         self._add_text(tokens if len(tokens) > 4 else [])
         for end in range(1, len(turns), 2):  # a part that ends in a user's turn
-            part = " / ".join(turns[:end])
-            if len(_tokens(part)) > 4:
-                self._earlier.append((len(self) - 1, mark(f"q:{part}")))
+            part = _name(turns[:end])
+            if len(_tokens(part)) > 5:
+                self._earlier.append((len(self) - 1, mark(part)))
 
     def _add_text(self, words: list[str]) -> None:
         text = f"{' '.join(words)} ".encode() if words else b""
@@ -168,7 +177,7 @@ class Marks:
 
     def how(self, one: int, other: int) -> str:
         """In what two rows of a group are the same, in words."""
-        if self._wording[one] == self._wording[other] or self._stem[one] == self._stem[other]:
+        if self._wording[one] == self._wording[other] or self._stem[one] == self._stem[other] != 0:
             return "the same question"
         for marks, what in (
             (self._numbers, "the same numbers and answer"),

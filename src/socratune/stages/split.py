@@ -36,7 +36,7 @@ class _Read:
     marks: Marks
 
     @property
-    def all(self) -> list[Clusters]:
+    def every(self) -> list[Clusters]:
         return [self.rows, *([self.own] if self.own else []), *self.tests]
 
 
@@ -54,8 +54,8 @@ def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
     if "train_in" not in parts:
         raise UserError(_nothing_left(dataset, parts))
     _write(run, read, parts, own_parts)
-    if bad := sum(one.reading.bad_rows for one in read.all):
-        write_jsonl(run.rejected("input"), (asdict(item) for one in read.all for item in bad_rows(one.path)))
+    if bad := sum(one.reading.bad_rows for one in read.every):
+        write_jsonl(run.rejected("input"), (asdict(item) for one in read.every for item in bad_rows(one.path)))
     proof, proof_parts = (own, own_parts) if own else (rows, parts)
     sizes = Counter(cluster for cluster, part in zip(proof.clusters, proof_parts, strict=True) if part == "held_out")
     shows = detectable(list(sizes.values()), fewest=FEWEST_CLUSTERS)
@@ -115,7 +115,7 @@ def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[lis
         asked = [at for at, now in enumerate(parts) if now == part]
         drop(parts, rows, rows, asked, f"in_{part}", marks=marks, groups=groups)
 
-    for tests in read.all[1:]:
+    for tests in read.every[1:]:
         known, reason = kin(tests, rows, marks), "in_held_out" if tests is own else "in_eval_file"
         asked = [row for row in range(len(tests)) if row not in known]
         drop(parts, rows, tests, asked, reason, marks=marks, groups=groups)
