@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -329,6 +332,35 @@ def test_at_most_so_many_siblings_are_asked(tmp_path: Path) -> None:
     found = do(tmp_path, [*FACTS, *siblings], max_recall_rows=3, held_out_share=0, dev_share=0)
     assert len(found["recall"]) == 3
     assert found["figures"][0]["dropped"] == {"sibling_too_many": len(FACTS) - 3}
+
+
+def test_ids_that_collide_are_told_apart(tmp_path: Path) -> None:
+    facts = [{"id": n, "question": f"Who founded town number {n}?", "answer": f"Duke {n}"} for n in range(1, 6)]
+    second = {"id": "1", "question": "Who founded the harbour of the north?", "answer": "Nobody"}
+    sibling = {"id": 1, "question": "Town 1 goes back to whom?", "answer": "Duke 1", "sibling_of": 1}
+    test = write_rows(tmp_path / "test.jsonl", [{"id": 1, "question": "Is water wet, all in all?", "answer": "yes"}])
+    found = do(tmp_path, [*facts, second, sibling], held_out=str(test), dev_share=0)
+    assert [row["id"] for row in found["train_in"]] == ["1", "2", "3", "4", "5", "1-2"]
+    assert [row["id"] for row in found["recall"]] == ["1-3"]
+    assert found["recall"][0]["cluster"] == found["train_in"][0]["cluster"]
+    assert [row["id"] for row in found["held_out"]] == ["1"] and not found["train_in.rejected"]
+
+
+def test_the_split_is_the_same_in_every_process(tmp_path: Path) -> None:
+    rows = [chat(f"{LONG} Part {n % 70}{', please' if n % 2 else ''}.", f"{n % 70} {REASON}") for n in range(140)]
+    data = write_rows(tmp_path / "in.jsonl", rows)
+    code = (
+        "import sys; from socratune.config import SplitConfig; from socratune.rundir import RunDir, file_hash;"
+        "from socratune.stages import split; run = RunDir(sys.argv[2]); run.create();"
+        "split.run(run, SplitConfig(), dataset=sys.argv[1]);"
+        "print([file_hash(run.rows(name)) for name in ('train_in', 'dev', 'held_out')])"
+    )
+    found = set()
+    for seed in ("1", "2"):
+        command = [sys.executable, "-c", code, str(data), str(tmp_path / seed)]
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        found.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert len(found) == 1
 
 
 # --- the doors ------------------------------------------------------------------------------------------------------
