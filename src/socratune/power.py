@@ -38,7 +38,7 @@ class Detectable:
     def __str__(self) -> str:
         rows = f"{self.rows} held-out rows"
         if self.clusters < self.rows:
-            rows += f" in {self.clusters} clusters"
+            rows += f" in {self.clusters} cluster{'s' if self.clusters > 1 else ''}"
         if self.difference is None:
             return f"{rows} cannot prove anything"
         text = f"{rows} will show differences of {self.difference * 100:.2g} points or more"
