@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 DISCORDANCE = 0.25
 """Share of the questions that one of base and adapter answers; 20 to 30 % is usual. A large difference has more."""
@@ -43,10 +42,6 @@ class Detectable:
             return f"{rows} cannot prove anything"
         text = f"{rows} will show differences of {self.difference * 100:.2g} points or more"
         return text if self.difference <= WISHED else f"{text}; 5 points need about {self.rows_for_5_points}"
-
-    def to_json(self) -> dict[str, Any]:
-        """The figures."""
-        return asdict(self)
 
 
 def detectable(sizes: Sequence[int], *, fewest: int) -> Detectable:
