@@ -11,6 +11,7 @@ import pytest
 from conftest import write_rows
 
 from socratune.config import SplitConfig
+from socratune.duplicates import Marks
 from socratune.errors import OutsideError, UserError
 from socratune.rundir import RunDir
 from socratune.stages import split
@@ -154,8 +155,9 @@ def test_every_shape_and_format_is_split_alike(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_while_it_is_read_is_not_split(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "in.jsonl", ROWS[:20])
-    rows = Clusters(path)
-    rows.join()
+    marks = Marks()
+    rows = Clusters(path, marks)
+    rows.join(*marks.groups())
     write_rows(path, [*ROWS[:10], *ROWS[11:21]])
     with pytest.raises(OutsideError, match="has changed"):
         list(rows.read())

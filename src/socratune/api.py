@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def run(
     dataset: str | Path | None = None,
     output: str | Path | None = None,
     hub_id: str | None = None,
+    eval_file: str | Path | Sequence[str | Path] = (),
     enhance: StudentTeacherConfig | dict[str, Any] | None = None,
     train: EnhancedTrainingConfig | dict[str, Any] | None = None,
     grokking: GrokkingConfig | None = None,
@@ -33,6 +35,7 @@ def run(
         dataset: JSONL file in the guide's format.
         output: run folder; an existing one is gone on with.
         hub_id: publish there when the adapter passed.
+        eval_file: further tests; what they ask is not trained on.
         config: a YAML file, or the same as a nested dict, for everything else.
         until: the last stage to run.
         restart: the first stage to redo although it is done.
@@ -51,6 +54,9 @@ def run(
         "train": train,
     }
     given = deep_merge(given, {name: value for name, value in named.items() if value is not None})
+    if eval_file:
+        files = [eval_file] if isinstance(eval_file, str | Path) else eval_file
+        given = deep_merge(given, {"split": {"eval_file": [str(file) for file in files]}})
     if grokking is not None:
         given = deep_merge(given, {"train": {"grokking": grokking}})
     faults = stage_faults(None, until, restart)

@@ -20,13 +20,16 @@ log = logging.getLogger(__name__)
 STAGES = ("split", "enhance", "curate", "train", "validate", "publish")
 
 OUTPUTS = {
-    "split": ("train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "input.rejected.jsonl"),
+    "split": (
+        "train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl",
+        "input.rejected.jsonl",
+    ),
     "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl"),
     "curate": ("train.jsonl", "train.rejected.jsonl"),
     "train": ("replay.jsonl", "checkpoints", "adapter", "tensorboard"),
     "validate": (),
     "publish": (),
-}
+}  # fmt: skip
 
 
 class Tell(Protocol):
@@ -37,7 +40,7 @@ class Tell(Protocol):
 
 NEEDED = {
     **OUTPUTS,
-    "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl"),
+    "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl"),
     "enhance": ("enhanced_dataset.jsonl",),
     "train": (),
 }

@@ -39,14 +39,18 @@ class SplitConfig(Section):
 
     held_out: str | None = None
     """A JSONL file of one's own held-out rows; without it they are split off the data set."""
+    eval_file: list[str] = []
+    """Further tests, as files or on the Hub: what they ask is not trained on. They are not asked here."""
     held_out_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the sources that is held out."""
     max_held_out_rows: int = Field(default=400, ge=0)
-    """400 rows show differences of about 7 points."""
+    """400 independent rows show differences of 7 points; the stage `split` says what the rows that were taken show."""
     dev_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the remaining sources that chooses the epoch."""
     max_dev_rows: int = Field(default=100, ge=0)
     """0: no dev rows, the last epoch is kept."""
+    max_recall_rows: int = Field(default=400, ge=0)
+    """Rows with `metadata.sibling_of`: other questions about what is trained, asked beside the held-out rows."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`skip`: bad rows go to `input.rejected.jsonl` with their reasons, and the run goes on."""
 

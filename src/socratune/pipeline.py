@@ -150,6 +150,7 @@ class Pipeline:
         files = {"dataset": data_path(self.config.dataset)}
         if self.config.split.held_out:
             files["held_out"] = data_path(self.config.split.held_out, held_out=True)
+        files |= {f"eval_file {name}": data_path(name) for name in self.config.split.eval_file}
         known = self.results.data.setdefault("inputs", {})
         for name, path in files.items():
             if path.is_file():

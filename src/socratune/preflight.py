@@ -68,12 +68,13 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
 def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     faults = []
     skip = flat.get("split.on_bad_row") == "skip"
-    for key, held_out in (("dataset", False), ("split.held_out", True)):
-        name = flat.get(key)
+    tests = flat.get("split.eval_file")
+    names = [flat.get("dataset"), flat.get("split.held_out"), *(tests if isinstance(tests, list) else [])]
+    for at, name in enumerate(names):
         if isinstance(name, str) and name:
             reading = Reading()
             try:
-                deque(qa_rows(data_path(name, held_out=held_out), reading), maxlen=0)
+                deque(qa_rows(data_path(name, held_out=at == 1), reading), maxlen=0)
             except UserError as error:
                 faults += error.faults
             if not (skip and reading.rows):

@@ -28,6 +28,9 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. train.r=32. Repeatable.")
 ]
 HeldOut = Annotated[str | None, typer.Option(help="Your own held-out rows, in a file or on the Hub.")]
+EvalFile = Annotated[
+    list[str] | None, typer.Option("--eval-file", metavar="FILE", help="A test not to train on. Repeatable.")
+]
 OnBadRow = Annotated[str | None, typer.Option(help="stop (default) or skip.")]
 Format = Annotated[str | None, typer.Option("--thinking-format", help="direct, clean or iterative.")]
 Iterations = Annotated[int | None, typer.Option("--max-iterations", help="Attempts per row, the first included.")]
@@ -65,7 +68,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 
 _TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "shard", "engine", "workers")
-_SPLIT = ("held_out", "on_bad_row")
+_SPLIT = ("held_out", "eval_file", "on_bad_row")
 
 
 def _given(flags: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +107,7 @@ def run(
     config: ConfigFile = None,
     settings: Settings = None,
     held_out: HeldOut = None,
+    eval_file: EvalFile = None,
     on_bad_row: OnBadRow = None,
     thinking_format: Format = None,
     attempts: Attempts = None,
@@ -172,6 +176,7 @@ def enhance(
     config: ConfigFile = None,
     settings: Settings = None,
     held_out: HeldOut = None,
+    eval_file: EvalFile = None,
     on_bad_row: OnBadRow = None,
     thinking_format: Format = None,
     attempts: Attempts = None,

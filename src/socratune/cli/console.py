@@ -178,9 +178,10 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
     seconds = f"{entry.get('seconds', 0):.1f} s"
     if stage == "split":
         parts = [f"{entry[name]} {name.replace('_', '-')}" for name in ("train_in", "dev", "held_out")]
+        parts += [f"{entry['recall']} recall"] if entry.get("recall") else []
         text = ", ".join(parts)
         text += f"; read by {', '.join(entry['shapes'])}" if entry.get("shapes") else ""
-        text += f"; {entry['contaminated']} dropped, held out too" if entry.get("contaminated") else ""
+        text += f"; {entry['contaminated']} dropped, asked in a test too" if entry.get("contaminated") else ""
         text += f"; {entry['bad_rows']} bad rows skipped" if entry.get("bad_rows") else ""
     elif stage == "enhance":
         counts = entry.get("outcomes", {})
@@ -195,7 +196,8 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         text = str(entry.get("url", ""))
     else:
         text = entry.get("reason") or "all checks passed"
-    return f"{text}  {seconds}"
+    shows = f"\n{'':<9} {entry['detectable']['says']}" if "detectable" in entry else ""
+    return f"{text}  {seconds}{shows}"
 
 
 def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lambda: None) -> int:

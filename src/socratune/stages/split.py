@@ -5,49 +5,71 @@ The data set is read twice and never held: first a few numbers per row decide wh
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from socratune.config import SplitConfig
+from socratune.duplicates import Marks
 from socratune.errors import Fault, Shown, UserError
-from socratune.rows import Rejected
+from socratune.power import Detectable, detectable
+from socratune.rows import QARow, Rejected
 from socratune.rundir import RunDir, StageResult, write_jsonl
 from socratune.sources.qa_files import bad_rows, commit_of, data_path
 from socratune.stages.clusters import Clusters
+from socratune.stages.contamination import Dropped, Part, Recall, drop, kin, settle
+from socratune.stats import FEWEST_CLUSTERS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The data sets of a split, each read once, and the marks of all their rows."""
+
+    rows: Clusters
+    own: Clusters | None
+    tests: list[Clusters]
+    marks: Marks
+
+    @property
+    def every(self) -> list[Clusters]:
+        return [self.rows, *([self.own] if self.own else []), *self.tests]
 
 
 def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
-    """Write `train_in.jsonl`, `dev.jsonl`, `held_out.jsonl`, and what was dropped with its reason.
+    """Write `train_in.jsonl`, `dev.jsonl`, `held_out.jsonl`, `recall.jsonl`, and what was dropped with its reason.
+
+    Its figures say what the held-out rows will be able to show (`detectable`).
 
     Raises:
         UserError: faulty rows (all of them) unless `on_bad_row` is `skip`; nothing left to train on.
     """
-    own = None
-    if config.held_out is not None:
-        own = _read(data_path(config.held_out, held_out=True), config, most=0)
-    most = config.max_dev_rows if own else config.max_held_out_rows
-    rows = _read(data_path(dataset), config, most=most)
-    parts = _parts(rows, own, config)
+    read, groups = _read(config, dataset)
+    rows, own = read.rows, read.own
+    parts, own_parts = _parts(read, groups, config)
     if "train_in" not in parts:
-        fix = "Add rows, or lower split.held_out_share."
-        raise UserError(Fault(f"--dataset {dataset}", "rows to train on", Shown("none after the split"), fix))
-    _write(run, rows, parts)
-    held_out = [cluster for cluster, part in zip(rows.clusters, parts, strict=True) if part == "held_out"]
-    if own:
-        held_out = own.clusters
-        write_jsonl(run.rows("held_out"), (row.to_json() for row in own.read()))
-    read = [rows, own] if own else [rows]
-    if bad := sum(one.reading.bad_rows for one in read):
-        write_jsonl(run.rejected("input"), (asdict(item) for one in read for item in bad_rows(one.path)))
+        raise UserError(_nothing_left(dataset, parts))
+    _write(run, read, parts, own_parts)
+    if bad := sum(one.reading.bad_rows for one in read.every):
+        write_jsonl(run.rejected("input"), (asdict(item) for one in read.every for item in bad_rows(one.path)))
+    proof, proof_parts = (own, own_parts) if own else (rows, parts)
+    sizes = Counter(cluster for cluster, part in zip(proof.clusters, proof_parts, strict=True) if part == "held_out")
+    shows = detectable(list(sizes.values()), fewest=FEWEST_CLUSTERS)
+    dropped = Counter(part.reason for part in (*parts, *own_parts) if isinstance(part, Dropped))
+    _warn(shows, parts, dropped)
     figures = {
         "train_in": parts.count("train_in"),
         "dev": parts.count("dev"),
-        "held_out": len(held_out),
-        "held_out_clusters": len(set(held_out)),
-        "contaminated": parts.count("contaminated"),
+        "held_out": shows.rows,
+        "held_out_clusters": shows.clusters,
+        "recall": sum(isinstance(part, Recall) for part in (*parts, *own_parts)),
+        "contaminated": sum(count for reason, count in dropped.items() if reason.startswith("in_")),
+        "dropped": dict(dropped),
+        "detectable": {**asdict(shows), "says": str(shows)},
         "bad_rows": bad,
         "shapes": dict(rows.reading.shapes),
         "commit": commit_of(rows.path),
@@ -55,18 +77,34 @@ def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
     return StageResult(rows_in=len(parts) + rows.reading.bad_rows, rows_out=figures["train_in"], figures=figures)
 
 
-def _read(path: Path, config: SplitConfig, *, most: int) -> Clusters:
-    rows = Clusters(path)
-    if rows.reading.bad_rows and not (config.on_bad_row == "skip" and rows.reading.rows):
-        raise UserError(*rows.reading.faults)
-    rows.join(most=most)
-    return rows
+def _read(config: SplitConfig, dataset: str) -> tuple[_Read, Sequence[int]]:
+    """Every data set of the split, joined to clusters; and the group of every row in the marks."""
+    marks = Marks()
+
+    def read(path: Path) -> Clusters:
+        rows = Clusters(path, marks)
+        if rows.reading.bad_rows and not (config.on_bad_row == "skip" and rows.reading.rows):
+            raise UserError(*rows.reading.faults)
+        return rows
+
+    rows = read(data_path(dataset))
+    own = read(data_path(config.held_out, held_out=True)) if config.held_out is not None else None
+    found = _Read(rows, own, [read(data_path(name)) for name in config.eval_file], marks)
+    wordings, groups = marks.groups()
+    rows.join(wordings, groups, most=config.max_dev_rows if own else config.max_held_out_rows)
+    if own:
+        own.join(wordings, groups)
+    return found, groups
 
 
-def _parts(rows: Clusters, own: Clusters | None, config: SplitConfig) -> list[str]:
-    """What becomes of every row: `train_in`, `dev`, `held_out`, or `contaminated` (asked in the held-out file too)."""
-    told = rows.asked_in(own) if own else ()
-    parts = ["contaminated" if at in told else "train_in" for at in range(len(rows.clusters))]
+def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[list[Part], list[Part]]:
+    """What becomes of every row of the data set, and of the held-out file.
+
+    What a test asks is out before rows are picked, so that it takes no place in dev or held-out.
+    """
+    rows, own, marks = read.rows, read.own, read.marks
+    siblings = kin(rows, rows, marks)
+    parts: list[Part] = ["sibling" if row in siblings else "train_in" for row in range(len(rows))]
 
     def take(part: str, share: float, most: int) -> None:
         left = (cluster for cluster, now in zip(rows.clusters, parts, strict=True) if now == "train_in")
@@ -74,18 +112,33 @@ def _parts(rows: Clusters, own: Clusters | None, config: SplitConfig) -> list[st
         for at, cluster in enumerate(rows.clusters):
             if cluster in picked and parts[at] == "train_in":
                 parts[at] = part
+        asked = [at for at, now in enumerate(parts) if now == part]
+        drop(parts, rows, rows, asked, f"in_{part}", marks=marks, groups=groups)
 
+    for tests in read.every[1:]:
+        known, reason = kin(tests, rows, marks), "in_held_out" if tests is own else "in_eval_file"
+        asked = [row for row in range(len(tests)) if row not in known]
+        drop(parts, rows, tests, asked, reason, marks=marks, groups=groups)
     if own is None:
         take("held_out", config.held_out_share, config.max_held_out_rows)
     take("dev", config.dev_share, config.max_dev_rows)
-    return parts
+    own_parts: list[Part] = ["held_out"] * (len(own) if own else 0)
+    left = config.max_recall_rows
+    for asking, found in ((rows, parts), (own, own_parts)):
+        if asking is not None:
+            settled = settle(parts, asking, kin(asking, rows, marks), rows, marks=marks, most=left)
+            left -= sum(isinstance(part, Recall) for part in settled.values())
+            for row, part in settled.items():
+                found[row] = part
+    return parts, own_parts
 
 
 def pick(clusters: Iterator[int], place: Callable[[int], float], share: float, most: int) -> set[int]:
     """Clusters that hold about `share` of the rows, at most `most` rows, by their place in [0, 1).
 
     A cluster's place does not depend on the other clusters, so added rows move nothing but the cut at `most`. Where
-    no place is below `share`, the first is taken, as long as another cluster is left.
+    no place is below `share`, the first is taken, as long as another cluster is left. A cluster of more than `most`
+    rows is left in training, unless it is all there is to take.
 
     Args:
         clusters: the cluster of every row that may be taken.
@@ -100,7 +153,7 @@ def pick(clusters: Iterator[int], place: Callable[[int], float], share: float, m
     picked: set[int] = set()
     taken = 0
     for cluster in order:
-        if not picked and sizes[cluster] > most and cluster != order[-1]:
+        if sizes[cluster] > most and (picked or cluster != order[-1]):
             continue
         if picked and (place(cluster) >= share or taken + sizes[cluster] > most):
             break
@@ -109,22 +162,58 @@ def pick(clusters: Iterator[int], place: Callable[[int], float], share: float, m
     return picked
 
 
-def _write(run: RunDir, rows: Clusters, parts: Sequence[str]) -> None:
-    """Write every part. dev and held_out wait in memory meanwhile: the settings keep them small."""
-    waiting: dict[str, list[dict[str, Any]]] = {"dev": [], "held_out": []}
+def _nothing_left(dataset: str, parts: Sequence[Part]) -> Fault:
+    told = sum(isinstance(part, Dropped) for part in parts)
+    got = f"none after the split, {told} of {len(parts)} rows are in a test" if told else "none after the split"
+    fix = "Are --held-out or --eval-file the data set itself?" if told else "Add rows, or lower split.held_out_share."
+    return Fault(f"--dataset {dataset}", "rows to train on", Shown(got), fix)
+
+
+def _warn(shows: Detectable, parts: Sequence[Part], dropped: Counter[str]) -> None:
+    """Say before anything is paid what the run will not be able to show."""
+    if shows.difference is None:
+        text = "%s: that takes %d sources (or questions). Add rows, raise split.held_out_share, or give --held-out."
+        log.warning(text, str(shows), FEWEST_CLUSTERS)
+    lost = sum(count for reason, count in dropped.items() if reason.startswith("in_"))
+    if lost * 5 > len(parts):
+        text = "%d of %d rows ask what a test asks and are not trained on; train_in.rejected.jsonl says which."
+        log.warning(text, lost, len(parts))
+
+
+def _write(run: RunDir, read: _Read, parts: Sequence[Part], own_parts: Sequence[Part]) -> None:
+    """Write every part. dev, held_out and recall wait in memory meanwhile: the settings keep them small."""
+    waiting: dict[str, list[QARow]] = {"dev": [], "held_out": []}
+    recall: list[tuple[QARow, int]] = []
+    cluster_of: dict[int, str | None] = {part.of: None for part in (*parts, *own_parts) if isinstance(part, Recall)}
 
     def train_in() -> Iterator[dict[str, Any]]:
-        for row, part in zip(rows.read(), parts, strict=True):
+        for at, (row, part) in enumerate(zip(read.rows.read(), parts, strict=True)):
+            if at in cluster_of:
+                cluster_of[at] = row.cluster
             if part == "train_in":
                 yield row.to_json()
-            elif part in waiting:
-                waiting[part].append(row.to_json())
+            else:
+                wait(row, part)
+
+    def wait(row: QARow, part: Part) -> None:
+        if isinstance(part, Recall):
+            recall.append((row, part.of))
+        elif isinstance(part, str):
+            waiting[part].append(row)
 
     write_jsonl(run.rows("train_in"), train_in())
-    for part, some in waiting.items():
-        write_jsonl(run.rows(part), some)
-    dropped = iter(())
-    if "contaminated" in parts:
-        told = (row for row, part in zip(rows.read(), parts, strict=True) if part == "contaminated")
-        dropped = (Rejected(row.id, "in_held_out", "the same question is held out", row.to_json()) for row in told)
+    if read.own:
+        for row, part in zip(read.own.read(), own_parts, strict=True):
+            wait(row, part)
+    for name, some in waiting.items():
+        write_jsonl(run.rows(name), (row.to_json() for row in some))
+    write_jsonl(run.rows("recall"), (replace(row, cluster=cluster_of[of]).to_json() for row, of in recall))
+    dropped = (item for pair in ((read.rows, parts), (read.own, own_parts)) for item in _dropped(*pair))
     write_jsonl(run.rejected("train_in"), (asdict(item) for item in dropped))
+
+
+def _dropped(rows: Clusters | None, parts: Sequence[Part]) -> Iterator[Rejected]:
+    if rows is not None and any(isinstance(part, Dropped) for part in parts):
+        for row, part in zip(rows.read(), parts, strict=True):
+            if isinstance(part, Dropped):
+                yield Rejected(row.id, part.reason, part.detail, row.to_json())
