@@ -214,9 +214,10 @@ def page_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
 
 
 def trace_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
-    """One line of `enhanced_dataset.jsonl` as a page shows it."""
+    """One line of `enhanced_dataset.jsonl` as a page shows it; `answer` is None where it is the chosen attempt's."""
     told = data["metadata"]["enhancement"]
     row_id, review = data["id"], marks.reviews.get(data["id"])
+    answer, chosen = data["messages"][-1]["content"], told.get("chosen")
     dropped = marks.dropped.get(row_id)
     leaks = []
     if refused := told.get("hints_rejected", 0):
@@ -238,9 +239,9 @@ def trace_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
         "turns": data["messages"][:-2],
         "question": data["messages"][-2]["content"],
         "reference": told["reference"],
-        "answer": data["messages"][-1]["content"],
+        "answer": None if chosen and told["trace"][chosen - 1]["response"] == answer else answer,
         "attempts": attempts,
-        "chosen": told.get("chosen"),
+        "chosen": chosen,
         "pass_rate": told.get("pass_rate"),
         "source": data["metadata"].get("source"),
         "leaks": leaks,

@@ -29,7 +29,7 @@ MOST_ROWS = 10_000
 """Traces in the page; `socratune ui` shows all."""
 TRACE_BYTES, ANSWER_BYTES = 40_000_000, 10_000_000
 """What traces and held-out answers may take of the page."""
-SHARE_OF_ONE_ROW = 1 / 20
+SHARE_OF_ONE_ROW = 1 / 10
 """Of the bytes that are left; the texts of a larger row are cut."""
 CUT_TEXT = 2_000
 """Characters that stay of a text that is cut."""

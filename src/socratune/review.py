@@ -52,20 +52,14 @@ def decide(run: RunDir, row_id: str, decision: Decision, text: str | None) -> Re
     try:
         with run.review.open("ab") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
-            if stream.tell() and not _ends_whole(run):
-                line = b"\n" + line  # a write that a power cut tore keeps its own line
+            whole = run.review.read_bytes().rfind(b"\n") + 1
+            stream.truncate(whole)  # what a power cut tore behind it was never told to be kept
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
         raise OutsideError(f"{run.review}: cannot be written: {error.strerror}.") from error
     return review
-
-
-def _ends_whole(run: RunDir) -> bool:
-    with run.review.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read() == b"\n"
 
 
 def decisions(run: RunDir) -> dict[str, Review]:

@@ -9,6 +9,8 @@ function titled(title, value, fileName, ...marks) {
   return el("div", {}, el("h3", {}, title, ...marks.flatMap((mark) => [" · ", mark])), textBlock(value, fileName));
 }
 
+const answerOf = (row) => row.answer ?? row.attempts[row.chosen - 1].response;
+
 function traceDetail(row, fileName) {
   const [name, meaning, tone] = KIND_NAMES[row.kind] ?? [words(row.kind), "", ""];
   const first = row.attempts[0], chosen = row.chosen ? row.attempts[row.chosen - 1] : null;
@@ -27,7 +29,7 @@ function traceDetail(row, fileName) {
     el("div", { class: "pair" },
       first ? titled("Before: first attempt", first.response, fileName, verdictMark(first.verdict)) : null,
       row.review?.decision === "edit" ? titled("After: edited in review", row.review.text, fileName)
-        : chosen || row.kind === "reference" ? titled("After: what is trained on", row.answer, fileName, ...(chosen ? [verdictMark(chosen.verdict)] : []))
+        : chosen || row.kind === "reference" ? titled("After: what is trained on", answerOf(row), fileName, ...(chosen ? [verdictMark(chosen.verdict)] : []))
         : el("div", {}, el("h3", {}, "After"), el("p", { class: "soft" }, "No right answer was found; nothing of this row is trained on."))),
     el("h3", {}, plural(row.attempts.length, "attempt")),
     el("ol", { class: "attempts" }, row.attempts.map((attempt, at) => el("li", { class: at + 1 === row.chosen ? "chosen" : "" },
@@ -67,16 +69,16 @@ function reviewBox(row, decided) {
   };
   const editor = el("form", { hidden: true }), area = el("textarea", { id: "edit-text", dir: "auto" });
   const trainable = row.chosen != null || row.kind === "reference";
-  area.value = row.review?.decision === "edit" ? row.review.text : trainable ? row.answer : (row.attempts.at(-1)?.response ?? "");
+  area.value = row.review?.decision === "edit" ? row.review.text : trainable ? answerOf(row) : (row.attempts.at(-1)?.response ?? "");
   const close = () => { editor.hidden = true; buttons.querySelector("[data-review=edit]").focus(); };
   editor.append(el("label", { for: "edit-text" }, "The answer to train on"), area, el("div", { class: "buttons" },
     el("button", { type: "submit" }, "Save"), el("button", { type: "button", onclick: close }, "Cancel")));
   editor.addEventListener("submit", (event) => { event.preventDefault(); if (area.value.trim()) send("edit", area.value); });
   editor.addEventListener("keydown", (event) => { if (event.key === "Escape") { event.stopPropagation(); close(); } });
   const buttons = el("div", { class: "buttons" },
-    el("button", { type: "button", "data-review": "accept", disabled: !trainable, title: trainable ? null : "There is no right answer to accept; edit one.", "aria-pressed": String(row.review?.decision === "accept"), onclick: () => send("accept", row.answer) }, "Accept"),
+    el("button", { type: "button", "data-review": "accept", disabled: !trainable, title: trainable ? null : "There is no right answer to accept; edit one.", "aria-pressed": String(row.review?.decision === "accept"), onclick: () => send("accept", answerOf(row)) }, "Accept"),
     el("button", { type: "button", "data-review": "edit", "aria-pressed": String(row.review?.decision === "edit"), onclick: () => { editor.hidden = false; area.focus(); } }, "Edit"),
-    el("button", { type: "button", "data-review": "reject", "aria-pressed": String(row.review?.decision === "reject"), onclick: () => send("reject", row.answer) }, "Reject"),
+    el("button", { type: "button", "data-review": "reject", "aria-pressed": String(row.review?.decision === "reject"), onclick: () => send("reject", answerOf(row)) }, "Reject"),
     row.review ? el("button", { type: "button", "data-review": "undo", class: "quiet", onclick: () => send("undo", null) }, "Undo") : null);
   return el("section", { class: "review", "aria-label": "Review" }, status, buttons, editor);
 }

@@ -153,7 +153,7 @@ def app(run: RunDir) -> ASGIApp:
 
 def _review(live: Live, content_type: str, body: bytes) -> Response:
     """Keep a decision about a trace that is there."""
-    if content_type.split(";")[0].strip() != "application/json":
+    if content_type.partition(";")[0].strip() != "application/json":
         return PlainTextResponse("expected application/json", 415)
     try:
         given = decode(body)
