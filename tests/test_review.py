@@ -12,7 +12,7 @@ from pages import trace
 
 from socratune.config import CurateConfig
 from socratune.errors import UserError
-from socratune.review import decide, decisions
+from socratune.review import decide, decisions, take_over
 from socratune.rows import Trace
 from socratune.rundir import RunDir, StageResult, write_jsonl
 from socratune.stages import curate
@@ -98,6 +98,17 @@ def test_a_line_that_a_power_cut_tore_costs_that_line_only(tmp_path: Path) -> No
     assert set(decisions(run)) == {"a"}
     decide(run, "c", "reject", None)
     assert set(decisions(run)) == {"a", "c"}
+
+
+def test_a_merged_run_takes_over_what_was_decided_in_its_shards(tmp_path: Path) -> None:
+    runs = [RunDir(tmp_path / name) for name in ("all", "one", "two")]
+    for run in runs:
+        run.create()
+    decide(runs[0], "a", "accept", None)
+    decide(runs[1], "a", "reject", None)
+    decide(runs[2], "b", "edit", "mine")
+    take_over(runs[0], runs[1:])
+    assert {name: one.decision for name, one in decisions(runs[0]).items()} == {"a": "accept", "b": "edit"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -48,6 +49,25 @@ def decide(run: RunDir, row_id: str, decision: Decision, text: str | None) -> Re
         OutsideError: it cannot be written.
     """
     review = Review(row_id, decision, text, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    _append(run, review)
+    return review
+
+
+def take_over(run: RunDir, parts: Iterable[RunDir]) -> None:
+    """Append the decisions of other folders about rows nobody has decided about here, for `socratune merge`.
+
+    Raises:
+        UserError: a file of them is damaged.
+        OutsideError: they cannot be written.
+    """
+    known = decisions(run)
+    for part in parts:
+        for row_id, review in decisions(part).items():
+            if row_id not in known:
+                _append(run, review)
+
+
+def _append(run: RunDir, review: Review) -> None:
     line = json.dumps(asdict(review)).encode() + b"\n"
     try:
         with run.review.open("ab") as stream:
@@ -59,7 +79,6 @@ def decide(run: RunDir, row_id: str, decision: Decision, text: str | None) -> Re
             os.fsync(stream.fileno())
     except OSError as error:
         raise OutsideError(f"{run.review}: cannot be written: {error.strerror}.") from error
-    return review
 
 
 def decisions(run: RunDir) -> dict[str, Review]:

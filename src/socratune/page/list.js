@@ -7,6 +7,11 @@ function lowerWords(value) {
   return value && typeof value === "object" ? Object.values(value).map(lowerWords).join("\n") : "";
 }
 
+const whenIdle = window.requestIdleCallback?.bind(window) ?? ((work) => setTimeout(() => { // Safari
+  const end = performance.now() + 10;
+  work({ timeRemaining: () => end - performance.now() });
+}));
+
 /** The rows that stand in the page. */
 class EmbeddedRows {
   constructor(rows) {
@@ -23,7 +28,7 @@ class EmbeddedRows {
       while (at < this.rows.length && deadline.timeRemaining() > 2) this.wordsOf(at++);
       if (at < this.rows.length) this.prepare(at);
     };
-    if (from < this.rows.length) requestIdleCallback(ready, { timeout: 500 });
+    if (from < this.rows.length) whenIdle(ready);
   }
   wordsOf(at) {
     return (this.words[at] ??= lowerWords(this.rows[at]));
@@ -94,7 +99,7 @@ function rowNote(row) {
   const parts = [el("span", { class: tone }, name)];
   if (row.attempts?.length > 1) parts.push(` · ${row.attempts.length} attempts`);
   if (row.leaks?.length) parts.push(" · ", el("span", { class: "bad" }, "leak"));
-  if (row.dropped) parts.push(` · ${words(row.dropped[0])}`);
+  if (row.dropped && row.dropped[0] !== row.outcome) parts.push(` · ${words(row.dropped[0])}`);
   if (row.review) parts.push(" · ", el("span", { class: "good" }, `reviewed: ${row.review.decision}`));
   return parts;
 }

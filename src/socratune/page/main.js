@@ -42,6 +42,7 @@ function showKinds() {
   options($("mark"), Object.entries(MARKS));
   options($("verdict"), [["", "any"], ["correct", "correct"], ["incorrect", "incorrect"], ["undecided", "undecided"]]);
   $("mark-label").hidden = what !== "traces";
+  $("verdict-label").textContent = what === "traces" ? "First answer" : "Base";
 }
 
 async function choose(name) {
@@ -80,13 +81,20 @@ async function openAt(index, { focus = true } = {}) {
   $("detail").hidden = false;
   $("panes").classList.add("split");
   $("detail").scrollTop = 0;
+  behind(getComputedStyle($("detail")).position === "fixed");
   if (focus) $("detail").focus({ preventScroll: true });
+}
+
+/** On a phone an open row covers the page: nothing behind it takes the focus. */
+function behind(covered) {
+  for (const node of document.querySelectorAll(".skip, .page-head, #overview, #lists, #filters, #rows, #appendix")) node.inert = covered;
 }
 
 function closeRow() {
   if ($("detail").hidden) return false;
   $("detail").hidden = true;
   $("panes").classList.remove("split");
+  behind(false);
   openRow = null;
   list.focus();
   return true;

@@ -101,7 +101,7 @@ function intervalFigure(comparison) {
   const { base_accuracy: base, adapter_accuracy: adapter, difference, ci95: [low, high] } = comparison;
   const label = `Base ${percent(base)}, adapter ${percent(adapter)}; difference ${signed(difference)} points, 95 % interval ${signed(low)} to ${signed(high)}`;
   draw(figureNode, (width) => {
-    const left = width < 500 ? 0 : 90, right = width - 8, top = width < 500 ? 22 : 6;
+    const left = width < 500 ? 0 : 130, right = width - 8, top = width < 500 ? 22 : 6;
     const x = (share) => left + 8 + share * (right - left - 8);
     const edge = Math.min(1, Math.max(0.1, Math.ceil(Math.max(Math.abs(low), Math.abs(high), Math.abs(difference)) * 11) / 10));
     const from = low < 0 ? -edge : 0, dx = (value) => x((Math.min(edge, Math.max(from, value)) - from) / (edge - from));
@@ -126,7 +126,7 @@ function intervalFigure(comparison) {
     const step = edge > 0.5 ? 0.25 : edge > 0.2 ? 0.1 : 0.05, ticks = [];
     for (let value = Math.ceil(from / step) * step; value <= edge + 1e-9; value += step) ticks.push([value, Math.abs(value) < 1e-9 ? "0" : `${value < 0 ? "−" : "+"}${Math.round(100 * Math.abs(value))}`]);
     axis(y2, ticks, dx);
-    node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95 % interval" : "difference"));
+    node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95 % interval" : "difference in points"));
     node.append(svg("line", { class: "zero", x1: dx(0), x2: dx(0), y1: y2 - 16, y2: y2 + 5 }));
     node.append(svg("line", { class: "span", x1: dx(low), x2: dx(high), y1: y2, y2: y2 }));
     for (const end of [low, high]) node.append(svg("line", { class: "cap", x1: dx(end), x2: dx(end), y1: y2 - 6, y2: y2 + 6 }));
@@ -175,9 +175,9 @@ function lineFigure(title, lines, { marks = [], share = false, caption = "" } = 
       node.append(svgText(left - 8, y(value) + 4, share ? percent(value, 0) : figure(+value.toPrecision(2)), "end"));
     }
     for (const step of start === last ? [start] : [start, last]) node.append(svgText(x(step), height - 8, `step ${count(step)}`, step === start ? "start" : "end"));
-    for (const [step, text] of marks) {
+    for (const [at, [step, text]] of marks.entries()) {
       node.append(svg("line", { class: "best", x1: x(step), x2: x(step), y1: top, y2: bottom }));
-      node.append(svgText(x(step) + (x(step) > width / 2 ? -5 : 5), bottom - 6, text, x(step) > width / 2 ? "end" : "start"));
+      node.append(svgText(x(step) + (x(step) > width / 2 ? -5 : 5), bottom - 6 - 15 * at, text, x(step) > width / 2 ? "end" : "start"));
     }
     for (const line of lines) {
       const kind = line.second ? " second" : "";
@@ -321,9 +321,8 @@ function configSection(data) {
 function showOverview(data) {
   const parts = [verdictSection(data), funnelSection(data), trainingSection(data), checksSection(data), costSection(data)].filter(Boolean);
   document.getElementById("overview").replaceChildren(...parts);
-  const open = document.getElementById("config-all")?.checked;
-  document.getElementById("appendix").replaceChildren(...[configSection(data)].filter(Boolean));
-  if (open) document.getElementById("config-all").click();
+  const appendix = document.getElementById("appendix");
+  if (!appendix.firstChild) appendix.replaceChildren(...[configSection(data)].filter(Boolean));
   document.getElementById("run-name").replaceChildren(...visible(data.run));
   document.title = `${headline(data.results)[0]} · ${data.run} · Socratune`;
   const links = [...document.querySelectorAll("#overview section[id]:not(.verdict) > h2, .explorer > h2, #configuration > h2")];
