@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import socratune
+from conftest import socratune, write_rows
 from pages import answer, browser, make_run, opened, trace
 
 from socratune import report
 from socratune.browsing import Filter, answers_of, traces_of
-from socratune.report import cut, make_report, script_json, write_report
+from socratune.report import curves, cut, make_report, script_json, write_report
 from socratune.review import decide, decisions
-from socratune.rundir import RunDir
+from socratune.rundir import RunDir, write_jsonl
 
 COMPARISON = {
     "base_accuracy": 0.275, "adapter_accuracy": 0.9975, "difference": 0.7225, "ci95": [0.6775, 0.765], "p": 0.0001,
     "n": 400, "wins": 289, "losses": 0, "verdict": "better", "passed": True,
 }  # fmt: skip
+REFUSED = [{"role": "assistant", "content": "999999"}]
 HOSTILE = [
     "</script><script>document.title = 'taken'</script>",
     "<img src=x onerror=\"document.title = 'taken'\"><!-- <script>",
@@ -69,9 +70,13 @@ def test_unsolved_and_leaked_come_first_and_losses_lead_the_held_out_answers(tmp
     rows = [trace("easy"), trace("hinted", outcome="solved_with_hint"), leaked, trace("open", outcome="unsolved")]
     answers = [answer("won"), answer("lost", "correct", "incorrect"), answer("open", "incorrect", "undecided")]
     run = make_run(tmp_path, rows, answers)
+    write_jsonl(run.hint_measures, [{"row_id": "easy", "spoils": False}, {"row_id": "leaked", "spoils": True}])
+    write_jsonl(run.rejected("train"), [{"id": "open", "reason": "unsolved", "detail": "", "row": {}}])
     make_report(run)
     shown = embedded(run, "traces")
     assert [row["id"] for row in shown] == ["open", "leaked", "hinted", "easy"]
+    assert [len(row["leaks"]) for row in shown] == [0, 2, 0, 0] and embedded(run, "overview")["leaked"] == 1
+    assert shown[0]["dropped"] == ["unsolved", ""]
     assert "2 hints would have given the answer away" in shown[1]["leaks"][0]
     assert [row["kind"] for row in embedded(run, "answers")] == ["lost", "undecided", "won"]
 
@@ -118,6 +123,22 @@ def test_a_run_outlives_its_report(tmp_path: Path, caplog: pytest.LogCaptureFixt
     }  # fmt: skip
 
 
+def test_curves_come_from_tensorboard_and_stay_short(tmp_path: Path) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    assert curves(tmp_path / "none") == {}
+    writer = EventFileWriter(str(tmp_path))
+    for step in range(1, 2001):
+        value = Summary.Value(tag="train/loss", simple_value=2000 / step)
+        writer.add_event(Event(wall_time=float(step), step=step, summary=Summary(value=[value])))
+    writer.close()
+    found = curves(tmp_path)
+    assert set(found) == {"loss"} and len(found["loss"]) == 500
+    assert found["loss"][-1] == (2000, 1.0)
+
+
 def test_credentials_in_an_address_stay_at_home(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.config.write_text("enhance:\n  judge_api_base: ['http://me:secret@gpu1:8000/v1']\n", "utf-8")
@@ -151,6 +172,16 @@ def test_filters_on_the_server_find_what_the_page_would_show(tmp_path: Path) -> 
     assert found(mark="reviewed") == ["c"] and found(mark="leaked") == []
     answers = answers_of(run)
     assert [row["id"] for row in answers.rows(answers.matching(Filter(kind="lost")))] == ["y"]
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_is_reported_too(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"What is {n} * 3? Say 7."}, *REFUSED]} for n in range(12, 42)]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    done = socratune("run", "--model", "demo", "--dataset", data, "--output", tmp_path / "run")
+    assert done.returncode == 1, done.stderr
+    found = embedded(RunDir(tmp_path / "run"), "overview")
+    assert (found["results"]["status"], found["kinds"]["unsolved"]) == ("failed", found["lists"]["traces"]["total"])
 
 
 @pytest.mark.slow

@@ -162,6 +162,8 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     text = f"{status}: {run.root}"
     if status == "failed":
         text += f"\n{results.get('error') or results.get('validation', {}).get('reason') or ''}"
+    if run.report.exists():
+        text += f"\nreport: {run.report}"
     progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")
     return 1 if status == "failed" else 0
 

@@ -85,7 +85,7 @@ class ServedRows {
     return found?.rows?.[index % PAGE_ROWS];
   }
   async full(index) {
-    const found = await this.page(Math.floor(index / PAGE_ROWS)), row = found.rows[index % PAGE_ROWS];
+    const row = this.at(index) ?? (await this.page(Math.floor(index / PAGE_ROWS))).rows[index % PAGE_ROWS];
     const answer = row && (await fetch(`/api/row/${this.what}?id=${encodeURIComponent(row.id)}`));
     return answer?.ok ? answer.json() : null;
   }
@@ -120,10 +120,8 @@ class VirtualList {
     this.source = source;
     this.total = total;
     this.all.style.height = `${Math.min(TALLEST, total * ROW_HEIGHT)}px`;
-    if (!keep) {
-      this.current = -1;
-      this.box.scrollTop = 0;
-    }
+    if (!keep) this.box.scrollTop = 0;
+    if (!keep || source.at(this.current)?.id !== this.currentId) this.current = -1;
     this.draw();
   }
   draw() {
@@ -136,6 +134,7 @@ class VirtualList {
     for (let index = from; index < to; index++) items.push(this.item(index, this.box.scrollTop + (index - first) * ROW_HEIGHT));
     if (!this.total) items.push(el("p", { class: "none" }, "No row fits."));
     this.all.replaceChildren(...items);
+    this.currentId = this.source?.at(this.current)?.id;
     if (focused != null) this.all.querySelector(`[data-index="${focused}"]`)?.focus({ preventScroll: true });
   }
   item(index, top) {

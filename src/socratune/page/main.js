@@ -70,14 +70,17 @@ async function filter({ keep = false } = {}) {
 
 async function openAt(index, { focus = true } = {}) {
   const row = await sources[what].full(index);
-  if (!row || index !== list.current) return;
+  if (row && index === list.current) showRow(index, row, focus);
+}
+
+function showRow(index, row, focus = true) {
   openRow = row;
   const file = overview.lists[what].file, body = what === "traces" ? traceDetail(row, file) : answerDetail(row, file);
   $("detail").replaceChildren(...[
     el("div", { class: "detail-head" },
       el("button", { type: "button", onclick: () => step(-1) }, "Previous"), el("button", { type: "button", onclick: () => step(1) }, "Next"),
       el("span", {}, `${count(index + 1)} of ${count(list.total)}`), el("button", { type: "button", onclick: closeRow }, "Close")),
-    live && what === "traces" ? reviewBox(row, decided) : null, ...body].filter(Boolean));
+    live && what === "traces" ? reviewBox(row, (review) => decided(row, review)) : null, ...body].filter(Boolean));
   $("detail").hidden = false;
   $("panes").classList.add("split");
   $("detail").scrollTop = 0;
@@ -106,10 +109,11 @@ function step(by) {
   if (open) openAt(list.current, { focus: inside });
 }
 
-async function decided(review) {
-  overview.reviewed = review.reviewed;
-  await filter({ keep: true });
-  if (openRow) await openAt(list.current);
+/** A decision was kept: shown where the row stands now, without asking for the list again, which may have moved on. */
+function decided(row, review) {
+  for (const one of [row, sources.traces.at(list.current)]) if (one?.id === row.id) one.review = review.decision === "undo" ? null : review;
+  list.draw();
+  if (openRow === row) showRow(list.current, row);
 }
 
 function onKey(event) {
@@ -155,15 +159,15 @@ async function poll() {
     if (answer.ok) {
       tag = answer.headers.get("ETag");
       const fresh = await answer.json(), first = overview === null;
-      const grown = !first && Object.keys(NAMES).some((name) => fresh.lists[name].total !== overview.lists[name].total);
+      const marks = (data) => JSON.stringify([data.lists, data.kinds, Object.values(data.results.stages ?? {}).map((stage) => stage.status)]);
+      const changed = !first && marks(fresh) !== marks(overview);
       overview = fresh;
       showOverview(overview);
       if (first) start();
-      else { showLists(); if (grown && !openRow) await filter({ keep: true }); }
-    }
-    $("theme").title = "";
-  } catch {
-    $("run-name").textContent = "The server has stopped. Start it again: socratune ui";
+      else { showLists(); if (changed && !openRow) await filter({ keep: true }); }
+    } else if (answer.status !== 304) throw new Error(await answer.text());
+  } catch (error) {
+    $("run-name").replaceChildren(...visible(error instanceof TypeError ? "The server has stopped. Start it again: socratune ui" : error.message));
     tag = null;
   }
   setTimeout(poll, POLL_MS);

@@ -63,14 +63,15 @@ function leadText(results) {
   return sentences.join(" ");
 }
 
-function running(stages) {
+function running({ stages, updated }) {
   const [name, entry] = Object.entries(stages ?? {}).find(([, one]) => one.status === "running") ?? [];
   if (!name) return null;
   const text = `${name}: ${entry.total ? `${count(entry.done)} of ${count(entry.total)}` : "begins"}, ${duration(entry.seconds)}`;
   const left = entry.done > 0 && entry.total > entry.done ? (entry.seconds / entry.done) * (entry.total - entry.done) : null;
   const label = left == null ? text : `${text}; about ${duration(left)} left`;
   return el("div", {}, el("p", { id: "progress-text" }, label),
-    el("progress", { "aria-labelledby": "progress-text", max: entry.total || 1, value: entry.total ? entry.done : null }));
+    el("progress", { "aria-labelledby": "progress-text", max: entry.total || 1, value: entry.total ? entry.done : null }),
+    updated && el("p", { class: "note" }, `As of ${updated}.`));
 }
 
 function verdictSection(data) {
@@ -87,7 +88,7 @@ function verdictSection(data) {
   return el("section", { class: "verdict", id: "verdict-section" },
     el("h1", { class: tone }, title),
     el("p", { class: "lead" }, ...visible(leadText(results))),
-    results.status === "running" ? running(results.stages) : null,
+    results.status === "running" ? running(results) : null,
     comparison && intervalFigure(comparison),
     el("dl", { class: "facts" }, facts.map(([name, value]) => {
       const [main, small] = Array.isArray(value) ? value : [value, ""];
@@ -260,7 +261,17 @@ function checksSection(data) {
       el("td", { class: test.passed ? "good" : "bad" }, test.passed ? "passed" : "failed"),
       el("td", {}, ...visible(figuresOf(test)))));
   return section("checks", "Checks", el("table", { class: "stacked" },
-    el("thead", {}, el("tr", {}, ["Check", "Outcome", "Figures"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)));
+    el("thead", {}, el("tr", {}, ["Check", "Outcome", "Figures"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)),
+    promptsTried(tests.prompt_responses));
+}
+
+function promptsTried(found) {
+  const prompts = Array.isArray(found) ? found : Object.values(found ?? {}).find(Array.isArray);
+  const shown = (prompts ?? []).filter((one) => typeof one?.prompt === "string").slice(0, 50);
+  if (!shown.length) return null;
+  const verdict = (one) => one.verdict ?? (one.passed == null ? "not judged" : one.passed ? "correct" : "incorrect");
+  return el("details", { class: "prompts" }, el("summary", {}, plural(prompts.length, "test prompt"), prompts.length > shown.length && `, the first ${shown.length}`),
+    shown.map((one) => el("div", {}, el("h3", {}, ...firstLine(one.prompt), " · ", verdictMark(verdict(one))), textBlock(one.response ?? "", "pipeline_results.json"))));
 }
 
 /** The plain figures of a check, nested ones by their path; hashes and examples are left to the JSON file. */

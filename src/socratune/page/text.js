@@ -80,7 +80,7 @@ function whole(text, length) {
 
 /** A block with a text; a long one begins short, says its length and can be seen on. */
 function textBlock(value, fileName) {
-  const text = typeof value === "string" ? value : (value?.cut ?? JSON.stringify(value ?? ""));
+  const text = typeof value === "string" ? value : (value?.cut ?? (value == null ? "" : JSON.stringify(value)));
   const length = value?.length ?? text.length;
   const box = el("div", { class: "text", dir: "auto" });
   if (!text) return el("div", { class: "text empty" }, "empty");

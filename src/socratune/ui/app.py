@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -46,6 +48,7 @@ class Live:
         self._stamps: dict[str, Any] = {}
         self._known: dict[str, Any] = {}
         self._seconds: dict[str, float] = {}
+        self._versions: Counter[str] = Counter()
         self._growing_until = 0.0
 
     def index(self, what: str) -> Index:
@@ -61,18 +64,19 @@ class Live:
         found.marks.reviews = self._fresh("reviews", _stamp(run.review), lambda: decisions(run))
         return found
 
-    def matching(self, what: str, wanted: Filter) -> Any:
-        """The positions of the rows that fit, in the order of the list."""
+    def matching(self, what: str, wanted: Filter) -> tuple[Index, Any]:
+        """The rows of a list as they are now, and the positions of those that fit, in the order of the list."""
         index = self.index(what)
-        version = (id(index), _stamp(self.run.review) if wanted.mark == "reviewed" else None)
-        return self._fresh(f"matching {what}", (version, wanted), lambda: index.matching(wanted))
+        version = (self._versions[what], _stamp(self.run.review) if wanted.mark == "reviewed" else None)
+        return index, self._fresh(f"matching {what}", (version, wanted), lambda: index.matching(wanted))
 
     def state(self) -> tuple[str, bytes]:
         """(a tag that changes when the overview does, the overview as JSON)."""
         run = self.run
         traces, answers = self.index("traces"), self.index("answers")
         events = sorted(run.tensorboard.iterdir()) if run.tensorboard.is_dir() else []
-        stamp = (_stamp(run.results, run.config, run.review, *events), id(traces), id(answers))
+        versions = (self._versions["traces"], self._versions["answers"])
+        stamp = (_stamp(run.results, run.config, run.review, *events), versions)
         tag = f'"{abs(hash(stamp)):x}"'
         return tag, self._fresh("state", stamp, lambda: encode(overview(run, traces, answers)))
 
@@ -88,6 +92,7 @@ class Live:
         if name not in self._known or self._stamps[name] != stamp:
             started = time.monotonic()
             self._known[name] = make()
+            self._versions[name] += 1
             self._seconds[name] = time.monotonic() - started
             self._stamps[name] = stamp
         return self._known[name]
@@ -124,7 +129,7 @@ def app(run: RunDir) -> ASGIApp:
         except ValueError:
             return PlainTextResponse("offset and limit: expected whole numbers", 400)
         with live.lock:
-            index, found = live.index(what), live.matching(what, wanted)
+            index, found = live.matching(what, wanted)
             some = found[max(0, offset) :][: max(0, min(limit, MOST_ROWS))]
             shown = [cut(row, LIST_TEXT) for row in index.rows(some)]
             return _json(encode({"rows": shown, "total": len(found), "kinds": index.counts()}))
@@ -168,7 +173,7 @@ def _review(live: Live, content_type: str, body: bytes) -> Response:
         if row_id not in live.index("traces").ids:
             return PlainTextResponse("no such row", 404)
         kept = decide(live.run, row_id, decision, text)
-        return _json(encode({"id": kept.id, "decision": kept.decision, "reviewed": len(decisions(live.run))}))
+        return _json(encode(asdict(kept)))
 
 
 def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:
