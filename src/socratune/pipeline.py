@@ -104,11 +104,13 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
     for name in wanted:
         if name == "publish" and config.hub_id is None:
             continue
+        before = results.stage(name)
         missing = not all((pipeline.run / output).exists() for output in NEEDED[name])
         if not do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing):
             results.write(status="failed", error=results.stage(name).get("reason"))
             return
-        write_report(pipeline.run)
+        if results.stage(name) is not before:  # it was not done before
+            write_report(pipeline.run)
         if name == "enhance" and config.views:
             views.write(pipeline.run, config.views)
     proof = results.stage("validate")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterator
 from itertools import islice
@@ -89,7 +90,10 @@ def _shown(value: Any) -> str:
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each."""
+    """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each.
+
+    What is not finite is left out.
+    """
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -98,7 +102,11 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     events.Reload()
     tags = {"loss": "train/loss", "dev": "dev/accuracy", "train": "train/accuracy"}
     there = set(events.Tags()["scalars"])
-    return {name: [(e.step, e.value) for e in events.Scalars(tag)] for name, tag in tags.items() if tag in there}
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(tag) if math.isfinite(event.value)]
+        for name, tag in tags.items()
+        if tag in there
+    }
 
 
 class Embedded:

@@ -329,11 +329,20 @@ function configSection(data) {
     el("p", { class: "note" }, `Socratune ${data.results.socratune ?? ""}, ${data.results.updated ?? ""}. Everything in this run folder: config.yaml and pipeline_results.json.`));
 }
 
+/** A part of the page; results of another version may lack what it draws, and then only this part is missing. */
+function part(make, data) {
+  try {
+    return make(data);
+  } catch (error) {
+    return el("p", { class: "notice" }, `A part of this page could not be drawn: ${error.message}. Its figures stand in pipeline_results.json.`);
+  }
+}
+
 function showOverview(data) {
-  const parts = [verdictSection(data), funnelSection(data), trainingSection(data), checksSection(data), costSection(data)].filter(Boolean);
+  const parts = [verdictSection, funnelSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
   document.getElementById("overview").replaceChildren(...parts);
   const appendix = document.getElementById("appendix");
-  if (!appendix.firstChild) appendix.replaceChildren(...[configSection(data)].filter(Boolean));
+  if (!appendix.firstChild) appendix.replaceChildren(...[part(configSection, data)].filter(Boolean));
   document.getElementById("run-name").replaceChildren(...visible(data.run));
   document.title = `${headline(data.results)[0]} · ${data.run} · Socratune`;
   const links = [...document.querySelectorAll("#overview section[id]:not(.verdict) > h2, .explorer > h2, #configuration > h2")];

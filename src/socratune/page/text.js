@@ -81,7 +81,7 @@ function whole(text, length) {
 /** A block with a text; a long one begins short, says its length and can be seen on. */
 function textBlock(value, fileName) {
   const text = typeof value === "string" ? value : (value?.cut ?? (value == null ? "" : JSON.stringify(value)));
-  const length = value?.length ?? text.length;
+  const isCut = value?.cut !== undefined, length = isCut ? value.length : text.length;
   const box = el("div", { class: "text", dir: "auto" });
   if (!text) return el("div", { class: "text empty" }, "empty");
   let end = 0;
@@ -93,9 +93,9 @@ function textBlock(value, fileName) {
     end = next;
     more.hidden = end >= text.length;
     more.textContent = `Show more (${count(Math.min(3 * end, text.length - end))} characters)`;
-    note.hidden = end >= length;
+    note.hidden = end >= text.length && !isCut;
     note.textContent = `${count(end)} of ${count(length)} characters are shown.`;
-    if (end >= text.length && end < length) note.textContent += ` The rest stands in ${fileName}, and in socratune ui.`;
+    if (end >= text.length && isCut) note.textContent += ` The rest stands in ${fileName}, and in socratune ui.`;
   }
   more.addEventListener("click", grow);
   grow();
