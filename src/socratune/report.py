@@ -68,6 +68,7 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
     origins = results.pop("origins", {})
     results.pop("config", None)
     values = flatten(read_config_file(run.config)) if run.config.exists() else {}
+    values.pop("output", None)  # where the folder lies is nobody's business who gets the page
     return {
         "run": run.root.resolve().name,
         "results": results,
