@@ -142,7 +142,8 @@ def test_curves_come_from_tensorboard_and_stay_short(tmp_path: Path) -> None:
 
 def test_credentials_in_an_address_stay_at_home(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    run.config.write_text(f"output: {tmp_path}\nenhance:\n  judge_api_base: ['http://me:secret@gpu1:8000/v1']\n", "utf-8")
+    settings = f"output: {tmp_path}\nenhance:\n  judge_api_base: ['http://me:secret@gpu1:8000/v1']\n"
+    run.config.write_text(settings, "utf-8")
     make_report(run)
     html = run.report.read_text("utf-8")
     assert "secret" not in html and str(tmp_path) not in html
