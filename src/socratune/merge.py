@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune import __version__
+from socratune import __version__, review
 from socratune.bookkeeping import NEEDED, OUTPUTS, Tell, do_stage, settle_config
 from socratune.config import RunConfig, is_free
 from socratune.errors import Fault, Shown, UserError
@@ -22,6 +22,7 @@ from socratune.journal import Journal
 from socratune.modelref import model_fault
 from socratune.pipeline import Pipeline
 from socratune.preflight import existing_run
+from socratune.report import write_report
 from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve
 from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, output_fault, write_lines
 from socratune.sharding import interleaved, parse_shard, pool_hint_measures, pooled, take_over
@@ -223,12 +224,14 @@ def _build(run: RunDir, results: Results, parts: list[_Part], *, output: str, te
 
         solved = do_stage("enhance", key, work, results, tell, missing=False)
     pool_hint_measures(run, [part.run for part in parts])
+    review.take_over(run, [part.run for part in parts])
     if config.views:
         views.write(run, config.views)
     results.set_stage("enhance", seconds=round(sum(part.entry["seconds"] for part in parts), 2))
     error = {} if solved else {"error": results.stage("enhance")["reason"]}
     status = "incomplete" if solved else "failed"
     results.write(status=status, socratune=__version__, model=config.model, dataset=config.dataset, **error)
+    write_report(run)
 
 
 def _lines(parts: list[_Part]) -> Iterator[str]:

@@ -31,6 +31,7 @@ from socratune.errors import StageFailed
 from socratune.identity import writers
 from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
+from socratune.report import write_report
 from socratune.resolve import Resolved, dump, flatten
 from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
 from socratune.sharding import gather
@@ -92,6 +93,7 @@ def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
                 raise
         finally:
             journal.close()
+            write_report(run)
 
 
 def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
@@ -102,10 +104,13 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
     for name in wanted:
         if name == "publish" and config.hub_id is None:
             continue
+        before = results.stage(name)
         missing = not all((pipeline.run / output).exists() for output in NEEDED[name])
         if not do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing):
             results.write(status="failed", error=results.stage(name).get("reason"))
             return
+        if results.stage(name) is not before:  # it was not done before
+            write_report(pipeline.run)
         if name == "enhance" and config.views:
             views.write(pipeline.run, config.views)
     proof = results.stage("validate")
@@ -133,7 +138,7 @@ class Pipeline:
         inputs = {
             "split": [],
             "enhance": [run.rows("train_in")],
-            "curate": [run.enhanced],
+            "curate": [run.enhanced, run.review],
             "train": [run.rows("train"), run.rows("dev")],
             "validate": [run.rows("held_out"), *adapter],
             "publish": adapter,

@@ -86,6 +86,21 @@ class RunDir:
         """`preference`, `sdft` → the file for another trainer."""
         return self.root / f"{name}.jsonl"
 
+    @property
+    def held_out_answers(self) -> Path:
+        """What base and adapter said to each held-out question."""
+        return self.root / "held_out_answers.jsonl"
+
+    @property
+    def review(self) -> Path:
+        """What a person decided about single traces."""
+        return self.root / "review.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The page for a person."""
+        return self.root / "report.html"
+
     def rejected(self, name: str) -> Path:
         """The rows that were dropped on the way into `name`, with reasons."""
         return self.root / f"{name}.rejected.jsonl"

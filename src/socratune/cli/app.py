@@ -313,6 +313,27 @@ def grok_demo(
 
 
 @app.command()
+def report(run: Run) -> None:
+    """Write the page of a run folder, report.html, anew. Every run writes it after each of its stages."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.report(run))
+
+
+@app.command()
+def ui(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run folder; else the newest in outputs/.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+) -> None:
+    """The report live while a run works, and the review of single traces. On this machine only."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.ui(run, port))
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
     from socratune.doctor import report

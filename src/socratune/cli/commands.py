@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -169,6 +169,8 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     text = f"{status}: {run.root}"
     if status == "failed":
         text += f"\n{results.get('error') or results.get('validation', {}).get('reason') or ''}"
+    if run.report.exists():
+        text += f"\nreport: {run.report}"
     progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")
     return 1 if status == "failed" else 0
 
@@ -301,5 +303,30 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
                 return await audited(labelled, people.judge)
             finally:
                 await people.close()
+
+    return guarded(work)
+
+
+def report(folder: str) -> int:
+    """`socratune report`: the page of a run folder, also where an earlier version or nobody wrote one."""
+
+    def work() -> int:
+        from socratune.report import make_report
+
+        print(make_report(existing_run(folder)))
+        return 0
+
+    return guarded(work)
+
+
+def ui(folder: str | None, port: int) -> int:
+    """`socratune ui`: serve the page until Ctrl-C, which is how it is meant to end."""
+
+    def work() -> int:
+        from socratune.ui.serve import serve
+
+        with suppress(KeyboardInterrupt):
+            serve(folder, port, lambda text: print(text, flush=True))
+        return 0
 
     return guarded(work)

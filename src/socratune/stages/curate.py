@@ -1,50 +1,64 @@
 """curate: which traces are trained on. Every dropped row is kept with its reason.
 
 The traces are read one after the other and never held: first to decide, then to write what is kept, then what is not.
+What a person decided about a trace (`review.jsonl`) comes before every choice made here, and after none of the checks
+for leaks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
 from socratune.chat import Reason, answer_pieces, rejection, training_text
 from socratune.config import CurateConfig
+from socratune.review import Decision, Review, decisions
 from socratune.rows import Example, Piece, Rejected, Trace
 from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl
 
 
 def run(run: RunDir, config: CurateConfig) -> StageResult:
     """Write `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
-    reasons = _reasons(run, config)
+    read = partial(_read, decisions(run))
+    reviewed: Counter[Decision] = Counter()
+    reasons = _reasons(run, config, read, reviewed)
     students: set[str] = set()
-    examples = _kept(run, reasons, config.mask_wrong_attempts, students)
+    examples = _kept(run, reasons, read, config.mask_wrong_attempts, students)
     kept = write_jsonl(run.rows("train"), (item.to_json() for item in examples))
-    write_jsonl(run.rejected("train"), (asdict(item) for item in _dropped(run, reasons)))
+    write_jsonl(run.rejected("train"), (asdict(item) for item in _dropped(run, reasons, read)))
     dropped = dict(Counter(reason[0] for reason in reasons if reason))
-    figures = {"dropped": dropped, "students": sorted(students)}
+    figures = {"dropped": dropped, "students": sorted(students), "reviewed": dict(reviewed)}
     failure = None if kept else "No trainable row is left."
     return StageResult(rows_in=len(reasons), rows_out=kept, figures=figures, failure=failure)
 
 
-def _read(data: dict[str, Any]) -> tuple[Trace, str]:
-    """A trace and the assistant's message as it stands in the file, where a person may have edited it."""
+Row = tuple[Trace, str, Decision | None]
+"""A trace, the assistant's message, and what a person decided about it."""
+Read = Callable[[dict[str, Any]], Row]
+
+
+def _read(reviews: dict[str, Review], data: dict[str, Any]) -> Row:
+    """The message is the one in the file, where a person may have edited it, unless review has another."""
     trace, answer = Trace.from_json(data), data["messages"][-1]["content"]
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError("the last message has no text")
     if trace.chosen is not None and not 1 <= trace.chosen <= len(trace.attempts):
         raise ValueError(f"attempt {trace.chosen} is chosen, there are {len(trace.attempts)}")
-    return trace, answer
+    review = reviews.get(trace.row.id)
+    if review is None or not review.holds_for(answer):
+        return trace, answer, None
+    return trace, review.text if review.decision == "edit" and review.text else answer, review.decision
 
 
 def _kept(
-    run: RunDir, reasons: list[Reason | None], mask_wrong_attempts: bool, students: set[str]
+    run: RunDir, reasons: list[Reason | None], read: Read, mask_wrong_attempts: bool, students: set[str]
 ) -> Iterator[Example]:
     """What is trained on; the names of the models that wrote it are added to `students`."""
-    for (trace, answer), reason in zip(iter_rows(run.enhanced, _read), reasons, strict=True):
+    for (trace, answer, _), reason in zip(iter_rows(run.enhanced, read), reasons, strict=True):
         if reason is None:
             pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
             if pieces is None or _edited(trace, answer) is not None:
@@ -53,8 +67,8 @@ def _kept(
             yield Example(trace.row.id, trace.row.prompt, pieces, trace.outcome)
 
 
-def _dropped(run: RunDir, reasons: list[Reason | None]) -> Iterator[Rejected]:
-    for (trace, _), reason in zip(iter_rows(run.enhanced, _read), reasons, strict=True):
+def _dropped(run: RunDir, reasons: list[Reason | None], read: Read) -> Iterator[Rejected]:
+    for (trace, *_), reason in zip(iter_rows(run.enhanced, read), reasons, strict=True):
         if reason is not None:
             yield Rejected(trace.row.id, *reason, row=trace.to_json(trace.row.reference))
 
@@ -62,6 +76,15 @@ def _dropped(run: RunDir, reasons: list[Reason | None]) -> Iterator[Rejected]:
 def _edited(trace: Trace, answer: str) -> str | None:
     """The answer where a person has changed it, else None."""
     return None if answer == (training_text(trace) or trace.row.reference) else answer
+
+
+def _reason(trace: Trace, answer: str, decision: Decision | None) -> Reason | None:
+    """Why a row is dropped before any cap. A person's yes stands above choices, not above the check for leaks."""
+    if decision == "reject":
+        return "rejected_in_review", "rejected in review"
+    if decision is not None and trace.format == "clean":  # that it was not found unaided was a choice
+        trace = replace(trace, format="direct")
+    return rejection(trace, answer if decision == "edit" else _edited(trace, answer))
 
 
 def is_hinted(trace: Trace) -> bool:
@@ -74,16 +97,19 @@ def is_mastered(trace: Trace) -> bool:
     return trace.pass_rate == 1.0 and len(trace.attempts) > 1
 
 
-def _reasons(run: RunDir, config: CurateConfig) -> list[Reason | None]:
-    """Why each row is dropped, None for those that are kept; caps included.
+def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[Decision]) -> list[Reason | None]:
+    """Why each row is dropped, None for those that are kept; caps included. The decisions are counted in `reviewed`.
 
-    Which rows are too many of their kind is decided by the hash of their id.
+    Which rows are too many of their kind is decided by the hash of their id; a row a person accepted is never one.
     """
     caps = {"hinted": (is_hinted, config.max_hinted_share), "mastered": (is_mastered, config.max_mastered_share)}
     kinds: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in caps}  # hash of the id, position
     reasons: list[Reason | None] = []
-    for trace, answer in iter_rows(run.enhanced, _read):
-        reasons.append(rejection(trace, _edited(trace, answer)))
+    for trace, answer, decision in iter_rows(run.enhanced, read):
+        reasons.append(_reason(trace, answer, decision))
+        if decision is not None:
+            reviewed[decision] += 1
+            continue
         for kind, (belongs, _) in caps.items():
             if reasons[-1] is None and belongs(trace):
                 kinds[kind].append((sha256(trace.row.id.encode()).digest(), len(reasons) - 1))

@@ -1,0 +1,350 @@
+// The run at one glance: verdict, where the rows went, curves, checks, cost, configuration.
+
+const KIND_NAMES = {
+  unsolved: ["unsolved", "no sample and no hint led to a right answer", "bad"],
+  error: ["failed", "a call was refused or filtered", "bad"],
+  undecided: ["undecided", "nobody could judge the answer", "open"],
+  knowledge: ["knowledge", "right only with the evidence in view", ""],
+  hinted: ["hinted", "wrong alone, right after a hint", ""],
+  reference: ["from the reference", "the reference answer, or the student's wording of it", "open"],
+  learnable: ["learnable", "some samples right, some wrong", ""],
+  first_try: ["first try", "the one sample that was drawn was right", "plain"],
+  mastered: ["mastered", "every sample right: little to learn", "plain"],
+  lost: ["lost", "the base was right, the adapter is wrong", "bad"],
+  won: ["won", "the base was wrong, the adapter is right", "good"],
+  both_wrong: ["both wrong", "", "open"],
+  both_right: ["both right", "", "plain"],
+};
+const kindName = (kind) => KIND_NAMES[kind]?.[0] ?? words(kind);
+
+const HEADLINES = {
+  better: ["Better than its base", "good"],
+  not_worse: ["Not proven better", "open"],
+  inconclusive: ["Inconclusive", "open"],
+  worse: ["Worse than its base", "bad"],
+};
+const STATES = {
+  running: ["Running", ""],
+  incomplete: ["Not proven yet", ""],
+  stopped: ["Stopped", "open"],
+  interrupted: ["Interrupted", "open"],
+  error: ["Ended in an error", "bad"],
+  failed: ["Failed", "bad"],
+  passed: ["Passed", "good"],
+};
+
+function headline(results) {
+  const found = results.validation?.tests?.base_comparison?.verdict;
+  if (results.status === "passed" || (results.status === "failed" && found && found !== "better")) {
+    return HEADLINES[found] ?? STATES[results.status];
+  }
+  return STATES[results.status] ?? [words(results.status ?? "unknown"), ""];
+}
+
+function proven(results) {
+  const done = ["done", "failed"].includes(results.stages?.validate?.status);
+  const comparison = results.validation?.tests?.base_comparison;
+  return done && comparison && "base_accuracy" in comparison ? comparison : null;
+}
+
+function leadText(results) {
+  const comparison = proven(results);
+  const sentences = [];
+  if (comparison) {
+    const [low, high] = comparison.ci95;
+    sentences.push(
+      `On ${plural(comparison.n, "question")} that neither had seen, the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
+        `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95 % interval ${signed(low)} to ${signed(high)}.`,
+    );
+  }
+  const reason = results.error ?? (results.status === "failed" ? results.validation?.reason : null);
+  if (reason) sentences.push(reason);
+  if (!sentences.length) sentences.push("There is no proof yet that the adapter is better than its base.");
+  return sentences.join(" ");
+}
+
+function running({ stages, updated }) {
+  const [name, entry] = Object.entries(stages ?? {}).find(([, one]) => one.status === "running") ?? [];
+  if (!name) return null;
+  const text = `${name}: ${entry.total ? `${count(entry.done)} of ${count(entry.total)}` : "begins"}, ${duration(entry.seconds)}`;
+  const left = entry.done > 0 && entry.total > entry.done ? (entry.seconds / entry.done) * (entry.total - entry.done) : null;
+  const label = left == null ? text : `${text}; about ${duration(left)} left`;
+  return el("div", {}, el("p", { id: "progress-text" }, label),
+    el("progress", { "aria-labelledby": "progress-text", max: entry.total || 1, value: entry.total ? entry.done : null }),
+    updated && el("p", { class: "note" }, `As of ${updated}.`));
+}
+
+function verdictSection(data) {
+  const { results } = data;
+  const [title, tone] = headline(results);
+  const comparison = proven(results);
+  const facts = [
+    ["model", results.model], ["data", results.dataset],
+    comparison && ["won", [count(comparison.wins), ` of ${count(comparison.n)}`]],
+    comparison && ["lost", [count(comparison.losses), ` of ${count(comparison.n)}`]],
+    comparison && comparison.p != null && ["p", [comparison.p < 0.001 ? "< 0.001" : comparison.p.toFixed(3), ""]],
+    results.stages?.enhance?.leaks && ["hints that leak", [percent(results.stages.enhance.leaks.rate), ` of ${count(results.stages.enhance.leaks.measured)} measured`]],
+  ].filter(Boolean).filter(([, value]) => value != null);
+  return el("section", { class: "verdict", id: "verdict-section" },
+    el("h1", { class: tone }, title),
+    el("p", { class: "lead" }, ...visible(leadText(results))),
+    results.status === "running" ? running(results) : null,
+    comparison && intervalFigure(comparison),
+    el("dl", { class: "facts" }, facts.map(([name, value]) => {
+      const [main, small] = Array.isArray(value) ? value : [value, ""];
+      return el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(String(main)), small && el("small", {}, small)));
+    })));
+}
+
+/** Both accuracies on one axis, the difference with its interval on another. */
+function intervalFigure(comparison) {
+  const figureNode = el("figure", { class: "drawn" });
+  const { base_accuracy: base, adapter_accuracy: adapter, difference, ci95: [low, high] } = comparison;
+  const label = `Base ${percent(base)}, adapter ${percent(adapter)}; difference ${signed(difference)} points, 95 % interval ${signed(low)} to ${signed(high)}`;
+  draw(figureNode, (width) => {
+    const left = width < 500 ? 0 : 130, right = width - 8, top = width < 500 ? 22 : 6;
+    const x = (share) => left + 8 + share * (right - left - 8);
+    const edge = Math.min(1, Math.max(0.1, Math.ceil(Math.max(Math.abs(low), Math.abs(high), Math.abs(difference)) * 11) / 10));
+    const from = low < 0 ? -edge : 0, dx = (value) => x((Math.min(edge, Math.max(from, value)) - from) / (edge - from));
+    const row = width < 500 ? 92 : 74, node = svg("svg", { viewBox: `0 0 ${width} ${2 * row + 14}`, role: "img", "aria-label": label });
+    const axis = (y, ticks, place) => {
+      node.append(svg("line", { class: "axis", x1: x(0), x2: right, y1: y, y2: y }));
+      for (const [value, text] of ticks) {
+        node.append(svg("line", { class: "axis", x1: place(value), x2: place(value), y1: y - 4, y2: y + 4 }));
+        node.append(svgText(Math.min(place(value), right), y + 20, text, place(value) > right - 20 ? "end" : place(value) < x(0) + 4 ? "start" : "middle"));
+      }
+    };
+    const y1 = top + 34, y2 = top + row + 34, narrow = width < 500;
+    axis(y1, [0, 0.25, 0.5, 0.75, 1].map((v) => [v, percent(v, 0)]), x);
+    node.append(svgText(0, narrow ? 12 : y1 + 4, "right answers"));
+    const close = Math.abs(x(base) - x(adapter)) < 130;
+    const first = base <= adapter;
+    node.append(svg("circle", { class: "hollow", cx: x(base), cy: y1, r: 5.5 }));
+    node.append(svg("circle", { class: "dot", cx: x(adapter), cy: y1, r: 6 }));
+    const anchor = (place, before) => (close ? (before ? "end" : "start") : place > right - 60 ? "end" : place < x(0) + 40 ? "start" : "middle");
+    node.append(svgText(x(base) + (close ? (first ? 4 : -4) : 0), y1 - 13, `base ${percent(base)}`, anchor(x(base), first), "value"));
+    node.append(svgText(x(adapter) + (close ? (first ? 10 : -10) : 0), y1 - 13, `adapter ${percent(adapter)}`, anchor(x(adapter), !first), "value"));
+    const step = edge > 0.5 ? 0.25 : edge > 0.2 ? 0.1 : 0.05, ticks = [];
+    for (let value = Math.ceil(from / step) * step; value <= edge + 1e-9; value += step) ticks.push([value, Math.abs(value) < 1e-9 ? "0" : `${value < 0 ? "−" : "+"}${Math.round(100 * Math.abs(value))}`]);
+    axis(y2, ticks, dx);
+    node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95 % interval" : "difference in points"));
+    node.append(svg("line", { class: "zero", x1: dx(0), x2: dx(0), y1: y2 - 16, y2: y2 + 5 }));
+    node.append(svg("line", { class: "span", x1: dx(low), x2: dx(high), y1: y2, y2: y2 }));
+    for (const end of [low, high]) node.append(svg("line", { class: "cap", x1: dx(end), x2: dx(end), y1: y2 - 6, y2: y2 + 6 }));
+    node.append(svg("circle", { class: "dot", cx: dx(difference), cy: y2, r: 5 }));
+    const edgeOf = dx(difference) > right - 100 ? "end" : dx(difference) < x(0) + 100 ? "start" : "middle";
+    node.append(svgText(edgeOf === "end" ? Math.min(right, dx(difference) + 60) : edgeOf === "start" ? Math.max(x(0), dx(difference) - 60) : dx(difference), y2 - 13, `${signed(difference)} (${signed(low)} to ${signed(high)})`, edgeOf, "value"));
+    return node;
+  });
+  return figureNode;
+}
+
+function svgText(x, y, text, anchor = "start", kind = "") {
+  const node = svg("text", { x, y, "text-anchor": anchor, class: kind });
+  node.textContent = text;
+  return node;
+}
+
+/** Draw into a figure at its own width, and again when that changes. */
+function draw(figureNode, make) {
+  let width = 0;
+  new ResizeObserver(([entry]) => {
+    const now = Math.round(entry.contentRect.width);
+    if (now && now !== width) {
+      width = now;
+      figureNode.querySelector("svg")?.remove();
+      figureNode.prepend(make(width));
+    }
+  }).observe(figureNode);
+}
+
+/** Lines over steps. `lines`: [{name, points: [[step, value]], second}]. */
+function lineFigure(title, lines, { marks = [], share = false, caption = "" } = {}) {
+  const points = lines.flatMap((line) => line.points);
+  const figureNode = el("figure", {}, el("figcaption", {}, caption));
+  const show = (value) => (share ? percent(value, 1) : figure(+value.toPrecision(3)));
+  draw(figureNode, (width) => {
+    const height = 210, left = 46, right = width - 12, top = 16, bottom = height - 26;
+    const last = Math.max(...points.map(([step]) => step)), start = Math.min(...points.map(([step]) => step));
+    const values = points.map(([, value]) => value).filter(Number.isFinite);
+    const high = share ? 1 : Math.max(...values) || 1, low = share ? Math.min(0.9, Math.floor(Math.min(...values) * 10) / 10) : Math.min(0, ...values);
+    const x = (step) => left + ((step - start) / (last - start || 1)) * (right - left);
+    const y = (value) => bottom - ((value - low) / (high - low || 1)) * (bottom - top);
+    const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${lines.map((l) => `${l.name} from ${show(l.points[0][1])} to ${show(l.points.at(-1)[1])}`).join("; ")}` });
+    for (const value of [low, (low + high) / 2, high]) {
+      node.append(svg("line", { class: "axis", x1: left, x2: right, y1: y(value), y2: y(value) }));
+      node.append(svgText(left - 8, y(value) + 4, share ? percent(value, 0) : figure(+value.toPrecision(2)), "end"));
+    }
+    for (const step of start === last ? [start] : [start, last]) node.append(svgText(x(step), height - 8, `step ${count(step)}`, step === start ? "start" : "end"));
+    for (const [at, [step, text]] of marks.entries()) {
+      node.append(svg("line", { class: "best", x1: x(step), x2: x(step), y1: top, y2: bottom }));
+      node.append(svgText(x(step) + (x(step) > width / 2 ? -5 : 5), bottom - 6 - 15 * at, text, x(step) > width / 2 ? "end" : "start"));
+    }
+    for (const line of lines) {
+      const kind = line.second ? " second" : "";
+      const path = line.points.filter(([, value]) => Number.isFinite(value)).map(([step, value], at) => `${at ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+      node.append(svg("path", { class: `line${kind}`, d: path }));
+      if (line.points.length <= 40) for (const [step, value] of line.points) node.append(svg("circle", { class: `dot${kind}`, cx: x(step), cy: y(value), r: 3 }));
+      const [step, value] = line.points.at(-1), under = y(value) < top + 26;
+      node.append(svgText(x(step), y(value) + (under ? (line.second ? 34 : 18) : -9), `${line.name} ${show(value)}`, "end", "value"));
+    }
+    return node;
+  });
+  return el("div", {}, el("h3", {}, title), figureNode);
+}
+
+function funnelSection(data) {
+  const stages = data.results.stages ?? {}, split = stages.split ?? {}, curated = stages.curate ?? {}, train = stages.train ?? {};
+  const all = split.rows_in || stages.enhance?.total || 0;
+  if (!all && !Object.keys(data.kinds).length) return null;
+  const scale = all || 1, lines = [];
+  const line = (name, value, note = "", kind = "", tone = "") => lines.push(el("tr", { class: kind },
+    el("th", { scope: "row" }, name, note && el("small", {}, note)), el("td", { class: "num" }, count(value)),
+    el("td", { class: "num soft wide" }, percent(value / scale)), el("td", {}, bar(value / scale, tone))));
+  line("rows in", all, "", "step", "plain");
+  if (split.bad_rows) line("unreadable", split.bad_rows, "skipped; see input.rejected.jsonl", "part", "bad");
+  if (split.contaminated) line("also held out", split.contaminated, "dropped: the proof asks them", "part", "open");
+  const apart = all - (split.train_in ?? all) - (split.bad_rows ?? 0) - (split.contaminated ?? 0) - (split.dev ?? 0);
+  if (split.dev) line("development", split.dev, "choose the epoch", "part", "plain");
+  if (apart > 0) line("held out and set apart", apart, "never trained on", "part", "plain");
+  if (split.train_in != null) line("into the loop", split.train_in, "", "step");
+  const order = ["mastered", "first_try", "learnable", "hinted", "knowledge", "reference", "unsolved", "undecided", "error"];
+  for (const kind of order) if (data.kinds[kind]) line(kindName(kind), data.kinds[kind], KIND_NAMES[kind][1], "part", KIND_NAMES[kind][2]);
+  if (curated.rows_out != null) {
+    const dropped = Object.entries(curated.dropped ?? {}).sort((a, b) => b[1] - a[1]);
+    line("dropped", dropped.reduce((sum, [, value]) => sum + value, 0), dropped.length ? "each with its reason in train.rejected.jsonl" : "", "step", "open");
+    for (const [reason, value] of dropped) line(words(reason), value, "", "part", "open");
+    if (train.too_long) line("too long", train.too_long, "left out, not cut", "part", "open");
+    line("trained on", train.rows_out ?? curated.rows_out, train.replay_rows ? `and ${count(train.replay_rows)} answers of the base to neutral prompts, against forgetting` : "", "step");
+  }
+  return section("rows-went", "Where the rows went", el("table", { class: "funnel" },
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rows"), el("th", { scope: "col", class: "num" }, "Number"), el("th", { scope: "col", class: "num wide" }, "Share"), el("th", { scope: "col" }, ""))),
+    el("tbody", {}, lines)));
+}
+
+function bar(share, tone) {
+  const node = el("span", { class: `bar ${tone}` });
+  node.style.width = `${100 * Math.min(1, share)}%`;
+  node.hidden = !share;
+  return node;
+}
+
+function section(id, title, ...children) {
+  return el("section", { id, "aria-labelledby": `${id}-heading` }, el("h2", { id: `${id}-heading` }, title), children);
+}
+
+function trainingSection(data) {
+  const train = data.results.stages?.train ?? {}, { loss, dev, train: seen } = data.curves, charts = [];
+  if (loss?.length) charts.push(lineFigure("Loss", [{ name: "loss", points: loss }], { caption: `Of the trained tokens, after every step${loss.length >= 500 ? " (500 of them drawn)" : ""}.` }));
+  const epochs = train.epochs?.filter((e) => e.dev_accuracy != null) ?? [];
+  const devLine = epochs.length ? epochs.map((e) => [e.step, e.dev_accuracy]) : dev;
+  const trainLine = epochs.length ? epochs.filter((e) => e.train_accuracy != null).map((e) => [e.step, e.train_accuracy]) : (seen ?? []);
+  if (devLine?.length) {
+    const marks = [], best = train.epochs?.find((e) => e.epoch === train.best_epoch);
+    if (best) marks.push([best.step, `epoch ${figure(best.epoch)} kept`]);
+    const phases = train.grokking;
+    if (phases?.memorised_step != null) marks.push([phases.memorised_step, "memorised"]);
+    if (phases?.generalised_step != null) marks.push([phases.generalised_step, "generalised"]);
+    const lines = [{ name: "dev", points: devLine }];
+    if (trainLine.length) lines.push({ name: "train", points: trainLine, second: true });
+    const late = phases ? ` Late generalisation: ${phases.delayed_generalisation ? "yes" : "no"}.` : "";
+    charts.push(lineFigure("Right answers", lines, { share: true, marks, caption: `On the development rows, after every epoch.${late}` }));
+  }
+  return charts.length ? section("training", "Training", el("div", { class: "charts" }, charts)) : null;
+}
+
+function checksSection(data) {
+  const tests = data.results.validation?.tests;
+  if (!tests) return null;
+  const lines = Object.entries(tests).filter(([, test]) => test && typeof test === "object" && "passed" in test).map(([name, test]) =>
+    el("tr", {}, el("th", { scope: "row" }, words(name)),
+      el("td", { class: test.passed ? "good" : "bad" }, test.passed ? "passed" : "failed"),
+      el("td", {}, ...visible(figuresOf(test)))));
+  return section("checks", "Checks", el("table", { class: "stacked" },
+    el("thead", {}, el("tr", {}, ["Check", "Outcome", "Figures"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)),
+    promptsTried(tests.prompt_responses));
+}
+
+function promptsTried(found) {
+  const prompts = Array.isArray(found) ? found : Object.values(found ?? {}).find(Array.isArray);
+  const shown = (prompts ?? []).filter((one) => typeof one?.prompt === "string").slice(0, 50);
+  if (!shown.length) return null;
+  const verdict = (one) => one.verdict ?? (one.passed == null ? "not judged" : one.passed ? "correct" : "incorrect");
+  return el("details", { class: "prompts" }, el("summary", {}, plural(prompts.length, "test prompt"), prompts.length > shown.length && `, the first ${shown.length}`),
+    shown.map((one) => el("div", {}, el("h3", {}, ...firstLine(one.prompt), " · ", verdictMark(verdict(one))), textBlock(one.response ?? "", "pipeline_results.json"))));
+}
+
+/** The plain figures of a check, nested ones by their path; hashes and examples are left to the JSON file. */
+function figuresOf(test) {
+  const parts = [];
+  const walk = (value, path) => {
+    if (parts.length > 24) return;
+    if (Array.isArray(value)) {
+      if (value.length && value.every((one) => typeof one !== "object")) parts.push(`${path}: ${value.slice(0, 8).map(figure).join(", ")}`);
+    } else if (value && typeof value === "object") {
+      for (const [name, inner] of Object.entries(value)) if (!["passed", "sha256", "manifest", "examples"].includes(name)) walk(inner, path ? `${path} ${words(name)}` : words(name));
+    } else if (value != null && value !== "") parts.push(`${path}: ${figure(value)}`);
+  };
+  walk(test, "");
+  return parts.join(" · ");
+}
+
+function costSection(data) {
+  const stages = Object.entries(data.results.stages ?? {});
+  if (!stages.length) return null;
+  const heads = (names, wide) => el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col", class: `${/^(In|Out|Time|Tokens|USD)$/.test(name) ? "num" : ""} ${wide.includes(name) ? "wide" : ""}` }, name))));
+  const tone = { done: "good", failed: "bad", error: "bad", interrupted: "open", stopped: "open" };
+  const spentIn = (entry) => Object.values(entry.spent ?? {});
+  const sum = (spent, name) => (spent.some((one) => one[name] == null) ? null : spent.reduce((all, one) => all + one[name], 0));
+  const rows = stages.map(([name, entry]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: tone[entry.status] ?? "" }, words(entry.status)),
+    el("td", { class: "num wide" }, entry.rows_in == null ? "" : count(entry.rows_in)), el("td", { class: "num wide" }, entry.rows_out == null ? "" : count(entry.rows_out)),
+    el("td", { class: "num" }, duration(entry.seconds)),
+    el("td", { class: "num wide" }, spentIn(entry).length ? count(sum(spentIn(entry), "tokens")) : ""), el("td", { class: "num" }, spentIn(entry).length ? usd(sum(spentIn(entry), "usd")) : "")));
+  const total = stages.reduce((all, [, entry]) => all + (entry.seconds ?? 0), 0);
+  rows.push(el("tr", {}, el("th", { scope: "row" }, "all"), el("td", {}), el("td", { class: "wide" }), el("td", { class: "wide" }), el("td", { class: "num" }, duration(total)), el("td", { class: "wide" }), el("td", {})));
+  const roles = stages.flatMap(([stage, entry]) => Object.entries(entry.spent ?? {}).map(([role, spent]) => el("tr", {},
+    el("th", { scope: "row" }, role.split(".").at(-1)), el("td", { class: "wide" }, stage), el("td", { class: "num" }, count(spent.tokens)), el("td", { class: "num" }, usd(spent.usd)))));
+  const enhance = data.results.stages.enhance ?? {};
+  const leaks = enhance.hints == null ? null : el("p", { class: "note" },
+    `Hints: ${count(enhance.hints)} given, ${count(enhance.hints_rejected ?? 0)} refused because they would have given the answer away. ` +
+    (enhance.leaks ? `By the student's own probabilities ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints do. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.`);
+  return section("cost", "Time and cost", el("div", {},
+    el("table", {}, heads(["Stage", "Outcome", "In", "Out", "Time", "Tokens", "USD"], ["In", "Out", "Tokens"]), el("tbody", {}, rows)),
+    el("h3", {}, "By role"),
+    roles.length ? el("table", {}, heads(["Role", "Stage", "Tokens", "USD"], ["Stage"]), el("tbody", {}, roles)) : el("p", { class: "note" }, "No call was paid: all models worked in this process, or are rules."),
+    leaks));
+}
+
+function configSection(data) {
+  if (!data.config.length) return null;
+  const only = el("input", { type: "checkbox", id: "config-all" });
+  const body = el("tbody");
+  const fill = () => body.replaceChildren(...data.config.filter(([, , origin]) => only.checked || origin !== "default").map(([key, value, origin]) =>
+    el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, ...visible(value)), el("td", {}, origin))));
+  only.addEventListener("change", fill);
+  fill();
+  return section("configuration", "Configuration",
+    el("p", {}, el("label", {}, only, ` show all ${data.config.length} settings, those at their default too`)),
+    el("table", { class: "config" }, el("thead", {}, el("tr", {}, ["Setting", "Value", "From"].map((name) => el("th", { scope: "col" }, name)))), body),
+    el("p", { class: "note" }, `Socratune ${data.results.socratune ?? ""}, ${data.results.updated ?? ""}. Everything in this run folder: config.yaml and pipeline_results.json.`));
+}
+
+/** A part of the page; results of another version may lack what it draws, and then only this part is missing. */
+function part(make, data) {
+  try {
+    return make(data);
+  } catch (error) {
+    return el("p", { class: "notice" }, `A part of this page could not be drawn: ${error.message}. Its figures stand in pipeline_results.json.`);
+  }
+}
+
+function showOverview(data) {
+  const parts = [verdictSection, funnelSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
+  document.getElementById("overview").replaceChildren(...parts);
+  const appendix = document.getElementById("appendix");
+  if (!appendix.firstChild) appendix.replaceChildren(...[part(configSection, data)].filter(Boolean));
+  document.getElementById("run-name").replaceChildren(...visible(data.run));
+  document.title = `${headline(data.results)[0]} · ${data.run} · Socratune`;
+  const links = [...document.querySelectorAll("#overview section[id]:not(.verdict) > h2, .explorer > h2, #configuration > h2")];
+  document.getElementById("sections").replaceChildren(...links.map((heading) => el("a", { href: `#${heading.id}` }, heading.textContent)));
+}

@@ -1,0 +1,398 @@
+"""report.html: opens from disk, says the verdict, shows whatever text as text, stays quick and small."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import socratune, write_rows
+from pages import answer, browser, make_run, opened, trace
+
+from socratune import report
+from socratune.browsing import Filter, answers_of, traces_of
+from socratune.report import curves, cut, make_report, script_json, write_report
+from socratune.review import decide, decisions
+from socratune.rundir import RunDir, write_jsonl
+
+COMPARISON = {
+    "base_accuracy": 0.275, "adapter_accuracy": 0.9975, "difference": 0.7225, "ci95": [0.6775, 0.765], "p": 0.0001,
+    "n": 400, "wins": 289, "losses": 0, "verdict": "better", "passed": True,
+}  # fmt: skip
+REFUSED = [{"role": "assistant", "content": "999999"}]
+HOSTILE = [
+    "</script><script>document.title = 'taken'</script>",
+    "<img src=x onerror=\"document.title = 'taken'\"><!-- <script>",
+    "red \x1b[31mANSI\x1b[0m, bell \x07, bidi \u202eevil\u202c, tag \U000e0041, line \u2028 end",
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+def embedded(run: RunDir, name: str) -> Any:
+    """The data of the page, by the id of its script element."""
+    html = run.report.read_text("utf-8")
+    found = re.search(rf'<script type="application/json" id="{name}-data">(.*?)</script>', html, re.DOTALL)
+    assert found
+    return json.loads(found.group(1))
+
+
+def url(run: RunDir) -> str:
+    return run.report.absolute().as_uri()
+
+
+def test_the_page_holds_everything_and_fetches_nothing(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [trace("a"), trace("b", outcome="unsolved")], [answer("x")])
+    make_report(run)
+    html = run.report.read_text("utf-8")
+    assert not re.search(r'(src|href)="(?!data:|#)', html) and "@import" not in html
+    assert "connect-src 'none'" in html and "unsafe-inline" not in html
+    assert [row["id"] for row in embedded(run, "traces")] == ["b", "a"]
+    assert embedded(run, "answers")[0]["kind"] == "won"
+    assert ["model", "demo", "given"] in embedded(run, "overview")["config"]
+
+
+def test_unsolved_and_leaked_come_first_and_losses_lead_the_held_out_answers(tmp_path: Path) -> None:
+    leaked = trace("leaked", outcome="solved_with_hint")
+    leaked["metadata"]["enhancement"]["hints_rejected"] = 2
+    rows = [trace("easy"), trace("hinted", outcome="solved_with_hint"), leaked, trace("open", outcome="unsolved")]
+    answers = [answer("won"), answer("lost", "correct", "incorrect"), answer("open", "incorrect", "undecided")]
+    run = make_run(tmp_path, rows, answers)
+    write_jsonl(run.hint_measures, [{"row_id": "easy", "spoils": False}, {"row_id": "leaked", "spoils": True}])
+    write_jsonl(run.rejected("train"), [{"id": "open", "reason": "unsolved", "detail": "", "row": {}}])
+    make_report(run)
+    shown = embedded(run, "traces")
+    assert [row["id"] for row in shown] == ["open", "leaked", "hinted", "easy"]
+    assert [len(row["leaks"]) for row in shown] == [0, 2, 0, 0] and embedded(run, "overview")["leaked"] == 1
+    assert shown[0]["dropped"] == ["unsolved", ""]
+    assert "2 hints would have given the answer away" in shown[1]["leaks"][0]
+    assert [row["kind"] for row in embedded(run, "answers")] == ["lost", "undecided", "won"]
+
+
+def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MOST_ROWS", 3)
+    run = make_run(tmp_path, [*(trace(f"t{n}") for n in range(5)), trace("u", outcome="unsolved")])
+    make_report(run)
+    assert [row["id"] for row in embedded(run, "traces")] == ["u", "t0", "t1"]
+    assert embedded(run, "left-out")["traces"] == {"unsolved": 0, "first_try": 3}
+
+
+def test_a_page_has_a_size_and_long_texts_are_cut_before_rows_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "TRACE_BYTES", 100_000)
+    run = make_run(tmp_path, (trace(f"t{n}", response="x" * 20_000) for n in range(100)))
+    make_report(run)
+    shown, left = embedded(run, "traces"), embedded(run, "left-out")["traces"]
+    assert run.report.stat().st_size < 200_000
+    assert shown[0]["attempts"][0]["response"] == {"cut": "x" * 2_000, "length": 20_000}
+    assert 10 < len(shown) == 100 - left["first_try"]
+
+
+def test_json_in_a_script_element_holds_nothing_a_parser_acts_on() -> None:
+    text = script_json({"a": "</script><!--<script>\u2028\u2029&\ud800"})
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert json.loads(text) == {"a": "</script><!--<script>\u2028\u2029&\ud800"}
+    assert cut(["ab", {"c": "abc"}, None], 2) == ["ab", {"c": {"cut": "ab", "length": 3}}, None]
+
+
+def test_a_run_outlives_its_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make_run(tmp_path, [trace("a")])
+    run.review.write_text("damaged\n\n", "utf-8")
+    with caplog.at_level(logging.WARNING):
+        write_report(run)
+    assert "report.html could not be written: UserError" in caplog.text
+    run.review.unlink()
+    with run.enhanced.open("a", encoding="utf-8") as stream:
+        stream.write('{"torn": \n"no row"\n')
+    make_report(run)
+    assert embedded(run, "overview")["lists"]["traces"] == {
+        "total": 1, "damaged": 2, "file": "enhanced_dataset.jsonl",
+    }  # fmt: skip
+
+
+def test_curves_come_from_tensorboard_and_stay_short(tmp_path: Path) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    assert curves(tmp_path / "none") == {}
+    writer = EventFileWriter(str(tmp_path))
+    for step in range(1, 2001):
+        value = Summary.Value(tag="train/loss", simple_value=2000 / step if step != 1999 else math.nan)
+        writer.add_event(Event(wall_time=float(step), step=step, summary=Summary(value=[value])))
+    writer.close()
+    found = curves(tmp_path)
+    assert set(found) == {"loss"} and len(found["loss"]) in (499, 500)
+    assert found["loss"][-1] == (2000, 1.0)
+
+
+def test_credentials_in_an_address_stay_at_home(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    settings = f"output: {tmp_path}\nenhance:\n  judge_api_base: ['http://me:secret@gpu1:8000/v1']\n"
+    run.config.write_text(settings, "utf-8")
+    make_report(run)
+    html = run.report.read_text("utf-8")
+    assert "secret" not in html and str(tmp_path) not in html
+    assert "http://…@gpu1:8000/v1" in embedded(run, "overview")["config"][0][1]
+
+
+def test_the_command_writes_it_anew_and_names_a_wrong_folder(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [trace("a")])
+    done = socratune("report", run.root)
+    assert (done.returncode, done.stdout.strip()) == (0, str(run.report))
+    wrong = socratune("report", tmp_path / "none")
+    assert wrong.returncode == 2 and "no such folder" in wrong.stderr
+
+
+def test_filters_on_the_server_find_what_the_page_would_show(tmp_path: Path) -> None:
+    rows = [trace("a", "Größe „groß“?"), trace("b", outcome="unsolved"), trace("c", 'say "hi"\\n', response="ÜBER 6")]
+    run = make_run(tmp_path, rows, [answer("x"), answer("y", "correct", "incorrect")])
+    decide(run, "c", "accept", None)
+    index = traces_of(run, decisions(run))
+
+    def found(**wanted: str) -> list[str]:
+        return [row["id"] for row in index.rows(index.matching(Filter(**wanted)))]
+
+    assert found() == ["b", "a", "c"]
+    assert found(text=" GRÖßE „GROß“ ") == ["a"]
+    assert found(text='"HI"\\n') == ["c"] and found(text="über") == ["c"]
+    assert found(text="solved_first_try") == ["a", "c"] and found(text="judged_by") == []
+    assert found(kind="unsolved") == found(verdict="incorrect") == ["b"]
+    assert found(mark="reviewed") == ["c"] and found(mark="leaked") == []
+    answers = answers_of(run)
+    assert [row["id"] for row in answers.rows(answers.matching(Filter(kind="lost")))] == ["y"]
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_is_reported_too(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"What is {n} * 3? Say 7."}, *REFUSED]} for n in range(12, 42)]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    done = socratune("run", "--model", "demo", "--dataset", data, "--output", tmp_path / "run")
+    assert done.returncode == 1, done.stderr
+    found = embedded(RunDir(tmp_path / "run"), "overview")
+    assert (found["results"]["status"], found["kinds"]["unsolved"]) == ("failed", found["lists"]["traces"]["total"])
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_in_little_memory(tmp_path: Path) -> None:
+    text = "Twice three is six, and six is what was asked. " * 20
+    run = make_run(tmp_path, (trace(f"t{n}", outcome="solved_with_hint", response=text) for n in range(100_000)))
+    code = (
+        "import sys; from socratune.report import make_report; from socratune.rundir import RunDir\n"
+        "make_report(RunDir(sys.argv[1]))\n"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, str(run.root)], capture_output=True, text=True, check=True)
+    seconds, peak = time.monotonic() - started, int(done.stdout) / 1024
+    size, page = run.enhanced.stat().st_size / 1e6, run.report.stat().st_size / 1e6
+    print(f"{size:.0f} MB of traces → {page:.0f} MB page in {seconds:.1f} s, peak {peak:.0f} MiB")
+    assert peak < 300
+    assert len(embedded(run, "traces")) == 10_000 and embedded(run, "left-out")["traces"] == {"hinted": 90_000}
+
+
+def test_the_verdict_at_one_glance(tmp_path: Path, chromium: Any) -> None:
+    stages = {
+        "split": {"status": "done", "seconds": 1, "rows_in": 720, "rows_out": 646, "train_in": 646, "dev": 74},
+        "enhance": {
+            "status": "done", "seconds": 90, "hints": 5, "hints_rejected": 1, "leaks": {"measured": 5, "rate": 0.2},
+            "spent": {"enhance.teacher": {"tokens": 1200, "usd": 0.5}, "enhance.judge": {"tokens": 10, "usd": None}},
+        },
+        "curate": {"status": "done", "seconds": 1, "rows_in": 646, "rows_out": 640, "dropped": {"hint_echo": 6}},
+        "train": {
+            "status": "done", "seconds": 9, "rows_out": 640, "best_epoch": 2,
+            "epochs": [{"epoch": n, "step": 10 * n, "dev_accuracy": n / 3, "train_accuracy": 1.0} for n in (1, 2, 3)],
+            "grokking": {"memorised_step": 10, "generalised_step": None, "delayed_generalisation": False},
+        },
+        "validate": {"status": "done", "seconds": 4.0},
+    }  # fmt: skip
+    validation = {"status": "passed", "tests": {"base_comparison": COMPARISON}}
+    run = make_run(tmp_path, [trace("a")], status="passed", stages=stages, validation=validation)
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        assert page.inner_text("h1") == "Better than its base"
+        lead = page.inner_text(".lead").replace("\xa0", " ")
+        assert "answers 99.8 % right, its base 27.5 %: +72.2 points, 95 % interval +67.8 to +76.5" in lead
+        assert page.title().startswith("Better than its base · ")
+        text = page.inner_text("main").replace("\xa0", " ")
+        for said in ("hint echo", "640", "teacher", "$0.50", "not known", "20.0 % of 5 measured", "1 refused"):
+            assert said in text
+        drawn = page.inner_text("#training")
+        assert "epoch 2 kept" in drawn and "memorised" in drawn
+        assert page.get_attribute("#verdict-section svg", "aria-label")
+        levels = page.eval_on_selector_all("h1, h2, h3, h4", "all => all.map(h => +h.tagName[1])")
+        assert levels[0] == 1 and all(after - before <= 1 for before, after in pairwise(levels))
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict", "title"),
+    [
+        ("failed", "worse", "Worse than its base"),
+        ("failed", "not_worse", "Not proven better"),
+        ("failed", "better", "Failed"),
+        ("interrupted", None, "Interrupted"),
+    ],
+)
+def test_a_run_that_did_not_pass_says_why(
+    tmp_path: Path, chromium: Any, status: str, verdict: str | None, title: str
+) -> None:
+    tests = {"base_comparison": {**COMPARISON, "verdict": verdict}} if verdict else {}
+    more = {"error": "Forgetting: <b>7 points</b>.", "validation": {"status": "failed", "tests": tests}}
+    run = make_run(tmp_path, status=status, **more)
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        assert page.inner_text("h1") == title
+        assert "Forgetting: <b>7 points</b>." in page.inner_text(".lead")
+        assert "0 of 0 rows" in page.inner_text("#count")
+
+
+def test_results_of_another_version_cost_their_part_of_the_page_only(tmp_path: Path, chromium: Any) -> None:
+    stages = {"validate": {"status": "done", "seconds": 1.0}, "enhance": {"status": "done", "spent": {"teacher": 3}}}
+    broken = {"status": "passed", "tests": {"base_comparison": {"base_accuracy": "?", "passed": True}}}
+    run = make_run(tmp_path, [trace("a", "Still here?")], status="passed", stages=stages, validation=broken)
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        assert "A part of this page could not be drawn" in page.inner_text("#overview")
+        assert "base comparison" in page.inner_text("#checks") and "Still here?" in page.inner_text("#rows")
+
+
+def test_hostile_texts_are_shown_as_text(tmp_path: Path, chromium: Any) -> None:
+    long = "y" * 1_000_000 + "THE END"
+    rows = [trace(f"h{n}", text, response=text) for n, text in enumerate([*HOSTILE, long])]
+    rows[0]["metadata"]["source"] = HOSTILE[0]
+    run = make_run(tmp_path, rows, [answer("x", question=HOSTILE[1])], status="error", error="".join(HOSTILE))
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        assert HOSTILE[0] in page.inner_text("#rows") and HOSTILE[1] in page.inner_text("#rows")
+        buttons = page.locator("#rows button")
+        buttons.nth(2).click()
+        shown = page.inner_text("#detail .question .text")
+        assert (
+            shown
+            == "red \\x1b[31mANSI\\x1b[0m, bell \\x07, bidi \\u{202e}evil\\u{202c}, tag \\u{e0041}, line \\u{2028} end"
+        )
+        buttons.nth(3).click()
+        assert "3,000 of 1,000,007 characters are shown." in page.inner_text("#detail .question")
+        more = page.locator("#detail .question .more")
+        while more.is_visible():
+            more.click()
+        assert page.inner_text("#detail .question .text").endswith("yTHE END")
+        assert "taken" not in page.title() and page.locator("img").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_keyboard_is_enough(tmp_path: Path, chromium: Any) -> None:
+    run = make_run(tmp_path, [trace(f"t{n}", f"Question {n}?") for n in range(300)], [answer("x")])
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        keys = page.keyboard
+        keys.press("/")
+        assert page.evaluate("document.activeElement.id") == "search"
+        keys.type("question 29")
+        assert "11 of 300 rows" in page.inner_text("#count")
+        keys.press("Enter")
+        assert page.evaluate("document.activeElement.textContent").startswith("Question 29?")
+        keys.press("j")
+        keys.press("Enter")
+        page.wait_for_selector("#detail:not([hidden])")
+        assert page.inner_text("#detail .question .text") == "Question 290?"
+        assert page.evaluate("document.activeElement.id") == "detail"
+        keys.press("j")
+        page.locator("#detail .question .text", has_text="Question 291?").wait_for()
+        keys.press("k")
+        page.locator("#detail .question .text", has_text="Question 290?").wait_for()
+        keys.press("Escape")
+        assert page.is_hidden("#detail")
+        assert page.evaluate("document.activeElement.textContent").startswith("Question 290?")
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+        keys.press("/")
+        keys.press("Escape")
+        assert "300 of 300 rows" in page.inner_text("#count")
+        page.locator("#rows").focus()
+        for _ in range(40):
+            keys.press("j")
+        assert page.evaluate("document.activeElement.textContent").startswith("Question 40?")
+        unnamed = "button, input, select, a"
+        named = page.eval_on_selector_all(unnamed, "all => all.every(e => e.textContent.trim() || e.labels?.length)")
+        assert named
+
+
+def test_on_a_phone_nothing_scrolls_sideways_and_a_row_fills_the_screen(tmp_path: Path, chromium: Any) -> None:
+    stages = {
+        "validate": {"status": "done", "seconds": 1.0},
+        "enhance": {"status": "done", "seconds": 4000, "hints": 1},
+    }
+    run = make_run(
+        tmp_path, [trace("a", "word" * 200, response="w" * 500)], status="passed", stages=stages,
+        model="org/" + "name" * 30, validation={"status": "passed", "tests": {"base_comparison": COMPARISON}},
+    )  # fmt: skip
+    make_report(run)
+    with opened(chromium, url(run), viewport={"width": 360, "height": 740}, has_touch=True) as page:
+        wide = """[...document.querySelectorAll('body *')]
+            .filter(e => e.getBoundingClientRect().right > 361 && !e.closest('.skip, svg'))
+            .map(e => e.outerHTML.slice(0, 90))"""
+        assert page.evaluate("document.documentElement.scrollWidth") == 360 and page.evaluate(wide) == []
+        page.locator("#rows button").first.tap()
+        box = page.locator("#detail").bounding_box()
+        assert (box["x"], box["y"], box["width"], box["height"]) == (0, 0, 360, 740)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360 and page.evaluate(wide) == []
+        page.get_by_role("button", name="Close").tap()
+        assert page.is_hidden("#detail")
+
+
+def test_light_and_dark_follow_the_system_and_the_button(tmp_path: Path, chromium: Any) -> None:
+    run = make_run(tmp_path, [trace("a")])
+    make_report(run)
+    lightness = "parseInt(getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/)[0])"
+    with opened(chromium, url(run), color_scheme="dark") as page:
+        assert page.evaluate(lightness) < 60
+        page.click("#theme")
+        assert page.evaluate(lightness) > 200 and page.inner_text("#theme") == "Dark"
+        page.reload()
+        assert page.evaluate(lightness) > 200
+    with opened(chromium, url(run), color_scheme="light") as page:
+        assert page.evaluate(lightness) > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [0, 10_000])
+def test_it_is_quick(tmp_path: Path, chromium: Any, count: int) -> None:
+    text = "First I take two, then I add three times the rest of it, and so on. " * 15
+    rows = (trace(f"t{n}", f"Question {n}? {text}", outcome="solved_with_hint", response=text) for n in range(count))
+    run = make_run(tmp_path, rows)
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        filtered = page.evaluate("""async () => {
+            const box = document.getElementById("search"), times = [];
+            for (const text of ["question 77", "no such text", "ADD three", ""]) {
+                const start = performance.now();
+                box.value = text;
+                box.dispatchEvent(new Event("input"));
+                await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+                times.push(performance.now() - start);
+            }
+            return times;
+        }""")
+        ready = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+        size, slowest = run.report.stat().st_size / 1e6, max(filtered)
+        print(
+            f"{count} traces, {size:.1f} MB: first paint {paint:.0f} ms, list {ready:.0f} ms, filter {slowest:.0f} ms"
+        )
+        assert paint <= 1500 and slowest <= 200
+        assert page.locator("#rows button").count() < 40
+        assert f"{count:,} of {count:,} rows" in page.inner_text("#count")
