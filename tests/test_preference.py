@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import socratune
 from peft import get_peft_model
 from test_hf import SMALL, row, silent, small
 
@@ -82,3 +84,29 @@ def test_a_second_training_on_the_same_model_begins_anew(tmp_path: Path) -> None
     alone, _ = hf.train(small("llama"), PAIRS, CONFIG, tmp_path / "c", silent(), seed=1)
     for one, other in zip(again.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_run_is_trained_on_its_preference_pairs(
+    copied_run: Path, results_of: Callable[[Path], dict[str, Any]]
+) -> None:
+    refused = socratune("train", copied_run, "--method", "dpo")
+    assert refused.returncode == 2 and "--restart train" in refused.stderr
+    done = socratune("train", copied_run, "--method", "dpo", "--restart")
+    assert done.returncode == 0, done.stderr
+    results = results_of(copied_run)
+    training = results["stages"]["train"]
+    hinted = results["stages"]["enhance"]["outcomes"]["solved_with_hint"]
+    assert training["pairs"] >= hinted > 0, "every hinted row has a wrong answer beside the right one"
+    assert results["origins"]["train.learning_rate"] == "for dpo"
+    assert training["epochs"][-1]["dev_accuracy"] > 0.5, "the base has 0.28"
+
+
+def test_the_dev_rows_choose_the_learning_rate(copied_run: Path, results_of: Callable[[Path], dict[str, Any]]) -> None:
+    done = socratune("train", copied_run, "--sweep-lr", "1,0.001", "--restart")
+    assert done.returncode == 0, done.stderr
+    training = results_of(copied_run)["stages"]["train"]
+    small, given = training["sweep"]
+    assert (small["learning_rate"], given["learning_rate"]) == (pytest.approx(3e-6), 3e-3)
+    assert given["dev_accuracy"] > 0.8 > small["dev_accuracy"]
+    assert training["learning_rate"] == 3e-3
+    assert socratune("validate", copied_run).returncode == 0, "the adapter is that of the better rate"

@@ -26,7 +26,7 @@ OUTPUTS = {
     ),
     "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl"),
     "curate": ("train.jsonl", "train.rejected.jsonl"),
-    "train": ("replay.jsonl", "checkpoints", "adapter", "tensorboard"),
+    "train": ("trained.rejected.jsonl", "replay.jsonl", "checkpoints", "adapter", "tensorboard"),
     "validate": (),
     "publish": (),
 }  # fmt: skip

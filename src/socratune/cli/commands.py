@@ -21,9 +21,9 @@ from socratune.ledger import Ledger
 from socratune.local_models import LocalModels
 from socratune.pipeline import estimate_run, run_pipeline
 from socratune.preflight import existing_run, judge_settings, preflight
-from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
+from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, unflatten
 from socratune.roles import cast
-from socratune.rundir import RunDir, write_jsonl
+from socratune.rundir import Results, RunDir, write_jsonl
 
 Stages = tuple[str | None, str | None, str | None]
 """First stage, last stage, first stage to redo."""
@@ -95,7 +95,12 @@ def go_on(
     """`socratune train|validate|publish RUN`: the run's own configuration and what is `given`, up to one stage."""
 
     def settings() -> dict[str, Any]:
-        known = deep_merge(read_config_file(existing_run(folder).config), unflatten(given or {}))
+        run = existing_run(folder)
+        known = flatten(read_config_file(run.config))
+        if "train.method" in (given or {}):  # another method has other defaults
+            origins = Results(run).data.get("origins", {})
+            known = {key: known[key] for key in known if not key.startswith("train.") or origins.get(key) == "given"}
+        known = deep_merge(unflatten(known), unflatten(given or {}))
         known["output"] = folder
         if hub_id:
             known["hub_id"] = hub_id

@@ -106,5 +106,5 @@ class Course:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.curves))
+            self._writer = SummaryWriter(str(self.curves), flush_secs=5)
         self._writer.add_scalar(name, value, self._done)

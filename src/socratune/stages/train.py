@@ -19,7 +19,7 @@ from socratune.grokking import Point, outlook, phases
 from socratune.identity import foreign_fault, identity
 from socratune.labels import label_faults
 from socratune.replay import FEWEST_ROWS, own_answers
-from socratune.rows import Example, QARow, Trace
+from socratune.rows import Example, QARow, Rejected, Trace
 from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_text
 from socratune.stages.course import Exam
 from socratune.stages.fit import Job, fit, sweep
@@ -62,6 +62,9 @@ def run(
     model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
+    short = {row.id for row in rows}
+    long = (example for example in examples if example.id not in short)
+    write_jsonl(run.rejected("trained"), (asdict(_too_long(example, longest)) for example in long))
     grades = graded(students, base, model, tokenizer, examples)
     _own_checkpoints(run, key)
     items: list[Any]
@@ -79,6 +82,10 @@ def run(
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": len(examples) - len(rows)}
     figures |= _history(state, items)
     return StageResult(rows_in=len(examples), rows_out=len(rows), figures=figures)
+
+
+def _too_long(example: Example, longest: int) -> Rejected:
+    return Rejected(example.id, "too_long", f"more than {longest} tokens (train.max_seq_length)", example.to_json())
 
 
 def _history(state: Any, items: list[Any]) -> dict[str, Any]:
