@@ -91,14 +91,15 @@ def test_a_run_is_trained_on_its_preference_pairs(
 ) -> None:
     refused = socratune("train", copied_run, "--method", "dpo")
     assert refused.returncode == 2 and "--restart train" in refused.stderr
-    done = socratune("train", copied_run, "--method", "dpo", "--restart")
+    done = socratune("train", copied_run, "--method", "dpo", "--sweep-lr", "1,10", "--restart")
     assert done.returncode == 0, done.stderr
     results = results_of(copied_run)
     training = results["stages"]["train"]
     hinted = results["stages"]["enhance"]["outcomes"]["solved_with_hint"]
     assert training["pairs"] >= hinted > 0, "every hinted row has a wrong answer beside the right one"
     assert results["origins"]["train.learning_rate"] == "for dpo"
-    assert training["epochs"][-1]["dev_accuracy"] > 0.5, "the base has 0.28"
+    assert [arm["learning_rate"] for arm in training["sweep"]] == pytest.approx([3e-4, 3e-3])
+    assert training["epochs"][-1]["dev_accuracy"] > 0.8, "the base has 0.28"
 
 
 def test_the_dev_rows_choose_the_learning_rate(copied_run: Path, results_of: Callable[[Path], dict[str, Any]]) -> None:

@@ -47,11 +47,12 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     profile = flatten(demo_profile()) if flat.get("model") == DEMO else {}
     if flat.get("dataset") == DEMO:
         profile.setdefault("split.held_out", DEMO)
-    origin = dict.fromkeys(profile, "demo profile") | dict.fromkeys(flat, "given")
+    origin = dict.fromkeys(profile, "demo profile")
     if flat.get("train.method") == "dpo":
         rate = profile.get("train.learning_rate", EnhancedTrainingConfig().learning_rate)
         profile["train.learning_rate"] = rate * DPO_RATE
-        origin.setdefault("train.learning_rate", "for dpo")
+        origin["train.learning_rate"] = "for dpo"
+    origin |= dict.fromkeys(flat, "given")
     config = validated(RunConfig, unflatten({**profile, **flat}), where)
     expected = f"the model to train, {config.model!r}"
     if flat.get("train.model_name") not in (None, config.model):
