@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, error: str, code: str = "") -> None:
         self._send(status, {"error": error}, {"X-Error-Message": error, **({"X-Error-Code": code} if code else {})})
 
-    def _route(self) -> None:
+    def _route(self) -> None:  # noqa: PLR0911
         self.hub.calls.append(f"{self.command} {self.path}")
         path = unquote(self.path.split("?")[0])
         size = int(self.headers.get("Content-Length", 0))

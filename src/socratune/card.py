@@ -96,7 +96,7 @@ def dataset_card(
         _table(("", ""), [("outcomes", _outcomes(results)), *models, ("hint-leak rate", _leaks(results))]),
         "## Licence",
         _doubtful(source, "the source data set")
-        or f"The questions and reference answers are under the licence of their source, {code(source.name or source.id)}.",
+        or f"Questions and reference answers are under the licence of their source, {code(source.name or source.id)}.",
         f"The answers are output of {code(base.name)} and the hints of the teacher above: the terms of both hold for "
         "them too.",
     ]
@@ -318,6 +318,4 @@ def _licence_text(base: PublicBase) -> str:
         return doubt
     name = code(base.licence.name or base.licence.id)
     link = f" (<{base.licence.link}>)" if base.licence.link else ""
-    return (
-        f"{name}{link}: the licence of {code(base.name)}, from which this adapter is made."
-    )
+    return f"{name}{link}: the licence of {code(base.name)}, from which this adapter is made."

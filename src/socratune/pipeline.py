@@ -90,7 +90,6 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
     with run.locked():
         results = Results(run)
         publish.check_gate(run, results.data, force=force)
-        settle_config(run, resolved, results, None)
         work = partial(publish.run, run, config.publish, hub_id=config.hub_id, model_name=config.model)
         key = fingerprint("publish", config.hub_id, dump(config.publish))
         # Only the Hub knows what is there, so it is asked each time.

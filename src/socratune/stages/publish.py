@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import sys
 import tempfile
@@ -113,7 +114,7 @@ def prepared(
 def check_gate(run: RunDir, results: dict[str, Any], *, force: bool = False) -> None:
     """Refuse what did not pass, and what is not what passed. `force` lets the first go by, never the second."""
     validation = results.get("validation") or {}
-    again = f"socratune validate {run.root}"
+    again = shlex.join(["socratune", "validate", str(run.root)])
     if not validation:
         raise StageFailed(f"Not published, because it was not validated yet. First: {again}")
     if validation.get("status") != "passed" and not force:
@@ -149,8 +150,8 @@ def public_results(results: dict[str, Any], base: PublicBase) -> dict[str, Any]:
         "dataset": dataset if on_hub else Path(dataset).name,
         "validation": without_data(results["validation"]),
     }
-    config = dict(shown.get("config", {}), model=base.name, dataset=shown["dataset"])
-    return without_paths(shown | {"config": config})
+    config = {key: value for key, value in shown.get("config", {}).items() if key not in ("hub_id", "publish")}
+    return without_paths(shown | {"config": config | {"model": base.name, "dataset": shown["dataset"]}})
 
 
 def _make_public(folder: Path, base: PublicBase) -> None:
@@ -220,10 +221,10 @@ def hub_id_fault(hub_id: str) -> Fault | None:
 
 def _command(run: RunDir, config: PublishConfig, hub_id: str, force: bool) -> str:
     """The command that does this again."""
+    base = [] if config.base is None else ["--base", config.base]
     flags = {"--public": not config.private, "--with-dataset": config.with_dataset, "--force": force}
-    return " ".join(
-        ["socratune publish", str(run.root), "--hub-id", hub_id, *(flag for flag, on in flags.items() if on)]
-    )
+    given = [flag for flag, on in flags.items() if on]
+    return shlex.join(["socratune", "publish", str(run.root), "--hub-id", hub_id, *base, *given])
 
 
 def _upload(repo: Repo, hub_id: str, *, private: bool, again: str) -> str:
@@ -245,7 +246,7 @@ def _upload(repo: Repo, hub_id: str, *, private: bool, again: str) -> str:
         api.create_repo(hub_id, repo_type=repo.kind, private=private, exist_ok=True)
         before = api.repo_info(hub_id, repo_type=repo.kind)
         if reason := _taken(repo, before, private=private):
-            raise OutsideError(f"{hub_id} was not written: {reason}. {then}")
+            raise OutsideError(f"{hub_id} was not written: {reason}. Or: {again.replace(hub_id, f'{hub_id}-2')}")
         commit = api.upload_folder(
             repo_id=hub_id,
             repo_type=repo.kind,
@@ -268,7 +269,7 @@ def _taken(repo: Repo, found: Any, *, private: bool) -> str:
     if names and repo.mark not in names:
         return f"the {repo.kind} repository of that name holds something else ({', '.join(sorted(names)[:3])})"
     if private and not found.private:
-        return "it is public, and --public was not given"
+        return "it is public; add --public to the command if that is meant"
     return ""
 
 
