@@ -21,7 +21,7 @@ from socratune.config import DEMO, PublishConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed
 from socratune.licences import Licence, PublicBase, licence_of, public_base
 from socratune.privacy import without_data, without_paths
-from socratune.rows import Example
+from socratune.rows import Example, shared_system
 from socratune.rundir import RunDir, StageResult, file_hash, iter_rows, read_jsonl, write_jsonl, write_text
 
 log = logging.getLogger(__name__)
@@ -170,14 +170,9 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _system_turn(run: RunDir) -> str | None:
-    """The system turn that all training rows share, without which the adapter was never asked."""
-    if not run.rows("train").is_file():
-        return None
-    turns = {
-        row.prompt[0]["content"] if row.prompt[0]["role"] == "system" else None
-        for row in iter_rows(run.rows("train"), Example.from_json)
-    }
-    return turns.pop() if len(turns) == 1 else None
+    """The system turn without which the adapter was never asked."""
+    path = run.rows("train")
+    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
 
 
 def _dataset_folder(
