@@ -422,7 +422,7 @@ def test_hostile_names_and_licences_break_neither_front_matter_nor_tables() -> N
     config = {"train": {"target_modules": [HOSTILE]}}
     told = results_with(dataset=HOSTILE, stages=stages, validation=validation, config=config)
     card = model_card(told, "me/x", base, system=HOSTILE, dataset_id=None)
-    data = ModelCard(card).data
+    data: Any = ModelCard(card).data
     assert (data.license, data.license_name, data.base_model) == ("other", HOSTILE, HOSTILE)
     assert data.eval_results is not None and data.eval_results[0].metric_value == 0.9975
     body = card.split("\n---\n", 1)[1]
@@ -430,7 +430,7 @@ def test_hostile_names_and_licences_break_neither_front_matter_nor_tables() -> N
         assert row.count("|") - row.count("\\|") in (3, 7), row
     assert not re.search(r"(?m)^(---|# \|)", body)
     compile(re.findall(r"```python\n(.*?)```", body, re.DOTALL)[0], "card", "exec")
-    again = DatasetCard(dataset_card(told, "me/x", base, base.licence, rows=1, model_id="me/x")).data
+    again: Any = DatasetCard(dataset_card(told, "me/x", base, base.licence, rows=1, model_id="me/x")).data
     assert again.license_name == HOSTILE
 
 
@@ -453,7 +453,7 @@ def test_the_card_has_the_measured_figures() -> None:
                    "12,345 tokens, 1.25 USD", "7 tokens, price not known", "93,873", "0.0125", "better"):  # fmt: skip
         assert figure in card, figure
     assert 'from_pretrained("org/base", revision="c0ffee")' in card and "adapter_name" not in card
-    data = ModelCard(card).data
+    data: Any = ModelCard(card).data
     assert (data.license, data.base_model, data.datasets) == ("llama3.1", "org/base", ["me/x", "org/data"])
     assert [(found.metric_type, found.metric_value) for found in data.eval_results or []] == [
         ("accuracy", 0.9975), ("accuracy-gain", 0.7225)

@@ -149,7 +149,7 @@ def _eval_results(results: dict[str, Any]) -> list[Any] | None:
     found = _comparison(results)
     if not found:
         return None
-    what = {
+    what: dict[str, Any] = {
         "task_type": "text-generation",
         "dataset_type": line(results["dataset"]),
         "dataset_name": f"{line(results['dataset'])}, {found['n']} held-out questions",

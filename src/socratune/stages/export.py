@@ -47,7 +47,7 @@ class Job:
     Attributes:
         folder: where it is built; becomes `place` when all is done.
         converter: llama.cpp's script; None where it is not needed or not there.
-        prompts: held-out questions of the parity check.
+        rows: held-out questions of the parity check.
         checked: the figures for `parity.json`.
     """
 
@@ -56,7 +56,7 @@ class Job:
     folder: Path
     place: Path
     converter: Path | None
-    prompts: int
+    rows: list[QARow]
     min_agreement: float
     checked: dict[str, Any] = field(default_factory=dict)
 
@@ -91,10 +91,14 @@ def export(
     place = (Path(out) if out else run.root / "export" / to).absolute()
     if place.exists() and not (place / "parity.json").is_file():
         raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
+    held_out = read_rows(run.rows("held_out"), QARow.from_json)
+    if not held_out:
+        raise UserError(Fault(str(run.rows("held_out")), "questions to check the export with", Shown("no row")))
     if run.results.is_file() and _status(run) != "passed":
         log.warning("This adapter is not proven better than its base: %s says %s.", run.results, _status(run))
     with _whole_or_not_at_all(place) as folder:
-        job = Job(run, config, folder, place, converter, prompts, min_agreement)
+        rows = held_out[:: max(1, len(held_out) // prompts)][:prompts]
+        job = Job(run, config, folder, place, converter, rows, min_agreement)
         said = FORMATS[to](job)
         write_text(folder / "parity.json", json.dumps(job.checked, indent=2, ensure_ascii=False) + "\n")
     return said
@@ -129,35 +133,28 @@ def _merged(job: Job) -> str:
 
 def _gguf(job: Job) -> str:
     _merge(job, job.folder / "merged")
-    _check(job, job.folder / "merged")
-    _convert(job, job.folder / "merged", job.folder / "model.gguf")
-    shutil.rmtree(job.folder / "merged")
-    job.checked["not_run"] = "the GGUF file: the figures are of the merged weights it was made from"
-    return f"{_agreed(job)} The GGUF file itself was not run here.\nRun it: llama-cli -m {job.place / 'model.gguf'}"
+    _as_gguf(job, job.folder / "merged")
+    return f"{_agreed(job)}\nRun it: llama-cli -m {shlex.quote(str(job.place / 'model.gguf'))}"
 
 
 def _ollama(job: Job) -> str:
     from transformers import AutoTokenizer
 
     _merge(job, job.folder / "model")
-    _check(job, job.folder / "model")
-    source = "./model"
-    if job.converter is not None:
-        source = "./model.gguf"
-        _convert(job, job.folder / "model", job.folder / "model.gguf")
-        shutil.rmtree(job.folder / "model")
+    if job.converter is None:
+        _check(job, job.folder / "model")
+    else:
+        _as_gguf(job, job.folder / "model")
     text = modelfile(
         AutoTokenizer.from_pretrained(job.run.adapter),
-        source,
-        system=shared_system(_examples(job.run)),
+        "./model" if job.converter is None else "./model.gguf",
+        system=_system_turn(job.run),
         sampling=model_json(job.config.model, "generation_config.json"),
     )
     write_text(job.folder / "Modelfile", text)
-    job.checked["not_run"] = "Ollama: the figures are of the merged weights"
-    return (
-        f"{_agreed(job)} Ollama itself was not run here.\n"
-        f"Make it: ollama create NAME -f {shlex.quote(str(job.place / 'Modelfile'))}"
-    )
+    job.checked.setdefault("not_run", "Ollama: the figures are of the weights that it is given")
+    file = shlex.quote(str(job.place / "Modelfile"))
+    return f"{_agreed(job)} Ollama itself was not run here.\nMake it: ollama create NAME -f {file}"
 
 
 def _vllm(job: Job) -> str:
@@ -227,25 +224,25 @@ def _merge(job: Job, folder: Path) -> None:
         AutoTokenizer.from_pretrained(job.run.adapter).save_pretrained(folder)
 
 
-def _check(job: Job, folder: Path) -> None:
-    """Greedy answers of adapter and export; raises where they differ."""
+def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
+    """Greedy answers of the adapter and of the weights in `folder`, or in a GGUF file read back by transformers.
+
+    Raises:
+        StageFailed: they differ.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from socratune.backends import hf
 
-    rows = read_rows(job.run.rows("held_out"), QARow.from_json) if job.run.rows("held_out").is_file() else []
-    if not rows:
-        raise UserError(Fault(str(job.run.rows("held_out")), "held-out questions to check the export with"))
-    every = max(1, len(rows) // job.prompts)
-    train = job.config.train
-
     def exported() -> tuple[Any, Any]:
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
-        return model.to(hf.device()), AutoTokenizer.from_pretrained(folder)
+        source, options = (folder, {}) if gguf is None else (gguf.parent, {"gguf_file": gguf.name})
+        model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
+        return model.to(hf.device()).eval(), AutoTokenizer.from_pretrained(folder)
 
+    four_bit = job.config.train.load_in_4bit
     job.checked = parity(
-        rows[::every][: job.prompts],
-        partial(hf.load, job.config.model, adapter=job.run.adapter, load_in_4bit=train.load_in_4bit),
+        job.rows,
+        partial(hf.load, job.config.model, adapter=job.run.adapter, load_in_4bit=four_bit),
         exported,
         max_new_tokens=job.config.enhance.max_new_tokens,
         min_agreement=job.min_agreement,
@@ -265,7 +262,8 @@ def _agreed(job: Job) -> str:
     if others:
         text += f", {len(others)} differ (first at token {others[0]['at']} of {others[0]['id']}, "
         text += f"by {others[0]['logit_gap']:.3g} in the logits)"
-    return f"{text}."
+    not_run = found.get("not_run", "")
+    return f"{text}. Not run here: {not_run}." if not_run else f"{text}."
 
 
 def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
@@ -288,6 +286,20 @@ def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
     return None
 
 
+def _as_gguf(job: Job, merged: Path) -> None:
+    """`model.gguf` instead of the merged weights, checked itself where transformers can read it back."""
+    file = job.folder / "model.gguf"
+    _convert(job, merged, file)
+    try:
+        _check(job, merged, file)
+        job.checked["not_run"] = "llama.cpp: the file was read back by transformers, with the adapter's tokenizer"
+    except (ImportError, ValueError, NotImplementedError, KeyError) as error:  # no package gguf, or a shape it lacks
+        _check(job, merged)
+        reason = " ".join(str(error).split())[:200]
+        job.checked["not_run"] = f"the GGUF file: the figures are of the weights it was made from ({reason})"
+    shutil.rmtree(merged)
+
+
 def _convert(job: Job, folder: Path, file: Path) -> None:
     """The merged weights as one GGUF file of the same 16 bits."""
     assert job.converter is not None
@@ -296,9 +308,14 @@ def _convert(job: Job, folder: Path, file: Path) -> None:
     command = [sys.executable, str(job.converter), str(folder), "--outfile", str(file), "--outtype", kind]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not file.is_file():
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        raise OutsideError(f"llama.cpp's converter failed ({' '.join(last)[:300]}). Its command: {shlex.join(command)}")
+        last = " ".join([line for line in done.stderr.splitlines() if line.strip()][-1:])[:300]
+        fix = ""
+        if "ModuleNotFoundError" in last:
+            needed = shlex.quote(str(job.converter.with_name("requirements.txt")))
+            fix = f" Its packages: pip install -r {needed}"
+        raise OutsideError(f"llama.cpp's converter failed: {last}.{fix}")
 
 
-def _examples(run: RunDir) -> Iterator[Example]:
-    return iter_rows(run.rows("train"), Example.from_json) if run.rows("train").is_file() else iter(())
+def _system_turn(run: RunDir) -> str | None:
+    path = run.rows("train")
+    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
