@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,17 @@ def test_what_did_not_pass_is_refused_and_by_force_published_with_a_warning(
     assert "did not pass its validation" in card and "inconclusive" in card
     assert card.index("did not pass") < card.index("27.5%")
     assert json.loads(files["pipeline_results.json"])["status"] == "failed"
+
+
+def test_publishing_anew_keeps_the_proof(made_run: Path) -> None:
+    from socratune.bookkeeping import forget_from
+    from socratune.journal import Journal
+    from socratune.rundir import Results
+
+    run = RunDir(made_run)
+    with closing(Journal(run.journal)) as journal:
+        forget_from("publish", run, Results(run), journal)
+    publish.check_gate(run, Results(run).data)
 
 
 def spoil_weights(adapter: Path) -> None:

@@ -155,7 +155,7 @@ def _eval_results(results: dict[str, Any]) -> list[Any] | None:
         "dataset_name": f"{line(results['dataset'])}, {found['n']} held-out questions",
         "dataset_revision": _hub_commit(results),
     }
-    gain = {"metric_type": "accuracy-gain", "metric_name": "accuracy gain over the base model"}
+    gain: dict[str, Any] = {"metric_type": "accuracy-gain", "metric_name": "accuracy gain over the base model"}
     return [
         EvalResult(
             **what, metric_type="accuracy", metric_name="accuracy", metric_value=round(found["adapter_accuracy"], 4)
