@@ -377,6 +377,21 @@ def test_a_commit_by_somebody_else_meanwhile_is_not_overwritten(big_folder: Path
     assert "refused" not in python(UPLOAD, big_folder, env=in_env(hub, tmp_path))
 
 
+@pytest.mark.slow
+def test_with_xet_as_the_client_has_it_by_default_it_is_one_commit_too(
+    made_run: Path, hub: Hub, tmp_path: Path
+) -> None:
+    pytest.importorskip("hf_xet", reason="the package hf_xet is not installed")
+    hub.xet = tmp_path / "xet"
+    hub.xet.mkdir()
+    env = in_env(hub, tmp_path) | {"HF_HUB_DISABLE_XET": "0"}
+    for _ in range(2):
+        done = socratune("publish", made_run, "--hub-id", "me/adapter", env=env)
+        assert done.returncode == 0, done.stderr
+        repo = hub.repos["model/me/adapter"]
+        assert len(repo.commits) == 2 and "adapter_model.safetensors" in repo.files and hub.count("PUT") == 0
+
+
 BACK = """
 import json, sys
 import huggingface_hub

@@ -210,6 +210,8 @@ def _measured(results: dict[str, Any]) -> list[str]:
         f"{found.get('wins', 0)} answers became right, {found.get('losses', 0)} became wrong; the judge left "
         f"{undecided.get('base', 0)} of the base's and {undecided.get('adapter', 0)} of the adapter's undecided.",
     ]
+    if (results["stages"].get("enhance", {}).get("student") or {}).get("quantisation") == "4bit":
+        told.append("Trained and measured on the base in 4 bits (bitsandbytes, nf4).")
     if forgetting := results["validation"]["tests"].get("forgetting"):
         told += ["What it forgot, on questions that have nothing to do with the training:", _figures(forgetting)]
     return told

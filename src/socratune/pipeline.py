@@ -90,10 +90,14 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
     with run.locked():
         results = Results(run)
         publish.check_gate(run, results.data, force=force)
-        work = partial(publish.run, run, config.publish, hub_id=config.hub_id, model_name=config.model)
-        key = fingerprint("publish", config.hub_id, dump(config.publish))
-        # Only the Hub knows what is there, so it is asked each time.
-        do_stage("publish", key, lambda _: work(results=results.data, force=force), results, tell, missing=True)
+        repo = {"hub_id": config.hub_id, "model_name": config.model}
+
+        def work(_: Tick) -> StageResult:
+            return publish.run(run, config.publish, **repo, results=results.data, force=force)
+
+        results.data["stages"].pop("publish", None)  # only the Hub knows what is there, so it is asked each time
+        key = fingerprint("publish", repo, dump(config.publish))
+        do_stage("publish", key, work, results, tell, missing=True)
     return results.data
 
 
