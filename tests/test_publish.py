@@ -21,9 +21,8 @@ from socratune.config import PublishConfig
 from socratune.errors import StageFailed
 from socratune.licences import Licence, PublicBase, licence_of, public_base
 from socratune.privacy import without_data, without_paths
-from socratune.rundir import RunDir
+from socratune.rundir import RunDir, file_hash
 from socratune.stages import publish
-from socratune.stages.validate import file_integrity
 
 COMPARISON = {
     "base_accuracy": 0.275, "adapter_accuracy": 0.9975, "difference": 0.7225, "ci95": [0.6775, 0.765], "p": 0.0001,
@@ -70,8 +69,9 @@ def made_run(tmp_path: Path, tokenizer: Any) -> Path:
         "train": {"status": "done", "rows_out": 646, "trained_tokens": 93873, "students": {model: {"grade": "same"}}},
         "publish": {"status": "running"},
     }  # fmt: skip
+    manifest = {path.name: file_hash(path) for path in (folder / "adapter").iterdir()}
     tests = {
-        "file_integrity": file_integrity(folder / "adapter"),
+        "file_integrity": {"passed": True, "problems": [], "sha256": manifest},
         "base_comparison": COMPARISON | {"examples": {"wins": [{"question": "CANARY", "response": "CANARY"}]}},
         "prompt_responses": [{"prompt": "CANARY question", "response": "CANARY", "passed": True}],
     }
@@ -473,11 +473,20 @@ def test_the_card_has_the_measured_figures() -> None:
         },
         "train": {"trained_tokens": 93873},
     }
-    forgetting = {"passed": True, "drop": 0.0125, "n": 450, "strata": {"facts": 1}}
-    told = results_with(dataset="org/data", stages=stages, tests={"forgetting": forgetting})
+    forgetting = {
+        "passed": True, "proven": False, "reason": "the base solves only 40", "n": 450, "base_accuracy": 0.5125,
+        "adapter_accuracy": 0.5, "drop": 0.0125, "drop_upper95": 0.0275, "strata": {"facts": {"n": 1}},
+    }  # fmt: skip
+    tests = {"forgetting": forgetting, "meters": {"mean_kl_nats": 0.0421}, "recall": COMPARISON | {"n": 77}}
+    tests["base_comparison"] = COMPARISON | {"worst_case": {"difference": 0.715, "ci95": [0.66, 0.76]}}
+    told = results_with(dataset="org/data", stages=stages, tests=tests)
     card = model_card(told, "me/x", base, system=None, dataset_id="me/x")
-    for figure in ("27.5%", "99.8%", "+72.2%", "+67.8% to +76.5%", "400 questions of 200 sources", "1.5% of 200 hints",
-                   "12,345 tokens, 1.25 USD", "7 tokens, price not known", "93,873", "0.0125", "better"):  # fmt: skip
+    for figure in (
+        "27.5%", "99.8%", "+72.2%", "+67.8% to +76.5%", "400 held-out questions of 200 sources", "better",
+        "+71.5% (+66.0% to +76.0%)", "77 questions about trained facts", "1.5% of 200 hints", "93,873",
+        "12,345 tokens, 1.25 USD", "7 tokens, price not known", "51.2% before and 50.0% after on 450",
+        "a drop of +1.2%, at most +2.8% (95 %)", "not ruled out: the base solves only 40", "0.0421 nats",
+    ):  # fmt: skip
         assert figure in card, figure
     assert 'from_pretrained("org/base", revision="c0ffee")' in card and "adapter_name" not in card
     data: Any = ModelCard(card).data

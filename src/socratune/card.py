@@ -194,35 +194,60 @@ def _measured(results: dict[str, Any]) -> list[str]:
     found = _comparison(results)
     if not found:
         return ["Nothing was measured."]
+    tests = results["validation"]["tests"]
+    rows = [_accuracy("held-out questions", found)]
+    if recall := tests.get("recall"):
+        rows.append(_accuracy("questions about trained facts", recall))
+    told = [
+        _table(("accuracy on", "base", "adapter", "difference", "95 % interval", "verdict"), rows),
+        _how_measured(found),
+    ]
+    if (results["stages"].get("enhance", {}).get("student") or {}).get("quantisation") == "4bit":
+        told.append("Trained and measured on the base in 4 bits (bitsandbytes, nf4).")
+    if forgetting := tests.get("forgetting"):
+        told.append(_forgotten(forgetting, tests.get("meters", {})))
+    return told
+
+
+def _accuracy(what: str, found: dict[str, Any]) -> tuple[str, ...]:
     low, high = found["ci95"]
-    row = (
-        f"{found['n']} questions of {found['clusters']} sources",
+    return (
+        f"{found['n']} {what} of {found['clusters']} sources",
         f"{found['base_accuracy']:.1%}",
         f"{found['adapter_accuracy']:.1%}",
         f"{found['difference']:+.1%}",
         f"{low:+.1%} to {high:+.1%}",
         text(found["verdict"].replace("_", " ")),
     )
+
+
+def _how_measured(found: dict[str, Any]) -> str:
+    """Where the figures come from, and what the undecided answers could do to them."""
+    means = found.get("interval") == "t"
     undecided = found.get("undecided", {})
-    told = [
-        _table(("accuracy on", "base", "adapter", "difference", "95 % interval", "verdict"), [row]),
-        "Same questions, same judge, same way of answering for base and adapter; the interval resamples whole sources. "
+    told = (
+        "Same questions, same judge, same way of answering for base and adapter; the interval "
+        f"{'is of the means of the sources (t)' if means else 'resamples whole sources'}. "
         f"{found.get('wins', 0)} answers became right, {found.get('losses', 0)} became wrong; the judge left "
-        f"{undecided.get('base', 0)} of the base's and {undecided.get('adapter', 0)} of the adapter's undecided.",
-    ]
-    if (results["stages"].get("enhance", {}).get("student") or {}).get("quantisation") == "4bit":
-        told.append("Trained and measured on the base in 4 bits (bitsandbytes, nf4).")
-    if forgetting := results["validation"]["tests"].get("forgetting"):
-        told += ["What it forgot, on questions that have nothing to do with the training:", _figures(forgetting)]
+        f"{undecided.get('base', 0)} of the base's and {undecided.get('adapter', 0)} of the adapter's undecided."
+    )
+    if worst := found.get("worst_case"):
+        low, high = worst["ci95"]
+        told += f" All of these counted against the adapter: {worst['difference']:+.1%} ({low:+.1%} to {high:+.1%})."
     return told
 
 
-def _figures(found: dict[str, Any]) -> str:
-    """A test's plain figures as a table; lists and nested figures stay in the results file."""
-    plain = [(k, v) for k, v in found.items() if isinstance(v, str | int | float) or v is None]
-    return _table(
-        ("", ""), [(text(k.replace("_", " ")), text(f"{v:.4g}" if isinstance(v, float) else v)) for k, v in plain]
+def _forgotten(found: dict[str, Any], meters: dict[str, Any]) -> str:
+    """The drop on questions that have nothing to do with the training."""
+    told = (
+        f"**Forgetting**: {found['base_accuracy']:.1%} before and {found['adapter_accuracy']:.1%} after on {found['n']} "
+        f"questions of other kinds; a drop of {found['drop']:+.1%}, at most {found['drop_upper95']:+.1%} (95 %)."
     )
+    if not found.get("proven", True):
+        told += f" Forgetting is not ruled out: {text(found.get('reason', ''))}."
+    if "mean_kl_nats" in meters:
+        told += f" Next-token divergence from the base on neutral prompts: {meters['mean_kl_nats']:.3g} nats."
+    return told
 
 
 def _how_to_load(results: dict[str, Any], hub_id: str, base: PublicBase, system: str | None) -> str:
