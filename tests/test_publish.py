@@ -485,7 +485,7 @@ def test_the_card_has_the_measured_figures() -> None:
         "27.5%", "99.8%", "+72.2%", "+67.8% to +76.5%", "400 held-out questions of 200 sources", "better",
         "+71.5% (+66.0% to +76.0%)", "77 questions about trained facts", "1.5% of 200 hints", "93,873",
         "12,345 tokens, 1.25 USD", "7 tokens, price not known", "51.2% before and 50.0% after on 450",
-        "a drop of +1.2%, at most +2.8% (95 %)", "not ruled out: the base solves only 40", "0.0421 nats",
+        "a drop of 1.2%, at most 2.8% (95 %)", "not ruled out: the base solves only 40", "0.0421 nats",
     ):  # fmt: skip
         assert figure in card, figure
     assert 'from_pretrained("org/base", revision="c0ffee")' in card and "adapter_name" not in card
@@ -539,6 +539,27 @@ def test_the_licence_of_a_hub_model_is_read_by_the_real_client(hub: Hub, tmp_pat
         in said
     )
     assert "RepositoryNotFoundError" in said and "nobody was asked" in said
+
+
+def test_a_licence_that_could_not_be_asked_for_is_not_called_unknown(tmp_path: Path) -> None:
+    env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    script = """
+from socratune.errors import OutsideError
+from socratune.licences import licence_of
+try:
+    print(licence_of("org/base"))
+except OutsideError as error:
+    print("stopped:", error)
+"""
+    assert "stopped: The Hugging Face Hub could not be asked" in python(script, env=env)
+
+
+def test_a_folder_of_the_hubs_cache_is_known_by_its_hub_name(tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "models--Qwen--Qwen3-0.6B" / "snapshots" / "c0ffee"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    base = public_base(str(folder), None, {"stages": {}}, offline=True)
+    assert (base.name, base.on_hub, base.revision, base.licence.id) == ("Qwen/Qwen3-0.6B", True, "c0ffee", "apache-2.0")
 
 
 def test_a_base_in_a_folder_can_be_given_its_hub_name(made_run: Path, tmp_path: Path) -> None:

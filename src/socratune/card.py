@@ -240,8 +240,9 @@ def _how_measured(found: dict[str, Any]) -> str:
 def _forgotten(found: dict[str, Any], meters: dict[str, Any]) -> str:
     """The drop on questions that have nothing to do with the training."""
     told = (
-        f"**Forgetting**: {found['base_accuracy']:.1%} before and {found['adapter_accuracy']:.1%} after on {found['n']} "
-        f"questions of other kinds; a drop of {found['drop']:+.1%}, at most {found['drop_upper95']:+.1%} (95 %)."
+        f"**Forgetting**: {found['base_accuracy']:.1%} before and {found['adapter_accuracy']:.1%} after "
+        f"on {found['n']} questions of other kinds; a drop of {found['drop']:.1%}, at most {found['drop_upper95']:.1%} "
+        "(95 %)."
     )
     if not found.get("proven", True):
         told += f" Forgetting is not ruled out: {text(found.get('reason', ''))}."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO
+from socratune.errors import OutsideError
 from socratune.modelref import model_location, revision
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -64,12 +65,21 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
         return PublicBase(model_name, True, commit, licence_of(model_name, offline=offline))
     if model_name == DEMO:
         return PublicBase("socratune/demo-base", False, None, Licence("apache-2.0"))
-    licence = licence_of(folder, offline=offline)
-    if hub_name is None:
+    cached_name, commit = _in_cache(folder)
+    licence, name = licence_of(folder, offline=offline), hub_name or cached_name
+    if name is None:
         return PublicBase(folder.resolve().name, False, None, licence)
     if licence.doubt:
-        licence = licence_of(hub_name, offline=offline)
-    return PublicBase(hub_name, True, None, licence)
+        licence = licence_of(name, offline=offline)
+    return PublicBase(name, True, commit if name == cached_name else None, licence)
+
+
+def _in_cache(folder: Path) -> tuple[str | None, str | None]:
+    """Hub id and commit of a folder in the Hub's local cache, `models--org--name/snapshots/COMMIT`."""
+    repo, snapshots, commit = folder.absolute().parts[-3:] if len(folder.absolute().parts) > 3 else ("", "", "")
+    if snapshots != "snapshots" or not repo.startswith("models--"):
+        return None, None
+    return repo.removeprefix("models--").replace("--", "/"), commit
 
 
 def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) -> Licence:
@@ -79,8 +89,12 @@ def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) 
         what: a local folder, or a Hub id.
         kind: `model` or `dataset`.
         offline: read the local cache only.
+
+    Raises:
+        OutsideError: the Hub could not be asked. Nothing is published then with a licence that is only not read.
     """
     from huggingface_hub import ModelCard, try_to_load_from_cache
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     source: str | Path | None = what
     if isinstance(what, Path):
@@ -94,7 +108,11 @@ def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) 
         return Licence("other", "unknown", doubt="it has no card")
     try:
         data = ModelCard.load(source, repo_type=kind, ignore_metadata_errors=True).data
-    except Exception as error:  # no card, no access, no network, not YAML: the client has no common class for them
+    except LocalEntryNotFoundError as error:
+        raise OutsideError(
+            f"The Hugging Face Hub could not be asked for the licence of {what}. Run it again."
+        ) from error
+    except Exception as error:  # no card, no access, not YAML: they have no common class
         return Licence("other", "unknown", doubt=f"its card could not be read ({type(error).__name__})")
     return _named(data.get("license"), data.get("license_name"), data.get("license_link"), what)
 

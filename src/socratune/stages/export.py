@@ -89,7 +89,8 @@ def export(
         raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), f"First: socratune train {run.root}"))
     converter = find_converter(llama_cpp, needed=to == "gguf")
     place = (Path(out) if out else run.root / "export" / to).absolute()
-    if place.exists() and not (place / "parity.json").is_file():
+    earlier = (place / "parity.json").is_file() or (place.is_dir() and not any(place.iterdir()))
+    if place.exists() and not earlier:
         raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
     held_out = read_rows(run.rows("held_out"), QARow.from_json)
     if not held_out:
