@@ -230,13 +230,13 @@ def publish(
     force: Annotated[bool, typer.Option("--force", help="Also what did not pass, with a warning in the card.")] = False,
 ) -> None:
     """Upload the adapter of a run folder that passed, in one commit with its card and results."""
-    from socratune.cli import commands
+    from socratune.cli import publishing
 
     given = {"hub_id": hub_id, "publish.base": base}
     given |= {"publish.private": False} if public else {}
     given |= {"publish.with_dataset": True} if with_dataset else {}
     given = {key: value for key, value in given.items() if value is not None}
-    raise typer.Exit(commands.publish(run, given, dry_run=dry_run, force=force))
+    raise typer.Exit(publishing.publish(run, given, dry_run=dry_run, force=force))
 
 
 @app.command()
@@ -251,9 +251,9 @@ def export(
     ] = 0.9,
 ) -> None:
     """The adapter in another form, proven to answer as the adapter does."""
-    from socratune.cli import commands
+    from socratune.cli import publishing
 
-    raise typer.Exit(commands.export(run, to, out, llama_cpp, prompts=prompts, min_agreement=min_agreement))
+    raise typer.Exit(publishing.export(run, to, out, llama_cpp, prompts=prompts, min_agreement=min_agreement))
 
 
 @app.command()

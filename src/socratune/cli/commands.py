@@ -19,12 +19,11 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.local_models import LocalModels
-from socratune.pipeline import estimate_run, publish_run, run_pipeline
+from socratune.pipeline import estimate_run, run_pipeline
 from socratune.preflight import existing_run, judge_settings, preflight
-from socratune.resolve import Resolved, deep_merge, read_config_file, resolve, unflatten
+from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
 from socratune.roles import cast
-from socratune.rundir import Results, RunDir, write_jsonl
-from socratune.stages import publish as publishing
+from socratune.rundir import RunDir, write_jsonl
 
 Stages = tuple[str | None, str | None, str | None]
 """First stage, last stage, first stage to redo."""
@@ -101,69 +100,6 @@ def go_on(folder: str, *, until: str, restart: str | None = None) -> int:
 
     code = guarded(read)
     return code or run(found, None, None, start=None, until=until, restart=restart)
-
-
-def publish(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
-    """`socratune publish RUN`: upload it, or with `dry_run` show what would be uploaded. `given`: by dotted key."""
-
-    def work() -> int:
-        start_logging()
-        run = existing_run(folder)
-        known = deep_merge(read_config_file(run.config), unflatten(given))
-        resolved = resolve({**known, "output": folder}, where=str(run.config))
-        hub_id = resolved.config.hub_id
-        fault = publishing.hub_id_fault(hub_id) if hub_id else Fault("--hub-id", "a Hub name like me/my-adapter")
-        if fault:
-            raise UserError(fault)
-        if dry_run:
-            return _shown(run, resolved, force)
-        start_logging(run.root / "run.log")
-        with Progress() as progress:
-            url = publish_run(resolved, force=force, tell=progress)["stages"]["publish"]["url"]
-            progress.say(f"published: {url}", "bold green")
-        return 0
-
-    return guarded(work, lambda: RunDir(folder) / "run.log")
-
-
-def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:
-    """Print the files and cards of a publication."""
-    config = resolved.config
-    with TemporaryDirectory() as place:
-        repos = publishing.prepared(
-            run,
-            config.publish,
-            Path(place),
-            hub_id=config.hub_id or "",
-            model_name=config.model,
-            results=Results(run).data,
-            force=force,
-            offline=True,
-        )
-        for repo in repos:
-            print(f"{repo.kind} {config.hub_id} ({'private' if config.publish.private else 'public'}):")
-            for name, size in repo.files():
-                print(f"{size:>14,}  {name}")
-            print(f"\n{(repo.folder / 'README.md').read_text('utf-8')}")
-    return 0
-
-
-def export(folder: str, to: str, out: str | None, llama_cpp: str | None, *, prompts: int, min_agreement: float) -> int:
-    """`socratune export RUN --to FORMAT`: write it, check it, say how it is used."""
-
-    def work() -> int:
-        from socratune.stages import export as exporting
-
-        start_logging()
-        run = existing_run(folder)
-        config = resolve({**read_config_file(run.config), "output": folder}, where=str(run.config)).config
-        done = exporting.export(
-            run, config, to, out=out, llama_cpp=llama_cpp, prompts=prompts, min_agreement=min_agreement
-        )
-        print(done)
-        return 0
-
-    return guarded(work)
 
 
 def _resolved(
