@@ -600,30 +600,32 @@ Path(sys.argv[2]).write_text(json.dumps(said))
 def test_the_cards_code_loads_what_was_published_and_it_answers_alike(
     copied_run: Path, hub: Hub, tmp_path: Path
 ) -> None:
-    """Held-out questions, greedily: the adapter of the run and the one that comes back from the Hub."""
+    """Held-out questions, greedily: the run's adapter, the one the card's code loads, and a downloaded snapshot."""
     env = in_env(hub, tmp_path)
     done = socratune("publish", copied_run, "--hub-id", "me/adapter", "--with-dataset", env=env)
     assert done.returncode == 0, done.stderr
     card = hub.repos["model/me/adapter"].files["README.md"].decode()
     code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
-    rows = [json.loads(line)["messages"][:-1] for line in (copied_run / "held_out.jsonl").read_text().splitlines()[:20]]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    python(ANSWERS.format(code=code), tmp_path / "rows.json", tmp_path / "published.json", env=env)
-    here = code.replace('"me/adapter"', repr(str(copied_run / "adapter")))
-    python(ANSWERS.format(code=here), tmp_path / "rows.json", tmp_path / "here.json", env=env)
-    published = json.loads((tmp_path / "published.json").read_text())
-    assert published == json.loads((tmp_path / "here.json").read_text())
-    right = [
-        row["messages"][-1]["content"].split("= ")[-1].rstrip(".")
-        for row in map(json.loads, (copied_run / "held_out.jsonl").read_text().splitlines()[:20])
-    ]
-    assert sum(said.rstrip(".").endswith(answer) for said, answer in zip(published, right, strict=True)) >= 15
-    script = """
-import sys
-from datasets import load_dataset
-rows = load_dataset("me/adapter", split="train")
-print(len(rows), rows[0]["messages"][-1]["content"])
-"""
-    assert hub.count("GET /me/adapter/resolve") >= 3
+    rows = [json.loads(line)["messages"] for line in (copied_run / "held_out.jsonl").read_text().splitlines()[:20]]
+    questions = write_json(tmp_path / "rows.json", [turns[:-1] for turns in rows])
+    fetch = 'from huggingface_hub import snapshot_download\nfolder = snapshot_download("me/adapter")\n'
+    ways = {
+        "card": code,
+        "run": code.replace('"me/adapter"', repr(str(copied_run / "adapter"))),
+        "snapshot": fetch + code.replace('"me/adapter"', "folder"),
+    }
+    for way, lines in ways.items():
+        python(ANSWERS.format(code=lines), questions, tmp_path / f"{way}.json", env=env)
+    said = {way: json.loads((tmp_path / f"{way}.json").read_text()) for way in ways}
+    assert said["card"] == said["run"] == said["snapshot"]
+    right = [turns[-1]["content"].split("= ")[-1].rstrip(".") for turns in rows]
+    assert sum(answer.rstrip(".").endswith(value) for answer, value in zip(said["card"], right, strict=True)) >= 15
+
+    script = 'from datasets import load_dataset; print(len(load_dataset("me/adapter", split="train")))'
     count = len((copied_run / "enhanced_dataset.jsonl").read_text().splitlines())
-    assert python(script, env=env).startswith(f"{count} ")
+    assert python(script, env=env).strip() == str(count)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path

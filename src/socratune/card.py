@@ -231,7 +231,8 @@ def _how_measured(found: dict[str, Any]) -> str:
         f"{found.get('wins', 0)} answers became right, {found.get('losses', 0)} became wrong; the judge left "
         f"{undecided.get('base', 0)} of the base's and {undecided.get('adapter', 0)} of the adapter's undecided."
     )
-    if worst := found.get("worst_case"):
+    worst = found.get("worst_case")
+    if worst and any(undecided.values()):
         low, high = worst["ci95"]
         told += f" All of these counted against the adapter: {worst['difference']:+.1%} ({low:+.1%} to {high:+.1%})."
     return told
