@@ -541,6 +541,7 @@ def test_the_licence_of_a_hub_model_is_read_by_the_real_client(hub: Hub, tmp_pat
     assert "RepositoryNotFoundError" in said and "nobody was asked" in said
 
 
+@pytest.mark.slow
 def test_a_licence_that_could_not_be_asked_for_is_not_called_unknown(tmp_path: Path) -> None:
     env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     script = """
