@@ -19,7 +19,7 @@ def test_version_and_help() -> None:
     assert socratune("--version").stdout.strip() == f"socratune {__version__}"
     shown = socratune("--help")
     assert shown.returncode == 0
-    for command in ("run", "demo", "enhance", "train", "validate", "publish", "inspect", "chat", "doctor"):
+    for command in ("run", "demo", "enhance", "train", "validate", "publish", "export", "inspect", "chat", "doctor"):
         assert f"  {command} " in shown.stdout
 
 

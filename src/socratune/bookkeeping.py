@@ -117,7 +117,8 @@ def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> 
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-    results.data.pop("validation", None)
+    if stage != "publish":
+        results.data.pop("validation", None)
     results.write()
 
 

@@ -235,7 +235,11 @@ class PublishConfig(Section):
     """Upload to the Hugging Face Hub."""
 
     private: bool = True
-    """A new Hub repository is private."""
+    """False opens the Hub repository; one that is public already is not written to while this is true."""
+    with_dataset: bool = False
+    """Publish the enhanced data set too, as a data set of the same name."""
+    base: str | None = None
+    """Hub id of the base, for others, where `model` is a folder of this machine."""
 
 
 class RunConfig(Section):

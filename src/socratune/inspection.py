@@ -14,8 +14,8 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.labels import label_faults
 from socratune.modelref import model_fault, model_location
 from socratune.resolve import read_config_file, resolve
-from socratune.rows import Example, Piece, QARow
-from socratune.rundir import RunDir, read_rows
+from socratune.rows import Example, Piece, QARow, shared_system
+from socratune.rundir import RunDir, iter_rows, read_rows
 from socratune.sources.qa_files import data_path, read_qa_rows
 
 
@@ -118,8 +118,5 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
 def _system_turn(run: RunDir) -> list[dict[str, str]]:
     """The system turn the adapter was trained behind, if all its rows had one and the same."""
     path: Path = run.rows("train")
-    if not path.is_file():
-        return []
-    first = [example.prompt[0] for example in read_rows(path, Example.from_json)]
-    same = first and all(turn == first[0] for turn in first) and first[0]["role"] == "system"
-    return [first[0]] if same else []
+    system = shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
+    return [] if system is None else [{"role": "system", "content": system}]

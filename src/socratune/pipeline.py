@@ -73,6 +73,35 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
     return pipeline.results.data
 
 
+def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[str, Any]:
+    """Upload what a finished run folder holds; no stage before it is done (again).
+
+    Args:
+        resolved: the run's own configuration, with `hub_id`.
+        force: also what did not pass, with a warning in the card.
+
+    Raises:
+        StageFailed: it did not pass, or is not what passed.
+        OutsideError: the Hub refused or could not be reached.
+    """
+    from socratune.stages import publish
+
+    config, run = resolved.config, RunDir(resolved.config.output)
+    assert config.hub_id is not None
+    with run.locked():
+        results = Results(run)
+        publish.check_gate(run, results.data, force=force)
+        repo = {"hub_id": config.hub_id, "model_name": config.model}
+
+        def work(_: Tick) -> StageResult:
+            return publish.run(run, config.publish, **repo, results=results.data, force=force)
+
+        results.data["stages"].pop("publish", None)  # only the Hub knows what is there, so it is asked each time
+        key = fingerprint("publish", repo, dump(config.publish))
+        do_stage("publish", key, work, results, tell, missing=True)
+    return results.data
+
+
 @contextmanager
 def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
     """The run folder, locked, with its journal; how the block ends is in the results."""

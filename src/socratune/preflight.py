@@ -17,6 +17,7 @@ from socratune.rundir import RunDir, output_fault
 from socratune.serving import vllm_fault
 from socratune.sharding import parse_shard
 from socratune.sources.qa_files import Reading, data_path, qa_rows
+from socratune.stages.publish import hub_id_fault
 
 
 def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
@@ -97,8 +98,8 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
             faults += _student_faults(resolved.config, engine, name)
         faults += _people_faults(config, refs)
     hub_id = flat.get("hub_id")
-    if isinstance(hub_id, str) and (hub_id.count("/") != 1 or not all(part.strip() for part in hub_id.split("/"))):
-        faults.append(Fault("--hub-id", "a Hub name like myusername/my-adapter", hub_id))
+    if isinstance(hub_id, str) and (fault := hub_id_fault(hub_id)):
+        faults.append(fault)
     return faults
 
 

@@ -210,6 +210,12 @@ class Example:
         return cls(data["id"], data["prompt"], tuple(pieces), data["outcome"])
 
 
+def shared_system(rows: Iterable[Example]) -> str | None:
+    """The system turn that all rows have alike; None where they have none, or several."""
+    turns = {row.prompt[0]["content"] if row.prompt[0]["role"] == "system" else None for row in rows}
+    return turns.pop() if len(turns) == 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """A row that was dropped, kept with the reason."""

@@ -84,15 +84,8 @@ def _begun(
     return guarded(begin, lambda: run_log[0] if run_log else None)
 
 
-def go_on(
-    folder: str,
-    *,
-    until: str,
-    restart: str | None = None,
-    hub_id: str | None = None,
-    given: dict[str, Any] | None = None,
-) -> int:
-    """`socratune train|validate|publish RUN`: the run's own configuration and what is `given`, up to one stage."""
+def go_on(folder: str, *, until: str, restart: str | None = None, given: dict[str, Any] | None = None) -> int:
+    """`socratune train|validate RUN`: the run's own configuration and what is `given`, up to one stage."""
 
     def settings() -> dict[str, Any]:
         run = existing_run(folder)
@@ -100,13 +93,7 @@ def go_on(
         if "train.method" in (given or {}):  # another method has other defaults
             origins = Results(run).data.get("origins", {})
             known = {key: known[key] for key in known if not key.startswith("train.") or origins.get(key) == "given"}
-        known = deep_merge(unflatten(known), unflatten(given or {}))
-        known["output"] = folder
-        if hub_id:
-            known["hub_id"] = hub_id
-        if until == "publish" and not known.get("hub_id"):
-            raise UserError(Fault("--hub-id", "a Hub name like myusername/my-adapter", Shown("nothing")))
-        return known
+        return deep_merge(unflatten(known), unflatten({**(given or {}), "output": folder}))
 
     found: dict[str, Any] = {}
 

@@ -1,148 +1,293 @@
-"""publish: adapter, tokenizer, results and an honest card to the Hugging Face Hub. Only what passed."""
+"""publish: adapter, tokenizer, results and an honest card to the Hugging Face Hub. Only what passed.
+
+gate → a folder with everything that will be public → one commit
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import shlex
 import shutil
+import sys
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from socratune.card import dataset_card, model_card
 from socratune.config import DEMO, PublishConfig
-from socratune.errors import OutsideError, StageFailed
-from socratune.rundir import RunDir, StageResult, file_hash
+from socratune.errors import Fault, OutsideError, Shown, StageFailed
+from socratune.licences import Licence, PublicBase, licence_of, public_base
+from socratune.privacy import without_data, without_paths
+from socratune.rows import Example, shared_system
+from socratune.rundir import RunDir, StageResult, file_hash, iter_rows, read_jsonl, write_jsonl, write_text
 
-CARD = """---
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags: [lora, socratune]
-license: {licence}
----
-
-# {hub_id}
-
-A LoRA adapter for `{base}`, trained with [Socratune](https://pypi.org/project/socratune/) on the model's own
-reasoning: it tried each question, a teacher hinted at what it got wrong, and it was trained on the answers it then
-found itself.
-
-## Measured on held-out questions
-
-| | base | adapter | difference | 95 % interval |
-|---|---|---|---|---|
-| accuracy, {n} questions of {clusters} sources | {base_accuracy:.1%} | {adapter_accuracy:.1%} | \
-{difference:+.1%} | {low:+.1%} to {high:+.1%} |
-
-Same questions, same judge, greedy answers. Verdict: **{verdict}**.
-
-## Load it
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{hub_id}")
-tokenizer = AutoTokenizer.from_pretrained("{hub_id}")
-```
-
-## How it was made
-
-{rows} training rows ({outcomes}); teacher `{teacher}`, judge `{judge}`. `pipeline_results.json` has all figures.
-"""
+log = logging.getLogger(__name__)
 
 
-def run(run: RunDir, config: PublishConfig, *, hub_id: str, model_name: str, results: dict[str, Any]) -> StageResult:
-    """Upload `adapter/` with card and results in one commit.
+@dataclass(frozen=True, slots=True)
+class Repo:
+    """One repository to be written: the folder that becomes it.
+
+    Attributes:
+        kind: `model` or `dataset`.
+        mark: a file by which a repository that exists already is known as one of these.
+    """
+
+    kind: str
+    folder: Path
+    mark: str
+
+    def files(self) -> list[tuple[str, int]]:
+        """(name, bytes) of every file, by name."""
+        found = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted((path.relative_to(self.folder).as_posix(), path.stat().st_size) for path in found)
+
+
+def run(
+    run: RunDir,
+    config: PublishConfig,
+    *,
+    hub_id: str,
+    model_name: str,
+    results: dict[str, Any],
+    force: bool = False,
+) -> StageResult:
+    """Upload `adapter/` with card and results in one commit; before it, if asked for, the data set in another.
+
+    Args:
+        force: also what did not pass, with a warning in the card.
 
     Raises:
         StageFailed: the run did not pass, or the adapter was changed after it was validated.
-        OutsideError: the Hub refused or could not be reached.
+        OutsideError: the Hub refused or could not be reached; the message holds the command that goes on.
     """
-    check_gate(run, results)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "adapter"
-        shutil.copytree(run.adapter, folder)
-        (folder / "README.md").write_text(card(results, hub_id, model_name), "utf-8")
-        private = ("config", "origins", "inputs")  # paths of this machine
-        shown = {name: value for name, value in results.items() if name not in private}
-        shown |= {"status": "passed", "model": public_name(model_name)}
-        shown["dataset"] = Path(results.get("dataset", "")).name
-        (folder / "pipeline_results.json").write_text(json.dumps(shown, indent=2), "utf-8")
-        adapter_config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
-        adapter_config["base_model_name_or_path"] = public_name(model_name)
-        (folder / "adapter_config.json").write_text(json.dumps(adapter_config, indent=2), "utf-8")
-        url = _upload(folder, hub_id, private=config.private)
-        files = sum(1 for path in folder.rglob("*") if path.is_file())
-    return StageResult(rows_in=files, rows_out=files, figures={"url": url, "files": files})
+        place = Path(temporary)
+        repos = prepared(run, config, place, hub_id=hub_id, model_name=model_name, results=results, force=force)
+        again = _command(run, config, hub_id, force)
+        urls = {f"{repo.kind}_url": _upload(repo, hub_id, private=config.private, again=again) for repo in repos}
+        files = sum(len(repo.files()) for repo in repos)
+    return StageResult(rows_in=files, rows_out=files, figures={"url": urls["model_url"], **urls, "files": files})
 
 
-def check_gate(run: RunDir, results: dict[str, Any]) -> None:
-    """Refuse what did not pass, and what is not what passed."""
+def prepared(
+    run: RunDir,
+    config: PublishConfig,
+    place: Path,
+    *,
+    hub_id: str,
+    model_name: str,
+    results: dict[str, Any],
+    force: bool = False,
+    offline: bool = False,
+) -> list[Repo]:
+    """What will be uploaded, in folders below `place`: the data set where it is asked for, then the adapter.
+
+    Args:
+        offline: touch no network; a licence that is not on this machine stays unknown.
+
+    Raises:
+        StageFailed: see `check_gate`.
+    """
+    check_gate(run, results, force=force)
+    base = public_base(model_name, config.base, results, offline=offline)
+    if base.licence.doubt:
+        log.warning("The licence of %s is not known: %s. The card says so.", base.name, base.licence.doubt)
+    shown = public_results(results, base)
+    repos = []
+    if config.with_dataset:
+        repos.append(_dataset_folder(run, place / "dataset", shown, hub_id, base, offline=offline))
+    folder = place / "model"
+    shutil.copytree(run.adapter, folder)
+    _check_manifest(folder, results)
+    _write_json(folder / "pipeline_results.json", shown)
+    _make_public(folder, base)
+    dataset_id = hub_id if config.with_dataset else None
+    text = model_card(shown, hub_id, base, system=_system_turn(run), dataset_id=dataset_id)
+    write_text(folder / "README.md", text)
+    return [*repos, Repo("model", folder, "pipeline_results.json")]
+
+
+def check_gate(run: RunDir, results: dict[str, Any], *, force: bool = False) -> None:
+    """Refuse what did not pass, and what is not what passed. `force` lets the first go by, never the second."""
     validation = results.get("validation") or {}
-    if validation.get("status") != "passed":
-        reason = validation.get("reason", "It was not validated yet.")
+    again = shlex.join(["socratune", "validate", str(run.root)])
+    if not validation:
+        raise StageFailed(f"Not published, because it was not validated yet. First: {again}")
+    if validation.get("status") != "passed" and not force:
+        reason = validation.get("reason", "")
         raise StageFailed(f"Not published, because the validation did not pass. {reason}")
-    for name, proven in validation["tests"]["file_integrity"]["sha256"].items():
-        path = run.adapter / name
-        if not path.is_file() or file_hash(path) != proven:
-            raise StageFailed(
-                f"Not published: {path} is not the file that was validated. Run socratune validate {run.root} again."
-            )
+    integrity = validation["tests"]["file_integrity"]
+    if not integrity["passed"]:
+        problems = "; ".join(integrity["problems"])
+        raise StageFailed(f"Not published, and not by force: the adapter's files are not whole ({problems}).")
+    _check_manifest(run.adapter, results, again=f"Run {again} --restart.")
 
 
-def public_name(model_name: str) -> str:
-    """The base model's name for others: a Hub id as it is, of a local folder only its own name."""
-    if model_name == DEMO:
-        return "socratune/demo-base"
-    folder = Path(model_name)
-    return folder.resolve().name if folder.is_dir() else model_name
+def _check_manifest(folder: Path, results: dict[str, Any], *, again: str = "Run it again.") -> None:
+    """Every file of the adapter is the one that was validated, and none was added."""
+    proven = results["validation"]["tests"]["file_integrity"]["sha256"]
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for name in sorted(proven.keys() | there):
+        if name not in proven:
+            raise StageFailed(f"Not published: {folder / name} was not there when the adapter was validated. {again}")
+        if name not in there or file_hash(folder / name) != proven[name]:
+            raise StageFailed(f"Not published: {folder / name} is not the file that was validated. {again}")
 
 
-def card(results: dict[str, Any], hub_id: str, model_name: str) -> str:
-    """The model card, from the results alone."""
-    comparison = results["validation"]["tests"]["base_comparison"]
-    enhance = results["stages"].get("enhance", {})
-    outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in enhance.get("outcomes", {}).items())
-    low, high = comparison["ci95"]
-    return CARD.format(
-        hub_id=hub_id,
-        base=public_name(model_name),
-        licence=_licence(model_name),
-        low=low,
-        high=high,
-        rows=results["stages"].get("train", {}).get("rows_out", "?"),
-        outcomes=outcomes or "outcomes not recorded",
-        teacher=enhance.get("teacher_model", "?"),
-        judge=enhance.get("judge_model", "?"),
-        **{key: comparison[key] for key in ("n", "clusters", "base_accuracy", "adapter_accuracy", "difference")},
-        verdict=comparison["verdict"],
+def public_results(results: dict[str, Any], base: PublicBase) -> dict[str, Any]:
+    """The run's results without paths of this machine, without the user's data, and without what changes by itself."""
+    shown = {name: results[name] for name in ("socratune", "stages", "config", "inputs") if name in results}
+    shown["stages"] = {name: entry for name, entry in shown["stages"].items() if name != "publish"}
+    dataset = str(results.get("dataset", "not recorded"))
+    on_hub = results["stages"].get("split", {}).get("commit")
+    shown |= {
+        "status": results["validation"]["status"],
+        "model": base.name,
+        "dataset": dataset if on_hub else Path(dataset).name,
+        "validation": without_data(results["validation"]),
+    }
+    config = {key: value for key, value in shown.get("config", {}).items() if key not in ("hub_id", "publish")}
+    return without_paths(shown | {"config": config | {"model": base.name, "dataset": shown["dataset"]}})
+
+
+def _make_public(folder: Path, base: PublicBase) -> None:
+    """The adapter's own files: the base by the name that others know, no path of this machine."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    _write_json(path, config | {"base_model_name_or_path": base.name, "revision": base.revision})
+    path = folder / "tokenizer_config.json"
+    tokenizer = json.loads(path.read_text("utf-8"))
+    if private := tokenizer.keys() & {"name_or_path", "is_local", "local_files_only"}:
+        _write_json(path, {key: value for key, value in tokenizer.items() if key not in private})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _system_turn(run: RunDir) -> str | None:
+    """The system turn without which the adapter was never asked."""
+    path = run.rows("train")
+    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
+
+
+def _dataset_folder(
+    run: RunDir, folder: Path, shown: dict[str, Any], hub_id: str, base: PublicBase, *, offline: bool
+) -> Repo:
+    """`enhanced_dataset.jsonl` as others may see it, with its card."""
+    folder.mkdir()
+    count = write_jsonl(folder / run.enhanced.name, _public_rows(run))
+    source = Licence("other", "unknown", doubt="it is not on the Hub")
+    if shown["stages"].get("split", {}).get("commit"):
+        source = licence_of(shown["dataset"], kind="dataset", offline=offline)
+    elif shown["dataset"] == DEMO:
+        source = Licence("apache-2.0")
+    if source.doubt:
+        log.warning("The licence of the data set is not known: %s. Its card says so.", source.doubt)
+    text = dataset_card(shown, hub_id, base, source, rows=count, model_id=hub_id)
+    write_text(folder / "README.md", text)
+    return Repo("dataset", folder, run.enhanced.name)
+
+
+def _public_rows(run: RunDir) -> Iterator[dict[str, Any]]:
+    """The rows; their texts as they are, everything said about them without paths."""
+    for row in read_jsonl(run.enhanced):
+        yield {**row, "metadata": without_paths(row["metadata"])}
+
+
+def hub_id_fault(hub_id: str) -> Fault | None:
+    """Why `hub_id` is no name for a repository, or None."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(hub_id)
+        reason = "" if "/" in hub_id else "a name without its owner"
+    except HFValidationError as error:
+        reason = str(error).rsplit(":", 1)[0]
+    return (
+        Fault("--hub-id", f"a Hub name like myusername/my-adapter, not {hub_id!r}", Shown(reason)) if reason else None
     )
 
 
-def _licence(model_name: str) -> str:
-    """The base model's licence from its own card; `other` where it says none."""
-    if model_name == DEMO:
-        return "apache-2.0"
-    from huggingface_hub import ModelCard
-
-    try:
-        return str(ModelCard.load(model_name).data.get("license") or "other")
-    except Exception:  # no card, no network, a local folder: all mean that the licence is unknown
-        return "other"
+def _command(run: RunDir, config: PublishConfig, hub_id: str, force: bool) -> str:
+    """The command that does this again."""
+    base = [] if config.base is None else ["--base", config.base]
+    flags = {"--public": not config.private, "--with-dataset": config.with_dataset, "--force": force}
+    given = [flag for flag, on in flags.items() if on]
+    return shlex.join(["socratune", "publish", str(run.root), "--hub-id", hub_id, *base, *given])
 
 
-def _upload(folder: Path, hub_id: str, *, private: bool) -> str:
-    from huggingface_hub import HfApi
+def _upload(repo: Repo, hub_id: str, *, private: bool, again: str) -> str:
+    """One commit with what changed; its address.
 
+    Raises:
+        OutsideError: the Hub refused or could not be reached, or the name is taken.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    then = f"Then go on with: {again}"
+    if get_token() is None:
+        raise OutsideError(f"No token for the Hugging Face Hub: set HF_TOKEN to one with write access. {then}")
     api = HfApi()
     try:
-        api.create_repo(hub_id, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Adapter by Socratune")
+        api.create_repo(hub_id, repo_type=repo.kind, private=private, exist_ok=True)
+        before = api.repo_info(hub_id, repo_type=repo.kind)
+        if reason := _taken(repo, before, private=private):
+            raise OutsideError(f"{hub_id} was not written: {reason}. Or: {again.replace(hub_id, f'{hub_id}-2')}")
+        commit = api.upload_folder(
+            repo_id=hub_id,
+            repo_type=repo.kind,
+            folder_path=repo.folder,
+            commit_message="Published with Socratune",
+            parent_commit=before.sha,  # so that two who publish at once do not mix their files
+        )
+        if before.private and not private:
+            api.update_repo_settings(hub_id, repo_type=repo.kind, private=False)
+    except OutsideError:
+        raise
     except Exception as error:  # the client's errors have no common class across its versions
-        reason = " ".join(str(error).split())[:300]
-        raise OutsideError(
-            f"The Hugging Face Hub did not take {hub_id}: {reason}. Check HF_TOKEN (a token with write access) and the "
-            "name, then run the same command again; nothing else is repeated."
-        ) from error
-    return str(getattr(commit, "commit_url", commit))
+        raise OutsideError(f"The Hugging Face Hub did not take {hub_id}: {_reason(error, hub_id)} {then}") from error
+    return commit.commit_url
+
+
+def _taken(repo: Repo, found: Any, *, private: bool) -> str:
+    """Why a repository that exists is left as it is; empty where it may be written."""
+    names = {file.rfilename for file in found.siblings or []} - {".gitattributes", "README.md"}
+    if names and repo.mark not in names:
+        return f"the {repo.kind} repository of that name holds something else ({', '.join(sorted(names)[:3])})"
+    if private and not found.private:
+        return "it is public; add --public to the command if that is meant"
+    return ""
+
+
+_REASONS = {
+    401: "the token was refused. Set HF_TOKEN to one with write access.",
+    403: "the token may not write there. Take one with write access to {owner}, or another --hub-id.",
+    409: "the name is taken, or somebody writes there right now.",
+    412: "somebody else wrote there meanwhile.",
+}
+
+
+def _reason(error: BaseException, hub_id: str) -> str:
+    """What went wrong, in one sentence, and what to do."""
+    chain = [error]
+    while deeper := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(deeper)
+    for cause in chain:  # the client wraps what the server answered
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        said = " ".join(str(cause).split())[:300]
+        if status is not None:
+            known = _REASONS.get(status)
+            return known.format(owner=hub_id.partition("/")[0]) if known else f"it answered {status} ({said})."
+    said = " ".join(str(error).split())[:200]
+    if any(isinstance(cause, OSError) or type(cause).__module__.startswith("httpx") for cause in chain):
+        return f"the connection failed ({said}). Check the network; what was uploaded is not sent again."
+    return f"{said}."

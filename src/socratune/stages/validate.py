@@ -189,7 +189,8 @@ def file_integrity(adapter: Path) -> dict[str, Any]:
         except ValueError:
             problems.append("adapter_config.json is not JSON")
     result: dict[str, Any] = {"passed": not problems, "problems": problems}
-    result["sha256"] = {name: file_hash(adapter / name) for name in REQUIRED_FILES if (adapter / name).is_file()}
+    files = sorted(path for path in adapter.rglob("*") if path.is_file())
+    result["sha256"] = {path.relative_to(adapter).as_posix(): file_hash(path) for path in files}
     return result
 
 
