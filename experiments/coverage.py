@@ -1,4 +1,4 @@
-"""Does the interval of the proof hold what it says? 1,000 simulated splits per line; the table in docs/guides/validation.md.
+"""Does the interval of the proof hold what it says? The table in docs/guides/validation.md, by simulated splits.
 
     python experiments/coverage.py [--splits 1000] [--pool RUN]
 
@@ -115,13 +115,16 @@ def _scores(rows: list, adapter: Path | None) -> np.ndarray:
     from socratune.student import LocalStudent, serving
 
     model, tokenizer = hf.load("demo", adapter=adapter)
-    with TemporaryDirectory() as folder, closing(Journal(Path(folder) / "journal.sqlite")) as journal:
-        with serving(LocalStudent(model, tokenizer, name="demo", fingerprint="pool")) as student:
-            work = answer_and_judge(
-                rows, student, mechanical_judge, Sampling(max_new_tokens=96),
-                journal=journal, key="pool", concurrency=512, tick=lambda done, total: None,
-            )  # fmt: skip
-            return np.array([answer["verdict"] == "correct" for answer in asyncio.run(work)], dtype=float)
+    with (
+        TemporaryDirectory() as folder,
+        closing(Journal(Path(folder) / "journal.sqlite")) as journal,
+        serving(LocalStudent(model, tokenizer, name="demo", fingerprint="pool")) as student,
+    ):
+        work = answer_and_judge(
+            rows, student, mechanical_judge, Sampling(max_new_tokens=96),
+            journal=journal, key="pool", concurrency=512, tick=lambda done, total: None,
+        )  # fmt: skip
+        return np.array([answer["verdict"] == "correct" for answer in asyncio.run(work)], dtype=float)
 
 
 def main() -> None:

@@ -72,7 +72,9 @@ def _weights(path: Path) -> tuple[Shapes, list[str]]:
         return {}, [f"{path.name} cannot be read ({error})"]
     if not any(".lora_" in name for name in shapes):
         return {}, [f"{path.name} holds no LoRA matrix"]
-    problems = [f"{name} holds a value that is not finite" for name, value in largest.items() if not math.isfinite(value)]
+    problems = [
+        f"{name} holds a value that is not finite" for name, value in largest.items() if not math.isfinite(value)
+    ]
     learned = [value for name, value in largest.items() if "lora_B" in name or "lora_embedding_B" in name]
     if learned and not any(learned):
         problems.append("the adapter is untrained: every lora_B matrix is zero")
@@ -113,7 +115,7 @@ def _another_model(recorded: str, model_name: str) -> bool:
 
 
 def _base_layers(model_name: str) -> Shapes:
-    """Path of each layer with a weight → (out, in) of a linear layer, else the weight's own shape; nothing is loaded."""
+    """Path of each layer → (out, in) of a linear one, else its weight's own shape; no weight is read."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from socratune import __version__
@@ -26,7 +27,7 @@ from socratune.bookkeeping import (
     settle_config,
     status_after,
 )
-from socratune.config import RunConfig, is_free
+from socratune.config import DEMO, RunConfig, ValidateConfig, is_free
 from socratune.errors import StageFailed
 from socratune.identity import writers
 from socratune.journal import Journal
@@ -135,7 +136,7 @@ class Pipeline:
             "enhance": [run.rows("train_in")],
             "curate": [run.enhanced],
             "train": [run.rows("train"), run.rows("dev")],
-            "validate": [run.rows("held_out"), *adapter],
+            "validate": [run.rows("held_out"), run.rows("recall"), *adapter, *_own(config.validate_)],
             "publish": adapter,
         }
         if stage == "split":
@@ -226,6 +227,7 @@ class Pipeline:
             self.config.validate_,
             self.base,
             asking=self.config.enhance,
+            knowledge_rows=self.results.stage("enhance").get("gaps", {}).get("knowledge", 0),
             spent=self.results.stage("enhance").get("spent", {}),
             journal=self.journal,
             key=f"validate.{self.key('validate')}",
@@ -244,6 +246,11 @@ class Pipeline:
             model_name=self.config.model,
             results=self.results.data,
         )
+
+
+def _own(config: ValidateConfig) -> list[Path]:
+    """The user's files with questions for the proof."""
+    return [Path(name) for name in (config.prompts_file, config.forgetting) if name and name != DEMO]
 
 
 if __name__ == "__main__":
