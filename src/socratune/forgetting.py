@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from socratune.chat import IGNORE, render
 from socratune.comparison import Answers
 from socratune.forgetting_checks import passes
-from socratune.identity import mean_kl
 from socratune.judge import mechanical_judge
 from socratune.rows import Example, Judgement, Piece, QARow
 from socratune.stats import most_lost, paired_difference
@@ -26,6 +26,8 @@ MOST_KL_NATS = 0.1
 MOST_SHIFT = 0.3
 MOST_PROMPTS = 220
 """For the mean KL, two forward passes each; of more rows every second, third … is taken."""
+KL_BATCH_TOKENS = 2048
+"""Positions of a batch, padding included; bounds the memory that logits take."""
 FEWEST_MARKERS = 20
 """Of both together; with fewer a shift of their rate is chance."""
 
@@ -135,7 +137,7 @@ def meters(
         for row, answer in list(zip(rows, base, strict=True))[::every]
         if answer["response"]
     ]
-    kl = mean_kl(_WithoutAdapter(model), model, tokenizer, examples) if examples else 0.0
+    kl = mean_kl(model, tokenizer, examples)
     before, after = _style(base), _style(adapter)
     markers = before["uncertainty_markers"] + after["uncertainty_markers"]
     shift = {
@@ -160,16 +162,30 @@ def meters(
     }
 
 
-class _WithoutAdapter:
-    """The base inside a PEFT model, as a model."""
+def mean_kl(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
+    """Mean KL(base ‖ adapter) of the next token in nats over the trained tokens of the examples; 0 without any.
 
-    def __init__(self, model: Any) -> None:
-        self.device = model.device
-        self._model = model
+    Rows are padded on the right: a causal model does not see what comes after a token.
+    """
+    import torch
 
-    def __call__(self, **inputs: Any) -> Any:
-        with self._model.disable_adapter():
-            return self._model(**inputs)
+    rows = sorted((render(tokenizer, example) for example in examples), key=lambda row: len(row.ids))
+    total, count = 0.0, 0
+    while rows:
+        length = len(rows[-1].ids)
+        batch = [rows.pop() for _ in range(min(len(rows), max(1, KL_BATCH_TOKENS // length)))]
+        ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in batch], device=model.device)  # (B, T)
+        labels = torch.tensor([row.labels + [IGNORE] * (length - len(row.ids)) for row in batch])  # (B, T)
+        mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in batch], device=model.device)
+        before = (labels[:, 1:] != IGNORE).to(model.device)  # positions that foretell a token of the answer
+        inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
+        with torch.inference_mode():
+            with model.disable_adapter():
+                base = model(**inputs).logits[:, :-1][before].float().log_softmax(-1)  # (N, V)
+            adapter = model(**inputs).logits[:, :-1][before].float().log_softmax(-1)
+        total += float((base.exp() * (base - adapter)).sum())
+        count += int(before.sum())
+    return total / max(count, 1)
 
 
 def _style(answers: Answers) -> dict[str, float]:

@@ -182,8 +182,8 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
         console.print(f"Forgetting, {forgotten['n']} other questions: {forgotten['reason']}.", markup=False)
     for prompt in tests.get("prompt_responses", []):
         if prompt.get("own"):
-            text = f"{prompt['verdict'].replace('_', ' '):<10} {prompt['prompt']} → {prompt['response']}"
-            console.print(text, markup=False, soft_wrap=True)
+            said = " → ".join(" ".join(prompt[name].split())[:200] for name in ("prompt", "response"))
+            console.print(f"{prompt['verdict'].replace('_', ' '):<10} {said}", markup=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

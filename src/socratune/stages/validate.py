@@ -220,7 +220,7 @@ def _prompt(row: QARow, answer: dict[str, Any], own: bool) -> dict[str, Any]:
         "response": answer["response"],
         "verdict": verdict,
         "judged_by": answer["judged_by"] if row.reference else None,
-        "passed": verdict == "correct" if row.reference else None,
+        "passed": verdict == "correct" if verdict in ("correct", "incorrect") else None,
     }
 
 
