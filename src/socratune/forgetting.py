@@ -56,8 +56,9 @@ def non_inferiority(
         margin: `validate.gate.max_forgetting`; None: against 3 points, and `passed` in any case.
 
     Returns:
-        `proven` and its `reason`; `drop`, `drop_upper95`; `solved`: the questions the base solves, how many of these
-        were lost, and the exact upper bound of that share; accuracy by stratum.
+        `proven` and its `reason`; `enough`: the base solves so many questions that a loss would have shown; `drop`,
+        `drop_upper95`; `solved`: the questions the base solves, how many of these were lost, and the exact upper bound
+        of that share; accuracy by stratum.
     """
     limit = MARGIN if margin is None else margin
     before, after = ([answer["verdict"] == "correct" for answer in answers] for answers in (base, adapter))
@@ -79,6 +80,7 @@ def non_inferiority(
         "passed": proven or margin is None,
         "proven": proven,
         "reason": reason,
+        "enough": enough,
         "margin": limit,
         "n": len(rows),
         "base_accuracy": sum(before) / len(rows),

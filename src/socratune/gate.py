@@ -108,7 +108,7 @@ def _undecided_share(comparison: dict[str, Any]) -> float:
 
 def _forgotten(test: dict[str, Any]) -> str:
     text = f"Forgetting is not ruled out: {test['reason']}."
-    if test["solved"]["n"] and test["drop_upper95"] > test["margin"]:
+    if test["enough"]:
         return text + " More curate.replay_share, a lower learning rate or fewer epochs help."
     return text + (
         " Name questions it can answer (validate.forgetting), or go on without proof "

@@ -113,23 +113,26 @@ def _sign_flip(sums: np.ndarray, draws: int, generator: np.random.Generator) -> 
 def _mcnemar(change: np.ndarray) -> float:
     """The exact two-sided test (McNemar 1947): wins among the rows that changed, as tosses of a fair coin."""
     wins, losses = int((change > 0).sum()), int((change < 0).sum())
-    tosses = wins + losses
-    tail = sum(math.comb(tosses, at) for at in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**tosses)
+    return min(1.0, 2 * _binomial(min(wins, losses), wins + losses, 0.5))
 
 
 def most_lost(lost: int, of: int, level: float = 0.95) -> float:
     """The upper end of the one-sided exact interval of a share (Clopper and Pearson 1934); 1 where `of` is 0."""
     if lost >= of:
         return 1.0
-    ways = [math.lgamma(of + 1) - math.lgamma(at + 1) - math.lgamma(of - at + 1) for at in range(lost + 1)]
     low, high = lost / of, 1.0
     for _ in range(40):
         share = (low + high) / 2
-        won, missed = math.log1p(-share), math.log(share)
-        few = sum(math.exp(way + at * missed + (of - at) * won) for at, way in enumerate(ways))
-        low, high = (share, high) if few > 1 - level else (low, share)
+        low, high = (share, high) if _binomial(lost, of, share) > 1 - level else (low, share)
     return high
+
+
+def _binomial(most: int, tosses: int, share: float) -> float:
+    """The probability of at most so many of the tosses; by logarithms, as the numbers of ways overflow."""
+    hit, missed = math.log(share), math.log1p(-share)
+    whole = math.lgamma(tosses + 1)
+    ways = (whole - math.lgamma(at + 1) - math.lgamma(tosses - at + 1) for at in range(most + 1))
+    return sum(math.exp(way + at * hit + (tosses - at) * missed) for at, way in enumerate(ways))
 
 
 @lru_cache
