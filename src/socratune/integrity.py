@@ -134,7 +134,7 @@ def _misfits(config: dict[str, Any], shapes: Shapes, base: Shapes) -> Iterator[s
     """What of the adapter has no place in the base."""
     ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
     for name, shape in shapes.items():
-        layer, _, kind = name.removeprefix("base_model.model.").partition(".lora_")
+        layer, _, kind = name.removeprefix("base_model.model.").replace(".base_layer", "").partition(".lora_")
         if not kind:
             continue  # a whole copy of a layer (modules_to_save); PEFT compares it itself
         if layer not in base:

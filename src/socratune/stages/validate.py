@@ -18,6 +18,7 @@ from socratune import forgetting
 from socratune.answering import answer_and_judge
 from socratune.comparison import answer_rows, compared
 from socratune.config import StudentTeacherConfig, ValidateConfig
+from socratune.errors import StageFailed
 from socratune.gate import refusals, warnings
 from socratune.integrity import file_integrity
 from socratune.journal import Journal
@@ -128,7 +129,11 @@ async def _examine(
     key: str,
     tick: Callable[[int, int], None],
 ) -> tuple[Answered, dict[str, Any]]:
-    """Base and adapter at their papers, one after the other, and what is measured while the adapter is loaded."""
+    """Base and adapter at their papers, one after the other, and what is measured while the adapter is loaded.
+
+    Raises:
+        StageFailed: PEFT refuses the adapter.
+    """
     from peft import PeftModel
 
     from socratune.backends import hf
@@ -140,12 +145,14 @@ async def _examine(
     measured: dict[str, Any] = {}
     for who in SIDES:
         if who == "adapter":
-            model = PeftModel.from_pretrained(model, adapter).eval()
+            try:
+                model = PeftModel.from_pretrained(model, adapter).eval()
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what `base_problems` does not know of
+                reason = " ".join(str(error).split())[:300]
+                raise StageFailed(f"PEFT cannot put the adapter on {base.model_name}: {reason}.") from error
         with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
             exam = student.exam_sampling(asking.max_new_tokens)
-            for paper in papers.values():
-                if who not in paper.of:
-                    continue
+            for paper in (paper for paper in papers.values() if who in paper.of):
                 longest = exam.max_new_tokens if student.thinking else min(paper.longest, exam.max_new_tokens)
                 answers[paper.name][who] = await answer_and_judge(
                     paper.rows,
