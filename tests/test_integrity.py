@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, weight in tuned.named_parameters():
             if "lora_B" in name:
                 weight.fill_(0.01)
-    tuned.save_pretrained(folder)
+    tuned.save_pretrained(str(folder))
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -67,7 +67,7 @@ def for_another_base(run: Path) -> None:
     config = AutoConfig.from_pretrained(DEMO_DATA / "base")
     config.update({"intermediate_size": config.intermediate_size * 2})
     lora = LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_config(config), lora).save_pretrained(run / "adapter")
+    get_peft_model(AutoModelForCausalLM.from_config(config), lora).save_pretrained(str(run / "adapter"))
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ class Paired:
 
 
 def paired_difference(
-    base: Sequence[float],
-    adapter: Sequence[float],
+    base: Sequence[float] | np.ndarray,
+    adapter: Sequence[float] | np.ndarray,
     clusters: Sequence[str],
     *,
     draws: int,
