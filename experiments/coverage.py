@@ -20,6 +20,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from socratune.forgetting import non_inferiority
+from socratune.rows import QARow
 from socratune.stats import compare, paired_difference
 
 SOURCES, ROWS, BASE = 40, 10, 0.5
@@ -62,13 +64,29 @@ def simulated(splits: int) -> None:
         print(f"| {sources} × {rows} | {correlation} | {gain:+.0%} | {shares} |", flush=True)
 
 
+def forgetting(splits: int) -> None:
+    """Print how often the forgetting test passes an adapter that changes a share of the answers and loses some."""
+    print("\n| base solves | answers that change | true drop | passed |\n|---|---|---|---|")
+    for solved, changed, drop in ((0.8, 0.02, 0.0), (0.8, 0.06, 0.0), (0.8, 0.1, 0.0), (0.8, 0.06, 0.05)):
+        generator = np.random.default_rng(0)
+        passed = 0
+        for _ in range(splits):
+            base = generator.random(450) < solved
+            lost, won = (changed + drop) / 2 / solved, (changed - drop) / 2 / (1 - solved)
+            flipped = generator.random(450) < np.where(base, lost, won)
+            said = [
+                [{"verdict": "correct" if right else "incorrect"} for right in side] for side in (base, base ^ flipped)
+            ]
+            rows = [QARow(str(at), [], {}) for at in range(450)]
+            passed += non_inferiority(rows, *said, margin=0.03, draws=1000, seed=0)["proven"]
+        print(f"| {solved:.0%} | {changed:.0%} | {drop:.0%} | {passed / splits:.1%} |", flush=True)
+
+
 def from_pool(run: Path, sets: int = 100, pairs: int = 200) -> None:
     """Print how often the interval of a drawn held-out set holds the difference of all unseen questions."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
     from demo_task import PAIRS, direct
     from demo_wordings import DEFAULT_SYSTEM, WORDINGS
-
-    from socratune.rows import QARow
 
     rows = [
         QARow(
@@ -137,6 +155,7 @@ def main() -> None:
         from_pool(options.pool)
     else:
         simulated(options.splits)
+        forgetting(options.splits)
 
 
 if __name__ == "__main__":

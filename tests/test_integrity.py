@@ -98,6 +98,11 @@ def another_tokenizer(adapter: Path) -> None:
     path.write_text(json.dumps(data))
 
 
+def another_normalizer(adapter: Path) -> None:
+    path = adapter / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"normalizer": {"type": "Lowercase"}}))
+
+
 SPOILT = {
     "no weights": (lambda adapter: (adapter / "adapter_model.safetensors").unlink(), "safetensors is missing"),
     "no tokenizer": (lambda adapter: (adapter / "tokenizer.json").unlink(), "tokenizer.json is missing"),
@@ -112,6 +117,7 @@ SPOILT = {
     "another rank": (json_changed("adapter_config.json", r=8), "has rank 4, adapter_config.json says 8"),
     "template": (another_template, "chat template is not the base's"),
     "tokenizer": (another_tokenizer, "tokenizer is not the base's"),
+    "normalizer": (another_normalizer, "tokenizer is not the base's"),
 }  # fmt: skip
 
 

@@ -62,7 +62,8 @@ def non_inferiority(
     """
     limit = MARGIN if margin is None else margin
     before, after = ([answer["verdict"] == "correct" for answer in answers] for answers in (base, adapter))
-    paired = paired_difference(before, after, [row.id for row in rows], draws=draws, seed=seed, level=0.9)
+    clusters = [row.source or row.id for row in rows]
+    paired = paired_difference(before, after, clusters, draws=draws, seed=seed, level=0.9)
     solved = sum(before)
     lost = sum(was and not now for was, now in zip(before, after, strict=True))
     nothing_seen = solved / len(rows) * most_lost(0, solved)  # what no loss at all leaves possible
@@ -74,7 +75,10 @@ def non_inferiority(
             f"{most_lost(0, solved):.0%} of what it knew could be lost"
         )
     else:
-        reason = f"the drop is {drop:+.1%}, at most {upper:+.1%} (95 %), and {limit:.0%} are allowed"
+        reason = (
+            f"the drop is {drop:+.1%}, at most {upper:+.1%} (95 %), and {limit:.0%} are allowed; of {solved} questions "
+            f"the base solves, {lost} are lost"
+        )
     proven = enough and upper <= limit
     return {
         "passed": proven or margin is None,

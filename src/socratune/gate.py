@@ -25,12 +25,11 @@ def refusals(tests: Tests, gate: GateConfig, *, knowledge_rows: int) -> list[str
     found = []
     if not tests["basic_inference"]["passed"]:
         found.append("The adapter answers with silence.")
-    recalled = gated_on_recall(tests, knowledge_rows)
-    if recalled and not tests["recall"]["passed"]:
-        found.append(_not_better(tests["recall"], "questions about what it was taught", gate))
-    held_out = tests["base_comparison"]
+    recalled, held_out = gated_on_recall(tests, knowledge_rows), tests["base_comparison"]
     if held_out["verdict"] == "worse" or not (recalled or held_out["passed"]):
-        found.append(_not_better(held_out, "held-out questions", gate))
+        found.append(_not_better(held_out, "held-out questions"))
+    if recalled and not tests["recall"]["passed"]:
+        found.append(_not_better(tests["recall"], "questions about what it was taught"))
     gained = tests["recall"] if recalled else held_out
     if gained["passed"]:
         found += _too_little(gained, gate)
@@ -75,7 +74,7 @@ def warnings(tests: Tests, *, knowledge_rows: int) -> list[str]:
     return found
 
 
-def _not_better(comparison: dict[str, Any], questions: str, gate: GateConfig) -> str:
+def _not_better(comparison: dict[str, Any], questions: str) -> str:
     low, high = comparison["ci95"]
     figures = f"{comparison['difference']:+.1%} ({low:+.1%} … {high:+.1%})"
     if comparison["verdict"] == "worse":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.modelref import model_location, weights_hash
+from socratune.questions import meter_rows
 from socratune.rundir import file_hash
 
 WEIGHTS = "adapter_model.safetensors"
@@ -168,10 +169,10 @@ def _tokenizer_problems(adapter: Path, model_name: str) -> list[str]:
 
 
 def _what_it_does(tokenizer: Any) -> Any:
-    """All that decides ids; how it pads and cuts is left to the caller."""
+    """Its words, its marks, and the ids of texts in twelve languages.
+
+    Not its file: versions of the library write the same tokenizer differently, and padding is the caller's business.
+    """
     marks = {name: str(mark) for name, mark in tokenizer.special_tokens_map.items() if name != "pad_token"}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return marks, tokenizer.get_vocab()
-    state = json.loads(backend.to_str())
-    return marks, {name: part for name, part in state.items() if name not in ("padding", "truncation")}
+    texts = [row.question for row in meter_rows()]
+    return tokenizer.get_vocab(), marks, tokenizer(texts, add_special_tokens=False)["input_ids"]
