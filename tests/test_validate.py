@@ -117,6 +117,8 @@ def test_prompts_of_ones_own_are_judged_one_by_one(copied_run: Path, tmp_path: P
     assert "not judged What is the capital of Peru? → " in done.stdout
     again = socratune("validate", copied_run, "--prompts", prompts)
     assert "(done before)" in next(line for line in again.stdout.splitlines() if line.startswith("validate"))
+    prompts.unlink()
+    assert "validate  all checks passed" in socratune("validate", copied_run).stdout  # what was proven stays proven
     missing = socratune("validate", copied_run, "--prompts", tmp_path / "none")
     assert missing.returncode == 2 and "--prompts" in missing.stderr
 

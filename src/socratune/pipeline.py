@@ -27,7 +27,7 @@ from socratune.bookkeeping import (
     settle_config,
     status_after,
 )
-from socratune.config import DEMO, RunConfig, ValidateConfig, is_free
+from socratune.config import RunConfig, is_free
 from socratune.errors import StageFailed
 from socratune.identity import writers
 from socratune.journal import Journal
@@ -136,19 +136,27 @@ class Pipeline:
             "enhance": [run.rows("train_in")],
             "curate": [run.enhanced],
             "train": [run.rows("train"), run.rows("dev")],
-            "validate": [run.rows("held_out"), run.rows("recall"), *adapter, *_own(config.validate_)],
+            "validate": [run.rows("held_out"), run.rows("recall"), *adapter],
             "publish": adapter,
         }
         if stage == "split":
             own["inputs"] = self._input_hashes()
+        if stage == "validate":
+            proof = config.validate_
+            asked = {"prompts_file": proof.prompts_file, "forgetting": proof.forgetting}
+            own["inputs"] = self._known_hashes({name: Path(path) for name, path in asked.items() if path})
         weights = [] if stage in ("split", "curate") else [self.model, config.seed]
         return fingerprint(stage, own, weights, hashes(*inputs[stage]))
 
     def _input_hashes(self) -> dict[str, str | None]:
-        """The user's files by content; of one that is no longer there (or not from here), the hash it had."""
+        """The data set and the held-out rows of one's own, by content."""
         files = {"dataset": data_path(self.config.dataset)}
         if self.config.split.held_out:
             files["held_out"] = data_path(self.config.split.held_out, held_out=True)
+        return self._known_hashes(files)
+
+    def _known_hashes(self, files: dict[str, Path]) -> dict[str, str | None]:
+        """The user's files by content; of one that is no longer there (or not from here), the hash it had."""
         known = self.results.data.setdefault("inputs", {})
         for name, path in files.items():
             if path.is_file():
@@ -246,11 +254,6 @@ class Pipeline:
             model_name=self.config.model,
             results=self.results.data,
         )
-
-
-def _own(config: ValidateConfig) -> list[Path]:
-    """The user's files with questions for the proof."""
-    return [Path(name) for name in (config.prompts_file, config.forgetting) if name and name != DEMO]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,9 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
             faults += _data_faults(flat)
         except OutsideError as error:  # a data set on the Hub
             unreachable = error
-    faults += _engine_faults(resolved.config) + _proof_faults(resolved.config) if resolved else []
+    faults += _engine_faults(resolved.config) if resolved else []
+    if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
+        faults += _proof_faults(resolved.config)
     try:
         faults += _reference_faults(flat, resolved)
     except OutsideError as error:  # a local/ model on the Hub
