@@ -18,7 +18,7 @@ from demo_task import GUIDE_PAIR, PAIRS, direct
 from demo_wordings import DEFAULT_SYSTEM, FACTS, PLAIN_WORDINGS, WORDINGS
 
 DATA = Path(__file__).resolve().parent.parent / "src" / "socratune" / "demo_data"
-TRAIN_ROWS, HELD_OUT_ROWS, PROBE_ARITHMETIC_ROWS = 720, 400, 24
+TRAIN_ROWS, HELD_OUT_ROWS, PROBE_ARITHMETIC_ROWS = 720, 400, 168
 
 Row = dict[str, Any]
 
@@ -64,7 +64,7 @@ def held_out_rows(rng: random.Random) -> list[Row]:
 
 
 def probe_rows(rng: random.Random) -> list[Row]:
-    """All facts, some products with one digit, some small sums."""
+    """All facts, some products with one digit, some small sums: enough to rule out that 3 of 100 were lost."""
     rows = [row(question, answer, {"kind": "fact", "answer": word}) for question, answer, word in FACTS]
     products = rng.sample([(a, b) for a in range(11, 100) if a % 10 for b in range(2, 10)], PROBE_ARITHMETIC_ROWS)
     for a, b in products:

@@ -139,6 +139,7 @@ def test_the_small_run_has_the_guides_output_tree(finished_run: Path, results_of
     tests = results["validation"]["tests"]
     assert set(tests) == {
         "basic_inference", "prompt_responses", "base_comparison", "performance", "file_integrity",
+        "forgetting", "meters",
     }  # fmt: skip
     assert tests["performance"]["tokens_per_second"] > 0
     comparison = tests["base_comparison"]

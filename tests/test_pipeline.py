@@ -26,7 +26,8 @@ def again(run: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
     config = read_config_file(run / "config.yaml")
     given = ["--model", config["model"], "--dataset", config["dataset"], "--held-out", config["split"]["held_out"]]
-    return socratune("run", *given, "--output", run, "--set", "train.num_train_epochs=6", *more)
+    settings = ["--set", "train.num_train_epochs=6", "--set", "validate.gate.max_forgetting=0.1"]
+    return socratune("run", *given, "--output", run, *settings, *more)
 
 
 def test_a_finished_run_does_nothing_twice(copied_run: Path, results_of: Callable[[Path], Any]) -> None:

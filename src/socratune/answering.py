@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,14 +27,18 @@ async def answer_and_judge(
     key: str,
     concurrency: int,
     tick: Callable[[int, int], None],
+    samples: int = 1,
 ) -> list[dict[str, Any]]:
-    """One answer per row, judged, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`.
+    """The answers to each row, judged, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`, `stop`.
 
     An answer that is cut off is incorrect here: a model that does not come to an end has not answered, and leaving the
     pair out would favour an adapter that rambles. One that the judge's provider refuses to look at is undecided.
+
+    Args:
+        samples: answers drawn to each row, with seeds of their own; those behind the first are in `more`.
     """
 
-    async def step(row: QARow) -> dict[str, Any]:
+    async def one(row: QARow, sampling: Sampling) -> dict[str, Any]:
         completion = await model.generate(row.prompt, sampling)
         if completion.stop == "length":
             judgement = Judgement("incorrect", "truncated")
@@ -47,10 +52,21 @@ async def answer_and_judge(
             "verdict": judgement.verdict,
             "judged_by": judgement.judged_by,
             "tokens": completion.completion_tokens,
+            "stop": completion.stop,
         }
+
+    async def step(row: QARow) -> dict[str, Any]:
+        drawn = (sampling.drawn(_seed(row.id, number)) for number in range(samples))
+        first, *more = await asyncio.gather(*(one(row, each) for each in drawn))
+        return {**first, "more": more} if more else first
 
     await map_rows(rows, step, journal=journal, stage=key, concurrency=concurrency, tick=tick)
     return list(journal.rows(key))
+
+
+def _seed(row_id: str, number: int) -> int:
+    """Of one answer; the same for base and adapter, and another for every question."""
+    return int.from_bytes(hashlib.sha256(f"{row_id}/{number}".encode("utf-8", "replace")).digest()[:7], "big")
 
 
 def accuracy(rows: list[QARow], model: ChatModel, judge: Judge, sampling: Sampling, concurrency: int) -> float:

@@ -27,7 +27,7 @@ OUTPUTS = {
     "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl"),
     "curate": ("train.jsonl", "train.rejected.jsonl"),
     "train": ("trained.rejected.jsonl", "replay.jsonl", "checkpoints", "adapter", "tensorboard"),
-    "validate": (),
+    "validate": ("held_out_answers.jsonl", "recall_answers.jsonl"),
     "publish": (),
 }  # fmt: skip
 
@@ -43,6 +43,7 @@ NEEDED = {
     "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl"),
     "enhance": ("enhanced_dataset.jsonl",),
     "train": (),
+    "validate": (),
 }
 """Outputs without which a finished stage is done again. An adapter is not: that it is gone, validate has to say."""
 

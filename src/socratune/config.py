@@ -220,15 +220,40 @@ class EnhancedTrainingConfig(Section):
         return {name: value for name, value in data.items() if name not in RETIRED_NAMES}
 
 
+class GateConfig(Section):
+    """What an adapter has to show, besides the verdict `better` and whole files, to pass and to be published."""
+
+    min_gain: float = Field(default=0.0, ge=0, lt=1)
+    """Accuracy it has to gain at least, as measured."""
+    min_lower_bound: float = Field(default=0.0, ge=0, lt=1)
+    """The lower end of the gain's 95 % interval has to lie above this."""
+    max_undecided_share: float = Field(default=0.2, ge=0, le=1)
+    """Held-out questions that the judge leaves undecided, of base or adapter."""
+    max_forgetting: float | None = Field(default=0.03, gt=0, lt=1)
+    """Accuracy it may lose at most on questions it was not trained for: the upper end of the one-sided 95 % interval of
+    the drop lies below this. None: measured and shown, but no condition."""
+
+
 class ValidateConfig(Section):
     """The proof on held-out questions."""
 
     prompts: int = Field(default=5, ge=1)
     """Held-out questions shown with answer and verdict in the results."""
+    prompts_file: str | None = None
+    """A file with questions in the place of these: one a line, or JSONL with `prompt` and perhaps `expected`."""
+    samples: int = Field(default=4, ge=1, le=64)
+    """Answers per question of a model that thinks first, which is not asked greedily; it is compared by their means."""
+    forgetting: str | None = None
+    """A data set with questions that rules can judge and that must not be unlearnt, in the place of the 450 shipped
+    ones. `demo`: what the embedded model knows."""
+    lm_eval: list[str] = []
+    """Tasks of lm-eval for base and adapter; shown, no condition. Needs `pip install 'socratune[lm-eval]'`."""
     bootstrap_draws: int = Field(default=10_000, ge=100)
     """Resamples behind the interval."""
     not_worse_margin: float = Field(default=0.02, ge=0, lt=1)
     """How much accuracy may be lost for the verdict `not_worse`."""
+    gate: GateConfig = GateConfig()
+    """What has to be shown to pass."""
 
 
 class PublishConfig(Section):

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from socratune import __version__
@@ -169,22 +170,30 @@ class Pipeline:
             "enhance": [run.rows("train_in")],
             "curate": [run.enhanced, run.review],
             "train": [run.rows("train"), run.rows("dev")],
-            "validate": [run.rows("held_out"), *adapter],
+            "validate": [run.rows("held_out"), run.rows("recall"), *adapter],
             "publish": adapter,
         }
         if config.train.method == "dpo":
             inputs["train"].append(run.enhanced)
         if stage == "split":
             own["inputs"] = self._input_hashes()
+        if stage == "validate":
+            proof = config.validate_
+            asked = {"prompts_file": proof.prompts_file, "forgetting": proof.forgetting}
+            own["inputs"] = self._known_hashes({name: Path(path) for name, path in asked.items() if path})
         weights = [] if stage in ("split", "curate") else [self.model, config.seed]
         return fingerprint(stage, own, weights, hashes(*inputs[stage]))
 
     def _input_hashes(self) -> dict[str, str | None]:
-        """The user's files by content; of one that is no longer there (or not from here), the hash it had."""
+        """The data set and the held-out rows of one's own, by content."""
         files = {"dataset": data_path(self.config.dataset)}
         if self.config.split.held_out:
             files["held_out"] = data_path(self.config.split.held_out, held_out=True)
         files |= {f"eval_file {name}": data_path(name) for name in self.config.split.eval_file}
+        return self._known_hashes(files)
+
+    def _known_hashes(self, files: dict[str, Path]) -> dict[str, str | None]:
+        """The user's files by content; of one that is no longer there (or not from here), the hash it had."""
         known = self.results.data.setdefault("inputs", {})
         for name, path in files.items():
             if path.is_file():
@@ -263,6 +272,7 @@ class Pipeline:
             self.config.validate_,
             self.base,
             asking=self.config.enhance,
+            knowledge_rows=self.results.stage("enhance").get("gaps", {}).get("knowledge", 0),
             spent=self.results.stage("enhance").get("spent", {}),
             journal=self.journal,
             key=f"validate.{self.key('validate')}",

@@ -10,7 +10,9 @@ from socratune.config import RunConfig, StudentTeacherConfig
 from socratune.engine_ray import ray_fault
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.identity import Engine, foreign_fault, identity
+from socratune.lm_tasks import lm_eval_fault
 from socratune.modelref import model_fault
+from socratune.questions import forgetting_rows, read_prompts
 from socratune.resolve import Resolved, flatten, resolve, validated
 from socratune.roles import RULES, Role, endpoints, price_fault, reference_fault, resolve_alias, student_of
 from socratune.rundir import RunDir, output_fault
@@ -48,6 +50,8 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
         except OutsideError as error:  # a data set on the Hub
             unreachable = error
     faults += _engine_faults(resolved.config) if resolved else []
+    if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
+        faults += _proof_faults(resolved.config)
     try:
         faults += _reference_faults(flat, resolved)
     except OutsideError as error:  # a local/ model on the Hub
@@ -151,6 +155,18 @@ def _engine_faults(config: RunConfig) -> list[Fault]:
     if config.shard is not None:
         try:
             parse_shard(config.shard)
+        except UserError as error:
+            faults += error.faults
+    return [fault for fault in faults if fault]
+
+
+def _proof_faults(config: RunConfig) -> list[Fault]:
+    """What is wrong with the user's own questions for the proof."""
+    faults = [lm_eval_fault(config.validate_.lm_eval)]
+    for read, name in ((read_prompts, config.validate_.prompts_file), (forgetting_rows, config.validate_.forgetting)):
+        try:
+            if name is not None:
+                read(name)
         except UserError as error:
             faults += error.faults
     return [fault for fault in faults if fault]

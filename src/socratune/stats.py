@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -15,19 +17,15 @@ FEW_CLUSTERS = 30
 FEWEST_CLUSTERS = 6
 """With fewer, no result can have p < 0.05: 2 / 2**5 is more."""
 
-_T_975 = (
-    12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13,
-    2.12, 2.11, 2.10, 2.09, 2.09, 2.08, 2.07, 2.07, 2.06, 2.06, 2.06, 2.05, 2.05, 2.05,
-)  # fmt: skip
-"""Student's t, 97.5 %, from 1 degree of freedom on."""
-_T_975_LARGE = 2.04  # 30 degrees of freedom; more need a little less
-
 Comparison = Literal["better", "not_worse", "worse", "inconclusive"]
+
+
+Test = Literal["mcnemar", "sign_flip"]
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """The difference adapter − base on the same rows, with its 95 % interval and two-sided p."""
+    """The difference adapter − base on the same rows, with its interval and two-sided p, and how these were found."""
 
     difference: float
     low: float
@@ -35,44 +33,131 @@ class Paired:
     p: float
     rows: int
     clusters: int
+    test: Test = "sign_flip"
+    interval: Literal["bootstrap", "t"] = "bootstrap"
 
 
 def paired_difference(
-    base: Sequence[bool], adapter: Sequence[bool], clusters: Sequence[str], *, draws: int, seed: int
+    base: Sequence[float] | np.ndarray,
+    adapter: Sequence[float] | np.ndarray,
+    clusters: Sequence[str],
+    *,
+    draws: int,
+    seed: int,
+    level: float = 0.95,
 ) -> Paired:
-    """Compare two models on the same rows.
+    """Compare two models on the same rows; without rows, nothing is known: −1 … 1.
 
-    The interval is a cluster bootstrap (percentiles of `draws` resamples of whole clusters), or below 30 clusters a
-    t-interval with cluster-robust variance. p is a sign-flip permutation test over clusters.
+    The interval is a cluster bootstrap: percentiles of `draws` resamples of whole clusters, widened as Hesterberg
+    (arXiv:1411.5279, section 4.3) has it, because plain percentiles are too narrow by about sqrt((C-1)/C)·z/t. Below 30
+    clusters it is a t-interval with cluster-robust variance. p is McNemar's exact test where every row is a cluster of
+    its own and is either right or wrong, else a sign-flip permutation test over clusters.
+
+    Args:
+        base: score of each row, 0 to 1: right or wrong, or the share of right samples.
+        adapter: the same of the adapter.
+        clusters: name of each row's cluster.
+        draws: of the bootstrap, and of the permutation test.
+        seed: of both.
+        level: of the two-sided interval.
     """
+    if not len(base):
+        return Paired(0.0, -1.0, 1.0, 1.0, 0, 0, interval="t")
     change = np.asarray(adapter, dtype=float) - np.asarray(base, dtype=float)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(index, weights=change)  # (C,)
     sizes = np.bincount(index).astype(float)  # (C,)
-    difference = float(change.mean())
+    count, difference = len(names), float(change.mean())
     generator = np.random.default_rng(seed)
-    if len(names) < FEW_CLUSTERS:
-        low, high = _t_interval(sums, sizes)
-    else:
-        weights = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)  # (draws, C)
-        drawn = (weights @ sums) / (weights @ sizes)
-        low, high = (float(bound) for bound in np.percentile(drawn, (2.5, 97.5)))
-    signs = generator.integers(0, 2, size=(draws, len(names)), dtype=np.int8) * 2 - 1
-    flipped = np.abs(signs @ sums)
-    p = (1 + int((flipped >= abs(sums.sum()) - 1e-9).sum())) / (1 + draws)
-    return Paired(difference, low, high, p, len(change), len(names))
+    few = count < FEW_CLUSTERS
+    low, high = _t_interval(sums, sizes, level) if few else _bootstrap(sums, sizes, level, draws, generator)
+    alone = count == len(change) and bool(np.isin(np.concatenate([base, adapter]), (0, 1)).all())
+    p = _mcnemar(change) if alone else _sign_flip(sums, draws, generator)
+    test: Test = "mcnemar" if alone else "sign_flip"
+    return Paired(difference, low, high, p, len(change), count, test, "t" if few else "bootstrap")
 
 
-def _t_interval(sums: np.ndarray, sizes: np.ndarray) -> tuple[float, float]:
+def _bootstrap(
+    sums: np.ndarray, sizes: np.ndarray, level: float, draws: int, generator: np.random.Generator
+) -> tuple[float, float]:
+    """Widened percentiles of the ratio of sums; clusters of like sum and size are drawn as one kind."""
+    kinds, counts = np.unique(np.stack([sums, sizes], 1), axis=0, return_counts=True)  # (K, 2), (K,)
+    clusters = len(sums)
+    weights = generator.multinomial(clusters, counts / clusters, size=draws)  # (draws, K)
+    drawn = (weights @ kinds[:, 0]) / (weights @ kinds[:, 1])
+    stretched = math.sqrt(clusters / (clusters - 1)) * t_quantile((1 + level) / 2, clusters - 1)
+    tail = NormalDist().cdf(-stretched)
+    low, high = np.quantile(drawn, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _t_interval(sums: np.ndarray, sizes: np.ndarray, level: float) -> tuple[float, float]:
     """Ratio estimator with cluster-robust variance; the whole range where there is one cluster."""
     count, rows = len(sums), float(sizes.sum())
     if count < 2:
         return -1.0, 1.0
     ratio = float(sums.sum()) / rows
     variance = count / (count - 1) * float(((sums - ratio * sizes) ** 2).sum()) / rows**2
-    t = _T_975[count - 2] if count - 2 < len(_T_975) else _T_975_LARGE
-    half = t * math.sqrt(variance)
+    half = t_quantile((1 + level) / 2, count - 1) * math.sqrt(variance)
     return max(-1.0, ratio - half), min(1.0, ratio + half)
+
+
+def _sign_flip(sums: np.ndarray, draws: int, generator: np.random.Generator) -> float:
+    """The share of sign flips of whole clusters that come to as large a difference."""
+    kinds, counts = np.unique(np.abs(sums), return_counts=True)  # (K,) each
+    positive = generator.binomial(counts, 0.5, size=(draws, len(kinds)))
+    flipped = np.abs((2 * positive - counts) @ kinds)
+    return (1 + int((flipped >= abs(float(sums.sum())) - 1e-9).sum())) / (1 + draws)
+
+
+def _mcnemar(change: np.ndarray) -> float:
+    """The exact two-sided test (McNemar 1947): wins among the rows that changed, as tosses of a fair coin."""
+    wins, losses = int((change > 0).sum()), int((change < 0).sum())
+    return min(1.0, 2 * _binomial(min(wins, losses), wins + losses, 0.5))
+
+
+def most_lost(lost: int, of: int, level: float = 0.95) -> float:
+    """The upper end of the one-sided exact interval of a share (Clopper and Pearson 1934); 1 where `of` is 0."""
+    if lost >= of:
+        return 1.0
+    low, high = lost / of, 1.0
+    for _ in range(40):
+        share = (low + high) / 2
+        low, high = (share, high) if _binomial(lost, of, share) > 1 - level else (low, share)
+    return high
+
+
+def _binomial(most: int, tosses: int, share: float) -> float:
+    """The probability of at most so many of the tosses; by logarithms, as the numbers of ways overflow."""
+    hit, missed = math.log(share), math.log1p(-share)
+    whole = math.lgamma(tosses + 1)
+    ways = (whole - math.lgamma(at + 1) - math.lgamma(tosses - at + 1) for at in range(most + 1))
+    return sum(math.exp(way + at * hit + (tosses - at) * missed) for at, way in enumerate(ways))
+
+
+@lru_cache
+def t_quantile(probability: float, freedom: int) -> float:
+    """Student's t for a whole number of degrees of freedom, by bisection of its distribution.
+
+    Closed form of the distribution: Abramowitz and Stegun 26.7.3 and 26.7.4. `probability` is above 0.5.
+    """
+    low, high = 0.0, 1e3
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_within(middle, freedom) < 2 * probability - 1 else (low, middle)
+    return high
+
+
+def _t_within(t: float, freedom: int) -> float:
+    """The probability that |T| < t."""
+    angle = math.atan(t / math.sqrt(freedom))
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for at in range(2 + odd, freedom + 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (at - 1) / at
+    return (angle + math.sin(angle) * total) * 2 / math.pi if odd else math.sin(angle) * total
 
 
 def total_interval(sample: Sequence[float], population: int) -> tuple[float, float, float]:
@@ -88,8 +173,7 @@ def total_interval(sample: Sequence[float], population: int) -> tuple[float, flo
     if n == 1:
         return seen + rest * mean, seen, math.inf
     variance = sum((value - mean) ** 2 for value in sample) / (n - 1)
-    t = _T_975[n - 2] if n - 2 < len(_T_975) else _T_975_LARGE
-    half = t * math.sqrt(variance * (rest * rest / n + rest))
+    half = t_quantile(0.975, n - 1) * math.sqrt(variance * (rest * rest / n + rest))
     return seen + rest * mean, max(seen, seen + rest * mean - half), seen + rest * mean + half
 
 

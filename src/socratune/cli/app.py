@@ -228,11 +228,19 @@ def train(
 
 
 @app.command()
-def validate(run: Run, restart: Annotated[bool, typer.Option(help="Ask and judge anew.")] = False) -> None:
+def validate(
+    run: Run,
+    restart: Annotated[bool, typer.Option(help="Ask and judge anew.")] = False,
+    prompts: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Test prompts: a line each, or JSONL with prompt and expected.")
+    ] = None,
+    lm_eval: Annotated[str | None, typer.Option(metavar="TASKS", help="Tasks of lm-eval too, with commas.")] = None,
+) -> None:
     """Prove the adapter of a run folder on its held-out questions."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.go_on(run, until="validate", restart="validate" if restart else None))
+    settings = {"validate.prompts_file": prompts, "validate.lm_eval": lm_eval.split(",") if lm_eval else None}
+    raise typer.Exit(commands.validate(run, {k: v for k, v in settings.items() if v}, restart=restart))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from socratune.bookkeeping import STAGES, stage_faults
-from socratune.cli.console import Progress, guarded, show_estimate, start_logging
+from socratune.cli.console import Progress, guarded, show_estimate, show_proof, start_logging
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
@@ -105,6 +105,25 @@ def go_on(folder: str, *, until: str, restart: str | None = None, given: dict[st
     return code or run(found, None, None, start=None, until=until, restart=restart)
 
 
+def validate(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
+    """`socratune validate RUN`. `settings` of the proof, by dotted key: where they are new, it is made anew."""
+
+    def given() -> dict[str, Any]:
+        config = read_config_file(existing_run(folder).config)
+        return deep_merge({**config, "output": folder}, unflatten(settings))
+
+    found: dict[str, Any] = {}
+
+    def read() -> int:
+        found.update(given())
+        return 0
+
+    code = guarded(read)
+    old = flatten(read_config_file(RunDir(folder).config)) if code == 0 else {}
+    anew = restart or any(old.get(key) != value for key, value in settings.items())
+    return code or run(found, None, None, start=None, until="validate", restart="validate" if anew else None)
+
+
 def _resolved(
     given: dict[str, Any],
     config_file: str | None,
@@ -141,22 +160,8 @@ def _resolved(
 
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     """Print the outcome; 0 when passed or when what was asked is done, 1 when failed."""
-    comparison = results.get("validation", {}).get("tests", {}).get("base_comparison", {})
-    if "base_accuracy" in comparison and results["status"] in ("passed", "failed"):
-        from rich.table import Table
-
-        low, high = comparison["ci95"]
-        table = Table(title=f"{comparison['n']} held-out questions", title_justify="left")
-        for column in ("base", "adapter", "difference", "95 % interval", "verdict"):
-            table.add_column(column, justify="right")
-        table.add_row(
-            f"{comparison['base_accuracy']:.1%}",
-            f"{comparison['adapter_accuracy']:.1%}",
-            f"{comparison['difference']:+.1%}",
-            f"{low:+.1%} … {high:+.1%}",
-            comparison["verdict"].replace("_", " "),
-        )
-        progress.console.print(table)
+    if results["status"] in ("passed", "failed"):
+        show_proof(results.get("validation", {}).get("tests", {}), progress.console)
     status = results["status"]
     text = f"{status}: {run.root}"
     if status == "failed":

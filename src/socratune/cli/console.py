@@ -167,6 +167,39 @@ def show_estimate(found: dict[str, Any], console: Any) -> None:
     console.print("The pilot's calls are kept: the run will not pay them again.")
 
 
+def show_proof(tests: dict[str, Any], console: Any) -> None:
+    """Base against adapter, then what was forgotten, then the user's own prompts with their verdicts."""
+    from rich.table import Table
+
+    compared = {"held-out": tests.get("base_comparison"), "recall": tests.get("recall")}
+    table = Table(title="Base and adapter on the same questions", title_justify="left")
+    for column in ("", "n", "base", "adapter", "difference", "95 % interval", "verdict"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, found in compared.items():
+        for label, counted in ((name, found), ("  at worst", found and found["worst_case"])):
+            if found is None or counted is None or (counted is not found and not found["undecided"]["pairs"]):
+                continue
+            low, high = counted["ci95"]
+            whole = counted is found
+            table.add_row(
+                label,
+                str(counted["n"]),
+                f"{found['base_accuracy']:.1%}" if whole else "",
+                f"{found['adapter_accuracy']:.1%}" if whole else "",
+                f"{counted['difference']:+.1%}",
+                f"{low:+.1%} … {high:+.1%}",
+                found["verdict"].replace("_", " ") if whole else "",
+            )
+    if table.rows:
+        console.print(table)
+    if forgotten := tests.get("forgetting"):
+        console.print(f"Forgetting, {forgotten['n']} other questions: {forgotten['reason']}.", markup=False)
+    for prompt in tests.get("prompt_responses", []):
+        if prompt.get("own"):
+            said = " → ".join(" ".join(prompt[name].split())[:200] for name in ("prompt", "response"))
+            console.print(f"{prompt['verdict'].replace('_', ' '):<10} {said}", markup=False, soft_wrap=True)
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"

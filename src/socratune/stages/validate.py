@@ -1,31 +1,59 @@
-"""validate: is the adapter better than its base on questions neither has seen? The guide's five checks, each real."""
+"""validate: is the adapter better than its base on questions neither has seen, and has it unlearnt nothing?
+
+The guide's five checks, each real, and forgetting as the sixth. What they measure goes to `gate.py`, which decides.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import math
-import resource
+import logging
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from socratune import forgetting
 from socratune.answering import answer_and_judge
+from socratune.comparison import answer_rows, compared
 from socratune.config import StudentTeacherConfig, ValidateConfig
+from socratune.errors import StageFailed
+from socratune.gate import refusals, warnings
+from socratune.integrity import file_integrity
 from socratune.journal import Journal
+from socratune.judge import Judge
 from socratune.ledger import Ledger
-from socratune.llm.base import ChatModel, Sampling
+from socratune.lm_tasks import task_results
 from socratune.modelref import Base
-from socratune.roles import cast
+from socratune.performance import performance
+from socratune.questions import forgetting_rows, meter_rows, read_prompts
+from socratune.roles import RULES, cast, resolve_alias
 from socratune.rows import QARow
-from socratune.rundir import RunDir, StageResult, file_hash, read_rows
-from socratune.stats import compare, paired_difference, rows_needed
+from socratune.rundir import RunDir, StageResult, read_rows, write_jsonl
+from socratune.sampling import is_thinking
 
-TIMED_ROWS = 64
-REQUIRED_FILES = ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json")
+log = logging.getLogger(__name__)
+
+SIDES = ("base", "adapter")
+EXAMS = {"held_out", "recall"}
+"""Papers on which the adapter has to gain; a model that thinks first draws several answers to each question."""
+
+Answered = dict[str, dict[str, list[dict[str, Any]]]]
+"""The answers by paper and side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A set of questions with its judge; `of` says who is asked, `longest` bounds the answer of a model that does not
+    think first, in tokens.
+    """
+
+    name: str
+    rows: list[QARow]
+    judge: Judge
+    of: tuple[str, ...] = SIDES
+    longest: int = sys.maxsize
 
 
 async def run(
@@ -34,190 +62,193 @@ async def run(
     base: Base,
     *,
     asking: StudentTeacherConfig,
+    knowledge_rows: int,
     spent: dict[str, Any],
     journal: Journal,
     key: str,
     tick: Callable[[int, int], None],
 ) -> StageResult:
-    """Compare base and adapter on `held_out.jsonl`, greedily and by the same judge; the verdict is in the figures.
+    """Compare base and adapter on `held_out.jsonl`; measures, verdict and reasons are in the figures.
+
+    Both are asked greedily; a model that thinks first draws `config.samples` answers per question. Writes
+    `held_out_answers.jsonl`, and `recall_answers.jsonl` where facts are asked for again.
 
     Args:
         asking: whose judge and limits hold here too; answers are as long as there at most.
+        knowledge_rows: rows that taught a fact; see `gate.refusals`.
         spent: by the loop, role by role; the limits are those of the whole run.
     """
     rows = read_rows(run.rows("held_out"), QARow.from_json)
-    integrity = file_integrity(run.adapter)
-    tests: dict[str, Any] = {"file_integrity": integrity}
+    tests: dict[str, Any] = {"file_integrity": file_integrity(run.adapter, base.model_name)}
+    if not tests["file_integrity"]["passed"]:
+        return _result(tests, rows, refusals(tests, config.gate, knowledge_rows=knowledge_rows))
     if not rows:
-        return _result(tests, rows, "No held-out rows: nothing can be proven. Raise split.held_out_share.")
-    if not integrity["passed"]:
-        return _result(tests, rows, f"The adapter's files are not whole: {'; '.join(integrity['problems'])}.")
-    from peft import PeftModel
-
-    from socratune.backends import hf
+        return _result(tests, rows, ["No held-out rows: nothing can be proven. Raise split.held_out_share."])
     from socratune.local_models import LocalModels
-    from socratune.student import LocalStudent, serving
 
     ledger = Ledger(asking.max_usd, asking.max_total_tokens)
     ledger.carry_over(spent)
     # for a judge, also of the base's weights: PEFT puts the adapter into the base itself
-    local = LocalModels(load_in_4bit=base.load_in_4bit)
-    people = cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
-    loaded, tokenizer = hf.load(base.model_name, load_in_4bit=base.load_in_4bit)
-    answers, performance = {}, {}
-    try:
-        for at, who in enumerate(("base", "adapter")):
-            model = loaded if who == "base" else PeftModel.from_pretrained(loaded, run.adapter).eval()
-            with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
-                sampling = student.exam_sampling(asking.max_new_tokens)
-                answers[who] = await answer_and_judge(
-                    rows,
+    with closing(LocalModels(load_in_4bit=base.load_in_4bit)) as local:
+        people = cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
+        try:
+            papers = {paper.name: paper for paper in _papers(run, config, rows, people.judge)}
+            examine = partial(_examine, journal=journal, key=key, tick=tick)
+            answers, measured = await examine(papers, run.adapter, base, config, asking)
+        finally:
+            await people.close()
+    for name in EXAMS & papers.keys():
+        write_jsonl(
+            run.rows(f"{name}_answers"), answer_rows(papers[name].rows, answers[name]["base"], answers[name]["adapter"])
+        )
+    tests |= _tests(papers, answers, config, base.seed) | measured
+    refused = refusals(tests, config.gate, knowledge_rows=knowledge_rows)
+    return _result(tests, rows, refused, [*warnings(tests, knowledge_rows=knowledge_rows), *_judge_warnings(asking)])
+
+
+def _papers(run: RunDir, config: ValidateConfig, rows: list[QARow], judge: Judge) -> Iterator[Paper]:
+    yield Paper("held_out", rows, judge)
+    if run.rows("recall").exists() and (recall := read_rows(run.rows("recall"), QARow.from_json)):
+        yield Paper("recall", recall, judge)
+    short = forgetting.LONGEST_ANSWER
+    yield Paper("forgetting", forgetting_rows(config.forgetting), forgetting.check_judge, longest=short)
+    if config.forgetting is None:  # a user's own questions serve the meters too
+        yield Paper("meter", meter_rows(), forgetting.no_judge, longest=short)
+    if config.prompts_file:
+        yield Paper("prompts", read_prompts(config.prompts_file), judge, of=("adapter",))
+
+
+async def _examine(
+    papers: dict[str, Paper],
+    adapter: Path,
+    base: Base,
+    config: ValidateConfig,
+    asking: StudentTeacherConfig,
+    *,
+    journal: Journal,
+    key: str,
+    tick: Callable[[int, int], None],
+) -> tuple[Answered, dict[str, Any]]:
+    """Base and adapter at their papers, one after the other, and what is measured while the adapter is loaded.
+
+    Raises:
+        StageFailed: PEFT refuses the adapter.
+    """
+    from peft import PeftModel
+
+    from socratune.backends import hf
+    from socratune.student import LocalStudent, serving
+
+    model, tokenizer = hf.load(base.model_name, load_in_4bit=base.load_in_4bit)
+    answers: Answered = {name: {} for name in papers}
+    total, done = sum(len(paper.rows) * len(paper.of) for paper in papers.values()), 0
+    measured: dict[str, Any] = {}
+    for who in SIDES:
+        if who == "adapter":
+            try:
+                model = PeftModel.from_pretrained(model, adapter).eval()
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what `base_problems` does not know of
+                reason = " ".join(str(error).split())[:300]
+                raise StageFailed(f"PEFT cannot put the adapter on {base.model_name}: {reason}.") from error
+        with serving(LocalStudent(model, tokenizer, name=who, fingerprint=key)) as student:
+            exam = student.exam_sampling(asking.max_new_tokens)
+            for paper in (paper for paper in papers.values() if who in paper.of):
+                longest = exam.max_new_tokens if student.thinking else min(paper.longest, exam.max_new_tokens)
+                answers[paper.name][who] = await answer_and_judge(
+                    paper.rows,
                     student,
-                    people.judge,
-                    sampling,
+                    paper.judge,
+                    replace(exam, max_new_tokens=longest),
                     journal=journal,
-                    key=f"{key}.{who}",
+                    # `audit_sheet` reads the held-out answers by this name
+                    key=f"{key}.{who}" if paper.name == "held_out" else f"{key}.{paper.name}.{who}",
                     concurrency=asking.concurrency,
-                    tick=partial(_tick_after, tick, at * len(rows), 2 * len(rows)),
+                    tick=partial(_tick_after, tick, done, total),
+                    samples=config.samples if exam.temperature > 0 and paper.name in EXAMS else 1,
                 )
-                if who == "adapter":
-                    performance = await _performance(student, rows[:TIMED_ROWS], sampling)
-    finally:
-        await people.close()
-        local.close()
-    tests |= _tests(rows, answers, config, base.seed) | {"performance": performance}
-    return _result(tests, rows, _failure(tests))
-
-
-def _failure(tests: dict[str, Any]) -> str | None:
-    """Why the tests do not prove the adapter better, or None."""
-    comparison = tests["base_comparison"]
-    if not comparison["passed"]:
-        failure = f"The adapter is not proven better than its base: {comparison['verdict']}."
-        if comparison.get("rows_needed"):
-            failure += f" About {comparison['rows_needed']} held-out rows would show a gain of this size."
-        return failure
-    failed = [name for name, test in tests.items() if isinstance(test, dict) and not test["passed"]]
-    return f"Failed: {', '.join(failed)}." if failed else None
+                done += len(paper.rows)
+            if who == "adapter":
+                measured["performance"] = await performance(student, papers["held_out"].rows, exam)
+    neutral = papers["meter" if "meter" in papers else "forgetting"]
+    said = answers[neutral.name]
+    measured["meters"] = forgetting.meters(
+        model, tokenizer, neutral.rows, said["base"], said["adapter"], thinking=is_thinking(tokenizer.chat_template)
+    )
+    if config.lm_eval:
+        measured["lm_eval"] = task_results(model, tokenizer, config.lm_eval)
+    return answers, measured
 
 
 def _tick_after(tick: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
     tick(before + done, total)
 
 
-def _tests(
-    rows: list[QARow],
-    answers: dict[str, list[dict[str, Any]]],
-    config: ValidateConfig,
-    seed: int,
-) -> dict[str, Any]:
-    adapter = answers["adapter"]
-    prompts = [
-        {"prompt": row.question, "response": answer["response"], "passed": answer["verdict"] == "correct"}
-        for row, answer in list(zip(rows, adapter, strict=True))[: config.prompts]
-    ]
-    length = len(adapter[0]["response"])
-    return {
-        "basic_inference": {"passed": length > 0, "response_length": length},
-        "prompt_responses": prompts,
-        "base_comparison": base_comparison(rows, answers, config, seed),
-    }
-
-
-def base_comparison(
-    rows: list[QARow], answers: dict[str, list[dict[str, Any]]], config: ValidateConfig, seed: int
-) -> dict[str, Any]:
-    """The paired comparison of the same questions.
-
-    An answer nobody could judge is taken at its worst for the adapter: the base's as right, the adapter's as wrong. So
-    an adapter cannot choose its own test by answering vaguely.
-    """
-    base = [answer["verdict"] in ("correct", "undecided") for answer in answers["base"]]
-    adapter = [answer["verdict"] == "correct" for answer in answers["adapter"]]
-    clusters = [row.cluster or row.id for row in rows]
-    paired = paired_difference(base, adapter, clusters, draws=config.bootstrap_draws, seed=seed)
-    verdict = compare(paired, config.not_worse_margin)
-    comparison = {
-        "base_accuracy": sum(base) / len(base),
-        "adapter_accuracy": sum(adapter) / len(adapter),
-        "difference": paired.difference,
-        "ci95": [paired.low, paired.high],
-        "p": paired.p,
-        "n": paired.rows,
-        "clusters": paired.clusters,
-        "undecided": {
-            who: sum(answer["verdict"] == "undecided" for answer in answers[who]) for who in ("base", "adapter")
+def _tests(papers: dict[str, Paper], answers: Answered, config: ValidateConfig, seed: int) -> dict[str, Any]:
+    """The figures of all tests that rest on answers, by name."""
+    rows, said = papers["held_out"].rows, answers["held_out"]["adapter"]
+    silent = sum(not answer["response"] for answer in said)
+    own = papers.get("prompts")
+    shown = (own.rows, answers["prompts"]["adapter"]) if own else (rows[: config.prompts], said[: config.prompts])
+    tests: dict[str, Any] = {
+        "basic_inference": {
+            "passed": silent <= len(said) / 2,
+            "response_length": len(said[0]["response"]),
+            "silent": silent,
         },
-        "wins": sum(a and not b for b, a in zip(base, adapter, strict=True)),
-        "losses": sum(b and not a for b, a in zip(base, adapter, strict=True)),
-        "verdict": verdict,
-        "passed": verdict == "better",
+        "prompt_responses": [_prompt(row, answer, own is not None) for row, answer in zip(*shown, strict=True)],
+        "base_comparison": _compared("held_out", papers, answers, config, seed),
     }
-    if verdict in ("inconclusive", "not_worse"):
-        comparison["rows_needed"] = rows_needed(paired)
-    return comparison
+    if "recall" in papers:
+        tests["recall"] = _compared("recall", papers, answers, config, seed)
+    tests["forgetting"] = forgetting.non_inferiority(
+        papers["forgetting"].rows,
+        answers["forgetting"]["base"],
+        answers["forgetting"]["adapter"],
+        margin=config.gate.max_forgetting,
+        draws=config.bootstrap_draws,
+        seed=seed,
+    )
+    return tests
 
 
-async def _performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -> dict[str, Any]:
-    """Speed over a few questions asked together, and the process's peak memory."""
-    import torch
+def _compared(
+    name: str, papers: dict[str, Paper], answers: Answered, config: ValidateConfig, seed: int
+) -> dict[str, Any]:
+    return compared(papers[name].rows, answers[name]["base"], answers[name]["adapter"], config, seed)
 
-    started = time.monotonic()
-    answers = await asyncio.gather(*(model.generate(row.prompt, sampling) for row in rows))
-    seconds, tokens = time.monotonic() - started, sum(answer.completion_tokens for answer in answers)
-    gpu_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    rss_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * rss_unit
+
+def _prompt(row: QARow, answer: dict[str, Any], own: bool) -> dict[str, Any]:
+    """A test prompt, the user's `own` or held out, with its verdict; none where no answer is expected."""
+    verdict = answer["verdict"] if row.reference else "not_judged"
     return {
-        "passed": True,
-        "tokens_per_second": round(tokens / seconds, 1),
-        "gpu_memory_used_gb": round(gpu_bytes / 1e9, 2),
-        "peak_memory_gb": round(peak / 1e9, 2),
+        "prompt": row.question,
+        "own": own,
+        "expected": row.reference or None,
+        "response": answer["response"],
+        "verdict": verdict,
+        "judged_by": answer["judged_by"] if row.reference else None,
+        "passed": verdict == "correct" if verdict in ("correct", "incorrect") else None,
     }
 
 
-def file_integrity(adapter: Path) -> dict[str, Any]:
-    """Are all files there, is the adapter's file whole, are its numbers finite and not all zero?"""
-    problems = [f"{name} is missing" for name in REQUIRED_FILES if not (adapter / name).is_file()]
-    weights = adapter / "adapter_model.safetensors"
-    if weights.is_file():
-        problems += _weight_problems(weights)
-    config = adapter / "adapter_config.json"
-    if config.is_file():
-        try:
-            json.loads(config.read_text("utf-8"))
-        except ValueError:
-            problems.append("adapter_config.json is not JSON")
-    result: dict[str, Any] = {"passed": not problems, "problems": problems}
-    files = sorted(path for path in adapter.rglob("*") if path.is_file())
-    result["sha256"] = {path.relative_to(adapter).as_posix(): file_hash(path) for path in files}
-    return result
+def _judge_warnings(asking: StudentTeacherConfig) -> list[str]:
+    """A model that chose what was trained on may like the adapter for its manner."""
+    judge = resolve_alias(asking.judge_model)
+    if judge == RULES["judge"] or judge.startswith("python:") or asking.judge_mode == "mechanical":
+        return []
+    return [
+        f"{judge} judged here and chose the traces that were trained on. Is it kinder to the adapter? "
+        "socratune audit-judge RUN --sheet FILE tells."
+    ]
 
 
-def _weight_problems(path: Path) -> list[str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as tensors:
-            sums = {name: _magnitude(tensors.get_tensor(name)) for name in tensors.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        return [f"{path.name} cannot be read ({error})"]
-    if not sums:
-        return [f"{path.name} holds no tensor"]
-    problems = [f"{name} holds a value that is not finite" for name, size in sums.items() if not math.isfinite(size)]
-    learned = [size for name, size in sums.items() if "lora_B" in name]
-    if learned and not any(learned):
-        problems.append("the adapter is untrained: every lora_B matrix is zero")
-    return problems
-
-
-def _magnitude(tensor: Any) -> float:
-    """The largest absolute value; not finite where any value is not."""
-    return float(tensor.float().abs().max()) if tensor.numel() else 0.0
-
-
-def _result(tests: dict[str, Any], rows: list[QARow], failure: str | None) -> StageResult:
-    validation: dict[str, Any] = {"status": "failed" if failure else "passed", "tests": tests}
+def _result(
+    tests: dict[str, Any], rows: list[QARow], reasons: list[str], warned: list[str] | None = None
+) -> StageResult:
+    validation: dict[str, Any] = {"status": "failed" if reasons else "passed", "tests": tests, "warnings": warned or []}
+    failure = " ".join(reasons) or None
     if failure:
-        validation["reason"] = failure
+        validation |= {"reason": failure, "reasons": reasons}
+    for text in validation["warnings"]:
+        log.warning("%s", text)
     return StageResult(rows_in=len(rows), rows_out=len(rows), figures={"validation": validation}, failure=failure)
