@@ -282,6 +282,8 @@ class RunConfig(Section):
     """Of sampling, training and resampling."""
     views: list[Literal["preference", "sdft"]] = []
     """Further files out of the loop's traces, for other trainers: preference pairs; prompts with their hint."""
+    report_to: list[Literal["wandb", "mlflow", "trackio"]] = []
+    """Trackers that get the training's curves too, beside TensorBoard."""
     shard: str | None = None
     """`I/N`: only every N-th row, beginning with the I-th; `socratune merge` puts the N run folders together."""
     engine: Literal["here", "ray"] = "here"
@@ -302,7 +304,7 @@ FREE_SETTINGS = frozenset(
         "concurrency", "call_timeout_s", "max_usd", "max_total_tokens", "student_api_base", "teacher_api_base",
         "judge_api_base", "endpoints",
     )
-) | {"output", "views", "engine", "workers"}  # fmt: skip
+) | {"output", "views", "report_to", "engine", "workers"}  # fmt: skip
 """Settings that change no result: they may differ when a run goes on."""
 
 

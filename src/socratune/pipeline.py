@@ -261,6 +261,7 @@ class Pipeline:
             students=writers(
                 self.results.stage("curate").get("students", []), self.results.stage("enhance").get("student")
             ),
+            report_to=self.config.report_to,
             tick=tick,
         )
 

@@ -20,6 +20,7 @@ from socratune.serving import vllm_fault
 from socratune.sharding import parse_shard
 from socratune.sources.qa_files import Reading, data_path, qa_rows
 from socratune.stages.publish import hub_id_fault
+from socratune.trackers import tracker_faults
 
 
 def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
@@ -148,6 +149,7 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
 def _engine_faults(config: RunConfig) -> list[Fault]:
     """What is wrong with where the loop runs, and with what training hands on."""
     faults = [ray_fault()] if config.engine == "ray" else []
+    faults += tracker_faults(config.report_to)
     if config.train.peft:
         from socratune.backends.lora import peft_faults
 

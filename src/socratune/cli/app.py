@@ -53,6 +53,7 @@ MaxTokens = Annotated[int | None, typer.Option("--max-total-tokens", help="Stop 
 Unsolved = Annotated[str | None, typer.Option(help="drop (default), reference or rewrite.")]
 StudentEngine = Annotated[str | None, typer.Option("--student-engine", help="local (default) or vllm.")]
 Views = Annotated[str | None, typer.Option(help="preference,sdft: files for other trainers.")]
+ReportTo = Annotated[str | None, typer.Option(help="wandb,mlflow,trackio: curves go there too.")]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th row; socratune merge joins the parts.")]
 Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
@@ -67,7 +68,7 @@ Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this st
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 
-_TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "shard", "engine", "workers")
+_TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "report_to", "shard", "engine", "workers")
 _SPLIT = ("held_out", "eval_file", "on_bad_row")
 
 
@@ -77,7 +78,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     section |= {"method": "train.", "sweep_lr": "train.by_dev."}
     keys = {name: section.get(name, "enhance.") + name for name in flags}
     given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}
-    for name in ("views", "train.by_dev.sweep_lr"):
+    for name in ("views", "report_to", "train.by_dev.sweep_lr"):
         if name in given:
             given[name] = [part.strip() for part in given[name].split(",")]
     return given
@@ -134,6 +135,7 @@ def run(
     backend: Backend = None,
     method: Method = None,
     sweep_lr: SweepLr = None,
+    report_to: ReportTo = None,
     seed: Seed = None,
     start: Start = None,
     until: Until = None,
@@ -217,13 +219,14 @@ def train(
     run: Run,
     method: Method = None,
     sweep_lr: SweepLr = None,
+    report_to: ReportTo = None,
     backend: Backend = None,
     restart: Annotated[bool, typer.Option(help="Train anew.")] = False,
 ) -> None:
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
-    given = _given({"method": method, "sweep_lr": sweep_lr, "backend": backend})
+    given = _given({"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend})
     raise typer.Exit(commands.go_on(run, until="train", restart="train" if restart else None, given=given))
 
 

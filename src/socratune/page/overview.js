@@ -259,7 +259,7 @@ function checksSection(data) {
   const lines = Object.entries(tests).filter(([, test]) => test && typeof test === "object" && "passed" in test).map(([name, test]) =>
     el("tr", {}, el("th", { scope: "row" }, words(name)),
       el("td", { class: test.passed ? "good" : "bad" }, test.passed ? "passed" : "failed"),
-      el("td", {}, ...visible(figuresOf(test)))));
+      el("td", {}, ...visible(saysOf(name, test)))));
   return section("checks", "Checks", el("table", { class: "stacked" },
     el("thead", {}, el("tr", {}, ["Check", "Outcome", "Figures"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)),
     promptsTried(tests.prompt_responses));
@@ -272,6 +272,25 @@ function promptsTried(found) {
   const verdict = (one) => one.verdict ?? (one.passed == null ? "not judged" : one.passed ? "correct" : "incorrect");
   return el("details", { class: "prompts" }, el("summary", {}, plural(prompts.length, "test prompt"), prompts.length > shown.length && `, the first ${shown.length}`),
     shown.map((one) => el("div", {}, el("h3", {}, ...firstLine(one.prompt), " · ", verdictMark(verdict(one))), textBlock(one.response ?? "", "pipeline_results.json"))));
+}
+
+const SAYS = {
+  file_integrity: (test) => test.problems.join(" · ") || `${plural(Object.keys(test.sha256).length, "file")}, whole, and made for this base`,
+  base_comparison: (test) => `${words(test.verdict)} · ${plural(test.ties, "tie")} · ${plural(test.undecided.pairs, "undecided pair")}; ` +
+    `taken at their worst ${percent(test.worst_case.ci95[0])} to ${percent(test.worst_case.ci95[1])} · ${plural(test.clusters, "source")}, ${test.interval}, ${words(test.test)}`,
+  forgetting: (test) => [test.reason, ...Object.entries(test.strata).map(([name, one]) => `${words(name)} ${one.base} → ${one.adapter} of ${one.n}`)].join(" · "),
+  performance: (test) => `first token after ${test.time_to_first_token_s} s · ${count(test.prefill_tokens_per_second)} tokens a second read, ` +
+    `${count(test.decode_tokens_per_second)} written by one, ${count(test.tokens_per_second)} by 64 together · ${test.gpu_memory_used_gb || test.peak_memory_gb} GB`,
+  meters: (test) => [`KL ${test.mean_kl_nats} nats a token on ${plural(test.prompts, "neutral prompt")}`, ...Object.entries(test.shift).map(([name, by]) => `${words(name)} ${percent(by)}`), ...test.warnings].join(" · "),
+};
+
+/** What a check found in words; the figures of one that is not known here. */
+function saysOf(name, test) {
+  try {
+    return SAYS[name](test);
+  } catch {
+    return figuresOf(test);
+  }
 }
 
 /** The plain figures of a check, nested ones by their path; hashes and examples are left to the JSON file. */

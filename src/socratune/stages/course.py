@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from socratune.answering import accuracy
 from socratune.judge import mechanical_judge
 from socratune.rows import QARow
 from socratune.rundir import Tick
+from socratune.trackers import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +42,16 @@ class Course:
     """Hears of steps and epochs; `backends.loop.Hooks` are its methods.
 
     Attributes:
-        curves: where TensorBoard's files go.
+        trackers: where the curves go.
         flops_per_token: None where it is not known.
         part: (this training, trainings in all): several share one bar.
     """
 
-    curves: Path
+    trackers: list[Tracker]
     exam: Exam
     tick: Tick
     flops_per_token: float | None = None
     part: tuple[int, int] = (0, 1)
-    _writer: Any = None
     _live: dict[str, float] = field(default_factory=dict)
     _began: float = field(default_factory=time.monotonic)
     _first: int | None = None
@@ -67,8 +66,7 @@ class Course:
         self._tokens += figures["tokens_per_second"] * figures["seconds"]
         self._seconds += figures["seconds"]
         self._live |= {"loss": round(figures["loss"], 4), **self.speed()}
-        for name, value in figures.items():
-            self._curve(f"train/{name}", value)
+        self._track({f"train/{name}": value for name, value in figures.items()})
         at, of = self.part
         passed, left = time.monotonic() - self._began, total - done + total * (of - 1 - at)
         self._live["left_s"] = round(passed / (done - self._first) * left)
@@ -78,14 +76,13 @@ class Course:
         """After every epoch: what the model in training knows."""
         figures = self.exam.take(model)
         self._live |= figures
-        for name, value in figures.items():
-            self._curve(name.replace("_accuracy", "/accuracy"), value)
+        self._track({name.replace("_accuracy", "/accuracy"): value for name, value in figures.items()})
         return figures
 
     def close(self) -> None:
         """Write what waits."""
-        if self._writer is not None:
-            self._writer.close()
+        for tracker in self.trackers:
+            tracker.close()
 
     def speed(self) -> dict[str, float]:
         """Tokens a second of the steps taken here (answering not counted), share of the card's rate, its memory."""
@@ -102,9 +99,6 @@ class Course:
             found["mfu"] = round(self.flops_per_token * self._tokens / self._seconds / peak, 3)
         return found
 
-    def _curve(self, name: str, value: float) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.curves), flush_secs=5)
-        self._writer.add_scalar(name, value, self._done)
+    def _track(self, figures: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(figures, self._done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.modelref import model_json
 from socratune.rundir import RunDir, Tick
 from socratune.stages.course import Course, Exam
+from socratune.trackers import trackers
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,7 @@ class Job:
 
     Attributes:
         items: rendered rows, or pairs of them.
+        report_to: trackers besides TensorBoard, by name.
     """
 
     run: RunDir
@@ -29,6 +32,7 @@ class Job:
     exam: Exam
     tick: Tick
     seed: int
+    report_to: Sequence[str]
 
 
 Fitted = tuple[Any, Any, dict[str, Any]]
@@ -50,7 +54,9 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
 
     shape = model_json(job.model_name, "config.json")
     flops = flops_per_token(shape, [(len(item.ids), len(item.trained_ids)) for item in job.items])
-    course = Course(job.run.tensorboard / arm, job.exam, job.tick, flops, part)
+    name = "/".join(filter(None, (job.run.root.resolve().name, arm)))
+    curves = trackers(job.report_to, job.run.tensorboard / arm, name)
+    course = Course(curves, job.exam, job.tick, flops, part)
     hooks, checkpoints = hf.Hooks(course.evaluate, course.step), job.run.checkpoints / arm
     free = free_gib() if device().type == "cuda" else None
     backend, reason = choose_backend(config.backend, shape, config, free_gib=free)

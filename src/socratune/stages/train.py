@@ -8,6 +8,7 @@ import logging
 import math
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,7 @@ def run(
     max_new_tokens: int,
     replay_share: float,
     students: list[dict[str, Any]],
+    report_to: Sequence[str],
     tick: Tick,
 ) -> StageResult:
     """Write `adapter/`, `checkpoints/` and `tensorboard/` from `train.jsonl`; `dev.jsonl` chooses the epoch.
@@ -48,6 +50,7 @@ def run(
         key: fingerprint of settings and inputs; checkpoints and replay of another key are thrown away.
         max_new_tokens: for the answers to the dev questions.
         students: who wrote the traces, as `identity.writers` has them.
+        report_to: trackers besides TensorBoard, by name.
 
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
@@ -76,7 +79,7 @@ def run(
         items = rows + [row for row in replay if len(row.ids) <= longest]
         made_of = {"replay_rows": len(items) - len(rows)}
     exam = Exam(tokenizer, {"dev": dev, "train": _grokking_rows(run, config, examples, dev)}, max_new_tokens)
-    job = Job(run, model_name, items, exam, tick, seed)
+    job = Job(run, model_name, items, exam, tick, seed, report_to)
     trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit(job, model, config)
     _save_adapter(run.adapter, trained, tokenizer)
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": len(examples) - len(rows)}
