@@ -10,13 +10,10 @@ from socratune.echoes import echo
 from socratune.errors import CallError
 from socratune.hints import HintRequest, Teacher, leak
 from socratune.judge import Judge
-from socratune.llm.base import Chat, ChatModel, Sampling
+from socratune.llm.base import WARM, Chat, ChatModel, Sampling
 from socratune.picking import Pick, pick_longest
 from socratune.prompts import with_hint_turn, with_private_evidence, with_private_hint, with_private_reference
 from socratune.rows import Attempt, Gap, Given, Judgement, Outcome, QARow, Trace
-
-RETRY_TEMPERATURE = 0.7
-"""A retry is drawn at least this warm: a greedy student repeats its mistake (0 of 35 third attempts were right)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +210,8 @@ class _Row:
         digest = hashlib.sha256(f"{base.seed}/{self.row.id}/{number}".encode()).digest()
         seed = int.from_bytes(digest[:7], "big")
         if number == 1 or given in ("evidence", "reference"):
-            return replace(base, seed=seed)
-        return replace(base, seed=seed, temperature=max(base.temperature, RETRY_TEMPERATURE))
+            return base.drawn(seed)
+        return base.drawn(seed, max(base.temperature, WARM))
 
 
 def _retry(state: _Row, hint: str) -> Chat:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from socratune.llm.base import Chat, ChatModel, Completion, Sampling
+from socratune.llm.base import WARM, Chat, ChatModel, Completion, Sampling
 from socratune.rows import Example, Piece
 
 FEWEST_ROWS = 200
@@ -22,7 +22,6 @@ FEWEST_ROWS = 200
 MOST_DRAWS = 8
 """Answers to one prompt; more of them teach nothing new."""
 LONGEST_ANSWER = 512  # tokens
-COOLEST = 0.7
 AT_ONCE = 64
 
 PROMPTS = Path(__file__).parent / "neutral_data" / "replay_prompts.jsonl"
@@ -35,12 +34,12 @@ async def own_answers(
 
     Every second prompt carries the system prompt that is most frequent in `examples`. Cut-off answers are left out.
     """
-    warm = max(sampling.temperature, COOLEST)  # a greedy model would answer the second draw like the first
+    warm = max(sampling.temperature, WARM)
     sampling = replace(sampling, temperature=warm, max_new_tokens=min(sampling.max_new_tokens, LONGEST_ANSWER))
     waiting = _asked(_system_prompt(examples), seed)
     found: list[Example] = []
     while tokens > 0 and (batch := [asked for _, asked in zip(range(AT_ONCE), waiting, strict=False)]):
-        answers = await asyncio.gather(*(model.generate(chat, replace(sampling, seed=s)) for _, chat, s in batch))
+        answers = await asyncio.gather(*(model.generate(chat, sampling.drawn(s)) for _, chat, s in batch))
         for (name, chat, _), answer in zip(batch, answers, strict=True):
             if tokens > 0 and answer.stop == "end" and answer.text:
                 found.append(_example(name, chat, answer))

@@ -27,7 +27,7 @@ from socratune.journal import Journal
 from socratune.judge import Judge, mechanical_judge
 from socratune.ledger import FREE, Ledger, Price, price_of
 from socratune.litellm_model import LiteLLMModel, litellm_fault
-from socratune.llm.base import ChatModel, Sampling
+from socratune.llm.base import WARM, ChatModel, Sampling
 from socratune.llm.metered import MeteredModel
 from socratune.modelref import local_name, model_fault
 from socratune.picking import Pick, judged_pick, pick_first, pick_longest
@@ -44,7 +44,6 @@ PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic"}
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
-RETRY_TEMPERATURE = 0.7
 THOUGHT_TOKENS = 4096
 """What a local model that thinks first may take for its thoughts, beside what it says."""
 
@@ -268,8 +267,8 @@ def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
             return Judgement("undecided", "llm", "the think block was never closed")
         messages = judge_messages(row.question, row.reference, response)
         # the second time not greedily: a model in this process would say the very same
-        for seed, temperature in enumerate((sampling.temperature, max(sampling.temperature, RETRY_TEMPERATURE))):
-            completion = await model.generate(messages, replace(sampling, seed=seed, temperature=temperature))
+        for seed, temperature in enumerate((sampling.temperature, max(sampling.temperature, WARM))):
+            completion = await model.generate(messages, sampling.drawn(seed, temperature))
             if (found := parse_verdict(completion.text, response)) is not None:
                 correct, reason = found
                 return Judgement("correct" if correct else "incorrect", "llm", reason)
@@ -297,7 +296,7 @@ def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teac
             shown = {"response": attempt.response}
             attempts.append(shown | ({"hint_given": attempt.hint} if attempt.hint else {}))
         messages = teacher_messages(request.row.question, request.row.reference, attempts)
-        completion = await model.generate(messages, replace(sampling, seed=request.seed))
+        completion = await model.generate(messages, sampling.drawn(request.seed))
         return parse_hint(completion.text) if completion.stop == "end" else None
 
     return teach

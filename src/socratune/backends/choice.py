@@ -49,7 +49,7 @@ def choose_backend(
     if free_gib is None:
         return "hf", "there is no CUDA GPU, for which Unsloth's kernels are written"
     if not installed or config.method == "dpo" or config.fp8:
-        return "hf", "Unsloth has no dpo on packed rows, and no fp8" if installed else "Unsloth is not installed"
+        return "hf", "Unsloth has neither dpo on packed rows nor fp8" if installed else "Unsloth is not installed"
     if family not in UNSLOTH_FAMILIES:
         return "hf", f"Unsloth has no fast code for models of the family {family!r}"
     try:
