@@ -142,7 +142,7 @@ def test_the_judge_model_also_judges_the_proof(tmp_path: Path, results_of: Calla
         )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
     comparison = results_of(tmp_path / "run")["validation"]["tests"]["base_comparison"]
-    assert comparison["undecided"] == {"base": 0, "adapter": 0}
+    assert comparison["undecided"] == {"base": 0, "adapter": 0, "pairs": 0}
     roles = sqlite3.connect(tmp_path / "run" / "journal.sqlite").execute("SELECT DISTINCT role FROM calls")
     assert "validate.judge" in {role for (role,) in roles}
 
