@@ -104,6 +104,7 @@ def fill(upstream: Upstream) -> None:
             {"_key": "1", "_from": "people/ada", "_to": "companies/acme"},
             {"_key": "2", "_from": "people/ada", "_to": "companies/beta", "relation": "founded"},
             {"_key": "3", "_from": "people/bob", "_to": "companies/gone"},
+            {"_key": "4", "_from": "people/eve", "_to": "_graphs/company"},
         ],
         "located_in": [
             {"_key": "1", "_from": "companies/acme", "_to": "cities/paris", "label": "has its seat in"},
@@ -170,7 +171,7 @@ def test_the_whole_database(upstream: Upstream, tmp_path: Path) -> None:
         Link("works_at/1", "works_at", "people/ada", "companies/acme"),
         Link("works_at/2", "founded", "people/ada", "companies/beta"),
     ]
-    assert drained.loose_links == 1  # a company that is gone
+    assert drained.loose_links == 2  # to a company that is gone, and to what is the server's own
 
 
 @pytest.mark.parametrize(
@@ -232,8 +233,8 @@ def test_pages_fit_the_size_of_the_documents(upstream: Upstream, tmp_path: Path)
         drain(place(front, upstream), into=tmp_path / "articles", collections=["articles"], hops=0)
     asked = [call.body["bindVars"] for call in front.calls if call.body]
     sizes = {name: [one["n"] for one in asked if one["@collection"] == name] for name in ("long", "articles")}
-    assert sizes["long"][:3] == [100, 39, 39]
-    assert sizes["articles"] == [100, 400, 1600]
+    assert sizes["long"] == [25, 39, 39, 39, 39]
+    assert sizes["articles"] == [25, 100, 400, 1600]
 
 
 def test_the_examples_are_those_of_the_guide() -> None:
@@ -445,6 +446,13 @@ def test_something_else_there(upstream: Upstream, tmp_path: Path) -> None:
     assert "answers, but not as an ArangoDB does" in said(upstream, tmp_path, lambda call: page)
 
 
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_a_refusal_that_nobody_expects(upstream: Upstream, tmp_path: Path, number: int) -> None:
+    broken = Spoil(status=500, error_number=4)
+    message = said(upstream, tmp_path, lambda call: broken if call.number == number else None, collections=["cities"])
+    assert "the server refused: [HTTP 500][ERR 4] made to fail" in message
+
+
 def token(upstream: Upstream) -> str:
     import requests
 
@@ -455,6 +463,8 @@ def token(upstream: Upstream) -> str:
 def test_a_token_in_place_of_a_password(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARANGO_TOKEN", token(upstream))
     monkeypatch.setenv("ARANGO_PASSWORD", "wrong")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password else\n", "utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with upstream.front() as front:
         assert documents(drain(place(front, upstream), into=tmp_path, collections=["cities"], hops=0))
 
@@ -500,6 +510,11 @@ def test_two_readers_of_one_folder(upstream: Upstream, tmp_path: Path) -> None:
         front.behave = behave
         drain(place(front, upstream), into=tmp_path, collections=["cities"], hops=0)
     assert refused
+
+
+def test_pages_that_are_damaged(upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / "pages.sqlite").write_text("no database at all, but long enough to look like one" * 100, "utf-8")
+    assert "pages.sqlite: cannot be used (file is not a database)" in said(upstream, tmp_path)
 
 
 def test_a_password_in_the_address_is_kept_nowhere(
@@ -552,7 +567,8 @@ def test_addresses(
     [
         "arangodb://localhost:8529", "arangodb://localhost:8529/a/b", "arangodb:///shop", "mongodb://localhost/shop",
         "arangodb://root:geheim/x@host/shop", "arangodb://root:geheim?x@host/shop", "arangodb://root:ge#heim@host/shop",
-        "arangodb://[::1/shop", "arangodb://host:port/shop", "root:geheim@host/shop",
+        "arangodb://[::1/shop", "arangodb://root:geheim://x@host/shop", "arangodb://host:port/shop",
+        "root:geheim@host/shop",
     ],
 )  # fmt: skip
 def test_what_is_no_address(text: str) -> None:

@@ -77,11 +77,11 @@ class Server:
 
     def collections(self) -> dict[str, bool]:
         """The collections by name; True for those of edges."""
-        return {one["name"]: one["type"] == "edge" for one in self._ask(self._db.collections)}
+        return {one["name"]: one["type"] == "edge" for one in self._sure(self._db.collections)}
 
     def count(self, collection: str) -> int:
         """How many documents or edges the server says a collection has."""
-        return self._ask(self._db.collection(collection).count)
+        return self._sure(self._db.collection(collection).count)
 
     def graph(self, name: str) -> list[str]:
         """The names of a graph's collections, those of documents first.
@@ -95,7 +95,7 @@ class Server:
         except ArangoServerError as error:
             if error.error_code != NO_GRAPH:
                 raise self._unexpected(error) from None
-            there = [one["name"] for one in self._ask(self._db.graphs)]
+            there = [one["name"] for one in self._sure(self._db.graphs)]
             raise UserError(missing("--graph", "graph", name, there)) from None
         return [*vertices, *(one["edge_collection"] for one in edges)]
 
@@ -114,9 +114,8 @@ class Server:
             cursor = self._ask(lambda: self._db.aql.execute(query, bind_vars=binds, batch_size=most))
         except ArangoServerError as error:
             if error.error_code == NO_COLLECTION:
-                raise UserError(
-                    missing("--collections", "collection", binds["@collection"], self.collections())
-                ) from None
+                name, there = binds["@collection"], self.collections()
+                raise UserError(missing("--collections", "collection", name, there)) from None
             raise self._unexpected(error) from None
         return list(cursor.batch() or ())
 
@@ -163,7 +162,7 @@ class Server:
             raise self._bad_query(error) from None
         after = self._next({"id": cursor_id, **found})
         if after is None:
-            self._ask(lambda: cursor.close(ignore_missing=True))  # a cursor that allows retries outlives its last batch
+            self._sure(lambda: cursor.close(ignore_missing=True))  # one that allows retries outlives its last batch
         return found["batch"], after
 
     def _next(self, state: dict[str, Any]) -> tuple[str, str] | None:
@@ -180,6 +179,13 @@ class Server:
         if place.token:  # sent as it is: what the driver makes of one that has expired or is refused helps nobody
             return self._client.db(database, superuser_token=place.token)
         return self._client.db(database, username=place.user, password=place.password)
+
+    def _sure(self, request: Callable[[], Any]) -> Any:
+        """Ask for what there is no reason to refuse."""
+        try:
+            return self._ask(request)
+        except ArangoServerError as error:
+            raise self._unexpected(error) from None
 
     def _ask(self, request: Callable[[], Any]) -> Any:
         """Ask until there is an answer that says something about the request.
@@ -272,7 +278,9 @@ class _Transport(DefaultHTTPClient):
         super().__init__(request_timeout=REQUEST_TIMEOUT_S)
 
     def create_session(self, host: str) -> Session:
-        return Session()  # the driver's repeats only GET, and the repetitions would multiply
+        session = Session()  # the driver's repeats only GET, and the repetitions would multiply
+        session.auth = lambda request: request  # else a .netrc would replace a token
+        return session
 
     def send_request(self, *args: Any, **kwargs: Any) -> Response:
         try:

@@ -37,6 +37,8 @@ class Place:
 def place_of(database: str) -> str:
     """The address of a database of the server in `ARANGO_URL` (default: ArangoDB's own, `http://127.0.0.1:8529`).
 
+    User and password of that address are in it: `without_password` before it is shown.
+
     Raises:
         UserError: `ARANGO_URL` is no address.
     """
@@ -47,8 +49,8 @@ def place_of(database: str) -> str:
 
 def without_password(place: str) -> str:
     """The address as it may be shown and written to files: nothing of what stands before the last @."""
-    scheme, behind, rest = place.rpartition("://")
-    return f"{scheme}{behind}{rest.rpartition('@')[2]}"
+    scheme, behind, _ = place.partition("://") if "://" in place else ("", "", "")
+    return f"{scheme}{behind}{place.removeprefix(scheme + behind).rpartition('@')[2]}"
 
 
 def parse_place(text: str) -> Place:
@@ -61,12 +63,12 @@ def parse_place(text: str) -> Place:
     """
     shown = without_password(text)
     if text.partition("://")[0] not in ("arangodb", "arangodbs"):
-        raise UserError(Fault("the source", ADDRESS, shown))
-    scheme, server = _server(text, "the source", ADDRESS)
+        raise UserError(Fault("--source", ADDRESS, shown))
+    scheme, server = _server(text, "--source", ADDRESS)
     login, _, host = server.rpartition("@")
     database = unquote(urlsplit(text).path.strip("/"))
     if not database or "/" in database:
-        raise UserError(Fault("the source", ADDRESS, shown, "Exactly one database is named behind the server."))
+        raise UserError(Fault("--source", ADDRESS, shown, "Exactly one database is named behind the server."))
     url = f"{scheme}://{host}"
     if login:
         user, _, password = login.partition(":")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FIRST_PAGE, LONGEST_PAGE = 100, 2000
+FIRST_PAGE, LONGEST_PAGE = 25, 2000
 PAGE_CHARACTERS = 4_000_000
 """What a page should hold: documents may be of a line or of a megabyte, so each page's size follows from the last."""
 IDS_A_QUESTION = 200
@@ -58,7 +58,7 @@ def drain(
     """
     where = parse_place(place)
     if sum(bool(one) for one in (collections, graph, aql)) > 1:
-        raise UserError(Fault("the source", "one of --collections, --graph and --aql", Shown("several")))
+        raise UserError(Fault("--source", "one of --collections, --graph and --aql", Shown("several")))
     with PageLog(into, fingerprint(where.url, where.database, collections, graph, aql, hops)) as pages:
         if finished := pages.finished():
             return finished
@@ -73,7 +73,7 @@ def drain(
             for hop in range(1, hops + 1):
                 if not any(there[name] for name in named):
                     _read_links(server, pages, edges, hop)
-                _read_neighbours(server, pages, there, hop)
+                _read_neighbours(server, pages, _own(there), hop)
         return pages.finish()
 
 
@@ -101,7 +101,7 @@ def _named(server: Server, there: dict[str, bool], collections: Sequence[str] | 
 
     names = server.graph(graph) if graph else list(collections or _own(there))
     if not names:
-        raise UserError(Fault("the source", "a database with documents", Shown("one without a collection")))
+        raise UserError(Fault("--source", "a database with documents", Shown("one without a collection")))
     if faults := [missing("--collections", "collection", name, there) for name in names if name not in there]:
         raise UserError(*faults)
     return list(dict.fromkeys(names))
@@ -129,12 +129,12 @@ def _read_links(server: Server, pages: PageLog, edges: Sequence[str], hop: int) 
             _read_pages(server, pages, step, texts.EDGES_OF, {"@collection": collection, "ids": ids})
 
 
-def _read_neighbours(server: Server, pages: PageLog, there: dict[str, bool], hop: int) -> None:
-    """The documents that one link more leads to."""
+def _read_neighbours(server: Server, pages: PageLog, readable: Sequence[str], hop: int) -> None:
+    """The documents that one link more leads to, but never those of the server itself (its users, for one)."""
     ids = pages.other_ends(hop - 1)
     for collection, group in groupby(ids, key=lambda one: one.partition("/")[0]):
         wanted, size = list(group), FIRST_PAGE
-        while wanted and collection in there:
+        while wanted and collection in readable:
             part, wanted = wanted[:size], wanted[size:]
             keys = [one.partition("/")[2] for one in part]
             rows = server.rows(texts.BY_KEY, {"@collection": collection, "keys": keys}, len(keys))

@@ -70,13 +70,12 @@ class PageLog:
         with self._failures():
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self._path, isolation_level=None, timeout=0)
-            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(_SCHEMA)
-            if self._fact("question") != question:
-                self._clear(_TABLES)
-                self._set_fact("question", question)
+        try:
+            with self._failures():
+                self._open(question)
+        except BaseException:
+            self._db.close()
+            raise
 
     def __enter__(self) -> PageLog:
         return self
@@ -166,6 +165,15 @@ class PageLog:
             self._clear(("documents", "links", "steps", "asked"))
             self._db.execute("VACUUM")
         return Drained(self._documents, self._links, **counts, pages=self._pages)
+
+    def _open(self, question: str) -> None:
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+        if self._fact("question") != question:
+            self._clear(_TABLES)
+            self._set_fact("question", question)
 
     def _clear(self, tables: Sequence[str]) -> None:
         with self._transaction():
