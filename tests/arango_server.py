@@ -150,12 +150,13 @@ QUERIES: dict[str, Callable[[Database, Row], list[Row]]] = {
 
 @dataclass
 class OpenCursor:
-    """The rows still to come, and the last answer given, for one that asks for its batch again."""
+    """The rows still to come, and the last answer given, for one that `allowRetry` lets ask for its batch again."""
 
     rows: list[Row]
     size: int
     until: float
     ttl_s: float
+    allow_retry: bool
     number: int = 1
     latest: tuple[str, Row] = ("", {})
 
@@ -296,7 +297,8 @@ class ArangoServer:
             return 201, first
         ttl_s = body.get("ttl", 30)
         identity = str(len(self.cursors) + 100)
-        self.cursors[identity] = OpenCursor(rows[size:], size, time.monotonic() + ttl_s, ttl_s)
+        again = body.get("options", {}).get("allowRetry", False)
+        self.cursors[identity] = OpenCursor(rows[size:], size, time.monotonic() + ttl_s, ttl_s, again)
         return 201, {**first, "id": identity, "nextBatchId": "2"}
 
     def _next_batch(self, method: str, rest: list[str]) -> tuple[int, Any]:
@@ -316,7 +318,10 @@ class ArangoServer:
         found = {"error": False, "code": 200, "id": rest[0], "result": batch, "hasMore": bool(cursor.rows), "extra": {}}
         if cursor.rows:
             found["nextBatchId"] = str(cursor.number + 1)
-        cursor.latest = (str(cursor.number), found)
+        if cursor.allow_retry:
+            cursor.latest = (str(cursor.number), found)
+        elif not cursor.rows:
+            del self.cursors[rest[0]]
         return 200, found
 
 
