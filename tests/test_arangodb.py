@@ -210,6 +210,7 @@ def test_a_query_of_the_users(upstream: Upstream, tmp_path: Path) -> None:
         drained = drain(place(front, upstream), into=tmp_path, aql=GUIDE_FILTER, hops=0)
     found = documents(drained)
     assert len(found) == ARTICLES / 2 and found["articles/a1"].metadata["year"] == 2020
+    assert front.calls[-1].method == "DELETE"  # the cursor is not left to the server
 
 
 def test_paths_and_the_same_document_twice(upstream: Upstream, tmp_path: Path) -> None:
