@@ -5,13 +5,14 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test check bench test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
 	@echo "make test    all tests"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about two minutes"
+	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
 	@echo "make check   lint, types, layers, generated docs"
 
 setup: $(VENV)/installed
@@ -29,6 +30,12 @@ bench: setup
 
 test: setup
 	@$(PY) -m pytest
+
+test-arango: setup
+	@if [ -n "$$ARANGO_URL" ]; then exec $(PY) -m pytest tests/test_arangodb.py; fi; \
+	docker compose -f compose.arango.yaml up --detach --wait || exit 1; \
+	ARANGO_URL=http://127.0.0.1:8529 ARANGO_USER=root ARANGO_PASSWORD=socratune $(PY) -m pytest tests/test_arangodb.py; \
+	status=$$?; docker compose -f compose.arango.yaml down --volumes; exit $$status
 
 check: setup
 	@$(VENV)/bin/ruff check .
