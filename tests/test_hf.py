@@ -225,6 +225,23 @@ def test_it_learns_in_half_precision(tmp_path: Path) -> None:
     assert {weight.dtype for weight in trained.parameters() if weight.requires_grad} == {torch.float32}
 
 
+def test_half_precision_goes_on_with_its_loss_scale(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"num_train_epochs": 3})
+
+    def die(done: int, _total: int, _figures: dict[str, float]) -> None:
+        if done == 4:
+            raise Killed
+
+    def scale(folder: Path, step: int) -> float:
+        return torch.load(folder / f"step-{step}" / "training.pt", weights_only=True)["scaler"]["_growth_tracker"]
+
+    hf.train(small("llama").half(), ROWS, config, tmp_path / "whole", silent(), seed=1)
+    with pytest.raises(Killed):
+        hf.train(small("llama").half(), ROWS, config, tmp_path / "cut", Hooks(lambda _model: {}, die), seed=1)
+    hf.train(small("llama").half(), ROWS, config, tmp_path / "cut", silent(), seed=1)
+    assert scale(tmp_path / "cut", 9) == scale(tmp_path / "whole", 9) == 9
+
+
 def test_a_step_is_the_same_however_it_is_cut_into_micro_batches(tmp_path: Path) -> None:
     losses: list[list[dict[str, float]]] = [[], []]
     for found, most in zip(losses, (4096, 64), strict=True):
