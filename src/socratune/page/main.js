@@ -85,6 +85,7 @@ function showRow(index, row, focus = true) {
   $("panes").classList.add("split");
   $("detail").scrollTop = 0;
   behind(getComputedStyle($("detail")).position === "fixed");
+  if (focus) $("panes").scrollIntoView({ block: "nearest" });
   if (focus) $("detail").focus({ preventScroll: true });
 }
 

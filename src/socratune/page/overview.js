@@ -122,8 +122,13 @@ function intervalFigure(comparison) {
     node.append(svg("circle", { class: "hollow", cx: x(base), cy: y1, r: 5.5 }));
     node.append(svg("circle", { class: "dot", cx: x(adapter), cy: y1, r: 6 }));
     const anchor = (place, before) => (close ? (before ? "end" : "start") : place > right - 60 ? "end" : place < x(0) + 40 ? "start" : "middle");
-    node.append(svgText(x(base) + (close ? (first ? 4 : -4) : 0), y1 - 13, `base ${percent(base)}`, anchor(x(base), first), "value"));
-    node.append(svgText(x(adapter) + (close ? (first ? 10 : -10) : 0), y1 - 13, `adapter ${percent(adapter)}`, anchor(x(adapter), !first), "value"));
+    const named = (place, shift, text, side) => {  // a name that would leave the drawing ends, or begins, at its edge
+      const wide = 8 * text.length, from = side === "end" ? place - wide : place;
+      const [at, end] = side !== "middle" && from < x(0) ? [x(0), "start"] : side === "start" && place + wide > right ? [right, "end"] : [place + shift, side];
+      node.append(svgText(at, y1 - 13, text, end, "value"));
+    };
+    named(x(base), close ? (first ? 4 : -4) : 0, `base ${percent(base)}`, anchor(x(base), first));
+    named(x(adapter), close ? (first ? 10 : -10) : 0, `adapter ${percent(adapter)}`, anchor(x(adapter), !first));
     const step = edge > 0.5 ? 0.25 : edge > 0.2 ? 0.1 : 0.05, ticks = [];
     for (let value = Math.ceil(from / step) * step; value <= edge + 1e-9; value += step) ticks.push([value, Math.abs(value) < 1e-9 ? "0" : `${value < 0 ? "−" : "+"}${Math.round(100 * Math.abs(value))}`]);
     axis(y2, ticks, dx);
