@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from socratune.config import is_free
 from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
 from socratune.journal import Journal
-from socratune.resolve import Resolved, dump, flatten, read_config_file, to_yaml, unflatten
+from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
 from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, write_text
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,8 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
     """
     new = flatten(dump(resolved.config))
     if run.config.exists() or "config" in results.data:
-        old = flatten(results.data.get("config") or read_config_file(run.config))
+        # of a setting that the version did not know that began the run, the default is what it ran with
+        old = defaults() | flatten(results.data.get("config") or read_config_file(run.config))
         faults = []
         changed = (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key))
         for key in changed:

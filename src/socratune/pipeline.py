@@ -27,13 +27,13 @@ from socratune.bookkeeping import (
     settle_config,
     status_after,
 )
-from socratune.config import RunConfig, is_free
+from socratune.config import RunConfig
 from socratune.errors import StageFailed
 from socratune.identity import writers
 from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
 from socratune.report import write_report
-from socratune.resolve import Resolved, dump, flatten
+from socratune.resolve import Resolved, defaults, dump, flatten
 from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
 from socratune.sharding import gather
 from socratune.sources.qa_files import data_path
@@ -160,10 +160,11 @@ class Pipeline:
         self.base = Base(config.model, config.train.load_in_4bit, config.seed)
 
     def key(self, stage: str) -> str:
-        """Changes when a setting or an input of the stage does."""
+        """Changes when a setting or an input of the stage does; not with a new version's new settings at their default."""
         config, run = self.config, self.run
         adapter = [run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
-        settings = {name: value for name, value in flatten(dump(config)).items() if not is_free(name)}
+        usual = defaults()
+        settings = {name: value for name, value in flatten(dump(config)).items() if value != usual.get(name)}
         own = {name: value for name, value in settings.items() if first_stage_of(name) == stage}
         inputs = {
             "split": [],

@@ -108,6 +108,11 @@ def dump(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=True)
 
 
+def defaults() -> dict[str, Any]:
+    """Every setting's default by its dotted name; of those that have none, a dash."""
+    return flatten(dump(RunConfig(**dict.fromkeys(REQUIRED, "-"))))
+
+
 def to_yaml(resolved: Resolved) -> str:
     """The resolved configuration as YAML, each value's origin in a comment unless it is the default."""
     flat = flatten(dump(resolved.config))
