@@ -160,7 +160,7 @@ class Pipeline:
         self.base = Base(config.model, config.train.load_in_4bit, config.seed)
 
     def key(self, stage: str) -> str:
-        """Changes when a setting or an input of the stage does; not with a new version's new settings at their default."""
+        """Changes when a setting or an input of the stage does, not with what a newer version could be told besides."""
         config, run = self.config, self.run
         adapter = [run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
         usual = defaults()
@@ -274,7 +274,7 @@ class Pipeline:
             self.config.validate_,
             self.base,
             asking=self.config.enhance,
-            knowledge_rows=self.results.stage("enhance").get("gaps", {}).get("knowledge", 0),
+            knowledge_rows=self.results.stage("curate").get("outcomes", {}).get("solved_with_evidence", 0),
             spent=self.results.stage("enhance").get("spent", {}),
             journal=self.journal,
             key=f"validate.{self.key('validate')}",
