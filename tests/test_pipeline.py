@@ -64,6 +64,22 @@ def test_a_run_of_a_version_that_knew_fewer_settings_stays_done(
     assert done.stdout.count("(done before)") == 5
 
 
+def test_with_another_data_set_a_restart_is_refused_before_anything_is_lost(
+    copied_run: Path, results_of: Callable[[Path], Any]
+) -> None:
+    from socratune.resolve import read_config_file
+
+    dataset = Path(read_config_file(copied_run / "config.yaml")["dataset"])
+    before = dataset.read_bytes()
+    try:
+        dataset.write_bytes(before + before.splitlines(keepends=True)[0])
+        done = again(copied_run, "--restart", "train")
+    finally:
+        dataset.write_bytes(before)
+    assert done.returncode == 2 and "got a changed one" in done.stderr
+    assert (copied_run / "adapter" / "adapter_model.safetensors").is_file() and "validation" in results_of(copied_run)
+
+
 def test_a_new_setting_at_its_default_is_no_other_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import closing
 

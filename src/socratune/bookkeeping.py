@@ -124,6 +124,21 @@ def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> 
     results.write()
 
 
+def refuse_other_data(split: dict[str, Any], key: str) -> None:
+    """Refuse a data set that is not the one that was split.
+
+    Args:
+        split: the entry of that stage.
+        key: of that stage as it would be now.
+
+    Raises:
+        UserError: it has changed.
+    """
+    if split.get("status") == "done" and split.get("key") != key:
+        fix = "Use --restart split to begin anew with it, or another --output."
+        raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
+
+
 def hashes(*paths: Path) -> list[str | None]:
     """The sha256 of each file, None for one that is not there."""
     return [file_hash(path) if path.is_file() else None for path in paths]
@@ -156,9 +171,8 @@ def do_stage(
     if not missing and entry.get("status") in ("done", "failed") and entry.get("key") == key:
         tell("kept", name, entry)
         return entry["status"] == "done"
-    if entry.get("status") == "done" and name == "split" and entry.get("key") != key:
-        fix = "Use --restart split to begin anew with it, or another --output."
-        raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
+    if name == "split":
+        refuse_other_data(entry, key)
     before = entry["seconds"] if entry and entry.get("key") == key else 0.0
     results.data["stages"].pop(name, None)
     started = time.monotonic()

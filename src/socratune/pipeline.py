@@ -24,6 +24,7 @@ from socratune.bookkeeping import (
     first_stage_of,
     forget_from,
     hashes,
+    refuse_other_data,
     settle_config,
     status_after,
 )
@@ -114,9 +115,12 @@ def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
         gather(run)
         journal = Journal(run.journal)
         try:
+            pipeline = Pipeline(resolved.config, journal, results)
             if restart is not None:
+                if restart != "split":  # before anything is lost
+                    refuse_other_data(results.stage("split"), pipeline.key("split"))
                 forget_from(restart, run, results, journal)
-            yield Pipeline(resolved.config, journal, results)
+            yield pipeline
         except BaseException as error:
             results.write(status=status_after(error), error=str(error) or type(error).__name__)
             if not isinstance(error, StageFailed):

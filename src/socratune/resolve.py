@@ -133,11 +133,15 @@ def to_yaml(resolved: Resolved) -> str:
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"r": 16}}` → `{"train.r": 16}`; an empty mapping disappears."""
+    """`{"train": {"r": 16}}` → `{"train.r": 16}`; an empty mapping disappears.
+
+    A mapping below `train.peft` whose keys are names of layers (`model.layers.0.mlp`) stays whole.
+    """
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         inner = value.model_dump(exclude_unset=True, by_alias=True) if isinstance(value, BaseModel) else value
-        if isinstance(inner, dict):
+        layers = prefix == "train.peft." and isinstance(inner, dict) and any("." in str(name) for name in inner)
+        if isinstance(inner, dict) and not layers:
             flat.update(flatten(inner, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = inner
