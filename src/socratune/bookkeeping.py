@@ -139,6 +139,14 @@ def refuse_other_data(split: dict[str, Any], key: str) -> None:
         raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
 
 
+def after_split(run: RunDir) -> str | None:
+    """The stage behind `split` where that is done: what was split stays split, whatever became of the data set since."""
+    done = Results(run).stage("split").get("status") == "done" and all(
+        (run / name).exists() for name in NEEDED["split"]
+    )
+    return STAGES[1] if done else None
+
+
 def hashes(*paths: Path) -> list[str | None]:
     """The sha256 of each file, None for one that is not there."""
     return [file_hash(path) if path.is_file() else None for path in paths]
@@ -171,8 +179,6 @@ def do_stage(
     if not missing and entry.get("status") in ("done", "failed") and entry.get("key") == key:
         tell("kept", name, entry)
         return entry["status"] == "done"
-    if name == "split":
-        refuse_other_data(entry, key)
     before = entry["seconds"] if entry and entry.get("key") == key else 0.0
     results.data["stages"].pop(name, None)
     started = time.monotonic()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def run_pipeline(
         UserError: settings differ from those the folder began with; the folder is in use; labels are wrong.
         OutsideError: something outside failed; run again to go on.
     """
-    with _opened(resolved, restart) as pipeline:
+    with _opened(resolved, restart, start) as pipeline:
         _run_stages(pipeline, start, until, tell)
     return pipeline.results.data
 
@@ -105,7 +105,7 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
 
 
 @contextmanager
-def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
+def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> Iterator[Pipeline]:
     """The run folder, locked, with its journal; how the block ends is in the results."""
     run = RunDir(resolved.config.output)
     run.create()
@@ -113,21 +113,27 @@ def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
         results = Results(run)
         settle_config(run, resolved, results, restart)
         gather(run)
-        journal = Journal(run.journal)
         try:
-            pipeline = Pipeline(resolved.config, journal, results)
-            if restart is not None:
-                if restart != "split":  # before anything is lost
+            with closing(Journal(run.journal)) as journal:
+                pipeline = Pipeline(resolved.config, journal, results)
+                if start == "split" != restart:  # before anything is lost or noted down
                     refuse_other_data(results.stage("split"), pipeline.key("split"))
-                forget_from(restart, run, results, journal)
-            yield pipeline
-        except BaseException as error:
-            results.write(status=status_after(error), error=str(error) or type(error).__name__)
-            if not isinstance(error, StageFailed):
-                raise
+                with _ending_noted(results):
+                    if restart is not None:
+                        forget_from(restart, run, results, journal)
+                    yield pipeline
         finally:
-            journal.close()
             write_report(run)
+
+
+@contextmanager
+def _ending_noted(results: Results) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        results.write(status=status_after(error), error=str(error) or type(error).__name__)
+        if not isinstance(error, StageFailed):
+            raise
 
 
 def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
