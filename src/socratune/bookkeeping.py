@@ -140,7 +140,7 @@ def refuse_other_data(split: dict[str, Any], key: str) -> None:
 
 
 def after_split(run: RunDir) -> str | None:
-    """The stage behind `split` where that is done: what was split stays split, whatever became of the data set since."""
+    """The stage behind `split` where that is done: what was split stays so, whatever became of the data set since."""
     done = Results(run).stage("split").get("status") == "done" and all(
         (run / name).exists() for name in NEEDED["split"]
     )
