@@ -92,3 +92,13 @@ def test_a_bad_config_file_is_the_users_mistake(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("examples/*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_yaml_is_valid(path: Path) -> None:
     resolve({**NEEDED, **read_config_file(path)}, where=str(path))
+
+
+def test_ranks_by_layer_come_through_the_configuration_file_as_they_are(tmp_path: Path) -> None:
+    ranks = {"model.layers.0.self_attn.q_proj": 4, "k_proj": 8}
+    given = {"model": "demo", "dataset": "demo", "output": "x", "train": {"peft": {"rank_pattern": ranks}}}
+    resolved = resolve(given)
+    assert resolved.config.train.peft == {"rank_pattern": ranks}
+    (tmp_path / "config.yaml").write_text(to_yaml(resolved), "utf-8")
+    again = resolve(read_config_file(tmp_path / "config.yaml"))
+    assert again.config == resolved.config

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from socratune.config import CurateConfig
 from socratune.errors import UserError
+from socratune.review import decide
 from socratune.rows import Attempt, Outcome, QARow, Trace
 from socratune.rundir import RunDir, StageResult, write_jsonl
 from socratune.stages import curate
@@ -54,6 +56,13 @@ def test_an_answer_edited_by_hand_is_trained_on_as_it_stands_now(tmp_path: Path)
 def test_an_answer_written_by_hand_into_an_unsolved_row_is_trained_on(tmp_path: Path) -> None:
     _, kept, _ = do(RunDir(tmp_path), [trace("a", "unsolved").to_json("2 and 2 make 4, as one can count.")])
     assert [row["pieces"][0]["text"] for row in kept] == ["2 and 2 make 4, as one can count."]
+
+
+def test_only_facts_that_are_trained_on_count_as_taught(tmp_path: Path) -> None:
+    facts = [replace(trace(name), outcome="solved_with_evidence").to_json("2 and 2 make 4") for name in ("a", "b")]
+    decide(RunDir(tmp_path), "a", "reject", None)
+    result, _, _ = do(RunDir(tmp_path), [*facts, trace("c").to_json("2 and 2 make 4")])
+    assert result.figures["outcomes"] == {"solved_with_evidence": 1, "solved_first_try": 1}
 
 
 @pytest.mark.parametrize("content", ["", "  ", None, ["4"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,6 +152,26 @@ def test_a_folder_with_something_else_is_left_alone(made_run: Path, config: RunC
     with pytest.raises(UserError, match="something else"):
         exporting.export(RunDir(made_run), config, "merged", out=str(tmp_path))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_an_adapter_that_is_not_whole_is_refused_and_a_changed_one_is_said(
+    made_run: Path, config: RunConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunDir(shutil.copytree(made_run, tmp_path / "run"))
+    proof = {"status": "passed", "tests": {"file_integrity": {"sha256": {"adapter_config.json": "another"}}}}
+    run.results.write_text(json.dumps({"stages": {}, "validation": proof}))
+    exporting.export(run, config, "vllm")
+    assert "changed after it was validated" in caplog.text
+    weights = run.adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    for to in exporting.FORMATS:
+        if to != "gguf":
+            with pytest.raises(StageFailed, match="cannot be read"):
+                exporting.export(run, config, to)
+    with pytest.raises(UserError, match="no such folder"):
+        exporting.export(run, config.model_copy(update={"model": "/nowhere/tiny"}), "vllm")
+    done = socratune("chat", run.root, "What is 2 * 3?")
+    assert done.returncode == 2 and "a LoRA adapter for demo" in done.stderr and "Traceback" not in done.stderr
 
 
 CONVERTER_STUB = """

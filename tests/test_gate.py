@@ -108,3 +108,12 @@ def test_what_is_rough_or_far_off_is_warned_of() -> None:
     )
     said = warnings(tests, knowledge_rows=0)
     assert ["9 held-out sources" in said[0], "not ruled out" in said[1], "length +80%" in said[2]] == [True] * 3
+
+
+def test_what_is_lost_is_said_although_as_much_was_won_elsewhere() -> None:
+    tests = measured()
+    tests["forgetting"] = {"passed": True, "proven": True, "reason": "", "solved": {"n": 110, "lost": 50}}
+    (said,) = warnings(tests, knowledge_rows=0)
+    assert "Of the 110 other questions the base solves, 50 are lost" in said
+    tests["forgetting"]["solved"]["lost"] = 11
+    assert warnings(tests, knowledge_rows=0) == []

@@ -50,6 +50,64 @@ def test_other_settings_in_the_same_folder_are_refused(copied_run: Path) -> None
     assert free.returncode == 0, free.stderr
 
 
+def test_a_run_of_a_version_that_knew_fewer_settings_stays_done(
+    copied_run: Path, results_of: Callable[[Path], Any]
+) -> None:
+    results, text = results_of(copied_run), (copied_run / "config.yaml").read_text("utf-8")
+    for section, name in (("train", "fp8"), ("gate", "max_undecided_share")):
+        {**results["config"], **results["config"]["validate"]}[section].pop(name)
+        text = "".join(line for line in text.splitlines(keepends=True) if not line.strip().startswith(f"{name}:"))
+    (copied_run / "pipeline_results.json").write_text(json.dumps(results), "utf-8")
+    (copied_run / "config.yaml").write_text(text, "utf-8")
+    done = socratune("validate", copied_run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(done before)") == 4  # all but split, which is not asked for
+
+
+def test_another_data_set_is_refused_before_anything_is_lost_and_does_not_touch_what_is_behind_the_split(
+    copied_run: Path, results_of: Callable[[Path], Any]
+) -> None:
+    from socratune.resolve import read_config_file
+
+    dataset = Path(read_config_file(copied_run / "config.yaml")["dataset"])
+    content, before = dataset.read_bytes(), results_of(copied_run)
+    try:
+        dataset.write_bytes(content + content.splitlines(keepends=True)[0])
+        for more in ((), ("--restart", "train")):
+            done = again(copied_run, *more)
+            assert done.returncode == 2 and "got a changed one" in done.stderr
+            assert results_of(copied_run) == before
+            assert (copied_run / "adapter" / "adapter_model.safetensors").is_file()
+        validated = socratune("validate", copied_run)
+        assert validated.returncode == 0, validated.stderr
+        assert results_of(copied_run)["inputs"] == before["inputs"]
+    finally:
+        dataset.write_bytes(content)
+
+
+def test_a_new_setting_at_its_default_is_no_other_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import closing
+
+    from socratune import pipeline
+    from socratune.journal import Journal
+    from socratune.resolve import dump, resolve
+    from socratune.rundir import Results
+
+    def key(**train: Any) -> str:
+        config = resolve({"model": "demo", "dataset": "demo", "output": str(tmp_path), "train": train}).config
+        with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+            return pipeline.Pipeline(config, journal, Results(RunDir(tmp_path))).key("train")
+
+    def of_an_older_version(config: Any) -> dict[str, Any]:
+        values = dump(config)
+        values["train"].pop("fp8", None)
+        return values
+
+    now, changed = key(), key(fp8=True)
+    monkeypatch.setattr(pipeline, "dump", of_an_older_version)
+    assert key() == now != changed
+
+
 def test_a_busy_folder_names_its_owner(copied_run: Path) -> None:
     with RunDir(copied_run).locked():
         done = again(copied_run)

@@ -54,7 +54,7 @@ def made_run(tmp_path: Path, tokenizer: Any) -> Path:
                                          "outcome": "solved_first_try"}])  # fmt: skip
     model = str(tmp_path / "secret place" / "tiny")
     enhancement = {"student_model": model, "judge_model": f"python:{tmp_path}/judge.py:judge", "trace": []}
-    row = demo_rows("train", 1)[0]
+    row = {"id": "1", **demo_rows("train", 1)[0]}
     row["messages"][1]["content"] = "What stands in /etc/hosts/x?"
     row["metadata"] |= {"enhancement": enhancement, "source": str(tmp_path / "docs" / "a b.pdf"), "page": 3}
     write_rows(folder / "enhanced_dataset.jsonl", [row])
@@ -163,7 +163,11 @@ def test_no_path_and_no_question_of_the_user_is_published(made_run: Path, hub: H
         ("local//home/me/tiny", "local/tiny"),
         ("file:///home/me/a.pdf", "a.pdf"),
         ("No file /home/me/run/x.jsonl. Make it: socratune run", "No file x.jsonl. Make it: socratune run"),
+        ("clients/acme/rows.jsonl", "rows.jsonl"),
+        ("eval_file clients/acme/test.csv", "eval_file test.csv"),
+        ("eval_file /home/me/test.csv", "eval_file test.csv"),
         ("org/name", "org/name"),
+        ("https://example.org/a/b.txt", "https://example.org/a/b.txt"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("it is 3/4/5 and and/or/not", "it is 3/4/5 and and/or/not"),
         ("12 /3", "12 /3"),
@@ -233,6 +237,42 @@ def test_publishing_anew_keeps_the_proof(made_run: Path) -> None:
     with closing(Journal(run.journal)) as journal:
         forget_from("publish", run, Results(run), journal)
     publish.check_gate(run, Results(run).data)
+
+
+def test_nothing_is_published_while_a_training_that_began_anew_is_not_finished(made_run: Path) -> None:
+    results = json.loads((made_run / "pipeline_results.json").read_text())
+    results["stages"]["train"] = {"status": "running"}
+    with pytest.raises(StageFailed, match="not finished"):
+        publish.check_gate(RunDir(made_run), results, force=True)
+
+
+def test_a_base_folder_that_is_gone_is_said_and_not_published(made_run: Path, tmp_path: Path) -> None:
+    (made_run / "config.yaml").write_text(f"model: {tmp_path}/gone/tiny\ndataset: demo\noutput: x\n")
+    done = socratune("publish", made_run, "--hub-id", "me/x", "--dry-run")
+    assert done.returncode == 2 and "expected the folder of the base model" in done.stderr
+    wrong = socratune("publish", made_run, "--hub-id", "me/x", "--base", "///", "--dry-run")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("--base: expected a Hub name")
+
+
+def test_the_data_set_is_published_as_it_was_reviewed(made_run: Path, tmp_path: Path) -> None:
+    from socratune.review import decide
+
+    run = RunDir(made_run)
+    (row,) = (json.loads(line) for line in run.enhanced.read_text().splitlines())
+    rejected, edited, kept = ({**row, "id": name} for name in ("rejected", "edited", "kept"))
+    write_rows(run.enhanced, [rejected, edited, kept])
+    decide(run, "rejected", "reject", None)
+    decide(run, "edited", "edit", "As it should read.")
+    results = json.loads((made_run / "pipeline_results.json").read_text())
+    config = PublishConfig(with_dataset=True)
+    dataset, _ = publish.prepared(
+        run, config, tmp_path, hub_id="me/x", model_name="demo", results=results, offline=True
+    )
+    rows = [json.loads(line) for line in (dataset.folder / "enhanced_dataset.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["messages"][-1]["content"] for row in rows} == {
+        "edited": "As it should read.", "kept": row["messages"][-1]["content"]
+    }  # fmt: skip
+    assert "2 questions of" in (dataset.folder / "README.md").read_text()
 
 
 def spoil_weights(adapter: Path) -> None:
@@ -494,6 +534,19 @@ def test_the_card_has_the_measured_figures() -> None:
     assert [(found.metric_type, found.metric_value) for found in data.eval_results or []] == [
         ("accuracy", 0.9975), ("accuracy-gain", 0.7225)
     ]  # fmt: skip
+
+
+def test_the_card_tells_how_it_was_really_trained() -> None:
+    train = {
+        "rows_out": 487, "pairs": 487, "learning_rate": 0.0006, "sweep": [{}], "best_epoch": 2, "epochs": [{}, {}, {}]
+    }  # fmt: skip
+    stages, config = {"split": {}, "enhance": {}, "train": train}, {"train": {"method": "dpo", "learning_rate": 0.0003}}
+    base = PublicBase("org/base", True, "c0ffee", Licence("mit"))
+    card = model_card(results_with(stages=stages, config=config), "me/x", base, system=None, dataset_id=None)
+    for said in ("| 487, each with a right and a wrong answer |", "| 3, number 2 kept |", "`0.0006`, chosen on the dev",
+                 '`train.method` | `"dpo"`'):  # fmt: skip
+        assert said in card, said
+    assert "0.0003" not in card
 
 
 @pytest.mark.parametrize(

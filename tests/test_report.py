@@ -140,6 +140,22 @@ def test_curves_come_from_tensorboard_and_stay_short(tmp_path: Path) -> None:
     assert found["loss"][-1] == (2000, 1.0)
 
 
+def test_a_sweep_shows_the_curve_of_the_training_it_kept(tmp_path: Path) -> None:
+    from socratune.trackers import trackers
+
+    run = make_run(tmp_path / "run")
+    for rate, loss in (("0.0003", 3.0), ("0.0006", 6.0)):
+        (tracker,) = trackers([], run.tensorboard / f"lr-{rate}", rate)
+        tracker.log({"train/loss": loss}, 1)
+        tracker.close()
+    results = json.loads(run.results.read_text("utf-8")) if run.results.exists() else {"stages": {}}
+    train = {"status": "done", "learning_rate": 0.0003, "sweep": [{"learning_rate": 0.0003}, {"learning_rate": 0.0006}]}
+    results["stages"]["train"] = train
+    run.results.write_text(json.dumps(results), "utf-8")
+    make_report(run)
+    assert embedded(run, "overview")["curves"] == {"loss": [[1, 3.0]]}
+
+
 def test_credentials_in_an_address_stay_at_home(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     settings = f"output: {tmp_path}\nenhance:\n  judge_api_base: ['http://me:secret@gpu1:8000/v1']\n"

@@ -54,8 +54,8 @@ def test_mlflow_keeps_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     run = trackers(["mlflow"], tmp_path, "mine")[1]
-    active = mlflow.active_run()
     run.log({"train/loss": 0.25}, 3)
+    active = mlflow.active_run()
     run.close()
     found = mlflow.get_run(active.info.run_id)
     assert found.data.metrics == {"train/loss": 0.25} and found.info.run_name == "mine"
@@ -79,3 +79,24 @@ def test_one_that_takes_wandbs_interface_is_told_of_the_run(tmp_path: Path, monk
     run.close()
     assert heard == [{"project": "socratune", "name": "mine"}, ({"dev/accuracy": 0.5}, 7), "finished"]
     assert tracker_faults([]) == []
+
+
+def test_a_tracker_that_fails_ends_no_training_and_one_without_figures_leaves_no_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(**options: Any) -> Any:
+        raise RuntimeError("api_key not configured (no-tty)")
+
+    package = ModuleType("wandb")
+    package.init = refused  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    board, run = trackers(["wandb"], tmp_path / "curves", "mine")
+    board.close()
+    run.close()
+    assert not caplog.records and not (tmp_path / "curves").exists()
+    for step in (1, 2):
+        run.log({"train/loss": 0.25}, step)
+    run.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        "--report-to wandb gets no more curves: RuntimeError: api_key not configured (no-tty)"
+    ]

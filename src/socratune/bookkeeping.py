@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from socratune.config import is_free
 from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
 from socratune.journal import Journal
-from socratune.resolve import Resolved, dump, flatten, read_config_file, to_yaml, unflatten
+from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
 from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, write_text
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,8 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
     """
     new = flatten(dump(resolved.config))
     if run.config.exists() or "config" in results.data:
-        old = flatten(results.data.get("config") or read_config_file(run.config))
+        # of a setting that the version did not know that began the run, the default is what it ran with
+        old = defaults() | flatten(results.data.get("config") or read_config_file(run.config))
         faults = []
         changed = (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key))
         for key in changed:
@@ -123,6 +124,29 @@ def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> 
     results.write()
 
 
+def refuse_other_data(split: dict[str, Any], key: str) -> None:
+    """Refuse a data set that is not the one that was split.
+
+    Args:
+        split: the entry of that stage.
+        key: of that stage as it would be now.
+
+    Raises:
+        UserError: it has changed.
+    """
+    if split.get("status") == "done" and split.get("key") != key:
+        fix = "Use --restart split to begin anew with it, or another --output."
+        raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
+
+
+def after_split(run: RunDir) -> str | None:
+    """The stage behind `split` where that is done: what was split stays so, whatever became of the data set since."""
+    done = Results(run).stage("split").get("status") == "done" and all(
+        (run / name).exists() for name in NEEDED["split"]
+    )
+    return STAGES[1] if done else None
+
+
 def hashes(*paths: Path) -> list[str | None]:
     """The sha256 of each file, None for one that is not there."""
     return [file_hash(path) if path.is_file() else None for path in paths]
@@ -155,9 +179,6 @@ def do_stage(
     if not missing and entry.get("status") in ("done", "failed") and entry.get("key") == key:
         tell("kept", name, entry)
         return entry["status"] == "done"
-    if entry.get("status") == "done" and name == "split" and entry.get("key") != key:
-        fix = "Use --restart split to begin anew with it, or another --output."
-        raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
     before = entry["seconds"] if entry and entry.get("key") == key else 0.0
     results.data["stages"].pop(name, None)
     started = time.monotonic()

@@ -14,7 +14,7 @@ from socratune.licences import Licence, PublicBase
 SETTINGS = ("enhance.attempts", "enhance.max_iterations", "enhance.thinking_format", "enhance.max_new_tokens",
             "train.r", "train.lora_alpha", "train.target_modules", "train.learning_rate", "train.num_train_epochs",
             "train.per_device_train_batch_size", "train.gradient_accumulation_steps", "train.max_seq_length",
-            "train.load_in_4bit", "curate.replay_share", "seed")  # fmt: skip
+            "train.load_in_4bit", "train.method", "curate.replay_share", "seed")  # fmt: skip
 """Shown in the card; `pipeline_results.json` has all."""
 
 
@@ -309,10 +309,11 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
         ("data set", _dataset_name(results)),
         ("rows", counts),
         ("outcomes", _outcomes(results)),
-        ("rows trained on", f"{train.get('rows_out', '?')}, and {train.get('replay_rows', 0)} of replay"),
+        ("rows trained on", _rows_trained_on(train)),
         *_models(results),
         ("hint-leak rate", _leaks(results)),
         ("tokens trained on", f"{train['trained_tokens']:,}" if "trained_tokens" in train else "not recorded"),
+        ("epochs", _epochs(train)),
         ("paid calls", _spent(enhance.get("spent", {}))),
         ("time", f"{sum(stage.get('seconds', 0) for stage in stages.values()):,.0f} s"),
         ("Socratune", text(results.get("socratune", "?"))),
@@ -320,6 +321,16 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
     if dataset_id:
         rows.insert(1, ("enhanced data set", code(dataset_id)))
     return _table(("", ""), rows) + "\n\n`pipeline_results.json` has all figures."
+
+
+def _rows_trained_on(train: dict[str, Any]) -> str:
+    if "pairs" in train:
+        return f"{train['pairs']}, each with a right and a wrong answer"
+    return f"{train.get('rows_out', '?')}, and {train.get('replay_rows', 0)} of replay"
+
+
+def _epochs(train: dict[str, Any]) -> str:
+    return f"{len(train['epochs'])}, number {train['best_epoch']} kept" if train.get("epochs") else "not recorded"
 
 
 def _spent(spent: dict[str, Any]) -> str:
@@ -332,12 +343,14 @@ def _spent(spent: dict[str, Any]) -> str:
 
 
 def _settings(results: dict[str, Any]) -> str:
-    config = results.get("config", {})
+    config, train = results.get("config", {}), results["stages"].get("train", {})
     rows = []
     for key in SETTINGS:
         section, _, name = key.rpartition(".")
         values = config.get(section, {}) if section else config
-        if name in values:
+        if key == "train.learning_rate" and "sweep" in train:
+            rows.append((code(key), f"{code(format(train['learning_rate'], 'g'))}, chosen on the dev rows"))
+        elif name in values:
             rows.append((code(key), code(json.dumps(values[name], ensure_ascii=False))))
     return _table(("setting", "value"), rows)
 

@@ -7,6 +7,9 @@ from typing import Any
 from socratune.config import GateConfig
 from socratune.stats import FEWEST_CLUSTERS
 
+MANY_LOST = 0.1
+"""Share of what the base could that is lost although as much was won elsewhere: worth a warning."""
+
 Tests = dict[str, Any]
 
 
@@ -70,6 +73,12 @@ def warnings(tests: Tests, *, knowledge_rows: int) -> list[str]:
         )
     if tests.get("forgetting") and not tests["forgetting"]["proven"] and tests["forgetting"]["passed"]:
         found.append(f"Forgetting is not ruled out: {tests['forgetting']['reason']}.")
+    solved = tests.get("forgetting", {}).get("solved", {"n": 0, "lost": 0})
+    if solved["lost"] > MANY_LOST * solved["n"]:
+        found.append(
+            f"Of the {solved['n']} other questions the base solves, {solved['lost']} are lost; what was won elsewhere "
+            "makes up for it in the drop."
+        )
     found += [f"On neutral prompts: {shift}." for shift in tests.get("meters", {}).get("warnings", [])]
     return found
 

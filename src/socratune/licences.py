@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO
-from socratune.errors import OutsideError
-from socratune.modelref import model_location, revision
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.modelref import is_path, model_location, revision
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LINK = re.compile(r"https?://[^\s<>\"'`|]+")
@@ -57,9 +57,15 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
         hub_name: the Hub id of a base that is a folder here (`publish.base`).
         results: where the run recorded the base's revision.
         offline: ask nobody; what is not on this machine stays unknown.
+
+    Raises:
+        UserError: the base is a folder that is not there (any more).
     """
     folder = Path(model_location(model_name))
     if not folder.is_dir():
+        if is_path(model_name):
+            fix = "Put it back, or name where it is in the run's config.yaml."
+            raise UserError(Fault(model_name, "the folder of the base model", Shown("no such folder"), fix))
         student = results["stages"].get("enhance", {}).get("student") or {}
         commit = student.get("revision") if student.get("name") == model_name else revision(model_name)
         return PublicBase(model_name, True, commit, licence_of(model_name, offline=offline))

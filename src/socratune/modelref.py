@@ -60,9 +60,14 @@ def model_fault(name: str, where: str = "--model") -> Fault | None:
         return None
     if location.exists():
         return Fault(f"{where} {name}", "a model folder or a Hub id", Shown("a file"))
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip():
+    if is_path(name):
         return Fault(f"{where} {name}", "a model folder or a Hub id", Shown("no such folder"))
     return _hub_fault(name, where)
+
+
+def is_path(name: str) -> bool:
+    """True where a name can only be that of a folder, never a Hub id."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip()
 
 
 def _hub_fault(name: str, where: str) -> Fault | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,17 @@ from socratune.bookkeeping import (
     first_stage_of,
     forget_from,
     hashes,
+    refuse_other_data,
     settle_config,
     status_after,
 )
-from socratune.config import RunConfig, is_free
+from socratune.config import RunConfig
 from socratune.errors import StageFailed
 from socratune.identity import writers
 from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
 from socratune.report import write_report
-from socratune.resolve import Resolved, dump, flatten
+from socratune.resolve import Resolved, defaults, dump, flatten
 from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
 from socratune.sharding import gather
 from socratune.sources.qa_files import data_path
@@ -54,7 +55,7 @@ def run_pipeline(
         UserError: settings differ from those the folder began with; the folder is in use; labels are wrong.
         OutsideError: something outside failed; run again to go on.
     """
-    with _opened(resolved, restart) as pipeline:
+    with _opened(resolved, restart, start) as pipeline:
         _run_stages(pipeline, start, until, tell)
     return pipeline.results.data
 
@@ -104,7 +105,7 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
 
 
 @contextmanager
-def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
+def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> Iterator[Pipeline]:
     """The run folder, locked, with its journal; how the block ends is in the results."""
     run = RunDir(resolved.config.output)
     run.create()
@@ -112,18 +113,27 @@ def _opened(resolved: Resolved, restart: str | None) -> Iterator[Pipeline]:
         results = Results(run)
         settle_config(run, resolved, results, restart)
         gather(run)
-        journal = Journal(run.journal)
         try:
-            if restart is not None:
-                forget_from(restart, run, results, journal)
-            yield Pipeline(resolved.config, journal, results)
-        except BaseException as error:
-            results.write(status=status_after(error), error=str(error) or type(error).__name__)
-            if not isinstance(error, StageFailed):
-                raise
+            with closing(Journal(run.journal)) as journal:
+                pipeline = Pipeline(resolved.config, journal, results)
+                if start == "split" != restart:  # before anything is lost or noted down
+                    refuse_other_data(results.stage("split"), pipeline.key("split"))
+                with _ending_noted(results):
+                    if restart is not None:
+                        forget_from(restart, run, results, journal)
+                    yield pipeline
         finally:
-            journal.close()
             write_report(run)
+
+
+@contextmanager
+def _ending_noted(results: Results) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        results.write(status=status_after(error), error=str(error) or type(error).__name__)
+        if not isinstance(error, StageFailed):
+            raise
 
 
 def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
@@ -160,10 +170,11 @@ class Pipeline:
         self.base = Base(config.model, config.train.load_in_4bit, config.seed)
 
     def key(self, stage: str) -> str:
-        """Changes when a setting or an input of the stage does."""
+        """Changes when a setting or an input of the stage does, not with what a newer version could be told besides."""
         config, run = self.config, self.run
         adapter = [run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
-        settings = {name: value for name, value in flatten(dump(config)).items() if not is_free(name)}
+        usual = defaults()
+        settings = {name: value for name, value in flatten(dump(config)).items() if value != usual.get(name)}
         own = {name: value for name, value in settings.items() if first_stage_of(name) == stage}
         inputs = {
             "split": [],
@@ -273,7 +284,7 @@ class Pipeline:
             self.config.validate_,
             self.base,
             asking=self.config.enhance,
-            knowledge_rows=self.results.stage("enhance").get("gaps", {}).get("knowledge", 0),
+            knowledge_rows=self.results.stage("curate").get("outcomes", {}).get("solved_with_evidence", 0),
             spent=self.results.stage("enhance").get("spent", {}),
             journal=self.journal,
             key=f"validate.{self.key('validate')}",

@@ -9,6 +9,9 @@ _PATH = re.compile(r"(?<![\w/.~-])(local/|file://)?(?:~|\.{1,2})?((?:/[^\s/:'\"`
 _WHOLE = re.compile(r"(?:/|~/|\.{1,2}/|[A-Za-z]:\\)(?!.*\. )[^:;\n]*")
 """A path may hold spaces where the value is nothing but a path."""
 
+_FILE = re.compile(r"(eval_file )?(?:[^/\s]+/)+([^/\s]+\.(?:jsonl?|csv|tsv|parquet|txt))")
+"""A file named from the folder where the command ran; its folders may name a client."""
+
 _DATA = ("prompt", "question", "response", "messages", "trace", "reference", "thinking", "context", "evidence")
 """Keys whose values are the user's data: never changed in a row, never shown among figures."""
 
@@ -32,4 +35,6 @@ def without_paths(value: Any) -> Any:
         return value
     if _WHOLE.fullmatch(value):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    if file := _FILE.fullmatch(value):
+        return (file[1] or "") + file[2]
     return _PATH.sub(lambda found: ("local/" if found[1] == "local/" else "") + found[2].rsplit("/", 1)[1], value)

@@ -72,7 +72,7 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
     return {
         "run": run.root.resolve().name,
         "results": results,
-        "curves": curves(run.tensorboard),
+        "curves": curves(_kept_curves(run.tensorboard, results["stages"].get("train", {}))),
         "config": [[key, _shown(value), origins.get(key, "")] for key, value in values.items()],
         "kinds": traces.counts(),
         "leaked": traces.leaked(),
@@ -90,6 +90,13 @@ def _shown(value: Any) -> str:
     return _CREDENTIALS.sub("…@", text)
 
 
+def _kept_curves(folder: Path, train: dict[str, Any]) -> Path:
+    """Where the curves of the training lie that was kept; of a sweep that still works, those of its latest one."""
+    if "sweep" in train:
+        return folder / f"lr-{train['learning_rate']:g}"
+    return max(folder.glob("lr-*"), key=lambda arm: arm.stat().st_mtime, default=folder)
+
+
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each.
 
@@ -97,10 +104,14 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
+    from tensorboard.backend.event_processing.directory_watcher import DirectoryDeletedError
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": CURVE_POINTS})
-    events.Reload()
+    try:
+        events.Reload()
+    except DirectoryDeletedError:  # the training begins anew at this moment
+        return {}
     tags = {"loss": "train/loss", "dev": "dev/accuracy", "train": "train/accuracy"}
     there = set(events.Tags()["scalars"])
     return {

@@ -108,6 +108,11 @@ def dump(config: BaseModel) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=True)
 
 
+def defaults() -> dict[str, Any]:
+    """Every setting's default by its dotted name; of those that have none, a dash."""
+    return flatten(dump(RunConfig(**dict.fromkeys(REQUIRED, "-"))))
+
+
 def to_yaml(resolved: Resolved) -> str:
     """The resolved configuration as YAML, each value's origin in a comment unless it is the default."""
     flat = flatten(dump(resolved.config))
@@ -128,11 +133,15 @@ def to_yaml(resolved: Resolved) -> str:
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"r": 16}}` → `{"train.r": 16}`; an empty mapping disappears."""
+    """`{"train": {"r": 16}}` → `{"train.r": 16}`; an empty mapping disappears.
+
+    A mapping below `train.peft` whose keys are names of layers (`model.layers.0.mlp`) stays whole.
+    """
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         inner = value.model_dump(exclude_unset=True, by_alias=True) if isinstance(value, BaseModel) else value
-        if isinstance(inner, dict):
+        layers = prefix == "train.peft." and isinstance(inner, dict) and any("." in str(name) for name in inner)
+        if isinstance(inner, dict) and not layers:
             flat.update(flatten(inner, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = inner

@@ -1,18 +1,22 @@
 """Where the curves of a training go: TensorBoard always, other trackers by name.
 
 A tracker is only told what TensorBoard is told; its own settings (project, address, key) come from its own environment
-variables, as its documentation has them.
+variables, as its documentation has them. One that fails is told nothing more: no training ends for want of its curves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from socratune.errors import Fault, Shown
+
+log = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -36,27 +40,56 @@ def tracker_faults(names: Sequence[str]) -> list[Fault]:
 
 def trackers(names: Sequence[str], curves: Path, run_name: str) -> list[Tracker]:
     """TensorBoard with its files in `curves`, and the trackers of these names."""
-    return [TensorBoard(curves), *(TRACKERS[name](run_name) for name in names)]
+    others = (Guarded(f"--report-to {name}", partial(TRACKERS[name], run_name)) for name in names)
+    return [Guarded("TensorBoard", partial(TensorBoard, curves)), *others]
+
+
+class Guarded:
+    """A tracker that begins with its first figure, so that a training that is only loaded leaves none, and that is
+    left alone once it has failed.
+    """
+
+    def __init__(self, name: str, begin: Callable[[], Tracker]) -> None:
+        self._name, self._begin = name, begin
+        self._tracker: Tracker | None = None
+        self._failed = False
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        if not self._failed:
+            self._try(lambda: self._begun().log(figures, step))
+
+    def close(self) -> None:
+        if self._tracker is not None:
+            self._try(self._tracker.close)
+
+    def _begun(self) -> Tracker:
+        if self._tracker is None:
+            self._tracker = self._begin()
+        return self._tracker
+
+    def _try(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception as error:  # each has its own
+            self._failed = True
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s gets no more curves: %s: %s", self._name, type(error).__name__, reason)
 
 
 class TensorBoard:
-    """Files that are made with the first figure."""
+    """Files in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._writer: Any = None
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), flush_secs=5)
 
     def log(self, figures: dict[str, float], step: int) -> None:
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self._folder), flush_secs=5)
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
 
 class WandbLike:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -66,8 +67,16 @@ def load(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "
         model = model.to(where)
     _set_threads(model)
     if adapter is not None:
-        model = PeftModel.from_pretrained(model, adapter)
+        model = _with_adapter(model, adapter, name)
     return model.eval(), tokenizer
+
+
+def _with_adapter(model: Any, adapter: Path, name: str) -> Any:
+    try:
+        return PeftModel.from_pretrained(model, adapter)
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        got, fix = Shown(" ".join(str(error).split())[:300]), "socratune validate says more, socratune train mends it."
+        raise UserError(Fault(str(adapter), f"a LoRA adapter for {name}", got, fix)) from error
 
 
 def _wants_4bit(location: str, where: torch.device, asked: bool | str) -> bool:

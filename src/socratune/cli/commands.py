@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from socratune.bookkeeping import STAGES, stage_faults
+from socratune.bookkeeping import STAGES, after_split, stage_faults
 from socratune.cli.console import Progress, guarded, show_estimate, show_proof, start_logging
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
@@ -96,13 +96,14 @@ def go_on(folder: str, *, until: str, restart: str | None = None, given: dict[st
         return deep_merge(unflatten(known), unflatten({**(given or {}), "output": folder}))
 
     found: dict[str, Any] = {}
+    start: list[str | None] = []
 
     def read() -> int:
         found.update(settings())
+        start.append(after_split(RunDir(folder)))
         return 0
 
-    code = guarded(read)
-    return code or run(found, None, None, start=None, until=until, restart=restart)
+    return guarded(read) or run(found, None, None, start=start[0], until=until, restart=restart)
 
 
 def validate(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
@@ -113,15 +114,17 @@ def validate(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
         return deep_merge({**config, "output": folder}, unflatten(settings))
 
     found: dict[str, Any] = {}
+    start: list[str | None] = []
 
     def read() -> int:
         found.update(given())
+        start.append(after_split(RunDir(folder)))
         return 0
 
     code = guarded(read)
     old = flatten(read_config_file(RunDir(folder).config)) if code == 0 else {}
-    anew = restart or any(old.get(key) != value for key, value in settings.items())
-    return code or run(found, None, None, start=None, until="validate", restart="validate" if anew else None)
+    anew = "validate" if restart or any(old.get(key) != value for key, value in settings.items()) else None
+    return code or run(found, None, None, start=start[0], until="validate", restart=anew)
 
 
 def _resolved(

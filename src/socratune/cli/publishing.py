@@ -25,13 +25,15 @@ def publish(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -
         known = deep_merge(read_config_file(run.config), unflatten(given))
         resolved = resolve({**known, "output": folder}, where=str(run.config))
         hub_id = resolved.config.hub_id
-        fault = (
+        faults = [
             publishing.hub_id_fault(hub_id)
             if hub_id
             else Fault("--hub-id", "a Hub name like me/my-adapter", Shown("nothing"))
-        )
-        if fault:
-            raise UserError(fault)
+        ]
+        if base := resolved.config.publish.base:
+            faults.append(publishing.hub_id_fault(base, "--base"))
+        if found := [fault for fault in faults if fault]:
+            raise UserError(*found)
         if dry_run:
             return _shown(run, resolved, force)
         start_logging(run.root / "run.log")

@@ -27,11 +27,13 @@ def run(run: RunDir, config: CurateConfig) -> StageResult:
     reviewed: Counter[Decision] = Counter()
     reasons = _reasons(run, config, read, reviewed)
     students: set[str] = set()
-    examples = _kept(run, reasons, read, config.mask_wrong_attempts, students)
+    outcomes: Counter[str] = Counter()
+    examples = _kept(run, reasons, read, config.mask_wrong_attempts, students, outcomes)
     kept = write_jsonl(run.rows("train"), (item.to_json() for item in examples))
     write_jsonl(run.rejected("train"), (asdict(item) for item in _dropped(run, reasons, read)))
     dropped = dict(Counter(reason[0] for reason in reasons if reason))
-    figures = {"dropped": dropped, "students": sorted(students), "reviewed": dict(reviewed)}
+    figures: dict[str, Any] = {"dropped": dropped, "students": sorted(students), "reviewed": dict(reviewed)}
+    figures["outcomes"] = dict(outcomes)  # of what is kept
     failure = None if kept else "No trainable row is left."
     return StageResult(rows_in=len(reasons), rows_out=kept, figures=figures, failure=failure)
 
@@ -55,14 +57,20 @@ def _read(reviews: dict[str, Review], data: dict[str, Any]) -> Row:
 
 
 def _kept(
-    run: RunDir, reasons: list[Reason | None], read: Read, mask_wrong_attempts: bool, students: set[str]
+    run: RunDir,
+    reasons: list[Reason | None],
+    read: Read,
+    mask_wrong_attempts: bool,
+    students: set[str],
+    outcomes: Counter[str],
 ) -> Iterator[Example]:
-    """What is trained on; the names of the models that wrote it are added to `students`."""
+    """What is trained on; the names of the models that wrote it are added to `students`, and `outcomes` counted."""
     for (trace, answer, _), reason in zip(iter_rows(run.enhanced, read), reasons, strict=True):
         if reason is None:
             pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
             if pieces is None or _edited(trace, answer) is not None:
                 pieces = (Piece(answer),)
+            outcomes[trace.outcome] += 1
             students.add(trace.models.get("student_model", "unnamed"))
             yield Example(trace.row.id, trace.row.prompt, pieces, trace.outcome)
 

@@ -26,11 +26,12 @@ from typing import Any
 
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.integrity import file_integrity
 from socratune.modelfile import modelfile
-from socratune.modelref import model_json, model_location
+from socratune.modelref import model_fault, model_json, model_location
 from socratune.parity import parity
 from socratune.rows import Example, QARow, shared_system
-from socratune.rundir import RunDir, iter_rows, read_rows, write_text
+from socratune.rundir import Results, RunDir, iter_rows, read_rows, write_text
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ def export(
 
     Raises:
         UserError: no such format, no adapter, something else at `out`, or llama.cpp is needed and missing.
-        StageFailed: the export answers otherwise than the adapter; `OUT.parity.json` has the figures.
+        StageFailed: the adapter's files are not whole, or the export answers otherwise than the adapter;
+            `OUT.parity.json` has the figures.
         OutsideError: the converter failed.
     """
     if to not in FORMATS:
@@ -95,8 +97,14 @@ def export(
     held_out = read_rows(run.rows("held_out"), QARow.from_json)
     if not held_out:
         raise UserError(Fault(str(run.rows("held_out")), "questions to check the export with", Shown("no row")))
-    if run.results.is_file() and _status(run) != "passed":
-        log.warning("This adapter is not proven better than its base: %s says %s.", run.results, _status(run))
+    if fault := model_fault(config.model, "model"):
+        raise UserError(fault)
+    files = file_integrity(run.adapter, config.model)
+    if not files["passed"]:
+        raise StageFailed(f"Not exported: the adapter's files do not pass: {'; '.join(files['problems'])}.")
+    status = _status(run, files["sha256"])
+    if status != "passed":
+        log.warning("This adapter is not proven better than its base: %s.", status)
     with _whole_or_not_at_all(place) as folder:
         rows = held_out[:: max(1, len(held_out) // prompts)][:prompts]
         job = Job(run, config, folder, place, converter, rows, min_agreement)
@@ -105,8 +113,14 @@ def export(
     return said
 
 
-def _status(run: RunDir) -> str:
-    return json.loads(run.results.read_text("utf-8")).get("validation", {}).get("status", "not validated")
+def _status(run: RunDir, files: dict[str, str]) -> str:
+    """Of the proof of these very files, by their sha256."""
+    validation = Results(run).data.get("validation")
+    if not validation:
+        return "it was not validated"
+    if validation["tests"]["file_integrity"]["sha256"] != files:
+        return "it was changed after it was validated"
+    return "passed" if validation["status"] == "passed" else "its validation failed"
 
 
 @contextmanager
@@ -171,7 +185,7 @@ def _vllm(job: Job) -> str:
         largest = next(size for size in VLLM_RANKS if size >= rank)
         command = ["vllm", "serve", model_location(job.config.model), "--enable-lora", "--lora-modules"]
         command += [f"adapter={job.place / 'adapter'}", "--max-lora-rank", str(largest)]
-        job.checked |= {"passed": None, "not_run": "vLLM: the adapter's files are those that were validated"}
+        job.checked |= {"passed": None, "not_run": "vLLM: the adapter's files are copied as they are"}
         said = ""
     merged = shlex.join(["socratune", "export", str(job.run.root), "--to", "merged"])
     line = shlex.join(command)

@@ -21,6 +21,7 @@ from socratune.config import DEMO, PublishConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed
 from socratune.licences import Licence, PublicBase, licence_of, public_base
 from socratune.privacy import without_data, without_paths
+from socratune.review import decisions
 from socratune.rows import Example, shared_system
 from socratune.rundir import RunDir, StageResult, file_hash, iter_rows, read_jsonl, write_jsonl, write_text
 
@@ -115,6 +116,8 @@ def check_gate(run: RunDir, results: dict[str, Any], *, force: bool = False) -> 
     """Refuse what did not pass, and what is not what passed. `force` lets the first go by, never the second."""
     validation = results.get("validation") or {}
     again = shlex.join(["socratune", "validate", str(run.root)])
+    if results["stages"].get("train", {}).get("status", "done") != "done":
+        raise StageFailed(f"Not published, because a training that has begun anew is not finished. First: {again}")
     if not validation:
         raise StageFailed(f"Not published, because it was not validated yet. First: {again}")
     if validation.get("status") != "passed" and not force:
@@ -194,12 +197,20 @@ def _dataset_folder(
 
 
 def _public_rows(run: RunDir) -> Iterator[dict[str, Any]]:
-    """The rows; their texts as they are, everything said about them without paths."""
+    """The rows as they were reviewed; their texts as they are, everything said about them without paths."""
+    reviews = decisions(run)
     for row in read_jsonl(run.enhanced):
+        *turns, answer = row["messages"]
+        review = reviews.get(row["id"])
+        if review is not None and review.holds_for(answer["content"]):
+            if review.decision == "reject":
+                continue
+            if review.decision == "edit":
+                row["messages"] = [*turns, answer | {"content": review.text}]
         yield {**row, "metadata": without_paths(row["metadata"])}
 
 
-def hub_id_fault(hub_id: str) -> Fault | None:
+def hub_id_fault(hub_id: str, where: str = "--hub-id") -> Fault | None:
     """Why `hub_id` is no name for a repository, or None."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -209,9 +220,7 @@ def hub_id_fault(hub_id: str) -> Fault | None:
         reason = "" if "/" in hub_id else "a name without its owner"
     except HFValidationError as error:
         reason = str(error).rsplit(":", 1)[0]
-    return (
-        Fault("--hub-id", f"a Hub name like myusername/my-adapter, not {hub_id!r}", Shown(reason)) if reason else None
-    )
+    return Fault(where, f"a Hub name like myusername/my-adapter, not {hub_id!r}", Shown(reason)) if reason else None
 
 
 def _command(run: RunDir, config: PublishConfig, hub_id: str, force: bool) -> str:

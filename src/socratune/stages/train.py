@@ -84,7 +84,8 @@ def run(
     _save_adapter(run.adapter, trained, tokenizer)
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": len(examples) - len(rows)}
     figures |= _history(state, items)
-    return StageResult(rows_in=len(examples), rows_out=len(rows), figures=figures)
+    trained_on = len(items) if config.method == "dpo" else len(rows)
+    return StageResult(rows_in=len(examples), rows_out=trained_on, figures=figures)
 
 
 def _too_long(example: Example, longest: int) -> Rejected:

@@ -74,7 +74,7 @@ class Live:
         """(a tag that changes when the overview does, the overview as JSON)."""
         run = self.run
         traces, answers = self.index("traces"), self.index("answers")
-        events = sorted(run.tensorboard.iterdir()) if run.tensorboard.is_dir() else []
+        events = sorted(run.tensorboard.rglob("events.*"))
         versions = (self._versions["traces"], self._versions["answers"])
         stamp = (_stamp(run.results, run.config, run.review, *events), versions)
         tag = f'"{abs(hash(stamp)):x}"'
