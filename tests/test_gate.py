@@ -87,6 +87,8 @@ def test_a_run_that_taught_facts_has_to_show_that_they_are_recalled() -> None:
     assert why(measured(base_comparison=flat, recall=comparison())) != []  # nothing was taught: recall proves nothing
     (reason,) = why(measured(recall=comparison("inconclusive", 0.01)), knowledge_rows=30)
     assert "what it was taught" in reason
+    lost = comparison("inconclusive", -0.12)
+    assert "not proven better" in why(measured(base_comparison=lost, recall=comparison()), knowledge_rows=30)[0]
     reasons = why(measured(base_comparison=comparison("worse", -0.2), recall=comparison()), knowledge_rows=30)
     assert len(reasons) == 1 and "worse than its base" in reasons[0]
 

@@ -6,7 +6,8 @@ import pytest
 
 from socratune.chat import Rendered
 from socratune.errors import UserError
-from socratune.stages.train import short_enough
+from socratune.rows import QARow
+from socratune.stages.train import judged_by_rules, short_enough
 
 
 def rows(*lengths: int) -> list[Rendered]:
@@ -49,3 +50,16 @@ def test_what_peft_is_handed_reaches_the_adapter() -> None:
 
     found = lora_config(EnhancedTrainingConfig(r=4, peft={"use_rslora": True}))
     assert (found.r, found.use_rslora, found.task_type) == (4, True, "CAUSAL_LM")
+
+
+def test_dev_rows_that_rules_cannot_judge_choose_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def row(reference: str) -> QARow:
+        messages = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": reference}]
+        return QARow(reference, messages, {})
+
+    numbers, names = row("Together that is 195 of them."), row("Ada Lovelace")
+    words = row("Because the river carries more water in spring than the old bridge was ever built for.")
+    assert judged_by_rules([numbers, names, words]) == [numbers, names, words]
+    assert not caplog.text
+    assert judged_by_rules([numbers, words, words]) == []
+    assert "1 of 3 dev rows" in caplog.text

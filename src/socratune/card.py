@@ -46,8 +46,8 @@ def model_card(
         f"# {text(hub_id)}",
         *_warnings(results, base),
         f"A LoRA adapter for {code(base.name)}, trained with [Socratune](https://pypi.org/project/socratune/) on the "
-        "model's own reasoning: it tried each question, a teacher hinted at what it got wrong, and it was trained on "
-        "the answers it then found itself.",
+        f"{_whose(results)}: it tried each question, a teacher hinted at what it got wrong, and the adapter was "
+        "trained on right answers.",
         "## Measured on held-out questions",
         *_measured(results),
         "## Load it",
@@ -60,6 +60,15 @@ def model_card(
         _licence_text(base),
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _whose(results: dict[str, Any]) -> str:
+    """Whose words the adapter was trained on."""
+    outcomes = results["stages"].get("curate", {}).get("outcomes", {})
+    students = results["stages"].get("train", {}).get("students", {})
+    if any(found.get("grade") == "foreign" for found in students.values()):
+        return "reasoning of another model than its base"
+    return "model's own reasoning" + (" and on reference answers" if outcomes.get("trained_on_reference") else "")
 
 
 def dataset_card(

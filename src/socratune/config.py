@@ -227,6 +227,8 @@ class GateConfig(Section):
     """Accuracy it has to gain at least, as measured."""
     min_lower_bound: float = Field(default=0.0, ge=0, lt=1)
     """The lower end of the gain's 95 % interval has to lie above this."""
+    max_held_out_loss: float = Field(default=0.02, ge=0, lt=1)
+    """What a run that taught facts, and is gated on recalling them, may lose on held-out questions, as measured."""
     max_undecided_share: float = Field(default=0.2, ge=0, le=1)
     """Held-out questions that the judge leaves undecided, of base or adapter."""
     max_forgetting: float | None = Field(default=0.03, gt=0, lt=1)

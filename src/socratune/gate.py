@@ -20,7 +20,7 @@ def refusals(tests: Tests, gate: GateConfig, *, knowledge_rows: int) -> list[str
         tests: as in the results; of tests that were not reached there is no entry.
         gate: the user's conditions.
         knowledge_rows: rows that taught a fact. Such a run has to show that the facts are recalled; questions about
-            other sources may then stay as they were.
+            other sources may then stay as they were, or lose `gate.max_held_out_loss`.
     """
     integrity = tests["file_integrity"]
     if not integrity["passed"]:
@@ -29,7 +29,8 @@ def refusals(tests: Tests, gate: GateConfig, *, knowledge_rows: int) -> list[str
     if not tests["basic_inference"]["passed"]:
         found.append("The adapter answers with silence.")
     recalled, held_out = gated_on_recall(tests, knowledge_rows), tests["base_comparison"]
-    if held_out["verdict"] == "worse" or not (recalled or held_out["passed"]):
+    lost = held_out["difference"] < -gate.max_held_out_loss
+    if held_out["verdict"] == "worse" or not (held_out["passed"] or (recalled and not lost)):
         found.append(_not_better(held_out, "held-out questions"))
     if recalled and not tests["recall"]["passed"]:
         found.append(_not_better(tests["recall"], "questions about what it was taught"))
@@ -120,5 +121,5 @@ def _forgotten(test: dict[str, Any]) -> str:
         return text + " More curate.replay_share, a lower learning rate or fewer epochs help."
     return text + (
         " Name questions it can answer (validate.forgetting), or go on without proof "
-        "(--set validate.gate.max_forgetting=null)."
+        "(validate: {gate: {max_forgetting: null}} in the configuration)."
     )

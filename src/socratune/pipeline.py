@@ -100,7 +100,10 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
 
         results.data["stages"].pop("publish", None)  # only the Hub knows what is there, so it is asked each time
         key = fingerprint("publish", repo, dump(config.publish))
-        do_stage("publish", key, work, results, tell, missing=True)
+        try:
+            do_stage("publish", key, work, results, tell, missing=True)
+        finally:
+            write_report(run)
     return results.data
 
 

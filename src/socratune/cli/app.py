@@ -242,7 +242,10 @@ def validate(
     """Prove the adapter of a run folder on its held-out questions."""
     from socratune.cli import commands
 
-    settings = {"validate.prompts_file": prompts, "validate.lm_eval": lm_eval.split(",") if lm_eval else None}
+    settings = {
+        "validate.prompts_file": prompts,
+        "validate.lm_eval": [task.strip() for task in lm_eval.split(",")] if lm_eval else None,
+    }
     raise typer.Exit(commands.validate(run, {k: v for k, v in settings.items() if v}, restart=restart))
 
 

@@ -83,7 +83,7 @@ def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
         UserError: there are no dev rows.
     """
     if not job.exam.questions.get("dev"):
-        fix = "Raise split.dev_share (and --restart split)."
+        fix = "Raise split.dev_share (and --restart split), or leave it out where rules cannot judge the answers."
         raise UserError(Fault("train.by_dev.sweep_lr", "dev rows to choose by", Shown("none"), fix))
     rates = sorted(config.learning_rate * multiple for multiple in set(config.by_dev.sweep_lr))
     scores: dict[float, float] = {}

@@ -13,11 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from socratune.answers import strip_thinking
 from socratune.chat import Rendered, last_wrong_answer, render
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.grokking import Point, outlook, phases
 from socratune.identity import foreign_fault, identity
+from socratune.judge import judge_by_rules
 from socratune.labels import label_faults
 from socratune.replay import FEWEST_ROWS, own_answers
 from socratune.rows import Example, QARow, Rejected, Trace
@@ -29,6 +31,7 @@ from socratune.stages.grading import graded
 log = logging.getLogger(__name__)
 
 FAULTS_SHOWN = 20
+SHORT_ANSWER = 6  # words
 
 
 def run(
@@ -61,7 +64,7 @@ def run(
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
         raise UserError(fault)
     examples = read_rows(run.rows("train"), Example.from_json)
-    dev = read_rows(run.rows("dev"), QARow.from_json)
+    dev = judged_by_rules(read_rows(run.rows("dev"), QARow.from_json))
     model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
@@ -78,7 +81,7 @@ def run(
         replay = _replay(run, model, tokenizer, examples, rows, replay_share, max_new_tokens, seed)
         items = rows + [row for row in replay if len(row.ids) <= longest]
         made_of = {"replay_rows": len(items) - len(rows)}
-    exam = Exam(tokenizer, {"dev": dev, "train": _grokking_rows(run, config, examples, dev)}, max_new_tokens)
+    exam = Exam(tokenizer, {"dev": dev, "train": _grokking_rows(run, config, examples, dev, len(items))}, max_new_tokens)
     job = Job(run, model_name, items, exam, tick, seed, report_to)
     trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit(job, model, config)
     _save_adapter(run.adapter, trained, tokenizer)
@@ -86,6 +89,25 @@ def run(
     figures |= _history(state, items)
     trained_on = len(items) if config.method == "dpo" else len(rows)
     return StageResult(rows_in=len(examples), rows_out=trained_on, figures=figures)
+
+
+def judged_by_rules(dev: list[QARow]) -> list[QARow]:
+    """The dev rows; none, and a warning, where rules can recognise the right answer to less than half of them.
+
+    The answers of every epoch are judged by rules, so that nothing is paid: numbers, choices and short answers they
+    know again, sentences in other words they do not, and zeros would choose the wrong epoch in good faith.
+    """
+    known = sum(_known_again(row) for row in dev)
+    if dev and known < len(dev) / 2:
+        text = "Rules can recognise the right answer to %d of %d dev rows: dev chooses nothing, the last epoch is kept."
+        log.warning(text, known, len(dev))
+        return []
+    return dev
+
+
+def _known_again(row: QARow) -> bool:
+    wrong = judge_by_rules(row.question, row.reference, "1234567.25").verdict == "incorrect"
+    return wrong or len(strip_thinking(row.reference).split()) <= SHORT_ANSWER
 
 
 def _too_long(example: Example, longest: int) -> Rejected:
@@ -200,7 +222,7 @@ def short_enough(rows: list[Rendered], max_seq_length: int | Literal["auto"]) ->
 
 
 def _grokking_rows(
-    run: RunDir, config: EnhancedTrainingConfig, examples: list[Example], dev: list[QARow]
+    run: RunDir, config: EnhancedTrainingConfig, examples: list[Example], dev: list[QARow], items: int
 ) -> list[QARow]:
     """The questions trained on whose accuracy is watched beside that of `dev`; none where nobody asked for grokking.
 
@@ -216,7 +238,7 @@ def _grokking_rows(
         raise UserError(Fault("train.grokking.enable_grokking", "dev rows to watch", Shown("none"), fix))
     step_rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
     epochs = config.num_train_epochs * config.grokking.grokking_multiplier
-    steps = round(epochs * math.ceil(len(examples) / step_rows))
+    steps = round(epochs * math.ceil(items / step_rows))
     rates = [config.learning_rate * 0.5 * (1 + math.cos(math.pi * at / steps)) for at in range(steps)]
     log.warning("Grokking: %s", outlook(rates, config.grokking.grokking_weight_decay))
     trained = {example.id for example in examples}
