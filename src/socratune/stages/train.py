@@ -81,7 +81,8 @@ def run(
         replay = _replay(run, model, tokenizer, examples, rows, replay_share, max_new_tokens, seed)
         items = rows + [row for row in replay if len(row.ids) <= longest]
         made_of = {"replay_rows": len(items) - len(rows)}
-    exam = Exam(tokenizer, {"dev": dev, "train": _grokking_rows(run, config, examples, dev, len(items))}, max_new_tokens)
+    questions = {"dev": dev, "train": _grokking_rows(run, config, examples, dev, len(items))}
+    exam = Exam(tokenizer, questions, max_new_tokens)
     job = Job(run, model_name, items, exam, tick, seed, report_to)
     trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit(job, model, config)
     _save_adapter(run.adapter, trained, tokenizer)
