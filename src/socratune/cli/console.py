@@ -167,6 +167,30 @@ def show_estimate(found: dict[str, Any], console: Any) -> None:
     console.print("The pilot's calls are kept: the run will not pay them again.")
 
 
+def show_ablation(result: dict[str, Any], console: Any) -> None:
+    """The ways side by side, and what was cut."""
+    from rich.table import Table
+
+    from socratune.ablation.report import HEADS, cells
+
+    held_out = result["held_out"]
+    table = Table(title=f"{held_out['rows']} held-out questions, base {result['base']:.1%}", title_justify="left")
+    for at, head in enumerate(HEADS):
+        if at != WHAT_IS_TRAINED_ON:
+            table.add_column(head, justify="left" if at == 0 else "right")
+    for row in result["arms"]:
+        table.add_row(*(cell for at, cell in enumerate(cells(row)) if at != WHAT_IS_TRAINED_ON))
+    console.print(table)
+    for text in result["advice"]["cautions"]:
+        console.print(text, markup=False)
+    for job, why in result["not_done"].items():
+        console.print(f"Not done: {job}: {why}", markup=False)
+
+
+WHAT_IS_TRAINED_ON = 1
+"""The column of the page for which a terminal has no room."""
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
