@@ -69,7 +69,7 @@ def test_the_interval_holds_the_true_difference() -> None:
         for share in (0.6, 0.4):
             rates = [share + drawn.gauss(0, 0.03) for _ in range(4)]
             ways.append([[drawn.random() < rate for _ in range(200)] for rate in rates])
-        found = difference(*ways, NAMES)
+        found = difference(ways[0], ways[1], NAMES)
         inside += found.low <= 0.2 <= found.high
     assert inside >= 52
 

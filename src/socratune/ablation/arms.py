@@ -55,7 +55,7 @@ no samples; no teacher; hints only; more samples besides; whole solutions by som
 """
 
 TRY_RATES = (0.3, 1.0, 3.0)
-"""Multiples of the learning rate, of which the dev rows choose per arm: settings move an arm by more than ways differ."""
+"""Multiples of the learning rate, of which the dev rows choose per arm: it moves an arm by more than arms differ."""
 
 
 def chosen(names: str | None) -> list[str]:

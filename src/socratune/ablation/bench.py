@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def ablate(
         _estimate(bench, arms, limits, say)
         exam = examined(top, judge_config(bench), {"held_out": rows}, None, _silent)
         found = Found(list(arms), limits.seeds, [row.cluster or row.id for row in rows], exam["right"]["held_out"])
+        result = write(output, found)
         for job in jobs(arms, limits.seeds):
             _do(bench, job, found, limits, deadline, say)
             result = write(output, found)
@@ -121,6 +123,7 @@ def _do(bench: Bench, job: Job, found: Found, limits: Limits, deadline: float, s
             bench = replace(
                 bench, left_usd=limits.budget_usd - sum(one.get("paid_usd", 0) for one in found.done.values())
             )
+        bench = replace(bench, tell=_naming(bench.tell, job))
         before = time.monotonic()
         try:
             found.done[job] = _prompted(bench) if ARMS[job.arm].kind == "prompt" else do(bench, job)
@@ -139,6 +142,15 @@ def _do(bench: Bench, job: Job, found: Found, limits: Limits, deadline: float, s
             say(f"{job}: {right:.1%} in {time.monotonic() - before:.0f} s{_tuned(done)}")
     if job in found.not_done and job.reading == "rows":
         say(f"{job}: {found.not_done[job]}")
+
+
+def _naming(tell: Tell, job: Job) -> Tell:
+    """`tell` with the arm before the stage: there are many stages of one name."""
+
+    def named(event: str, stage: str, entry: dict[str, Any]) -> None:
+        tell(event, f"{job.arm}: {stage}", entry)
+
+    return named
 
 
 def _tuned(done: dict[str, Any]) -> str:
@@ -212,17 +224,17 @@ def _prompted(bench: Bench) -> dict[str, Any]:
         raise StageFailed("no dev rows to choose a prompt by")
     train = iter_rows(bench.shared.rows("train_in"), QARow.from_json)
     examples = [(row.question, row.reference) for row, _ in zip(train, range(EXAMPLES), strict=False)]
-    ways = {prompt: lambda chat, prompt=prompt: with_system_prompt(chat, prompt) for prompt in GENERIC_PROMPTS}
-    ways[f"{len(examples)} worked examples"] = lambda chat: with_examples(chat, examples)
+    ways = {prompt: partial(with_system_prompt, prompt=prompt) for prompt in GENERIC_PROMPTS}
+    few_shot = {f"{len(examples)} worked examples": partial(with_examples, examples=examples)}
 
     def asked(rows: Sequence[QARow], way: str) -> list[QARow]:
-        return [replace(row, messages=[*ways[way](row.prompt), row.messages[-1]]) for row in rows]
+        return [replace(row, messages=[*(ways | few_shot)[way](row.prompt), row.messages[-1]]) for row in rows]
 
     run, config = RunDir(bench.output / "prompt"), judge_config(bench)
     for part in ("dev", "held_out"):
         RunDir(run / part).create()
-    tried = examined(RunDir(run / "dev"), config, {way: asked(dev, way) for way in ways}, None, _silent)
-    best = max(ways, key=lambda way: sum(tried["right"][way]))
+    tried = examined(RunDir(run / "dev"), config, {way: asked(dev, way) for way in (*ways, *few_shot)}, None, _silent)
+    best = max(tried["right"], key=lambda way: sum(tried["right"][way]))
     exam = examined(RunDir(run / "held_out"), config, {"held_out": asked(bench.held_out(), best)}, None, _silent)
     paid = sum(entry["usd"] or 0.0 for part in (tried, exam) for entry in part["spent"].values())
     dev_accuracy = {way: sum(right) / len(right) for way, right in tried["right"].items()}

@@ -6,7 +6,7 @@ it was asked, and both would come out otherwise another time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -88,7 +88,7 @@ class Advice:
     cautions: tuple[str, ...] = ()
 
 
-def advice(base: Verdicts, arms: dict[str, Verdicts], clusters: Sequence[str]) -> Advice:
+def advice(base: Verdicts, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> Advice:
     """The least demanding arm that is clearly better than the base and that no other is clearly better than.
 
     Args:
@@ -110,7 +110,7 @@ def advice(base: Verdicts, arms: dict[str, Verdicts], clusters: Sequence[str]) -
     return Advice(arm, f"{text} ({_points(gains[arm])}){_against(arm, arms, clusters)}.", cautions)
 
 
-def _against(arm: str, arms: dict[str, Verdicts], clusters: Sequence[str]) -> str:
+def _against(arm: str, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> str:
     """What is at least as good, and what comes next behind it, in words."""
     others = [name for name in by_need(list(arms)) if name != arm]
     at_least = [name for name in others if accuracy(arms[name]) >= accuracy(arms[arm])]
@@ -125,7 +125,7 @@ def _against(arm: str, arms: dict[str, Verdicts], clusters: Sequence[str]) -> st
     return text
 
 
-def _cautions(arms: dict[str, Verdicts], clusters: Sequence[str]) -> tuple[str, ...]:
+def _cautions(arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> tuple[str, ...]:
     found = []
     if (seeds := max((len(verdicts) for verdicts in arms.values()), default=0)) < 3:
         found.append(f"{seeds} seed{'s' * (seeds > 1)}: how much trainings vary is hardly in the intervals.")
@@ -136,7 +136,7 @@ def _cautions(arms: dict[str, Verdicts], clusters: Sequence[str]) -> tuple[str, 
     return tuple(found)
 
 
-def other_readings(arm: str | None, reading: str, arms: dict[str, Verdicts], clusters: Sequence[str]) -> list[str]:
+def other_readings(arm: str | None, reading: str, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> list[str]:
     """Which ways are clearly better than the advised one at equal tokens or money, as sentences."""
     if arm is None or not arms.get(arm):
         return []

@@ -26,8 +26,8 @@ many tokens carry loss as with `{reference}`, at most {most} times the epochs. *
 `{reference}` gets the share of its rows that the same money buys; `rft` and `mix` draw as many samples as `{reference}`
 pays calls for; a way that costs less, or nothing, has nothing to spend the rest on. A dash: not possible, or not done.
 Tokens that nobody is paid for count {per_million:g} USD a million. The learning rate of every way was chosen on the dev
-rows with the first seed, out of 0.3, 1 and 3 times the configured one. Intervals: seeds first, then questions by source,
-{draws:,} resamples. Undecided answers count as wrong."""
+rows with the first seed, out of 0.3, 1 and 3 times the configured one. Intervals: seeds first, then questions by
+source, {draws:,} resamples. Undecided answers count as wrong."""
 
 
 def write(output: Path, found: Found) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _read(found: Found, arm: str, reading: str) -> dict[str, Any]:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """An arm as one line of the table."""
+    """An arm as one line of the table, by `HEADS`."""
     gain = row["readings"]["rows"]["gain"]
     interval = "–" if gain is None else f"{gain[0] * 100:+.1f} ({gain[1] * 100:+.1f} … {gain[2] * 100:+.1f})"
     readings = ["–" if (value := row["readings"][one]["accuracy"]) is None else f"{value:.1%}" for one in READINGS]

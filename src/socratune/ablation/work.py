@@ -95,7 +95,8 @@ def do(bench: Bench, job: Job) -> dict[str, Any]:
         return _trained(bench, job, run, settings, start="train")
     if ARMS[job.arm].kind == "written":
         return _written(bench, job, run)
-    begin(run, bench.shared, until="split", journal=_known_calls(bench, job))
+    source = _source(bench, job)
+    begin(run, bench.shared, until="split", journal=source.journal if source else None)
     return _trained(bench, job, run, _settings(bench, job, run), start="enhance")
 
 
@@ -103,7 +104,6 @@ def _written(bench: Bench, job: Job, run: RunDir) -> dict[str, Any]:
     """A run on traces of somebody else's, written once for all seeds."""
     if job.seed:
         begin(run, folder(bench.output, Job(job.arm)), until="curate")
-        shutil.copyfile(folder(bench.output, Job(job.arm)) / "written.json", run / "written.json")
         return _trained(bench, job, run, _settings(bench, job, run), start="train")
     begin(run, bench.shared, until="split")
     settings = _settings(bench, job, run)
@@ -181,17 +181,19 @@ def _settings(bench: Bench, job: Job, run: RunDir) -> dict[str, Any]:
         found["train.learning_rate"] = tuned["learning_rate"]
     if bench.left_usd is not None:
         # the limit of a run counts the calls of the journal it began with
-        known = _paid(folder(bench.output, Job(REFERENCE, job.seed))) if job.arm != REFERENCE else 0.0
-        found["enhance.max_usd"] = max(bench.left_usd, 0.0) + known + 1e-9
+        source = _source(bench, job)
+        found["enhance.max_usd"] = max(bench.left_usd, 0.0) + (_paid(source) if source else 0.0) + 1e-9
     return found
 
 
-def _known_calls(bench: Bench, job: Job) -> Path | None:
-    """The journal with the first samples of this seed, which all loops have in common."""
+def _source(bench: Bench, job: Job) -> RunDir | None:
+    """The run in whose journal a loop begins: the first samples of a seed are the same for all loops."""
+    if ARMS[job.arm].kind != "loop" or job.reading != "rows":
+        return None
     for arm in ("rft", REFERENCE) if job.arm == "mix" else (REFERENCE,):
         source = folder(bench.output, Job(arm, job.seed))
         if job.arm != arm and source.journal.exists():
-            return source.journal
+            return source
     return None
 
 
@@ -237,39 +239,34 @@ def _calls(bench: Bench, job: Job, run: RunDir, results: dict[str, Any]) -> dict
 
     So a call that the journal of another arm answered counts as if it had been made.
     """
-    if job.reading != "rows":
-        own = bench.done(Job(job.arm, job.seed)) or {}
+    is_written = ARMS[job.arm].kind == "written"
+    made_in = Job(job.arm, 0 if is_written else job.seed)
+    if job != made_in:  # the traces of another job
+        own = bench.done(made_in) or {}
         return {**{name: own[name] for name in ("calls_tokens", "cost_usd", "sample_usd", "per_call")}, "paid_usd": 0.0}
-    written = run / "written.json"
     spent = results["stages"].get("enhance", {}).get("spent", {})
-    spent = json.loads(written.read_text("utf-8")) if written.exists() else spent
+    spent = json.loads((run / "written.json").read_text("utf-8")) if is_written else spent
     per_call = _per_call(run, spent)
     reference = bench.done(Job(REFERENCE, job.seed)) if job.arm != REFERENCE else None
     if reference is not None and job.arm != "bare-retry":  # "Try again." needs no teacher
         per_call = {**reference["per_call"], **per_call}
     counts: Counter[str] = Counter()
     for trace in iter_rows(run.enhanced, Trace.from_json):
-        writer = "enhance.teacher" if ARMS[job.arm].kind == "written" else "enhance.student"
-        counts[writer] += len(trace.attempts)
+        counts["enhance.teacher" if is_written else "enhance.student"] += len(trace.attempts)
         counts["enhance.teacher"] += trace.hints_rejected + sum(a.hint is not None for a in trace.attempts)
         counts["enhance.judge"] += sum(attempt.judged_by == "llm" for attempt in trace.attempts)
     nothing = {"tokens": 0.0, "usd": 0.0}
     if job.arm == "bare-retry":
         per_call["enhance.teacher"] = nothing
     took = {name: sum(n * per_call.get(role, nothing)[name] for role, n in counts.items()) for name in nothing}
-    paid = _usd(spent)
-    if reference is not None and not written.exists():
-        paid -= reference["loop_paid_usd"]
-    if written.exists() and job.seed:
-        paid = 0.0
+    source = _source(bench, job)
     answering = sum(counts[role] * per_call.get(role, nothing)["usd"] for role in ("enhance.student", "enhance.judge"))
     return {
         "calls_tokens": round(took["tokens"]),
         "cost_usd": took["usd"],
         "sample_usd": answering / max(1, counts["enhance.student"]),
         "per_call": per_call,
-        "loop_paid_usd": _usd(spent),
-        "paid_usd": max(0.0, paid),
+        "paid_usd": max(0.0, _usd(spent) - (_paid(source) if source else 0.0)),
     }
 
 

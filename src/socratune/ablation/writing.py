@@ -148,7 +148,7 @@ async def _own_words(row: QARow) -> str | None:
 
 
 def style_samples(run: RunDir) -> list[tuple[str, str]]:
-    """(question, answer) of three right traces of the student's, unaided ones first, picked by the hash of their ids."""
+    """(question, answer) of three right traces of the student's, unaided ones first, by the hash of their ids."""
     found = []
     for trace in iter_rows(run.enhanced, Trace.from_json):
         if trace.chosen is not None and (answer := trace.attempts[trace.chosen - 1]).verdict == "correct":

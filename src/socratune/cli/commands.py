@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from socratune.bookkeeping import STAGES, stage_faults
+from socratune.bookkeeping import STAGES, Tell, stage_faults
 from socratune.cli.console import Progress, guarded, show_ablation, show_estimate, start_logging
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
@@ -214,7 +214,7 @@ def ablate(
     return guarded(work, lambda: run_log)
 
 
-def _only_live(progress: Progress) -> Callable[[str, str, dict[str, Any]], None]:
+def _only_live(progress: Progress) -> Tell:
     """The bar of the stage at work, and no line for each of some hundred stages."""
 
     def tell(event: str, stage: str, entry: dict[str, Any]) -> None:

@@ -167,6 +167,10 @@ def show_estimate(found: dict[str, Any], console: Any) -> None:
     console.print("The pilot's calls are kept: the run will not pay them again.")
 
 
+SHOWN_OF_ABLATION = ("way", "rows", "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")
+"""The columns of its page for which a terminal has room."""
+
+
 def show_ablation(result: dict[str, Any], console: Any) -> None:
     """The ways side by side, and what was cut."""
     from rich.table import Table
@@ -174,21 +178,19 @@ def show_ablation(result: dict[str, Any], console: Any) -> None:
     from socratune.ablation.report import HEADS, cells
 
     held_out = result["held_out"]
-    table = Table(title=f"{held_out['rows']} held-out questions, base {result['base']:.1%}", title_justify="left")
-    for at, head in enumerate(HEADS):
-        if at != WHAT_IS_TRAINED_ON:
-            table.add_column(head, justify="left" if at == 0 else "right")
+    title = f"{held_out['rows']} held-out questions; the model as it is: {result['base']:.1%}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
+    shown = [HEADS.index(head) for head in SHOWN_OF_ABLATION]
+    for at in shown:
+        table.add_column(HEADS[at].replace(" ", "\n", 2), justify="right" if at else "left", no_wrap=True)
     for row in result["arms"]:
-        table.add_row(*(cell for at, cell in enumerate(cells(row)) if at != WHAT_IS_TRAINED_ON))
+        found = cells(row)
+        table.add_row(*(found[at] for at in shown))
     console.print(table)
     for text in result["advice"]["cautions"]:
         console.print(text, markup=False)
     for job, why in result["not_done"].items():
         console.print(f"Not done: {job}: {why}", markup=False)
-
-
-WHAT_IS_TRAINED_ON = 1
-"""The column of the page for which a terminal has no room."""
 
 
 def _duration(seconds: float) -> str:

@@ -71,8 +71,8 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
 def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
     """A training with each multiple of the learning rate; the one whose best epoch is best on the dev rows.
 
-    Of equally good ones the smallest rate, which leaves the base the least; rates above one that got every dev row right
-    are not tried.
+    Of equally good ones the smallest rate, which leaves the base the least. Once every dev row is right, no larger one
+    is tried.
 
     Raises:
         UserError: there are no dev rows.
