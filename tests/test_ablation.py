@@ -23,9 +23,10 @@ from socratune.ablation.bench import Found, Limits, _seconds, jobs
 from socratune.ablation.bench import ablate as compare
 from socratune.ablation.folders import Job, begin, folder
 from socratune.ablation.reading import advice, difference, other_readings
-from socratune.cli.commands import _only_live
 from socratune.errors import StageFailed, UserError
 from socratune.journal import Journal
+from socratune.ledger import price_of
+from socratune.llm.arithmetic import breakdown_hint, parse_product
 from socratune.prompts import with_examples
 from socratune.resolve import resolve
 from socratune.roles import load_function
@@ -319,6 +320,10 @@ def test_killed_and_started_again_it_names_the_right_way(tmp_path: Path) -> None
     assert "which way" in (tmp_path / "a" / "ablation.md").read_text("utf-8").lower()
 
 
+def unheard(event: str, stage: str, entry: dict[str, Any]) -> None:
+    """What happens is not looked at."""
+
+
 def calls_of(run: RunDir) -> dict[str, Any]:
     journal = Journal(run.journal)
     try:
@@ -338,16 +343,47 @@ def test_arms_that_do_not_fit_into_the_time_are_named(tmp_path: Path) -> None:
         "train": {"num_train_epochs": 1},
     }
     said: list[str] = []
-
-    class Quiet:
-        def __call__(self, *event: Any) -> None: ...
-        def stop(self) -> None: ...
-
-    tell: Any = _only_live(Quiet())  # type: ignore[arg-type]
     result = compare(
-        given, tmp_path / "a", ["direct", "prompt", "sft"], Limits(1, 0.0, None), tell=tell, say=said.append
+        given, tmp_path / "a", ["direct", "prompt", "sft"], Limits(1, 0.0, None), tell=unheard, say=said.append
     )
     assert said[0].startswith("3 arms, 1 seeds: 1 loops")
     assert set(result["not_done"]) >= {"prompt, seed 0", "sft, seed 0"}
     assert all("no time" in why for job, why in result["not_done"].items() if job == "prompt, seed 0")
     assert result["arms"][0]["readings"]["rows"]["accuracy"] is not None
+
+
+@pytest.mark.slow
+def test_the_budget_holds_for_all_arms_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher at gpt-4o-mini's price that takes 1,000 tokens a reply: enough for the loop, not for solutions."""
+    train = write_rows(tmp_path / "train.jsonl", demo_rows("train", 40))
+    held_out = write_rows(tmp_path / "held_out.jsonl", demo_rows("held_out", 20))
+    monkeypatch.setenv("TEACHER_KEY", "k")
+
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        case = json.loads(body["messages"][-1]["content"])
+        factors = parse_product(case["question"])
+        hint = breakdown_hint(*factors) if factors else None
+        text = hint or "Look again." if "failed_attempts" in case else f"So {case['reference_answer']}"
+        return Answer(text, tokens=(0, 1000))
+
+    per_call = price_of("openai", "gpt-4o-mini").usd(0, 1000) or 0.0
+    with ModelServer(behave) as server:
+        given = {
+            "model": "demo",
+            "dataset": str(train),
+            "split": {"held_out": str(held_out)},
+            "train": {"num_train_epochs": 1},
+            "enhance": {
+                "teacher_model": "openai/gpt-4o-mini",
+                "teacher_api_base": [server.openai_base],
+                "endpoints": {"teacher": {"api_key_env": "TEACHER_KEY"}},
+            },
+        }
+        budget = 45 * per_call
+        arms = ["direct", "wrong-hints", "teacher"]
+        result = compare(given, tmp_path / "a", arms, Limits(1, 30, budget), tell=unheard, say=lambda text: None)
+    direct, wrong, _ = result["arms"]
+    assert 20 < len(server.seen) <= 45
+    assert direct["cost_usd"] > 20 * per_call
+    assert wrong["cost_usd"] > 20 * per_call  # as if a teacher had been paid for them
+    assert "no money" in result["not_done"]["teacher, seed 0"]

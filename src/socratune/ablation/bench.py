@@ -49,6 +49,11 @@ class Found:
         """(S, Q) of the seeds that are finished."""
         return [found["right"] for job, found in self.done.items() if (job.arm, job.reading) == (arm, reading)]
 
+    def paid_usd(self) -> float:
+        """By all of them; a training that serves two readings is paid once."""
+        paid = {done.get("key", job.arm): done["paid_usd"] for job, done in self.done.items()}
+        return sum(paid.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -120,9 +125,7 @@ def _do(bench: Bench, job: Job, found: Found, limits: Limits, deadline: float, s
         found.not_done[job] = why
     else:
         if limits.budget_usd is not None:
-            bench = replace(
-                bench, left_usd=limits.budget_usd - sum(one.get("paid_usd", 0) for one in found.done.values())
-            )
+            bench = replace(bench, left_usd=limits.budget_usd - found.paid_usd())
         bench = replace(bench, tell=_naming(bench.tell, job))
         before = time.monotonic()
         try:

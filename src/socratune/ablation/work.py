@@ -246,17 +246,15 @@ def _calls(bench: Bench, job: Job, run: RunDir, results: dict[str, Any]) -> dict
         return {**{name: own[name] for name in ("calls_tokens", "cost_usd", "sample_usd", "per_call")}, "paid_usd": 0.0}
     spent = results["stages"].get("enhance", {}).get("spent", {})
     spent = json.loads((run / "written.json").read_text("utf-8")) if is_written else spent
-    per_call = _per_call(run, spent)
     reference = bench.done(Job(REFERENCE, job.seed)) if job.arm != REFERENCE else None
-    if reference is not None and job.arm != "bare-retry":  # "Try again." needs no teacher
-        per_call = {**reference["per_call"], **per_call}
+    per_call = _per_call(run, spent, reference["per_call"] if reference else {})
     counts: Counter[str] = Counter()
     for trace in iter_rows(run.enhanced, Trace.from_json):
         counts["enhance.teacher" if is_written else "enhance.student"] += len(trace.attempts)
         counts["enhance.teacher"] += trace.hints_rejected + sum(a.hint is not None for a in trace.attempts)
         counts["enhance.judge"] += sum(attempt.judged_by == "llm" for attempt in trace.attempts)
     nothing = {"tokens": 0.0, "usd": 0.0}
-    if job.arm == "bare-retry":
+    if job.arm == "bare-retry":  # "Try again." needs no teacher
         per_call["enhance.teacher"] = nothing
     took = {name: sum(n * per_call.get(role, nothing)[name] for role, n in counts.items()) for name in nothing}
     source = _source(bench, job)
@@ -270,17 +268,22 @@ def _calls(bench: Bench, job: Job, run: RunDir, results: dict[str, Any]) -> dict
     }
 
 
-def _per_call(run: RunDir, spent: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Role → mean `tokens` and `usd` of its calls in the journal of a run."""
+def _per_call(run: RunDir, spent: dict[str, Any], known: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Role → mean `tokens` and `usd` of its calls in the journal of a run.
+
+    Args:
+        spent: by the roles that the run paid.
+        known: the same of the reference, for roles that are in the journal as the reference's or not at all.
+    """
     journal = Journal(run.journal)
     try:
         sums = journal.spent()
     finally:
         journal.close()
-    found = {}
+    found = dict(known)
     for role, sum_ in sums.items():
         tokens = (sum_["prompt_tokens"] + sum_["completion_tokens"]) / sum_["calls"]
-        paid = spent.get(role, {})
+        paid = spent.get(role) or known.get(role) or {}
         per_token = paid["usd"] / paid["tokens"] if paid.get("usd") and paid.get("tokens") else LOCAL_USD_PER_TOKEN
         found[role] = {"tokens": tokens, "usd": tokens * per_token}
     return found
