@@ -270,10 +270,10 @@ def test_the_page_says_what_is_not_there(tmp_path: Path) -> None:
     figures = {"rows": 10, "trained_tokens": 1000, "calls_tokens": 50, "cost_usd": 0.1, "learning_rate": 1e-4}
     found.done[Job("direct")] = {"right": right(0.9, seed=1), **figures}
     found.done[Job("prompt")] = {"right": right(0.31), "prompt": "a | b", "dev": {"a | b": 0.3}}
-    found.not_done[Job("sft")] = "no time: about 60 s, 5 s are left"
+    found.not_done[Job("sft")] = found.not_done[Job("sft", 0, "tokens")] = "no time left"
     result = report.write(tmp_path, found)
     page = (tmp_path / "ablation.md").read_text("utf-8")
-    assert "- sft, seed 0: no time" in page
+    assert "- Not done, no time left: sft, seed 0." in page
     assert "a \\| b" in page
     assert result["advice"]["arm"] == "direct"
     assert result["arms"][2]["readings"]["rows"]["accuracy"] is None
@@ -347,8 +347,7 @@ def test_arms_that_do_not_fit_into_the_time_are_named(tmp_path: Path) -> None:
         given, tmp_path / "a", ["direct", "prompt", "sft"], Limits(1, 0.0, None), tell=unheard, say=said.append
     )
     assert said[0].startswith("3 arms, 1 seeds: 1 loops")
-    assert set(result["not_done"]) >= {"prompt, seed 0", "sft, seed 0"}
-    assert all("no time" in why for job, why in result["not_done"].items() if job == "prompt, seed 0")
+    assert result["not_done"] == {"no time left": ["prompt, seed 0", "sft, seed 0"]}
     assert result["arms"][0]["readings"]["rows"]["accuracy"] is not None
 
 
@@ -380,10 +379,10 @@ def test_the_budget_holds_for_all_arms_together(tmp_path: Path, monkeypatch: pyt
             },
         }
         budget = 45 * per_call
-        arms = ["direct", "wrong-hints", "teacher"]
+        arms = ["direct", "teacher-in-student-format", "wrong-hints", "teacher"]
         result = compare(given, tmp_path / "a", arms, Limits(1, 30, budget), tell=unheard, say=lambda text: None)
-    direct, wrong, _ = result["arms"]
+    direct, _, wrong, _ = result["arms"]
     assert 20 < len(server.seen) <= 45
     assert direct["cost_usd"] > 20 * per_call
     assert wrong["cost_usd"] > 20 * per_call  # as if a teacher had been paid for them
-    assert "no money" in result["not_done"]["teacher, seed 0"]
+    assert result["not_done"] == {"no money left": ["teacher-in-student-format, seed 0", "teacher, seed 0"]}

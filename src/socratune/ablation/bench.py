@@ -36,12 +36,15 @@ class Found:
         base: for each held-out question, whether the model as it is answers it right.
         done: of each finished job what `work.do` gives; the arm `prompt` has `right` and `prompt`.
         not_done: job → why.
+        broke: an arm was cut because the budget was spent; no other pays anything after it.
     """
 
     arms: list[str]
     seeds: int
     clusters: list[str]
     base: list[bool]
+    base_paid_usd: float = 0.0
+    broke: bool = False
     done: dict[Job, dict[str, Any]] = field(default_factory=dict)
     not_done: dict[Job, str] = field(default_factory=dict)
 
@@ -50,9 +53,9 @@ class Found:
         return [found["right"] for job, found in self.done.items() if (job.arm, job.reading) == (arm, reading)]
 
     def paid_usd(self) -> float:
-        """By all of them; a training that serves two readings is paid once."""
+        """By the base's exam and all jobs; a training that serves two readings is paid once."""
         paid = {done.get("key", job.arm): done["paid_usd"] for job, done in self.done.items()}
-        return sum(paid.values())
+        return self.base_paid_usd + sum(paid.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,9 @@ def ablate(
             raise UserError(Fault("ablate", "held-out rows to read the arms on", Shown("none"), fix))
         _estimate(bench, arms, limits, say)
         exam = examined(top, judge_config(bench), {"held_out": rows}, None, _silent)
-        found = Found(list(arms), limits.seeds, [row.cluster or row.id for row in rows], exam["right"]["held_out"])
+        clusters = [row.cluster or row.id for row in rows]
+        paid_usd = sum(entry["usd"] or 0.0 for entry in exam["spent"].values())
+        found = Found(list(arms), limits.seeds, clusters, exam["right"]["held_out"], paid_usd)
         result = write(output, found)
         for job in jobs(arms, limits.seeds):
             _do(bench, job, found, limits, deadline, say)
@@ -121,30 +126,33 @@ def jobs(arms: Sequence[str], seeds: int) -> Iterator[Job]:
 
 def _do(bench: Bench, job: Job, found: Found, limits: Limits, deadline: float, say: Say) -> None:
     """One job into `found`, or why it was not done."""
-    if (why := _impossible(job, found)) or (why := _no_time(bench, job, found, deadline)):
+    why = _impossible(job, found) or _no_time(bench, job, found, deadline)
+    before = time.monotonic()
+    if why is None:
+        left = None if limits.budget_usd is None else limits.budget_usd - found.paid_usd()
+        why = _tried(replace(bench, tell=_naming(bench.tell, job), left_usd=0.0 if found.broke else left), job, found)
+    if why is not None:
         found.not_done[job] = why
-    else:
-        if limits.budget_usd is not None:
-            bench = replace(bench, left_usd=limits.budget_usd - found.paid_usd())
-        bench = replace(bench, tell=_naming(bench.tell, job))
-        before = time.monotonic()
-        try:
-            found.done[job] = _prompted(bench) if ARMS[job.arm].kind == "prompt" else do(bench, job)
-        except StageFailed as error:
-            found.not_done[job] = str(error)
-        except UserError as error:  # rows that are too long, labels that are wrong: of this way, not of all
-            if job.arm == REFERENCE or isinstance(error, BusyError):
-                raise
-            found.not_done[job] = str(error).splitlines()[0]
-        except BudgetSpent:
-            found.not_done[job] = (
-                f"no money: the {limits.budget_usd:g} USD are spent" if limits.budget_usd else "no money"
-            )
-        if (done := found.done.get(job)) and job.reading == "rows":
-            right = sum(done["right"]) / len(done["right"])
-            say(f"{job}: {right:.1%} in {time.monotonic() - before:.0f} s{_tuned(done)}")
-    if job in found.not_done and job.reading == "rows":
-        say(f"{job}: {found.not_done[job]}")
+    if job.reading == "rows":
+        done = found.done.get(job)
+        right = f"{sum(done['right']) / len(done['right']):.1%}" if done else ""
+        say(f"{job}: {why or f'{right} in {time.monotonic() - before:.0f} s'}{_tuned(done)}")
+
+
+def _tried(bench: Bench, job: Job, found: Found) -> str | None:
+    """One job into `found.done`; why it ended without."""
+    try:
+        found.done[job] = _prompted(bench) if ARMS[job.arm].kind == "prompt" else do(bench, job)
+    except StageFailed as error:
+        return str(error)
+    except UserError as error:  # rows that are too long, labels that are wrong: of this way, not of all
+        if job.arm == REFERENCE or isinstance(error, BusyError):
+            raise
+        return str(error).splitlines()[0]
+    except BudgetSpent:
+        found.broke = True  # what it has paid belongs to no finished job
+        return "no money left"
+    return None
 
 
 def _naming(tell: Tell, job: Job) -> Tell:
@@ -156,8 +164,8 @@ def _naming(tell: Tell, job: Job) -> Tell:
     return named
 
 
-def _tuned(done: dict[str, Any]) -> str:
-    return f", learning rate {done['learning_rate']:g}" if done.get("swept") else ""
+def _tuned(done: dict[str, Any] | None) -> str:
+    return f", learning rate {done['learning_rate']:g}" if done and done.get("swept") else ""
 
 
 def _impossible(job: Job, found: Found) -> str | None:
@@ -179,7 +187,7 @@ def _no_time(bench: Bench, job: Job, found: Found, deadline: float) -> str | Non
         return None
     seconds = _seconds(job, found.done[Job(REFERENCE)]["seconds"])
     left = deadline - time.monotonic()
-    return f"no time: about {seconds:.0f} s, {max(0.0, left):.0f} s are left" if seconds > left else None
+    return "no time left" if seconds > left else None
 
 
 def _seconds(job: Job, took: dict[str, float]) -> float:

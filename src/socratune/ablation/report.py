@@ -21,15 +21,14 @@ HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens",
          "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")  # fmt: skip
 
 NOTES = """Accuracies on the held-out questions, means over seeds. *Equal rows*: what each way makes of the same
-questions, with the configured epochs. *Equal trained tokens*: epochs (and rows, where one epoch is too much) so that as
-many tokens carry loss as with `{reference}`, at most {most} times the epochs. *Equal money*: a way that costs more than
-`{reference}` gets the share of its rows that the same money buys; `rft` and `mix` draw as many samples as `{reference}`
-pays calls for; a way that costs less, or nothing, has nothing to spend the rest on. A dash: not done, or not
-possible (a prompt trains nothing).
-Tokens that nobody is paid for count {per_million:g} USD a million. The learning rate of every way was chosen on the dev
-rows with the first seed, out of 0.3, 1 and 3 times the configured one. Intervals: seeds first, then questions by
-source, {draws:,} resamples. Undecided answers count as wrong. The way was chosen by these
-very questions, so its own figure is a little too good."""
+questions, with the configured epochs. *Equal trained tokens*: epochs (and rows, where one epoch is too much) so that
+as many tokens carry loss as with `{reference}`, at most {most} times the epochs. *Equal money*: a way that costs more
+than `{reference}` gets the share of its rows that the same money buys; `rft` and `mix` draw as many samples as
+`{reference}` pays calls for; a way that costs less, or nothing, has nothing to spend the rest on. A dash: not done, or
+not possible (a prompt trains nothing). Tokens that nobody is paid for count {per_million:g} USD a million. The
+learning rate of every way was chosen on the dev rows with the first seed, out of 0.3, 1 and 3 times the configured
+one. Intervals: seeds first, then questions by source, {draws:,} resamples. Undecided answers count as wrong. The way
+was chosen by these very questions, so its own figure is a little too good."""
 
 
 def write(output: Path, found: Found) -> dict[str, Any]:
@@ -46,12 +45,26 @@ def write(output: Path, found: Found) -> dict[str, Any]:
         "base": accuracy([found.base]),
         "held_out": {"rows": len(found.base), "clusters": len(set(found.clusters))},
         "arms": rows,
-        "not_done": {str(job): why for job, why in found.not_done.items()},
+        "not_done": _not_done(found),
     }
     write_text(output / "ablation.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     write_text(output / "ablation.svg", plot(result["base"], rows))
     write_text(output / "ablation.md", page(result))
     return result
+
+
+def _not_done(found: Found) -> dict[str, list[str]]:
+    """Why → jobs; without those that only follow from an arm's first."""
+    why: dict[str, list[str]] = {}
+    for job, reason in found.not_done.items():
+        if job == Job(job.arm) or Job(job.arm) not in found.not_done:
+            why.setdefault(reason, []).append(str(job))
+    return why
+
+
+def not_done(result: dict[str, Any]) -> list[str]:
+    """What was cut, a line for each reason."""
+    return [f"Not done, {why}: {'; '.join(jobs)}." for why, jobs in result["not_done"].items()]
 
 
 def _row(arm: str, found: Found) -> dict[str, Any]:
@@ -93,8 +106,7 @@ def page(result: dict[str, Any]) -> str:
     lines += [_line(base), *(_line(cells(row)) for row in result["arms"]), "", "![accuracy by way](ablation.svg)", ""]
     figures = {"reference": REFERENCE, "most": MOST_EPOCHS, "per_million": LOCAL_USD_PER_TOKEN * 1e6, "draws": DRAWS}
     lines += [NOTES.format(**figures), ""]
-    if result["not_done"]:
-        lines += ["Not done:", "", *(f"- {job}: {why}" for job, why in result["not_done"].items()), ""]
+    lines += [f"- {text}" for text in not_done(result)] + [""] * bool(result["not_done"])
     return "\n".join(lines)
 
 

@@ -175,7 +175,7 @@ def show_ablation(result: dict[str, Any], console: Any) -> None:
     """The ways side by side, and what was cut."""
     from rich.table import Table
 
-    from socratune.ablation.report import HEADS, cells
+    from socratune.ablation.report import HEADS, cells, not_done
 
     held_out = result["held_out"]
     title = f"{held_out['rows']} held-out questions; the model as it is: {result['base']:.1%}"
@@ -187,10 +187,8 @@ def show_ablation(result: dict[str, Any], console: Any) -> None:
         found = cells(row)
         table.add_row(*(found[at] for at in shown))
     console.print(table)
-    for text in result["advice"]["cautions"]:
+    for text in [*result["advice"]["cautions"], *not_done(result)]:
         console.print(text, markup=False)
-    for job, why in result["not_done"].items():
-        console.print(f"Not done: {job}: {why}", markup=False)
 
 
 def _duration(seconds: float) -> str:
