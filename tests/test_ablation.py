@@ -203,10 +203,11 @@ def test_epochs_and_rows_that_make_tokens_and_money_equal(tmp_path: Path) -> Non
 
 def test_what_a_job_takes_is_foretold_by_the_reference() -> None:
     took = {"loop": 10.0, "train": 30.0, "exam": 2.0}
-    assert _seconds(Job("rft"), took) == 42
-    assert _seconds(Job("sft"), took) == 32
-    assert _seconds(Job("rft", 1), took) == 22
-    assert _seconds(Job("rft", 1, "tokens"), took) == 12
+    assert _seconds(Job("rft"), took, 3) == 42
+    assert _seconds(Job("rft"), took, 1) == 102
+    assert _seconds(Job("sft"), took, 3) == 32
+    assert _seconds(Job("rft", 1), took, 3) == 22
+    assert _seconds(Job("rft", 1, "tokens"), took, 3) == 12
 
 
 # --- somebody else's traces
@@ -297,7 +298,7 @@ def test_killed_and_started_again_it_names_the_right_way(tmp_path: Path) -> None
     train = write_rows(tmp_path / "train.jsonl", demo_rows("train", 160))
     held_out = write_rows(tmp_path / "held_out.jsonl", demo_rows("held_out", 60))
     args = ["ablate", "--model", "demo", "--dataset", train, "--held-out", held_out, "--output", tmp_path / "a",
-            "--arms", "direct,prompt,sft", "--seeds", "1", "--set", "train.num_train_epochs=6"]  # fmt: skip
+            "--arms", "direct,prompt,sft", "--seeds", "1", "--set", "train.num_train_epochs=4"]  # fmt: skip
     command = [sys.executable, "-u", "-m", "socratune", *map(str, args)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
         assert process.stdout is not None
@@ -313,7 +314,7 @@ def test_killed_and_started_again_it_names_the_right_way(tmp_path: Path) -> None
     assert result["advice"]["arm"] == "direct", result["advice"]
     assert not result["not_done"]
     sft = result["arms"][2]
-    assert sft["readings"]["rows"]["accuracy"] < 0.3
+    assert sft["readings"]["rows"]["gain"][0] < 0.1
     assert sft["readings"]["tokens"]["accuracy"] is not None
     assert calls_of(kept) == calls
     assert (kept / "job.json").stat().st_mtime_ns == stamp

@@ -98,11 +98,11 @@ def ablate(
         clusters = [row.cluster or row.id for row in rows]
         paid_usd = sum(entry["usd"] or 0.0 for entry in exam["spent"].values())
         found = Found(list(arms), limits.seeds, clusters, exam["right"]["held_out"], paid_usd)
-        result = write(output, found)
         for job in jobs(arms, limits.seeds):
             _do(bench, job, found, limits, deadline, say)
-            result = write(output, found)
-    return result
+            if job in found.done:
+                write(output, found)
+        return write(output, found)
 
 
 def _priced(bench: Bench, budget_usd: float | None) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _naming(tell: Tell, job: Job) -> Tell:
 
 
 def _tuned(done: dict[str, Any] | None) -> str:
-    return f", learning rate {done['learning_rate']:g}" if done and done.get("swept") else ""
+    return f", learning rate {done['learning_rate']:g}" if done and done.get("rates", 1) > 1 else ""
 
 
 def _impossible(job: Job, found: Found) -> str | None:
@@ -185,22 +185,24 @@ def _no_time(bench: Bench, job: Job, found: Found, deadline: float) -> str | Non
     """Why a job will not be done in time, by what the reference took; None where it is done or will be."""
     if bench.done(job) is not None or job == Job(REFERENCE) or Job(REFERENCE) not in found.done:
         return None
-    seconds = _seconds(job, found.done[Job(REFERENCE)]["seconds"])
+    reference = found.done[Job(REFERENCE)]
+    seconds = _seconds(job, reference["seconds"], reference["rates"])
     left = deadline - time.monotonic()
     return "no time left" if seconds > left else None
 
 
-def _seconds(job: Job, took: dict[str, float]) -> float:
+def _seconds(job: Job, took: dict[str, float], tried: int) -> float:
     """About how long a job takes.
 
     Args:
-        took: by the reference: its loop, its trainings with every learning rate, its exam.
+        took: by the reference: its loop, its trainings, its exam.
+        tried: learning rates, by the reference.
     """
     if job.arm == "prompt":
         return took["exam"] * 2
     rates = len(TRY_RATES) if job == Job(job.arm) else 1
     loop = took["loop"] if job.reading == "rows" and ARMS[job.arm].kind == "loop" else 0.0
-    return loop + took["train"] * rates / len(TRY_RATES) + took["exam"]
+    return loop + took["train"] * rates / tried + took["exam"]
 
 
 def _estimate(bench: Bench, arms: Sequence[str], limits: Limits, say: Say) -> None:

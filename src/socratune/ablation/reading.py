@@ -15,7 +15,7 @@ import numpy as np
 from socratune.ablation.arms import by_need
 from socratune.stats import FEW_CLUSTERS, FEWEST_CLUSTERS
 
-DRAWS = 10_000
+DRAWS = 5_000
 
 Verdicts = Sequence[Sequence[bool]]
 """(S, Q): for each seed, whether the answer to each question is right."""
@@ -46,29 +46,30 @@ def difference(more: Verdicts, less: Verdicts, clusters: Sequence[str], *, seed:
     Percentiles of `DRAWS` resamples. With two seeds it knows little of how trainings vary, and with fewer than 30
     clusters it is too narrow; with fewer than 6 it is the whole range.
     """
-    index, weights = _resamples(tuple(clusters), seed)
-    sizes = np.bincount(index).astype(float)  # (C,)
+    index, weights, rows = _resamples(tuple(clusters), seed)
     value = accuracy(more) - accuracy(less)
-    if len(sizes) < FEWEST_CLUSTERS:
+    if weights.shape[1] < FEWEST_CLUSTERS:
         return Difference(value, -1.0, 1.0)
     generator = np.random.default_rng(seed + 1)
     drawn = _drawn(more, index, weights, generator) - _drawn(less, index, weights, generator)  # (draws,)
-    low, high = np.percentile(drawn / (weights @ sizes), (2.5, 97.5))
+    low, high = np.percentile(drawn / rows, (2.5, 97.5))
     return Difference(value, float(low), float(high))
 
 
 @lru_cache(maxsize=1)
-def _resamples(clusters: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(Q,): the cluster of each question; (draws, C): how often each cluster is in each resample."""
+def _resamples(clusters: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Q,): the cluster of each question; (draws, C): how often each cluster is in each resample; (draws,): rows."""
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     equal = np.full(len(names), 1 / len(names))
     drawn = np.random.default_rng(seed).multinomial(len(names), equal, size=DRAWS)
-    return index, drawn.astype(float)
+    return index, drawn.astype(np.float32), drawn @ np.bincount(index)
 
 
 def _drawn(verdicts: Verdicts, index: np.ndarray, weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """(draws,): right answers in each resample of clusters, averaged over a resample of the seeds."""
-    sums = np.stack([np.bincount(index, weights=np.asarray(one, dtype=float)) for one in verdicts])  # (S, C)
+    sums = np.stack(
+        [np.bincount(index, weights=np.asarray(one, dtype=float)) for one in verdicts], dtype=np.float32
+    )  # (S, C)
     seeds = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=len(weights)) / len(sums)
     return ((weights @ sums.T) * seeds).sum(axis=1)
 

@@ -152,7 +152,7 @@ def _trained(bench: Bench, job: Job, run: RunDir, settings: dict[str, Any], *, s
         "trained_tokens": train["trained_tokens"],
         "epochs": len(train["epochs"]),
         "learning_rate": train.get("learning_rate", resolved.config.train.learning_rate),
-        "swept": "sweep" in train,
+        "rates": len(train.get("sweep", [None])),
         "seconds": {
             "loop": results["stages"].get("enhance", {}).get("seconds", 0.0),
             "train": train["seconds"],
