@@ -11,6 +11,8 @@ import math
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from socratune.journal import Journal
 from socratune.pipeline import run_pipeline
 from socratune.resolve import Resolved, deep_merge, dump, flatten, resolve, unflatten
 from socratune.rows import QARow, Trace
-from socratune.rundir import Results, RunDir, fingerprint, iter_rows, read_rows, write_text
+from socratune.rundir import Results, RunDir, Tick, fingerprint, iter_rows, read_rows, write_text
 
 LOCAL_USD_PER_TOKEN = 1e-7
 """What a token counts that nobody is paid for: about what servers ask for a token of a model of 8 B parameters. Where
@@ -115,19 +117,26 @@ def _written(bench: Bench, job: Job, run: RunDir) -> dict[str, Any]:
             own_words = job.arm == "teacher"
             samples = None if own_words else writing.style_samples(folder(bench.output, Job(REFERENCE)))
             config = bench.resolved(run, settings).config
-            spent = asyncio.run(writing.solutions(run, config, samples, tick=_ticking(bench, "write")))
+            with _telling(bench, "write") as tick:
+                spent = asyncio.run(writing.solutions(run, config, samples, tick=tick))
         write_text(run / "written.json", json.dumps(spent))
     return _trained(bench, job, run, settings, start="curate")
 
 
-def _ticking(bench: Bench, name: str) -> Any:
+@contextmanager
+def _telling(bench: Bench, name: str) -> Iterator[Tick]:
+    """A tick for work that is no stage of a run, told as if it were one."""
     began = time.monotonic()
 
-    def tick(done: int, total: int, **live: Any) -> None:
+    def tick(done: int, total: int, /, **live: Any) -> None:
         entry = {"done": done, "total": total, "seconds": time.monotonic() - began, **live}
         bench.tell("tick", name, entry)
 
-    return tick
+    bench.tell("begin", name, {})
+    try:
+        yield tick
+    finally:
+        bench.tell("done", name, {})
 
 
 def _trained(bench: Bench, job: Job, run: RunDir, settings: dict[str, Any], *, start: str) -> dict[str, Any]:
@@ -143,7 +152,8 @@ def _trained(bench: Bench, job: Job, run: RunDir, settings: dict[str, Any], *, s
     if train.get("status") != "done":
         raise StageFailed(results.get("error") or "nothing to train on")
     began = time.monotonic()
-    exam = examined(run, resolved.config, {"held_out": bench.held_out()}, run.adapter, _ticking(bench, "exam"))
+    with _telling(bench, "exam") as tick:
+        exam = examined(run, resolved.config, {"held_out": bench.held_out()}, run.adapter, tick)
     calls = _calls(bench, job, run, results)
     found = {
         "key": key,
