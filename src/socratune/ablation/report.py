@@ -32,7 +32,7 @@ was chosen by these very questions, so its own figure is a little too good."""
 
 
 def write(output: Path, found: Found) -> dict[str, Any]:
-    """Write the three files; the content of the first."""
+    """Write the three files; the content of the first, `ablation.json`."""
     rows = [_row(arm, found) for arm in found.arms]
     arms = {arm: verdicts for arm in found.arms if (verdicts := found.verdicts(arm))}
     told = advice([found.base], arms, found.clusters)
