@@ -19,9 +19,10 @@ from model_server import Answer, ModelServer
 
 from socratune.ablation import controls, report, work, writing
 from socratune.ablation.arms import ARMS, chosen
-from socratune.ablation.bench import Found, Limits, _seconds, jobs
+from socratune.ablation.bench import Limits, _seconds, jobs
 from socratune.ablation.bench import ablate as compare
 from socratune.ablation.folders import Job, begin, folder
+from socratune.ablation.found import Found
 from socratune.ablation.reading import advice, difference, other_readings
 from socratune.errors import StageFailed, UserError
 from socratune.journal import Journal
@@ -267,7 +268,7 @@ def test_a_function_that_hints_writes_no_solutions(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_is_not_there(tmp_path: Path) -> None:
-    found = Found(["direct", "prompt", "sft"], 1, NAMES, right(0.3))
+    found = Found(["direct", "prompt", "sft"], NAMES, right(0.3))
     figures = {"rows": 10, "trained_tokens": 1000, "calls_tokens": 50, "cost_usd": 0.1, "learning_rate": 1e-4}
     found.done[Job("direct")] = {"right": right(0.9, seed=1), **figures}
     found.done[Job("prompt")] = {"right": right(0.31), "prompt": "a | b", "dev": {"a | b": 0.3}}

@@ -6,6 +6,7 @@ writing.py   traces that somebody else writes: the references, the teacher in it
 folders.py   run folders that begin as copies of others, so that nothing is split, sampled or paid twice
 work.py      one arm, one seed, one reading: from a begun folder to verdicts on the held-out questions
 bench.py     all of them in order of usefulness, within the time and the money that were given
-reading.py   what they cost, the two-level bootstrap, the one sentence
+found.py     what is known so far
+reading.py   what the verdicts say: the two-level bootstrap, the one sentence
 report.py    the table, the page, the plot
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from socratune.ablation.arms import ARMS, REFERENCE, TRY_RATES
 from socratune.ablation.exam import examined
 from socratune.ablation.folders import READINGS, Job, begin, folder
+from socratune.ablation.found import Found
 from socratune.ablation.report import write
 from socratune.ablation.work import Bench, do, judge_config
 from socratune.bookkeeping import Tell
@@ -26,36 +27,6 @@ from socratune.rundir import RunDir, iter_rows, read_rows
 
 EXAMPLES = 3
 Say = Callable[[str], None]
-
-
-@dataclass(slots=True)
-class Found:
-    """What is known so far.
-
-    Attributes:
-        base: for each held-out question, whether the model as it is answers it right.
-        done: of each finished job what `work.do` gives; the arm `prompt` has `right` and `prompt`.
-        not_done: job → why.
-        broke: an arm was cut because the budget was spent; no other pays anything after it.
-    """
-
-    arms: list[str]
-    seeds: int
-    clusters: list[str]
-    base: list[bool]
-    base_paid_usd: float = 0.0
-    broke: bool = False
-    done: dict[Job, dict[str, Any]] = field(default_factory=dict)
-    not_done: dict[Job, str] = field(default_factory=dict)
-
-    def verdicts(self, arm: str, reading: str = "rows") -> list[list[bool]]:
-        """(S, Q) of the seeds that are finished."""
-        return [found["right"] for job, found in self.done.items() if (job.arm, job.reading) == (arm, reading)]
-
-    def paid_usd(self) -> float:
-        """By the base's exam and all jobs; a training that serves two readings is paid once."""
-        paid = {done.get("key", job.arm): done["paid_usd"] for job, done in self.done.items()}
-        return self.base_paid_usd + sum(paid.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +68,7 @@ def ablate(
         exam = examined(top, judge_config(bench), {"held_out": rows}, None, _silent)
         clusters = [row.cluster or row.id for row in rows]
         paid_usd = sum(entry["usd"] or 0.0 for entry in exam["spent"].values())
-        found = Found(list(arms), limits.seeds, clusters, exam["right"]["held_out"], paid_usd)
+        found = Found(list(arms), clusters, exam["right"]["held_out"], paid_usd)
         for job in jobs(arms, limits.seeds):
             _do(bench, job, found, limits, deadline, say)
             if job in found.done:

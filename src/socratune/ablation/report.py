@@ -6,16 +6,14 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from socratune.ablation.arms import ARMS, REFERENCE
 from socratune.ablation.folders import READINGS, Job
+from socratune.ablation.found import Found
 from socratune.ablation.reading import DRAWS, accuracy, advice, difference, other_readings
 from socratune.ablation.work import LOCAL_USD_PER_TOKEN, MOST_EPOCHS
 from socratune.rundir import write_text
-
-if TYPE_CHECKING:
-    from socratune.ablation.bench import Found
 
 HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
          "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")  # fmt: skip
