@@ -191,15 +191,15 @@ def test_epochs_and_rows_that_make_tokens_and_money_equal(tmp_path: Path) -> Non
     finished(bench, Job("iterative"), trained_tokens=180_000, cost_usd=0.021)
     finished(bench, Job("mix"), trained_tokens=92_000, cost_usd=0.04)
     finished(bench, Job("rft"), trained_tokens=300, cost_usd=0.02)
-    shapes = {arm: work._shape(bench, Job(arm, 0, "tokens")) for arm in ("sft", "iterative", "mix", "rft")}
+    shapes = {arm: work.shape(bench, Job(arm, 0, "tokens")) for arm in ("sft", "iterative", "mix", "rft")}
     assert shapes["sft"] == (1.0, 9)
     assert shapes["mix"] is None  # its training is the same already
     share, epochs = shapes["iterative"] or (0, 0)
     assert share * epochs == pytest.approx(1.5)
     assert shapes["rft"] == (1.0, 30)  # not for ever
-    assert work._shape(bench, Job("mix", 0, "money")) == (0.5, 3)
-    assert work._shape(bench, Job("sft", 0, "money")) is None  # it costs nothing
-    assert work._shape(bench, Job("iterative", 0, "money")) is None
+    assert work.shape(bench, Job("mix", 0, "money")) == (0.5, 3)
+    assert work.shape(bench, Job("sft", 0, "money")) is None  # it costs nothing
+    assert work.shape(bench, Job("iterative", 0, "money")) is None
 
 
 def test_what_a_job_takes_is_foretold_by_the_reference() -> None:

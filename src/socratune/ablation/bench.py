@@ -14,7 +14,7 @@ from socratune.ablation.exam import examined
 from socratune.ablation.folders import READINGS, Job, begin, folder
 from socratune.ablation.found import Found
 from socratune.ablation.report import write
-from socratune.ablation.work import Bench, do, judge_config
+from socratune.ablation.work import Bench, do, judge_config, shape
 from socratune.bookkeeping import Tell
 from socratune.errors import BusyError, Fault, Shown, StageFailed, UserError
 from socratune.ledger import BudgetSpent
@@ -156,6 +156,8 @@ def _no_time(bench: Bench, job: Job, found: Found, deadline: float) -> str | Non
     """Why a job will not be done in time, by what the reference took; None where it is done or will be."""
     if bench.done(job) is not None or job == Job(REFERENCE) or Job(REFERENCE) not in found.done:
         return None
+    if job.reading != "rows" and Job(job.arm, job.seed) in found.done and shape(bench, job) is None:
+        return None  # it is a training that is there
     reference = found.done[Job(REFERENCE)]
     seconds = _seconds(job, reference["seconds"], reference["rates"])
     left = deadline - time.monotonic()

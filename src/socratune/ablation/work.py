@@ -88,10 +88,10 @@ def do(bench: Bench, job: Job) -> dict[str, Any]:
     """
     run = folder(bench.output, job)
     if job.reading != "rows":
-        shape = _shape(bench, job)
-        if shape is None:
+        found = shape(bench, job)
+        if found is None:
             return do(bench, Job(job.arm, job.seed))
-        share, epochs = shape
+        share, epochs = found
         begin(run, folder(bench.output, Job(job.arm, job.seed)), until="curate", share=share)
         settings = {**_settings(bench, job, run), "train.num_train_epochs": epochs}
         return _trained(bench, job, run, settings, start="train")
@@ -229,7 +229,7 @@ def _hints_file(bench: Bench, job: Job) -> Path:
     return place / "controls.py"
 
 
-def _shape(bench: Bench, job: Job) -> tuple[float, int] | None:
+def shape(bench: Bench, job: Job) -> tuple[float, int] | None:
     """(share of the rows, epochs) that make a reading equal to the reference; None where the arm's training is."""
     own, other = bench.done(Job(job.arm, job.seed)), bench.done(Job(REFERENCE, job.seed))
     assert own is not None and other is not None, "rows come before the other readings"
