@@ -154,7 +154,8 @@ def _impossible(job: Job, found: Found) -> str | None:
 
 def _no_time(bench: Bench, job: Job, found: Found, deadline: float) -> str | None:
     """Why a job will not be done in time, by what the reference took; None where it is done or will be."""
-    if bench.done(job) is not None or job == Job(REFERENCE) or Job(REFERENCE) not in found.done:
+    examined_before = job.arm == "prompt" and (bench.output / "prompt" / "held_out" / "exam.json").exists()
+    if examined_before or bench.done(job) is not None or job == Job(REFERENCE) or Job(REFERENCE) not in found.done:
         return None
     if job.reading != "rows" and Job(job.arm, job.seed) in found.done and shape(bench, job) is None:
         return None  # it is a training that is there
