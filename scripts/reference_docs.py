@@ -17,6 +17,7 @@ from socratune.resolve import demo_profile, flatten
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
     "run", "demo", "enhance", "merge", "train", "validate", "publish", "export", "inspect", "chat", "audit-judge",
+    "ablate",
     "grok-demo", "report", "ui", "doctor",
 )  # fmt: skip
 WIDTH = "100"

@@ -289,6 +289,31 @@ def export(
 
 
 @app.command()
+def ablate(
+    model: Model = None,
+    dataset: Dataset = None,
+    output: Annotated[str, typer.Option(help="Folder of all its runs; an existing one is gone on with.")] = (
+        "outputs/ablation"
+    ),
+    arms: Annotated[str | None, typer.Option(metavar="A,B,…", help="Which ways; all without it.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every way.")] = 2,
+    minutes: Annotated[float, typer.Option(min=0, help="Begin nothing that would end later.")] = 60,
+    budget_usd: Annotated[float, typer.Option(min=0, help="Of all paid calls together. 0: no limit.")] = 2,
+    teacher_model: Teacher = None,
+    judge_model: Judge = None,
+    held_out: HeldOut = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+) -> None:
+    """Which way is worth it on your data: prompts, references, samples, hints, a teacher's words, side by side."""
+    from socratune.cli import commands
+
+    flags = {"model": model, "dataset": dataset, "teacher_model": teacher_model, "judge_model": judge_model}
+    given = _given({**flags, "held_out": held_out})
+    raise typer.Exit(commands.ablate(given, config, settings, output, arms, (seeds, minutes, budget_usd or None)))
+
+
+@app.command()
 def inspect(
     what: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run folder, or a JSONL data set.")],
     model: Model = None,

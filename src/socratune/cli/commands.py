@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from socratune.bookkeeping import STAGES, after_split, stage_faults
-from socratune.cli.console import Progress, guarded, show_estimate, show_proof, start_logging
+from socratune.bookkeeping import STAGES, Tell, after_split, stage_faults
+from socratune.cli.console import Progress, guarded, show_ablation, show_estimate, show_proof, start_logging
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
@@ -136,7 +136,22 @@ def _resolved(
 ) -> Resolved:
     """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
     faults = [*known, *stage_faults(*stages)]
+    merged, wrong = _merged(given, config_file, settings)
+    faults += wrong
+    try:
+        where = f"--config {config_file}" if config_file else "socratune run"
+        resolved = preflight(merged, where=where, restart=stages[2])
+    except UserError as error:
+        raise UserError(*faults, *error.faults) from None
+    if faults:
+        raise UserError(*faults)
+    return resolved
+
+
+def _merged(given: dict[str, Any], config_file: str | None, settings: list[str]) -> tuple[dict[str, Any], list[Fault]]:
+    """File, `--set` and flags as one nested mapping, the later ones winning; and what is wrong with them."""
     merged: dict[str, Any] = {}
+    faults: list[Fault] = []
     if config_file:
         try:
             merged = read_config_file(config_file)
@@ -150,15 +165,7 @@ def _resolved(
             merged = deep_merge(merged, unflatten({key.strip(): yaml.safe_load(text)}))
         except (ValueError, yaml.YAMLError):
             faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
-    merged = deep_merge(merged, unflatten(given))
-    try:
-        where = f"--config {config_file}" if config_file else "socratune run"
-        resolved = preflight(merged, where=where, restart=stages[2])
-    except UserError as error:
-        raise UserError(*faults, *error.faults) from None
-    if faults:
-        raise UserError(*faults)
-    return resolved
+    return deep_merge(merged, unflatten(given)), faults
 
 
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
@@ -173,6 +180,50 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
         text += f"\nreport: {run.report}"
     progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")
     return 1 if status == "failed" else 0
+
+
+def ablate(
+    given: dict[str, Any],
+    config_file: str | None,
+    settings: list[str] | None,
+    output: str,
+    arms: str | None,
+    limits: tuple[int, float, float | None],
+) -> int:
+    """`socratune ablate`. `limits`: seeds, minutes, USD."""
+    run_log = Path(output) / "run.log"
+
+    def work() -> int:
+        from socratune.ablation.arms import chosen
+        from socratune.ablation.bench import Limits
+        from socratune.ablation.bench import ablate as compare
+
+        names = chosen(arms)
+        start_logging()
+        merged, faults = _merged(given, config_file, settings or [])
+        if faults:
+            raise UserError(*faults)
+        RunDir(output).create()
+        start_logging(run_log, level="WARNING")
+        with Progress() as progress:
+            result = compare(merged, Path(output), names, Limits(*limits), tell=_only_live(progress), say=progress.say)
+            show_ablation(result, progress.console)
+            progress.say(f"{result['advice']['sentence']}\n{output}/ablation.md", "bold")
+        return 0
+
+    return guarded(work, lambda: run_log)
+
+
+def _only_live(progress: Progress) -> Tell:
+    """The bar of the stage at work, and no line for each of some hundred stages."""
+
+    def tell(event: str, stage: str, entry: dict[str, Any]) -> None:
+        if event in ("begin", "tick"):
+            progress(event, stage, entry)
+        else:
+            progress.stop()
+
+    return tell
 
 
 def inspect(what: str, model_name: str | None, count: int, row_id: str | None) -> int:

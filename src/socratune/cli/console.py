@@ -200,6 +200,30 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
             console.print(f"{prompt['verdict'].replace('_', ' '):<10} {said}", markup=False, soft_wrap=True)
 
 
+SHOWN_OF_ABLATION = ("way", "rows", "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")
+"""The columns of its page for which a terminal has room."""
+
+
+def show_ablation(result: dict[str, Any], console: Any) -> None:
+    """The ways side by side, and what was cut."""
+    from rich.table import Table
+
+    from socratune.ablation.report import HEADS, cells, not_done
+
+    held_out = result["held_out"]
+    title = f"{held_out['rows']} held-out questions; the model as it is: {result['base']:.1%}"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
+    shown = [HEADS.index(head) for head in SHOWN_OF_ABLATION]
+    for at in shown:
+        table.add_column(HEADS[at].replace(" ", "\n", 2), justify="right" if at else "left", no_wrap=True)
+    for row in result["arms"]:
+        found = cells(row)
+        table.add_row(*(found[at] for at in shown))
+    console.print(table)
+    for text in [*result["advice"]["cautions"], *not_done(result)]:
+        console.print(text, markup=False)
+
+
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"

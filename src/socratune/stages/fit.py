@@ -77,7 +77,8 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
 def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
     """A training with each multiple of the learning rate; the one whose best epoch is best on the dev rows.
 
-    Of equally good ones the smallest rate, which leaves the base the least.
+    Of equally good ones the smallest rate, which leaves the base the least. Once every dev row is right, no larger one
+    is tried.
 
     Raises:
         UserError: there are no dev rows.
@@ -93,9 +94,13 @@ def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
         model, state, speed = fit(job, model, arm, f"lr-{rate:g}", (at, len(rates)))
         scores[rate] = state.best_score
         figures = speed or figures
-    best = max(rates, key=lambda rate: (scores[rate], -rate))
-    log.info("Learning rates by dev accuracy: %s.", ", ".join(f"{rate:g}: {scores[rate]:.1%}" for rate in rates))
+        if state.best_score == 1.0:  # none can be better, and of equals the smallest is kept
+            break
+    best = max(scores, key=lambda rate: (scores[rate], -rate))
+    log.info(
+        "Learning rates by dev accuracy: %s.", ", ".join(f"{rate:g}: {score:.1%}" for rate, score in scores.items())
+    )
     arm = config.model_copy(update={"learning_rate": best})
     trained, state, _ = fit(job, model, arm, f"lr-{best:g}")
-    table = [{"learning_rate": rate, "dev_accuracy": scores[rate]} for rate in rates]
+    table = [{"learning_rate": rate, "dev_accuracy": score} for rate, score in scores.items()]
     return trained, state, {**figures, "learning_rate": best, "sweep": table}
