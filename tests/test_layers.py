@@ -22,10 +22,11 @@ FLOORS = {
     "replay": 3, "review": 3, "decoding": 3, "picking": 3, "grok_demo": 3,
     "answering": 4, "backends": 4, "loop": 4, "scoring": 4, "audit": 4, "labels": 4, "student": 4, "identity": 4,
     "litellm_model": 4, "forgetting_checks": 4, "browsing": 4,
+    "passages": 3, "writing": 3, "extract": 4, "hops": 4, "grounding": 4,
     "roles": 5, "local_models": 5, "leaks": 5, "audit_sheet": 5, "report": 5,
     "stages": 6, "engine_ray": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
     "pipeline": 7, "preflight": 7,
-    "merge": 8, "api": 8, "ui": 8,
+    "merge": 8, "api": 8, "ui": 8, "generation": 8,
     "cli": 9,
     "__main__": 10, "": 10,
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """The pipeline: a Q&A file in, a LoRA adapter that is proven better than its base model out.
 
-    split → enhance → curate → train → validate → publish
+    [generate →] split → enhance → curate → train → validate → publish
 
 Each stage reads files of the run folder and writes files of the run folder. Read this file from top to bottom and
 you know the project.
@@ -102,7 +102,7 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
     results.data.pop("error", None)
     results.write(status="running", socratune=__version__, model=config.model, dataset=config.dataset)
     for name in wanted:
-        if name == "publish" and config.hub_id is None:
+        if (name == "publish" and config.hub_id is None) or (name == "generate" and config.generate.source is None):
             continue
         before = results.stage(name)
         missing = not all((pipeline.run / output).exists() for output in NEEDED[name])
@@ -119,7 +119,7 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
 
 
 class Pipeline:
-    """The six stages of one run, each wired to its own section of the configuration and to nothing else."""
+    """The stages of one run, each wired to its own section of the configuration and to nothing else."""
 
     def __init__(self, config: RunConfig, journal: Journal, results: Results) -> None:
         self.config = config
@@ -128,6 +128,7 @@ class Pipeline:
         self.results = results
         self.model = weights_fingerprint(model_location(config.model))
         self.base = Base(config.model, config.train.load_in_4bit, config.seed)
+        self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
     def key(self, stage: str) -> str:
         """Changes when a setting or an input of the stage does."""
@@ -136,6 +137,7 @@ class Pipeline:
         settings = {name: value for name, value in flatten(dump(config)).items() if not is_free(name)}
         own = {name: value for name, value in settings.items() if first_stage_of(name) == stage}
         inputs = {
+            "generate": [],
             "split": [],
             "enhance": [run.rows("train_in")],
             "curate": [run.enhanced, run.review],
@@ -145,14 +147,16 @@ class Pipeline:
         }
         if config.train.method == "dpo":
             inputs["train"].append(run.enhanced)
+        if stage == "generate":
+            own |= {"model": config.model, "seed": config.seed}
         if stage == "split":
             own["inputs"] = self._input_hashes()
-        weights = [] if stage in ("split", "curate") else [self.model, config.seed]
+        weights = [] if stage in ("generate", "split", "curate") else [self.model, config.seed]
         return fingerprint(stage, own, weights, hashes(*inputs[stage]))
 
     def _input_hashes(self) -> dict[str, str | None]:
         """The user's files by content; of one that is no longer there (or not from here), the hash it had."""
-        files = {"dataset": data_path(self.config.dataset)}
+        files = {"dataset": data_path(self.dataset)}
         if self.config.split.held_out:
             files["held_out"] = data_path(self.config.split.held_out, held_out=True)
         files |= {f"eval_file {name}": data_path(name) for name in self.config.split.eval_file}
@@ -162,10 +166,25 @@ class Pipeline:
                 known[name] = hashes(path)[0]
         return {name: known.get(name) for name in files}
 
+    def generate(self, tick: Tick) -> StageResult:
+        from socratune.stages import generate
+
+        run = self.run
+        work = generate.run(
+            generate.Place(run.rows("qa"), run.rejected("qa"), run / "source"),
+            self.config.generate,
+            model_name=self.config.model,
+            seed=self.config.seed,
+            journal=self.journal,
+            key=f"generate.{self.key('generate')}",
+            tick=tick,
+        )
+        return asyncio.run(work)
+
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split
 
-        return split.run(self.run, self.config.split, dataset=self.config.dataset)
+        return split.run(self.run, self.config.split, dataset=self.dataset)
 
     def enhance(self, tick: Tick) -> StageResult:
         from socratune.stages import enhance

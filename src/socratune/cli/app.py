@@ -20,6 +20,9 @@ app = typer.Typer(
 )
 
 Model = Annotated[str | None, typer.Option(help="Base model: a folder, a Hub id, or 'demo' (embedded).")]
+Source = Annotated[str | None, typer.Option(help="Have the rows written out of files, arangodb://HOST:8529/DB, or 'demo'.")]
+Writer = Annotated[str | None, typer.Option("--writer-model", help="Who writes: rules/extract (default), openai/…, …")]
+WriterBase = Annotated[list[str] | None, typer.Option("--writer-api-base", metavar="URL", help="Repeatable.")]
 Dataset = Annotated[str | None, typer.Option(help="JSONL, JSON, CSV, Parquet, a Hub data set (org/name), or 'demo'.")]
 Output = Annotated[str | None, typer.Option(help="Run folder; an existing one is gone on with.")]
 HubId = Annotated[str | None, typer.Option(help="Publish to this Hub repository when the adapter passed.")]
@@ -75,6 +78,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags that were given, by their dotted key; what belongs nowhere else is a setting of the loop."""
     section = {**dict.fromkeys(_TOP, ""), **dict.fromkeys(_SPLIT, "split."), "backend": "train."}
     section |= {"method": "train.", "sweep_lr": "train.by_dev."}
+    section |= dict.fromkeys(("source", "writer_model", "writer_api_base"), "generate.")
     keys = {name: section.get(name, "enhance.") + name for name in flags}
     given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}
     for name in ("views", "train.by_dev.sweep_lr"):
@@ -102,6 +106,9 @@ def _root(
 def run(
     model: Model = None,
     dataset: Dataset = None,
+    source: Source = None,
+    writer_model: Writer = None,
+    writer_api_base: WriterBase = None,
     output: Output = None,
     hub_id: HubId = None,
     config: ConfigFile = None,
@@ -139,7 +146,7 @@ def run(
     until: Until = None,
     restart: Restart = None,
 ) -> None:
-    """The whole pipeline: split, enhance, curate, train, validate, and publish with --hub-id."""
+    """The whole pipeline: with --source generate, then split, enhance, curate, train, validate, and publish with --hub-id."""
     flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     from socratune.cli import commands
 
@@ -149,6 +156,36 @@ def run(
 
 
 _NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate")
+
+
+@app.command()
+def generate(
+    source: Source = None,
+    output: Annotated[str | None, typer.Option(metavar="FILE.jsonl", help="The rows; what was rejected beside it.")] = None,
+    database: Annotated[str | None, typer.Option(help="A database at ARANGO_URL, instead of --source.")] = None,
+    collections: Annotated[str | None, typer.Option(metavar="A,B,…", help="Of the database; all by default.")] = None,
+    graph: Annotated[str | None, typer.Option(help="A named graph of the database.")] = None,
+    aql: Annotated[str | None, typer.Option(metavar="QUERY", help="A query that returns documents.")] = None,
+    hops: Annotated[int | None, typer.Option(help="How far neighbours are read along.")] = None,
+    writer_model: Writer = None,
+    writer_api_base: WriterBase = None,
+    checker_model: Annotated[str | None, typer.Option("--checker-model", help="Asked whether the text bears it.")] = None,
+    checker_api_base: Annotated[list[str] | None, typer.Option("--checker-api-base", metavar="URL")] = None,
+    questions_per_passage: Annotated[int | None, typer.Option(help="Asked of the writer.")] = None,
+    passage_tokens: Annotated[int | None, typer.Option(help="The most a passage has.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Passages in flight.")] = None,
+    max_usd: MaxUsd = None,
+    max_total_tokens: MaxTokens = None,
+    model: Annotated[str | None, typer.Option(help="The model whose tokenizer sizes the passages.")] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    seed: Seed = None,
+) -> None:
+    """Question-answer rows out of documents or a database, each with the words its answer comes from."""
+    flags = {name: value for name, value in locals().items() if value is not None and value != []}
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.generate(flags))
 
 
 @app.command()

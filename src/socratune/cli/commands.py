@@ -84,6 +84,24 @@ def _begun(
     return guarded(begin, lambda: run_log[0] if run_log else None)
 
 
+def generate(flags: dict[str, Any]) -> int:
+    """`socratune generate`: rows into a file, without a run."""
+
+    def work() -> int:
+        from socratune.generation import settings_of, write_questions
+
+        start_logging()
+        config, output, model, seed = settings_of(flags, _merged)
+        with Progress() as progress:
+            entry = write_questions(config, output, model_name=model, seed=seed, tell=progress)
+            progress.say(f"rows: {output}\nrejected: {output.with_suffix('.rejected.jsonl')}")
+            if entry["reason"]:
+                progress.say(entry["reason"], "bold red")
+        return 1 if entry["reason"] else 0
+
+    return guarded(work)
+
+
 def go_on(
     folder: str,
     *,
@@ -121,8 +139,24 @@ def _resolved(
     known: Sequence[Fault],
 ) -> Resolved:
     """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
-    faults = [*known, *stage_faults(*stages)]
+    merged, faults = _merged(given, config_file, settings)
+    faults = [*known, *stage_faults(*stages), *faults]
+    try:
+        where = f"--config {config_file}" if config_file else "socratune run"
+        resolved = preflight(merged, where=where, restart=stages[2])
+    except UserError as error:
+        raise UserError(*faults, *error.faults) from None
+    if faults:
+        raise UserError(*faults)
+    return resolved
+
+
+def _merged(
+    given: dict[str, Any], config_file: str | None, settings: list[str]
+) -> tuple[dict[str, Any], list[Fault]]:
+    """The file's values under those of `--set` under the flags, nested; and what could not be read."""
     merged: dict[str, Any] = {}
+    faults: list[Fault] = []
     if config_file:
         try:
             merged = read_config_file(config_file)
@@ -136,15 +170,7 @@ def _resolved(
             merged = deep_merge(merged, unflatten({key.strip(): yaml.safe_load(text)}))
         except (ValueError, yaml.YAMLError):
             faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
-    merged = deep_merge(merged, unflatten(given))
-    try:
-        where = f"--config {config_file}" if config_file else "socratune run"
-        resolved = preflight(merged, where=where, restart=stages[2])
-    except UserError as error:
-        raise UserError(*faults, *error.faults) from None
-    if faults:
-        raise UserError(*faults)
-    return resolved
+    return deep_merge(merged, unflatten(given)), faults
 
 
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:

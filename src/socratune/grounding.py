@@ -1,0 +1,251 @@
+"""Does a draft stand on its passage? The evidence is found in it letter for letter, the answer in the evidence.
+
+What cannot be checked is rejected: a row that is not in the text would teach the model to make things up.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import replace
+
+from socratune.answers import normalise, numbers_in
+from socratune.numberwords import with_digits
+from socratune.writing import TYPES, Draft
+
+NEAR = 97.0
+"""RapidFuzz's partial ratio from which evidence is looked for in the passage; then every word has to agree."""
+MOST_UNSUPPORTED = 1 / 3
+"""Share of an answer's own words that may be the writer's; of three or fewer, none."""
+FEWEST_EVIDENCE_LETTERS = 8
+
+_WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
+_DASH = str.maketrans("‐‑‒–—−’‘“”„«»", "------''\"\"\"\"\"")
+_UNSUPPORTING = frozenset(
+    """the a an of to in on at for by and or with from as into over under is are was were be been being it its they them
+    their he she his her this that these those there then than so such which who whom whose what when where why how do
+    does did has have had can could will would should may might must because if not no yes about also only both each
+    every all one two more most very after before between during while up out off down
+    der die das ein eine einen einem einer und oder ist sind war waren wird werden von zu zum zur im in am an auf mit
+    für aus bei nach durch den dem des sich er sie es weil wenn dass nicht auch
+    le la les un une des et ou est sont était de du en au aux par pour avec dans sur il elle que qui ne pas car
+    el los las una y o es son era del al por para con como su se lo no porque""".split()  # noqa: SIM905
+)
+_OPPOSITES = (
+    ("north", "south"), ("east", "west"), ("northern", "southern"), ("eastern", "western"), ("left", "right"),
+    ("before", "after"), ("above", "below"), ("more", "less"), ("higher", "lower"), ("larger", "smaller"),
+    ("longer", "shorter"), ("older", "younger"), ("older", "newer"), ("first", "last"), ("open", "closed"),
+    ("opened", "closed"), ("always", "never"), ("increase", "decrease"), ("increases", "decreases"),
+    ("increased", "decreased"), ("inside", "outside"), ("with", "without"), ("upper", "lower"), ("early", "late"),
+    ("earlier", "later"), ("hot", "cold"), ("warmer", "colder"), ("minimum", "maximum"), ("forbidden", "allowed"),
+)  # fmt: skip
+_NEGATION = re.compile(
+    r"\b(?:not|never|no|nobody|nothing|none|neither|nor|cannot|without|nicht|nie|kein\w*|ne|pas|jamais|nunca|sin|ohne)\b"
+    r"|n't\b",
+    re.IGNORECASE,
+)
+_TEXT = (
+    r"(?:passage|text|document|documents|article|excerpt|paragraph|context|extract|snippet|source material|section above)"
+)
+_META = re.compile(
+    rf"""\b(?: (?:according\ to|based\ on|as\ (?:per|stated|mentioned|described|noted|written)\ (?:in|by)
+            | (?:stated|mentioned|described|given|provided|found|discussed|contained|listed)\ (?:in|by))
+            \ (?:the|this|that|our|an?)\ (?:\w+\ )?{_TEXT}\b
+        | (?:in|from|per|by|of)\ (?:the|this)\ (?:given|provided|above|following|present|supplied)\ (?:\w+\ )?{_TEXT}\b
+        | (?:the|this|that)\ (?:(?:given|provided|above)\ )?{_TEXT}\ (?:above\ )?(?:says?|states?|stated|mentions?|mentioned
+            |tells?|describes?|explains?|does|do|did|indicates?|notes?|provides?|gives?|above|refers?|discusses|is\ about)\b
+        | (?:does|do|did|can)\ (?:the|this)\ (?:\w+\ )?{_TEXT}\ \w+
+        | (?:in|from|within)\ (?:the|this)\ (?:passage|excerpt|snippet|extract|given\ text|above\ text)\b
+        | (?:the|this)\ author\ (?:says?|states?|mentions?|describes?|claims?|argues?)
+        | as\ (?:stated|mentioned|described|noted)\ above | (?:mentioned|stated|described)\ above
+        | (?:laut|gemäß|nach)\ (?:dem|diesem)\ (?:\w+\ )?(?:text|abschnitt|dokument|artikel|auszug)\b
+        | (?:im|in\ diesem)\ (?:text|abschnitt|auszug|dokument)\ (?:wird|steht|heißt|genannt|erwähnt)
+        | (?:selon|d['’]après|dans)\ (?:le|ce|l['’]|cet)\ ?(?:texte|passage|document|article|extrait)\b
+        | (?:según|en)\ (?:el|este)\ (?:texto|pasaje|documento|artículo|fragmento)\b )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_UNKNOWN = re.compile(
+    r"""\b(?:not|n't|no|never|unknown|unclear|nobody|nothing|nicht|kein\w*|nichts|unbekannt|ne|n['’]\w+|pas|aucun\w*|inconnu\w*
+        |desconocid\w|ningun\w*)\b|n't\b|不|没|未""",
+    re.IGNORECASE | re.VERBOSE,
+)
+INJECTION = re.compile(
+    r"""(?: (?:ignore|disregard|forget|override)\ (?:\w+\ ){0,3}(?:previous|prior|above|earlier|preceding|your|system)
+            \ (?:\w+\ ){0,2}(?:instruction|prompt|rule|message|direction|guideline)s?
+        | \b(?:you\ are|act\ as|pretend\ to\ be|roleplay\ as)\ (?:now\ )?(?:an?\ )?(?:AI|ChatGPT|GPT|Claude|assistant|language\ model|DAN)\b
+        | \bas\ an?\ (?:AI|language\ model)\b | \b(?:system|developer)\ prompt\b | \bjailbreak
+        | \bnew\ instructions?\s*: | \b(?:reply|respond|answer|output)\ (?:only\ )?with\ (?:the\ (?:word|text|json)\b|["'“{])
+        | \b(?:do\ not|don't|stop)\ (?:write|generat|creat|ask|produc)\w*\ (?:any\ )?questions?\b
+        | (?:instructions?|note)\ (?:to|for)\ (?:the\ )?(?:AI|LLM|model|assistant|language\ model)
+        | ignorier\w*\ (?:\w+\ ){0,3}anweisung | ignore[zr]?\ (?:\w+\ ){0,3}instructions | ignora\ (?:\w+\ ){0,3}instrucciones
+        | <\|[\w-]+\|> | \[/?INST\] | </?s> | </?think(?:ing)?> )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def fault_of(draft: Draft, passage: str) -> str | None:
+    """Why a draft cannot be a row, `reason: words`; None where it can. Its evidence has to be `located` before.
+
+    Args:
+        passage: what the writer had, or for a question over several documents all stretches it may use.
+    """
+    if draft.type not in TYPES:
+        return f"unknown_type: {draft.type[:40]}"
+    if len(draft.question) < 5 or not draft.answer:
+        return "incomplete: no question or no answer"
+    texts = (draft.question, draft.answer, draft.thinking)
+    for text in texts[:2] if draft.type == "unanswerable" else texts:
+        if (found := _META.search(text)) and found.group().casefold() not in passage.casefold():
+            return f"meta_talk: {found.group()}"
+    if found := INJECTION.search("\n".join((*texts, *draft.evidence))):
+        return f"prompt_injection: {found.group()}"
+    if draft.type == "unanswerable":
+        return _unanswerable_fault(draft, passage)
+    if not draft.evidence or any(len(one) < FEWEST_EVIDENCE_LETTERS for one in draft.evidence):
+        return "no_evidence: none given, or too short to be one"
+    return _answer_fault(draft)
+
+
+def located(draft: Draft, passage: str) -> Draft | str:
+    """The draft with its evidence as it stands in the passage, letter for letter; or why there is none such."""
+    found = []
+    for stretch in draft.evidence:
+        span = find(stretch, passage)
+        if span is None:
+            return f"evidence_not_found: {stretch[:100]}"
+        found.append(passage[span[0] : span[1]])
+    return replace(draft, evidence=tuple(found))
+
+
+def find(stretch: str, passage: str) -> tuple[int, int] | None:
+    """Where a stretch stands in the passage: the same words and numbers in a row, whatever the marks between them.
+
+    RapidFuzz finds the place (a partial ratio below `NEAR` is none); then a word or number that differs is none too.
+    """
+    at = passage.find(stretch)
+    if at >= 0 and _whole_words(passage, at, at + len(stretch)):
+        return at, at + len(stretch)
+    words = _folded_words(stretch)
+    if not words:
+        return None
+    from rapidfuzz import fuzz
+
+    if len(stretch) <= len(passage):
+        ratio = fuzz.partial_ratio(_flat(stretch), _flat(passage), score_cutoff=NEAR)
+        if ratio < NEAR:
+            return None
+    spans = [(found.start(), found.end(), _folded(found.group())) for found in _WORD.finditer(passage)]
+    there = [word for _, _, word in spans]
+    for first in (at for at, word in enumerate(there) if word == words[0]):
+        if there[first : first + len(words)] == words:
+            return spans[first][0], _with_stop(passage, spans[first + len(words) - 1][1], stretch)
+    return None
+
+
+def _with_stop(passage: str, end: int, stretch: str) -> int:
+    return end + 1 if stretch.rstrip()[-1:] in ".!?" and passage[end : end + 1] in (".", "!", "?") else end
+
+
+def _whole_words(text: str, begin: int, end: int) -> bool:
+    """False where the stretch cuts a word or a number in two: `in 187` is not what `in 1871` says."""
+    before = begin > 0 and text[begin - 1].isalnum() and text[begin].isalnum()
+    number_goes_on = re.match(r"[.,]?\d", text[end : end + 2]) and text[end - 1].isdigit()
+    after = end < len(text) and text[end].isalnum() and text[end - 1].isalnum()
+    return not (before or after or number_goes_on)
+
+
+def _flat(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).translate(_DASH).casefold().replace("\u00ad", "").split())
+
+
+def _folded(word: str) -> str:
+    return unicodedata.normalize("NFKC", word).translate(_DASH).casefold()
+
+
+def _folded_words(text: str) -> list[str]:
+    return [_folded(word) for word in _WORD.findall(text)]
+
+
+def _unanswerable_fault(draft: Draft, passage: str) -> str | None:
+    if draft.evidence:
+        return "evidence_for_unanswerable: it has evidence"
+    if not _UNKNOWN.search(draft.answer):
+        return "unanswerable_answered: the answer does not say that it is not known"
+    topic = set(_content(draft.question))
+    if not topic & set(_content(passage)):
+        return "off_topic: the question shares no word with the passage"
+    if extra := _new_numbers(draft.answer, (draft.question, passage)):
+        return f"number_not_in_evidence: {extra}"
+    return None
+
+
+def _answer_fault(draft: Draft) -> str | None:
+    """Why the answer does not follow from the evidence, as far as words can tell."""
+    evidence = " ".join(draft.evidence)
+    known = (draft.question, evidence)
+    if extra := _new_numbers(draft.answer, known):
+        return f"number_not_in_evidence: {extra}"
+    said, told, asked = _folded_words(draft.answer), set(_folded_words(evidence)), set(_folded_words(draft.question))
+    for pair in _OPPOSITES:
+        for word, opposite in (pair, pair[::-1]):
+            if word in said and opposite in told and word not in told | asked:
+                return f"says_the_opposite: {word} for {opposite}"
+    if (found := _NEGATION.search(draft.answer)) and not any(map(_NEGATION.search, known)):
+        return f"negation_not_in_evidence: {found.group()}"
+    told_stems, asked_stems = set(map(_stem, told)), set(map(_stem, asked))
+    for name in () if _capitals_tell_nothing(evidence) else names_in(draft.answer):
+        if _stem(name) not in told_stems | asked_stems:
+            return f"name_not_in_evidence: {name}"
+    own = [word for word in dict.fromkeys(_content(draft.answer)) if _stem(word) not in asked_stems]
+    missing = [word for word in own if _stem(word) not in told_stems]
+    if missing and (len(own) <= 3 or len(missing) > MOST_UNSUPPORTED * len(own)):
+        return f"answer_not_in_evidence: {', '.join(missing[:5])}"
+    fresh_number = set(numbers_in(with_digits(draft.answer))) - set(numbers_in(with_digits(draft.question)))
+    chosen = draft.type == "comparison" or normalise(draft.answer).split(" ", 1)[0].strip(",") in _YES_NO
+    if not own and not fresh_number and not chosen and set(said) <= asked:
+        return "answer_in_question: the question tells it already"
+    return None
+
+
+_YES_NO = {"yes", "no", "ja", "nein", "oui", "non", "sí", "si"}
+
+
+def _new_numbers(answer: str, known: Iterable[str]) -> str:
+    """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same."""
+    there = {number for text in known for number in _numbers(text)}
+    return ", ".join(str(number) for number in dict.fromkeys(_numbers(answer)) if number not in there)
+
+
+def _numbers(text: str) -> list[str]:
+    plain = re.sub(r"(?m)^\s*\d{1,2}[.)]\s", "", text)  # the numbers of a list are none of its content
+    plain = re.sub(r"(?<=\d)[,\u202f\u00a0](?=\d{3}\b)", "", with_digits(plain))
+    return [number.lstrip("0") or "0" for number in re.findall(r"\d+(?:[.:]\d+)*", plain)]
+
+
+def names_in(text: str) -> frozenset[str]:
+    """The words with a capital that no sentence begins with, folded."""
+    found = (one for one in re.finditer(r"(?<=[^\s.!?:\"“(] )\w[\w-]+", text) if one.group()[0].isupper())
+    return frozenset(_folded(one.group()) for one in found)
+
+
+def _capitals_tell_nothing(text: str) -> bool:
+    """True for a language that writes its nouns with capitals."""
+    words = re.findall(r"(?<=[^\s.!?:] )[^\W\d_]+", text)
+    return sum(word[0].isupper() for word in words) > max(3, 0.3 * len(words))
+
+
+def _content(text: str) -> list[str]:
+    """The words that tell something, folded."""
+    words = (word for word in _folded_words(text) if not word[0].isdigit())
+    return [word for word in words if word not in _UNSUPPORTING and (len(word) > 2 or not word.isascii())]
+
+
+def _stem(word: str) -> str:
+    """Of two forms of a word the same (`burns`, `burning`; `lit`, not `little`)."""
+    word = word.removesuffix("'s").removesuffix("’s")
+    for ending in ("ations", "ation", "ings", "ing", "ies", "ied", "ers", "ed", "er", "es", "ly", "en", "s", "e", "y"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word.removesuffix(ending)
+            break
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
