@@ -29,6 +29,7 @@ _COMMON = {
     "es": frozenset("el la los las y es una del en por para un".split()),  # noqa: SIM905
 }
 _PRONOUNS = frozenset("it this that these those there he she they we i you its his her their our such here".split())  # noqa: SIM905
+_POINTING = re.compile(r"\b(?:he|she|him|her|his|they|them|their)\b", re.IGNORECASE)
 _BASE = {
     "has": "have", "had": "have", "holds": "hold", "held": "hold", "seats": "seat", "carries": "carry", "owns": "own",
     "keeps": "keep", "kept": "keep", "employs": "employ", "employed": "employ", "counts": "count",
@@ -177,7 +178,7 @@ def _asked(one: _Sentence, names: frozenset[str]) -> Iterator[Draft]:
         x, v, d = _inner(found["x"]), found["v"], found["d"]
         back = _draft("reversal", f"Who or what {v} {d}?", found["x"], one)
         yield _draft("definition", f"Who or what {v} {x}?", text, one, back)
-    elif (found := _ACTS.fullmatch(text)) and (" " in found["x"] or found["x"] in names):
+    elif (found := _ACTS.fullmatch(text)) and not _POINTING.search(text) and (" " in found["x"] or found["x"] in names):
         gapped = _gap(one, found["x"], "name", "en")
         yield _draft("reversal", f"Who or what {found['predicate']}?", found["x"], one, *([gapped] if gapped else []))
     yield from _reasons(one)

@@ -70,6 +70,7 @@ _UNKNOWN = re.compile(
         |desconocid\w|ningun\w*)\b|n't\b|不|没|未""",
     re.IGNORECASE | re.VERBOSE,
 )
+_POINTING = re.compile(r"\b(?:he|she|him|his|hers)\b", re.IGNORECASE)
 INJECTION = re.compile(
     r"""(?: (?:ignore|disregard|forget|override)\ (?:\w+\ ){0,3}(?:previous|prior|above|earlier|preceding|your|system)
             \ (?:\w+\ ){0,2}(?:instruction|prompt|rule|message|direction|guideline)s?
@@ -98,6 +99,8 @@ def fault_of(draft: Draft, passage: str) -> str | None:
     for text in texts[:2] if draft.type == "unanswerable" else texts:
         if (found := _META.search(text)) and found.group().casefold() not in passage.casefold():
             return f"meta_talk: {found.group()}"
+    if (found := _POINTING.search(draft.question)) and not names_in(draft.question):
+        return f"unclear_reference: {found.group()}, of nobody who is named"
     if found := INJECTION.search("\n".join((*texts, *draft.evidence))):
         return f"prompt_injection: {found.group()}"
     if draft.type == "unanswerable":
@@ -189,9 +192,10 @@ def _answer_fault(draft: Draft) -> str | None:
     said, told, asked = _folded_words(draft.answer), set(_folded_words(evidence)), set(_folded_words(draft.question))
     for pair in _OPPOSITES:
         for word, opposite in (pair, pair[::-1]):
-            if word in said and opposite in told and word not in told | asked:
+            meant = word in asked and opposite not in asked  # "not warmer", to a question for what is warmer
+            if word in said and opposite in told and word not in told and not meant:
                 return f"says_the_opposite: {word} for {opposite}"
-    if (found := _NEGATION.search(draft.answer)) and not any(map(_NEGATION.search, known)):
+    if (found := _NEGATION.search(_SAID_FIRST.sub("", draft.answer))) and not any(map(_NEGATION.search, known)):
         return f"negation_not_in_evidence: {found.group()}"
     told_stems, asked_stems = set(map(_stem, told)), set(map(_stem, asked))
     for name in () if _capitals_tell_nothing(evidence) else names_in(draft.answer):
@@ -202,17 +206,19 @@ def _answer_fault(draft: Draft) -> str | None:
     if missing and (len(own) <= 3 or len(missing) > MOST_UNSUPPORTED * len(own)):
         return f"answer_not_in_evidence: {', '.join(missing[:5])}"
     fresh_number = set(numbers_in(with_digits(draft.answer))) - set(numbers_in(with_digits(draft.question)))
-    chosen = draft.type == "comparison" or normalise(draft.answer).split(" ", 1)[0].strip(",") in _YES_NO
+    chosen = draft.type == "comparison" or _SAID_FIRST.match(draft.answer)
     if not own and not fresh_number and not chosen and set(said) <= asked:
         return "answer_in_question: the question tells it already"
     return None
 
 
-_YES_NO = {"yes", "no", "ja", "nein", "oui", "non", "sí", "si"}
+_SAID_FIRST = re.compile(r"(?:yes|no|ja|nein|oui|non|sí|si)\b", re.IGNORECASE)
 
 
 def _new_numbers(answer: str, known: Iterable[str]) -> str:
     """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same."""
+    if len(answer.split()) > 3:  # "the lower of the two", "a white one"
+        answer = re.sub(r"\b(?:one|two)\b", "", answer, flags=re.IGNORECASE)
     there = {number for text in known for number in _numbers(text)}
     return ", ".join(str(number) for number in dict.fromkeys(_numbers(answer)) if number not in there)
 
@@ -241,11 +247,15 @@ def _content(text: str) -> list[str]:
     return [word for word in words if word not in _UNSUPPORTING and (len(word) > 2 or not word.isascii())]
 
 
+_ENDINGS = (("s",), ("ing", "ed", "en"), ("ation", "er", "est", "ly"), ("e", "y", "i"))
+
+
 def _stem(word: str) -> str:
     """Of two forms of a word the same (`burns`, `burning`; `lit`, not `little`)."""
     word = word.removesuffix("'s").removesuffix("’s")
-    for ending in ("ations", "ation", "ings", "ing", "ies", "ied", "ers", "ed", "er", "es", "ly", "en", "s", "e", "y"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word.removesuffix(ending)
-            break
+    for endings in _ENDINGS:
+        for ending in endings:
+            if word.endswith(ending) and len(word) - len(ending) >= 3:
+                word = word.removesuffix(ending)
+                break
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word

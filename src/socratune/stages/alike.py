@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from socratune.answers import normalise, numbers_in
 from socratune.duplicates import Marks, name_of
@@ -14,7 +14,7 @@ from socratune.rows import QARow, content_id
 ALIKE = 92.0
 """RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are one."""
 COMPARED = 40
-"""Earlier questions with the same answer, numbers and names that one is compared with."""
+"""Earlier questions with the same numbers and names, and the same answer or evidence, that one is compared with."""
 
 
 def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
@@ -22,39 +22,68 @@ def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
 
     A sibling is meant to ask the same as its original, in other words; so the two are never compared but word for word.
     """
-    from rapidfuzz import fuzz
-
     marks = Marks()
-    keys: list[tuple[str, str, str | None, tuple[Any, ...]]] = []  # own id, question, original's id, what tells apart
+    asked: list[_Asked] = []
     for data in rows:
         row = QARow(content_id(data["messages"]), data["messages"], data["metadata"])
         marks.add(row, name_of(row))
-        apart = (normalise(row.reference), names_in(row.question), frozenset(numbers_in(row.question)))
-        keys.append((row.id, row.question, row.metadata.get("sibling_of"), apart))
+        asked.append(_asked(row))
     wordings, groups = marks.groups()
     dropped: dict[int, str] = {}
     lost: set[str] = set()
-    asked: set[int] = set()
-    by_group: dict[tuple[Any, ...], str] = {}
-    earlier: dict[tuple[Any, ...], list[tuple[str, str]]] = defaultdict(list)
-    for at, (row_id, question, original, apart) in enumerate(keys):
-        family = original or row_id
-        why = None
-        if original in lost:
-            why = "original_rejected: its original asks what another row asks"
-        elif wordings[at] in asked:
-            why = "asked_before: the same question"
-        elif by_group.get((groups[at], *apart), family) != family:
-            why = "asked_before: nearly the same question"
-        elif any(
-            of != family and fuzz.token_set_ratio(question, other) >= ALIKE for of, other in earlier[apart][-COMPARED:]
-        ):
-            why = "asked_before: nearly the same question"
-        if why:
-            dropped[at] = why
-            lost.add(row_id)
+    worded: set[int] = set()
+    grouped: dict[tuple[Any, ...], str] = {}
+    earlier: dict[tuple[Any, ...], list[_Asked]] = defaultdict(list)
+    for at, one in enumerate(asked):
+        in_group = (groups[at], one.answer, one.apart)
+        near = [other for key in one.keys() for other in earlier[key][-COMPARED:] if other.family != one.family]
+        if one.original in lost:
+            dropped[at] = "original_rejected: its original asks what another row asks"
+        elif wordings[at] in worded:
+            dropped[at] = "asked_before: the same question"
+        elif grouped.get(in_group, one.family) != one.family or any(_alike(one, other) for other in near):
+            dropped[at] = "asked_before: nearly the same question"
+        if at in dropped:
+            lost.add(one.id)
             continue
-        asked.add(wordings[at])
-        by_group[(groups[at], *apart)] = family
-        earlier[apart].append((family, question))
+        worded.add(wordings[at])
+        grouped[in_group] = one.family
+        for key in one.keys():
+            earlier[key].append(one)
     return dropped
+
+
+class _Asked(NamedTuple):
+    """What is compared of a row; `apart`: the names and numbers of its question, which may not differ."""
+
+    id: str
+    original: str | None
+    question: str
+    answer: str
+    evidence: str
+    apart: tuple[frozenset[Any], ...]
+
+    @property
+    def family(self) -> str:
+        """The original's id."""
+        return self.original or self.id
+
+    def keys(self) -> Iterator[tuple[Any, ...]]:
+        """Rows that share one are compared."""
+        yield "answer", self.answer, self.apart
+        if self.evidence:
+            yield "evidence", self.evidence, self.apart
+
+
+def _asked(row: QARow) -> _Asked:
+    question, metadata = row.question, row.metadata
+    apart = (names_in(question), frozenset(numbers_in(question)))
+    return _Asked(row.id, metadata.get("sibling_of"), question, normalise(row.reference), metadata["evidence"], apart)
+
+
+def _alike(one: _Asked, other: _Asked) -> bool:
+    """Nearly the same words, and an answer that the other's holds."""
+    from rapidfuzz import fuzz
+
+    words, others = set(one.answer.split()), set(other.answer.split())
+    return (words <= others or others <= words) and fuzz.token_set_ratio(one.question, other.question) >= ALIKE

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from socratune.ledger import Ledger
 from socratune.passages import estimated_tokens, token_counter
 from socratune.roles import RULES
 from socratune.rowmap import map_rows
-from socratune.rows import Rejected
+from socratune.rows import Rejected, content_id
 from socratune.rundir import StageResult, Tick, file_hash, fingerprint, write_jsonl
 from socratune.stages.alike import asked_before
 from socratune.stages.gathering import Gathered, cut, gather, linked, read_passages
@@ -199,5 +198,5 @@ def _all_rejected(
         for row in value["rows"]:
             if why := dropped.get(at):
                 reason, _, detail = why.partition(": ")
-                yield asdict(Rejected(json.dumps(row["messages"][1]["content"], ensure_ascii=False)[:80], reason, detail, row))
+                yield asdict(Rejected(content_id(row["messages"]), reason, detail, row))
             at += 1
