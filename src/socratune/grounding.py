@@ -9,18 +9,17 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
-from socratune.answers import normalise, numbers_in
 from socratune.numberwords import with_digits
 from socratune.writing import TYPES, Draft
 
-NEAR = 97.0
-"""RapidFuzz's partial ratio from which evidence is looked for in the passage; then every word has to agree."""
 MOST_UNSUPPORTED = 1 / 3
 """Share of an answer's own words that may be the writer's; of three or fewer, none."""
 FEWEST_EVIDENCE_LETTERS = 8
 
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
+_KEPT = re.compile(r"[^\W_]|[%$€£°]|(?<=\d)[.,:/](?=\d)|(?<![^\W_])[-−](?=\d)")
 _DASH = str.maketrans("‐‑‒–—−’‘“”„«»", "------''\"\"\"\"\"")
 _UNSUPPORTING = frozenset(
     """the a an of to in on at for by and or with from as into over under is are was were be been being it its they them
@@ -40,6 +39,10 @@ _OPPOSITES = (
     ("increased", "decreased"), ("inside", "outside"), ("with", "without"), ("upper", "lower"), ("early", "late"),
     ("earlier", "later"), ("hot", "cold"), ("warmer", "colder"), ("minimum", "maximum"), ("forbidden", "allowed"),
 )  # fmt: skip
+_OPPOSITE: dict[str, set[str]] = {}
+for _one, _other in _OPPOSITES:
+    _OPPOSITE.setdefault(_one, set()).add(_other)
+    _OPPOSITE.setdefault(_other, set()).add(_one)
 _NEGATION = re.compile(
     r"\b(?:not|never|no|nobody|nothing|none|neither|nor|cannot|without|nicht|nie|kein\w*|ne|pas|jamais|nunca|sin|ohne)\b"
     r"|n't\b",
@@ -71,7 +74,7 @@ _UNKNOWN = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _POINTING = re.compile(r"\b(?:he|she|him|his|hers)\b", re.IGNORECASE)
-INJECTION = re.compile(
+_INJECTION = re.compile(
     r"""(?: (?:ignore|disregard|forget|override)\ (?:\w+\ ){0,3}(?:previous|prior|above|earlier|preceding|your|system)
             \ (?:\w+\ ){0,2}(?:instruction|prompt|rule|message|direction|guideline)s?
         | \b(?:you\ are|act\ as|pretend\ to\ be|roleplay\ as)\ (?:now\ )?(?:an?\ )?(?:AI|ChatGPT|GPT|Claude|assistant|language\ model|DAN)\b
@@ -85,6 +88,27 @@ INJECTION = re.compile(
 )
 
 
+_META_WORDS = (
+    "passage", "text", "docum", "article", "excerpt", "paragraph", "snippet", "extract", "source", "section", "author",
+    "above", "abschnitt", "dokument", "artikel", "auszug", "extrait", "pasaje", "artículo", "fragmento",
+)  # fmt: skip
+_INJECTION_WORDS = (
+    "instruc", "prompt", "ignor", "disregard", "forget", "override", "you are", "act as", "pretend", "roleplay", "as an ",
+    "as a ", "jailbreak", "reply", "respond", "answer", "output", "question", "note", "<|", "[inst", "[/inst", "<s>", "</s>",
+    "think",
+)  # fmt: skip
+"""A text without any of these needs no look at the whole pattern: a tenth of the time."""
+
+
+def injection_in(text: str) -> str | None:
+    """What in a text speaks to the model that reads it, or None."""
+    lower = text.casefold()
+    if not any(word in lower for word in _INJECTION_WORDS):
+        return None
+    found = _INJECTION.search(lower)
+    return found.group() if found else None
+
+
 def fault_of(draft: Draft, passage: str) -> str | None:
     """Why a draft cannot be a row, `reason: words`; None where it can. Its evidence has to be `located` before.
 
@@ -96,13 +120,15 @@ def fault_of(draft: Draft, passage: str) -> str | None:
     if len(draft.question) < 5 or not draft.answer:
         return "incomplete: no question or no answer"
     texts = (draft.question, draft.answer, draft.thinking)
-    for text in texts[:2] if draft.type == "unanswerable" else texts:
-        if (found := _META.search(text)) and found.group().casefold() not in passage.casefold():
-            return f"meta_talk: {found.group()}"
+    every = "\n".join((*texts, *draft.evidence)).casefold()
+    if any(word in every for word in _META_WORDS):
+        for text in texts[:2] if draft.type == "unanswerable" else texts:
+            if (found := _META.search(text)) and found.group().casefold() not in passage.casefold():
+                return f"meta_talk: {found.group()}"
     if (found := _POINTING.search(draft.question)) and not names_in(draft.question):
         return f"unclear_reference: {found.group()}, of nobody who is named"
-    if found := INJECTION.search("\n".join((*texts, *draft.evidence))):
-        return f"prompt_injection: {found.group()}"
+    if found := injection_in(every):
+        return f"prompt_injection: {found}"
     if draft.type == "unanswerable":
         return _unanswerable_fault(draft, passage)
     if not draft.evidence or any(len(one) < FEWEST_EVIDENCE_LETTERS for one in draft.evidence):
@@ -122,32 +148,35 @@ def located(draft: Draft, passage: str) -> Draft | str:
 
 
 def find(stretch: str, passage: str) -> tuple[int, int] | None:
-    """Where a stretch stands in the passage: the same words and numbers in a row, whatever the marks between them.
+    """Where a stretch stands in the passage: every letter, digit and sign of a number the same and in a row, whatever
+    spaces, quotes, hyphens and capitals between them. Whole words and whole numbers only.
 
-    RapidFuzz finds the place (a partial ratio below `NEAR` is none); then a word or number that differs is none too.
+    A ratio of similarity would not do: "not" more or a digit less in a long sentence leaves 98 of 100.
     """
-    at = passage.find(stretch)
-    if at >= 0 and _whole_words(passage, at, at + len(stretch)):
+    at = passage.find(stretch) if stretch else -1
+    if at >= 0 and _whole_words(passage, at, at + len(stretch)) and any(map(str.isalnum, stretch)):
         return at, at + len(stretch)
-    words = _folded_words(stretch)
-    if not words:
-        return None
-    from rapidfuzz import fuzz
-
-    if len(stretch) <= len(passage):
-        ratio = fuzz.partial_ratio(_flat(stretch), _flat(passage), score_cutoff=NEAR)
-        if ratio < NEAR:
-            return None
-    spans = [(found.start(), found.end(), _folded(found.group())) for found in _WORD.finditer(passage)]
-    there = [word for _, _, word in spans]
-    for first in (at for at, word in enumerate(there) if word == words[0]):
-        if there[first : first + len(words)] == words:
-            return spans[first][0], _with_stop(passage, spans[first + len(words) - 1][1], stretch)
+    wanted, _ = _letters(stretch)
+    there, places = _letters(passage)
+    at = there.find(wanted) if wanted else -1
+    while at >= 0:
+        begin, end = places[at], places[at + len(wanted) - 1] + 1
+        if _whole_words(passage, begin, end):
+            return begin, end + (stretch.rstrip()[-1:] in ".!?" and passage[end : end + 1] in (".", "!", "?"))
+        at = there.find(wanted, at + 1)
     return None
 
 
-def _with_stop(passage: str, end: int, stretch: str) -> int:
-    return end + 1 if stretch.rstrip()[-1:] in ".!?" and passage[end : end + 1] in (".", "!", "?") else end
+@lru_cache(maxsize=8)  # a passage is searched for the evidence of all its questions
+def _letters(text: str) -> tuple[str, list[int]]:
+    """The letters, digits and signs of numbers of a text, folded, and where each stands."""
+    found: list[str] = []
+    places: list[int] = []
+    for kept in _KEPT.finditer(text):
+        for sign in unicodedata.normalize("NFKC", kept.group().replace("−", "-")).casefold():
+            found.append(sign)
+            places.append(kept.start())
+    return "".join(found), places
 
 
 def _whole_words(text: str, begin: int, end: int) -> bool:
@@ -158,10 +187,7 @@ def _whole_words(text: str, begin: int, end: int) -> bool:
     return not (before or after or number_goes_on)
 
 
-def _flat(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).translate(_DASH).casefold().replace("\u00ad", "").split())
-
-
+@lru_cache(maxsize=1 << 16)
 def _folded(word: str) -> str:
     return unicodedata.normalize("NFKC", word).translate(_DASH).casefold()
 
@@ -189,11 +215,10 @@ def _answer_fault(draft: Draft) -> str | None:
     known = (draft.question, evidence)
     if extra := _new_numbers(draft.answer, known):
         return f"number_not_in_evidence: {extra}"
-    said, told, asked = _folded_words(draft.answer), set(_folded_words(evidence)), set(_folded_words(draft.question))
-    for pair in _OPPOSITES:
-        for word, opposite in (pair, pair[::-1]):
-            meant = word in asked and opposite not in asked  # "not warmer", to a question for what is warmer
-            if word in said and opposite in told and word not in told and not meant:
+    said, told, asked = (set(_folded_words(text)) for text in (draft.answer, evidence, draft.question))
+    for word in _OPPOSITE.keys() & said - told:
+        for opposite in _OPPOSITE[word] & told:
+            if word not in asked or opposite in asked:  # else "not warmer", to a question for what is warmer
                 return f"says_the_opposite: {word} for {opposite}"
     if (found := _NEGATION.search(_SAID_FIRST.sub("", draft.answer))) and not any(map(_NEGATION.search, known)):
         return f"negation_not_in_evidence: {found.group()}"
@@ -205,9 +230,8 @@ def _answer_fault(draft: Draft) -> str | None:
     missing = [word for word in own if _stem(word) not in told_stems]
     if missing and (len(own) <= 3 or len(missing) > MOST_UNSUPPORTED * len(own)):
         return f"answer_not_in_evidence: {', '.join(missing[:5])}"
-    fresh_number = set(numbers_in(with_digits(draft.answer))) - set(numbers_in(with_digits(draft.question)))
     chosen = draft.type == "comparison" or _SAID_FIRST.match(draft.answer)
-    if not own and not fresh_number and not chosen and set(said) <= asked:
+    if not own and not chosen and said <= asked and not _new_numbers(draft.answer, (draft.question,)):
         return "answer_in_question: the question tells it already"
     return None
 
@@ -219,8 +243,9 @@ def _new_numbers(answer: str, known: Iterable[str]) -> str:
     """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same."""
     if len(answer.split()) > 3:  # "the lower of the two", "a white one"
         answer = re.sub(r"\b(?:one|two)\b", "", answer, flags=re.IGNORECASE)
-    there = {number for text in known for number in _numbers(text)}
-    return ", ".join(str(number) for number in dict.fromkeys(_numbers(answer)) if number not in there)
+    stated = dict.fromkeys(_numbers(answer))
+    there = {number for text in known for number in _numbers(text)} if stated else ()
+    return ", ".join(number for number in stated if number not in there)
 
 
 def _numbers(text: str) -> list[str]:
@@ -250,6 +275,7 @@ def _content(text: str) -> list[str]:
 _ENDINGS = (("s",), ("ing", "ed", "en"), ("ation", "er", "est", "ly"), ("e", "y", "i"))
 
 
+@lru_cache(maxsize=1 << 16)
 def _stem(word: str) -> str:
     """Of two forms of a word the same (`burns`, `burning`; `lit`, not `little`)."""
     word = word.removesuffix("'s").removesuffix("’s")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from socratune.answers import normalise, numbers_in
-from socratune.duplicates import Marks, name_of
+from socratune.answers import normalise
+from socratune.duplicates import wording_of
 from socratune.grounding import names_in
-from socratune.rows import QARow, content_id
+from socratune.rows import content_id
 
 ALIKE = 92.0
 """RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are one."""
 COMPARED = 40
 """Earlier questions with the same numbers and names, and the same answer or evidence, that one is compared with."""
+
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
 def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
@@ -22,32 +25,23 @@ def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
 
     A sibling is meant to ask the same as its original, in other words; so the two are never compared but word for word.
     """
-    marks = Marks()
-    asked: list[_Asked] = []
-    for data in rows:
-        row = QARow(content_id(data["messages"]), data["messages"], data["metadata"])
-        marks.add(row, name_of(row))
-        asked.append(_asked(row))
-    wordings, groups = marks.groups()
     dropped: dict[int, str] = {}
     lost: set[str] = set()
     worded: set[int] = set()
-    grouped: dict[tuple[Any, ...], str] = {}
     earlier: dict[tuple[Any, ...], list[_Asked]] = defaultdict(list)
-    for at, one in enumerate(asked):
-        in_group = (groups[at], one.answer, one.apart)
+    for at, one in enumerate(map(_asked, rows)):
+        wording = wording_of(one.question)
         near = [other for key in one.keys() for other in earlier[key][-COMPARED:] if other.family != one.family]
         if one.original in lost:
             dropped[at] = "original_rejected: its original asks what another row asks"
-        elif wordings[at] in worded:
+        elif wording in worded:
             dropped[at] = "asked_before: the same question"
-        elif grouped.get(in_group, one.family) != one.family or any(_alike(one, other) for other in near):
+        elif any(_alike(one, other) for other in near):
             dropped[at] = "asked_before: nearly the same question"
         if at in dropped:
             lost.add(one.id)
             continue
-        worded.add(wordings[at])
-        grouped[in_group] = one.family
+        worded.add(wording)
         for key in one.keys():
             earlier[key].append(one)
     return dropped
@@ -75,10 +69,11 @@ class _Asked(NamedTuple):
             yield "evidence", self.evidence, self.apart
 
 
-def _asked(row: QARow) -> _Asked:
-    question, metadata = row.question, row.metadata
-    apart = (names_in(question), frozenset(numbers_in(question)))
-    return _Asked(row.id, metadata.get("sibling_of"), question, normalise(row.reference), metadata["evidence"], apart)
+def _asked(row: dict[str, Any]) -> _Asked:
+    messages, metadata = row["messages"], row["metadata"]
+    question, answer = messages[-2]["content"], normalise(messages[-1]["content"])
+    apart = (names_in(question), frozenset(_NUMBER.findall(question)))
+    return _Asked(content_id(messages), metadata.get("sibling_of"), question, answer, metadata["evidence"], apart)
 
 
 def _alike(one: _Asked, other: _Asked) -> bool:

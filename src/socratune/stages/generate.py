@@ -11,7 +11,8 @@ from typing import Any
 from socratune.config import GenerateConfig
 from socratune.documents import Passage
 from socratune.errors import CallError, OutsideError
-from socratune.grounding import INJECTION
+from socratune.fastjson import decode
+from socratune.grounding import injection_in
 from socratune.hops import Edge, Graph
 from socratune.journal import Journal
 from socratune.ledger import Ledger
@@ -97,8 +98,8 @@ def _step(config: GenerateConfig, gathered: Gathered, graph: Graph, writers: Wri
 
     async def step(passage: Passage) -> dict[str, Any]:
         nonlocal seen, failed
-        if found := INJECTION.search(passage.text):
-            return plain([Rejected(passage.id, "prompt_injection", found.group(), {"text": passage.text[:2000]})])
+        if found := injection_in(passage.text):
+            return plain([Rejected(passage.id, "prompt_injection", found, {"text": passage.text[:2000]})])
         wanted = share_out(passage.id, mix, config.questions_per_passage)
         title, near = gathered.titles[passage.document], graph.neighbours(passage.document)
         task = Task(passage, title, near, wanted, config.siblings)
@@ -145,11 +146,11 @@ def _fields(draft: Draft) -> dict[str, Any]:
 
 
 def _rows_in(journal: Journal, key: str) -> Iterator[int]:
-    return (len(value["rows"]) for value in journal.rows(key))
+    return (len(value["rows"]) for value in map(decode, journal.row_texts(key)))
 
 
 def _values(journal: Journal, key: str, edges: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from journal.rows(key)
+    yield from map(decode, journal.row_texts(key))
     yield from edges
 
 
