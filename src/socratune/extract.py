@@ -23,10 +23,10 @@ _ASK_GAP = {
     "es": ("¿{kind} falta aquí? «{gapped}»", {"number": "Qué número", "name": "Qué nombre", "word": "Qué palabra"}),
 }
 _COMMON = {
-    "en": frozenset("the of and is was are in to a that by from it".split()),  # noqa: SIM905
-    "de": frozenset("der die das und ist wird in den von zu mit ein".split()),  # noqa: SIM905
-    "fr": frozenset("le la les des et est une du dans par pour un".split()),  # noqa: SIM905
-    "es": frozenset("el la los las y es una del en por para un".split()),  # noqa: SIM905
+    "en": frozenset("the of and is was are in to a an that by from it at for with on has have not or".split()),  # noqa: SIM905
+    "de": frozenset("der die das und ist wird werden in den dem von zu mit ein eine auf für aus im um".split()),  # noqa: SIM905
+    "fr": frozenset("le la les des et est une du dans par pour un sur avec au".split()),  # noqa: SIM905
+    "es": frozenset("el la los las y es una del en por para un con se al".split()),  # noqa: SIM905
 }
 _PRONOUNS = frozenset("it this that these those there he she they we i you its his her their our such here".split())  # noqa: SIM905
 _POINTING = re.compile(r"\b(?:he|she|him|her|his|they|them|their)\b", re.IGNORECASE)
@@ -66,9 +66,11 @@ _ACTS = re.compile(rf"(?P<x>{_NAME}) (?P<predicate>(?!of\b|and\b|or\b|in\b|at\b|
 _STEP = re.compile(r"(?m)^[ \t]*(\d{1,2})[.)][ \t]+(\S.*)$")
 _NUMBER = re.compile(r"(?<![\w.,:-])\d[\d,.:]*\d(?![\w%])|(?<![\w.,:-])\d(?![\w.,:%])")
 _MID_NAME = re.compile(r"(?<=[^\W_] )[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)*")
-_LONG_WORD = re.compile(r"(?<=\s)[^\W\d_A-Z]{7,}(?=[\s.,;])")
+_LONG_WORD = re.compile(r"(?<=\s)[^\W\d_A-Z]{5,}(?=[\s.,;])")
 _WORD = re.compile(r"[^\W\d_]+")
 
+SHORT = 25
+"""Words."""
 UNTOLD = {
     "weigh": "How much does {} weigh?", "nickname": "Which nickname does {} have?", "insur": "Who insures {}?",
     "song": "Which song is about {}?", "patron": "Who is the patron of {}?", "film movie": "Which film shows {}?",
@@ -134,11 +136,13 @@ def drafts(task: Task, told: frozenset[str] = frozenset()) -> Iterator[Draft]:
 
 
 def language_of(text: str) -> str:
-    """`en`, `de`, `fr` or `es` by its commonest words; empty for any other."""
+    """`en`, `de`, `fr` or `es` by its commonest words; empty for any other. A note too short to tell is English."""
     words = [word.casefold() for word in _WORD.findall(text[:4000])]
     counts = {name: sum(word in common for word in words) for name, common in _COMMON.items()}
     best = max(counts, key=lambda name: counts[name])
-    return best if counts[best] * 12 >= len(words) > 0 else ""
+    if counts[best] * 12 >= len(words) > 0:
+        return best
+    return "en" if text.isascii() and len(words) < SHORT else ""
 
 
 def _sentence(evidence: str) -> _Sentence:
@@ -283,7 +287,7 @@ def _gapped(one: _Sentence, language: str) -> Iterator[Draft]:
 def _gap(one: _Sentence, word: str, kind: str, language: str) -> Draft | None:
     """The sentence without the word; None where it tells the word twice, or is too short without it."""
     gapped = one.text.replace(word, GAP, 1)
-    if word.casefold() in gapped.casefold() or len(gapped.split()) < 5:
+    if word.casefold() in gapped.casefold() or len(gapped.split()) < 4:
         return None
     form, kinds = _ASK_GAP.get(language, ("“{gapped}” — {gap} = ?", {}))
     return _draft("factual", form.format(kind=kinds.get(kind, ""), gapped=gapped, gap=GAP), word, one)
