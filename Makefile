@@ -26,6 +26,7 @@ bench: setup
 	@$(PY) benchmarks/loop.py
 	@$(PY) benchmarks/crash.py
 	@$(PY) benchmarks/storm.py
+	@$(PY) benchmarks/generate.py
 
 test: setup
 	@$(PY) -m pytest

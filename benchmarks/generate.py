@@ -2,10 +2,10 @@
 
     python benchmarks/generate.py [PASSAGES]
 
-A writer behind `loop_server.py` that takes 1 s for a passage and answers with six questions and a sibling each: 0.08 s for
-a row that comes out, where a row of `loop.py` takes 0.27 s. Bound: passages ÷ 256 in flight × 1 s; no client can be
-faster. Figure: bound ÷ wall, from the first document read to the last row written: reading, cutting, calls, checks, duplicates and journal. A
-figure below its floor is marked.
+A writer behind `loop_server.py` that takes 1 s for a passage and answers with six questions and a sibling each: 0.08 s
+for a row that comes out, where a row of `loop.py` takes 0.27 s. Bound: passages ÷ 256 in flight × 1 s; no client can be
+faster. Figure: bound ÷ wall, from the first document read to the last row written: reading, cutting, calls, checks,
+duplicates and journal. A figure below its floor is marked.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
         found, stats = json.loads(done.stdout), server.stats()
     bound = passages * LATENCY_S["writer"] / CONCURRENCY
     share = bound / found["wall_s"]
-    print("| passages | bound ÷ wall | floor | bound s | wall s | client CPU ms a passage | peak MB | calls | rows | load |")
+    print("| passages | bound ÷ wall | floor | bound s | wall s | CPU ms a passage | peak MB | calls | rows | load |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     cells = [
         f"{passages}", f"{share:.1%}" + " (!)" * (share < FLOOR), f"{FLOOR:.0%}", f"{bound:.2f}",

@@ -16,8 +16,8 @@ from socratune.resolve import demo_profile, flatten
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
-    "run", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "inspect", "chat", "audit-judge", "grok-demo",
-    "report", "ui", "doctor",
+    "run", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "inspect", "chat", "audit-judge",
+    "grok-demo", "report", "ui", "doctor",
 )  # fmt: skip
 WIDTH = "100"
 

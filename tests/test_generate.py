@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -57,7 +56,7 @@ def own_documents(folder: Path) -> Path:
 
 def written(passage: str) -> dict[str, Any]:
     """What a scripted writer says to a passage of `own_documents`: its first sentence asked for its last word."""
-    sentence = passage.split(". ")[0].rstrip(".")
+    sentence = passage.split(". ", maxsplit=1)[0].rstrip(".")
     words = sentence.split()
     asked = {"thinking": f"{sentence}.", "answer": f"{words[-1]}.", "evidence": sentence}
     sibling = {"type": "factual", "question": f"What stands behind “{' '.join(words[:-1])}”?", **asked}
@@ -182,7 +181,7 @@ def test_killed_and_gone_on_with_no_question_is_paid_twice(tmp_path: Path) -> No
     enough, killed = threading.Event(), threading.Event()
 
     def behave(body: dict[str, Any], number: int) -> Answer:
-        if number == 9:
+        if number == 12:  # all four hang, so the eight before them are answered and kept
             enough.set()
         return Answer(fault="hang") if number >= 9 and not killed.is_set() else answering(body, number)
 
@@ -200,8 +199,8 @@ def test_killed_and_gone_on_with_no_question_is_paid_twice(tmp_path: Path) -> No
         later = [passage_in(seen.body) for seen in server.seen[before:]]
         again = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=120)
         assert again.returncode == 0 and len(server.seen) == before + len(later)
-    assert len(set(later)) == len(later) >= 11
-    assert len(answered & set(later)) <= 1  # an answer on its way when the process died is not known to it
+    assert len(set(later)) == len(later) == 12
+    assert len(answered) == 8 and not answered & set(later)
     assert len(lines(tmp_path / "qa.jsonl")) >= 36
 
 
@@ -286,7 +285,7 @@ def test_faults_are_said_before_anything_is_written(tmp_path: Path, flags: tuple
     done = socratune("generate", *flags, "--output", tmp_path / "qa.jsonl", env={"OPENAI_API_KEY": ""})
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr and "secret" not in done.stderr
-    assert os.listdir(tmp_path) == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path) -> None:
@@ -296,11 +295,8 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path) -> None:
     assert lines(mine) == [{"question": "q", "answer": "a"}]
 
 
-def test_dataset_and_source_exclude_each_other(tmp_path: Path) -> None:
-    done = socratune("run", "--model", "demo", "--dataset", "demo", "--source", "demo", "--output", tmp_path / "run",
-                     "--set", "generate.source=other")  # fmt: skip
-    assert done.returncode in (0, 2)
-    with pytest.raises(UserError, match="none beside generate.source"):
+def test_dataset_and_source_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="none beside generate"):
         from socratune.resolve import resolve
 
         resolve({"model": "demo", "dataset": "rows.jsonl", "output": "o", "generate": {"source": "docs"}})
@@ -327,7 +323,13 @@ def test_links_with_more_than_one_end_are_not_asked() -> None:
 
 @pytest.mark.parametrize(
     ("relation", "said"),
-    [("works_at", "works at"), ("LOCATED_IN", "is located in"), ("partOf", "is part of"), ("owns", "owns"), ("", "is linked to")],
+    [
+        ("works_at", "works at"),
+        ("LOCATED_IN", "is located in"),
+        ("partOf", "is part of"),
+        ("owns", "owns"),
+        ("", "is linked to"),
+    ],
 )
 def test_relations_in_words(relation: str, said: str) -> None:
     assert phrase(relation) == said

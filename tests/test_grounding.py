@@ -77,7 +77,9 @@ def test_evidence_is_found_word_for_word_or_not_at_all(stretch: str, stands_ther
     assert (None if span is None else LAMP[span[0] : span[1]]) == stands_there
 
 
-def fault(answer: str, evidence: str = LAMP, question: str = "What is known of the lamp?", kind: str = "factual") -> str:
+def fault(
+    answer: str, evidence: str = LAMP, question: str = "What is known of the lamp?", kind: str = "factual"
+) -> str:
     draft = located(Draft(kind, question, answer, "", (evidence,) if evidence else ()), LAMP)
     return draft if isinstance(draft, str) else fault_of(draft, LAMP) or ""
 

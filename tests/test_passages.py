@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_a_long_section_repeats_its_last_sentences() -> None:
     text = " ".join(f"Sentence number {at} is here." for at in range(60))
     found = list(passages(Document("d", "D", text), size=100, overlap=30, count=estimated_tokens))
     assert len(found) > 3
-    for one, following in zip(found, found[1:], strict=False):
+    for one, following in pairwise(found):
         assert one.begin < following.begin < one.end < following.end
         assert following.text.startswith("Sentence number")
         assert 0 < estimated_tokens(text[following.begin : one.end]) <= 30

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from socratune.passages import sentences
-from socratune.writing import Draft, Task
+from socratune.writing import Draft, Task, Writer
 
 GAP = "____"
 _ASK_GAP = {
@@ -38,12 +38,15 @@ _BASE = {
     "produces": "produce", "produced": "produce", "weighs": "weigh", "costs": "cost", "lasts": "last",
     "runs": "run", "receives": "receive", "houses": "house", "lost": "lose", "bought": "buy", "sold": "sell",
 }  # fmt: skip
-_PAST = frozenset(("had", "held", "kept", "employed", "took", "used", "burned", "served", "produced", "lost", "bought", "sold"))  # fmt: skip
+_PAST = frozenset(
+    "had held kept employed took used burned served produced lost bought sold".split()  # noqa: SIM905
+)
 _NAME = r"(?:[Tt]he )?[A-Z][\w'’-]*(?: (?:(?:of|the|de|von|van|del|da) )*[A-Z][\w'’-]*)*"
 _THING = rf"(?:{_NAME}|(?:The|A|An|Each|Every) (?:[\w'’-]+ ){{0,3}}?[\w'’-]+)"
 _DEFINED = re.compile(rf"(?P<x>{_THING}) (?P<v>is|are|was|were) (?P<d>(?:an?|the) [^;]+)\.")
 _BY = re.compile(
-    rf"(?P<x>{_THING}(?: of {_NAME})?) (?P<v>is|are|was|were) (?P<p>\w+) by (?P<y>{_NAME})(?P<rest>(?: [a-z0-9][^;]*)?)\."
+    rf"(?P<x>{_THING}(?: of {_NAME})?) (?P<v>is|are|was|were) (?P<p>\w+) by (?P<y>{_NAME})"
+    r"(?P<rest>(?: [a-z0-9][^;]*)?)\."
 )
 _WHEN = re.compile(
     rf"(?P<x>{_THING}(?: of {_NAME})?) (?P<v>was|were) (?P<p>\w+(?: by {_NAME})?) in (?P<year>1\d{{3}}|20\d\d)\b[^;]*\."
@@ -53,16 +56,22 @@ _MANY = re.compile(
     r"(?P<n>\d[\d,.]*\d|\d|[a-z]+) (?P<noun>[a-z]+(?: [a-z]+)?s)\b(?P<rest>[^;]*)\."
 )
 _SIZE = re.compile(
-    rf"(?P<x>{_THING}) (?P<v>is|are|was|were) (?P<n>\d[\d,.]* (?:[a-z]+ )?(?:metres?|meters?|years?|kilometres?|km|m|cm|mm|feet|"
-    r"tonnes?|hours?|minutes?|days?)) (?P<a>tall|high|long|wide|deep|old|thick|heavy|away)\b[^;]*\."
+    rf"(?P<x>{_THING}) (?P<v>is|are|was|were) (?P<n>\d[\d,.]* (?:[a-z]+ )?"
+    r"(?:metres?|meters?|years?|kilometres?|km|m|cm|mm|feet|tonnes?|hours?|minutes?|days?)) "
+    r"(?P<a>tall|high|long|wide|deep|old|thick|heavy|away)\b[^;]*\."
 )
 _HOW = {"away": "far away"}
-_THAN = re.compile(rf"(?P<x>{_THING}) (?P<v>is|are|was|were) (?P<a>(?:more|less) \w+|\w{{2,}}er) than (?P<y>{_NAME}|the [^,;.]+)\.")  # fmt: skip
+_THAN = re.compile(
+    rf"(?P<x>{_THING}) (?P<v>is|are|was|were) (?P<a>(?:more|less) \w+|\w{{2,}}er) than (?P<y>{_NAME}|the [^,;.]+)\."
+)
 _BECAUSE = re.compile(r"(?P<main>[^;]+?),? because (?P<why>[^;]+)\.")
 _BECAUSE_FIRST = re.compile(r"Because (?P<why>[^,;]+), (?P<main>[^;]+)\.")
 _SO_THAT = re.compile(r"(?P<main>[^;]+?),? so that (?P<why>[^;]+)\.")
 _IF = re.compile(r"(?:If|Whenever) (?P<case>[^,;]+), (?:then )?(?P<main>[^;]+)\.")
-_ACTS = re.compile(rf"(?P<x>{_NAME}) (?P<predicate>(?!of\b|and\b|or\b|in\b|at\b|on\b|with\b|to\b|for\b|by\b|is\b|was\b|are\b|were\b|has been\b)[a-z]+(?:s|ed|t|d|e|k|n|w|g)\b [^;]+)\.")  # fmt: skip
+_ACTS = re.compile(
+    rf"(?P<x>{_NAME}) (?P<predicate>(?!(?:of|and|or|in|at|on|with|to|for|by|is|was|are|were|has been)\b)"
+    r"[a-z]+(?:s|ed|t|d|e|k|n|w|g)\b [^;]+)\."
+)
 _STEP = re.compile(r"(?m)^[ \t]*(\d{1,2})[.)][ \t]+(\S.*)$")
 _NUMBER = re.compile(r"(?<![\w.,:-])\d[\d,.:]*\d(?![\w%])|(?<![\w.,:-])\d(?![\w.,:%])")
 _MID_NAME = re.compile(r"(?<=[^\W_] )[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)*")
@@ -95,7 +104,7 @@ class _Sentence:
     names: frozenset[str]
 
 
-def rules_extract(told_of: Callable[[str], frozenset[str]]) -> Callable[[Task], list[Draft]]:
+def rules_extract(told_of: Callable[[str], frozenset[str]]) -> Writer:
     """The mechanical writer.
 
     Args:
@@ -103,7 +112,7 @@ def rules_extract(told_of: Callable[[str], frozenset[str]]) -> Callable[[Task], 
             called unknown.
     """
 
-    def write(task: Task) -> list[Draft]:
+    async def write(task: Task) -> list[Draft]:
         found = list(drafts(task, told_of(task.passage.document)))
         found = [draft for draft in found if draft.type in task.wanted]
         order: list[Draft] = []
@@ -200,7 +209,9 @@ def _how_many(found: re.Match[str], one: _Sentence) -> Iterator[Draft]:
     yield _draft("factual", f"How many {noun} {do} {x} {_BASE[v]}{rest}?", answer, one, *([gap] if gap else []))
 
 
-_NUMBER_WORDS = frozenset("two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty".split())  # noqa: SIM905  # fmt: skip
+_NUMBER_WORDS = frozenset(
+    "two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty sixty".split()  # noqa: SIM905
+)
 
 
 def _comparison(found: re.Match[str], one: _Sentence) -> Draft:
@@ -247,7 +258,9 @@ def _procedures(passage: str, task: Task) -> Iterator[Draft]:
     """Numbered steps under a heading or a line that ends in a colon."""
     run: list[re.Match[str]] = []
     for step in [*_STEP.finditer(passage), None]:
-        if step and (not run or (int(step[1]) == int(run[-1][1]) + 1 and passage[run[-1].end() : step.start()].isspace())):
+        if step and (
+            not run or (int(step[1]) == int(run[-1][1]) + 1 and passage[run[-1].end() : step.start()].isspace())
+        ):
             run.append(step)
             continue
         if len(run) > 1 and run[0][1] == "1":
@@ -265,7 +278,9 @@ def _procedure(topic: str, run: list[re.Match[str]], passage: str) -> Draft:
     told = f"There are {len(steps)} steps, the first is “{steps[0]}” and the last is “{steps[-1]}”."
     after = f"In “{topic}”, what is done right after this: {steps[0]}?"
     pair = _Sentence(passage[run[0].start() : run[1].end()].strip(), "", frozenset())
-    sibling = replace(_draft("procedure", after, f"{steps[1]}.", pair), thinking=f"After “{steps[0]}” comes “{steps[1]}”.")
+    sibling = replace(
+        _draft("procedure", after, f"{steps[1]}.", pair), thinking=f"After “{steps[0]}” comes “{steps[1]}”."
+    )
     question = f"“{topic}”: which steps does this take, in their order?"
     return replace(_draft("procedure", question, answer, whole, sibling), thinking=told)
 

@@ -50,10 +50,7 @@ def settings_of(flags: dict[str, Any], merge: Merge) -> tuple[GenerateConfig, Pa
     keys = {name: f"generate.arangodb.{name}" if name in GRAPH_FLAGS else f"generate.{name}" for name in flags}
     merged, faults = merge(top | {keys[name]: value for name, value in flags.items()}, config_file, pairs)
     known = {name: merged[name] for name in _Settings.model_fields if name in merged}  # a run's file does as well
-    if output is None:
-        faults.append(Fault("--output", "a file for the rows, like qa.jsonl", Shown("nothing")))
-    elif fault := _output_fault(Path(output)):
-        faults.append(fault)
+    faults += [fault] if (fault := _output_fault(output)) else []
     try:
         settings = validated(_Settings, known, "socratune generate")
         faults += generate_faults(settings.generate)
@@ -61,14 +58,17 @@ def settings_of(flags: dict[str, Any], merge: Merge) -> tuple[GenerateConfig, Pa
         raise UserError(*faults, *error.faults) from None
     if faults:
         raise UserError(*faults)
-    return settings.generate, Path(output), settings.model, settings.seed
+    return settings.generate, Path(str(output)), settings.model, settings.seed
 
 
 def _journal(output: Path) -> Path:
     return output.with_suffix(".journal.sqlite")
 
 
-def _output_fault(output: Path) -> Fault | None:
+def _output_fault(given: str | None) -> Fault | None:
+    if given is None:
+        return Fault("--output", "a file for the rows, like qa.jsonl", Shown("nothing"))
+    output = Path(given)
     if output.suffix != ".jsonl" or output.name.endswith(".rejected.jsonl"):
         return Fault("--output", "a file named *.jsonl", str(output))
     if output.is_dir() or not output.parent.is_dir():
@@ -126,4 +126,3 @@ def write_questions(
     entry |= {**result.figures, "seconds": time.monotonic() - started, "reason": result.failure}
     tell("done", "generate", entry)
     return entry
-

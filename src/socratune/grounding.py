@@ -20,7 +20,7 @@ FEWEST_EVIDENCE_LETTERS = 8
 
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
 _KEPT = re.compile(r"[^\W_]|[%$€£°]|(?<=\d)[.,:/](?=\d)|(?<![^\W_])[-−](?=\d)")
-_DASH = str.maketrans("‐‑‒–—−’‘“”„«»", "------''\"\"\"\"\"")
+_DASH = str.maketrans("‐‑‒–—−’‘“”„«»", '------\'\'"""""')
 _UNSUPPORTING = frozenset(
     """the a an of to in on at for by and or with from as into over under is are was were be been being it its they them
     their he she his her this that these those there then than so such which who whom whose what when where why how do
@@ -43,21 +43,19 @@ _OPPOSITE: dict[str, set[str]] = {}
 for _one, _other in _OPPOSITES:
     _OPPOSITE.setdefault(_one, set()).add(_other)
     _OPPOSITE.setdefault(_other, set()).add(_one)
-_NEGATION = re.compile(
-    r"\b(?:not|never|no|nobody|nothing|none|neither|nor|cannot|without|nicht|nie|kein\w*|ne|pas|jamais|nunca|sin|ohne)\b"
-    r"|n't\b",
-    re.IGNORECASE,
+_NEGATIONS = frozenset(
+    """not never no nobody nothing none neither nor cannot without nicht nie kein keine keinen keiner keinem ohne
+    ne pas jamais sans nunca sin""".split()  # noqa: SIM905
 )
-_TEXT = (
-    r"(?:passage|text|document|documents|article|excerpt|paragraph|context|extract|snippet|source material|section above)"
-)
+_TEXT = r"(?:passage|text|documents?|article|excerpt|paragraph|context|extract|snippet|source\ material|section\ above)"
 _META = re.compile(
     rf"""\b(?: (?:according\ to|based\ on|as\ (?:per|stated|mentioned|described|noted|written)\ (?:in|by)
             | (?:stated|mentioned|described|given|provided|found|discussed|contained|listed)\ (?:in|by))
             \ (?:the|this|that|our|an?)\ (?:\w+\ )?{_TEXT}\b
         | (?:in|from|per|by|of)\ (?:the|this)\ (?:given|provided|above|following|present|supplied)\ (?:\w+\ )?{_TEXT}\b
-        | (?:the|this|that)\ (?:(?:given|provided|above)\ )?{_TEXT}\ (?:above\ )?(?:says?|states?|stated|mentions?|mentioned
-            |tells?|describes?|explains?|does|do|did|indicates?|notes?|provides?|gives?|above|refers?|discusses|is\ about)\b
+        | (?:the|this|that)\ (?:(?:given|provided|above)\ )?{_TEXT}\ (?:above\ )?(?:says?|states?|stated|mentions?
+            |mentioned|tells?|describes?|explains?|does|do|did|indicates?|notes?|provides?|gives?|above|refers?
+            |discusses|is\ about)\b
         | (?:does|do|did|can)\ (?:the|this)\ (?:\w+\ )?{_TEXT}\ \w+
         | (?:in|from|within)\ (?:the|this)\ (?:passage|excerpt|snippet|extract|given\ text|above\ text)\b
         | (?:the|this)\ author\ (?:says?|states?|mentions?|describes?|claims?|argues?)
@@ -73,16 +71,19 @@ _UNKNOWN = re.compile(
         |desconocid\w|ningun\w*)\b|n't\b|不|没|未""",
     re.IGNORECASE | re.VERBOSE,
 )
-_POINTING = re.compile(r"\b(?:he|she|him|his|hers)\b", re.IGNORECASE)
+_POINTING = frozenset(("he", "she", "him", "his", "hers"))
 _INJECTION = re.compile(
     r"""(?: (?:ignore|disregard|forget|override)\ (?:\w+\ ){0,3}(?:previous|prior|above|earlier|preceding|your|system)
             \ (?:\w+\ ){0,2}(?:instruction|prompt|rule|message|direction|guideline)s?
-        | \b(?:you\ are|act\ as|pretend\ to\ be|roleplay\ as)\ (?:now\ )?(?:an?\ )?(?:AI|ChatGPT|GPT|Claude|assistant|language\ model|DAN)\b
+        | \b(?:you\ are|act\ as|pretend\ to\ be|roleplay\ as)\ (?:now\ )?(?:an?\ )?(?:AI|ChatGPT|GPT|Claude|assistant
+            |language\ model|DAN)\b
         | \bas\ an?\ (?:AI|language\ model)\b | \b(?:system|developer)\ prompt\b | \bjailbreak
-        | \bnew\ instructions?\s*: | \b(?:reply|respond|answer|output)\ (?:only\ )?with\ (?:the\ (?:word|text|json)\b|["'“{])
+        | \bnew\ instructions?\s*:
+        | \b(?:reply|respond|answer|output)\ (?:only\ )?with\ (?:the\ (?:word|text|json)\b|["'“{])
         | \b(?:do\ not|don't|stop)\ (?:write|generat|creat|ask|produc)\w*\ (?:any\ )?questions?\b
         | (?:instructions?|note)\ (?:to|for)\ (?:the\ )?(?:AI|LLM|model|assistant|language\ model)
-        | ignorier\w*\ (?:\w+\ ){0,3}anweisung | ignore[zr]?\ (?:\w+\ ){0,3}instructions | ignora\ (?:\w+\ ){0,3}instrucciones
+        | ignorier\w*\ (?:\w+\ ){0,3}anweisung | ignore[zr]?\ (?:\w+\ ){0,3}instructions
+        | ignora\ (?:\w+\ ){0,3}instrucciones
         | <\|[\w-]+\|> | \[/?INST\] | </?s> | </?think(?:ing)?> )""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -93,9 +94,9 @@ _META_WORDS = (
     "above", "abschnitt", "dokument", "artikel", "auszug", "extrait", "pasaje", "artículo", "fragmento",
 )  # fmt: skip
 _INJECTION_WORDS = (
-    "instruc", "prompt", "ignor", "disregard", "forget", "override", "you are", "act as", "pretend", "roleplay", "as an ",
-    "as a ", "jailbreak", "reply", "respond", "answer", "output", "question", "note", "<|", "[inst", "[/inst", "<s>", "</s>",
-    "think",
+    "instruc", "prompt", "ignor", "disregard", "forget", "override", "you are", "act as", "pretend", "roleplay",
+    "as an ", "as a ", "jailbreak", "reply", "respond", "answer", "output", "question", "note", "<|", "[inst", "[/inst",
+    "<s>", "</s>", "think",
 )  # fmt: skip
 """A text without any of these needs no look at the whole pattern: a tenth of the time."""
 
@@ -125,8 +126,8 @@ def fault_of(draft: Draft, passage: str) -> str | None:
         for text in texts[:2] if draft.type == "unanswerable" else texts:
             if (found := _META.search(text)) and found.group().casefold() not in passage.casefold():
                 return f"meta_talk: {found.group()}"
-    if (found := _POINTING.search(draft.question)) and not names_in(draft.question):
-        return f"unclear_reference: {found.group()}, of nobody who is named"
+    if (found := _POINTING.intersection(_folded_words(draft.question))) and not names_in(draft.question):
+        return f"unclear_reference: {', '.join(found)}, of nobody who is named"
     if found := injection_in(every):
         return f"prompt_injection: {found}"
     if draft.type == "unanswerable":
@@ -192,8 +193,9 @@ def _folded(word: str) -> str:
     return unicodedata.normalize("NFKC", word).translate(_DASH).casefold()
 
 
-def _folded_words(text: str) -> list[str]:
-    return [_folded(word) for word in _WORD.findall(text)]
+@lru_cache(maxsize=1 << 10)
+def _folded_words(text: str) -> tuple[str, ...]:
+    return tuple(_folded(word) for word in _WORD.findall(text))
 
 
 def _unanswerable_fault(draft: Draft, passage: str) -> str | None:
@@ -220,8 +222,9 @@ def _answer_fault(draft: Draft) -> str | None:
         for opposite in _OPPOSITE[word] & told:
             if word not in asked or opposite in asked:  # else "not warmer", to a question for what is warmer
                 return f"says_the_opposite: {word} for {opposite}"
-    if (found := _NEGATION.search(_SAID_FIRST.sub("", draft.answer))) and not any(map(_NEGATION.search, known)):
-        return f"negation_not_in_evidence: {found.group()}"
+    denied = _negations(_folded_words(_SAID_FIRST.sub("", draft.answer)))
+    if denied and not _negations(told | asked):
+        return f"negation_not_in_evidence: {', '.join(denied)}"
     told_stems, asked_stems = set(map(_stem, told)), set(map(_stem, asked))
     for name in () if _capitals_tell_nothing(evidence) else names_in(draft.answer):
         if _stem(name) not in told_stems | asked_stems:
@@ -236,30 +239,39 @@ def _answer_fault(draft: Draft) -> str | None:
     return None
 
 
+_ONE_OR_TWO = re.compile(r"\b(?:one|two)\b", re.IGNORECASE)
+_LISTED = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")  # the numbers of a list are none of its content
+_THOUSANDS = re.compile(r"(?<=\d)[,\u202f\u00a0](?=\d{3}\b)")
+_NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
+_WITHIN = re.compile(r"(?<=[^\s.!?:\"“(] )\w[\w-]+")
 _SAID_FIRST = re.compile(r"(?:yes|no|ja|nein|oui|non|sí|si)\b", re.IGNORECASE)
+
+
+def _negations(words: Iterable[str]) -> list[str]:
+    return [word for word in words if word in _NEGATIONS or word.endswith(("n't", "n’t"))]
 
 
 def _new_numbers(answer: str, known: Iterable[str]) -> str:
     """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same."""
     if len(answer.split()) > 3:  # "the lower of the two", "a white one"
-        answer = re.sub(r"\b(?:one|two)\b", "", answer, flags=re.IGNORECASE)
+        answer = _ONE_OR_TWO.sub("", answer)
     stated = dict.fromkeys(_numbers(answer))
     there = {number for text in known for number in _numbers(text)} if stated else ()
     return ", ".join(number for number in stated if number not in there)
 
 
-def _numbers(text: str) -> list[str]:
-    plain = re.sub(r"(?m)^\s*\d{1,2}[.)]\s", "", text)  # the numbers of a list are none of its content
-    plain = re.sub(r"(?<=\d)[,\u202f\u00a0](?=\d{3}\b)", "", with_digits(plain))
-    return [number.lstrip("0") or "0" for number in re.findall(r"\d+(?:[.:]\d+)*", plain)]
+@lru_cache(maxsize=1 << 10)  # of an original and its siblings the evidence is the same
+def _numbers(text: str) -> tuple[str, ...]:
+    plain = _THOUSANDS.sub("", with_digits(_LISTED.sub("", text)))
+    return tuple(number.lstrip("0") or "0" for number in _NUMBER.findall(plain))
 
 
 def names_in(text: str) -> frozenset[str]:
     """The words with a capital that no sentence begins with, folded."""
-    found = (one for one in re.finditer(r"(?<=[^\s.!?:\"“(] )\w[\w-]+", text) if one.group()[0].isupper())
-    return frozenset(_folded(one.group()) for one in found)
+    return frozenset(_folded(name) for name in _WITHIN.findall(text) if name[0].isupper())
 
 
+@lru_cache(maxsize=1 << 10)
 def _capitals_tell_nothing(text: str) -> bool:
     """True for a language that writes its nouns with capitals."""
     words = re.findall(r"(?<=[^\s.!?:] )[^\W\d_]+", text)

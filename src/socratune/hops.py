@@ -12,7 +12,9 @@ from socratune.passages import sentences
 from socratune.writing import Draft
 
 _PREPOSITIONS = ("in", "by", "at", "on", "to", "of", "from", "with", "for", "as", "under")
-_STATES = re.compile(r"(?:\w+(?:ed|en|wn|lt|nt|ght)|based|made|led|held|sold|born|run|part|member|capital|child|parent|sister|brother|author|owner|head)$")
+_STATES = re.compile(
+    r"(?:\w+(?:ed|en|wn|lt|nt|ght)|based|made|led|held|sold|born|run|part|member|capital|child|parent|sister|brother|author|owner|head)$"
+)
 READ_CHARACTERS = 20_000
 """Of a document's text its mention of a neighbour is looked for in the beginning."""
 
@@ -76,7 +78,9 @@ class Graph:
                 edges = [self._edge(first), self._edge(second)]
                 start, end = self._titles(first)[0], self._titles(second)[1]
                 one, two = phrase(first.relation), phrase(second.relation)
-                again = _draft("multi-hop", f"Starting from {start}, where do “{one}” and then “{two}” lead?", end, edges)
+                again = _draft(
+                    "multi-hop", f"Starting from {start}, where do “{one}” and then “{two}” lead?", end, edges
+                )
                 yield _draft("multi-hop", f"{start} {one} X, and X {two} Y. What is Y?", end, edges, again), edges
 
     def _only(self, link: Link) -> bool:

@@ -1,4 +1,4 @@
-"""Documents cut into passages: along headings and paragraphs, sized in tokens, each a verbatim stretch of its document."""
+"""Documents cut into passages: along headings and paragraphs, sized in tokens, each a verbatim stretch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ SMALL = 4
 
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*?)\s*#*$")
 _BLOCK = re.compile(r"\S(?:.*(?:\n(?!\s*\n|#{1,6}\s).*)*)?")
-_END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s+[^\Wa-z_]|\s+[\"“‘(«¿¡]|\s*\n\s*\n|\s*$)|[。！？]|\n\s*\n|\n(?=\s*(?:[-*•|]|\d+[.)])\s)")
+_END = re.compile(
+    r"[.!?…][\"'”’)\]]*(?=\s+[^\Wa-z_]|\s+[\"“‘(«¿¡]|\s*\n\s*\n|\s*$)|[。！？]|\n\s*\n|\n(?=\s*(?:[-*•|]|\d+[.)])\s)"
+)
 _ABBREVIATED = re.compile(
     r"(?:^|[\s(])(?:[A-Z]|Mrs?|Ms|Dr|Prof|St|No|Nr|Jr|Sr|vs|etc|cf|Fig|approx|ca|bzw|usw|e\.g|i\.e|z\.B|d\.h|p|pp|vol)\.$"
 )
 
 
 def token_counter(model_name: str | None) -> Count:
-    """How many tokens a text has for a model; without one, or where its tokenizer is not to be had, `estimated_tokens`."""
+    """How many tokens a text has for a model; without one, or without a tokenizer of its own, `estimated_tokens`."""
     path = model_file(model_name, "tokenizer.json") if model_name else None
     if path is None:
         return estimated_tokens

@@ -187,7 +187,11 @@ def _faults(error: ValidationError, where: str) -> list[Fault]:
         parts = [str(part) for part in item["loc"]]
         name = ".".join(parts)
         if item["type"] == "missing":
-            fix = f"Give --{name}{_OR_SOURCE if name == 'dataset' else ''}, or '{name}:' in the config file." if name in REQUIRED else ""
+            fix = (
+                f"Give --{name}{_OR_SOURCE if name == 'dataset' else ''}, or '{name}:' in the config file."
+                if name in REQUIRED
+                else ""
+            )
             faults[name] = Fault(f"{where}: {name}", "a value", Shown("nothing"), fix)
         elif item["type"] == "extra_forbidden":
             faults[name] = Fault(f"{where}: {name}", "a known key", Shown("an unknown one"), nearest_key(name))

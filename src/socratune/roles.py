@@ -259,9 +259,7 @@ def cast(
     models: list[ClosableModel] = []
 
     def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
-        found = reach(
-            ref, reached[role], sampling, role=f"{stage}.{role}", journal=journal, ledger=ledger, local=local
-        )
+        found = reach(ref, reached[role], sampling, role=f"{stage}.{role}", journal=journal, ledger=ledger, local=local)
         models.extend(found.connected)
         return found.model, found.sampling
 

@@ -20,7 +20,9 @@ app = typer.Typer(
 )
 
 Model = Annotated[str | None, typer.Option(help="Base model: a folder, a Hub id, or 'demo' (embedded).")]
-Source = Annotated[str | None, typer.Option(help="Have the rows written out of files, arangodb://HOST:8529/DB, or 'demo'.")]
+Source = Annotated[
+    str | None, typer.Option(help="Have the rows written out of files, arangodb://HOST:8529/DB, or 'demo'.")
+]
 Writer = Annotated[str | None, typer.Option("--writer-model", help="Who writes: rules/extract (default), openai/…, …")]
 WriterBase = Annotated[list[str] | None, typer.Option("--writer-api-base", metavar="URL", help="Repeatable.")]
 Dataset = Annotated[str | None, typer.Option(help="JSONL, JSON, CSV, Parquet, a Hub data set (org/name), or 'demo'.")]
@@ -146,7 +148,7 @@ def run(
     until: Until = None,
     restart: Restart = None,
 ) -> None:
-    """The whole pipeline: with --source generate, then split, enhance, curate, train, validate, and publish with --hub-id."""
+    """The whole pipeline: split, enhance, curate, train, validate; --source generates first, --hub-id publishes."""
     flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     from socratune.cli import commands
 
@@ -161,7 +163,9 @@ _NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate")
 @app.command()
 def generate(
     source: Source = None,
-    output: Annotated[str | None, typer.Option(metavar="FILE.jsonl", help="The rows; what was rejected beside it.")] = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FILE.jsonl", help="The rows; what was rejected beside it.")
+    ] = None,
     database: Annotated[str | None, typer.Option(help="A database at ARANGO_URL, instead of --source.")] = None,
     collections: Annotated[str | None, typer.Option(metavar="A,B,…", help="Of the database; all by default.")] = None,
     graph: Annotated[str | None, typer.Option(help="A named graph of the database.")] = None,
@@ -169,7 +173,9 @@ def generate(
     hops: Annotated[int | None, typer.Option(help="How far neighbours are read along.")] = None,
     writer_model: Writer = None,
     writer_api_base: WriterBase = None,
-    checker_model: Annotated[str | None, typer.Option("--checker-model", help="Asked whether the text bears it.")] = None,
+    checker_model: Annotated[
+        str | None, typer.Option("--checker-model", help="Asked whether the text bears it.")
+    ] = None,
     checker_api_base: Annotated[list[str] | None, typer.Option("--checker-api-base", metavar="URL")] = None,
     questions_per_passage: Annotated[int | None, typer.Option(help="Asked of the writer.")] = None,
     passage_tokens: Annotated[int | None, typer.Option(help="The most a passage has.")] = None,

@@ -151,9 +151,7 @@ def _resolved(
     return resolved
 
 
-def _merged(
-    given: dict[str, Any], config_file: str | None, settings: list[str]
-) -> tuple[dict[str, Any], list[Fault]]:
+def _merged(given: dict[str, Any], config_file: str | None, settings: list[str]) -> tuple[dict[str, Any], list[Fault]]:
     """The file's values under those of `--set` under the flags, nested; and what could not be read."""
     merged: dict[str, Any] = {}
     faults: list[Fault] = []

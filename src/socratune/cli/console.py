@@ -178,7 +178,8 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
     seconds = f"{entry.get('seconds', 0):.1f} s"
     if stage == "generate":
         kinds = ", ".join(f"{count} {name}" for name, count in entry.get("types", {}).items())
-        text = f"{entry.get('rows', 0)} rows ({kinds}) from {entry.get('passages_used')} of {entry.get('passages')} passages"
+        text = f"{entry.get('rows', 0)} rows ({kinds})"
+        text += f" from {entry.get('passages_used')} of {entry.get('passages')} passages"
         text += f"; {sum(entry.get('rejected', {}).values())} rejected"
         text += f"; {spent}" if (spent := spent_text(entry.get("spent", {}))) else ""
     elif stage == "split":

@@ -1,12 +1,13 @@
 """The user's files as documents: whatever cannot be read is named with its reason, and the others go on.
 
-    .md .txt .rst …          as they are, UTF-8              .jsonl .json .csv .tsv .parquet   a row is a document
-    .html .pdf .docx         with the extra [documents]      (a column `text`, `content`, `body` or `description`)
+.md .txt .rst …          as they are, UTF-8              .jsonl .json .csv .tsv .parquet   a row is a document
+.html .pdf .docx         with the extra [documents]      (a column `text`, `content`, `body` or `description`)
 """
 
 from __future__ import annotations
 
 import glob
+import hashlib
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +41,8 @@ def files_of(source: str) -> list[tuple[str, Path]]:
     elif place.exists():
         found = [(place.name, place)]
     else:
-        fixed = [part for part in place.parts[: _first_magic(place)]]
-        folder = Path(*fixed) if fixed else Path()
-        paths = map(Path, glob.glob(source, recursive=True))
+        folder = Path(*place.parts[: _first_magic(place)])
+        paths = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
         found = [(str(path.relative_to(folder)), path) for path in paths if path.is_file()]
     if not found:
         what = "a folder without any" if place.is_dir() else "none there"
@@ -64,7 +64,7 @@ def read_files(source: str, *, max_file_mb: int) -> Iterator[Document | Rejected
     Raises:
         UserError: as `files_of`.
     """
-    seen: dict[str, str] = {}
+    seen: dict[bytes, str] = {}
     with Parser() as parser:
         for name, path in files_of(source):
             for found in _read(name, path, parser, max_file_mb):
@@ -72,10 +72,14 @@ def read_files(source: str, *, max_file_mb: int) -> Iterator[Document | Rejected
                     yield found
                 elif not found.text.strip():
                     yield Rejected(found.id, "empty", "no text in it")
-                elif (first := seen.setdefault(found.text, found.id)) != found.id:
+                elif (first := seen.setdefault(_digest(found.text), found.id)) != found.id:
                     yield Rejected(found.id, "same_text", f"word for word as {first}")
                 else:
                     yield found
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
 
 
 def _read(name: str, path: Path, parser: Parser, max_file_mb: int) -> Iterator[Document | Rejected]:

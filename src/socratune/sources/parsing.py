@@ -168,7 +168,12 @@ def _markdown(html: str) -> str:
     return re.sub(r"\n{3,}", "\n\n", converter.convert_soup(body)).strip()
 
 
-PARSE: dict[str, Callable[[Path], tuple[str, list[int]]]] = {".pdf": _pdf, ".docx": _docx, ".html": _html, ".htm": _html}
+PARSE: dict[str, Callable[[Path], tuple[str, list[int]]]] = {
+    ".pdf": _pdf,
+    ".docx": _docx,
+    ".html": _html,
+    ".htm": _html,
+}
 
 
 def _replies(requests: Iterator[bytes]) -> Iterator[dict[str, Any]]:

@@ -31,7 +31,7 @@ def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
     earlier: dict[tuple[Any, ...], list[_Asked]] = defaultdict(list)
     for at, one in enumerate(map(_asked, rows)):
         wording = wording_of(one.question)
-        near = [other for key in one.keys() for other in earlier[key][-COMPARED:] if other.family != one.family]
+        near = [other for key in one.blocks() for other in earlier[key][-COMPARED:] if other.family != one.family]
         if one.original in lost:
             dropped[at] = "original_rejected: its original asks what another row asks"
         elif wording in worded:
@@ -42,7 +42,7 @@ def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
             lost.add(one.id)
             continue
         worded.add(wording)
-        for key in one.keys():
+        for key in one.blocks():
             earlier[key].append(one)
     return dropped
 
@@ -62,7 +62,7 @@ class _Asked(NamedTuple):
         """The original's id."""
         return self.original or self.id
 
-    def keys(self) -> Iterator[tuple[Any, ...]]:
+    def blocks(self) -> Iterator[tuple[Any, ...]]:
         """Rows that share one are compared."""
         yield "answer", self.answer, self.apart
         if self.evidence:
@@ -73,7 +73,9 @@ def _asked(row: dict[str, Any]) -> _Asked:
     messages, metadata = row["messages"], row["metadata"]
     question, answer = messages[-2]["content"], normalise(messages[-1]["content"])
     apart = (names_in(question), frozenset(_NUMBER.findall(question)))
-    return _Asked(content_id(messages), metadata.get("sibling_of"), question, answer, metadata["evidence"], apart)
+    original = metadata.get("sibling_of")
+    own = "" if original else content_id(messages)  # nobody names a sibling
+    return _Asked(own, original, question, answer, metadata["evidence"], apart)
 
 
 def _alike(one: _Asked, other: _Asked) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,15 @@ async def run(
     async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
         step = _step(config, gathered, graph, writers)
         await map_rows(
-            read_passages(gathered), step, total=total, journal=journal, stage=key, concurrency=config.concurrency, tick=tell
+            read_passages(gathered),
+            step,
+            total=total,
+            journal=journal,
+            stage=key,
+            concurrency=config.concurrency,
+            tick=tell,
         )
-        edges = [value async for value in _of_graph(graph, config, sum(_rows_in(journal, key)), writers)]
+        edges = [value async for value in _of_graph(graph, config, sum(_rows_in(journal, key)))]
     figures = {
         "documents": documents,
         "passages": total,
@@ -117,7 +123,7 @@ def _step(config: GenerateConfig, gathered: Gathered, graph: Graph, writers: Wri
     return step
 
 
-async def _of_graph(graph: Graph, config: GenerateConfig, rows: int, writers: Writers) -> Any:
+async def _of_graph(graph: Graph, config: GenerateConfig, rows: int) -> AsyncIterator[dict[str, Any]]:
     """The graph's questions as values like those of passages. Multi-hop ones keep to their share of the mix."""
     mix = config.mix.model_dump(by_alias=True)
     share = mix["multi-hop"] / sum(mix.values())
@@ -135,14 +141,12 @@ async def _over_edges(draft: Draft, edges: list[Edge], config: GenerateConfig) -
     """Checked like any other, on the stretches that tell the edges, and on nothing else."""
     stretches = [edge.evidence for edge in edges]
     text = "\n".join(one.text for one in stretches)
-    passage = Passage("+".join(one.id for one in stretches), stretches[0].document, text, 0, len(text), stretches[0].place)
+    passage = Passage(
+        "+".join(one.id for one in stretches), stretches[0].document, text, 0, len(text), stretches[0].place
+    )
     siblings = draft.siblings[: config.siblings]
     task = Task(passage, "", (), {}, len(siblings))
-    return plain(await settled(Draft(**{**_fields(draft), "siblings": siblings}), task, None))
-
-
-def _fields(draft: Draft) -> dict[str, Any]:
-    return {name: getattr(draft, name) for name in Draft.__slots__}
+    return plain(await settled(replace(draft, siblings=siblings), task, None))
 
 
 def _rows_in(journal: Journal, key: str) -> Iterator[int]:

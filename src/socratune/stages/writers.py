@@ -62,10 +62,7 @@ async def attending_writers(
 
         ref = resolve_alias(config.writer_model)
         if ref == RULES["writer"]:
-            extract = rules_extract(lambda document: gathered.told.get(document, frozenset()))
-
-            async def writer(task: Task) -> list[Draft]:
-                return extract(task)
+            writer = rules_extract(lambda document: gathered.told.get(document, frozenset()))
         elif ref.startswith("python:"):
             writer = python_writer(ref)
         else:
@@ -116,7 +113,9 @@ async def _row(draft: Draft, task: Task, checker: Checker | None) -> dict[str, A
     if checker is not None:
         grounded = await checker(passage, sure)
         if not grounded:
-            return _rejected(draft, task, "not_grounded: by the checker" if grounded is False else "unchecked: no verdict")
+            return _rejected(
+                draft, task, "not_grounded: by the checker" if grounded is False else "unchecked: no verdict"
+            )
     return row_of(sure, passage_id=passage.id, source=passage.document, place=passage.place)
 
 
@@ -133,7 +132,10 @@ def row_of(draft: Draft, *, passage_id: str, source: str, place: str) -> dict[st
         "passage_id": passage_id,
         "place": place,
     }
-    return {"messages": _messages(draft), "metadata": {key: value for key, value in metadata.items() if value or key in _ALWAYS}}
+    return {
+        "messages": _messages(draft),
+        "metadata": {key: value for key, value in metadata.items() if value or key in _ALWAYS},
+    }
 
 
 _ALWAYS = ("thinking", "source", "evidence", "type", "passage_id")
