@@ -53,6 +53,17 @@ def test_of_60_planted_faults_57_are_rejected_and_of_200_good_rows_4_at_most() -
     assert len(lost) <= 4, lost
 
 
+def test_other_texts_in_two_languages() -> None:
+    path = Path(__file__).parent / "data" / "unseen_questions.jsonl"
+    found: dict[bool, list[bool]] = {True: [], False: []}
+    for case in map(json.loads, path.read_text("utf-8").splitlines()):
+        passage = Passage("p", "p", case["passage"], 0, len(case["passage"]))
+        row = outcome(drafts_of([case])[0], Task(passage, "", (), {}, 0))
+        found[bool(case["planted"])].append(isinstance(row, Rejected))
+    assert len(found[True]) == 20 and sum(found[True]) >= 18
+    assert len(found[False]) == 40 and sum(found[False]) <= 3
+
+
 @pytest.mark.parametrize(
     ("stretch", "stands_there"),
     [

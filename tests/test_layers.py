@@ -17,7 +17,7 @@ FLOORS = {
     "quantities": 1, "numberwords": 1,
     "duplicates": 2, "power": 2,
     "resolve": 2, "rundir": 2, "journal": 2, "prompts": 2, "stats": 2, "grokking": 2, "modelref": 2, "ledger": 2,
-    "mathcheck": 2, "numeric": 2, "choices": 2, "echoes": 2, "llm.base": 2, "llm.arithmetic": 2,
+    "mathcheck": 2, "numeric": 2, "choices": 2, "echoes": 2, "llm.base": 2, "language": 2, "llm.arithmetic": 2,
     "llm": 3, "sources": 3, "judge": 3, "hints": 3, "sharding": 3, "chat": 3, "rowmap": 3, "sampling": 3, "serving": 3,
     "replay": 3, "review": 3, "decoding": 3, "picking": 3, "grok_demo": 3,
     "answering": 4, "backends": 4, "loop": 4, "scoring": 4, "audit": 4, "labels": 4, "student": 4, "identity": 4,

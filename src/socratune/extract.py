@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from socratune.language import language_of
 from socratune.passages import sentences
 from socratune.writing import Draft, Task, Writer
 
@@ -21,12 +22,6 @@ _ASK_GAP = {
         {"number": "Quel nombre", "name": "Quel nom", "word": "Quel mot"},
     ),
     "es": ("¿{kind} falta aquí? «{gapped}»", {"number": "Qué número", "name": "Qué nombre", "word": "Qué palabra"}),
-}
-_COMMON = {
-    "en": frozenset("the of and is was are in to a an that by from it at for with on has have not or".split()),  # noqa: SIM905
-    "de": frozenset("der die das und ist wird werden in den dem von zu mit ein eine auf für aus im um".split()),  # noqa: SIM905
-    "fr": frozenset("le la les des et est une du dans par pour un sur avec au".split()),  # noqa: SIM905
-    "es": frozenset("el la los las y es una del en por para un con se al".split()),  # noqa: SIM905
 }
 _PRONOUNS = frozenset("it this that these those there he she they we i you its his her their our such here".split())  # noqa: SIM905
 _POINTING = re.compile(r"\b(?:he|she|him|her|his|they|them|their)\b", re.IGNORECASE)
@@ -76,10 +71,7 @@ _STEP = re.compile(r"(?m)^[ \t]*(\d{1,2})[.)][ \t]+(\S.*)$")
 _NUMBER = re.compile(r"(?<![\w.,:-])\d[\d,.:]*\d(?![\w%])|(?<![\w.,:-])\d(?![\w.,:%])")
 _MID_NAME = re.compile(r"(?<=[^\W_] )[A-Z][\w'’-]+(?: [A-Z][\w'’-]+)*")
 _LONG_WORD = re.compile(r"(?<=\s)[^\W\d_A-Z]{5,}(?=[\s.,;])")
-_WORD = re.compile(r"[^\W\d_]+")
 
-SHORT = 25
-"""Words."""
 UNTOLD = {
     "weigh": "How much does {} weigh?", "nickname": "Which nickname does {} have?", "insur": "Who insures {}?",
     "song": "Which song is about {}?", "patron": "Who is the patron of {}?", "film movie": "Which film shows {}?",
@@ -142,16 +134,6 @@ def drafts(task: Task, told: frozenset[str] = frozenset()) -> Iterator[Draft]:
     yield from gaps
     if language == "en":
         yield from _untold(prose, task, told)
-
-
-def language_of(text: str) -> str:
-    """`en`, `de`, `fr` or `es` by its commonest words; empty for any other. A note too short to tell is English."""
-    words = [word.casefold() for word in _WORD.findall(text[:4000])]
-    counts = {name: sum(word in common for word in words) for name, common in _COMMON.items()}
-    best = max(counts, key=lambda name: counts[name])
-    if counts[best] * 12 >= len(words) > 0:
-        return best
-    return "en" if text.isascii() and len(words) < SHORT else ""
 
 
 def _sentence(evidence: str) -> _Sentence:

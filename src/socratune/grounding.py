@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
+from socratune.language import language_of
 from socratune.numberwords import with_digits
 from socratune.writing import TYPES, Draft
 
 MOST_UNSUPPORTED = 1 / 3
-"""Share of an answer's own words that may be the writer's; of three or fewer, none."""
+"""Share of an answer's own words that may be in neither evidence nor passage; of three or fewer, none."""
 FEWEST_EVIDENCE_LETTERS = 8
 
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -26,6 +27,8 @@ _UNSUPPORTING = frozenset(
     their he she his her this that these those there then than so such which who whom whose what when where why how do
     does did has have had can could will would should may might must because if not no yes about also only both each
     every all one two more most very after before between during while up out off down
+    time times year years day way kind stay stays stand stands take takes taken go goes come comes get gets make makes
+    together roughly instead finally first last now still jahr zeit année año
     der die das ein eine einen einem einer und oder ist sind war waren wird werden von zu zum zur im in am an auf mit
     für aus bei nach durch den dem des sich er sie es weil wenn dass nicht auch
     le la les un une des et ou est sont était de du en au aux par pour avec dans sur il elle que qui ne pas car
@@ -38,11 +41,18 @@ _OPPOSITES = (
     ("opened", "closed"), ("always", "never"), ("increase", "decrease"), ("increases", "decreases"),
     ("increased", "decreased"), ("inside", "outside"), ("with", "without"), ("upper", "lower"), ("early", "late"),
     ("earlier", "later"), ("hot", "cold"), ("warmer", "colder"), ("minimum", "maximum"), ("forbidden", "allowed"),
+    ("young", "old"), ("summer", "winter"), ("day", "night"), ("wet", "dry"), ("high", "low"), ("large", "small"),
+    ("strong", "weak"), ("heavy", "light"), ("heavier", "lighter"), ("fast", "slow"), ("faster", "slower"),
+    ("stronger", "weaker"), ("warm", "cold"), ("import", "export"), ("imports", "exports"), ("buys", "sells"),
+    ("bought", "sold"),
 )  # fmt: skip
 _OPPOSITE: dict[str, set[str]] = {}
 for _one, _other in _OPPOSITES:
     _OPPOSITE.setdefault(_one, set()).add(_other)
     _OPPOSITE.setdefault(_other, set()).add(_one)
+_ORDINALS = frozenset(
+    "second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()  # noqa: SIM905
+)
 _NEGATIONS = frozenset(
     """not never no nobody nothing none neither nor cannot without nicht nie kein keine keinen keiner keinem ohne
     ne pas jamais sans nunca sin""".split()  # noqa: SIM905
@@ -134,7 +144,7 @@ def fault_of(draft: Draft, passage: str) -> str | None:
         return _unanswerable_fault(draft, passage)
     if not draft.evidence or any(len(one) < FEWEST_EVIDENCE_LETTERS for one in draft.evidence):
         return "no_evidence: none given, or too short to be one"
-    return _answer_fault(draft)
+    return _answer_fault(draft, passage)
 
 
 def located(draft: Draft, passage: str) -> Draft | str:
@@ -211,7 +221,7 @@ def _unanswerable_fault(draft: Draft, passage: str) -> str | None:
     return None
 
 
-def _answer_fault(draft: Draft) -> str | None:
+def _answer_fault(draft: Draft, passage: str) -> str | None:
     """Why the answer does not follow from the evidence, as far as words can tell."""
     evidence = " ".join(draft.evidence)
     known = (draft.question, evidence)
@@ -226,12 +236,14 @@ def _answer_fault(draft: Draft) -> str | None:
     if denied and not _negations(told | asked):
         return f"negation_not_in_evidence: {', '.join(denied)}"
     told_stems, asked_stems = set(map(_stem, told)), set(map(_stem, asked))
-    for name in () if _capitals_tell_nothing(evidence) else names_in(draft.answer):
+    capitals_tell, around = _around(passage)
+    for name in names_in(draft.answer) if capitals_tell else ():
         if _stem(name) not in told_stems | asked_stems:
             return f"name_not_in_evidence: {name}"
     own = [word for word in dict.fromkeys(_content(draft.answer)) if _stem(word) not in asked_stems]
-    missing = [word for word in own if _stem(word) not in told_stems]
-    if missing and (len(own) <= 3 or len(missing) > MOST_UNSUPPORTED * len(own)):
+    elsewhere = [word for word in own if _stem(word) not in told_stems]
+    missing = [word for word in elsewhere if _stem(word) not in around or word in _ORDINALS or elsewhere == own]
+    if missing and (len(own) <= 3 or len(missing) > MOST_UNSUPPORTED * len(own) or _ORDINALS & set(missing)):
         return f"answer_not_in_evidence: {', '.join(missing[:5])}"
     chosen = draft.type == "comparison" or _SAID_FIRST.match(draft.answer)
     if not own and not chosen and said <= asked and not _new_numbers(draft.answer, (draft.question,)):
@@ -271,11 +283,10 @@ def names_in(text: str) -> frozenset[str]:
     return frozenset(_folded(name) for name in _WITHIN.findall(text) if name[0].isupper())
 
 
-@lru_cache(maxsize=1 << 10)
-def _capitals_tell_nothing(text: str) -> bool:
-    """True for a language that writes its nouns with capitals."""
-    words = re.findall(r"(?<=[^\s.!?:] )[^\W\d_]+", text)
-    return sum(word[0].isupper() for word in words) > max(3, 0.3 * len(words))
+@lru_cache(maxsize=8)
+def _around(passage: str) -> tuple[bool, frozenset[str]]:
+    """Whether capitals tell names (German writes all nouns so), and the stems of the passage's words."""
+    return language_of(passage) != "de", frozenset(map(_stem, _folded_words(passage)))
 
 
 def _content(text: str) -> list[str]:
