@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from socratune.language import language_of
-from socratune.numberwords import with_digits
+from socratune.numberwords import NUMBER_WORDS, with_digits
 from socratune.writing import TYPES, Draft
 
 MOST_UNSUPPORTED = 1 / 3
@@ -85,8 +85,8 @@ _POINTING = frozenset(("he", "she", "him", "his", "hers"))
 _INJECTION = re.compile(
     r"""(?: (?:ignore|disregard|forget|override)\ (?:\w+\ ){0,3}(?:previous|prior|above|earlier|preceding|your|system)
             \ (?:\w+\ ){0,2}(?:instruction|prompt|rule|message|direction|guideline)s?
-        | \b(?:you\ are|act\ as|pretend\ to\ be|roleplay\ as)\ (?:now\ )?(?:an?\ )?(?:AI|ChatGPT|GPT|Claude|assistant
-            |language\ model|DAN)\b
+        | \b(?:you\ are|act\ as|pretend\ to\ be|roleplay\ as)\ (?:now\ )?(?:an?\ )?(?:AI|ChatGPT|GPT|Claude|DAN
+            |helpful\ assistant|language\ model)\b
         | \bas\ an?\ (?:AI|language\ model)\b | \b(?:system|developer)\ prompt\b | \bjailbreak
         | \bnew\ instructions?\s*:
         | \b(?:reply|respond|answer|output)\ (?:only\ )?with\ (?:the\ (?:word|text|json)\b|["'“{])
@@ -205,7 +205,7 @@ def _folded(word: str) -> str:
 
 @lru_cache(maxsize=1 << 10)
 def _folded_words(text: str) -> tuple[str, ...]:
-    return tuple(_folded(word) for word in _WORD.findall(text))
+    return tuple(map(_folded, _WORD.findall(text)))
 
 
 def _unanswerable_fault(draft: Draft, passage: str) -> str | None:
@@ -274,7 +274,9 @@ def _new_numbers(answer: str, known: Iterable[str]) -> str:
 
 @lru_cache(maxsize=1 << 10)  # of an original and its siblings the evidence is the same
 def _numbers(text: str) -> tuple[str, ...]:
-    plain = _THOUSANDS.sub("", with_digits(_LISTED.sub("", text)))
+    if not NUMBER_WORDS.isdisjoint(_folded_words(text)):
+        text = with_digits(text)
+    plain = _THOUSANDS.sub("", _LISTED.sub("", text))
     return tuple(number.lstrip("0") or "0" for number in _NUMBER.findall(plain))
 
 

@@ -19,7 +19,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 def language_of(text: str) -> str:
     """`en`, `de`, `fr` or `es` by its commonest words; empty for any other. A note too short to tell is English."""
     words = [word.casefold() for word in _WORD.findall(text[:4000])]
-    counts = {name: sum(word in common for word in words) for name, common in _COMMON_WORDS.items()}
+    counts = {name: sum(map(common.__contains__, words)) for name, common in _COMMON_WORDS.items()}
     best = max(counts, key=lambda name: counts[name])
     if counts[best] * 12 >= len(words) > 0:
         return best

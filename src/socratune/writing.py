@@ -125,7 +125,8 @@ def drafts_of(values: list[dict[str, Any]]) -> list[Draft]:
 
 
 def _draft(value: dict[str, Any], kind: str = "") -> Draft:
-    own = _text(value.get("type")).lower().replace("_", "-").replace(" ", "-") or kind
+    own = _text(value.get("type")).lower().replace("_", "-").replace(" ", "-")
+    own = own if own in TYPES or not kind else kind  # a sibling may be called a paraphrase
     evidence = value.get("evidence")
     siblings = value.get("siblings")
     return Draft(

@@ -11,7 +11,7 @@ from typing import Any
 from socratune.config import GenerateConfig
 from socratune.documents import Passage
 from socratune.errors import CallError, OutsideError
-from socratune.fastjson import decode
+from socratune.fastjson import decode, encode
 from socratune.grounding import injection_in
 from socratune.hops import Edge, Graph
 from socratune.journal import Journal
@@ -20,7 +20,7 @@ from socratune.passages import estimated_tokens, token_counter
 from socratune.roles import RULES
 from socratune.rowmap import map_rows
 from socratune.rows import Rejected, content_id
-from socratune.rundir import StageResult, Tick, file_hash, fingerprint, write_jsonl
+from socratune.rundir import StageResult, Tick, file_hash, fingerprint, write_lines
 from socratune.stages.alike import asked_before
 from socratune.stages.gathering import Gathered, cut, gather, linked, read_passages
 from socratune.stages.writers import Writers, attending_writers, plain, settled
@@ -182,8 +182,8 @@ def _written(place: Place, gathered: Gathered, values: Callable[[], Iterator[dic
             rejected[item["reason"]] += 1
             yield item
 
-    write_jsonl(place.rows, kept())
-    write_jsonl(place.rejected, out())
+    _write(place.rows, kept())
+    _write(place.rejected, out())
     return {
         "rows": counts["rows"],
         "siblings": counts["siblings"],
@@ -191,6 +191,10 @@ def _written(place: Place, gathered: Gathered, values: Callable[[], Iterator[dic
         "types": dict(types.most_common()),
         "rejected": dict(rejected.most_common()),
     }
+
+
+def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    write_lines(path, (f"{encode(row).decode()}\n" for row in rows))
 
 
 def _all_rejected(
