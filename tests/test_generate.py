@@ -16,7 +16,7 @@ import pytest
 from conftest import socratune, write_rows
 from model_server import Answer, ModelServer
 
-from socratune.config import GenerateConfig, SplitConfig
+from socratune.config import DEMO_DATA, GenerateConfig, SplitConfig
 from socratune.documents import Document, Link
 from socratune.errors import OutsideError, UserError
 from socratune.generation import write_questions
@@ -333,3 +333,30 @@ def test_links_with_more_than_one_end_are_not_asked() -> None:
 )
 def test_relations_in_words(relation: str, said: str) -> None:
     assert phrase(relation) == said
+
+
+def test_a_database_is_a_source(tmp_path: Path) -> None:
+    arango: Any = pytest.importorskip(
+        "arango", reason="python-arango is not installed (pip install 'socratune[arango]')"
+    )
+    double: Any = pytest.importorskip("arango_server", reason="tests/arango_server.py is not there")
+    user, password = double.USER, double.PASSWORD
+    graph = json.loads((DEMO_DATA / "graph.json").read_text("utf-8"))
+    with double.ArangoServer() as server:
+        client = arango.ArangoClient(server.url)
+        client.db("_system", user, password).create_database("skerra")
+        database = client.db("skerra", user, password)
+        things = [{"_key": one["key"], "title": one["title"], "text": one["text"]} for one in graph["entities"]]
+        database.create_collection("things").insert_many(things)
+        for relation in sorted({link["relation"] for link in graph["links"]}):
+            links = [link for link in graph["links"] if link["relation"] == relation]
+            edges = [{"_from": f"things/{one['start']}", "_to": f"things/{one['end']}"} for one in links]
+            database.create_collection(relation, edge=True).insert_many(edges)
+        env = {"ARANGO_USER": user, "ARANGO_PASSWORD": password, "ARANGO_URL": server.url}
+        done = socratune("generate", "--database", "skerra", "--output", tmp_path / "qa.jsonl", env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = lines(tmp_path / "qa.jsonl")
+    (gold,) = (row for row in rows if row["messages"][1]["content"] == "Ada Moss works at X. What is X?")
+    assert gold["messages"][2]["content"] == "Orrin Foundry" and gold["metadata"]["source"] == "things/ada-moss"
+    hops = [row["metadata"] for row in rows if row["metadata"]["type"] == "multi-hop"]
+    assert len(hops) >= 20 and all(len(about["evidence_all"]) == 2 for about in hops)

@@ -41,7 +41,7 @@ def settings_of(flags: dict[str, Any], merge: Merge) -> tuple[GenerateConfig, Pa
     """
     config_file, pairs, output = flags.pop("config", None), flags.pop("settings", []), flags.pop("output", None)
     if database := flags.pop("database", None):
-        from socratune.sources.arangodb import place_of
+        from socratune.sources.arango_place import place_of
 
         flags.setdefault("source", place_of(database))
     if "collections" in flags:

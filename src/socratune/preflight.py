@@ -108,6 +108,16 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
     return faults
 
 
+def _place_faults(source: str) -> list[Fault]:
+    from socratune.sources.arango_place import parse_place
+
+    try:
+        parse_place(source)
+    except UserError as error:
+        return [*error.faults]
+    return []
+
+
 def generate_faults(config: GenerateConfig) -> list[Fault]:
     """What is wrong with the source of questions and with those who write and check them.
 
@@ -121,6 +131,8 @@ def generate_faults(config: GenerateConfig) -> list[Fault]:
         if "@" in source.split("://", 1)[1]:
             fix = "It would be written into files. Run: export ARANGO_USER=… ARANGO_PASSWORD=…"
             faults.append(Fault("--source", "an address without user and password", Shown("one with them"), fix))
+        else:
+            faults += _place_faults(source)
     elif source != DEMO:
         try:
             files_of(source)
