@@ -11,7 +11,7 @@ help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
 	@echo "make test    all tests"
-	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about two minutes"
+	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
 	@echo "make check   lint, types, layers, generated docs"
 
@@ -27,6 +27,7 @@ bench: setup
 	@$(PY) benchmarks/loop.py
 	@$(PY) benchmarks/crash.py
 	@$(PY) benchmarks/storm.py
+	@$(PY) benchmarks/generate.py
 
 test: setup
 	@$(PY) -m pytest

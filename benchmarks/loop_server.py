@@ -18,7 +18,7 @@ import zlib
 from collections import Counter
 from typing import Any
 
-LATENCY_S = {"student": 0.040, "judge": 0.060, "teacher": 0.120}
+LATENCY_S = {"student": 0.040, "judge": 0.060, "teacher": 0.120, "writer": 1.0}
 SIGMA = 1.0
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _MODEL = re.compile(rb'"model": ?"(\w+)"')
@@ -56,6 +56,8 @@ def reply(role: str, row: int, body: bytes) -> bytes:
     """The answer of a role to a request."""
     if role == "judge":
         return answer({"correct": body.count(b"RIGHT") > 1, "reason": "compared with the reference"}, body)
+    if role == "writer":
+        return answer({"questions": [question(row, number) for number in range(6)]}, body)
     if role == "teacher":
         return answer("Look at the units once more, then go step by step.", body)
     right = row % 10 < 5 or (row % 10 < 8 and b"Hint" in body)
@@ -64,6 +66,20 @@ def reply(role: str, row: int, body: bytes) -> bytes:
     return answer(
         f"I take it step by step and {'RIGHT' if right else 'another number'} comes out, {number}. " * 2, body
     )
+
+
+def sentence(row: int, number: int) -> str:
+    """What the passage of a row says in its `number`-th sentence."""
+    return f"The mast {number} of yard {row} is {17 + number} metres high because the ships of pier {row} are tall."
+
+
+def question(row: int, number: int) -> dict[str, Any]:
+    """A writer's question to that sentence, with a sibling."""
+    told = {"evidence": sentence(row, number), "thinking": f"Mast {number} stands in yard {row}, and it is known."}
+    high = f"{17 + number} metres."
+    sibling = {"type": "factual", "question": f"What is the height of mast {number} in yard {row}?", "answer": high}
+    asked = {"type": "factual", "question": f"How high is the mast {number} of yard {row}?", "answer": high}
+    return {**asked, **told, "difficulty": "easy", "siblings": [{**sibling, **told}]}
 
 
 def spoilt(fault: str, role: str, call: int, good: bytes, body: bytes) -> bytes:

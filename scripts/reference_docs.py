@@ -16,8 +16,8 @@ from socratune.resolve import demo_profile, flatten
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
-    "run", "demo", "enhance", "merge", "train", "validate", "publish", "export", "inspect", "chat", "audit-judge",
-    "ablate",
+    "run", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "export", "inspect", "chat",
+    "audit-judge", "ablate",
     "grok-demo", "report", "ui", "doctor",
 )  # fmt: skip
 WIDTH = "100"

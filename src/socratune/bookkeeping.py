@@ -17,9 +17,10 @@ from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, writ
 
 log = logging.getLogger(__name__)
 
-STAGES = ("split", "enhance", "curate", "train", "validate", "publish")
+STAGES = ("generate", "split", "enhance", "curate", "train", "validate", "publish")
 
 OUTPUTS = {
+    "generate": ("qa.jsonl", "qa.rejected.jsonl", "source"),
     "split": (
         "train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl",
         "input.rejected.jsonl",
@@ -40,6 +41,7 @@ class Tell(Protocol):
 
 NEEDED = {
     **OUTPUTS,
+    "generate": ("qa.jsonl",),
     "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl"),
     "enhance": ("enhanced_dataset.jsonl",),
     "train": (),

@@ -74,6 +74,104 @@ class EndpointsConfig(Section):
     judge: EndpointConfig = EndpointConfig()
 
 
+class MixConfig(Section):
+    """How often each type of question is asked for, as weights: 0 is never."""
+
+    factual: float = Field(default=4, ge=0)
+    """One fact: a name, a number, a place."""
+    definition: float = Field(default=1, ge=0)
+    """What something is."""
+    comparison: float = Field(default=1, ge=0)
+    """Which of two, and in what they differ."""
+    cause: float = Field(default=1, ge=0)
+    """Why."""
+    procedure: float = Field(default=1, ge=0)
+    """How, in which steps."""
+    multi_hop: float = Field(default=1, ge=0, alias="multi-hop")
+    """Needs two statements; of a graph, two edges."""
+    reversal: float = Field(default=1, ge=0)
+    """Asks for A where the text tells of A."""
+    hypothetical: float = Field(default=1, ge=0)
+    """What follows if."""
+    unanswerable: float = Field(default=1, ge=0)
+    """Fits the topic, but is not told: the right answer says so."""
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> MixConfig:
+        if not any(self.model_dump().values()):
+            raise ValueError("at least one weight above 0")
+        return self
+
+
+class WritersConfig(Section):
+    """Keys and limits by role."""
+
+    writer: EndpointConfig = EndpointConfig()
+    checker: EndpointConfig = EndpointConfig()
+
+
+class ArangoConfig(Section):
+    """What is read of an ArangoDB database; nothing given: all its collections."""
+
+    collections: list[str] = []
+    """Names of collections."""
+    graph: str | None = None
+    """A named graph: its vertices are documents, its edges links."""
+    aql: str | None = None
+    """A query that returns documents."""
+    hops: int = Field(default=1, ge=0, le=3)
+    """How far neighbours are read along."""
+
+
+class GenerateConfig(Section):
+    """Questions and answers out of documents or a database."""
+
+    source: str | None = None
+    """Files (a path, a folder, a pattern like `docs/**/*.md`), `arangodb://HOST:8529/DB`, or `demo`."""
+    arangodb: ArangoConfig = ArangoConfig()
+    """What is read of a database."""
+    writer_model: str = "rules/extract"
+    """Who writes. `rules/extract`: takes questions out of the sentences, mechanically."""
+    checker_model: str | None = None
+    """A model that is asked, behind the mechanical checks, whether the passage bears the answer. None: nobody is."""
+    mix: MixConfig = MixConfig()
+    """Shares of the types."""
+    questions_per_passage: int = Field(default=6, ge=1, le=50)
+    """Asked of the writer; a poor passage gives fewer."""
+    siblings: int = Field(default=1, ge=0, le=5)
+    """Further questions about the fact of each, in other words or the other way round: the recall test."""
+    passage_tokens: int = Field(default=400, ge=32)
+    """The most a passage has, by the tokenizer of `model`; without one, by a count of characters."""
+    overlap_tokens: int = Field(default=40, ge=0)
+    """What a passage repeats of the one before it in the same section."""
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    """Of the writer."""
+    max_new_tokens: int = Field(default=4096, ge=64)
+    """Of all questions to one passage."""
+    max_file_mb: int = Field(default=50, ge=1)
+    """A larger file is left out, with this reason."""
+    concurrency: int = Field(default=256, ge=1)
+    """Passages in flight."""
+    call_timeout_s: float = Field(default=600.0, gt=0)
+    """Of one try of a call."""
+    max_usd: float | None = Field(default=None, gt=0)
+    """Stop before writer and checker spend this, calls in flight included. Refused where a price is not known."""
+    max_total_tokens: int | None = Field(default=None, gt=0)
+    """Stop before writer and checker have taken so many tokens."""
+    writer_api_base: list[str] = []
+    """Addresses of a server that speaks OpenAI's protocol; several share the load."""
+    checker_api_base: list[str] = []
+    """As for the writer."""
+    endpoints: WritersConfig = WritersConfig()
+    """Keys and limits by role."""
+
+    @model_validator(mode="after")
+    def _overlap_is_small(self) -> GenerateConfig:
+        if self.overlap_tokens * 2 > self.passage_tokens:
+            raise ValueError("overlap_tokens of at most half of passage_tokens")
+        return self
+
+
 class StudentTeacherConfig(Section):
     """The loop: who attempts, who judges, who hints, how often."""
 
@@ -275,7 +373,8 @@ class RunConfig(Section):
     model: str = Field(min_length=1)
     """Base model: a folder, a Hub id, or `demo`."""
     dataset: str = Field(min_length=1)
-    """A file (JSONL, JSON, CSV, Parquet), a data set of the Hub (`org/name`), or `demo`."""
+    """A file (JSONL, JSON, CSV, Parquet), a data set of the Hub (`org/name`), or `demo`. Left out beside
+    `generate.source`: the rows are written first, into `qa.jsonl` of the run folder."""
     output: str = Field(min_length=1)
     """The run folder."""
     hub_id: str | None = None
@@ -292,6 +391,7 @@ class RunConfig(Section):
     """Where the loop runs: in this process, or in `workers` Ray actors."""
     workers: int = Field(default=2, ge=1)
     """Actors of the engine `ray`; concurrency, rate limits and budget are divided among them."""
+    generate: GenerateConfig = GenerateConfig()
     split: SplitConfig = SplitConfig()
     enhance: StudentTeacherConfig = StudentTeacherConfig()
     curate: CurateConfig = CurateConfig()
@@ -305,6 +405,12 @@ FREE_SETTINGS = frozenset(
     for name in (
         "concurrency", "call_timeout_s", "max_usd", "max_total_tokens", "student_api_base", "teacher_api_base",
         "judge_api_base", "endpoints",
+    )
+) | frozenset(
+    f"generate.{name}"
+    for name in (
+        "concurrency", "call_timeout_s", "max_usd", "max_total_tokens", "writer_api_base", "checker_api_base",
+        "endpoints",
     )
 ) | {"output", "views", "report_to", "engine", "workers"}  # fmt: skip
 """Settings that change no result: they may differ when a run goes on."""

@@ -23,7 +23,9 @@ _NUMBER = re.compile(
     re.IGNORECASE,
 )
 
-_WORD = re.compile(rf"\b(?:{'|'.join([*_ONES, *_TENS, *_SCALES, *_PARTS, 'hundred', 'dozen'])})\b", re.IGNORECASE)
+NUMBER_WORDS = frozenset((*_ONES, *_TENS, *_SCALES, *_PARTS, "hundred", "dozen"))
+"""A text without any of them has no number in words."""
+_WORD = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
 
 
 def with_digits(text: str) -> str:

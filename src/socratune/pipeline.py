@@ -1,6 +1,6 @@
 """The pipeline: a Q&A file in, a LoRA adapter that is proven better than its base model out.
 
-    split → enhance → curate → train → validate → publish
+    [generate →] split → enhance → curate → train → validate → publish
 
 Each stage reads files of the run folder and writes files of the run folder. Read this file from top to bottom and
 you know the project.
@@ -145,7 +145,7 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
     results.data.pop("error", None)
     results.write(status="running", socratune=__version__, model=config.model, dataset=config.dataset)
     for name in wanted:
-        if name == "publish" and config.hub_id is None:
+        if (name == "publish" and config.hub_id is None) or (name == "generate" and config.generate.source is None):
             continue
         before = results.stage(name)
         missing = not all((pipeline.run / output).exists() for output in NEEDED[name])
@@ -162,7 +162,7 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
 
 
 class Pipeline:
-    """The six stages of one run, each wired to its own section of the configuration and to nothing else."""
+    """The stages of one run, each wired to its own section of the configuration and to nothing else."""
 
     def __init__(self, config: RunConfig, journal: Journal, results: Results) -> None:
         self.config = config
@@ -171,6 +171,7 @@ class Pipeline:
         self.results = results
         self.model = weights_fingerprint(model_location(config.model))
         self.base = Base(config.model, config.train.load_in_4bit, config.seed)
+        self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
     def key(self, stage: str) -> str:
         """Changes when a setting or an input of the stage does, not with what a newer version could be told besides."""
@@ -180,6 +181,7 @@ class Pipeline:
         settings = {name: value for name, value in flatten(dump(config)).items() if value != usual.get(name)}
         own = {name: value for name, value in settings.items() if first_stage_of(name) == stage}
         inputs = {
+            "generate": [],
             "split": [],
             "enhance": [run.rows("train_in")],
             "curate": [run.enhanced, run.review],
@@ -189,18 +191,20 @@ class Pipeline:
         }
         if config.train.method == "dpo":
             inputs["train"].append(run.enhanced)
+        if stage == "generate":
+            own |= {"model": config.model, "seed": config.seed}
         if stage == "split":
             own["inputs"] = self._input_hashes()
         if stage == "validate":
             proof = config.validate_
             asked = {"prompts_file": proof.prompts_file, "forgetting": proof.forgetting}
             own["inputs"] = self._known_hashes({name: Path(path) for name, path in asked.items() if path})
-        weights = [] if stage in ("split", "curate") else [self.model, config.seed]
+        weights = [] if stage in ("generate", "split", "curate") else [self.model, config.seed]
         return fingerprint(stage, own, weights, hashes(*inputs[stage]))
 
     def _input_hashes(self) -> dict[str, str | None]:
         """The data set and the held-out rows of one's own, by content."""
-        files = {"dataset": data_path(self.config.dataset)}
+        files = {"dataset": data_path(self.dataset)}
         if self.config.split.held_out:
             files["held_out"] = data_path(self.config.split.held_out, held_out=True)
         files |= {f"eval_file {name}": data_path(name) for name in self.config.split.eval_file}
@@ -214,10 +218,25 @@ class Pipeline:
                 known[name] = hashes(path)[0]
         return {name: known.get(name) for name in files}
 
+    def generate(self, tick: Tick) -> StageResult:
+        from socratune.stages import generate
+
+        run = self.run
+        work = generate.run(
+            generate.Place(run.rows("qa"), run.rejected("qa"), run / "source"),
+            self.config.generate,
+            model_name=self.config.model,
+            seed=self.config.seed,
+            journal=self.journal,
+            key=f"generate.{self.key('generate')}",
+            tick=tick,
+        )
+        return asyncio.run(work)
+
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split
 
-        return split.run(self.run, self.config.split, dataset=self.config.dataset)
+        return split.run(self.run, self.config.split, dataset=self.dataset)
 
     def enhance(self, tick: Tick) -> StageResult:
         from socratune.stages import enhance

@@ -6,7 +6,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from socratune.config import RunConfig, StudentTeacherConfig
+from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.engine_ray import ray_fault
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.identity import Engine, foreign_fault, identity
@@ -18,8 +18,11 @@ from socratune.roles import RULES, Role, endpoints, price_fault, reference_fault
 from socratune.rundir import RunDir, output_fault
 from socratune.serving import vllm_fault
 from socratune.sharding import parse_shard
+from socratune.sources.documents import files_of
 from socratune.sources.qa_files import Reading, data_path, qa_rows
+from socratune.stages.gathering import DATABASES
 from socratune.stages.publish import hub_id_fault
+from socratune.stages.writers import writer_endpoints
 from socratune.trackers import tracker_faults
 
 
@@ -53,6 +56,8 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
     faults += _engine_faults(resolved.config) if resolved else []
     if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
         faults += _proof_faults(resolved.config)
+    if resolved and resolved.config.generate.source:
+        faults += generate_faults(resolved.config.generate)
     try:
         faults += _reference_faults(flat, resolved)
     except OutsideError as error:  # a local/ model on the Hub
@@ -75,7 +80,8 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     faults = []
     skip = flat.get("split.on_bad_row") == "skip"
     tests = flat.get("split.eval_file")
-    names = [flat.get("dataset"), flat.get("split.held_out"), *(tests if isinstance(tests, list) else [])]
+    given = None if flat.get("generate.source") else flat.get("dataset")  # else the rows are yet to be written
+    names = [given, flat.get("split.held_out"), *(tests if isinstance(tests, list) else [])]
     for at, name in enumerate(names):
         if isinstance(name, str) and name:
             reading = Reading()
@@ -105,6 +111,51 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
     hub_id = flat.get("hub_id")
     if isinstance(hub_id, str) and (fault := hub_id_fault(hub_id)):
         faults.append(fault)
+    return faults
+
+
+def _place_faults(source: str) -> list[Fault]:
+    from socratune.sources.arango_place import parse_place
+
+    try:
+        parse_place(source)
+    except UserError as error:
+        return [*error.faults]
+    return []
+
+
+def generate_faults(config: GenerateConfig) -> list[Fault]:
+    """What is wrong with the source of questions and with those who write and check them.
+
+    Raises:
+        OutsideError: a `local/` model is a Hub id, and the Hub could not be asked.
+    """
+    source, faults = config.source, []
+    if not source:
+        faults.append(Fault("--source", "files, arangodb://HOST:8529/DB or demo", Shown("nothing")))
+    elif source.startswith(DATABASES):
+        if "@" in source.split("://", 1)[1]:
+            fix = "It would be written into files. Run: export ARANGO_USER=… ARANGO_PASSWORD=…"
+            faults.append(Fault("--source", "an address without user and password", Shown("one with them"), fix))
+        else:
+            faults += _place_faults(source)
+    elif source != DEMO:
+        try:
+            files_of(source)
+        except UserError as error:
+            faults += error.faults
+    reached = writer_endpoints(config)
+    refs: dict[Role, str | None] = {"writer": config.writer_model, "checker": config.checker_model}
+    for role, named in refs.items():
+        if named is None or (ref := resolve_alias(named)) == RULES.get(role):
+            if reached[role].api_bases:
+                expected = f"a --{role}-model, as the server calls it"
+                faults.append(Fault(f"generate.{role}_api_base", expected, Shown("none")))
+            continue
+        fault = reference_fault(role, ref, reached[role])
+        if fault is None and config.max_usd is not None:
+            fault = price_fault(role, ref, reached[role])
+        faults += [fault] if fault else []
     return faults
 
 
@@ -140,7 +191,7 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
         refs["judge"].startswith(("rules/", "python:")) or config.judge_mode == "mechanical"
     ):
         faults.append(Fault("enhance.trace_pick judged", "a judge model that is asked", refs["judge"]))
-    for role in RULES:
+    for role in RULES.keys() & endpoints(config).keys():
         if endpoints(config)[role].api_bases and refs.get(role) == RULES[role]:
             faults.append(Fault(f"enhance.{role}_api_base", f"a --{role}-model, as the server calls it", Shown("none")))
     return faults
@@ -155,6 +206,9 @@ def _engine_faults(config: RunConfig) -> list[Fault]:
 
         faults += peft_faults(config.train.peft)
     if config.shard is not None:
+        if config.generate.source:
+            fix = "Write the rows first, with socratune generate, and give them as --dataset."
+            faults.append(Fault("--shard", "a --dataset that all shards read", Shown("--source"), fix))
         try:
             parse_shard(config.shard)
         except UserError as error:

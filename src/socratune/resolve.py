@@ -21,6 +21,7 @@ DPO_RATE = 0.1
 """Of the learning rate of `sft`: 1e-5, ten times TRL's default for whole models, as its documentation says of LoRA."""
 
 REQUIRED = ("model", "dataset", "output")
+_OR_SOURCE = " (or --source, to have the rows written)"
 
 
 class Resolved(Section):
@@ -45,7 +46,11 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     if "train.model_name" in flat:
         flat.setdefault("model", flat["train.model_name"])
     profile = flatten(demo_profile()) if flat.get("model") == DEMO else {}
-    if flat.get("dataset") == DEMO:
+    if source := flat.get("generate.source"):
+        if flat.setdefault("dataset", source) != source:
+            got, fix = flat["dataset"], "The rows are written out of the source, into qa.jsonl of the run folder."
+            raise UserError(Fault(f"{where}: dataset", "none beside generate.source", got, fix))
+    elif flat.get("dataset") == DEMO:
         profile.setdefault("split.held_out", DEMO)
     origin = dict.fromkeys(profile, "demo profile")
     if flat.get("train.method") == "dpo":
@@ -192,7 +197,11 @@ def _faults(error: ValidationError, where: str) -> list[Fault]:
         parts = [str(part) for part in item["loc"]]
         name = ".".join(parts)
         if item["type"] == "missing":
-            fix = f"Give --{name}, or '{name}:' in the config file." if name in REQUIRED else ""
+            fix = (
+                f"Give --{name}{_OR_SOURCE if name == 'dataset' else ''}, or '{name}:' in the config file."
+                if name in REQUIRED
+                else ""
+            )
             faults[name] = Fault(f"{where}: {name}", "a value", Shown("nothing"), fix)
         elif item["type"] == "extra_forbidden":
             faults[name] = Fault(f"{where}: {name}", "a known key", Shown("an unknown one"), nearest_key(name))

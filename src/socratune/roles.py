@@ -35,13 +35,15 @@ from socratune.prompts import JUDGE_SCHEMA, judge_messages, parse_hint, parse_ve
 from socratune.rows import Judgement, QARow
 from socratune.sampling import THINKING
 
-Role = Literal["student", "teacher", "judge"]
+Role = Literal["student", "teacher", "judge", "writer", "checker"]
 
 ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/gpt-4o-mini"}
 """The guide's names."""
 
 PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
-RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic"}
+RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic", "writer": "rules/extract"}
+SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
+"""Where a role is configured; all others in `enhance`."""
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
 THOUGHT_TOKENS = 4096
@@ -116,17 +118,17 @@ def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[Engine, s
 
 
 def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
-    """Why `ref` cannot be the model of a role (`judge`, `teacher`, `student`), or None.
+    """Why `ref` cannot be the model of a role, or None.
 
     Raises:
         OutsideError: it is `local/` and a Hub id that is not in the local cache, and the Hub could not be asked.
     """
-    where, provider = f"enhance.{role}_model", ref.split("/", 1)[0]
+    where, provider = f"{SECTIONS.get(role, 'enhance')}.{role}_model", ref.split("/", 1)[0]
     if ref == RULES.get(role):
         return None
     if ref.startswith("rules/"):
         return Fault(where, f"{RULES.get(role, 'a model, as rules cannot attempt')}", ref)
-    if ref.startswith("python:") and role != "student":
+    if ref.startswith("python:") and role not in ("student", "checker"):
         return _python_fault(where, ref)
     if (name := local_name(ref)) is not None:
         return model_fault(name, where) if not endpoint.api_bases else Fault(where, "no API base beside local/", ref)
@@ -140,7 +142,7 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
             return Fault(where, f"{variable} in the environment, for {ref}", Shown("no such variable"), fix)
         return None
     known = [name for name in (RULES.get(role), "local/NAME", "openai/NAME", "anthropic/NAME") if name]
-    known += ["litellm/PROVIDER/MODEL"] + ["python:FILE.py:FUNCTION"] * (role != "student")
+    known += ["litellm/PROVIDER/MODEL"] + ["python:FILE.py:FUNCTION"] * (role not in ("student", "checker"))
     return Fault(where, f"one of {', '.join(known)}, or a name with --{role}-api-base", ref)
 
 
@@ -161,7 +163,7 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     if price_of(provider, name).per_completion_token_usd is not None:
         return None
     fix = "Limit tokens instead: --max-total-tokens."
-    return Fault("enhance.max_usd", f"a model whose price is known as {role}", ref, fix)
+    return Fault(f"{SECTIONS.get(role, 'enhance')}.max_usd", f"a model whose price is known as {role}", ref, fix)
 
 
 def connect(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
@@ -205,6 +207,39 @@ class Cast:
             await model.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A role's model behind the journal, how it is sampled, and what has to be closed in the end, if anything."""
+
+    model: ChatModel
+    sampling: Sampling
+    connected: tuple[ClosableModel, ...] = ()
+
+
+def reach(
+    ref: str,
+    endpoint: Endpoint,
+    sampling: Sampling,
+    *,
+    role: str,
+    journal: Journal,
+    ledger: Ledger,
+    local: Callable[[str], LocalModel] | None,
+) -> Reached:
+    """The model behind a reference.
+
+    Args:
+        role: `STAGE.WHO`, in the journal and the ledger.
+        local: gives the model in this process of a name.
+    """
+    if (name := local_name(ref)) is not None:
+        assert local is not None, f"{ref}: nobody loads models here"
+        loaded = local(name)
+        return Reached(MeteredModel(loaded, journal, role), thoughtful(sampling) if loaded.thinking else sampling)
+    model, price = connect(ref, endpoint)
+    return Reached(MeteredModel(model, journal, role, ledger=ledger, price=price), sampling, (model,))
+
+
 def cast(
     config: StudentTeacherConfig,
     *,
@@ -223,13 +258,9 @@ def cast(
     models: list[ClosableModel] = []
 
     def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
-        if (name := local_name(ref)) is not None:
-            assert local is not None, f"{ref}: nobody loads models here"
-            model = local(name)
-            return MeteredModel(model, journal, f"{stage}.{role}"), thoughtful(sampling) if model.thinking else sampling
-        model, price = connect(ref, reached[role])
-        models.append(model)
-        return MeteredModel(model, journal, f"{stage}.{role}", ledger=ledger, price=price), sampling
+        found = reach(ref, reached[role], sampling, role=f"{stage}.{role}", journal=journal, ledger=ledger, local=local)
+        models.extend(found.connected)
+        return found.model, found.sampling
 
     judge: Judge = mechanical_judge
     pick: Pick = pick_first if config.trace_pick == "first" else pick_longest
@@ -306,7 +337,7 @@ def python_judge(function: Callable[..., Any]) -> Judge:
     """`function(question, reference, response)` → True, False, or None where it cannot tell; may be async."""
 
     async def judge(row: QARow, response: str) -> Judgement:
-        verdict = await _called(function, row.question, row.reference, response)
+        verdict = await called(function, row.question, row.reference, response)
         if verdict is not None and not isinstance(verdict, bool):
             raise CallError(f"{function.__name__} gave {verdict!r}; a judge gives True, False or None.")
         return Judgement("undecided" if verdict is None else "correct" if verdict else "incorrect", "python")
@@ -319,7 +350,7 @@ def python_teacher(function: Callable[..., Any]) -> Teacher:
 
     async def teach(request: HintRequest) -> str | None:
         responses = [attempt.response for attempt in request.attempts]
-        hint = await _called(function, request.row.question, request.row.reference, responses)
+        hint = await called(function, request.row.question, request.row.reference, responses)
         if hint is not None and not isinstance(hint, str):
             raise CallError(f"{function.__name__} gave {hint!r}; a teacher gives a text or None.")
         return hint or None
@@ -327,7 +358,12 @@ def python_teacher(function: Callable[..., Any]) -> Teacher:
     return teach
 
 
-async def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+async def called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the user's gives; one that is not async works in a thread.
+
+    Raises:
+        CallError: it raised.
+    """
     try:
         if inspect.iscoroutinefunction(function):
             return await function(*arguments)

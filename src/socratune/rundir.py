@@ -124,21 +124,35 @@ class RunDir:
         Raises:
             BusyError: another process owns it; names pid and host.
         """
-        with (self.root / "run.lock").open("a+") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                owner = stream.read().strip() or "an unknown process"
-                fix = "Wait for it, stop it, or use another --output."
-                raise BusyError(Fault(str(self.root), "a run folder nobody works on", Shown(owner), fix)) from None
+        with locked(self.root / "run.lock", Fault(str(self.root), "a run folder nobody works on")):
+            yield
+
+
+@contextmanager
+def locked(path: Path, fault: Fault) -> Iterator[None]:
+    """Own the lock file until the block ends; a dead owner's lock is free at once.
+
+    Args:
+        fault: where, and what is expected, for the error.
+
+    Raises:
+        BusyError: another process owns it; names pid and host.
+    """
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            owner = stream.read().strip() or "an unknown process"
+            fix = "Wait for it, stop it, or use another --output."
+            raise BusyError(Fault(fault.where, fault.expected, Shown(owner), fix)) from None
+        stream.truncate(0)
+        stream.write(f"pid {os.getpid()} on host {socket.gethostname()}\n")
+        stream.flush()
+        try:
+            yield
+        finally:
             stream.truncate(0)
-            stream.write(f"pid {os.getpid()} on host {socket.gethostname()}\n")
-            stream.flush()
-            try:
-                yield
-            finally:
-                stream.truncate(0)
 
 
 def output_fault(path: str) -> Fault | None:

@@ -22,7 +22,7 @@ from socratune.llm.base import ChatModel
 from socratune.llm.metered import MeteredModel
 from socratune.local_models import LocalModels
 from socratune.modelref import local_name
-from socratune.prompts import writer_messages
+from socratune.prompts import solver_messages
 from socratune.roles import RULES, TEACHER_SAMPLING, cast, connect, endpoints, resolve_alias, thoughtful
 from socratune.rowmap import map_rows
 from socratune.rows import Attempt, QARow, Trace
@@ -122,7 +122,7 @@ async def _writer(
 
 def _asking(model: ChatModel, sampling: Any, samples: Sequence[tuple[str, str]] | None) -> Write:
     async def write(row: QARow) -> str | None:
-        messages = writer_messages(row.question, row.reference, samples)
+        messages = solver_messages(row.question, row.reference, samples)
         completion = await model.generate(messages, replace(sampling, seed=row.metadata["try"]))
         return completion.text.strip() or None if completion.stop == "end" else None
 

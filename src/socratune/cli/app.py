@@ -3,12 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from socratune import __version__
 from socratune.cli.console import guarded
+from socratune.cli.flags import (
+    NOT_SETTINGS,
+    Attempts,
+    Backend,
+    CallTimeout,
+    Concurrency,
+    ConfigFile,
+    Dataset,
+    Engine,
+    Estimate,
+    EvalFile,
+    Format,
+    HeldOut,
+    HintAttempts,
+    HubId,
+    Iterations,
+    Judge,
+    JudgeBase,
+    JudgeMode,
+    MaxTokens,
+    MaxUsd,
+    Method,
+    Model,
+    OnBadRow,
+    Output,
+    ReportTo,
+    Restart,
+    Run,
+    Seed,
+    Settings,
+    Shard,
+    Source,
+    Start,
+    Student,
+    StudentBase,
+    StudentEngine,
+    SweepLr,
+    Teacher,
+    TeacherBase,
+    Unsolved,
+    Until,
+    Views,
+    Workers,
+    Writer,
+    WriterBase,
+    given_by,
+)
 
 app = typer.Typer(
     name="socratune",
@@ -18,70 +65,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Model = Annotated[str | None, typer.Option(help="Base model: a folder, a Hub id, or 'demo' (embedded).")]
-Dataset = Annotated[str | None, typer.Option(help="JSONL, JSON, CSV, Parquet, a Hub data set (org/name), or 'demo'.")]
-Output = Annotated[str | None, typer.Option(help="Run folder; an existing one is gone on with.")]
-HubId = Annotated[str | None, typer.Option(help="Publish to this Hub repository when the adapter passed.")]
-ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with everything else.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. train.r=32. Repeatable.")
-]
-HeldOut = Annotated[str | None, typer.Option(help="Your own held-out rows, in a file or on the Hub.")]
-EvalFile = Annotated[
-    list[str] | None, typer.Option("--eval-file", metavar="FILE", help="A test not to train on. Repeatable.")
-]
-OnBadRow = Annotated[str | None, typer.Option(help="stop (default) or skip.")]
-Format = Annotated[str | None, typer.Option("--thinking-format", help="direct, clean or iterative.")]
-Iterations = Annotated[int | None, typer.Option("--max-iterations", help="Attempts per row, the first included.")]
-Attempts = Annotated[int | None, typer.Option(help="Samples per row before any hint.")]
-HintAttempts = Annotated[int | None, typer.Option(help="Samples per hint.")]
-Student = Annotated[
-    str | None,
-    typer.Option("--student-model", help="Another student: its name at --student-api-base, local/…, openai/…"),
-]
-Teacher = Annotated[str | None, typer.Option("--teacher-model", help="rules/…, openai/…, anthropic/…, python:FILE:F.")]
-Judge = Annotated[str | None, typer.Option("--judge-model", help="As for the teacher.")]
-JudgeMode = Annotated[str | None, typer.Option(help="cascade (default), mechanical or llm.")]
-StudentBase = Annotated[list[str] | None, typer.Option("--student-api-base", metavar="URL", help="Repeatable.")]
-TeacherBase = Annotated[list[str] | None, typer.Option("--teacher-api-base", metavar="URL", help="Repeatable.")]
-JudgeBase = Annotated[list[str] | None, typer.Option("--judge-api-base", metavar="URL", help="Repeatable.")]
-Concurrency = Annotated[int | None, typer.Option(help="Rows in flight.")]
-CallTimeout = Annotated[float | None, typer.Option("--call-timeout-s", help="Of one try of a call.")]
-MaxUsd = Annotated[float | None, typer.Option(help="Stop before so much is spent.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-total-tokens", help="Stop before so many tokens.")]
-Unsolved = Annotated[str | None, typer.Option(help="drop (default), reference or rewrite.")]
-StudentEngine = Annotated[str | None, typer.Option("--student-engine", help="local (default) or vllm.")]
-Views = Annotated[str | None, typer.Option(help="preference,sdft: files for other trainers.")]
-ReportTo = Annotated[str | None, typer.Option(help="wandb,mlflow,trackio: curves go there too.")]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th row; socratune merge joins the parts.")]
-Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
-Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
-Backend = Annotated[str | None, typer.Option(help="Who trains: auto (default), hf or unsloth.")]
-Method = Annotated[str | None, typer.Option(help="sft (default) or dpo, on preference pairs.")]
-SweepLr = Annotated[str | None, typer.Option(metavar="X,Y,…", help="Multiples of the learning rate; dev chooses.")]
-Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
-Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
-Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
-Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
-
-
-_TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "report_to", "shard", "engine", "workers")
-_SPLIT = ("held_out", "eval_file", "on_bad_row")
-
-
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags that were given, by their dotted key; what belongs nowhere else is a setting of the loop."""
-    section = {**dict.fromkeys(_TOP, ""), **dict.fromkeys(_SPLIT, "split."), "backend": "train."}
-    section |= {"method": "train.", "sweep_lr": "train.by_dev."}
-    keys = {name: section.get(name, "enhance.") + name for name in flags}
-    given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}
-    for name in ("views", "report_to", "train.by_dev.sweep_lr"):
-        if name in given:
-            given[name] = [part.strip() for part in given[name].split(",")]
-    return given
 
 
 def _version(show: bool) -> None:
@@ -103,6 +86,9 @@ def _root(
 def run(
     model: Model = None,
     dataset: Dataset = None,
+    source: Source = None,
+    writer_model: Writer = None,
+    writer_api_base: WriterBase = None,
     output: Output = None,
     hub_id: HubId = None,
     config: ConfigFile = None,
@@ -141,16 +127,47 @@ def run(
     until: Until = None,
     restart: Restart = None,
 ) -> None:
-    """The whole pipeline: split, enhance, curate, train, validate, and publish with --hub-id."""
-    flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
+    """The whole pipeline: split, enhance, curate, train, validate; --source generates first, --hub-id publishes."""
+    flags = {name: value for name, value in locals().items() if name not in NOT_SETTINGS}
     from socratune.cli import commands
 
     if estimate:
-        raise typer.Exit(commands.estimate(_given(flags), config, settings, (start, until, restart)))
-    raise typer.Exit(commands.run(_given(flags), config, settings, start=start, until=until, restart=restart))
+        raise typer.Exit(commands.estimate(given_by(flags), config, settings, (start, until, restart)))
+    raise typer.Exit(commands.run(given_by(flags), config, settings, start=start, until=until, restart=restart))
 
 
-_NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate")
+@app.command()
+def generate(
+    source: Source = None,
+    output: Annotated[
+        str | None, typer.Option(metavar="FILE.jsonl", help="The rows; what was rejected beside it.")
+    ] = None,
+    database: Annotated[str | None, typer.Option(help="A database at ARANGO_URL, instead of --source.")] = None,
+    collections: Annotated[str | None, typer.Option(metavar="A,B,…", help="Of the database; all by default.")] = None,
+    graph: Annotated[str | None, typer.Option(help="A named graph of the database.")] = None,
+    aql: Annotated[str | None, typer.Option(metavar="QUERY", help="A query that returns documents.")] = None,
+    hops: Annotated[int | None, typer.Option(help="How far neighbours are read along.")] = None,
+    writer_model: Writer = None,
+    writer_api_base: WriterBase = None,
+    checker_model: Annotated[
+        str | None, typer.Option("--checker-model", help="Asked whether the text bears it.")
+    ] = None,
+    checker_api_base: Annotated[list[str] | None, typer.Option("--checker-api-base", metavar="URL")] = None,
+    questions_per_passage: Annotated[int | None, typer.Option(help="Asked of the writer.")] = None,
+    passage_tokens: Annotated[int | None, typer.Option(help="The most a passage has.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Passages in flight.")] = None,
+    max_usd: MaxUsd = None,
+    max_total_tokens: MaxTokens = None,
+    model: Annotated[str | None, typer.Option(help="The model whose tokenizer sizes the passages.")] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    seed: Seed = None,
+) -> None:
+    """Question-answer rows out of documents or a database, each with the words its answer comes from."""
+    flags = {name: value for name, value in locals().items() if value is not None and value != []}
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.generate(flags))
 
 
 @app.command()
@@ -166,7 +183,7 @@ def demo(
     from socratune.cli import commands
 
     flags = {"model": "demo", "dataset": "demo", "output": output or "outputs/demo", "seed": seed}
-    given = _given({**flags, "thinking_format": thinking_format})
+    given = given_by({**flags, "thinking_format": thinking_format})
     raise typer.Exit(commands.run(given, None, settings, start=None, until=until, restart=restart))
 
 
@@ -206,12 +223,12 @@ def enhance(
     restart: Restart = None,
 ) -> None:
     """`run` up to the enhanced data set: split, then the student-teacher loop."""
-    flags = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
+    flags = {name: value for name, value in locals().items() if name not in NOT_SETTINGS}
     from socratune.cli import commands
 
     if estimate:
-        raise typer.Exit(commands.estimate(_given(flags), config, settings, (None, None, restart)))
-    raise typer.Exit(commands.run(_given(flags), config, settings, start=None, until="enhance", restart=restart))
+        raise typer.Exit(commands.estimate(given_by(flags), config, settings, (None, None, restart)))
+    raise typer.Exit(commands.run(given_by(flags), config, settings, start=None, until="enhance", restart=restart))
 
 
 @app.command()
@@ -226,7 +243,7 @@ def train(
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
-    given = _given({"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend})
+    given = given_by({"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend})
     raise typer.Exit(commands.go_on(run, until="train", restart="train" if restart else None, given=given))
 
 
@@ -309,7 +326,7 @@ def ablate(
     from socratune.cli import commands
 
     flags = {"model": model, "dataset": dataset, "teacher_model": teacher_model, "judge_model": judge_model}
-    given = _given({**flags, "held_out": held_out})
+    given = given_by({**flags, "held_out": held_out})
     raise typer.Exit(commands.ablate(given, config, settings, output, arms, (seeds, minutes, budget_usd or None)))
 
 

@@ -84,6 +84,24 @@ def _begun(
     return guarded(begin, lambda: run_log[0] if run_log else None)
 
 
+def generate(flags: dict[str, Any]) -> int:
+    """`socratune generate`: rows into a file, without a run."""
+
+    def work() -> int:
+        from socratune.generation import settings_of, write_questions
+
+        start_logging()
+        config, output, model, seed = settings_of(flags, _merged)
+        with Progress() as progress:
+            entry = write_questions(config, output, model_name=model, seed=seed, tell=progress)
+            progress.say(f"rows: {output}\nrejected: {output.with_suffix('.rejected.jsonl')}")
+            if entry["reason"]:
+                progress.say(entry["reason"], "bold red")
+        return 1 if entry["reason"] else 0
+
+    return guarded(work)
+
+
 def go_on(folder: str, *, until: str, restart: str | None = None, given: dict[str, Any] | None = None) -> int:
     """`socratune train|validate RUN`: the run's own configuration and what is `given`, up to one stage."""
 

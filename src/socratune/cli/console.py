@@ -233,7 +233,13 @@ def _duration(seconds: float) -> str:
 def summary(stage: str, entry: dict[str, Any]) -> str:
     """One line on what a finished stage did."""
     seconds = f"{entry.get('seconds', 0):.1f} s"
-    if stage == "split":
+    if stage == "generate":
+        kinds = ", ".join(f"{count} {name}" for name, count in entry.get("types", {}).items())
+        text = f"{entry.get('rows', 0)} rows ({kinds})"
+        text += f" from {entry.get('passages_used')} of {entry.get('passages')} passages"
+        text += f"; {sum(entry.get('rejected', {}).values())} rejected"
+        text += f"; {spent}" if (spent := spent_text(entry.get("spent", {}))) else ""
+    elif stage == "split":
         parts = [f"{entry[name]} {name.replace('_', '-')}" for name in ("train_in", "dev", "held_out")]
         parts += [f"{entry['recall']} recall"] if entry.get("recall") else []
         text = ", ".join(parts)

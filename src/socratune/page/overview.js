@@ -227,6 +227,25 @@ function funnelSection(data) {
     el("tbody", {}, lines)));
 }
 
+/** What of the source became questions, where the run began with one. */
+function coverageSection(data) {
+  const made = data.results.stages?.generate;
+  if (made?.passages == null) return null;
+  const facts = [
+    ["documents", count(made.documents), ""], ["passages used", count(made.passages_used), ` of ${count(made.passages)}`],
+    ["questions", count(made.rows), ` ${count(made.siblings)} of them siblings`],
+    ["per 1,000 tokens", figure(made.questions_per_1000_tokens), ` of ${count(made.tokens)}, by ${made.tokens_by}`], ["written by", made.writer_model, ""],
+  ];
+  const table = (id, title, found, tone) => {
+    const entries = Object.entries(found ?? {}), all = entries.reduce((sum, [, value]) => sum + value, 0) || 1;
+    return entries.length ? [el("h3", {}, title), el("table", { class: "funnel" }, el("tbody", {}, entries.map(([name, value]) => el("tr", { class: "part" },
+      el("th", { scope: "row" }, words(name)), el("td", { class: "num" }, count(value)), el("td", {}, bar(value / all, tone))))))] : [];
+  };
+  return section("coverage", "Questions out of the source",
+    el("dl", { class: "facts" }, facts.map(([name, main, small]) => el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(String(main)), small && el("small", {}, small))))),
+    ...table("types", "Types", made.types, "good"), ...table("rejected", "Rejected, each with its reason in qa.rejected.jsonl", made.rejected, "open"));
+}
+
 function bar(share, tone) {
   const node = el("span", { class: `bar ${tone}` });
   node.style.width = `${100 * Math.min(1, share)}%`;
@@ -363,7 +382,7 @@ function part(make, data) {
 }
 
 function showOverview(data) {
-  const parts = [verdictSection, funnelSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
+  const parts = [verdictSection, coverageSection, funnelSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
   document.getElementById("overview").replaceChildren(...parts);
   const appendix = document.getElementById("appendix");
   if (!appendix.firstChild) appendix.replaceChildren(...[part(configSection, data)].filter(Boolean));

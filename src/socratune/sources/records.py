@@ -17,7 +17,7 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -48,8 +48,15 @@ Record = tuple[str, Any]
 """Where a record stands in its file (`line 3`, `row 3`), and its decoded value or what is `Unreadable`."""
 
 
-def read_records(path: Path) -> Iterator[Record]:
+Check = Callable[[Sequence[str], str], None]
+"""Raises UserError where the columns of a table do not do; gets their names and the file."""
+
+
+def read_records(path: Path, check: Check | None = None) -> Iterator[Record]:
     """The records of a file in its order.
+
+    Args:
+        check: of a table's columns; None: they have to be those of question-answer rows.
 
     Raises:
         UserError: the file is missing or damaged, or no column of a table has a known name.
@@ -57,7 +64,7 @@ def read_records(path: Path) -> Iterator[Record]:
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     read = {".json": _json, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}.get(kind.lower(), _lines)
     try:
-        yield from read(path)
+        yield from read(path, check or check_columns)
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -83,7 +90,7 @@ def _opened(path: Path) -> IO[bytes]:
 # --- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _lines(path: Path) -> Iterator[Record]:
+def _lines(path: Path, check: Check) -> Iterator[Record]:
     """Every line that is not blank; a byte-order mark is taken off."""
     with _opened(path) as stream:
         for number, line in enumerate(stream, start=1):
@@ -125,7 +132,7 @@ def _half_pair(text: str, value: Any, where: str) -> Unreadable | None:
     return None
 
 
-def _json(path: Path) -> Iterator[Record]:
+def _json(path: Path, check: Check) -> Iterator[Record]:
     """A `.json` file: an array, or one object per line all the same."""
     with _opened(path) as stream:
         start = stream.read(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -134,7 +141,7 @@ def _json(path: Path) -> Iterator[Record]:
     if start.split(b"\n", 1)[0].rstrip().endswith((b"{", b"[", b",")):
         fix = "Take the array with the rows out of it."
         raise UserError(Fault(str(path), "an array of rows", Shown("an object over several lines"), fix))
-    return _lines(path)
+    return _lines(path, check)
 
 
 def _array(path: Path) -> Iterator[Record]:
@@ -181,7 +188,7 @@ def _members(stream: IO[str]) -> Iterator[tuple[str, Any]]:
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
-def _csv(path: Path) -> Iterator[Record]:
+def _csv(path: Path, check: Check) -> Iterator[Record]:
     """The rows of a CSV file; an empty cell is no value. As in a spreadsheet, row 1 is the header."""
     number = 1
     with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
@@ -192,7 +199,7 @@ def _csv(path: Path) -> Iterator[Record]:
         reader = csv.reader(itertools.chain([header], stream), delimiter=delimiter, strict=True)
         try:
             names = next(reader, [])
-            check_columns([name for name in names if name], f"{path}, row 1")
+            check([name for name in names if name], f"{path}, row 1")
             for number, cells in enumerate(reader, start=2):
                 if any(cells):
                     yield f"row {number}", _cells(names, cells, f"{path}, row {number}")
@@ -221,7 +228,7 @@ def _encoding_fault(text: str, where: str) -> Fault | None:
     return None
 
 
-def _parquet(path: Path) -> Iterator[Record]:
+def _parquet(path: Path, check: Check) -> Iterator[Record]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
@@ -229,20 +236,22 @@ def _parquet(path: Path) -> Iterator[Record]:
     try:
         with ParquetFile(path, pre_buffer=False) as file:  # else a whole row group lies in memory
             batches = file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
-            yield from arrow_records(batches, file.schema_arrow.names, str(path))
+            yield from arrow_records(batches, file.schema_arrow.names, str(path), check)
     except UserError:
         raise
     except ValueError as error:  # pyarrow's ArrowInvalid is one
         raise UserError(Fault(str(path), "a Parquet file", Shown(str(error).splitlines()[0]))) from None
 
 
-def arrow_records(batches: Iterable[Any], names: Sequence[str], where: str) -> Iterator[Record]:
+def arrow_records(
+    batches: Iterable[Any], names: Sequence[str], where: str, check: Check | None = None
+) -> Iterator[Record]:
     """The rows of Arrow record batches as records.
 
     Raises:
         UserError: the columns have no known shape.
     """
-    check_columns(names, where)
+    (check or check_columns)(names, where)
     left_out: set[str] = set()
     numbers = itertools.count(1)
     for batch in batches:

@@ -1,0 +1,86 @@
+"""Questions that are asked twice across the corpus. Two that differ in a number or a name are two questions."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from socratune.answers import normalise
+from socratune.duplicates import wording_of
+from socratune.grounding import names_in
+from socratune.rows import content_id
+
+ALIKE = 92.0
+"""RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are one."""
+COMPARED = 40
+"""Earlier questions with the same numbers and names, and the same answer or evidence, that one is compared with."""
+
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
+    """The rows (by position) that ask what an earlier one asks, and how; siblings of such a row go with it.
+
+    A sibling is meant to ask the same as its original, in other words; so the two are never compared but word for word.
+    """
+    dropped: dict[int, str] = {}
+    lost: set[str] = set()
+    worded: set[int] = set()
+    earlier: dict[tuple[Any, ...], list[_Asked]] = defaultdict(list)
+    for at, one in enumerate(map(_asked, rows)):
+        wording = wording_of(one.question)
+        near = [other for key in one.blocks() for other in earlier[key][-COMPARED:] if other.family != one.family]
+        if one.original in lost:
+            dropped[at] = "original_rejected: its original asks what another row asks"
+        elif wording in worded:
+            dropped[at] = "asked_before: the same question"
+        elif any(_alike(one, other) for other in near):
+            dropped[at] = "asked_before: nearly the same question"
+        if at in dropped:
+            lost.add(one.id)
+            continue
+        worded.add(wording)
+        for key in one.blocks():
+            earlier[key].append(one)
+    return dropped
+
+
+class _Asked(NamedTuple):
+    """What is compared of a row; `apart`: the names and numbers of its question, which may not differ."""
+
+    id: str
+    original: str | None
+    question: str
+    answer: str
+    evidence: str
+    apart: tuple[frozenset[Any], ...]
+
+    @property
+    def family(self) -> str:
+        """The original's id."""
+        return self.original or self.id
+
+    def blocks(self) -> Iterator[tuple[Any, ...]]:
+        """Rows that share one are compared."""
+        yield "answer", self.answer, self.apart
+        if self.evidence:
+            yield "evidence", self.evidence, self.apart
+
+
+def _asked(row: dict[str, Any]) -> _Asked:
+    messages, metadata = row["messages"], row["metadata"]
+    question, answer = messages[-2]["content"], normalise(messages[-1]["content"])
+    apart = (names_in(question), frozenset(_NUMBER.findall(question)))
+    original = metadata.get("sibling_of")
+    own = "" if original else content_id(messages)  # nobody names a sibling
+    return _Asked(own, original, question, answer, metadata["evidence"], apart)
+
+
+def _alike(one: _Asked, other: _Asked) -> bool:
+    """Nearly the same words, and an answer that the other's holds."""
+    from rapidfuzz import fuzz
+
+    words, others = set(one.answer.split()), set(other.answer.split())
+    return (words <= others or others <= words) and fuzz.token_set_ratio(one.question, other.question) >= ALIKE

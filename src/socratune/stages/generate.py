@@ -1,0 +1,211 @@
+"""generate: documents in, questions and answers out, each traceable to the words it came from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from socratune.config import GenerateConfig
+from socratune.documents import Passage
+from socratune.errors import CallError, OutsideError
+from socratune.fastjson import decode, encode
+from socratune.grounding import injection_in
+from socratune.hops import Edge, Graph
+from socratune.journal import Journal
+from socratune.ledger import Ledger
+from socratune.passages import estimated_tokens, token_counter
+from socratune.roles import RULES
+from socratune.rowmap import map_rows
+from socratune.rows import Rejected, content_id
+from socratune.rundir import StageResult, Tick, file_hash, fingerprint, write_lines
+from socratune.stages.alike import asked_before
+from socratune.stages.gathering import Gathered, cut, gather, linked, read_passages
+from socratune.stages.writers import Writers, attending_writers, plain, settled
+from socratune.writing import Draft, Task, share_out
+
+FIRST_PASSAGES = 50
+"""After so many a writer that refuses most of them stops the run."""
+FEWEST_PATHS = 20
+"""Multi-hop questions out of a graph, also where few other rows would allow fewer by their share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the rows go, what was rejected, and the folder with what was read of the source."""
+
+    rows: Path
+    rejected: Path
+    source: Path
+
+
+async def run(
+    place: Place,
+    config: GenerateConfig,
+    *,
+    model_name: str | None,
+    seed: int,
+    journal: Journal,
+    key: str,
+    tick: Tick,
+) -> StageResult:
+    """Write the rows and what was rejected; its figures say how far they cover the source.
+
+    Args:
+        model_name: whose tokenizer sizes the passages; None: by an estimate.
+        key: name and fingerprint of the stage in the journal.
+
+    Raises:
+        UserError: no such source, or nothing in it can be read.
+        BudgetSpent: the limit of money or tokens is reached; finished passages are kept.
+    """
+    gathered = gather(config, place.source)
+    count = token_counter(model_name)
+    documents, total, tokens = cut(gathered, config, count)
+    ledger = Ledger(config.max_usd, config.max_total_tokens)
+    graph = Graph(linked(gathered), gathered.links())
+    key = f"{key}.{fingerprint(file_hash(gathered.passages))}"
+
+    def tell(done: int, total: int) -> None:
+        tick(done, total, spent=ledger.summary())
+
+    async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
+        step = _step(config, gathered, graph, writers)
+        await map_rows(
+            read_passages(gathered),
+            step,
+            total=total,
+            journal=journal,
+            stage=key,
+            concurrency=config.concurrency,
+            tick=tell,
+        )
+        edges = [value async for value in _of_graph(graph, config, sum(_rows_in(journal, key)))]
+    figures = {
+        "documents": documents,
+        "passages": total,
+        "tokens": tokens,
+        "tokens_by": "estimate" if count is estimated_tokens else "tokenizer",
+        "writer_model": config.writer_model,
+        "spent": ledger.summary(),
+    }
+    figures |= _written(place, gathered, lambda: _values(journal, key, edges))
+    figures["questions_per_1000_tokens"] = round(figures["rows"] / max(1, tokens) * 1000, 2)
+    failure = None if figures["rows"] else "No question stood its checks, so there is nothing to train on."
+    return StageResult(rows_in=total, rows_out=figures["rows"], figures=figures, failure=failure)
+
+
+def _step(config: GenerateConfig, gathered: Gathered, graph: Graph, writers: Writers) -> Callable[[Passage], Any]:
+    """A passage's questions, each checked, as JSON; with a stop where the writer refuses most of the first ones."""
+    mix = config.mix.model_dump(by_alias=True)
+    seen = failed = 0
+
+    async def step(passage: Passage) -> dict[str, Any]:
+        nonlocal seen, failed
+        if found := injection_in(passage.text):
+            return plain([Rejected(passage.id, "prompt_injection", found, {"text": passage.text[:2000]})])
+        wanted = share_out(passage.id, mix, config.questions_per_passage)
+        title, near = gathered.titles[passage.document], graph.neighbours(passage.document)
+        task = Task(passage, title, near, wanted, config.siblings)
+        seen += 1
+        try:
+            drafts = await writers.writer(task)
+            found = [one for draft in drafts for one in await settled(draft, task, writers.checker)]
+        except CallError as error:
+            failed += 1
+            if seen >= FIRST_PASSAGES > failed - 1 and failed > seen / 2:
+                raise OutsideError(f"{failed} of the first {seen} passages failed; the last said: {error}") from error
+            return plain([Rejected(passage.id, "call_failed", str(error))])
+        return plain(found or [Rejected(passage.id, "no_question", "the writer found none")])
+
+    return step
+
+
+async def _of_graph(graph: Graph, config: GenerateConfig, rows: int) -> AsyncIterator[dict[str, Any]]:
+    """The graph's questions as values like those of passages. Multi-hop ones keep to their share of the mix."""
+    mix = config.mix.model_dump(by_alias=True)
+    share = mix["multi-hop"] / sum(mix.values())
+    most = max(FEWEST_PATHS, int(rows * share / (1 - share))) if share < 1 else None
+    for at, (draft, edges) in enumerate(graph.paths() if share else ()):
+        if at == most:
+            break
+        yield await _over_edges(draft, edges, config)
+    if config.writer_model == RULES["writer"] and mix["factual"]:
+        for draft, edges in graph.facts(config.questions_per_passage):
+            yield await _over_edges(draft, edges, config)
+
+
+async def _over_edges(draft: Draft, edges: list[Edge], config: GenerateConfig) -> dict[str, Any]:
+    """Checked like any other, on the stretches that tell the edges, and on nothing else."""
+    stretches = [edge.evidence for edge in edges]
+    text = "\n".join(one.text for one in stretches)
+    passage = Passage(
+        "+".join(one.id for one in stretches), stretches[0].document, text, 0, len(text), stretches[0].place
+    )
+    siblings = draft.siblings[: config.siblings]
+    task = Task(passage, "", (), {}, len(siblings))
+    return plain(await settled(replace(draft, siblings=siblings), task, None))
+
+
+def _rows_in(journal: Journal, key: str) -> Iterator[int]:
+    return (len(value["rows"]) for value in map(decode, journal.row_texts(key)))
+
+
+def _values(journal: Journal, key: str, edges: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from map(decode, journal.row_texts(key))
+    yield from edges
+
+
+def _written(place: Place, gathered: Gathered, values: Callable[[], Iterator[dict[str, Any]]]) -> dict[str, Any]:
+    """Write both files, the rows without those asked before; what the report tells of them."""
+    dropped = asked_before(row for value in values() for row in value["rows"])
+    types: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    passages, used = {passage.id for passage in read_passages(gathered)}, set[str]()
+    counts = Counter(rows=0, siblings=0)
+
+    def kept() -> Iterator[dict[str, Any]]:
+        for at, row in enumerate(row for value in values() for row in value["rows"]):
+            if at in dropped:
+                continue
+            metadata = row["metadata"]
+            types[metadata["type"]] += 1
+            used.add(metadata["passage_id"])
+            counts["rows"] += 1
+            counts["siblings"] += "sibling_of" in metadata
+            yield row
+
+    def out() -> Iterator[dict[str, Any]]:
+        for item in _all_rejected(gathered, values, dropped):
+            rejected[item["reason"]] += 1
+            yield item
+
+    _write(place.rows, kept())
+    _write(place.rejected, out())
+    return {
+        "rows": counts["rows"],
+        "siblings": counts["siblings"],
+        "passages_used": len(used & passages),
+        "types": dict(types.most_common()),
+        "rejected": dict(rejected.most_common()),
+    }
+
+
+def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    write_lines(path, (f"{encode(row).decode()}\n" for row in rows))
+
+
+def _all_rejected(
+    gathered: Gathered, values: Callable[[], Iterator[dict[str, Any]]], dropped: dict[int, str]
+) -> Iterator[dict[str, Any]]:
+    yield from map(asdict, gathered.unread)
+    at = 0
+    for value in values():
+        yield from value["rejected"]
+        for row in value["rows"]:
+            if why := dropped.get(at):
+                reason, _, detail = why.partition(": ")
+                yield asdict(Rejected(content_id(row["messages"]), reason, detail, row))
+            at += 1
