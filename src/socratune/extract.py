@@ -87,6 +87,9 @@ def mentioned(text: str) -> frozenset[str]:
     return frozenset(key for key in UNTOLD if any(stem in lower for stem in key.split()))
 
 
+_INDEFINITE = re.compile(r"\b(?:the|these|those|its|their) [a-z]")
+
+
 @dataclass(frozen=True, slots=True)
 class _Sentence:
     """A sentence of a passage: as it stands there, and on one line."""
@@ -118,6 +121,17 @@ def rules_extract(told_of: Callable[[str], frozenset[str]]) -> Writer:
 
 def drafts(task: Task, told: frozenset[str] = frozenset()) -> Iterator[Draft]:
     """All questions that the forms give to a passage, the best of each sentence first."""
+    return (_placed(draft, task.title) for draft in _bare(task, told))
+
+
+def _placed(draft: Draft, title: str) -> Draft:
+    """With the document's title before a question that names nothing: without it, "the station" may be any."""
+    siblings = tuple(_placed(one, title) for one in draft.siblings)
+    bare = _INDEFINITE.search(draft.question) and not _MID_NAME.search(draft.question)
+    return replace(draft, question=f"{title}: {draft.question}" if bare else draft.question, siblings=siblings)
+
+
+def _bare(task: Task, told: frozenset[str]) -> Iterator[Draft]:
     passage = task.passage.text
     language = language_of(passage)
     spans = list(sentences(passage))
@@ -186,8 +200,8 @@ def _how_many(found: re.Match[str], one: _Sentence) -> Iterator[Draft]:
     do = "did" if v in _PAST else "does"
     gap = _gap(one, n, "number", "en")
     answer, rest = f"{found['about'] or ''}{n}", found["rest"]
-    if rest.startswith(" of "):
-        noun, rest = f"{noun} {rest.split()[0]} {rest.split()[1]}", " ".join(["", *rest.split()[2:]])
+    if found_of := re.match(r" of (?:the |a |an )?[^\W\d_]+(?: [a-z]+(?=$|,))?", rest):  # nests of the storm tern
+        noun, rest = noun + found_of[0], rest[found_of.end() :]
     yield _draft("factual", f"How many {noun} {do} {x} {_BASE[v]}{rest}?", answer, one, *([gap] if gap else []))
 
 
@@ -290,10 +304,13 @@ def _gap(one: _Sentence, word: str, kind: str, language: str) -> Draft | None:
     return _draft("factual", form.format(kind=kinds.get(kind, ""), gapped=gapped, gap=GAP), word, one)
 
 
+_NO_SUBJECT = _PRONOUNS | {"before", "after", "when", "while", "if", "since", "until", "in", "on", "at", "from", "for"}
+
+
 def _untold(prose: Iterable[_Sentence], task: Task, told: frozenset[str]) -> Iterator[Draft]:
     """A question that the document does not answer, about what it speaks of."""
     subjects = [found["x"] for one in prose if (found := re.match(rf"(?P<x>{_NAME}) [a-z]", one.text))]
-    subjects = [name for name in subjects if " " in name and name.split(" ", 1)[0].casefold() not in _PRONOUNS]
+    subjects = [name for name in subjects if " " in name and name.split(" ", 1)[0].casefold() not in _NO_SUBJECT]
     keys = [key for key in UNTOLD if key not in told]
     if subjects and keys:
         name = _inner(subjects[0])
