@@ -146,7 +146,7 @@ def after_split(run: RunDir) -> str | None:
     done = Results(run).stage("split").get("status") == "done" and all(
         (run / name).exists() for name in NEEDED["split"]
     )
-    return STAGES[1] if done else None
+    return "enhance" if done else None
 
 
 def hashes(*paths: Path) -> list[str | None]:

@@ -119,7 +119,8 @@ def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> 
         try:
             with closing(Journal(run.journal)) as journal:
                 pipeline = Pipeline(resolved.config, journal, results)
-                if start == "split" != restart:  # before anything is lost or noted down
+                beginnings = STAGES[: STAGES.index("split") + 1]
+                if start in beginnings and restart not in beginnings:  # before anything is lost or noted down
                     refuse_other_data(results.stage("split"), pipeline.key("split"))
                 with _ending_noted(results):
                     if restart is not None:

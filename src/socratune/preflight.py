@@ -48,7 +48,7 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
     if isinstance(output, str) and output and (fault := output_fault(output)):
         faults.append(fault)
     unreachable = None
-    if restart == "split" or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
+    if restart in ("generate", "split") or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
         try:
             faults += _data_faults(flat)
         except OutsideError as error:  # a data set on the Hub
