@@ -87,7 +87,7 @@ def mentioned(text: str) -> frozenset[str]:
     return frozenset(key for key in UNTOLD if any(stem in lower for stem in key.split()))
 
 
-_INDEFINITE = re.compile(r"\b(?:the|these|those|its|their) [a-z]")
+_INDEFINITE = re.compile(r"\b(?:[Tt]he|[Tt]hese|[Tt]hose|[Ii]ts|[Tt]heir) [a-z]")
 
 
 @dataclass(frozen=True, slots=True)
