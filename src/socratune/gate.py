@@ -121,5 +121,5 @@ def _forgotten(test: dict[str, Any]) -> str:
         return text + " More curate.replay_share, a lower learning rate or fewer epochs help."
     return text + (
         " Name questions it can answer (validate.forgetting), or go on without proof "
-        "(validate: {gate: {max_forgetting: null}} in the configuration)."
+        "(validate.gate.max_forgetting: null in the configuration)."
     )
