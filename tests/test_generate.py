@@ -295,6 +295,47 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path) -> None:
     assert lines(mine) == [{"question": "q", "answer": "a"}]
 
 
+def test_a_pilot_says_what_writing_and_loop_will_take_and_is_not_paid_twice(tmp_path: Path) -> None:
+    folder = own_documents(tmp_path / "docs")
+    more = ("Tins are greased with lard", "Rain slows deliveries", "Baskets hang from hooks", "Mill dust settles daily")
+    for at, text in enumerate(more):
+        (folder / f"more-{at}.txt").write_text(f"{text}.", "utf-8")
+    with ModelServer(lambda body, number: replace(answering(body, number), tokens=(1000, 500))) as server:
+        command = ["run", "--model", "demo", "--source", folder, "--output", tmp_path / "run", "--until", "split"]
+        command += ["--writer-model", "scribe", "--writer-api-base", server.openai_base]
+        piloted = socratune(*command, "--estimate")
+        assert piloted.returncode == 2 and "--estimate" in piloted.stderr  # it has stages of its own
+        command = [part for part in command if part not in ("--until", "split")]
+        piloted = socratune(*command, "--set", "split.dev_share=0.1", "--estimate")
+        assert piloted.returncode == 0, piloted.stderr
+        paid = len(server.seen)
+        found = json.loads((tmp_path / "run/pipeline_results.json").read_text("utf-8"))["estimate"]
+        assert socratune(*command, "--set", "split.dev_share=0.1", "--until", "split").returncode == 0
+    asked = [passage_in(seen.body) for seen in server.seen]
+    assert paid == 20 and len(asked) == len(set(asked)) == 24
+    run = RunDir(tmp_path / "run")
+    entry = json.loads(run.results.read_text("utf-8"))["stages"]["generate"]
+    low, high = found["generate"]["tokens"]["generate.writer"][1:]
+    assert low <= entry["spent"]["generate.writer"]["tokens"] == 24 * 1500 <= high
+    expected, low, high = found["generate"]["questions"]
+    assert low <= entry["rows"] - entry["siblings"] <= high
+    assert found["rows"] == round(expected * 0.8 - expected * 0.1) and 15 <= found["pilot_rows"] <= 20
+    assert "Writing: 24 passages, by a pilot of 20" in piloted.stdout and "The loop:" in piloted.stdout
+
+
+def test_documents_that_changed_are_refused_and_read_anew_on_request(tmp_path: Path) -> None:
+    folder = own_documents(tmp_path / "docs")
+    command = ("run", "--model", "demo", "--source", folder, "--output", tmp_path / "run", "--until", "split")
+    assert socratune(*command).returncode == 0
+    rows = (tmp_path / "run/qa.jsonl").read_bytes()
+    (folder / "note-02.txt").write_text("Salt comes from Lüneburg. The oven was built by Karl Weiss in 1987.", "utf-8")
+    refused = socratune(*command)
+    assert refused.returncode == 2 and "got changed ones" in refused.stderr and "--restart generate" in refused.stderr
+    assert (tmp_path / "run/qa.jsonl").read_bytes() == rows
+    again = socratune(*command, "--restart", "generate")
+    assert again.returncode == 0 and "Karl Weiss" in (tmp_path / "run/qa.jsonl").read_text("utf-8")
+
+
 def test_dataset_and_source_exclude_each_other() -> None:
     with pytest.raises(UserError, match="none beside generate"):
         from socratune.resolve import resolve

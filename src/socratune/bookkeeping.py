@@ -141,6 +141,20 @@ def refuse_other_data(split: dict[str, Any], key: str) -> None:
         raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
 
 
+def refuse_other_documents(source: str, known: str | None, found: str | None) -> None:
+    """Refuse documents that are not those the questions were written to.
+
+    Args:
+        known, found: `sources.source_hash` of them then and now; None is not known.
+
+    Raises:
+        UserError: they have changed.
+    """
+    if None not in (known, found) and known != found:
+        fix = "Use --restart generate to read them anew, or another --output."
+        raise UserError(Fault(f"--source {source}", "the documents this run began with", Shown("changed ones"), fix))
+
+
 def after_split(run: RunDir) -> str | None:
     """The stage behind `split` where that is done: what was split stays so, whatever became of the data set since."""
     done = Results(run).stage("split").get("status") == "done" and all(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from socratune import __version__
 from socratune.bookkeeping import (
@@ -25,6 +25,7 @@ from socratune.bookkeeping import (
     forget_from,
     hashes,
     refuse_other_data,
+    refuse_other_documents,
     settle_config,
     status_after,
 )
@@ -35,10 +36,16 @@ from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
 from socratune.report import write_report
 from socratune.resolve import Resolved, defaults, dump, flatten
+from socratune.roles import RULES
+from socratune.rows import QARow
 from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
 from socratune.sharding import gather
 from socratune.sources.qa_files import data_path
 from socratune.stages import views
+from socratune.stages.gathering import source_hash
+
+if TYPE_CHECKING:
+    from socratune.stages import generate
 
 
 def run_pipeline(
@@ -61,16 +68,20 @@ def run_pipeline(
 
 
 def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
-    """What the loop would take: the split, then a pilot of a few rows; `stages.estimate.run` says what comes back.
+    """What the loop would take, by a pilot of a few rows; `stages.estimate.of_loop` says what comes back.
 
-    The pilot's calls are kept: the run that follows does not pay them again.
+    Where a model is to write the rows first, what that would take is in `generate`, and the loop's pilot has the rows
+    of a few passages. The pilot's calls are kept: the run that follows does not pay them again.
 
     Raises:
         As `run_pipeline`.
     """
     with _opened(resolved, None) as pipeline:
-        _run_stages(pipeline, STAGES[0], "split", tell)
-        found = pipeline.estimate()
+        if pipeline.to_be_written():
+            found = pipeline.estimate_source()
+        else:
+            _run_stages(pipeline, STAGES[0], "split", tell)
+            found = pipeline.estimate()
         pipeline.results.write(estimate=found)
     return pipeline.results.data
 
@@ -121,7 +132,7 @@ def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> 
                 pipeline = Pipeline(resolved.config, journal, results)
                 beginnings = STAGES[: STAGES.index("split") + 1]
                 if start in beginnings and restart not in beginnings:  # before anything is lost or noted down
-                    refuse_other_data(results.stage("split"), pipeline.key("split"))
+                    pipeline.refuse_other_inputs()
                 with _ending_noted(results):
                     if restart is not None:
                         forget_from(restart, run, results, journal)
@@ -160,6 +171,10 @@ def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
     proof = results.stage("validate")
     valid = proof.get("status") in ("done", "failed") and proof.get("key") == pipeline.key("validate")
     results.write(status=results.data["validation"]["status"] if valid else "incomplete")
+
+
+def _untold(done: int, total: int, **live: Any) -> None:
+    """For a pilot, which nobody watches."""
 
 
 class Pipeline:
@@ -222,10 +237,11 @@ class Pipeline:
     def generate(self, tick: Tick) -> StageResult:
         from socratune.stages import generate
 
-        run = self.run
+        config = self.config.generate
+        self.results.data.setdefault("inputs", {})["source"] = source_hash(str(config.source))
         work = generate.run(
-            generate.Place(run.rows("qa"), run.rejected("qa"), run / "source"),
-            self.config.generate,
+            self._place(),
+            config,
             model_name=self.config.model,
             seed=self.config.seed,
             journal=self.journal,
@@ -233,6 +249,11 @@ class Pipeline:
             tick=tick,
         )
         return asyncio.run(work)
+
+    def _place(self) -> generate.Place:
+        from socratune.stages.generate import Place
+
+        return Place(self.run.rows("qa"), self.run.rejected("qa"), self.run / "source")
 
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split
@@ -262,17 +283,61 @@ class Pipeline:
         total = sum(1 for _ in enhance.rows_of(self.run, config.shard))
         return enhance.finished(self.run, total, journal=self.journal, key=key, figures=figures)
 
-    def estimate(self) -> dict[str, Any]:
+    def refuse_other_inputs(self) -> None:
+        """Refuse a data set or documents that are not those this run began with.
+
+        Raises:
+            UserError: they have changed.
+        """
+        source = self.config.generate.source
+        if source and self.results.stage("generate").get("status") == "done":
+            refuse_other_documents(source, self.results.data.get("inputs", {}).get("source"), source_hash(source))
+        refuse_other_data(self.results.stage("split"), self.key("split"))
+
+    def to_be_written(self) -> bool:
+        """Whether a model has still to write the rows."""
+        config = self.config.generate
+        mechanical = config.writer_model == RULES["writer"] and config.checker_model is None
+        return config.source is not None and not mechanical and self.results.stage("generate").get("status") != "done"
+
+    def estimate_source(self) -> dict[str, Any]:
+        """The pilot of a few passages, and that of the loop on their rows."""
         from socratune.stages import estimate
 
-        work = estimate.run(
+        work = estimate.of_source(
+            self._place(),
+            self.config.generate,
+            model_name=self.config.model,
+            seed=self.config.seed,
+            journal=self.journal,
+            key=f"estimate.{self.key('generate')}",
+            tick=_untold,
+        )
+        found, rows = asyncio.run(work)
+        if not rows:
+            raise StageFailed("No question of the pilot stood its checks, so nothing can be said of the loop.")
+        total = estimate.trained_rows(found["questions"][0], self.config.split)
+        return {**self._estimate(rows, max(total, 1)), "generate": found}
+
+    def estimate(self) -> dict[str, Any]:
+        """The pilot of the loop."""
+        from socratune.stages import enhance
+
+        rows = list(enhance.rows_of(self.run, self.config.shard))
+        return self._estimate(rows, len(rows))
+
+    def _estimate(self, rows: list[QARow], total: int) -> dict[str, Any]:
+        from socratune.stages import estimate
+
+        work = estimate.of_loop(
             self.run,
+            rows,
+            total,
             self.config.enhance,
             self.base,
-            shard=self.config.shard,
             journal=self.journal,
-            key=f"estimate.{self.key('enhance')}",
-            tick=lambda done, total, **live: None,
+            key=f"estimate.{fingerprint(self.key('enhance'), [row.id for row in rows])}",
+            tick=_untold,
         )
         return asyncio.run(work)
 

@@ -144,10 +144,20 @@ def _short(count: float) -> str:
 
 
 def show_estimate(found: dict[str, Any], console: Any) -> None:
-    """What all rows will take, by the pilot."""
+    """What all rows will take, by the pilot; before it, what writing them will take."""
+    if written := found.get("generate"):
+        expected, low, high = written["questions"]
+        _show_pilot("Writing: {rows} passages", written, console)
+        console.print(f"Questions, without siblings and a graph's: about {expected:.0f} ({low:.0f} … {high:.0f}).")
+        console.print()
+    _show_pilot("The loop: {rows} rows" if written else "{rows} rows", found, console)
+    console.print("The pilot's calls are kept: the run will not pay them again.")
+
+
+def _show_pilot(title: str, found: dict[str, Any], console: Any) -> None:
     from rich.table import Table
 
-    title = f"{found['rows']} rows, by a pilot of {found['pilot_rows']} (95 % interval)"
+    title = f"{title.format(rows=found['rows'])}, by a pilot of {found['pilot_rows']} (95 % interval)"
     table = Table(title=title, title_justify="left")
     for column in ("", "tokens", "USD"):
         table.add_column(column, justify="left" if not column else "right")
@@ -164,7 +174,6 @@ def show_estimate(found: dict[str, Any], console: Any) -> None:
         console.print(f"Time: about {expected} ({low} … {high}).")
     else:
         console.print("Time: not known, as calls of the pilot were in the journal already.")
-    console.print("The pilot's calls are kept: the run will not pay them again.")
 
 
 def show_proof(tests: dict[str, Any], console: Any) -> None:

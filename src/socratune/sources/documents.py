@@ -16,6 +16,7 @@ from typing import Any
 from socratune.documents import Document
 from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Rejected
+from socratune.rundir import file_hash, fingerprint
 from socratune.sources.parsing import PARSE, Parser, Unparsed, missing_parser
 from socratune.sources.records import Unreadable, read_records
 
@@ -52,6 +53,15 @@ def files_of(source: str) -> list[tuple[str, Path]]:
     if faults := [fault for suffix in suffixes if (fault := missing_parser(suffix))]:
         raise UserError(*faults)
     return sorted(found)
+
+
+def files_hash(source: str) -> str | None:
+    """Of the names and contents of all files of a source; None where there are none (any more)."""
+    try:
+        found = files_of(source)
+    except UserError:
+        return None
+    return fingerprint([(name, file_hash(path)) for name, path in found])
 
 
 def _first_magic(place: Path) -> int:

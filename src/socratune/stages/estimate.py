@@ -1,4 +1,4 @@
-"""estimate: a pilot of a few rows says what all of them will take: tokens, USD, hours, each with an interval.
+"""estimate: a pilot of a few passages or rows says what all will take: tokens, USD, hours, each with an interval.
 
 The pilot's calls are in the journal like all others, so the run that follows does not pay them again.
 """
@@ -7,38 +7,46 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
-from socratune.config import StudentTeacherConfig
+from socratune.config import EndpointConfig, GenerateConfig, SplitConfig, StudentTeacherConfig
 from socratune.errors import OutsideError
+from socratune.hops import Graph
 from socratune.journal import Journal
 from socratune.ledger import Ledger, tallied
 from socratune.loop import Loop, enhance_row
 from socratune.modelref import Base
-from socratune.rowmap import map_rows
+from socratune.passages import token_counter
+from socratune.rowmap import HasId, map_rows
 from socratune.rows import QARow
 from socratune.rundir import RunDir, Tick
-from socratune.stages.enhance import attended, rows_of
+from socratune.sources.shapes import parse_row
+from socratune.stages.enhance import attended
+from socratune.stages.gathering import cut, gather, linked, read_passages
+from socratune.stages.generate import Place, passage_step
+from socratune.stages.writers import attending_writers
 from socratune.stats import total_interval
 
 PILOT_ROWS = 20
 
 Span = tuple[float, float, float]
 """Expected value, lower and upper end of the 95 % interval."""
+Row = TypeVar("Row", bound=HasId)
 
 
-async def run(
+async def of_loop(
     run: RunDir,
+    rows: Sequence[QARow],
+    total: int,
     config: StudentTeacherConfig,
     base: Base,
     *,
-    shard: str | None,
     journal: Journal,
     key: str,
     tick: Tick,
 ) -> dict[str, Any]:
-    """Enhance `PILOT_ROWS` rows, chosen by the hash of their id, and extrapolate to all.
+    """Enhance `PILOT_ROWS` of the rows, chosen by the hash of their id, and extrapolate to `total`.
 
     Returns:
         `rows`, `pilot_rows`, and as [expected, low, high] over all rows: `tokens` by role, `usd` by role and in all
@@ -48,35 +56,107 @@ async def run(
         BudgetSpent: the limit of money or tokens is smaller than the pilot.
         OutsideError: most calls of the pilot are refused.
     """
-    rows = list(rows_of(run, shard))
-    chosen = sorted(rows, key=lambda row: hashlib.sha256(f"pilot/{row.id}".encode()).digest())[:PILOT_ROWS]
     ledger = Ledger(config.max_usd, config.max_total_tokens)
-    known = len(journal.done_positions(key))
     async with attended(run, config, base, journal=journal, ledger=ledger) as (loop, student):
-        started = time.monotonic()
-        concurrency = min(config.concurrency, len(chosen))
-        await map_rows(chosen, _measured(loop), journal=journal, stage=key, concurrency=concurrency, tick=tick)
-        wall_s = None if known else time.monotonic() - started  # of all pilot rows, or of nobody knows which
-    pilot = list(journal.rows(key))
-    failed = [row["error"] for row in pilot if row["outcome"] == "error"]
-    if len(failed) > len(pilot) / 2:
-        raise OutsideError(f"{len(failed)} of the {len(pilot)} rows of the pilot failed; the last said: {failed[-1]}")
-    found = extrapolate(pilot, len(rows), unpriced=ledger.unpriced)
+        step = _measured(_enhanced(loop))
+        pilot, wall_s = await _tried(rows, step, config.concurrency, journal=journal, key=key, tick=tick)
+    found = extrapolate(pilot, total, unpriced=ledger.unpriced)
     return {**found, "seconds": _seconds(pilot, found, config, wall_s=wall_s, served=student.loaded is None)}
 
 
-def _measured(loop: Loop) -> Callable[[QARow], Any]:
-    """`enhance_row`, giving what the row took instead of its trace."""
+async def of_source(
+    place: Place,
+    config: GenerateConfig,
+    *,
+    model_name: str,
+    seed: int,
+    journal: Journal,
+    key: str,
+    tick: Tick,
+) -> tuple[dict[str, Any], list[QARow]]:
+    """Have questions written to `PILOT_ROWS` of the passages; what all take, as in `of_loop`, and the pilot's rows.
 
-    async def step(row: QARow) -> dict[str, Any]:
+    `questions` is the number of rows that all passages give, siblings not counted: what can be trained on. Those of a
+    graph come on top, and questions that several passages give alike are counted for each.
+
+    Raises:
+        UserError: no such source, or nothing in it can be read.
+        BudgetSpent, OutsideError: as in `of_loop`.
+    """
+    gathered = gather(config, place.source)
+    _, total, _ = cut(gathered, config, token_counter(model_name))
+    ledger = Ledger(config.max_usd, config.max_total_tokens)
+    graph = Graph(linked(gathered), gathered.links())
+    async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
+        step = _measured(passage_step(config, gathered, graph, writers))
+        passages = list(read_passages(gathered))
+        pilot, wall_s = await _tried(passages, step, config.concurrency, journal=journal, key=key, tick=tick)
+    found = extrapolate(pilot, total, unpriced=ledger.unpriced)
+    written = [[row for row in one["rows"] if "sibling_of" not in row["metadata"]] for one in pilot]
+    found["questions"] = total_interval([len(rows) for rows in written], total)
+    found["seconds"] = _seconds(pilot, found, config, wall_s=wall_s, served=True)
+    parsed = (parse_row(row, "pilot") for rows in written for row in rows)
+    return found, [row for row in parsed if isinstance(row, QARow)]
+
+
+def trained_rows(questions: float, split: SplitConfig) -> int:
+    """How many of so many rows the split leaves for the loop; tests by siblings take none of them."""
+    held_out = 0.0 if split.held_out else min(questions * split.held_out_share, split.max_held_out_rows)
+    return round(questions - held_out - min(questions * split.dev_share, split.max_dev_rows))
+
+
+async def _tried(
+    rows: Iterable[Row],
+    step: Callable[[Row], Awaitable[dict[str, Any]]],
+    concurrency: int,
+    *,
+    journal: Journal,
+    key: str,
+    tick: Tick,
+) -> tuple[list[dict[str, Any]], float | None]:
+    """The values of the pilot's rows, and the seconds they took in all; None where the journal knew some before.
+
+    Raises:
+        OutsideError: most of them failed.
+    """
+    chosen = sorted(rows, key=lambda row: hashlib.sha256(f"pilot/{row.id}".encode()).digest())[:PILOT_ROWS]
+    known = len(journal.done_positions(key))
+    started = time.monotonic()
+    await map_rows(chosen, step, journal=journal, stage=key, concurrency=min(concurrency, len(chosen)), tick=tick)
+    wall_s = None if known else time.monotonic() - started
+    pilot = list(journal.rows(key))
+    failed = [row["error"] for row in pilot if row["error"]]
+    if len(failed) > len(pilot) / 2:
+        raise OutsideError(f"{len(failed)} of the {len(pilot)} of the pilot failed; the last said: {failed[-1]}")
+    return pilot, wall_s
+
+
+def _measured(step: Callable[[Row], Awaitable[dict[str, Any]]]) -> Callable[[Row], Awaitable[dict[str, Any]]]:
+    """`step`, its value with what it took beside it."""
+
+    async def measured(row: Row) -> dict[str, Any]:
         started = time.monotonic()
         with tallied() as tally:
-            trace = await enhance_row(row, loop)
+            value = await step(row)
         seconds = None if tally.replayed else time.monotonic() - started
         taken = {"calls": dict(tally.calls), "tokens": tally.tokens, "usd": tally.usd}
-        return {"outcome": trace.outcome, "error": trace.error, "seconds": seconds, **taken}
+        return {"error": _refusal(value), **value, "seconds": seconds, **taken}
+
+    return measured
+
+
+def _enhanced(loop: Loop) -> Callable[[QARow], Awaitable[dict[str, Any]]]:
+    async def step(row: QARow) -> dict[str, Any]:
+        trace = await enhance_row(row, loop)
+        return {"error": trace.error if trace.outcome == "error" else None}
 
     return step
+
+
+def _refusal(value: dict[str, Any]) -> str | None:
+    """Why a passage has no question, where that is a failed call."""
+    failed = (one["detail"] for one in value.get("rejected", ()) if one["reason"] == "call_failed")
+    return next(failed, None)
 
 
 def extrapolate(pilot: Sequence[dict[str, Any]], rows: int, *, unpriced: set[str]) -> dict[str, Any]:
@@ -100,7 +180,7 @@ def extrapolate(pilot: Sequence[dict[str, Any]], rows: int, *, unpriced: set[str
 def _seconds(
     pilot: Sequence[dict[str, Any]],
     found: dict[str, Any],
-    config: StudentTeacherConfig,
+    config: StudentTeacherConfig | GenerateConfig,
     *,
     wall_s: float | None,
     served: bool,
@@ -122,11 +202,15 @@ def _seconds(
     return max(expected, floor_s), max(low, floor_s), max(high, floor_s)
 
 
-def _limited_s(pilot: Sequence[dict[str, Any]], found: dict[str, Any], config: StudentTeacherConfig) -> float:
+def _limited_s(
+    pilot: Sequence[dict[str, Any]], found: dict[str, Any], config: StudentTeacherConfig | GenerateConfig
+) -> float:
     """The time that the limits of requests and tokens by the minute make of it at least."""
+    section = "generate" if isinstance(config, GenerateConfig) else "enhance"
     times = [0.0]
+    endpoint: EndpointConfig
     for role, endpoint in config.endpoints:
-        name = f"enhance.{role}"
+        name = f"{section}.{role}"
         calls = sum(row["calls"].get(name, 0) for row in pilot) * found["rows"] / len(pilot)
         if endpoint.requests_per_minute:
             times.append(calls / endpoint.requests_per_minute * 60)

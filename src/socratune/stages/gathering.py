@@ -18,7 +18,7 @@ from socratune.extract import mentioned
 from socratune.passages import Count, passages
 from socratune.rows import Rejected
 from socratune.rundir import iter_rows, write_jsonl
-from socratune.sources.documents import read_files
+from socratune.sources.documents import files_hash, read_files
 
 HANDBOOK, GRAPH = DEMO_DATA / "handbook", DEMO_DATA / "graph.json"
 DATABASES = ("arangodb://", "arangodbs://")
@@ -71,6 +71,11 @@ def gather(config: GenerateConfig, into: Path) -> Gathered:
         why = "; ".join(f"{one.id}: {one.reason}, {one.detail}" for one in gathered.unread[:3])
         raise UserError(Fault(f"--source {config.source}", "a document that can be read", Shown(why or "none")))
     return gathered
+
+
+def source_hash(source: str) -> str | None:
+    """Of the files that a source is; None for a database and the embedded one, and where there are none (any more)."""
+    return None if source == DEMO or source.startswith(DATABASES) else files_hash(source)
 
 
 def cut(gathered: Gathered, config: GenerateConfig, count: Count) -> tuple[int, int, int]:

@@ -72,7 +72,7 @@ async def run(
         tick(done, total, spent=ledger.summary())
 
     async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
-        step = _step(config, gathered, graph, writers)
+        step = passage_step(config, gathered, graph, writers)
         await map_rows(
             read_passages(gathered),
             step,
@@ -97,7 +97,9 @@ async def run(
     return StageResult(rows_in=total, rows_out=figures["rows"], figures=figures, failure=failure)
 
 
-def _step(config: GenerateConfig, gathered: Gathered, graph: Graph, writers: Writers) -> Callable[[Passage], Any]:
+def passage_step(
+    config: GenerateConfig, gathered: Gathered, graph: Graph, writers: Writers
+) -> Callable[[Passage], Any]:
     """A passage's questions, each checked, as JSON; with a stop where the writer refuses most of the first ones."""
     mix = config.mix.model_dump(by_alias=True)
     seen = failed = 0
