@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
+from socratune.rows import Example, shared_system
 
 RESULTS_INTERVAL_S = 2.0
 
@@ -245,6 +246,12 @@ def iter_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
             got = Shown(f"{type(error).__name__}: {error}")
             raise UserError(Fault(f"{path}, line {number}", "a row as its stage wrote it", got)) from None
         yield row
+
+
+def system_turn(run: RunDir) -> str | None:
+    """The system turn that the adapter was trained behind and is to be asked behind, if all its rows had the same."""
+    path = run.rows("train")
+    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
 
 
 def file_hash(path: Path) -> str:

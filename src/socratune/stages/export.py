@@ -30,8 +30,8 @@ from socratune.integrity import file_integrity
 from socratune.modelfile import modelfile
 from socratune.modelref import model_fault, model_json, model_location
 from socratune.parity import parity
-from socratune.rows import Example, QARow, shared_system
-from socratune.rundir import Results, RunDir, iter_rows, read_rows, write_text
+from socratune.rows import QARow
+from socratune.rundir import Results, RunDir, read_rows, system_turn, write_text
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _ollama(job: Job) -> str:
     text = modelfile(
         AutoTokenizer.from_pretrained(job.run.adapter),
         "./model" if job.converter is None else "./model.gguf",
-        system=_system_turn(job.run),
+        system=system_turn(job.run),
         sampling=model_json(job.config.model, "generation_config.json"),
     )
     write_text(job.folder / "Modelfile", text)
@@ -329,8 +329,3 @@ def _convert(job: Job, folder: Path, file: Path) -> None:
             needed = shlex.quote(str(job.converter.with_name("requirements.txt")))
             fix = f" Its packages: pip install -r {needed}"
         raise OutsideError(f"llama.cpp's converter failed: {last}.{fix}")
-
-
-def _system_turn(run: RunDir) -> str | None:
-    path = run.rows("train")
-    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None

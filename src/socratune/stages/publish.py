@@ -22,8 +22,7 @@ from socratune.errors import Fault, OutsideError, Shown, StageFailed
 from socratune.licences import Licence, PublicBase, licence_of, public_base
 from socratune.privacy import without_data, without_paths
 from socratune.review import decisions
-from socratune.rows import Example, shared_system
-from socratune.rundir import RunDir, StageResult, file_hash, iter_rows, read_jsonl, write_jsonl, write_text
+from socratune.rundir import RunDir, StageResult, file_hash, read_jsonl, system_turn, write_jsonl, write_text
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def prepared(
     _write_json(folder / "pipeline_results.json", shown)
     _make_public(folder, base)
     dataset_id = hub_id if config.with_dataset else None
-    text = model_card(shown, hub_id, base, system=_system_turn(run), dataset_id=dataset_id)
+    text = model_card(shown, hub_id, base, system=system_turn(run), dataset_id=dataset_id)
     write_text(folder / "README.md", text)
     return [*repos, Repo("model", folder, "pipeline_results.json")]
 
@@ -170,12 +169,6 @@ def _make_public(folder: Path, base: PublicBase) -> None:
 
 def _write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _system_turn(run: RunDir) -> str | None:
-    """The system turn without which the adapter was never asked."""
-    path = run.rows("train")
-    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
 
 
 def _dataset_folder(
