@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -176,6 +177,28 @@ def output_fault(path: str) -> Fault | None:
     if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
         return Fault(f"--output {path}", "a writable place", Shown(f"{place} cannot be written"))
     return None
+
+
+@contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A folder beside `place` that takes its place when the block is done, and is gone when it fails.
+
+    Raises:
+        UserError: it cannot be made.
+        OSError: at the end there is something at `place` other than an empty folder.
+    """
+    folder = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        got = Shown(error.strerror or str(error))
+        raise UserError(Fault(str(place), "a place where a folder can be made", got)) from None
+    try:
+        yield folder
+        folder.rename(place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,8 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ from socratune.modelfile import modelfile
 from socratune.modelref import model_fault, model_json, model_location
 from socratune.parity import parity
 from socratune.rows import QARow
-from socratune.rundir import Results, RunDir, read_rows, system_turn, write_text
+from socratune.rundir import Results, RunDir, read_rows, system_turn, whole_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -105,11 +104,12 @@ def export(
     status = _status(run, files["sha256"])
     if status != "passed":
         log.warning("This adapter is not proven better than its base: %s.", status)
-    with _whole_or_not_at_all(place) as folder:
+    with whole_folder(place) as folder:
         rows = held_out[:: max(1, len(held_out) // prompts)][:prompts]
         job = Job(run, config, folder, place, converter, rows, min_agreement)
         said = FORMATS[to](job)
         write_text(folder / "parity.json", json.dumps(job.checked, indent=2, ensure_ascii=False) + "\n")
+        shutil.rmtree(place, ignore_errors=True)
     return said
 
 
@@ -121,23 +121,6 @@ def _status(run: RunDir, files: dict[str, str]) -> str:
     if validation["tests"]["file_integrity"]["sha256"] != files:
         return "it was changed after it was validated"
     return "passed" if validation["status"] == "passed" else "its validation failed"
-
-
-@contextmanager
-def _whole_or_not_at_all(place: Path) -> Iterator[Path]:
-    """A folder beside `place` that takes its place when the block is done, and is gone when it fails."""
-    folder = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        got = Shown(error.strerror or str(error))
-        raise UserError(Fault(f"--out {place}", "a place where a folder can be made", got)) from None
-    try:
-        yield folder
-        shutil.rmtree(place, ignore_errors=True)
-        folder.rename(place)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _merged(job: Job) -> str:
