@@ -296,4 +296,4 @@ def traces_of(run: RunDir, reviews: dict[str, Review], stage_key: str | None = N
 
 def answers_of(run: RunDir) -> Index:
     """What base and adapter said to the held-out questions."""
-    return Index(in_file(run.held_out_answers), ANSWER_KINDS)
+    return Index(in_file(run.rows("held_out_answers")), ANSWER_KINDS)

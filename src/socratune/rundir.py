@@ -76,7 +76,7 @@ class RunDir:
         return self.root / "enhanced_dataset.jsonl"
 
     def rows(self, name: str) -> Path:
-        """`train_in`, `dev`, `held_out`, `train` → its JSONL file."""
+        """`train_in`, `dev`, `held_out`, `train`, `held_out_answers` → its JSONL file."""
         return self.root / f"{name}.jsonl"
 
     @property
@@ -87,11 +87,6 @@ class RunDir:
     def view(self, name: str) -> Path:
         """`preference`, `sdft` → the file for another trainer."""
         return self.root / f"{name}.jsonl"
-
-    @property
-    def held_out_answers(self) -> Path:
-        """What base and adapter said to each held-out question."""
-        return self.root / "held_out_answers.jsonl"
 
     @property
     def review(self) -> Path:
