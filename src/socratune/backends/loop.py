@@ -133,11 +133,7 @@ def run(
             readings.read()
         state.epoch += 1
         model.eval()
-        figures = {"epoch": float(state.epoch), "step": float(state.step), **hooks.evaluate(model)}
-        state.history.append(figures)
-        score = figures.get("dev_accuracy", float(state.epoch))
-        if score >= state.best_score:
-            state.best_epoch, state.best_step, state.best_score = state.epoch, state.step, score
+        state.history.append({"epoch": float(state.epoch), "step": float(state.step), **hooks.evaluate(model)})
         save(checkpoints, model, optimizer, stepper.scaler, state)
         saved = time.monotonic()
     if state.best_step != state.step:
