@@ -102,8 +102,8 @@ def llm_writer(model: ChatModel, sampling: Sampling) -> Writer:
             wanted=task.wanted,
             siblings=task.siblings,
         )
-        for seed in range(2):
-            completion = await model.generate(messages, sampling.drawn(seed))
+        for again in range(2):
+            completion = await model.generate(messages, sampling.drawn(sampling.seed + again))
             if drafts := drafts_of(parse_questions(completion.text)):
                 return drafts
         return []
