@@ -76,17 +76,13 @@ class RunDir:
         return self.root / "enhanced_dataset.jsonl"
 
     def rows(self, name: str) -> Path:
-        """`train_in`, `dev`, `held_out`, `train`, `held_out_answers` → its JSONL file."""
+        """`train_in`, `held_out`, `held_out_answers`, a view like `preference`… → its JSONL file."""
         return self.root / f"{name}.jsonl"
 
     @property
     def hint_measures(self) -> Path:
         """What the student's probabilities say of a sample of the hints."""
         return self.root / "hint_measures.jsonl"
-
-    def view(self, name: str) -> Path:
-        """`preference`, `sdft` → the file for another trainer."""
-        return self.root / f"{name}.jsonl"
 
     @property
     def review(self) -> Path:
