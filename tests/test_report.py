@@ -125,6 +125,13 @@ def test_a_run_outlives_its_report(tmp_path: Path, caplog: pytest.LogCaptureFixt
     }  # fmt: skip
 
 
+def test_a_row_of_another_kind_of_file_spoils_no_other(tmp_path: Path) -> None:
+    run = make_run(tmp_path, answers=[answer("a"), trace("strange"), answer("b", "correct", "incorrect")])
+    index = answers_of(run)
+    assert (len(index), index.damaged) == (2, 1)
+    assert [row["id"] for row in index.rows(index.order())] == ["b", "a"], "losses first"
+
+
 def test_curves_come_from_tensorboard_and_stay_short(tmp_path: Path) -> None:
     from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
     from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]

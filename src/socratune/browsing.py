@@ -134,9 +134,10 @@ class Index:
             mark = LEAKED * bool(shown["leaks"]) | DROPPED * bool(shown["dropped"])
         else:
             kind, verdict, mark = answer_kind(data), data["base"]["verdict"], 0
+        code = self.kinds.index(kind)
         self.ids[data["id"]] = len(self._handles)
         self._handles.append(handle)
-        self._kind.append(self.kinds.index(kind))
+        self._kind.append(code)
         self._mark.append(mark)
         self._verdict.append(VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS))
 
