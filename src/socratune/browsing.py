@@ -1,7 +1,7 @@
 """Traces and held-out answers for a person to look through: which come first, which fit a filter, what a page shows.
 
-Of every row a few bytes are held (where it lies and what it is); the rows stay in their file, or in the journal while
-the loop still works.
+Of every row its id, where it lies and what it is are held; the rows stay in their file, or in the journal while the
+loop still works.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def in_journal(path: Path, stage: str) -> Source:
 
 
 class Index:
-    """Where the rows of a source lie and what they are; a few bytes per row."""
+    """Where the rows of a source lie and what they are: their ids, and a few bytes per row."""
 
     def __init__(self, source: Source, kinds: tuple[str, ...], marks: Marks | None = None) -> None:
         self.source = source

@@ -197,6 +197,11 @@ def write_text(path: Path, text: str) -> None:
     write_lines(path, [text])
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value for people to read, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
 def write_lines(path: Path, lines: Iterable[str]) -> int:
     """Write the lines, each as it is, whole or not at all; returns how many."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -310,7 +315,7 @@ class Results:
         self.data.update(top)
         if now or time.monotonic() - self._written_at >= RESULTS_INTERVAL_S:
             self.data["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            write_text(self._path, json.dumps(self.data, indent=2, ensure_ascii=False) + "\n")
+            write_json(self._path, self.data)
             self._written_at = time.monotonic()
 
     def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> None:

@@ -30,7 +30,7 @@ from socratune.modelfile import modelfile
 from socratune.modelref import model_fault, model_json, model_location
 from socratune.parity import parity
 from socratune.rows import QARow
-from socratune.rundir import Results, RunDir, read_rows, system_turn, whole_folder, write_text
+from socratune.rundir import Results, RunDir, read_rows, system_turn, whole_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def export(
         rows = held_out[:: max(1, len(held_out) // prompts)][:prompts]
         job = Job(run, config, folder, place, converter, rows, min_agreement)
         said = FORMATS[to](job)
-        write_text(folder / "parity.json", json.dumps(job.checked, indent=2, ensure_ascii=False) + "\n")
+        write_json(folder / "parity.json", job.checked)
         shutil.rmtree(place, ignore_errors=True)
     return said
 
@@ -247,7 +247,7 @@ def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
     )
     if not job.checked["passed"]:
         figures = job.place.with_name(f"{job.place.name}.parity.json")
-        write_text(figures, json.dumps(job.checked, indent=2, ensure_ascii=False) + "\n")
+        write_json(figures, job.checked)
         raise StageFailed(f"Not exported: {_agreed(job)} At least {job.min_agreement:.0%} are wanted; see {figures}.")
 
 
