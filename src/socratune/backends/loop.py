@@ -182,7 +182,7 @@ def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
 
 def groups(lengths: list[int], micro_tokens: int) -> list[list[int]]:
     """Which items of a step share a micro-batch of at most `micro_tokens`, as few and as equal as may be; 0: none."""
-    if not micro_tokens:
+    if not micro_tokens or not lengths:
         return [[at] for at in range(len(lengths))]
     fewest = best_fit(lengths, max(micro_tokens, *lengths))
     equal = best_fit(lengths, max(math.ceil(sum(lengths) / len(fewest)), *lengths))
