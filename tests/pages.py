@@ -49,7 +49,7 @@ def make_run(folder: Path, traces: Any = (), answers: Any = (), **results: Any) 
     run.create()
     run.config.write_text("model: demo\ndataset: rows.jsonl\nenhance:\n  max_iterations: 3\n", "utf-8")
     count = write_jsonl(run.enhanced, traces)
-    write_jsonl(run.held_out_answers, answers)
+    write_jsonl(run.rows("held_out_answers"), answers)
     stages = {"enhance": {"status": "done", "seconds": 1.0, "done": count, "total": count, "hints": 0}}
     origins = {"model": "given", "dataset": "given", "enhance.max_iterations": "default"}
     data = {"status": "incomplete", "stages": stages, "model": "demo", "dataset": "rows.jsonl", "origins": origins}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -153,6 +156,16 @@ def test_a_parser_that_dies_or_hangs_costs_one_file(tmp_path: Path, monkeypatch:
     documents, rejected = read(tmp_path / "*.pdf")
     assert list(documents) == ["3-good.pdf"]
     assert {name: one.reason for name, one in rejected.items()} == {"1-die.pdf": "damaged", "2-hang.pdf": "too_slow"}
+
+
+@needs_parsers
+def test_where_memory_is_limited_already_files_are_parsed(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text("<p>The oven is hot.</p>", "utf-8")
+    command = shlex.join([sys.executable, "-m", "socratune.sources.parsing"])
+    limited = ["sh", "-c", f"ulimit -v {parsing.MEMORY_BYTES // 2048} && exec {command}"]  # kB: half of our own limit
+    request = json.dumps([str(tmp_path / "a.html"), ".html"])
+    done = subprocess.run(limited, input=request, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["text"] == "The oven is hot."
 
 
 def test_what_a_source_means(tmp_path: Path) -> None:

@@ -156,6 +156,19 @@ def test_a_model_writes_and_what_it_makes_up_is_rejected(tmp_path: Path) -> None
     assert entry["spent"]["generate.writer"]["tokens"] == 21 * 15
 
 
+def test_another_seed_draws_other_questions(tmp_path: Path) -> None:
+    folder = own_documents(tmp_path / "docs")
+
+    def seeds_asked(seed: int) -> set[int]:
+        with ModelServer(lambda body, number: Answer("I cannot do this.")) as server:
+            settings = {"writer_model": "scribe", "writer_api_base": [server.openai_base]}
+            config = GenerateConfig.model_validate({"source": str(folder), **settings})
+            write_questions(config, tmp_path / f"{seed}.jsonl", seed=seed, tell=lambda event, stage, entry: None)
+            return {seen.body["seed"] for seen in server.seen}
+
+    assert len(seeds_asked(0) | seeds_asked(1)) == 4  # each passage twice, as there was no question
+
+
 def test_a_checker_has_the_last_word(tmp_path: Path) -> None:
     folder = own_documents(tmp_path / "docs")
 

@@ -216,6 +216,21 @@ def test_training_gives_up_when_dev_sees_nothing_better(tmp_path: Path) -> None:
     assert again.epoch == 4, "the same command does not go on behind the end"
 
 
+def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(tmp_path: Path) -> None:
+    scores = iter([0.5, 0.2, 0.4])
+    config = CONFIG.model_copy(update={"num_train_epochs": 2})
+    hooks = Hooks(lambda _model: {"dev_accuracy": next(scores)}, silent().step)
+    hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    for path in tmp_path.glob("step-*/training.pt"):
+        saved = torch.load(path, weights_only=True)
+        saved["state"] |= {"best_epoch": 1, "best_step": 3, "best_score": 0.5}
+        torch.save(saved, path)
+    config = config.model_copy(update={"num_train_epochs": 3})
+    _, state = hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    assert [figures["dev_accuracy"] for figures in state.history] == [0.5, 0.2, 0.4]
+    assert (state.best_epoch, state.best_step, state.best_score) == (1, 3, 0.5)
+
+
 def test_it_learns_in_half_precision(tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})

@@ -143,6 +143,13 @@ def test_lone_surrogate_reaches_the_server() -> None:
     assert server.seen[0].body["messages"][0]["content"] == "\ud800é"
 
 
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_half_an_emoji_in_an_answer_is_no_text(kind: str) -> None:
+    with ModelServer(lambda body, number: Answer("Take tens \ud83d first.", thought="é \ude00")) as server:
+        answer = ask(server.url if kind == "anthropic" else server.openai_base, kind=kind).text
+    assert answer == "<think>\né ?\n</think>\n\nTake tens ? first."
+
+
 def test_connections_are_reused() -> None:
     with ModelServer(lambda body, number: Answer(delay_s=0.01)) as server:
 

@@ -90,15 +90,16 @@ def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.Monkey
     assert embedded(run, "left-out")["traces"] == {"unsolved": 0, "first_try": 3}
 
 
+@pytest.mark.parametrize("letter", ["x", "字"])
 def test_a_page_has_a_size_and_long_texts_are_cut_before_rows_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, letter: str
 ) -> None:
     monkeypatch.setattr(report, "TRACE_BYTES", 100_000)
-    run = make_run(tmp_path, (trace(f"t{n}", response="x" * 20_000) for n in range(100)))
+    run = make_run(tmp_path, (trace(f"t{n}", response=letter * 20_000) for n in range(100)))
     make_report(run)
     shown, left = embedded(run, "traces"), embedded(run, "left-out")["traces"]
     assert run.report.stat().st_size < 200_000
-    assert shown[0]["attempts"][0]["response"] == {"cut": "x" * 2_000, "length": 20_000}
+    assert shown[0]["attempts"][0]["response"] == {"cut": letter * 2_000, "length": 20_000}
     assert 10 < len(shown) == 100 - left["first_try"]
 
 
@@ -122,6 +123,13 @@ def test_a_run_outlives_its_report(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert embedded(run, "overview")["lists"]["traces"] == {
         "total": 1, "damaged": 2, "file": "enhanced_dataset.jsonl",
     }  # fmt: skip
+
+
+def test_a_row_of_another_kind_of_file_spoils_no_other(tmp_path: Path) -> None:
+    run = make_run(tmp_path, answers=[answer("a"), trace("strange"), answer("b", "correct", "incorrect")])
+    index = answers_of(run)
+    assert (len(index), index.damaged) == (2, 1)
+    assert [row["id"] for row in index.rows(index.order())] == ["b", "a"], "losses first"
 
 
 def test_curves_come_from_tensorboard_and_stay_short(tmp_path: Path) -> None:

@@ -64,6 +64,11 @@ async def answer_and_judge(
     return list(journal.rows(key))
 
 
+def behind(tick: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    """The tick of one of several sets that share a bar of `total` rows, of which `before` are done."""
+    return lambda done, _: tick(before + done, total)
+
+
 def _seed(row_id: str, number: int) -> int:
     """Of one answer; the same for base and adapter, and another for every question."""
     return int.from_bytes(hashlib.sha256(f"{row_id}/{number}".encode("utf-8", "replace")).digest()[:7], "big")

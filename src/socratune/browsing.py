@@ -1,7 +1,7 @@
 """Traces and held-out answers for a person to look through: which come first, which fit a filter, what a page shows.
 
-Of every row a few bytes are held (where it lies and what it is); the rows stay in their file, or in the journal while
-the loop still works.
+Of every row its id, where it lies and what it is are held; the rows stay in their file, or in the journal while the
+loop still works.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def in_journal(path: Path, stage: str) -> Source:
 
 
 class Index:
-    """Where the rows of a source lie and what they are; a few bytes per row."""
+    """Where the rows of a source lie and what they are: their ids, and a few bytes per row."""
 
     def __init__(self, source: Source, kinds: tuple[str, ...], marks: Marks | None = None) -> None:
         self.source = source
@@ -134,9 +134,10 @@ class Index:
             mark = LEAKED * bool(shown["leaks"]) | DROPPED * bool(shown["dropped"])
         else:
             kind, verdict, mark = answer_kind(data), data["base"]["verdict"], 0
+        code = self.kinds.index(kind)
         self.ids[data["id"]] = len(self._handles)
         self._handles.append(handle)
-        self._kind.append(self.kinds.index(kind))
+        self._kind.append(code)
         self._mark.append(mark)
         self._verdict.append(VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS))
 
@@ -296,4 +297,4 @@ def traces_of(run: RunDir, reviews: dict[str, Review], stage_key: str | None = N
 
 def answers_of(run: RunDir) -> Index:
     """What base and adapter said to the held-out questions."""
-    return Index(in_file(run.held_out_answers), ANSWER_KINDS)
+    return Index(in_file(run.rows("held_out_answers")), ANSWER_KINDS)

@@ -51,20 +51,20 @@ def phases(curve: Sequence[Point]) -> Phases:
 
     A moment counts only if the next measurement confirms it: one lucky evaluation is not a phase.
     """
-    memorised = _first_lasting(curve, (point.train >= MEMORISED for point in curve))
+    memorised = _first_lasting(point.train >= MEMORISED for point in curve)
     if memorised is None:
         return Phases(None, None, delayed_generalisation=False)
     start = curve[memorised]
     gap = start.train - start.dev
     if gap < SMALLEST_GAP:  # it generalised while it learnt
-        along = _first_lasting(curve, (point.train - point.dev < SMALLEST_GAP for point in curve[: memorised + 2]))
+        along = _first_lasting(point.train - point.dev < SMALLEST_GAP for point in curve[: memorised + 2])
         return Phases(start.step, curve[along or memorised].step, delayed_generalisation=False)
     rest = curve[memorised:]
-    closed = _first_lasting(rest, (point.dev >= start.dev + CLOSED * (point.train - start.dev) for point in rest))
+    closed = _first_lasting(point.dev >= start.dev + CLOSED * (point.train - start.dev) for point in rest)
     return Phases(start.step, None if closed is None else rest[closed].step, delayed_generalisation=closed is not None)
 
 
-def _first_lasting(curve: Sequence[Point], holds: Iterable[bool]) -> int | None:
+def _first_lasting(holds: Iterable[bool]) -> int | None:
     """The first place where it holds, and at the next one too (the last place needs no next)."""
     found = list(holds)
     return next((at for at, here in enumerate(found) if here and all(found[at : at + 2])), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from socratune.chat import IGNORE, render
@@ -14,8 +13,8 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.labels import label_faults
 from socratune.modelref import model_fault, model_location
 from socratune.resolve import read_config_file, resolve
-from socratune.rows import Example, Piece, QARow, shared_system
-from socratune.rundir import RunDir, iter_rows, read_rows
+from socratune.rows import Example, Piece, QARow
+from socratune.rundir import RunDir, read_rows, system_turn
 from socratune.sources.qa_files import data_path, read_qa_rows
 
 
@@ -107,16 +106,11 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     from socratune.student import LocalStudent, serving
 
     config = resolve(read_config_file(run.config), where=str(run.config)).config
-    messages = [*_system_turn(run), {"role": "user", "content": question}]
+    system = system_turn(run)
+    behind = [] if system is None else [{"role": "system", "content": system}]
+    messages = [*behind, {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
         model, tokenizer = hf.load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
         with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
             sampling = student.exam_sampling(config.enhance.max_new_tokens)
             yield who, asyncio.run(student.generate(messages, sampling)).text
-
-
-def _system_turn(run: RunDir) -> list[dict[str, str]]:
-    """The system turn the adapter was trained behind, if all its rows had one and the same."""
-    path: Path = run.rows("train")
-    system = shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
-    return [] if system is None else [{"role": "system", "content": system}]

@@ -6,10 +6,9 @@ enhance and `--restart` find all of it and ask nobody.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from socratune.pipeline import Pipeline
 from socratune.preflight import existing_run
 from socratune.report import write_report
 from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve
-from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, output_fault, write_lines
+from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, output_fault, whole_folder, write_lines
 from socratune.sharding import interleaved, parse_shard, pool_hint_measures, pooled, take_over
 from socratune.stages import enhance, views
 
@@ -66,7 +65,8 @@ def merge(output: str, folders: Sequence[str], *, tell: Tell) -> dict[str, Any]:
         merged = {part.shard: file_hash(part.run.enhanced) for part in parts}
         if known := _known(Path(output), merged):
             return known
-        with _whole_or_not_at_all(Path(output)) as run:
+        with whole_folder(Path(output).resolve()) as folder:
+            run = RunDir(folder)
             results = Results(run)
             results.data["merged"] = merged
             _build(run, results, parts, output=output, tell=tell)
@@ -183,19 +183,6 @@ def _known(output: Path, merged: dict[str, str]) -> dict[str, Any] | None:
     if fault := output_fault(str(output)):
         raise UserError(fault)
     return None
-
-
-@contextmanager
-def _whole_or_not_at_all(output: Path) -> Iterator[RunDir]:
-    """A folder beside `output` that takes its place when the block is done, and is gone when it fails."""
-    output = output.resolve()
-    run = RunDir(output.with_name(f".{output.name}.{os.getpid()}.tmp"))
-    try:
-        run.create()
-        yield run
-        run.root.rename(output)
-    finally:
-        shutil.rmtree(run.root, ignore_errors=True)
 
 
 def _build(run: RunDir, results: Results, parts: list[_Part], *, output: str, tell: Tell) -> None:

@@ -134,9 +134,9 @@ class Embedded:
         yield "["
         for at, row in zip(positions, self._index.rows(positions), strict=True):
             data = script_json(row)
-            if len(data) > self._left * SHARE_OF_ONE_ROW:
+            if len(data.encode()) > self._left * SHARE_OF_ONE_ROW:
                 data = script_json(cut(row, CUT_TEXT))
-            self._left -= len(data)
+            self._left -= len(data.encode())
             if self._left < 0:
                 break
             yield f",\n{data}" if self.shown else data

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
+from socratune.rows import Example, shared_system
 
 RESULTS_INTERVAL_S = 2.0
 
@@ -74,22 +76,13 @@ class RunDir:
         return self.root / "enhanced_dataset.jsonl"
 
     def rows(self, name: str) -> Path:
-        """`train_in`, `dev`, `held_out`, `train` → its JSONL file."""
+        """`train_in`, `held_out`, `held_out_answers`, a view like `preference`… → its JSONL file."""
         return self.root / f"{name}.jsonl"
 
     @property
     def hint_measures(self) -> Path:
         """What the student's probabilities say of a sample of the hints."""
         return self.root / "hint_measures.jsonl"
-
-    def view(self, name: str) -> Path:
-        """`preference`, `sdft` → the file for another trainer."""
-        return self.root / f"{name}.jsonl"
-
-    @property
-    def held_out_answers(self) -> Path:
-        """What base and adapter said to each held-out question."""
-        return self.root / "held_out_answers.jsonl"
 
     @property
     def review(self) -> Path:
@@ -177,9 +170,36 @@ def output_fault(path: str) -> Fault | None:
     return None
 
 
+@contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A folder beside `place` that takes its place when the block is done, and is gone when it fails.
+
+    Raises:
+        UserError: it cannot be made.
+        OSError: at the end there is something at `place` other than an empty folder.
+    """
+    folder = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        got = Shown(error.strerror or str(error))
+        raise UserError(Fault(str(place), "a place where a folder can be made", got)) from None
+    try:
+        yield folder
+        folder.rename(place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write the whole file or nothing (a temporary file beside it, then rename)."""
     write_lines(path, [text])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value for people to read, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> int:
@@ -247,6 +267,12 @@ def iter_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
         yield row
 
 
+def system_turn(run: RunDir) -> str | None:
+    """The system turn that the adapter was trained behind and is to be asked behind, if all its rows had the same."""
+    path = run.rows("train")
+    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
+
+
 def file_hash(path: Path) -> str:
     """The sha256 of a file, hex."""
     digest = hashlib.sha256()
@@ -289,7 +315,7 @@ class Results:
         self.data.update(top)
         if now or time.monotonic() - self._written_at >= RESULTS_INTERVAL_S:
             self.data["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            write_text(self._path, json.dumps(self.data, indent=2, ensure_ascii=False) + "\n")
+            write_json(self._path, self.data)
             self._written_at = time.monotonic()
 
     def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> None:

@@ -10,8 +10,14 @@ from typing import Any
 
 from socratune.documents import Passage
 from socratune.llm.base import ChatModel, Sampling
-from socratune.prompts import CHECKER_SCHEMA, WRITER_SCHEMA, grounding_messages, parse_grounded, parse_questions
-from socratune.prompts import writer_messages as messages_of
+from socratune.prompts import (
+    CHECKER_SCHEMA,
+    WRITER_SCHEMA,
+    grounding_messages,
+    parse_grounded,
+    parse_questions,
+    writer_messages,
+)
 
 TYPES = (
     "factual", "definition", "comparison", "cause", "procedure", "multi-hop", "reversal", "hypothetical",
@@ -84,10 +90,11 @@ def share_out(passage_id: str, mix: Mapping[str, float], count: int) -> Counter[
 
 def llm_writer(model: ChatModel, sampling: Sampling) -> Writer:
     """A writer that asks a model; a reply without any question is asked for once more."""
+    sampling = replace(sampling, json_schema=WRITER_SCHEMA)
 
     async def write(task: Task) -> list[Draft]:
         passage = task.passage
-        messages = messages_of(
+        messages = writer_messages(
             passage.text,
             title=task.title,
             place=passage.place,
@@ -95,9 +102,8 @@ def llm_writer(model: ChatModel, sampling: Sampling) -> Writer:
             wanted=task.wanted,
             siblings=task.siblings,
         )
-        for seed in range(2):
-            asked = replace(sampling, seed=seed, json_schema=WRITER_SCHEMA)
-            completion = await model.generate(messages, asked)
+        for again in range(2):
+            completion = await model.generate(messages, sampling.drawn(sampling.seed + again))
             if drafts := drafts_of(parse_questions(completion.text)):
                 return drafts
         return []
@@ -111,7 +117,7 @@ def llm_checker(model: ChatModel, sampling: Sampling = CHECKER_SAMPLING) -> Chec
     async def check(passage: Passage, draft: Draft) -> bool | None:
         messages = grounding_messages(passage.text, draft.question, draft.answer)
         for seed in range(2):
-            completion = await model.generate(messages, replace(sampling, seed=seed))
+            completion = await model.generate(messages, sampling.drawn(seed))
             if (found := parse_grounded(completion.text)) is not None:
                 return found
         return None

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from socratune.answering import answer_and_judge
+from socratune.answering import answer_and_judge, behind
 from socratune.config import RunConfig
 from socratune.journal import Journal
 from socratune.ledger import Ledger
@@ -66,7 +65,7 @@ async def _sit(
                     journal=journal,
                     key=f"validate.{key}.{name}",
                     concurrency=config.enhance.concurrency,
-                    tick=partial(_tick_after, tick, done, total),
+                    tick=behind(tick, done, total),
                 )
                 done += len(rows)
     finally:
@@ -75,7 +74,3 @@ async def _sit(
         journal.close()
     right = {name: [answer["verdict"] == "correct" for answer in some] for name, some in answers.items()}
     return {"right": right, "spent": ledger.summary()}
-
-
-def _tick_after(tick: Tick, before: int, total: int, done: int, _: int) -> None:
-    tick(before + done, total)

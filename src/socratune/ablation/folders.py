@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socratune.bookkeeping import OUTPUTS, STAGES
-from socratune.rundir import RunDir, read_jsonl, write_jsonl, write_text
+from socratune.rundir import RunDir, read_jsonl, write_json, write_jsonl
 
 Reading = Literal["rows", "tokens", "money"]
 """What is equal to the reference arm's: the questions, the trained tokens, or what the calls cost."""
@@ -57,7 +57,7 @@ def begin(run: RunDir, source: RunDir, *, until: str, share: float = 1.0, journa
         write_jsonl(begun.rows("train"), _part(rows, share))
     results = json.loads(source.results.read_text("utf-8"))
     results["stages"] = {name: entry for name, entry in results["stages"].items() if name in stages}
-    write_text(begun.results, json.dumps(results, indent=2))
+    write_json(begun.results, results)
     if journal is not None:
         shutil.copyfile(journal, begun.journal)
     begun.root.rename(run.root)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -13,7 +12,7 @@ from socratune.ablation.folders import READINGS, Job
 from socratune.ablation.found import Found
 from socratune.ablation.reading import DRAWS, accuracy, advice, difference, other_readings
 from socratune.ablation.work import LOCAL_USD_PER_TOKEN, MOST_EPOCHS
-from socratune.rundir import write_text
+from socratune.rundir import write_json, write_text
 
 HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
          "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")  # fmt: skip
@@ -45,7 +44,7 @@ def write(output: Path, found: Found) -> dict[str, Any]:
         "arms": rows,
         "not_done": _not_done(found),
     }
-    write_text(output / "ablation.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(output / "ablation.json", result)
     write_text(output / "ablation.svg", plot(result["base"], rows))
     write_text(output / "ablation.md", page(result))
     return result

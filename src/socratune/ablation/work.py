@@ -93,22 +93,22 @@ def do(bench: Bench, job: Job) -> dict[str, Any]:
             return do(bench, Job(job.arm, job.seed))
         share, epochs = found
         begin(run, folder(bench.output, Job(job.arm, job.seed)), until="curate", share=share)
-        settings = {**_settings(bench, job, run), "train.num_train_epochs": epochs}
+        settings = {**_settings(bench, job), "train.num_train_epochs": epochs}
         return _trained(bench, job, run, settings, start="train")
     if ARMS[job.arm].kind == "written":
         return _written(bench, job, run)
     source = _source(bench, job)
     begin(run, bench.shared, until="split", journal=source.journal if source else None)
-    return _trained(bench, job, run, _settings(bench, job, run), start="enhance")
+    return _trained(bench, job, run, _settings(bench, job), start="enhance")
 
 
 def _written(bench: Bench, job: Job, run: RunDir) -> dict[str, Any]:
     """A run on traces of somebody else's, written once for all seeds."""
     if job.seed:
         begin(run, folder(bench.output, Job(job.arm)), until="curate")
-        return _trained(bench, job, run, _settings(bench, job, run), start="train")
+        return _trained(bench, job, run, _settings(bench, job), start="train")
     begin(run, bench.shared, until="split")
-    settings = _settings(bench, job, run)
+    settings = _settings(bench, job)
     if not (run / "written.json").exists():
         spent: dict[str, Any] = {}
         if job.arm == "sft":
@@ -175,7 +175,7 @@ def _trained(bench: Bench, job: Job, run: RunDir, settings: dict[str, Any], *, s
     return found
 
 
-def _settings(bench: Bench, job: Job, run: RunDir) -> dict[str, Any]:
+def _settings(bench: Bench, job: Job) -> dict[str, Any]:
     """Of a run, by dotted key: the arm's own, and those that depend on data and seed."""
     found = {**ARMS[job.arm].settings, "seed": bench.given.get("seed", 0) + job.seed}
     if job.arm in ("rft", "mix"):

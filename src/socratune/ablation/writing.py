@@ -18,7 +18,7 @@ from socratune.journal import Journal
 from socratune.judge import Judge
 from socratune.ledger import Ledger
 from socratune.llm.arithmetic import parse_product, split_tens
-from socratune.llm.base import ChatModel
+from socratune.llm.base import ChatModel, Sampling
 from socratune.llm.metered import MeteredModel
 from socratune.local_models import LocalModels
 from socratune.modelref import local_name
@@ -120,10 +120,10 @@ async def _writer(
             await people.close()
 
 
-def _asking(model: ChatModel, sampling: Any, samples: Sequence[tuple[str, str]] | None) -> Write:
+def _asking(model: ChatModel, sampling: Sampling, samples: Sequence[tuple[str, str]] | None) -> Write:
     async def write(row: QARow) -> str | None:
         messages = solver_messages(row.question, row.reference, samples)
-        completion = await model.generate(messages, replace(sampling, seed=row.metadata["try"]))
+        completion = await model.generate(messages, sampling.drawn(row.metadata["try"]))
         return completion.text.strip() or None if completion.stop == "end" else None
 
     return write

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +25,38 @@ class TrainState:
     Attributes:
         epoch: finished ones.
         step: taken ones, those of an epoch that is not finished included.
-        best_step: at which the best epoch ended.
-        history: figures of each epoch.
+        history: figures of each finished epoch; `epoch` and `step` at its end, `dev_accuracy` where there are dev rows.
         engine: how it was computed: memory by part in GiB, the reason, the measured peak.
     """
 
     epoch: int = 0
     step: int = 0
-    best_epoch: int = 0
-    best_step: int = 0
-    best_score: float = -math.inf
     history: list[dict[str, float]] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The figures of the best epoch, the latest of equals; zeros where none is finished."""
+        return max(reversed(self.history), key=_score, default={"epoch": 0.0, "step": 0.0})
+
+    @property
+    def best_epoch(self) -> int:
+        """Its number."""
+        return int(self.best["epoch"])
+
+    @property
+    def best_step(self) -> int:
+        """At which it ended."""
+        return int(self.best["step"])
+
+    @property
+    def best_score(self) -> float:
+        """Its dev accuracy; where there are no dev rows its number, so that the last one is the best."""
+        return _score(self.best)
+
+
+def _score(figures: dict[str, float]) -> float:
+    return figures.get("dev_accuracy", figures["epoch"])
 
 
 def save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainState) -> None:
@@ -60,7 +79,8 @@ def restore(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, sca
     for path in _newest_first(checkpoints):
         try:
             saved = torch.load(path / "training.pt", weights_only=True)
-            state = TrainState(**saved["state"])
+            known = {each.name for each in fields(TrainState)}  # earlier versions also kept what `history` tells
+            state = TrainState(**{name: value for name, value in saved["state"].items() if name in known})
             if state.best_step and not at_step(checkpoints, state.best_step).is_dir():
                 raise FileNotFoundError(at_step(checkpoints, state.best_step))
             load_weights(model, path)

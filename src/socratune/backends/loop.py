@@ -133,11 +133,7 @@ def run(
             readings.read()
         state.epoch += 1
         model.eval()
-        figures = {"epoch": float(state.epoch), "step": float(state.step), **hooks.evaluate(model)}
-        state.history.append(figures)
-        score = figures.get("dev_accuracy", float(state.epoch))
-        if score >= state.best_score:
-            state.best_epoch, state.best_step, state.best_score = state.epoch, state.step, score
+        state.history.append({"epoch": float(state.epoch), "step": float(state.step), **hooks.evaluate(model)})
         save(checkpoints, model, optimizer, stepper.scaler, state)
         saved = time.monotonic()
     if state.best_step != state.step:
@@ -179,16 +175,18 @@ class Schedule:
 
 
 def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
-    """The rows of a step as micro-batches of at most `micro_tokens`, as few and as equal as may be; 0: one each."""
-    if not micro_tokens:
-        return [join([(row.ids, row.labels)]) for row in rows]
-    lengths = [len(row.ids) for row in rows]
-    most = max(micro_tokens, *lengths)
-    groups = best_fit(lengths, most)
-    equal = best_fit(lengths, max(math.ceil(sum(lengths) / len(groups)), *lengths))
-    if len(equal) == len(groups):
-        groups = equal
-    return [join([(rows[at].ids, rows[at].labels) for at in group]) for group in groups]
+    """The rows of a step as micro-batches; see `groups`."""
+    shared = groups([len(row.ids) for row in rows], micro_tokens)
+    return [join([(rows[at].ids, rows[at].labels) for at in group]) for group in shared]
+
+
+def groups(lengths: list[int], micro_tokens: int) -> list[list[int]]:
+    """Which items of a step share a micro-batch of at most `micro_tokens`, as few and as equal as may be; 0: none."""
+    if not micro_tokens or not lengths:
+        return [[at] for at in range(len(lengths))]
+    fewest = best_fit(lengths, max(micro_tokens, *lengths))
+    equal = best_fit(lengths, max(math.ceil(sum(lengths) / len(fewest)), *lengths))
+    return equal if len(equal) == len(fewest) else fewest
 
 
 @dataclass(slots=True)

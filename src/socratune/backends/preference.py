@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 
+from socratune.backends.loop import groups
 from socratune.chat import Rendered
-from socratune.packing import PackedRow, best_fit, join
+from socratune.packing import PackedRow, join
 
 BETA = 0.1
 """How dear it is to leave the base model; the first paper's and TRL's."""
@@ -61,7 +62,7 @@ def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
     """The pairs with what the base model thinks of them."""
     known = list(pairs)
     with engine.without_adapter():
-        for group in _groups(pairs, engine.micro_tokens):
+        for group in groups([len(pair.ids) for pair in pairs], engine.micro_tokens):
             right, wrong = answer_losses(engine, [pairs[at] for at in group])
             for at, margin in zip(group, (wrong - right).tolist(), strict=True):
                 known[at] = replace(pairs[at], base_margin=margin)
@@ -70,7 +71,7 @@ def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
 
 def pair_mean(engine: Any, pairs: list[Pair]) -> Iterator[torch.Tensor]:
     """The mean over the pairs of a step; see `loop.Losses`."""
-    for group in _groups(pairs, engine.micro_tokens):
+    for group in groups([len(pair.ids) for pair in pairs], engine.micro_tokens):
         members = [pairs[at] for at in group]
         right, wrong = answer_losses(engine, members)
         base = right.new_tensor([pair.base_margin for pair in members])
@@ -87,12 +88,6 @@ def answer_losses(engine: Any, pairs: list[Pair]) -> tuple[torch.Tensor, torch.T
     else:
         sums = torch.cat([_document_losses(engine, join([(row.ids, row.labels)])) for row in documents])
     return sums[::2], sums[1::2]
-
-
-def _groups(pairs: list[Pair], micro_tokens: int) -> list[list[int]]:
-    """Which pairs share a packed row; 0: each alone."""
-    lengths = [len(pair.ids) for pair in pairs]
-    return best_fit(lengths, max(micro_tokens, *lengths)) if micro_tokens else [[at] for at in range(len(pairs))]
 
 
 def _document_losses(engine: Any, row: PackedRow) -> torch.Tensor:

@@ -244,7 +244,7 @@ def train(
     from socratune.cli import commands
 
     given = given_by({"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend})
-    raise typer.Exit(commands.go_on(run, until="train", restart="train" if restart else None, given=given))
+    raise typer.Exit(commands.go_on(run, until="train", restart=restart, given=given))
 
 
 @app.command()
@@ -263,7 +263,8 @@ def validate(
         "validate.prompts_file": prompts,
         "validate.lm_eval": [task.strip() for task in lm_eval.split(",")] if lm_eval else None,
     }
-    raise typer.Exit(commands.validate(run, {k: v for k, v in settings.items() if v}, restart=restart))
+    given = {key: value for key, value in settings.items() if value}
+    raise typer.Exit(commands.go_on(run, until="validate", restart=restart, given=given, anew=True))
 
 
 @app.command()

@@ -102,47 +102,28 @@ def generate(flags: dict[str, Any]) -> int:
     return guarded(work)
 
 
-def go_on(folder: str, *, until: str, restart: str | None = None, given: dict[str, Any] | None = None) -> int:
-    """`socratune train|validate RUN`: the run's own configuration and what is `given`, up to one stage."""
+def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew: bool = False) -> int:
+    """`socratune train|validate RUN`: the run's own configuration and what is `given` by dotted key, up to one stage.
 
-    def settings() -> dict[str, Any]:
+    Args:
+        restart: redo that stage.
+        anew: redo it, too, where something given is not as it was.
+    """
+    begun: dict[str, Any] = {}
+
+    def read() -> int:
         run = existing_run(folder)
         known = flatten(read_config_file(run.config))
-        if "train.method" in (given or {}):  # another method has other defaults
+        redo = restart or (anew and any(known.get(key) != value for key, value in given.items()))
+        if "train.method" in given:  # another method has other defaults
             origins = Results(run).data.get("origins", {})
             known = {key: known[key] for key in known if not key.startswith("train.") or origins.get(key) == "given"}
-        return deep_merge(unflatten(known), unflatten({**(given or {}), "output": folder}))
-
-    found: dict[str, Any] = {}
-    start: list[str | None] = []
-
-    def read() -> int:
-        found.update(settings())
-        start.append(after_split(RunDir(folder)))
+        begun["given"] = unflatten({**known, **given, "output": folder})
+        begun["start"] = after_split(run)
+        begun["restart"] = until if redo else None
         return 0
 
-    return guarded(read) or run(found, None, None, start=start[0], until=until, restart=restart)
-
-
-def validate(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
-    """`socratune validate RUN`. `settings` of the proof, by dotted key: where they are new, it is made anew."""
-
-    def given() -> dict[str, Any]:
-        config = read_config_file(existing_run(folder).config)
-        return deep_merge({**config, "output": folder}, unflatten(settings))
-
-    found: dict[str, Any] = {}
-    start: list[str | None] = []
-
-    def read() -> int:
-        found.update(given())
-        start.append(after_split(RunDir(folder)))
-        return 0
-
-    code = guarded(read)
-    old = flatten(read_config_file(RunDir(folder).config)) if code == 0 else {}
-    anew = "validate" if restart or any(old.get(key) != value for key, value in settings.items()) else None
-    return code or run(found, None, None, start=start[0], until="validate", restart=anew)
+    return guarded(read) or run(config_file=None, settings=None, until=until, **begun)
 
 
 def _resolved(

@@ -145,9 +145,13 @@ def _count(tokens: Any) -> int:
 
 
 def _with_thought(thought: str, text: str) -> str:
-    """As reasoning models write it themselves where no server takes it apart."""
+    """As reasoning models write it themselves where no server takes it apart.
+
+    Of half a surrogate pair (a server that cut an emoji) there is a `?`: no tokenizer and no file takes it.
+    """
     thought = thought.strip("\n")
-    return f"<think>\n{thought}\n</think>\n\n{text.lstrip()}" if thought else text
+    said = f"<think>\n{thought}\n</think>\n\n{text.lstrip()}" if thought else text
+    return said.encode("utf-8", "replace").decode()
 
 
 def refused_parameter(kind: Kind, body: dict[str, Any], said: str) -> str | None:

@@ -196,7 +196,8 @@ def _serve() -> None:
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, most))
+    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # a library that prints must not spoil the replies
     for reply in _replies(iter(sys.stdin.buffer.readline, b"")):

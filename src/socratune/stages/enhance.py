@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from socratune.chat import training_text
@@ -112,7 +112,7 @@ async def attended(
             thinking_format=config.thinking_format or _own_format(base.model_name),
             unsolved=config.unsolved,
         )
-        sampling = replace(student.sampling, seed=base.seed)
+        sampling = student.sampling.drawn(base.seed)
         yield Loop(student.model, people.judge, people.teacher, sampling, rules, names, people.pick), student
 
 

@@ -17,8 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,8 @@ from socratune.integrity import file_integrity
 from socratune.modelfile import modelfile
 from socratune.modelref import model_fault, model_json, model_location
 from socratune.parity import parity
-from socratune.rows import Example, QARow, shared_system
-from socratune.rundir import Results, RunDir, iter_rows, read_rows, write_text
+from socratune.rows import QARow
+from socratune.rundir import Results, RunDir, read_rows, system_turn, whole_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -105,11 +104,12 @@ def export(
     status = _status(run, files["sha256"])
     if status != "passed":
         log.warning("This adapter is not proven better than its base: %s.", status)
-    with _whole_or_not_at_all(place) as folder:
+    with whole_folder(place) as folder:
         rows = held_out[:: max(1, len(held_out) // prompts)][:prompts]
         job = Job(run, config, folder, place, converter, rows, min_agreement)
         said = FORMATS[to](job)
-        write_text(folder / "parity.json", json.dumps(job.checked, indent=2, ensure_ascii=False) + "\n")
+        write_json(folder / "parity.json", job.checked)
+        shutil.rmtree(place, ignore_errors=True)
     return said
 
 
@@ -121,23 +121,6 @@ def _status(run: RunDir, files: dict[str, str]) -> str:
     if validation["tests"]["file_integrity"]["sha256"] != files:
         return "it was changed after it was validated"
     return "passed" if validation["status"] == "passed" else "its validation failed"
-
-
-@contextmanager
-def _whole_or_not_at_all(place: Path) -> Iterator[Path]:
-    """A folder beside `place` that takes its place when the block is done, and is gone when it fails."""
-    folder = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        got = Shown(error.strerror or str(error))
-        raise UserError(Fault(f"--out {place}", "a place where a folder can be made", got)) from None
-    try:
-        yield folder
-        shutil.rmtree(place, ignore_errors=True)
-        folder.rename(place)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _merged(job: Job) -> str:
@@ -163,7 +146,7 @@ def _ollama(job: Job) -> str:
     text = modelfile(
         AutoTokenizer.from_pretrained(job.run.adapter),
         "./model" if job.converter is None else "./model.gguf",
-        system=_system_turn(job.run),
+        system=system_turn(job.run),
         sampling=model_json(job.config.model, "generation_config.json"),
     )
     write_text(job.folder / "Modelfile", text)
@@ -264,7 +247,7 @@ def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
     )
     if not job.checked["passed"]:
         figures = job.place.with_name(f"{job.place.name}.parity.json")
-        write_text(figures, json.dumps(job.checked, indent=2, ensure_ascii=False) + "\n")
+        write_json(figures, job.checked)
         raise StageFailed(f"Not exported: {_agreed(job)} At least {job.min_agreement:.0%} are wanted; see {figures}.")
 
 
@@ -329,8 +312,3 @@ def _convert(job: Job, folder: Path, file: Path) -> None:
             needed = shlex.quote(str(job.converter.with_name("requirements.txt")))
             fix = f" Its packages: pip install -r {needed}"
         raise OutsideError(f"llama.cpp's converter failed: {last}.{fix}")
-
-
-def _system_turn(run: RunDir) -> str | None:
-    path = run.rows("train")
-    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None

@@ -22,8 +22,16 @@ from socratune.errors import Fault, OutsideError, Shown, StageFailed
 from socratune.licences import Licence, PublicBase, licence_of, public_base
 from socratune.privacy import without_data, without_paths
 from socratune.review import decisions
-from socratune.rows import Example, shared_system
-from socratune.rundir import RunDir, StageResult, file_hash, iter_rows, read_jsonl, write_jsonl, write_text
+from socratune.rundir import (
+    RunDir,
+    StageResult,
+    file_hash,
+    read_jsonl,
+    system_turn,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 
@@ -104,10 +112,10 @@ def prepared(
     folder = place / "model"
     shutil.copytree(run.adapter, folder)
     _check_manifest(folder, results)
-    _write_json(folder / "pipeline_results.json", shown)
+    write_json(folder / "pipeline_results.json", shown)
     _make_public(folder, base)
     dataset_id = hub_id if config.with_dataset else None
-    text = model_card(shown, hub_id, base, system=_system_turn(run), dataset_id=dataset_id)
+    text = model_card(shown, hub_id, base, system=system_turn(run), dataset_id=dataset_id)
     write_text(folder / "README.md", text)
     return [*repos, Repo("model", folder, "pipeline_results.json")]
 
@@ -161,21 +169,11 @@ def _make_public(folder: Path, base: PublicBase) -> None:
     """The adapter's own files: the base by the name that others know, no path of this machine."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text("utf-8"))
-    _write_json(path, config | {"base_model_name_or_path": base.name, "revision": base.revision})
+    write_json(path, config | {"base_model_name_or_path": base.name, "revision": base.revision})
     path = folder / "tokenizer_config.json"
     tokenizer = json.loads(path.read_text("utf-8"))
     if private := tokenizer.keys() & {"name_or_path", "is_local", "local_files_only"}:
-        _write_json(path, {key: value for key, value in tokenizer.items() if key not in private})
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _system_turn(run: RunDir) -> str | None:
-    """The system turn without which the adapter was never asked."""
-    path = run.rows("train")
-    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
+        write_json(path, {key: value for key, value in tokenizer.items() if key not in private})
 
 
 def _dataset_folder(

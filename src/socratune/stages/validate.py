@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune import forgetting
-from socratune.answering import answer_and_judge
+from socratune.answering import answer_and_judge, behind
 from socratune.comparison import answer_rows, compared
 from socratune.config import StudentTeacherConfig, ValidateConfig
 from socratune.errors import StageFailed
@@ -163,7 +163,7 @@ async def _examine(
                     # `audit_sheet` reads the held-out answers by this name
                     key=f"{key}.{who}" if paper.name == "held_out" else f"{key}.{paper.name}.{who}",
                     concurrency=asking.concurrency,
-                    tick=partial(_tick_after, tick, done, total),
+                    tick=behind(tick, done, total),
                     samples=config.samples if exam.temperature > 0 and paper.name in EXAMS else 1,
                 )
                 done += len(paper.rows)
@@ -177,10 +177,6 @@ async def _examine(
     if config.lm_eval:
         measured["lm_eval"] = task_results(model, tokenizer, config.lm_eval)
     return answers, measured
-
-
-def _tick_after(tick: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
-    tick(before + done, total)
 
 
 def _tests(papers: dict[str, Paper], answers: Answered, config: ValidateConfig, seed: int) -> dict[str, Any]:

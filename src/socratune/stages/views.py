@@ -16,7 +16,7 @@ from socratune.rundir import RunDir, iter_rows, write_jsonl
 
 def write(run: RunDir, views: Sequence[str]) -> dict[str, int]:
     """Write the named views into the run folder; rows by view."""
-    return {view: write_jsonl(run.view(view), _rows(run, VIEWS[view])) for view in views}
+    return {view: write_jsonl(run.rows(view), _rows(run, VIEWS[view])) for view in views}
 
 
 def _rows(run: RunDir, view: Callable[[Trace], dict[str, Any] | None]) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from socratune.extract import rules_extract
 from socratune.grounding import fault_of, located
 from socratune.journal import Journal
 from socratune.ledger import Ledger
-from socratune.llm.base import Sampling
+from socratune.llm.base import ChatModel, Sampling
 from socratune.local_models import LocalModels
 from socratune.roles import RULES, Endpoint, called, load_function, reach, resolve_alias
 from socratune.rows import Rejected, content_id
@@ -52,7 +52,7 @@ async def attending_writers(
     async with AsyncExitStack() as stack:
         models = stack.enter_context(LocalModels())
 
-        def asked(role: str, ref: str, sampling: Sampling):
+        def asked(role: str, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
             found = reach(
                 ref, reached[role], sampling, role=f"generate.{role}", journal=journal, ledger=ledger, local=models.load
             )

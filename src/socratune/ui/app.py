@@ -55,7 +55,7 @@ class Live:
         """The rows of `traces` or `answers` as they are now."""
         run = self.run
         if what == "answers":
-            return self._fresh("answers", _stamp(run.held_out_answers), lambda: answers_of(run))
+            return self._fresh("answers", _stamp(run.rows("held_out_answers")), lambda: answers_of(run))
         stage = Results(run).stage("enhance")
         stamp = (stage.get("key"), *_stamp(run.enhanced, run.rejected("train"), run.hint_measures))
         if not run.enhanced.exists():
