@@ -40,17 +40,24 @@ def test_of_60_planted_faults_57_are_rejected_and_of_200_good_rows_4_at_most() -
     assert planted.total() == 60 and len(planted) == 5, planted
     tasks = [task_of(path.name) for path in sorted(HANDBOOK.iterdir())]
     mechanical = [(task, draft) for task in tasks for draft in drafts(task)]
-    good = [entry for entry in given if not entry[0]]
-    given = good + [("", draft, task) for task, draft in mechanical][: 200 - len(good)] + given[len(good) :]
-    assert sum(not kind for kind, _, _ in given) == 200
+    given.sort(key=lambda entry: bool(entry[0]))
+    good = sum(not kind for kind, _, _ in given)
+    missed, lost = judged(given)
+    checked = [(draft, outcome(draft, task)) for task, draft in mechanical[: 200 - good]]  # of what the others ask
+    lost += [(draft, row) for draft, row in checked if isinstance(row, Rejected)]
+    assert len(missed) <= 3, missed
+    assert len(lost) <= 4, lost
+
+
+def judged(given: list[tuple[str, Draft, Task]]) -> tuple[list[Any], list[Any]]:
+    """The planted rows that came through, and the good ones that did not, each with the reason."""
     found = [(kind, draft, outcome(draft, task)) for kind, draft, task in given]
     rows = [(kind, draft, row) for kind, draft, row in found if not isinstance(row, Rejected)]
     again = asked_before(row for _, _, row in rows)
     missed = [(kind, draft) for at, (kind, draft, _) in enumerate(rows) if kind and at not in again]
     lost = [(draft, row) for kind, draft, row in found if not kind and isinstance(row, Rejected)]
     lost += [(draft, again[at]) for at, (kind, draft, _) in enumerate(rows) if not kind and at in again]
-    assert len(missed) <= 3, missed
-    assert len(lost) <= 4, lost
+    return missed, lost
 
 
 def test_other_texts_in_two_languages() -> None:
@@ -60,8 +67,8 @@ def test_other_texts_in_two_languages() -> None:
         passage = Passage("p", "p", case["passage"], 0, len(case["passage"]))
         row = outcome(drafts_of([case])[0], Task(passage, "", (), {}, 0))
         found[bool(case["planted"])].append(isinstance(row, Rejected))
-    assert len(found[True]) == 20 and sum(found[True]) >= 18
-    assert len(found[False]) == 40 and sum(found[False]) <= 3
+    assert len(found[True]) == 20 and sum(found[True]) >= 19
+    assert len(found[False]) == 40 and sum(found[False]) <= 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,7 @@ def test_meta_talk_in_other_languages_and_where_the_text_itself_speaks_so() -> N
     ("one", "other", "same"),
     [
         ("When was the Petrel built?", "When was the petrel built?", True),
-        ("Which boat is it that Jon Vik built in 1884?", "Which boat did Jon Vik build in 1884?", False),
+        ("Which boat is it that Jon Vik built in 1884?", "Which boat did Jon Vik build in 1884?", True),
         ("How long is the slip of the Gannet?", "How long is the slip at the Gannet?", True),
         ("How many boats had Calder in 1884?", "How many boats had Calder in 1885?", False),
         ("How many boats had Calder in 1884?", "How many boats had Skerra in 1884?", False),
@@ -147,6 +154,6 @@ def test_meta_talk_in_other_languages_and_where_the_text_itself_speaks_so() -> N
 def test_a_number_or_a_name_makes_another_question(one: str, other: str, same: bool) -> None:
     def row(question: str) -> dict[str, Any]:
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": "The same thing."}]
-        return {"messages": turns, "metadata": {"evidence": "The same thing is told."}}
+        return {"messages": turns, "metadata": {"evidence": "The same thing is told.", "passage_id": "p"}}
 
     assert bool(asked_before([row(one), row(other)])) is same

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import permutations
+from typing import NamedTuple
 
+from socratune.everyday import EVERYDAY
 from socratune.language import language_of
 from socratune.numberwords import NUMBER_WORDS, with_digits
 from socratune.writing import TYPES, Draft
 
-MOST_UNSUPPORTED = 1 / 3
-"""Share of an answer's own words that may be in neither evidence nor passage; of three or fewer, none."""
+MOST_UNSUPPORTED = 1 / 8
+"""Share of an answer's telling words that may be in neither evidence nor passage."""
+MOST_UNSUPPORTED_ELSEWHERE = 1 / 3
+"""The same in a language whose everyday words are not known here; of three or fewer, none."""
 FEWEST_EVIDENCE_LETTERS = 8
+ROOT, ENDING = 4, 4
+"""Letters of a root at least, and of what may stand behind it."""
+FEWEST_WORDS_BEFORE = 2
+"""Telling words of a question before its first "he" or "she"; fewer speak of nobody."""
 
 _WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
 _KEPT = re.compile(r"[^\W_]|[%$€£°]|(?<=\d)[.,:/](?=\d)|(?<![^\W_])[-−](?=\d)")
@@ -32,6 +41,7 @@ _UNSUPPORTING = frozenset(
     der die das ein eine einen einem einer und oder ist sind war waren wird werden von zu zum zur im in am an auf mit
     für aus bei nach durch den dem des sich er sie es weil wenn dass nicht auch
     le la les un une des et ou est sont était de du en au aux par pour avec dans sur il elle que qui ne pas car
+    über unter zwischen gegen während worden geworden wurde wurden
     el los las una y o es son era del al por para con como su se lo no porque""".split()  # noqa: SIM905
 )
 _OPPOSITES = (
@@ -99,9 +109,23 @@ _INJECTION = re.compile(
 )
 
 
+_GIVEN = re.compile(
+    r"""\b(?: (?:I|we)\ (?:was|were|am|are|(?:have|had)\ been)\ (?:given|told|shown|provided)
+        | (?:given|provided|supplied)\ (?:information|material|content)\b
+        | information\ (?:that\ (?:is|was)\ )?(?:given|provided|supplied)\b )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SOURCE = re.compile(
+    r"""\b(?:the|this|that|these|those|given|provided)\ (?:\w+\ ){0,2}?(?P<noun>passage|text|document|section|excerpt
+        |paragraph|sentence|source|article|snippet|extract|context|author|writer|material|chapter|page)s?\b
+        (?!\ of\b)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Talk of a text wherever the text itself has nothing of that name."""
 _META_WORDS = (
     "passage", "text", "docum", "article", "excerpt", "paragraph", "snippet", "extract", "source", "section", "author",
-    "above", "abschnitt", "dokument", "artikel", "auszug", "extrait", "pasaje", "artículo", "fragmento",
+    "above", "given", "told", "shown", "provided", "supplied", "sentence", "writer", "material", "chapter", "page",
+    "abschnitt", "dokument", "artikel", "auszug", "extrait", "pasaje", "artículo", "fragmento",
 )  # fmt: skip
 _INJECTION_WORDS = (
     "instruc", "prompt", "ignor", "disregard", "forget", "override", "you are", "act as", "pretend", "roleplay",
@@ -134,10 +158,10 @@ def fault_of(draft: Draft, passage: str) -> str | None:
     every = "\n".join((*texts, *draft.evidence)).casefold()
     if any(word in every for word in _META_WORDS):
         for text in texts[:2] if draft.type == "unanswerable" else texts:
-            if (found := _META.search(text)) and found.group().casefold() not in passage.casefold():
-                return f"meta_talk: {found.group()}"
-    if (found := _POINTING.intersection(_folded_words(draft.question))) and not names_in(draft.question):
-        return f"unclear_reference: {', '.join(found)}, of nobody who is named"
+            if found := _meta_talk(text, passage.casefold()):
+                return f"meta_talk: {found}"
+    if found := _pointing_at_nobody(draft.question):
+        return f"unclear_reference: {found}, of nobody who is named"
     if found := injection_in(every):
         return f"prompt_injection: {found}"
     if draft.type == "unanswerable":
@@ -145,6 +169,26 @@ def fault_of(draft: Draft, passage: str) -> str | None:
     if not draft.evidence or any(len(one) < FEWEST_EVIDENCE_LETTERS for one in draft.evidence):
         return "no_evidence: none given, or too short to be one"
     return _answer_fault(draft, passage)
+
+
+def _meta_talk(text: str, passage: str) -> str | None:
+    """Where a text speaks of its source, in words that the (folded) passage itself does not use."""
+    for pattern in (_META, _GIVEN):
+        if (found := pattern.search(text)) and found.group().casefold() not in passage:
+            return found.group()
+    for found in _SOURCE.finditer(text):
+        if found["noun"].casefold() not in passage:
+            return found.group()
+    return None
+
+
+def _pointing_at_nobody(question: str) -> str | None:
+    """A pronoun before anybody is spoken of, by name or as "the keeper"."""
+    words = _folded_words(question)
+    at = next((at for at, word in enumerate(words) if word in _POINTING), None)
+    if at is None or names_in(question):
+        return None
+    return None if len(_content(" ".join(words[:at]))) >= FEWEST_WORDS_BEFORE else words[at]
 
 
 def located(draft: Draft, passage: str) -> Draft | str:
@@ -225,25 +269,27 @@ def _answer_fault(draft: Draft, passage: str) -> str | None:
     """Why the answer does not follow from the evidence, as far as words can tell."""
     evidence = " ".join(draft.evidence)
     known = (draft.question, evidence)
-    if extra := _new_numbers(draft.answer, known):
+    if extra := _new_numbers(draft.answer, known, derived=draft.type in _RECKONED):
         return f"number_not_in_evidence: {extra}"
     said, told, asked = (set(_folded_words(text)) for text in (draft.answer, evidence, draft.question))
     for word in _OPPOSITE.keys() & said - told:
         for opposite in _OPPOSITE[word] & told:
             if word not in asked or opposite in asked:  # else "not warmer", to a question for what is warmer
                 return f"says_the_opposite: {word} for {opposite}"
+    if found := _turned_round(draft.answer, evidence):
+        return f"says_the_opposite: {found}"
     denied = _negations(_folded_words(_SAID_FIRST.sub("", draft.answer)))
-    if denied and not _negations(told | asked):
+    if denied and draft.type != "hypothetical" and not _negations(told | asked):
         return f"negation_not_in_evidence: {', '.join(denied)}"
     told_stems, asked_stems = set(map(_stem, told)), set(map(_stem, asked))
-    capitals_tell, around = _around(passage)
-    for name in names_in(draft.answer) if capitals_tell else ():
-        if _stem(name) not in told_stems | asked_stems:
+    page = _page(passage)
+    for name in names_in(draft.answer) if page.capitals_tell else ():
+        if _stem(name) not in told_stems | asked_stems | page.title:
             return f"name_not_in_evidence: {name}"
     own = [word for word in dict.fromkeys(_content(draft.answer)) if _stem(word) not in asked_stems]
-    elsewhere = [word for word in own if _stem(word) not in told_stems]
-    missing = [word for word in elsewhere if _stem(word) not in around or word in _ORDINALS or elsewhere == own]
-    if missing and (len(own) <= 3 or len(missing) > MOST_UNSUPPORTED * len(own) or _ORDINALS & set(missing)):
+    if page.language == "en":
+        own = [word for word in own if _stem(word) not in _EVERYDAY and word not in NUMBER_WORDS - _ORDINALS]
+    if missing := _missing(own, told_stems, page):
         return f"answer_not_in_evidence: {', '.join(missing[:5])}"
     chosen = draft.type == "comparison" or _SAID_FIRST.match(draft.answer)
     if not own and not chosen and said <= asked and not _new_numbers(draft.answer, (draft.question,)):
@@ -251,9 +297,58 @@ def _answer_fault(draft: Draft, passage: str) -> str | None:
     return None
 
 
+def _missing(own: list[str], told: set[str], page: _Page) -> list[str]:
+    """The telling words of an answer that nothing bears, where they are too many.
+
+    A word that stands elsewhere in the passage will do, unless all of them do.
+    """
+    elsewhere = [word for word in own if not _borne(_stem(word), told)]
+    missing = [word for word in elsewhere if not _borne(_stem(word), page.stems) or word in _ORDINALS]
+    if elsewhere and elsewhere == own:
+        return own
+    if page.language == "en":
+        return missing if len(missing) > MOST_UNSUPPORTED * len(own) or _ORDINALS & set(missing) else []
+    few = len(own) <= 3 or len(missing) > MOST_UNSUPPORTED_ELSEWHERE * len(own)
+    return missing if few or _ORDINALS & set(missing) else []
+
+
+def _borne(stem: str, stems: Iterable[str]) -> bool:
+    """Whether a word, or one made of the same root, is among these: `western` bears `west`, `Seehandel` `Handel`."""
+    return stem in stems or any(_of_one_root(stem, other) or (len(stem) > ROOT and stem in other) for other in stems)
+
+
+def _of_one_root(one: str, other: str) -> bool:
+    short, long = sorted((one, other), key=len)
+    if len(short) >= ROOT and long.startswith(short):
+        return len(long) - len(short) <= ENDING
+    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(short))
+    return same > ROOT and len(long) - same < ENDING
+
+
+def _turned_round(answer: str, evidence: str) -> str | None:
+    """What a comparison says the wrong way: `A is larger than B` where the evidence has `B is larger than A`."""
+    for said in _COMPARED.finditer(answer):
+        for told in _COMPARED.finditer(evidence):
+            if said["how"].casefold() != told["how"].casefold():
+                continue
+            left, right, first, second = (
+                set(map(_stem, _content(part))) for part in (said["one"], said["other"], told["one"], told["other"])
+            )
+            if left - right and right - left and left - right <= second - first and right - left <= first - second:
+                return f"{said['how']} than"
+    return None
+
+
+_COMPARED = re.compile(
+    r"(?P<one>[^.!?;,]+?) (?P<how>\w+er|(?:more|less|fewer) \w+|more|less|fewer) than (?P<other>[^.!?;,]+)",
+    re.IGNORECASE,
+)
+_RECKONED = ("comparison", "multi-hop", "hypothetical")
+"""Types whose answer may hold what is reckoned from two numbers."""
 _ONE_OR_TWO = re.compile(r"\b(?:one|two)\b", re.IGNORECASE)
 _LISTED = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")  # the numbers of a list are none of its content
 _THOUSANDS = re.compile(r"(?<=\d)[,\u202f\u00a0](?=\d{3}\b)")
+_BELOW_ZERO = re.compile(r"\b(?:below|under|above) zero\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
 _WITHIN = re.compile(r"(?<=[^\s.!?:\"“(] )\w[\w-]+")
 _SAID_FIRST = re.compile(r"(?:yes|no|ja|nein|oui|non|sí|si)\b", re.IGNORECASE)
@@ -263,17 +358,34 @@ def _negations(words: Iterable[str]) -> list[str]:
     return [word for word in words if word in _NEGATIONS or word.endswith(("n't", "n’t"))]
 
 
-def _new_numbers(answer: str, known: Iterable[str]) -> str:
-    """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same."""
+def _new_numbers(answer: str, known: Iterable[str], *, derived: bool = False) -> str:
+    """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same.
+
+    Args:
+        derived: the sum, difference, product or quotient of two known numbers is known as well.
+    """
     if len(answer.split()) > 3:  # "the lower of the two", "a white one"
         answer = _ONE_OR_TWO.sub("", answer)
     stated = dict.fromkeys(_numbers(answer))
-    there = {number for text in known for number in _numbers(text)} if stated else ()
-    return ", ".join(number for number in stated if number not in there)
+    there = {number for text in known for number in _numbers(text)} if stated else set[str]()
+    new = [number for number in stated if number not in there]
+    if new and derived:
+        reckoned = set(_reckoned(there))
+        new = [number for number in new if float(number.replace(":", ".", 1)) not in reckoned]
+    return ", ".join(new)
+
+
+def _reckoned(numbers: Iterable[str]) -> Iterator[float]:
+    values = [float(number) for number in numbers if number.count(".") < 2 and ":" not in number]
+    for one, other in permutations(values, 2):
+        yield from (one + other, one - other, one * other)
+        if other:
+            yield one / other
 
 
 @lru_cache(maxsize=1 << 10)  # of an original and its siblings the evidence is the same
 def _numbers(text: str) -> tuple[str, ...]:
+    text = _BELOW_ZERO.sub("", text)
     if not NUMBER_WORDS.isdisjoint(_folded_words(text)):
         text = with_digits(text)
     plain = _THOUSANDS.sub("", _LISTED.sub("", text))
@@ -285,10 +397,26 @@ def names_in(text: str) -> frozenset[str]:
     return frozenset(_folded(name) for name in _WITHIN.findall(text) if name[0].isupper())
 
 
+class _Page(NamedTuple):
+    """What is asked of a passage again and again. `capitals_tell` names; German writes all nouns so."""
+
+    language: str
+    capitals_tell: bool
+    stems: frozenset[str]
+    title: frozenset[str]
+
+
 @lru_cache(maxsize=8)
-def _around(passage: str) -> tuple[bool, frozenset[str]]:
-    """Whether capitals tell names (German writes all nouns so), and the stems of the passage's words."""
-    return language_of(passage) != "de", frozenset(map(_stem, _folded_words(passage)))
+def _page(passage: str) -> _Page:
+    language = language_of(passage)
+    title = passage.lstrip().partition("\n")[0] if passage.lstrip().startswith("#") else ""
+    stems, titled = (frozenset(map(_stem, _folded_words(text))) for text in (passage, title))
+    return _Page(language, language != "de", stems, titled)
+
+
+def gist(text: str) -> frozenset[str]:
+    """The stems of the words that tell something, and the numbers."""
+    return frozenset(map(_stem, _content(text))) | frozenset(_numbers(text))
 
 
 def _content(text: str) -> list[str]:
@@ -304,9 +432,16 @@ _ENDINGS = (("s",), ("ing", "ed", "en"), ("ation", "er", "est", "ly"), ("e", "y"
 def _stem(word: str) -> str:
     """Of two forms of a word the same (`burns`, `burning`; `lit`, not `little`)."""
     word = word.removesuffix("'s").removesuffix("’s")
+    if word.endswith(("ies", "ied")) and len(word) > 4:
+        word = f"{word[:-3]}y"
+    if word.endswith("eed"):  # breed, seed: no ending
+        return word
     for endings in _ENDINGS:
         for ending in endings:
             if word.endswith(ending) and len(word) - len(ending) >= 3:
                 word = word.removesuffix(ending)
                 break
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+
+
+_EVERYDAY = frozenset(map(_stem, EVERYDAY))

@@ -9,13 +9,16 @@ from typing import Any, NamedTuple
 
 from socratune.answers import normalise
 from socratune.duplicates import wording_of
-from socratune.grounding import names_in
+from socratune.grounding import gist, names_in
 from socratune.rows import content_id
 
 ALIKE = 92.0
 """RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are one."""
+SAME_QUESTION, SAME_ANSWER = 0.4, 0.6
+"""Jaccard index of the telling words from which two questions on the same evidence are one, if what their answers add
+to them is the same, too."""
 COMPARED = 40
-"""Earlier questions with the same numbers and names, and the same answer or evidence, that one is compared with."""
+"""Earlier questions with the same passage, or the same numbers, names and answer, that one is compared with."""
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
@@ -48,14 +51,23 @@ def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
 
 
 class _Asked(NamedTuple):
-    """What is compared of a row; `apart`: the names and numbers of its question, which may not differ."""
+    """What is compared of a row.
+
+    Attributes:
+        apart: the names and numbers of its question, which may not differ.
+        gist: the telling words of its question.
+        told: those that the answer adds.
+    """
 
     id: str
     original: str | None
     question: str
     answer: str
     evidence: str
+    passage: str
     apart: tuple[frozenset[Any], ...]
+    gist: frozenset[str]
+    told: frozenset[str]
 
     @property
     def family(self) -> str:
@@ -65,8 +77,7 @@ class _Asked(NamedTuple):
     def blocks(self) -> Iterator[tuple[Any, ...]]:
         """Rows that share one are compared."""
         yield "answer", self.answer, self.apart
-        if self.evidence:
-            yield "evidence", self.evidence, self.apart
+        yield "passage", self.passage
 
 
 def _asked(row: dict[str, Any]) -> _Asked:
@@ -75,12 +86,29 @@ def _asked(row: dict[str, Any]) -> _Asked:
     apart = (names_in(question), frozenset(_NUMBER.findall(question)))
     original = metadata.get("sibling_of")
     own = "" if original else content_id(messages)  # nobody names a sibling
-    return _Asked(own, original, question, answer, metadata["evidence"], apart)
+    asked, told = gist(question), gist(messages[-1]["content"])
+    evidence, passage = normalise(metadata["evidence"]), metadata["passage_id"]
+    return _Asked(own, original, question, answer, evidence, passage, apart, asked, told - asked)
 
 
 def _alike(one: _Asked, other: _Asked) -> bool:
-    """Nearly the same words, and an answer that the other's holds."""
+    """Nearly the same words, and an answer that the other's holds; or the same words of the text asked for again."""
     from rapidfuzz import fuzz
 
-    words, others = set(one.answer.split()), set(other.answer.split())
-    return (words <= others or others <= words) and fuzz.token_set_ratio(one.question, other.question) >= ALIKE
+    if one.apart == other.apart:
+        words, others = set(one.answer.split()), set(other.answer.split())
+        if (words <= others or others <= words) and fuzz.token_set_ratio(one.question, other.question) >= ALIKE:
+            return True
+    same_evidence = one.evidence in other.evidence or other.evidence in one.evidence
+    return one.passage == other.passage and same_evidence and _one_fact(one, other)
+
+
+def _one_fact(one: _Asked, other: _Asked) -> bool:
+    if any(mine - theirs and theirs - mine for mine, theirs in zip(one.apart, other.apart, strict=True)):
+        return False  # each has a name or a number that the other lacks
+    questions, answers = _jaccard(one.gist, other.gist), _jaccard(one.told, other.told)
+    return questions >= SAME_QUESTION and answers >= SAME_ANSWER
+
+
+def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / len(one | other) if one or other else 1.0
