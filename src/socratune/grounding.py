@@ -414,6 +414,7 @@ def _page(passage: str) -> _Page:
     return _Page(language, language != "de", stems, titled)
 
 
+@lru_cache(maxsize=1 << 10)  # a question is compared with all others on its passage
 def gist(text: str) -> frozenset[str]:
     """The stems of the words that tell something, and the numbers."""
     return frozenset(map(_stem, _content(text))) | frozenset(_numbers(text))

@@ -55,8 +55,6 @@ class _Asked(NamedTuple):
 
     Attributes:
         apart: the names and numbers of its question, which may not differ.
-        gist: the telling words of its question.
-        told: those that the answer adds.
     """
 
     id: str
@@ -66,8 +64,6 @@ class _Asked(NamedTuple):
     evidence: str
     passage: str
     apart: tuple[frozenset[Any], ...]
-    gist: frozenset[str]
-    told: frozenset[str]
 
     @property
     def family(self) -> str:
@@ -86,9 +82,7 @@ def _asked(row: dict[str, Any]) -> _Asked:
     apart = (names_in(question), frozenset(_NUMBER.findall(question)))
     original = metadata.get("sibling_of")
     own = "" if original else content_id(messages)  # nobody names a sibling
-    asked, told = gist(question), gist(messages[-1]["content"])
-    evidence, passage = normalise(metadata["evidence"]), metadata["passage_id"]
-    return _Asked(own, original, question, answer, evidence, passage, apart, asked, told - asked)
+    return _Asked(own, original, question, answer, normalise(metadata["evidence"]), metadata["passage_id"], apart)
 
 
 def _alike(one: _Asked, other: _Asked) -> bool:
@@ -106,8 +100,10 @@ def _alike(one: _Asked, other: _Asked) -> bool:
 def _one_fact(one: _Asked, other: _Asked) -> bool:
     if any(mine - theirs and theirs - mine for mine, theirs in zip(one.apart, other.apart, strict=True)):
         return False  # each has a name or a number that the other lacks
-    questions, answers = _jaccard(one.gist, other.gist), _jaccard(one.told, other.told)
-    return questions >= SAME_QUESTION and answers >= SAME_ANSWER
+    asked, asked_there = gist(one.question), gist(other.question)
+    if _jaccard(asked, asked_there) < SAME_QUESTION:
+        return False
+    return _jaccard(gist(one.answer) - asked, gist(other.answer) - asked_there) >= SAME_ANSWER
 
 
 def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
