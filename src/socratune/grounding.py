@@ -25,6 +25,8 @@ MOST_UNSUPPORTED_ELSEWHERE = 1 / 3
 FEWEST_EVIDENCE_LETTERS = 8
 ROOT, ENDING = 4, 4
 """Letters of a root at least, and of what may stand behind it."""
+FEWEST_COUNTED = 3
+"""Numbers of a list whose length an answer may give."""
 FEWEST_WORDS_BEFORE = 2
 """Telling words of a question before its first "he" or "she"; fewer speak of nobody."""
 
@@ -281,15 +283,15 @@ def _answer_fault(draft: Draft, passage: str) -> str | None:
     denied = _negations(_folded_words(_SAID_FIRST.sub("", draft.answer)))
     if denied and draft.type != "hypothetical" and not _negations(told | asked):
         return f"negation_not_in_evidence: {', '.join(denied)}"
-    told_stems, asked_stems = set(map(_stem, told)), set(map(_stem, asked))
     page = _page(passage)
+    told_stems, asked_stems = page.title.union(map(_stem, told)), set(map(_stem, asked))
     for name in names_in(draft.answer) if page.capitals_tell else ():
-        if _stem(name) not in told_stems | asked_stems | page.title:
+        if _stem(name) not in told_stems | asked_stems:
             return f"name_not_in_evidence: {name}"
     own = [word for word in dict.fromkeys(_content(draft.answer)) if _stem(word) not in asked_stems]
     if page.language == "en":
         own = [word for word in own if _stem(word) not in _EVERYDAY and word not in NUMBER_WORDS - _ORDINALS]
-    if missing := _missing(own, told_stems, page):
+    if missing := _missing(own, told_stems, page, sure=bool(_SAID_FIRST.match(draft.answer) or _numbers(draft.answer))):
         return f"answer_not_in_evidence: {', '.join(missing[:5])}"
     chosen = draft.type == "comparison" or _SAID_FIRST.match(draft.answer)
     if not own and not chosen and said <= asked and not _new_numbers(draft.answer, (draft.question,)):
@@ -297,14 +299,15 @@ def _answer_fault(draft: Draft, passage: str) -> str | None:
     return None
 
 
-def _missing(own: list[str], told: set[str], page: _Page) -> list[str]:
+def _missing(own: list[str], told: frozenset[str], page: _Page, *, sure: bool) -> list[str]:
     """The telling words of an answer that nothing bears, where they are too many.
 
-    A word that stands elsewhere in the passage will do, unless all of them do.
+    A word that stands elsewhere in the passage will do, unless all of them do and the answer is not `sure` otherwise:
+    by a yes, a no, or a number that is told.
     """
     elsewhere = [word for word in own if not _borne(_stem(word), told)]
     missing = [word for word in elsewhere if not _borne(_stem(word), page.stems) or word in _ORDINALS]
-    if elsewhere and elsewhere == own:
+    if elsewhere and elsewhere == own and not sure:
         return own
     if page.language == "en":
         return missing if len(missing) > MOST_UNSUPPORTED * len(own) or _ORDINALS & set(missing) else []
@@ -312,7 +315,7 @@ def _missing(own: list[str], told: set[str], page: _Page) -> list[str]:
     return missing if few or _ORDINALS & set(missing) else []
 
 
-def _borne(stem: str, stems: Iterable[str]) -> bool:
+def _borne(stem: str, stems: frozenset[str]) -> bool:
     """Whether a word, or one made of the same root, is among these: `western` bears `west`, `Seehandel` `Handel`."""
     return stem in stems or any(_of_one_root(stem, other) or (len(stem) > ROOT and stem in other) for other in stems)
 
@@ -343,6 +346,8 @@ _COMPARED = re.compile(
     r"(?P<one>[^.!?;,]+?) (?P<how>\w+er|(?:more|less|fewer) \w+|more|less|fewer) than (?P<other>[^.!?;,]+)",
     re.IGNORECASE,
 )
+_UNITS = (2, 7, 12, 24, 60, 100, 1000)
+"""Two of a pair, days, months, hours, minutes, and the metric ones."""
 _RECKONED = ("comparison", "multi-hop", "hypothetical")
 """Types whose answer may hold what is reckoned from two numbers."""
 _ONE_OR_TWO = re.compile(r"\b(?:one|two)\b", re.IGNORECASE)
@@ -362,12 +367,15 @@ def _new_numbers(answer: str, known: Iterable[str], *, derived: bool = False) ->
     """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same.
 
     Args:
-        derived: the sum, difference, product or quotient of two known numbers is known as well.
+        derived: the sum, difference, product or quotient of two known numbers is known as well, and what conversion
+            makes of one (days to a week).
     """
     if len(answer.split()) > 3:  # "the lower of the two", "a white one"
         answer = _ONE_OR_TWO.sub("", answer)
     stated = dict.fromkeys(_numbers(answer))
     there = {number for text in known for number in _numbers(text)} if stated else set[str]()
+    if len(there) >= FEWEST_COUNTED:  # "three times: at 6:00, 12:00 and 18:00"
+        there.add(str(len(there)))
     new = [number for number in stated if number not in there]
     if new and derived:
         reckoned = set(_reckoned(there))
@@ -377,6 +385,8 @@ def _new_numbers(answer: str, known: Iterable[str], *, derived: bool = False) ->
 
 def _reckoned(numbers: Iterable[str]) -> Iterator[float]:
     values = [float(number) for number in numbers if number.count(".") < 2 and ":" not in number]
+    yield from (value * unit for value in values for unit in _UNITS)
+    yield from (value / unit for value in values for unit in _UNITS)
     for one, other in permutations(values, 2):
         yield from (one + other, one - other, one * other)
         if other:
