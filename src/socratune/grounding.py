@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
-from itertools import permutations
 from typing import NamedTuple
 
-from socratune.everyday import EVERYDAY
 from socratune.language import language_of
-from socratune.numberwords import NUMBER_WORDS, with_digits
+from socratune.numberwords import NUMBER_WORDS
+from socratune.words import (
+    EVERYDAY_STEMS,
+    borne,
+    content,
+    folded_words,
+    names_in,
+    new_numbers,
+    numbers_of,
+    stem_of,
+)
 from socratune.writing import TYPES, Draft
 
 MOST_UNSUPPORTED = 1 / 8
@@ -23,29 +31,10 @@ MOST_UNSUPPORTED = 1 / 8
 MOST_UNSUPPORTED_ELSEWHERE = 1 / 3
 """The same in a language whose everyday words are not known here; of three or fewer, none."""
 FEWEST_EVIDENCE_LETTERS = 8
-ROOT, ENDING = 4, 4
-"""Letters of a root at least, and of what may stand behind it."""
-FEWEST_COUNTED = 3
-"""Numbers of a list whose length an answer may give."""
 FEWEST_WORDS_BEFORE = 2
 """Telling words of a question before its first "he" or "she"; fewer speak of nobody."""
 
-_WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*")
 _KEPT = re.compile(r"[^\W_]|[%$€£°]|(?<=\d)[.,:/](?=\d)|(?<![^\W_])[-−](?=\d)")
-_DASH = str.maketrans("‐‑‒–—−’‘“”„«»", '------\'\'"""""')
-_UNSUPPORTING = frozenset(
-    """the a an of to in on at for by and or with from as into over under is are was were be been being it its they them
-    their he she his her this that these those there then than so such which who whom whose what when where why how do
-    does did has have had can could will would should may might must because if not no yes about also only both each
-    every all one two more most very after before between during while up out off down
-    time times year years day way kind stay stays stand stands take takes taken go goes come comes get gets make makes
-    together roughly instead finally first last now still jahr zeit année año
-    der die das ein eine einen einem einer und oder ist sind war waren wird werden von zu zum zur im in am an auf mit
-    für aus bei nach durch den dem des sich er sie es weil wenn dass nicht auch
-    le la les un une des et ou est sont était de du en au aux par pour avec dans sur il elle que qui ne pas car
-    über unter zwischen gegen während worden geworden wurde wurden
-    el los las una y o es son era del al por para con como su se lo no porque""".split()  # noqa: SIM905
-)
 _OPPOSITES = (
     ("north", "south"), ("east", "west"), ("northern", "southern"), ("eastern", "western"), ("left", "right"),
     ("before", "after"), ("above", "below"), ("more", "less"), ("higher", "lower"), ("larger", "smaller"),
@@ -186,11 +175,11 @@ def _meta_talk(text: str, passage: str) -> str | None:
 
 def _pointing_at_nobody(question: str) -> str | None:
     """A pronoun before anybody is spoken of, by name or as "the keeper"."""
-    words = _folded_words(question)
+    words = folded_words(question)
     at = next((at for at, word in enumerate(words) if word in _POINTING), None)
     if at is None or names_in(question):
         return None
-    return None if len(_content(" ".join(words[:at]))) >= FEWEST_WORDS_BEFORE else words[at]
+    return None if len(content(" ".join(words[:at]))) >= FEWEST_WORDS_BEFORE else words[at]
 
 
 def located(draft: Draft, passage: str) -> Draft | str:
@@ -244,25 +233,15 @@ def _whole_words(text: str, begin: int, end: int) -> bool:
     return not (before or after or number_goes_on)
 
 
-@lru_cache(maxsize=1 << 16)
-def _folded(word: str) -> str:
-    return unicodedata.normalize("NFKC", word).translate(_DASH).casefold()
-
-
-@lru_cache(maxsize=1 << 10)
-def _folded_words(text: str) -> tuple[str, ...]:
-    return tuple(map(_folded, _WORD.findall(text)))
-
-
 def _unanswerable_fault(draft: Draft, passage: str) -> str | None:
     if draft.evidence:
         return "evidence_for_unanswerable: it has evidence"
     if not _UNKNOWN.search(draft.answer):
         return "unanswerable_answered: the answer does not say that it is not known"
-    topic = set(_content(draft.question))
-    if not topic & set(_content(passage)):
+    topic = set(content(draft.question))
+    if not topic & set(content(passage)):
         return "off_topic: the question shares no word with the passage"
-    if extra := _new_numbers(draft.answer, (draft.question, passage)):
+    if extra := new_numbers(draft.answer, (draft.question, passage)):
         return f"number_not_in_evidence: {extra}"
     return None
 
@@ -271,30 +250,32 @@ def _answer_fault(draft: Draft, passage: str) -> str | None:
     """Why the answer does not follow from the evidence, as far as words can tell."""
     evidence = " ".join(draft.evidence)
     known = (draft.question, evidence)
-    if extra := _new_numbers(draft.answer, known, derived=draft.type in _RECKONED):
+    if extra := new_numbers(draft.answer, known, derived=draft.type in _RECKONED):
         return f"number_not_in_evidence: {extra}"
-    said, told, asked = (set(_folded_words(text)) for text in (draft.answer, evidence, draft.question))
+    said, told, asked = (set(folded_words(text)) for text in (draft.answer, evidence, draft.question))
     for word in _OPPOSITE.keys() & said - told:
         for opposite in _OPPOSITE[word] & told:
             if word not in asked or opposite in asked:  # else "not warmer", to a question for what is warmer
                 return f"says_the_opposite: {word} for {opposite}"
     if found := _turned_round(draft.answer, evidence):
         return f"says_the_opposite: {found}"
-    denied = _negations(_folded_words(_SAID_FIRST.sub("", draft.answer)))
+    denied = _negations(folded_words(_SAID_FIRST.sub("", draft.answer)))
     if denied and draft.type != "hypothetical" and not _negations(told | asked):
         return f"negation_not_in_evidence: {', '.join(denied)}"
     page = _page(passage)
-    told_stems, asked_stems = page.title.union(map(_stem, told)), set(map(_stem, asked))
+    told_stems, asked_stems = page.title.union(map(stem_of, told)), set(map(stem_of, asked))
     for name in names_in(draft.answer) if page.capitals_tell else ():
-        if _stem(name) not in told_stems | asked_stems:
+        if stem_of(name) not in told_stems | asked_stems:
             return f"name_not_in_evidence: {name}"
-    own = [word for word in dict.fromkeys(_content(draft.answer)) if _stem(word) not in asked_stems]
+    own = [word for word in dict.fromkeys(content(draft.answer)) if stem_of(word) not in asked_stems]
     if page.language == "en":
-        own = [word for word in own if _stem(word) not in _EVERYDAY and word not in NUMBER_WORDS - _ORDINALS]
-    if missing := _missing(own, told_stems, page, sure=bool(_SAID_FIRST.match(draft.answer) or _numbers(draft.answer))):
+        own = [word for word in own if stem_of(word) not in EVERYDAY_STEMS and word not in NUMBER_WORDS - _ORDINALS]
+    if missing := _missing(
+        own, told_stems, page, sure=bool(_SAID_FIRST.match(draft.answer) or numbers_of(draft.answer))
+    ):
         return f"answer_not_in_evidence: {', '.join(missing[:5])}"
     chosen = draft.type == "comparison" or _SAID_FIRST.match(draft.answer)
-    if not own and not chosen and said <= asked and not _new_numbers(draft.answer, (draft.question,)):
+    if not own and not chosen and said <= asked and not new_numbers(draft.answer, (draft.question,)):
         return "answer_in_question: the question tells it already"
     return None
 
@@ -305,27 +286,14 @@ def _missing(own: list[str], told: frozenset[str], page: _Page, *, sure: bool) -
     A word that stands elsewhere in the passage will do, unless all of them do and the answer is not `sure` otherwise:
     by a yes, a no, or a number that is told.
     """
-    elsewhere = [word for word in own if not _borne(_stem(word), told)]
-    missing = [word for word in elsewhere if not _borne(_stem(word), page.stems) or word in _ORDINALS]
+    elsewhere = [word for word in own if not borne(stem_of(word), told)]
+    missing = [word for word in elsewhere if not borne(stem_of(word), page.stems) or word in _ORDINALS]
     if elsewhere and elsewhere == own and not sure:
         return own
     if page.language == "en":
         return missing if len(missing) > MOST_UNSUPPORTED * len(own) or _ORDINALS & set(missing) else []
     few = len(own) <= 3 or len(missing) > MOST_UNSUPPORTED_ELSEWHERE * len(own)
     return missing if few or _ORDINALS & set(missing) else []
-
-
-def _borne(stem: str, stems: frozenset[str]) -> bool:
-    """Whether a word, or one made of the same root, is among these: `western` bears `west`, `Seehandel` `Handel`."""
-    return stem in stems or any(_of_one_root(stem, other) or (len(stem) > ROOT and stem in other) for other in stems)
-
-
-def _of_one_root(one: str, other: str) -> bool:
-    short, long = sorted((one, other), key=len)
-    if len(short) >= ROOT and long.startswith(short):
-        return len(long) - len(short) <= ENDING
-    same = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(short))
-    return same > ROOT and len(long) - same < ENDING
 
 
 def _turned_round(answer: str, evidence: str) -> str | None:
@@ -335,7 +303,7 @@ def _turned_round(answer: str, evidence: str) -> str | None:
             if said["how"].casefold() != told["how"].casefold():
                 continue
             left, right, first, second = (
-                set(map(_stem, _content(part))) for part in (said["one"], said["other"], told["one"], told["other"])
+                set(map(stem_of, content(part))) for part in (said["one"], said["other"], told["one"], told["other"])
             )
             if left - right and right - left and left - right <= second - first and right - left <= first - second:
                 return f"{said['how']} than"
@@ -346,65 +314,13 @@ _COMPARED = re.compile(
     r"(?P<one>[^.!?;,]+?) (?P<how>\w+er|(?:more|less|fewer) \w+|more|less|fewer) than (?P<other>[^.!?;,]+)",
     re.IGNORECASE,
 )
-_UNITS = (2, 7, 12, 24, 60, 100, 1000)
-"""Two of a pair, days, months, hours, minutes, and the metric ones."""
 _RECKONED = ("comparison", "multi-hop", "hypothetical")
 """Types whose answer may hold what is reckoned from two numbers."""
-_ONE_OR_TWO = re.compile(r"\b(?:one|two)\b", re.IGNORECASE)
-_LISTED = re.compile(r"(?m)^\s*\d{1,2}[.)]\s")  # the numbers of a list are none of its content
-_THOUSANDS = re.compile(r"(?<=\d)[,\u202f\u00a0](?=\d{3}\b)")
-_BELOW_ZERO = re.compile(r"\b(?:below|under|above) zero\b", re.IGNORECASE)
-_NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
-_WITHIN = re.compile(r"(?<=[^\s.!?:\"“(] )\w[\w-]+")
 _SAID_FIRST = re.compile(r"(?:yes|no|ja|nein|oui|non|sí|si)\b", re.IGNORECASE)
 
 
 def _negations(words: Iterable[str]) -> list[str]:
     return [word for word in words if word in _NEGATIONS or word.endswith(("n't", "n’t"))]
-
-
-def _new_numbers(answer: str, known: Iterable[str], *, derived: bool = False) -> str:
-    """The numbers of an answer that nothing known states, in words; digits of `31.` and `thirty-one` are the same.
-
-    Args:
-        derived: the sum, difference, product or quotient of two known numbers is known as well, and what conversion
-            makes of one (days to a week).
-    """
-    if len(answer.split()) > 3:  # "the lower of the two", "a white one"
-        answer = _ONE_OR_TWO.sub("", answer)
-    stated = dict.fromkeys(_numbers(answer))
-    there = {number for text in known for number in _numbers(text)} if stated else set[str]()
-    if len(there) >= FEWEST_COUNTED:  # "three times: at 6:00, 12:00 and 18:00"
-        there.add(str(len(there)))
-    new = [number for number in stated if number not in there]
-    if new and derived:
-        reckoned = set(_reckoned(there))
-        new = [number for number in new if float(number.replace(":", ".", 1)) not in reckoned]
-    return ", ".join(new)
-
-
-def _reckoned(numbers: Iterable[str]) -> Iterator[float]:
-    values = [float(number) for number in numbers if number.count(".") < 2 and ":" not in number]
-    yield from (value * unit for value in values for unit in _UNITS)
-    yield from (value / unit for value in values for unit in _UNITS)
-    for one, other in permutations(values, 2):
-        yield from (one + other, one - other, one * other)
-        if other:
-            yield one / other
-
-
-@lru_cache(maxsize=1 << 10)  # of an original and its siblings the evidence is the same
-def _numbers(text: str) -> tuple[str, ...]:
-    text = _BELOW_ZERO.sub("", text)
-    if not NUMBER_WORDS.isdisjoint(_folded_words(text)):
-        text = with_digits(text)
-    plain = _THOUSANDS.sub("", _LISTED.sub("", text))
-    return tuple(number.lstrip("0") or "0" for number in _NUMBER.findall(plain))
-
-
-def names_in(text: str) -> frozenset[str]:
-    """The words with a capital that no sentence begins with, folded."""
-    return frozenset(_folded(name) for name in _WITHIN.findall(text) if name[0].isupper())
 
 
 class _Page(NamedTuple):
@@ -420,39 +336,5 @@ class _Page(NamedTuple):
 def _page(passage: str) -> _Page:
     language = language_of(passage)
     title = passage.lstrip().partition("\n")[0] if passage.lstrip().startswith("#") else ""
-    stems, titled = (frozenset(map(_stem, _folded_words(text))) for text in (passage, title))
+    stems, titled = (frozenset(map(stem_of, folded_words(text))) for text in (passage, title))
     return _Page(language, language != "de", stems, titled)
-
-
-@lru_cache(maxsize=1 << 10)  # a question is compared with all others on its passage
-def gist(text: str) -> frozenset[str]:
-    """The stems of the words that tell something, and the numbers."""
-    return frozenset(map(_stem, _content(text))) | frozenset(_numbers(text))
-
-
-def _content(text: str) -> list[str]:
-    """The words that tell something, folded."""
-    words = (word for word in _folded_words(text) if not word[0].isdigit())
-    return [word for word in words if word not in _UNSUPPORTING and (len(word) > 2 or not word.isascii())]
-
-
-_ENDINGS = (("s",), ("ing", "ed", "en"), ("ation", "er", "est", "ly"), ("e", "y", "i"))
-
-
-@lru_cache(maxsize=1 << 16)
-def _stem(word: str) -> str:
-    """Of two forms of a word the same (`burns`, `burning`; `lit`, not `little`)."""
-    word = word.removesuffix("'s").removesuffix("’s")
-    if word.endswith(("ies", "ied")) and len(word) > 4:
-        word = f"{word[:-3]}y"
-    if word.endswith("eed"):  # breed, seed: no ending
-        return word
-    for endings in _ENDINGS:
-        for ending in endings:
-            if word.endswith(ending) and len(word) - len(ending) >= 3:
-                word = word.removesuffix(ending)
-                break
-    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
-
-
-_EVERYDAY = frozenset(map(_stem, EVERYDAY))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from socratune.answers import normalise
 from socratune.duplicates import wording_of
-from socratune.grounding import gist, names_in
 from socratune.rows import content_id
+from socratune.words import gist, names_in
 
 ALIKE = 92.0
 """RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are one."""
