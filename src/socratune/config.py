@@ -16,8 +16,6 @@ DEMO = "demo"  # the name of the embedded model and of the embedded data set
 
 RETIRED_NAMES = {
     "use_flash_attention_2": "the attention kernel is chosen by the library; the value has no effect",
-    "pod_name": "renting a pod is not in this version; the value has no effect",
-    "preferred_gpus": "renting a pod is not in this version; the value has no effect",
 }
 """Names of the guide under `train` that mean something else today: accepted, left out, and said so."""
 
@@ -259,11 +257,20 @@ class GrokkingConfig(Section):
     """In the place of `weight_decay`. Decays the adapter, so towards the base model."""
 
 
-class EnhancedTrainingConfig(Section):
-    """The LoRA training. Names as in the guide and in PEFT."""
+class GuideNames(Section):
+    """Names the guide has under `train` for what lives elsewhere; `resolve` moves them."""
 
     model_name: str | None = None
     """The guide's place for `model`."""
+    pod_name: str | None = None
+    """The guide's place for `where.pod_name`."""
+    preferred_gpus: list[str] | None = None
+    """The guide's place for `where.preferred_gpus`."""
+
+
+class EnhancedTrainingConfig(GuideNames):
+    """The LoRA training. Names as in the guide and in PEFT."""
+
     method: Literal["sft", "dpo"] = "sft"
     """`sft`: the right answers. `dpo`: the right answer against the student's last wrong one to the same question."""
     max_seq_length: Annotated[int, Field(ge=16)] | Literal["auto"] = 2048

@@ -253,7 +253,7 @@ def plan(
             if size >= least and gib["total"] <= HEADROOM * free_gib:
                 return MemoryPlan(found, gib, _reason(found, gib["total"], free_gib, refused))
         need = training_gib(shape, replace(way, micro_tokens=max(least, longest)))["total"]
-        refused.append(f"{_words(way)} would take {need:.1f}")
+        refused.append(f"{in_words(way)} would take {need:.1f}")
     return None
 
 
@@ -267,12 +267,14 @@ def _ways(start: Training, checkpointing: bool | None, load_in_4bit: bool | None
         yield replace(start, load_in_4bit=precisions[-1], checkpointing=True, offload=True)
 
 
-def _words(way: Training) -> str:
-    weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "16-bit"
+def in_words(way: Training) -> str:
+    """A way of training, for people."""
+    weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "32-bit" if way.cpu else "16-bit"
     kept = "recomputed" if way.checkpointing else "kept"
-    return f"{weights} weights, activations {kept}{' from main memory' if way.offload else ''}"
+    spread = f" divided among {way.shards} cards" if way.shards > 1 else ""
+    return f"{weights} weights{spread}, activations {kept}{' from main memory' if way.offload else ''}"
 
 
 def _reason(way: Training, total: float, free: float, refused: list[str]) -> str:
-    text = f"{_words(way)}, {way.micro_tokens} tokens a micro-batch: {total:.1f} GiB of {free:.1f} free"
+    text = f"{in_words(way)}, {way.micro_tokens} tokens a micro-batch: {total:.1f} GiB of {free:.1f} free"
     return f"{text}; {'; '.join(refused)}" if refused else text
