@@ -73,7 +73,7 @@ asked before anything is rented has the day's."""
 
 def card_named(name: str) -> Card | None:
     """The kind that NVIDIA, RunPod or a person calls so: the one whose name is in it, else whose main word is."""
-    words = {word.upper() for word in re.split(r"[\s_:-]+", name)}
+    words = set(re.split(r"[\s_:-]+", re.sub(r"RTX(?=\d)", "RTX ", name.upper())))
     return next((card for card in CARDS if set(card.name.upper().split()) <= words), None) or next(
         (card for card in CARDS if _main_word(card) in words), None
     )
@@ -81,8 +81,8 @@ def card_named(name: str) -> Card | None:
 
 def _main_word(card: Card) -> str:
     """The word with the model's number in it: H100 of 'H100 SXM'. PCIe and NVL are never meant by it alone."""
-    if card.name in ("H100 PCIe", "H100 NVL", "A100 SXM", "RTX 6000 Ada"):
-        return card.name
+    if card.name in ("H100 PCIe", "H100 NVL", "A100 PCIe", "RTX 6000 Ada"):
+        return card.name  # no single word is so
     return next(word for word in card.name.upper().split() if any(letter.isdigit() for letter in word))
 
 

@@ -116,7 +116,7 @@ def decide(shape: Shape, settings: Settings, machine: Machine, work: Work, *, ha
     if here.fits:
         why = f"about {hours:.0f} h without a card, where.max_local_hours is {settings.max_local_hours:g}"
         return _rented(shape, settings, work, here, why, has_key=has_key, remedies=("--where local",))
-    why = f"{in_words(here.way)} take {gb(here.gib['total'])}, {_what(machine, here)} {gb(here.free_gib)} free"
+    why = f"{in_words(here.way)} take {gb(here.gib['total'])}, {_has(here, machine)}"
     if settings.place == "local":
         bigger = tuple(_larger_cards(shape, settings, work))
         fault = Fault("where.place local", "a model that fits here", Shown(why), _advice((*remedies, *bigger)))
@@ -194,8 +194,10 @@ def _rented(
 
 
 def _no_key(why: str, remedies: tuple[str, ...]) -> Fault:
-    fix = f"Run: export {KEY}=…" + (f" Or here, with {'; or '.join(remedies)}." if remedies else "")
-    return Fault(KEY, f"RunPod's key in the environment, as a machine has to be rented ({why})", Shown("none"), fix)
+    here = f"Or here, with {'; or '.join(remedies)}." if remedies else "No setting makes it fit here."
+    fix = f"Run: export {KEY}=… {here}"
+    expected = f"RunPod's key in the environment, as a machine has to be rented ({why})"
+    return Fault(KEY, expected, Shown("no such variable"), fix)
 
 
 def _remedies(shape: Shape, settings: Settings, machine: Machine, work: Work) -> Iterator[str]:
@@ -256,18 +258,15 @@ def _advice(remedies: tuple[str, ...]) -> str:
 
 
 def _said(fit: Fit, machine: Machine) -> str:
-    cards = f"{fit.cards} cards, each " if fit.cards > 1 else ""
-    return f"it fits: {in_words(fit.way)} take {gb(fit.gib['total'])} of {cards}{gb(fit.free_gib)} {_place(machine)}"
+    return f"it fits: {in_words(fit.way)} take {gb(fit.gib['total'])}, {_has(fit, machine)}"
 
 
-def _place(machine: Machine) -> str:
-    return f"on {machine.gpus[0].name}" if machine.gpus else "main memory, without a card"
-
-
-def _what(machine: Machine, fit: Fit) -> str:
-    if not machine.gpus:
-        return "main memory has"
-    return f"{machine.gpus[0].name} has" if fit.cards == 1 else f"each {machine.gpus[0].name} has"
+def _has(fit: Fit, machine: Machine) -> str:
+    """`H100 has 84.6 GB free`."""
+    if not fit.cards:
+        return f"main memory has {gb(fit.free_gib)} free"
+    each = "each of them" if fit.cards > 1 else machine.gpus[0].name
+    return f"{each} has {gb(fit.free_gib)} free"
 
 
 def gb(gib: float) -> str:

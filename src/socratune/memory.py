@@ -28,8 +28,8 @@ ENOUGH_TOKENS = 2048
 CPU_LOSS = 10
 """Copies of a chunk of logits that a CPU holds at the worst moment, what the allocator keeps included (measured)."""
 EXACT_KINDS = frozenset(
-    ("ernie4_5", "gemma", "gemma2", "gemma3_text", "granite", "granitemoe", "helium", "llama", "mistral", "mixtral",
-     "phi3", "qwen2", "qwen3", "qwen3_moe", "smollm3")
+    ("gemma", "gemma2", "gemma3_text", "granite", "granitemoe", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3",
+     "qwen3_moe", "smollm3")
 )  # fmt: skip
 """`model_type`s whose parameters `Shape` counts to the last one; of others it gives the size about right, or none."""
 
@@ -78,7 +78,7 @@ class Shape:
         biases = 0
         if kind.startswith("qwen2"):
             biases = (heads + 2 * kv_heads) * head_dim
-        elif config.get("attention_bias"):
+        elif config.get("attention_bias") and kind not in ("mistral", "mixtral", "phi3"):  # they do not read it
             biases = (heads + 2 * kv_heads) * head_dim + config["hidden_size"]
         if kind.startswith(("qwen3", "gemma3")):
             biases += 2 * head_dim  # the norms of queries and keys

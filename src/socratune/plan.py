@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig
+from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
 from socratune.decision import KEY, Decision, Fit, Settings, Work, decide
 from socratune.errors import Fault, Shown, UserError
 from socratune.ledger import FREE, Price, price_of
@@ -66,6 +66,7 @@ class Plan:
         tokens: that are trained on, all epochs together.
         loop_s: seconds of the student's answers, in the loop and for the proof; None where a server gives them.
         assumed: what time and money rest on besides the settings.
+        cautions: limits of the settings that this plan would run into.
     """
 
     size: Size
@@ -76,6 +77,7 @@ class Plan:
     loop_s: float | None
     money: Money
     assumed: tuple[str, ...]
+    cautions: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it. Memory in GB of 10⁹ bytes, hours, USD; what is not known is null."""
@@ -101,6 +103,7 @@ class Plan:
             "hours": {"training": _hours(fit.seconds), "loop": _hours(self.loop_s)},
             "usd": {"gpu": self.money.gpu, "enhancement": self.money.enhancement, "total": self.money.total},
             "assumed": list(self.assumed),
+            "cautions": list(self.cautions),
         }
 
 
@@ -123,7 +126,9 @@ def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None
     enhancement, said = _enhancement(config, load)
     money = _money(decision, loop_s, enhancement, config.where.cloud)
     tokens = round(sum(load.lengths) * _times(config.train))
-    return Plan(size, machine, decision, load, tokens, loop_s, money, (*load.assumed, *said))
+    here = ("main memory and processors of this machine",) if gpu is not None and not machine.gpus else ()
+    assumed, cautions = (*load.assumed, *said, *here), tuple(_cautions(decision, loop_s, money, config.where))
+    return Plan(size, machine, decision, load, tokens, loop_s, money, assumed, cautions)
 
 
 def settle(config: RunConfig) -> Decision:
@@ -230,7 +235,7 @@ def _enhancement(config: RunConfig, load: Load) -> tuple[float | None, tuple[str
            for role, price in paid]  # fmt: skip
     text = ", ".join(f"{calls[role]:g} calls of the {role}" for role, _ in paid)
     said = f"{text} a row, {READ_TOKENS} tokens read and {WRITTEN_TOKENS} written each (--estimate measures it)"
-    return (None if None in usd else sum(filter(None, usd))), (said,)
+    return (None if None in usd else round(sum(filter(None, usd)), 4)), (said,)
 
 
 def _paid(config: StudentTeacherConfig, model_name: str) -> Iterator[tuple[str, Price]]:
@@ -263,6 +268,17 @@ def _money(decision: Decision, loop_s: float | None, enhancement: float | None, 
         return Money(per_hour, None, enhancement)
     hours = SET_UP_HOURS + (decision.fit.seconds + (loop_s or 0.0)) / 3600
     return Money(per_hour, round(hours * per_hour, 2), enhancement)
+
+
+def _cautions(decision: Decision, loop_s: float | None, money: Money, where: WhereConfig) -> Iterator[str]:
+    if decision.where != "runpod":
+        return
+    hours = SET_UP_HOURS + ((decision.fit.seconds or 0.0) + (loop_s or 0.0)) / 3600
+    if hours > where.max_hours:
+        yield f"about {hours:.0f} h are needed, and the machine ends itself after where.max_hours, {where.max_hours:g}"
+    most = None if money.gpu_per_hour is None else money.gpu_per_hour * where.max_hours
+    if most is not None and where.max_usd is not None and most > where.max_usd:
+        yield f"where.max_hours cost {most:.2f} USD, above where.max_usd, {where.max_usd:g}: nothing would be rented"
 
 
 def _way(fit: Fit) -> dict[str, Any]:

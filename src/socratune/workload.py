@@ -11,8 +11,8 @@ from socratune.rows import Example, QARow
 from socratune.rundir import RunDir, iter_rows
 from socratune.sources.qa_files import Reading, data_path, qa_rows
 
-ASSUMED_ROWS = 1000
-"""Where there is no data set yet."""
+ASSUMED_ROWS, LONG_ROWS = 1000, 20
+"""Where there is no data set yet: rows, and how many of them are as long as they may be."""
 ANSWER_TOKENS, TEMPLATE_TOKENS = 256, 20
 """What the student is assumed to write to a question; what a chat template adds."""
 
@@ -52,8 +52,9 @@ def load_of(config: RunConfig, *, known: bool) -> Load:
         return Load(rows + held_out, held_out, lengths or (1,), ())
     if not known or (config.generate.source and not run.rows("qa").exists()):
         longest = 2048 if config.train.max_seq_length == "auto" else config.train.max_seq_length
-        text = f"{ASSUMED_ROWS} rows, as no data set is there yet: the longest {longest} tokens, half of them as long"
-        lengths = (longest,) * (ASSUMED_ROWS // 2) + (longest // 5,) * (ASSUMED_ROWS - ASSUMED_ROWS // 2)
+        usual = max(1, longest // 5)
+        text = f"{ASSUMED_ROWS} rows, as no data set is there yet: of {usual} tokens, some of {longest}"
+        lengths = (longest,) * LONG_ROWS + (usual,) * (ASSUMED_ROWS - LONG_ROWS)
         return Load(ASSUMED_ROWS, 0, lengths, (text,))
     path = run.rows("qa") if config.generate.source else data_path(config.dataset)
     lengths = [_row_length(row, answer) for row in qa_rows(path, Reading())]

@@ -112,6 +112,8 @@ def show_plan(plan: Plan, model_name: str) -> None:
         say(f"cannot begin so: {found['problem']}", "bold red")
     say(f"time: {_time(plan)}")
     say(f"money: {_money(plan)}")
+    for text in found["cautions"]:
+        say(f"caution: {text}", "bold yellow")
     for text in found["assumed"]:
         say(f"assumed: {text}")
 
