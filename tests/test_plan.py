@@ -332,6 +332,14 @@ def test_the_command_says_choice_reason_price_and_what_would_fit(tmp_path: Path)
         assert said in done.stdout, said
 
 
+def test_a_base_that_comes_in_4_bits_is_planned_so(tmp_path: Path) -> None:
+    quantised = LLAMA_8B | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    folder = model_folder(tmp_path, quantised)
+    found = json.loads(socratune("plan", "--model", folder, "--gpu", "H200:141", "--json").stdout)
+    assert found["parameters"] == 8_030_261_248 and found["training"]["load_in_4bit"]
+    assert found["memory_gb"]["weights"] < 6
+
+
 def test_a_dry_run_plans_the_runs_own_settings_and_writes_nothing(tmp_path: Path) -> None:
     flags = ["--model", "demo", "--dataset", "demo", "--output", tmp_path / "run", "--where", "local", "--gpus", "1"]
     done = socratune("run", *flags, "--dry-run")

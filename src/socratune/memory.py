@@ -25,7 +25,7 @@ HEADROOM = 0.95
 """Of free memory is planned with: the allocator cannot use every gap."""
 ENOUGH_TOKENS = 2048
 """A micro-batch from which on recomputing activations costs more than a larger one would gain."""
-CPU_LOSS = 10
+CPU_LOSS = 12
 """Copies of a chunk of logits that a CPU holds at the worst moment, what the allocator keeps included (measured)."""
 EXACT_KINDS = frozenset(
     ("gemma", "gemma2", "gemma3_text", "granite", "granitemoe", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3",

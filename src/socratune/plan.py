@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
@@ -186,6 +186,8 @@ def _decision(size: Size, load: Load, machine: Machine, config: RunConfig) -> De
     steps = -(-len(load.lengths) // (train.per_device_train_batch_size * train.gradient_accumulation_steps))
     work = Work(flops * times, round(steps * times))
     settings = settings_of(config, load.lengths)
+    if size.four_bit:
+        settings = replace(settings, load_in_4bit=True)
     return decide(size.shape, settings, machine, work, has_key=bool(os.environ.get(KEY)))
 
 

@@ -36,10 +36,12 @@ class Size:
 
     Attributes:
         by: one of the words above; only by config and by count it is exact.
+        four_bit: its weights are 4-bit ones, whatever is asked.
     """
 
     shape: Shape
     by: str
+    four_bit: bool = False
 
 
 def size_of(name: str, where: str = "--model") -> Size:
@@ -57,10 +59,11 @@ def size_of(name: str, where: str = "--model") -> Size:
         if shape := _by_name(name):
             return Size(shape, BY_NAME)
         raise OutsideError(f"{error} Nor does its name say how large it is.") from error
+    four_bit = bool((config.get("quantization_config") or {}).get("load_in_4bit"))
     if is_exact(config):
-        return Size(Shape.of(config), BY_CONFIG)
-    if shape := _by_count(config):
-        return Size(shape, BY_COUNT)
+        return Size(Shape.of(config), BY_CONFIG, four_bit)
+    if shape := _by_count({key: value for key, value in config.items() if key != "quantization_config"}):
+        return Size(shape, BY_COUNT, four_bit)
     if shape := _by_weights(name, config):
         return Size(shape, BY_WEIGHTS)
     if shape := _by_name(name):
