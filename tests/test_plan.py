@@ -210,8 +210,10 @@ def test_several_cards_hold_what_one_does_not() -> None:
     assert decided(LLAMA_70B, "4xH100:80", **asked).where == "runpod"
     assert any("--gpus all" in remedy for remedy in decided(LLAMA_70B, "4xH100:80", **asked).remedies)
     found = decided(LLAMA_70B, "4xH100:80", gpus="all", **asked)
-    assert found.where == "local" and found.fit.way.shards == 4 and "divided among 4 cards" in found.reason
+    assert found.where == "local" and found.fit.way.shards == 4 and "16-bit weights on 4 cards" in found.reason
     assert decided(LLAMA_8B, "2xH100:80", gpus=2).fit.way.shards == 1
+    assert decided(LLAMA_70B, "4xH100:80", gpus="all").fit.way.shards == 4  # 16 bits on all before 4 bits on each
+    assert decided(LLAMA_70B, "2xA6000:48", gpus=2).fit.way.load_in_4bit is True
 
 
 def test_the_first_preferred_card_that_fits_is_rented() -> None:
@@ -220,6 +222,7 @@ def test_the_first_preferred_card_that_fits_is_rented() -> None:
     assert found.card is not None and found.card.name == "L40S"
     pair = decided(LLAMA_70B, "none", preferred_gpus=("H100 SXM",), gpu_count=4, **asked)
     assert pair.fit.way.shards == 4 and "4 × H100 SXM" in pair.reason
+    assert 141 < pair.fit.cards_gb < 320
     none = decided(LLAMA_70B, "none", **asked)
     assert none.fault is not None and "where.preferred_gpus" in str(none.fault)
     assert any("B200" in remedy for remedy in none.remedies)

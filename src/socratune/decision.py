@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from socratune.cards import Card, card_named, rentable
+from socratune.cards import FREE_SHARE, Card, card_named, rentable
 from socratune.errors import Fault, Shown
 from socratune.machine import Machine
 from socratune.memory import GIB, HEADROOM, Shape, Training, in_words, plan, training_gib
@@ -77,6 +77,11 @@ class Fit:
     cards: int
     seconds: float | None
 
+    @property
+    def cards_gb(self) -> float:
+        """What its cards need together, in the GB that cards are named by."""
+        return self.cards * self.gib["total"] / (HEADROOM * FREE_SHARE)
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -135,17 +140,23 @@ def fit_here(shape: Shape, settings: Settings, machine: Machine, work: Work) -> 
 
 
 def fit_on(shape: Shape, settings: Settings, work: Work, free_gib: float, tflops: float | None, cards: int) -> Fit:
-    """How the model would be trained on so many equal cards: whole on each, else divided among them (in 16 bits)."""
+    """How the model would be trained on so many equal cards: whole on each in 16 bits; else spread over them; else
+    whole on each in 4 bits (`backends.hf.load` chooses in the same order).
+    """
     asked = {
         "longest": settings.longest,
         "rank": settings.rank,
         "checkpointing": settings.checkpointing,
-        "most_tokens": max(settings.longest, settings.step_tokens // cards),
+        "most_tokens": settings.step_tokens if cards == 1 else settings.step_tokens // cards + settings.longest,
         "fp8": settings.fp8,
     }
-    found = plan(shape, free_gib, load_in_4bit=settings.load_in_4bit, **asked)
-    if found is None and cards > 1 and settings.load_in_4bit is not True:
-        found = plan(shape, free_gib, load_in_4bit=False, shards=cards, **asked)
+    found = None
+    if settings.load_in_4bit is not True:
+        found = plan(shape, free_gib, load_in_4bit=False, **asked)
+        if found is None and cards > 1 and not settings.fp8:
+            found = plan(shape, free_gib, load_in_4bit=False, shards=cards, **asked)
+    if found is None and settings.load_in_4bit is not False:
+        found = plan(shape, free_gib, load_in_4bit=True, **asked)
     recompute = settings.checkpointing is not False
     four_bit = settings.load_in_4bit is not False
     smallest = Training(settings.longest, settings.rank, recompute, recompute, four_bit, settings.fp8)

@@ -154,7 +154,7 @@ class Training:
         offload: and that lies in main memory.
         fp8: the frozen weights are there in 8 bits too, once for each direction.
         cpu: 32 bits and no kernels of our own, as on a CPU.
-        shards: cards that the frozen weights are divided among (FSDP); each has one block whole while it computes it.
+        shards: cards that the blocks are spread over; each is gathered while it is computed with.
     """
 
     micro_tokens: int
@@ -182,9 +182,11 @@ def training_gib(shape: Shape, training: Training) -> dict[str, float]:
         unpacked = max(wide * high for wide, high in shape.linear_shapes) * size
     if training.fp8:
         weights += 2 * shape.block_parameters
-    if training.shards > 1:  # two blocks are whole at a time, the second one on its way; so are the embeddings
-        block_bytes = (shape.parameters - shape.vocabulary * shape.hidden) / shape.layers * size
-        weights = weights / training.shards + 2 * block_bytes + shape.vocabulary * shape.hidden * size
+    if training.shards > 1:  # one block is in use, the next on its way, and copied once; embeddings are whole
+        embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+        blocks = shape.parameters - embeddings
+        gathered = min(3, shape.layers) * blocks // shape.layers
+        weights = (blocks // training.shards + gathered + embeddings) * size
     adapter = shape.adapter_parameters(training.rank)
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inner = shape.inner * shape.active
@@ -239,7 +241,7 @@ def plan(
         checkpointing: None: decide.
         load_in_4bit: None: only when nothing else fits.
         most_tokens: of a step; a larger micro-batch would stay empty.
-        shards: cards that the weights are divided among; `free_gib` is that of one.
+        shards: see `Training`; `free_gib` is that of one card.
     """
     largest = max(longest, min(most_tokens, MICRO_TOKENS[0]))
     sizes = sorted({longest, largest, *(size for size in MICRO_TOKENS if longest < size < largest)}, reverse=True)
@@ -271,7 +273,7 @@ def in_words(way: Training) -> str:
     """A way of training, for people."""
     weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "32-bit" if way.cpu else "16-bit"
     kept = "recomputed" if way.checkpointing else "kept"
-    spread = f" divided among {way.shards} cards" if way.shards > 1 else ""
+    spread = f" on {way.shards} cards" if way.shards > 1 else ""
     return f"{weights} weights{spread}, activations {kept}{' from main memory' if way.offload else ''}"
 
 
