@@ -16,7 +16,7 @@ from socratune.resolve import demo_profile, flatten
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
-    "run", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "export", "inspect", "chat",
+    "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "export", "inspect", "chat",
     "audit-judge", "ablate",
     "grok-demo", "report", "ui", "doctor",
 )  # fmt: skip

@@ -63,13 +63,16 @@ def test_the_guides_classes_and_names(caplog: pytest.LogCaptureFixture) -> None:
     }  # fmt: skip
     with caplog.at_level(logging.WARNING):
         training = EnhancedTrainingConfig(**guide)
-    assert "use_flash_attention_2" in caplog.text and "pod_name" in caplog.text
+    assert "use_flash_attention_2" in caplog.text and "pod_name" not in caplog.text
     grokking = GrokkingConfig(enable_grokking=True, grokking_multiplier=30.0, grokking_weight_decay=0.1)
     given = {"dataset": "d", "output": "o", "enhance": loop, "train": training}
     given["train"] = {**flatten({"t": training}), "grokking": grokking}
     resolved = resolve({"dataset": "d", "output": "o", "enhance": loop, "train": training})
     assert resolved.config.model == "m"
     assert resolved.config.train.lora_dropout == 0.05
+    assert resolved.config.where.pod_name == "unsloth-llama-70b"
+    assert resolved.config.where.preferred_gpus == ["H100 PCIe", "H100 SXM"]
+    assert resolved.origins["where.pod_name"] == "given" and resolved.config.train.pod_name is None
     assert resolved.config.enhance.thinking_format == "iterative"
     assert resolve({**NEEDED, "train": {"grokking": grokking}}).config.train.grokking.enable_grokking
 

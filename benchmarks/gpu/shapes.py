@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from socratune.backends.speed import training_flops
 from socratune.chat import Rendered
 from socratune.memory import Shape
+from socratune.timing import training_flops
 
 PEAK = 790e12
 """FLOP/s of an 8192³ bfloat16 product on an NVIDIA H200, measured (for minutes on end it holds about 700)."""

@@ -25,6 +25,13 @@ HEADROOM = 0.95
 """Of free memory is planned with: the allocator cannot use every gap."""
 ENOUGH_TOKENS = 2048
 """A micro-batch from which on recomputing activations costs more than a larger one would gain."""
+CPU_LOSS = 12
+"""Copies of a chunk of logits that a CPU holds at the worst moment, what the allocator keeps included (measured)."""
+EXACT_KINDS = frozenset(
+    ("gemma", "gemma2", "gemma3_text", "granite", "granitemoe", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3",
+     "qwen3_moe", "smollm3")
+)  # fmt: skip
+"""`model_type`s whose parameters `Shape` counts to the last one; of others it gives the size about right, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Shape:
         experts: 1 for a dense model; `active` of them see a token.
         tied: input and output embedding are one matrix.
         fused: queries, keys and values come out of one product, of which they are copies.
+        counted: (all parameters, those in linear layers of blocks) where they were counted and not computed.
     """
 
     hidden: int
@@ -52,6 +60,7 @@ class Shape:
     biases: int = 0
     norms: int = 2
     fused: bool = False
+    counted: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
@@ -64,11 +73,12 @@ class Shape:
         kind, heads = config.get("model_type", ""), config["num_attention_heads"]
         head_dim = config.get("head_dim") or config["hidden_size"] // heads
         kv_heads = config.get("num_key_value_heads") or heads
-        experts = config.get("num_local_experts") or config.get("num_experts") or 1
+        counts = ("num_local_experts", "num_experts", "n_routed_experts")
+        experts = next((config[name] for name in counts if config.get(name)), 1)
         biases = 0
         if kind.startswith("qwen2"):
             biases = (heads + 2 * kv_heads) * head_dim
-        elif config.get("attention_bias"):
+        elif config.get("attention_bias") and kind not in ("mistral", "mixtral", "phi3"):  # they do not read it
             biases = (heads + 2 * kv_heads) * head_dim + config["hidden_size"]
         if kind.startswith(("qwen3", "gemma3")):
             biases += 2 * head_dim  # the norms of queries and keys
@@ -90,27 +100,49 @@ class Shape:
 
     @property
     def linear_shapes(self) -> list[tuple[int, int]]:
-        """(in, out) of the linear layers of a block; those of the experts once each."""
+        """(in, out) of the linear layers of a block.
+
+        Experts are none of them: transformers keeps them as stacked tensors, which neither LoRA adapts nor 4-bit
+        shrinks.
+        """
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = [(self.hidden, queries), (self.hidden, keys), (self.hidden, keys), (queries, self.hidden)]
         mlp = [(self.hidden, self.inner), (self.hidden, self.inner), (self.inner, self.hidden)]
-        return attention + mlp * self.experts
+        return attention + (mlp if self.experts == 1 else [])
 
     @property
     def block_parameters(self) -> int:
         """In the linear layers of all blocks: what 4-bit shrinks."""
+        if self.counted:
+            return self.counted[1]
         return self.layers * sum(wide * high for wide, high in self.linear_shapes)
+
+    @property
+    def active_parameters(self) -> int:
+        """In the products of all blocks that a token goes through."""
+        if self.experts == 1:
+            return self.block_parameters
+        attention = sum(wide * high for wide, high in self.linear_shapes)
+        return self.layers * (attention + self.active * 3 * self.hidden * self.inner)
 
     @property
     def parameters(self) -> int:
         """All of them."""
-        router = self.hidden * self.experts if self.experts > 1 else 0
-        rest = self.layers * (self.norms * self.hidden + self.biases + router) + self.hidden
+        if self.counted:
+            return self.counted[0]
+        experts = self.experts * 3 * self.hidden * self.inner + self.hidden * self.experts if self.experts > 1 else 0
+        rest = self.layers * (self.norms * self.hidden + self.biases + experts) + self.hidden
         return self.block_parameters + rest + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def adapter_parameters(self, rank: int) -> int:
         """Of a LoRA adapter on all linear layers of the blocks."""
         return self.layers * rank * sum(wide + high for wide, high in self.linear_shapes)
+
+
+def is_exact(config: Mapping[str, Any]) -> bool:
+    """Whether `Shape.of` counts this model to the last parameter."""
+    uneven = config.get("mlp_bias") or config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1
+    return config.get("model_type") in EXACT_KINDS and "text_config" not in config and not uneven
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +153,8 @@ class Training:
         checkpointing: activations are recomputed, and only what enters a block is kept.
         offload: and that lies in main memory.
         fp8: the frozen weights are there in 8 bits too, once for each direction.
+        cpu: 32 bits and no kernels of our own, as on a CPU.
+        shards: cards that the blocks are spread over; each is gathered while it is computed with.
     """
 
     micro_tokens: int
@@ -129,6 +163,8 @@ class Training:
     offload: bool = False
     load_in_4bit: bool = False
     fp8: bool = False
+    cpu: bool = False
+    shards: int = 1
 
 
 def training_gib(shape: Shape, training: Training) -> dict[str, float]:
@@ -137,7 +173,7 @@ def training_gib(shape: Shape, training: Training) -> dict[str, float]:
     `activations` is what the backward pass needs from the forward one; `working` what is held on top of it at the worst
     moment, which is the loss's or that of a block going backward.
     """
-    size, tokens = BYTES, training.micro_tokens
+    size, tokens = 2 * BYTES if training.cpu else BYTES, training.micro_tokens
     outside = shape.parameters - shape.block_parameters
     weights = shape.parameters * size
     unpacked = 0
@@ -146,6 +182,11 @@ def training_gib(shape: Shape, training: Training) -> dict[str, float]:
         unpacked = max(wide * high for wide, high in shape.linear_shapes) * size
     if training.fp8:
         weights += 2 * shape.block_parameters
+    if training.shards > 1:  # one block is in use, the next on its way, and copied once; embeddings are whole
+        embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+        blocks = shape.parameters - embeddings
+        gathered = min(3, shape.layers) * blocks // shape.layers
+        weights = (blocks // training.shards + gathered + embeddings) * size
     adapter = shape.adapter_parameters(training.rank)
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inner = shape.inner * shape.active
@@ -156,7 +197,8 @@ def training_gib(shape: Shape, training: Training) -> dict[str, float]:
     entering = 0 if training.offload else shape.hidden * shape.layers
     saved = entering if training.checkpointing else block * shape.layers
     recomputed = block * tokens * size if training.checkpointing else 0
-    loss = (2 * min(LOGITS, tokens * shape.vocabulary) + 4 * tokens * shape.hidden) * size
+    copies = CPU_LOSS if training.cpu else 2
+    loss = (copies * min(LOGITS, tokens * shape.vocabulary) + 4 * tokens * shape.hidden) * size
     parts = {
         "weights": weights / GIB,
         "adapter": adapter * (4 + size) / GIB,
@@ -188,6 +230,7 @@ def plan(
     load_in_4bit: bool | None = None,
     most_tokens: int = MICRO_TOKENS[0],
     fp8: bool = False,
+    shards: int = 1,
 ) -> MemoryPlan | None:
     """The fastest way to train that fits into `free_gib`, weights included; None where none fits.
 
@@ -198,10 +241,11 @@ def plan(
         checkpointing: None: decide.
         load_in_4bit: None: only when nothing else fits.
         most_tokens: of a step; a larger micro-batch would stay empty.
+        shards: see `Training`; `free_gib` is that of one card.
     """
     largest = max(longest, min(most_tokens, MICRO_TOKENS[0]))
     sizes = sorted({longest, largest, *(size for size in MICRO_TOKENS if longest < size < largest)}, reverse=True)
-    start = Training(longest, rank, fp8=fp8)
+    start = Training(longest, rank, fp8=fp8, shards=shards)
     refused: list[str] = []
     for way in _ways(start, checkpointing, load_in_4bit):
         least = min(ENOUGH_TOKENS, largest) if checkpointing is None and not way.checkpointing else longest
@@ -211,7 +255,7 @@ def plan(
             if size >= least and gib["total"] <= HEADROOM * free_gib:
                 return MemoryPlan(found, gib, _reason(found, gib["total"], free_gib, refused))
         need = training_gib(shape, replace(way, micro_tokens=max(least, longest)))["total"]
-        refused.append(f"{_words(way)} would take {need:.1f}")
+        refused.append(f"{in_words(way)} would take {need:.1f}")
     return None
 
 
@@ -225,12 +269,14 @@ def _ways(start: Training, checkpointing: bool | None, load_in_4bit: bool | None
         yield replace(start, load_in_4bit=precisions[-1], checkpointing=True, offload=True)
 
 
-def _words(way: Training) -> str:
-    weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "16-bit"
+def in_words(way: Training) -> str:
+    """A way of training, for people."""
+    weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "32-bit" if way.cpu else "16-bit"
     kept = "recomputed" if way.checkpointing else "kept"
-    return f"{weights} weights, activations {kept}{' from main memory' if way.offload else ''}"
+    spread = f" on {way.shards} cards" if way.shards > 1 else ""
+    return f"{weights} weights{spread}, activations {kept}{' from main memory' if way.offload else ''}"
 
 
 def _reason(way: Training, total: float, free: float, refused: list[str]) -> str:
-    text = f"{_words(way)}, {way.micro_tokens} tokens a micro-batch: {total:.1f} GiB of {free:.1f} free"
+    text = f"{in_words(way)}, {way.micro_tokens} tokens a micro-batch: {total:.1f} GiB of {free:.1f} free"
     return f"{text}; {'; '.join(refused)}" if refused else text

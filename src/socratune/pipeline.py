@@ -34,6 +34,7 @@ from socratune.errors import StageFailed
 from socratune.identity import writers
 from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
+from socratune.plan import settle
 from socratune.report import write_report
 from socratune.resolve import Resolved, defaults, dump, flatten
 from socratune.roles import RULES
@@ -62,6 +63,9 @@ def run_pipeline(
         UserError: settings differ from those the folder began with; the folder is in use; labels are wrong.
         OutsideError: something outside failed; run again to go on.
     """
+    trains = "train" in STAGES[STAGES.index(start) : STAGES.index(until) + 1]
+    if trains and (restart or not RunDir(resolved.config.output).adapter.exists()):
+        settle(resolved.config)  # here, or refused with what would help
     with _opened(resolved, restart, start) as pipeline:
         _run_stages(pipeline, start, until, tell)
     return pipeline.results.data

@@ -45,6 +45,9 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     flat = flatten(given)
     if "train.model_name" in flat:
         flat.setdefault("model", flat["train.model_name"])
+    for name in ("pod_name", "preferred_gpus"):  # the guide's place
+        if (value := flat.pop(f"train.{name}", None)) is not None and flat.setdefault(f"where.{name}", value) != value:
+            raise UserError(Fault(f"{where}: train.{name}", f"the same as where.{name}", value))
     profile = flatten(demo_profile()) if flat.get("model") == DEMO else {}
     if source := flat.get("generate.source"):
         if flat.setdefault("dataset", source) != source:

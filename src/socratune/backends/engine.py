@@ -22,6 +22,7 @@ from socratune.backends.kernels import use_liger
 from socratune.backends.loop import Item
 from socratune.backends.loss import head_losses
 from socratune.backends.place import free_gib
+from socratune.backends.shortage import halve
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.packing import PackedRow, join
@@ -42,6 +43,7 @@ class HFEngine:
     Attributes:
         reason: why it computes as it does, for people.
         gib: estimated memory by part; empty where it is not counted.
+        halved: memory ran out, and micro-batches are half as large as planned.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class HFEngine:
         self._decoder = self._causal.get_decoder()
         self._dtype = self._causal.get_input_embeddings().weight.dtype
         self._packs = True
+        self.halved = False
         self._plan([len(row.ids) for row in rows], config, most_tokens)
         self._kernels = use_liger(self._causal, self._decoder)
         self._adapters = Adapters(model, self._dtype, in_fp8 if config.fp8 else frozen)
@@ -170,7 +173,11 @@ class HFEngine:
             (renamed or self._causal.gradient_checkpointing_enable)(options, offload=offload)
 
     def _fit(self, rows: Sequence[Item]) -> None:
-        """One row of full size forward and backward; half the size where the arithmetic promised too much."""
+        """One row of full size forward and backward; half the size where the arithmetic promised too much.
+
+        Raises:
+            StageFailed: half the size does not fit either.
+        """
         longest = max(rows, key=lambda row: len(row.ids))
         self.model.train()
         while True:
@@ -179,11 +186,8 @@ class HFEngine:
                 with self.training():
                     self.loss(join([(longest.ids, longest.labels)] * count)).backward()
                 break
-            except torch.OutOfMemoryError:
-                if count == 1:
-                    raise
-                self.micro_tokens = max(self.micro_tokens // 2, len(longest.ids))
-                log.warning("Out of memory on trial: micro-batches of %d tokens instead.", self.micro_tokens)
+            except torch.OutOfMemoryError as error:
+                halve(self, [len(longest.ids)] * count, error)
             finally:
                 self.model.zero_grad()
                 torch.cuda.empty_cache()

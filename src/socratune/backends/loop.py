@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from socratune.backends.checkpoints import TrainState, at_step, load_weights, restore, save
+from socratune.backends.shortage import halve
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed
@@ -52,6 +53,8 @@ class Engine(Protocol):
     """A PEFT model."""
     micro_tokens: int
     """Most tokens of one packed row; 0: each document for itself."""
+    halved: bool
+    """Memory ran out once, and `micro_tokens` was halved."""
 
     def loss(self, row: PackedRow) -> torch.Tensor:
         """Cross entropy of the labelled tokens, summed; float32."""
@@ -210,7 +213,21 @@ class _Stepper:
         self.scaler = torch.amp.GradScaler(weights[0].device.type, enabled=half)
 
     def step(self, batch: list[Any], rate: float, number: int) -> _Taken:
-        """One optimizer step."""
+        """One optimizer step; done again with half the micro-batch where memory runs out, once in a training.
+
+        Raises:
+            StageFailed: it runs out again.
+        """
+        while True:
+            try:
+                return self._tried(batch, rate, number)
+            except torch.OutOfMemoryError as error:
+                self._optimizer.zero_grad()
+                halve(self._engine, [len(item.ids) for item in batch], error)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _tried(self, batch: list[Any], rate: float, number: int) -> _Taken:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), device=self._weights[0].device)

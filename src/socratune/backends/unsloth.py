@@ -83,6 +83,7 @@ class UnslothEngine:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.micro_tokens = min(MICRO_TOKENS, model.config.max_position_embeddings)
+        self.halved = False
 
     def loss(self, row: PackedRow) -> torch.Tensor:
         """See `loop.Engine`."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from socratune import __version__
+from socratune.cli import planning
 from socratune.cli.console import guarded
 from socratune.cli.flags import (
     NOT_SETTINGS,
@@ -17,10 +18,12 @@ from socratune.cli.flags import (
     Concurrency,
     ConfigFile,
     Dataset,
+    DryRun,
     Engine,
     Estimate,
     EvalFile,
     Format,
+    Gpus,
     HeldOut,
     HintAttempts,
     HubId,
@@ -34,6 +37,7 @@ from socratune.cli.flags import (
     Model,
     OnBadRow,
     Output,
+    Place,
     ReportTo,
     Restart,
     Run,
@@ -117,7 +121,10 @@ def run(
     shard: Shard = None,
     engine: Engine = None,
     workers: Workers = None,
+    place: Place = None,
+    gpus: Gpus = None,
     estimate: Estimate = False,
+    dry_run: DryRun = False,
     backend: Backend = None,
     method: Method = None,
     sweep_lr: SweepLr = None,
@@ -131,9 +138,14 @@ def run(
     flags = {name: value for name, value in locals().items() if name not in NOT_SETTINGS}
     from socratune.cli import commands
 
+    if dry_run:
+        raise typer.Exit(planning.dry_run(given_by(flags), config, settings, (start, until, restart)))
     if estimate:
         raise typer.Exit(commands.estimate(given_by(flags), config, settings, (start, until, restart)))
     raise typer.Exit(commands.run(given_by(flags), config, settings, start=start, until=until, restart=restart))
+
+
+app.command()(planning.plan)
 
 
 @app.command()

@@ -114,14 +114,14 @@ def live_text(entry: dict[str, Any]) -> str:
     """What is worth seeing of a stage at work: of a training its course, else what was spent."""
     if "loss" not in entry:
         return spent_text(entry.get("spent", {}))
-    parts = [f"loss {entry['loss']:.3f}", f"{_short(entry['tokens_per_second'])} tok/s"]
+    parts = [f"loss {entry['loss']:.3f}", f"{short(entry['tokens_per_second'])} tok/s"]
     if "mfu" in entry:
         parts.append(f"MFU {entry['mfu']:.2f}")
     if "memory_gib" in entry:
         parts.append(f"{entry['memory_gib']} GiB")
     if "dev_accuracy" in entry:
         parts.append(f"dev {entry['dev_accuracy']:.1%}")
-    return " · ".join([*parts, f"{_duration(entry['left_s'])} left"])
+    return " · ".join([*parts, f"{duration(entry['left_s'])} left"])
 
 
 def spent_text(spent: dict[str, Any]) -> str:
@@ -133,10 +133,11 @@ def spent_text(spent: dict[str, Any]) -> str:
     parts = ", ".join(f"{role} {'?' if usd is None else f'{usd:.4g}'}" for role, usd in by_role.items())
     known = None not in by_role.values()
     usd = f"{sum(by_role.values()):.4g} USD" if known else "price not known"
-    return f"{_short(tokens)} tokens, {usd} ({parts})"
+    return f"{short(tokens)} tokens, {usd} ({parts})"
 
 
-def _short(count: float) -> str:
+def short(count: float) -> str:
+    """`1.23M`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{letter}"
@@ -165,12 +166,12 @@ def _show_pilot(title: str, found: dict[str, Any], console: Any) -> None:
         usd = found["usd"][role]
         money = "price not known" if usd is None else f"{usd[0]:.4g} ({usd[1]:.4g} … {usd[2]:.4g})"
         name = role.rsplit(".", 1)[-1]
-        table.add_row(name, f"{_short(expected)} ({_short(low)} … {_short(high)})", money)
+        table.add_row(name, f"{short(expected)} ({short(low)} … {short(high)})", money)
     if usd := found["usd"]["all"]:
         table.add_row("all", "", f"{usd[0]:.4g} ({usd[1]:.4g} … {usd[2]:.4g})")
     console.print(table)
     if seconds := found["seconds"]:
-        expected, low, high = (_duration(part) for part in seconds)
+        expected, low, high = (duration(part) for part in seconds)
         console.print(f"Time: about {expected} ({low} … {high}).")
     else:
         console.print("Time: not known, as calls of the pilot were in the journal already.")
@@ -233,7 +234,8 @@ def show_ablation(result: dict[str, Any], console: Any) -> None:
         console.print(text, markup=False)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

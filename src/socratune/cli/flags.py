@@ -49,6 +49,9 @@ ReportTo = Annotated[str | None, typer.Option(help="wandb,mlflow,trackio: curves
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th row; socratune merge joins the parts.")]
 Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
+Place = Annotated[str | None, typer.Option("--where", help="auto (default), local, runpod or sky.")]
+Gpus = Annotated[str | None, typer.Option(metavar="N|all", help="Cards of this machine that train.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan: memory, time, money, where. Write nothing.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
 Backend = Annotated[str | None, typer.Option(help="Who trains: auto (default), hf or unsloth.")]
 Method = Annotated[str | None, typer.Option(help="sft (default) or dpo, on preference pairs.")]
@@ -59,7 +62,7 @@ Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to 
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
-NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate")
+NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate", "dry_run")
 """Flags of a command that are no setting of the run."""
 _TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "report_to", "shard", "engine", "workers")
 _SPLIT = ("held_out", "eval_file", "on_bad_row")
@@ -68,6 +71,7 @@ _SPLIT = ("held_out", "eval_file", "on_bad_row")
 def given_by(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags that were given, by their dotted key; what belongs nowhere else is a setting of the loop."""
     section = {**dict.fromkeys(_TOP, ""), **dict.fromkeys(_SPLIT, "split."), "backend": "train."}
+    section |= {"place": "where.", "gpus": "where."}
     section |= {"method": "train.", "sweep_lr": "train.by_dev."}
     section |= dict.fromkeys(("source", "writer_model", "writer_api_base"), "generate.")
     keys = {name: section.get(name, "enhance.") + name for name in flags}

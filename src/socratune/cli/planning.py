@@ -1,0 +1,137 @@
+"""`socratune plan` and `run --dry-run`: what a run takes and where it trains, before anything is loaded or written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from socratune.cli.console import duration, guarded, short, start_logging
+from socratune.cli.flags import ConfigFile, Dataset, Gpus, Model, Output, Place, Settings, given_by
+
+if TYPE_CHECKING:
+    from socratune.plan import Plan
+
+NOWHERE = "-"
+"""The run folder and the data set of a plan that names none."""
+
+
+def plan(
+    model: Model = None,
+    dataset: Dataset = None,
+    output: Output = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="CARD", help='Plan for "H100:80", "2xA100:40" or none, not for this machine.')
+    ] = None,
+    place: Place = None,
+    gpus: Gpus = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """What a run takes and where it would be trained: parameters, memory, time, money, the choice and its reason."""
+    flags = {"model": model, "dataset": dataset, "output": output, "place": place, "gpus": gpus}
+    given = given_by(flags)
+
+    def work() -> int:
+        from socratune.cli.commands import _merged
+        from socratune.errors import UserError
+        from socratune.plan import make_plan
+        from socratune.resolve import flatten, resolve, unflatten
+
+        start_logging()
+        merged, faults = _merged(given, config, settings or [])
+        flat = flatten(merged)
+        known = bool(flat.get("dataset") or flat.get("generate.source"))
+        flat = {"output": NOWHERE, **({} if known else {"dataset": NOWHERE}), **flat}
+        try:
+            resolved = resolve(unflatten(flat), where=f"--config {config}" if config else "socratune plan")
+        except UserError as error:
+            raise UserError(*faults, *error.faults) from None
+        if faults:
+            raise UserError(*faults)
+        _print(make_plan(resolved.config, dataset=known, gpu=gpu), resolved.config.model, as_json=as_json)
+        return 0
+
+    raise typer.Exit(guarded(work))
+
+
+def dry_run(
+    given: dict[str, Any],
+    config_file: str | None,
+    settings: list[str] | None,
+    stages: tuple[str | None, str | None, str | None],
+) -> int:
+    """`socratune run --dry-run`: the plan of a run that passed every check; nothing is written."""
+
+    def work() -> int:
+        from socratune.cli.commands import _resolved
+        from socratune.plan import make_plan
+
+        start_logging()
+        resolved = _resolved(given, config_file, settings or [], stages, [])
+        _print(make_plan(resolved.config), resolved.config.model, as_json=False)
+        return 0
+
+    return guarded(work)
+
+
+def _print(plan: Plan, model_name: str, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(plan.to_json(), indent=2))
+    else:
+        show_plan(plan, model_name)
+
+
+def show_plan(plan: Plan, model_name: str) -> None:
+    """The table of memory, the choice and its reason, what would make it fit, time, money, what was assumed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, soft_wrap=not console.is_terminal)
+
+    found, fit = plan.to_json(), plan.decision.fit
+    say(f"{model_name}: {found['parameters']:,} parameters, by {found['parameters_by']}")
+    where = f"{fit.cards} cards, each" if fit.cards > 1 else "one card" if fit.cards else "main memory"
+    table = Table()
+    table.add_column(f"memory, {where}")
+    table.add_column("GB", justify="right")
+    for part, gb in found["memory_gb"].items():
+        table.add_row(part, f"{gb:.2f}", style="bold" if part == "total" else "", end_section=part == "framework")
+    table.add_row("free", f"{found['free_gb']:.2f}")
+    console.print(table)
+    say(f"where: {found['where']}", "bold")
+    say(f"reason: {found['reason']}")
+    for remedy in found["remedies"]:
+        say(f"would fit with: {remedy}")
+    if found["problem"]:
+        say(f"cannot begin so: {found['problem']}", "bold red")
+    say(f"time: {_time(plan)}")
+    say(f"money: {_money(plan)}")
+    for text in found["cautions"]:
+        say(f"caution: {text}", "bold yellow")
+    for text in found["assumed"]:
+        say(f"assumed: {text}")
+
+
+def _time(plan: Plan) -> str:
+    training, loop = plan.decision.fit.seconds, plan.loop_s
+    trained = "not known for this card" if training is None else f"about {duration(training)}"
+    answered = "not known here" if loop is None else f"about {duration(loop)}"
+    rows = f"{plan.load.rows} rows, {short(plan.tokens)} tokens trained"
+    return f"training {trained}, the student's answers {answered} ({rows})"
+
+
+def _money(plan: Plan) -> str:
+    money, card = plan.money, plan.decision.card
+    parts = []
+    if card and money.gpu_per_hour is not None:
+        gpu = "?" if money.gpu is None else f"{money.gpu:.2f} USD"
+        parts.append(f"{card.name} {gpu} ({money.gpu_per_hour:.2f} USD an hour, list of {card.priced})")
+    calls = "price not known" if money.enhancement is None else f"{money.enhancement:.2f} USD"
+    parts.append(f"calls of the loop {calls}")
+    return ", ".join(parts)
