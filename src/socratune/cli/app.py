@@ -421,6 +421,19 @@ def ui(
 
 
 @app.command()
+def serve(
+    what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model, or the folder of a run.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all.")] = "127.0.0.1",
+    api_key_env: Annotated[str | None, typer.Option(metavar="VAR", help="Ask for the key in VAR.")] = None,
+) -> None:
+    """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
+    from socratune.cli import commands
+
+    raise typer.Exit(commands.serve(what, host=host, port=port, key_env=api_key_env))
+
+
+@app.command()
 def doctor() -> None:
     """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
     from socratune.doctor import report

@@ -399,3 +399,16 @@ def ui(folder: str | None, port: int) -> int:
         return 0
 
     return guarded(work)
+
+
+def serve(what: str, *, host: str, port: int, key_env: str | None) -> int:
+    """`socratune serve`: answer until Ctrl-C, which is how it is meant to end."""
+
+    def work() -> int:
+        from socratune.serve.server import serve
+
+        with suppress(KeyboardInterrupt):
+            serve(what, lambda text: print(text, flush=True), host=host, port=port, key_env=key_env)
+        return 0
+
+    return guarded(work)
