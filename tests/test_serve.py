@@ -7,11 +7,12 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from socratune.llm.http import HttpModel
 from socratune.local_models import LocalModels
 from socratune.modelref import Base
 from socratune.rundir import RunDir
+from socratune.serve.models import serving_models
 from socratune.stages import enhance
 from socratune.stages.student import ServedStudent, attending, served_student
 from socratune.student import LocalStudent, serving
@@ -140,6 +142,21 @@ def test_a_run_serves_its_base_and_its_adapter_over_one_set_of_weights(finished_
     assert len(cards[1]["identity"]["adapter"]) == 64
 
 
+@pytest.mark.parametrize(
+    ("bias", "names"), [("none", ["demo", "adapter"]), ("lora_only", ["adapter"]), (None, ["demo"])]
+)
+def test_what_a_run_has_to_serve(finished_run: Path, tmp_path: Path, bias: str | None, names: list[str]) -> None:
+    """A run that is not trained yet has its base; an adapter that brings biases has replaced those of its base."""
+    shutil.copy(finished_run / "config.yaml", tmp_path)
+    if bias is not None:
+        shutil.copytree(finished_run / "adapter", tmp_path / "adapter")
+        config = tmp_path / "adapter" / "adapter_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "bias": bias}))
+    with serving_models(str(tmp_path)) as models:
+        assert [served.name for served in models] == names
+        assert {served.max_new_tokens for served in models} == {96}
+
+
 def test_what_a_request_leaves_out(base: str) -> None:
     """Without a temperature the model's own settings hold: the embedded one is greedy. Unseeded draws are new ones."""
 
@@ -223,6 +240,18 @@ def test_a_key(tmp_path: Path) -> None:
         assert request(base, "/models", headers={"Authorization": "Bearer sk-geheim-12345"})[0] == 200
     missing = socratune("serve", "demo", "--api-key-env", "NO_SUCH_KEY")
     assert missing.returncode == 2 and "export NO_SUCH_KEY" in missing.stderr
+
+
+def test_ctrl_c_does_not_wait_for_answers(tmp_path: Path) -> None:
+    """The block's own end sends it, and looks at the exit code."""
+    body = {"model": "demo", "messages": HELLO, "temperature": 2, "max_tokens": 100_000}
+    with ExitStack() as stack, server("demo") as base:
+        place = urlsplit(base)
+        for seed in range(32):
+            connection = stack.enter_context(closing(http.client.HTTPConnection(place.netloc)))
+            sent = json.dumps({**body, "seed": seed})
+            connection.request("POST", f"{place.path}/chat/completions", sent, {"Content-Type": "application/json"})
+        assert request(base, "/models")[0] == 200  # beside them
 
 
 def test_what_cannot_be_served(base: str, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ from socratune.cli.flags import (
     WriterBase,
     given_by,
 )
+from socratune.cli.servers import serve, ui
 
 app = typer.Typer(
     name="socratune",
@@ -255,6 +256,9 @@ def validate(
         str | None, typer.Option(metavar="FILE", help="Test prompts: a line each, or JSONL with prompt and expected.")
     ] = None,
     lm_eval: Annotated[str | None, typer.Option(metavar="TASKS", help="Tasks of lm-eval too, with commas.")] = None,
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Ask, and leave the judging to another.")
+    ] = False,
 ) -> None:
     """Prove the adapter of a run folder on its held-out questions."""
     from socratune.cli import commands
@@ -263,7 +267,8 @@ def validate(
         "validate.prompts_file": prompts,
         "validate.lm_eval": [task.strip() for task in lm_eval.split(",")] if lm_eval else None,
     }
-    raise typer.Exit(commands.validate(run, {k: v for k, v in settings.items() if v}, restart=restart))
+    given = {key: value for key, value in settings.items() if value}
+    raise typer.Exit((commands.answers_only if answers_only else commands.validate)(run, given, restart=restart))
 
 
 @app.command()
@@ -407,30 +412,8 @@ def report(run: Run) -> None:
     raise typer.Exit(commands.report(run))
 
 
-@app.command()
-def ui(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run folder; else the newest in outputs/.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
-) -> None:
-    """The report live while a run works, and the review of single traces. On this machine only."""
-    from socratune.cli import commands
-
-    raise typer.Exit(commands.ui(run, port))
-
-
-@app.command()
-def serve(
-    what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model, or the folder of a run.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0: all.")] = "127.0.0.1",
-    api_key_env: Annotated[str | None, typer.Option(metavar="VAR", help="Ask for the key in VAR.")] = None,
-) -> None:
-    """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
-    from socratune.cli import commands
-
-    raise typer.Exit(commands.serve(what, host=host, port=port, key_env=api_key_env))
+for server in (ui, serve):
+    app.command()(server)
 
 
 @app.command()

@@ -33,7 +33,7 @@ def app(models: Sequence[Served], key: str | None = None) -> ASGIApp:
         key: what a request has to bring as `Authorization: Bearer KEY`, except to `/health`; None: nothing.
     """
     by_name = {served.name: served for served in models}
-    listed = {"object": "list", "data": [_card(served, models[0]) for served in models]}
+    listed = {"object": "list", "data": [_card(served) for served in models]}
 
     async def complete(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
@@ -93,11 +93,11 @@ def _sampling(served: Served, asked: Asked) -> Sampling:
     )
 
 
-def _card(served: Served, base: Served) -> dict[str, Any]:
+def _card(served: Served) -> dict[str, Any]:
     """As in OpenAI's list of models, with vLLM's `parent` of an adapter, and who it is."""
     card = {"id": served.name, "object": "model", "created": int(time.time()), "owned_by": "socratune"}
-    parent = None if served is base else base.name
-    return {**card, "parent": parent, "identity": served.identity}
+    base = served.identity["name"]
+    return {**card, "parent": None if served.name == base else base, "identity": served.identity}
 
 
 def _refused(message: str, status: int) -> Response:

@@ -45,7 +45,7 @@ class Served:
 
 @contextmanager
 def serving_models(what: str) -> Iterator[list[Served]]:
-    """The models behind a name until the block ends, the base first; loading takes as long as reading the weights.
+    """The models behind a name until the block ends; loading takes as long as reading the weights.
 
     Args:
         what: the folder of a run, or a model: a folder, a Hub id or `demo`.
@@ -71,13 +71,13 @@ def serving_models(what: str) -> Iterator[list[Served]]:
 
         if adapter is None:
             yield [served(name, who, nullcontext)]
-        else:
-            shared = SharedWeights(model)
-            with_adapter = {**who, "adapter": file_hash(adapter / WEIGHTS)}
-            yield [
-                served(name, who, partial(shared.turn, adapter=False)),
-                served(ADAPTER, with_adapter, partial(shared.turn, adapter=True)),
-            ]
+            return
+        shared = SharedWeights(model)
+        with_adapter = {**who, "adapter": file_hash(adapter / WEIGHTS)}
+        models = [served(ADAPTER, with_adapter, partial(shared.turn, adapter=True))]
+        if all(lora.bias == "none" for lora in model.peft_config.values()):  # else the base's own biases were replaced
+            models.insert(0, served(name, who, partial(shared.turn, adapter=False)))
+        yield models
 
 
 def _meant(what: str) -> tuple[str, bool | str, int, Path | None]:

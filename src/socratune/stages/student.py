@@ -59,7 +59,7 @@ class ServedStudent(NamedTuple):
 
 
 def served_student(api_base: str) -> ServedStudent:
-    """The student behind a `socratune serve` that this run started: the first model there, as it tells who it is.
+    """The student behind a `socratune serve` that this run started: the model there that is no adapter.
 
     Raises:
         OutsideError: no such server answers there.
@@ -67,9 +67,9 @@ def served_student(api_base: str) -> ServedStudent:
     opener = build_opener(ProxyHandler({}))
     try:
         with opener.open(f"{api_base}/models", timeout=ASK_TIMEOUT_S) as reply:
-            card = json.load(reply)["data"][0]
+            card = next(card for card in json.load(reply)["data"] if card["parent"] is None)
             return ServedStudent(api_base, card["id"], {**card["identity"], "engine": "served"})
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
         raise OutsideError(f"{api_base}: no socratune serve answers there ({error!r}).") from error
 
 
