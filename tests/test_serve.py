@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,7 +34,7 @@ from socratune.llm.http import HttpModel
 from socratune.local_models import LocalModels
 from socratune.modelref import Base
 from socratune.rundir import RunDir
-from socratune.serve.models import serving_models
+from socratune.serve.models import SharedWeights, serving_models
 from socratune.stages import enhance
 from socratune.stages.student import ServedStudent, attending, served_student
 from socratune.student import LocalStudent, serving
@@ -140,6 +141,28 @@ def test_a_run_serves_its_base_and_its_adapter_over_one_set_of_weights(finished_
     assert found["choices"][0]["message"]["content"] == told and told.endswith(" = 195.")
     assert [(card["id"], card["parent"]) for card in cards] == [("demo", None), ("adapter", "demo")]
     assert len(cards[1]["identity"]["adapter"]) == 64
+
+
+def test_base_and_adapter_take_turns_in_slots_too(finished_run: Path) -> None:
+    """As on a GPU: each has its own slots, and whoever decodes switches the adapter first."""
+    asked = [(chat, replace(SAMPLINGS["drawn"], seed=7)) for chat in QUESTIONS]
+    adapter = finished_run / "adapter"
+    expected = [ask_here(*hf.load("demo", adapter=place), asked) for place in (None, adapter)]
+    model, tokenizer = hf.load("demo", adapter=adapter)
+    shared = SharedWeights(model)
+
+    async def both() -> list[list[Completion]]:
+        turns = (partial(shared.turn, adapter=False), partial(shared.turn, adapter=True))
+        students = [LocalStudent(model, tokenizer, name="", fingerprint="", slots=True, turn=turn) for turn in turns]
+        try:
+            work = [student.generate(chat, sampling) for student in students for chat, sampling in asked]
+            found = await asyncio.gather(*work)
+        finally:
+            for student in students:
+                student.close()
+        return [found[: len(asked)], found[len(asked) :]]
+
+    assert asyncio.run(both()) == expected
 
 
 @pytest.mark.parametrize(

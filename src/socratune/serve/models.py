@@ -14,7 +14,6 @@ from socratune.errors import UserError
 from socratune.identity import identity
 from socratune.integrity import WEIGHTS
 from socratune.modelref import model_fault
-from socratune.preflight import existing_run
 from socratune.resolve import read_config_file, resolve
 from socratune.rundir import RunDir, file_hash
 
@@ -82,9 +81,9 @@ def serving_models(what: str) -> Iterator[list[Served]]:
 
 def _meant(what: str) -> tuple[str, bool | str, int, Path | None]:
     """Base, `load_in_4bit`, tokens of an answer at most, and the adapter where there is one."""
-    if not (Path(what) / "config.yaml").is_file():
+    run = RunDir(what)
+    if not run.config.is_file():
         return what, "auto", MAX_NEW_TOKENS, None
-    run: RunDir = existing_run(what)
     config = resolve(read_config_file(run.config), where=str(run.config)).config
     adapter = run.adapter if (run.adapter / "adapter_config.json").is_file() else None
     return config.model, config.train.load_in_4bit, config.enhance.max_new_tokens, adapter
