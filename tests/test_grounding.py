@@ -60,6 +60,17 @@ def test_rows_written_by_somebody_who_did_not_know_the_checks(name: str) -> None
     assert len(lost) <= 4, lost
 
 
+def test_rows_about_texts_of_ten_kinds() -> None:
+    folder = Path(__file__).parent / "data"
+    texts = json.loads((folder / "other_documents.json").read_text("utf-8"))
+    cases = [json.loads(line) for line in (folder / "other_questions.jsonl").read_text("utf-8").splitlines()]
+    tasks = {name: Task(Passage(name, name, text, 0, len(text)), name, (), {}, 0) for name, text in texts.items()}
+    missed, lost = judged([(case["planted"], drafts_of([case])[0], tasks[case["document"]]) for case in cases])
+    assert Counter(case["planted"] for case in cases if case["planted"]) == dict.fromkeys("abcd", 10)
+    assert len(missed) <= 2, missed
+    assert len(lost) <= 2, lost
+
+
 def judged(given: list[tuple[str, Draft, Task]]) -> tuple[list[Any], list[Any]]:
     """The planted rows that came through, and the good ones that did not, each with the reason."""
     found = [(kind, draft, outcome(draft, task)) for kind, draft, task in given]

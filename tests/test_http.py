@@ -211,6 +211,19 @@ def test_refused_parameters_are_dropped_once(caplog: pytest.LogCaptureFixture) -
     assert len(caplog.records) == len(OPENAI_REFUSALS)
 
 
+@pytest.mark.parametrize(("reason", "expected"), [("stop", (7, 8)), ("length", (7, 8, 2))])
+def test_sampled_ids_are_asked_for_and_come_without_the_end_of_turn(reason: str, expected: tuple[int, ...]) -> None:
+    """In vLLM's words; where a server refuses, the answer has none. Other servers are not asked (the test above)."""
+    choice = {"message": {"content": "ok"}, "finish_reason": reason, "token_ids": [7, 8, 2]}
+    raw = json.dumps({"choices": [choice], "usage": {}}).encode()
+    with ModelServer(lambda body, number: Answer(raw=raw)) as server:
+        assert ask(server.openai_base, token_ids=True).token_ids == expected
+    assert server.seen[-1].body["return_token_ids"] is True
+    refused = {"return_token_ids": "Unrecognized request argument supplied: return_token_ids"}
+    with ModelServer(picky(refused)) as server:
+        assert ask(server.openai_base, token_ids=True).token_ids is None
+
+
 def test_anthropic_takes_one_of_temperature_and_top_p() -> None:
     said = "`temperature` and `top_p` cannot both be specified for this model. Please use only one."
     refused = {"output_config": "output_config: Extra inputs are not permitted", "top_p": said}

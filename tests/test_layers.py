@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "socratune"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = {
-    "errors": 0,
+    "errors": 0, "sections": 0,
     "rows": 1, "privacy": 1, "documents": 1, "config": 1, "packing": 1, "memory": 1, "fastjson": 1, "answers": 1,
     "quantities": 1, "numberwords": 1, "cards": 1, "everyday": 1,
     "duplicates": 2, "power": 2, "words": 2,
@@ -26,10 +26,10 @@ FLOORS = {
     "performance": 4, "questions": 4, "trackers": 2, "lm_tasks": 4,
     "sizes": 3, "decision": 3, "passages": 3, "writing": 3, "extract": 4, "hops": 4, "grounding": 4,
     "roles": 5, "local_models": 5, "leaks": 5, "audit_sheet": 5, "report": 5, "parity": 5, "forgetting": 5,
-    "integrity": 5, "workload": 5, "plan": 6,
+    "integrity": 5, "workload": 5, "webserver": 1, "plan": 6,
     "stages": 6, "engine_ray": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
     "pipeline": 7, "preflight": 7,
-    "merge": 8, "api": 8, "ui": 8, "ablation": 8, "generation": 8,
+    "merge": 8, "api": 8, "ui": 8, "serve": 8, "ablation": 8, "generation": 8,
     "cli": 9,
     "__main__": 10, "": 10,
 }  # fmt: skip
@@ -95,7 +95,7 @@ def test_nothing_grows_monstrous(path: Path) -> None:
             assert length <= LONGEST_FUNCTION, f"{node.name}: {length} lines"
             parameters = len(node.args.args) + len(node.args.kwonlyargs)
             assert parameters <= MOST_PARAMETERS or name_of(path) in MANY_PARAMETERS, f"{node.name}: {parameters}"
-        elif isinstance(node, ast.ClassDef) and name_of(path) == "config":
+        elif isinstance(node, ast.ClassDef) and name_of(path) in ("config", "sections"):
             fields = sum(isinstance(part, ast.AnnAssign) for part in node.body)
             assert fields <= MOST_FIELDS, f"{node.name}: {fields} fields"
 

@@ -20,9 +20,6 @@ from socratune.journal import Journal
 from socratune.review import decisions
 from socratune.rundir import RunDir
 
-pytest.importorskip("starlette", reason="the extra [ui] is not installed: pip install starlette uvicorn")
-pytest.importorskip("uvicorn", reason="the extra [ui] is not installed: pip install starlette uvicorn")
-
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:

@@ -56,7 +56,7 @@ async def answer_and_judge(
         }
 
     async def step(row: QARow) -> dict[str, Any]:
-        drawn = (sampling.drawn(_seed(row.id, number)) for number in range(samples))
+        drawn = (sampling.drawn(seed_of(row.id, number)) for number in range(samples))
         first, *more = await asyncio.gather(*(one(row, each) for each in drawn))
         return {**first, "more": more} if more else first
 
@@ -69,7 +69,7 @@ def behind(tick: Callable[[int, int], None], before: int, total: int) -> Callabl
     return lambda done, _: tick(before + done, total)
 
 
-def _seed(row_id: str, number: int) -> int:
+def seed_of(row_id: str, number: int) -> int:
     """Of one answer; the same for base and adapter, and another for every question."""
     return int.from_bytes(hashlib.sha256(f"{row_id}/{number}".encode("utf-8", "replace")).digest()[:7], "big")
 

@@ -1,9 +1,10 @@
 """Trace → messages → (ids, labels). The only writer of training text and of loss masks.
 
 The prompt is rendered by the tokenizer's own chat template, once, here; student and trainer call the same function,
-so the model is trained behind the very ids it saw. What the student sampled in this process does not go through the
-template: it is trained as the ids it sampled, and then the end of turn. An answer that is only known as text stands
-where the template puts it; what the template supplies before it (an empty think block, a channel) carries no loss.
+so the model is trained behind the very ids it saw. Where it is known which ids the student sampled, the answer does not
+go through the template: it is trained as those ids, and then the end of turn. An answer that is only known as text
+stands where the template puts it; what the template supplies before it (an empty think block, a channel) carries no
+loss.
 """
 
 from __future__ import annotations

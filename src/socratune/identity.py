@@ -2,7 +2,7 @@
 
 A LoRA adapter learns most from its base's own words. So the student's identity is recorded with what it wrote, and
 training grades it: `same`, `near` (another engine or quantisation), `foreign` (other weights or another chat template),
-or `unverified` (nobody can look behind a server's name).
+or `unverified` (nobody can look behind a server's name, unless this run started the server itself).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from socratune.modelref import chat_template, local_name, revision, weights_hash
 from socratune.rows import Example
 from socratune.rundir import fingerprint
 
-Engine = Literal["local", "vllm", "http"]
+Engine = Literal["local", "served", "vllm", "http"]
+"""`served`: our own engine on another machine, behind a `socratune serve` that this run started."""
 Grade = Literal["same", "near", "foreign", "unverified"]
 
 
@@ -40,11 +41,13 @@ def identity(
             "template": None if template is None else fingerprint(template),
             "quantisation": "4bit" if engine == "local" and load_in_4bit is True and _has_gpu() else "none",
         }
-    if sampling is not None:
-        found["sampling"] = {
-            name: getattr(sampling, name) for name in ("temperature", "top_p", "top_k", "max_new_tokens")
-        }
-    return found
+    return found if sampling is None else with_sampling(found, sampling)
+
+
+def with_sampling(identity: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
+    """A student's identity with how its answers were drawn."""
+    shown = ("temperature", "top_p", "top_k", "max_new_tokens")
+    return {**identity, "sampling": {name: getattr(sampling, name) for name in shown}}
 
 
 def writers(names: Iterable[str], recorded: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -83,7 +86,7 @@ def grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade, str]:
     differences = [
         f"{what} {student[what]!r} instead of {base[what]!r}"
         for what in ("quantisation", "engine")
-        if student[what] != base[what]
+        if student[what] != base[what] and (what, student[what]) != ("engine", "served")  # another machine, not engine
     ]
     if differences:
         return "near", " and ".join(differences)

@@ -72,6 +72,7 @@ class Endpoint:
         api_bases: none is the provider's own address.
         api_key_env: the environment variable with the key. Without it a server at an API base of one's own gets no
             key: a provider's key must not travel to another host.
+        token_ids: ask for the ids that were sampled; for servers of which it is known that they tell.
     """
 
     api_bases: tuple[str, ...] = ()
@@ -79,6 +80,7 @@ class Endpoint:
     call_timeout_s: float = 600.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    token_ids: bool = False
 
 
 def endpoints(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
@@ -188,7 +190,8 @@ def connect(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
     if not endpoint.api_bases and endpoint.api_key_env is None:
         key = os.environ.get(PROVIDERS[provider])
     kind: Literal["openai", "anthropic"] = "anthropic" if provider == "anthropic" else "openai"
-    model = HttpModel(kind=kind, model=name, api_bases=endpoint.api_bases, api_key=key, **given)
+    bases, ids = endpoint.api_bases, endpoint.token_ids
+    model = HttpModel(kind=kind, model=name, api_bases=bases, api_key=key, token_ids=ids, **given)
     return model, FREE if own_server else price_of(provider, name)
 
 

@@ -97,7 +97,7 @@ class Attempt:
     given: Given = "question"
     """What the student had besides the question: nothing, the evidence, the newest hint, or the reference answer."""
     token_ids: tuple[int, ...] | None = None
-    """What a student in this process sampled, without the end of turn; `None` for a student behind a server."""
+    """What the student sampled, without the end of turn; `None` for one behind a server that does not tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,11 @@ class RunDir:
         return self.root / "hint_measures.jsonl"
 
     @property
+    def exam_json(self) -> Path:
+        """What `exam.jsonl` was made for, and what was measured beside it."""
+        return self.root / "exam.json"
+
+    @property
     def review(self) -> Path:
         """What a person decided about single traces."""
         return self.root / "review.jsonl"

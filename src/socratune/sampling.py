@@ -47,6 +47,17 @@ def choose_sampling(
     )
 
 
+def exam_sampling(own: Mapping[str, Any], *, thinking: bool, max_new_tokens: int) -> Sampling:
+    """How answers are drawn that are compared: greedily, so that chance has no part; a thinking model as always.
+
+    Args:
+        own: as for `choose_sampling`.
+    """
+    if thinking:
+        return choose_sampling(own, thinking=True, temperature=None, top_p=None, max_new_tokens=max_new_tokens)
+    return Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+
+
 def served_sampling(name: str, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
     """The same for a model that a server holds, from its files here or on the Hub.
 

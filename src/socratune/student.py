@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from socratune.chat import end_of_turn_id, prompt_ids
@@ -20,7 +20,7 @@ from socratune.decoding.rows import Decoder, Row
 from socratune.decoding.slots import SlotDecoder, slot_bytes
 from socratune.decoding.whole import WholeDecoder
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.sampling import choose_sampling, is_thinking
+from socratune.sampling import choose_sampling, exam_sampling, is_thinking
 
 MAX_BATCH = 256
 
@@ -39,6 +39,7 @@ class LocalStudent:
         fingerprint: of weights, template and precision.
         max_batch: rows that are decoded together at most.
         slots: decode in slots of fixed shape where the model allows it; None: on a CUDA device, where it is faster.
+        turn: entered around every step of decoding, where others use the same model (see `serve.models`).
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class LocalStudent:
         fingerprint: str,
         max_batch: int = MAX_BATCH,
         slots: bool | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
@@ -58,6 +60,7 @@ class LocalStudent:
         self.tokenizer = tokenizer
         self._max_batch = max_batch
         self._slots = model.device.type == "cuda" if slots is None else slots
+        self._turn = turn
         self._end_ids = _end_ids(model, tokenizer)
         self._asked: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="student", daemon=True)
@@ -96,10 +99,9 @@ class LocalStudent:
         )
 
     def exam_sampling(self, max_new_tokens: int) -> Sampling:
-        """How answers are drawn that are compared: greedily, so that chance has no part; a thinking model as always."""
-        if self.thinking:
-            return self.sampling(temperature=None, top_p=None, max_new_tokens=max_new_tokens)
-        return Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+        """How answers are drawn that are compared; see `sampling.exam_sampling`."""
+        own = self.model.generation_config.to_dict()
+        return exam_sampling(own, thinking=self.thinking, max_new_tokens=max_new_tokens)
 
     def close(self) -> None:
         """End the worker thread; rows in flight are given up."""
@@ -114,8 +116,10 @@ class LocalStudent:
             busy = decoder.rows if decoder else []
             live = self._take(waiting, block=not busy and not waiting)
             try:
-                decoder = decoder or self._decoder()
-                self._read(decoder.step(waiting))
+                with self._turn():
+                    decoder = decoder or self._decoder()
+                    tokens = decoder.step(waiting)
+                self._read(tokens)
             except BaseException as error:  # handed to every caller that waits; the thread must not die silently
                 for row in [*waiting, *(decoder.rows if decoder else [])]:
                     row.deliver(error)

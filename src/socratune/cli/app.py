@@ -60,6 +60,7 @@ from socratune.cli.flags import (
     WriterBase,
     given_by,
 )
+from socratune.cli.servers import serve, ui
 
 app = typer.Typer(
     name="socratune",
@@ -267,6 +268,9 @@ def validate(
         str | None, typer.Option(metavar="FILE", help="Test prompts: a line each, or JSONL with prompt and expected.")
     ] = None,
     lm_eval: Annotated[str | None, typer.Option(metavar="TASKS", help="Tasks of lm-eval too, with commas.")] = None,
+    answers_only: Annotated[
+        bool, typer.Option("--answers-only", help="Ask, and leave the judging to another.")
+    ] = False,
 ) -> None:
     """Prove the adapter of a run folder on its held-out questions."""
     from socratune.cli import commands
@@ -276,6 +280,8 @@ def validate(
         "validate.lm_eval": [task.strip() for task in lm_eval.split(",")] if lm_eval else None,
     }
     given = {key: value for key, value in settings.items() if value}
+    if answers_only:
+        raise typer.Exit(commands.answers_only(run, given, restart=restart))
     raise typer.Exit(commands.go_on(run, until="validate", restart=restart, given=given, anew=True))
 
 
@@ -420,17 +426,8 @@ def report(run: Run) -> None:
     raise typer.Exit(commands.report(run))
 
 
-@app.command()
-def ui(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run folder; else the newest in outputs/.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
-) -> None:
-    """The report live while a run works, and the review of single traces. On this machine only."""
-    from socratune.cli import commands
-
-    raise typer.Exit(commands.ui(run, port))
+for server in (ui, serve):
+    app.command()(server)
 
 
 @app.command()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,7 +22,7 @@ from socratune.ledger import Ledger
 from socratune.local_models import LocalModels
 from socratune.pipeline import estimate_run, run_pipeline
 from socratune.preflight import existing_run, judge_settings, preflight
-from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, unflatten
+from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve, unflatten
 from socratune.roles import cast
 from socratune.rundir import Results, RunDir, write_jsonl
 
@@ -124,6 +125,31 @@ def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew
         return 0
 
     return guarded(read) or run(config_file=None, settings=None, until=until, **begun)
+
+
+def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
+    """`socratune validate RUN --answers-only`: what base and adapter say, for a validate elsewhere."""
+
+    def work() -> int:
+        from socratune.stages.exam import answers_only
+
+        start_logging()
+        run, entry = existing_run(folder), {"done": 0, "total": 0, "seconds": 0.0}
+        config = deep_merge(read_config_file(run.config), unflatten({**settings, "output": folder}))
+        began = time.monotonic()
+
+        def tick(done: int, total: int) -> None:
+            entry.update(done=done, total=total, seconds=time.monotonic() - began)
+            progress("tick", "exam", entry)
+
+        with Progress() as progress:
+            progress("begin", "exam", entry)
+            answers_only(run, resolve(config, where=str(run.config)).config, tick, restart=restart)
+            progress.stop()
+            progress.say(f"exam      {entry['done']} answers  {entry['seconds']:.1f} s: {run.rows('exam')}")
+        return 0
+
+    return guarded(work)
 
 
 def _resolved(
@@ -364,19 +390,6 @@ def report(folder: str) -> int:
         from socratune.report import make_report
 
         print(make_report(existing_run(folder)))
-        return 0
-
-    return guarded(work)
-
-
-def ui(folder: str | None, port: int) -> int:
-    """`socratune ui`: serve the page until Ctrl-C, which is how it is meant to end."""
-
-    def work() -> int:
-        from socratune.ui.serve import serve
-
-        with suppress(KeyboardInterrupt):
-            serve(folder, port, lambda text: print(text, flush=True))
         return 0
 
     return guarded(work)

@@ -84,6 +84,7 @@ class HttpModel:
         max_retries: of one call. Being throttled while other calls get answers does not count.
         requests_per_minute: over all addresses; None is no limit.
         tokens_per_minute: prompt and answer, over all addresses; None is no limit.
+        token_ids: ask for the ids that were sampled, which vLLM and `socratune serve` tell.
 
     Raises:
         UserError: an address or the key cannot be one.
@@ -100,10 +101,12 @@ class HttpModel:
         max_retries: int = 6,
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
+        token_ids: bool = False,
     ) -> None:
         self.name = f"{kind}/{model}"
         self.fingerprint = self.name
         self.dropped: set[str] = set()
+        self._unasked = frozenset() if token_ids else frozenset({wire.TOKEN_IDS})
         self._kind: wire.Kind = kind
         self._model = model
         self._key = (api_key or "").strip()
@@ -237,7 +240,7 @@ class HttpModel:
 
     async def _ask(self, endpoint: Endpoint, messages: Chat, sampling: Sampling) -> Completion | None:
         """One try. None where the server refused a parameter that will be left out of the next one."""
-        body = wire.request(self._kind, self._model, messages, sampling, self.dropped)
+        body = wire.request(self._kind, self._model, messages, sampling, self.dropped | self._unasked)
         endpoint.in_flight += 1
         endpoint.sent += 1
         try:

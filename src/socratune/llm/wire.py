@@ -18,8 +18,10 @@ Kind = Literal["openai", "anthropic"]
 
 BASES: dict[Kind, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
 KEY_VARIABLES: dict[Kind, str] = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+TOKEN_IDS = "return_token_ids"
+"""vLLM's parameter: the sampled ids stand in the choice, the end of turn last. Other servers may refuse it."""
 
-_OPTIONAL = ("seed", "top_k", "top_p", "temperature")
+_OPTIONAL = ("seed", "top_k", "top_p", "temperature", TOKEN_IDS)
 _SCHEMA_WORDS = ("response_format", "output_config", "schema", "grammar", "structured output")
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|extra inputs|extra_forbidden|not permitted|not allowed"
@@ -56,6 +58,8 @@ def _openai_request(model: str, messages: Chat, sampling: Sampling, dropped: set
     _add_draw(body, sampling, dropped)
     if "seed" not in dropped:
         body["seed"] = sampling.seed
+    if TOKEN_IDS not in dropped:
+        body[TOKEN_IDS] = True
     if sampling.json_schema is not None and "response_format" not in dropped:
         schema = {"name": "answer", "strict": True, "schema": _schema(sampling.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -114,11 +118,13 @@ def _openai_completion(data: Any) -> Completion:
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     thought = message.get("reasoning_content") or message.get("reasoning") or ""
     usage = data.get("usage") or {}
+    cut_off = reason == "length"
     return Completion(
         _with_thought(thought, content),
-        "length" if reason == "length" else "end",
+        "length" if cut_off else "end",
         _count(usage.get("prompt_tokens")),
         _count(usage.get("completion_tokens")),
+        None if (ids := choice.get("token_ids")) is None else tuple(ids if cut_off else ids[:-1]),
     )
 
 

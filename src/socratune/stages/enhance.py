@@ -24,7 +24,7 @@ from socratune.rows import TRAINABLE, QARow, Trace
 from socratune.rundir import RunDir, StageResult, Tick, iter_rows, write_jsonl
 from socratune.sampling import is_thinking
 from socratune.sharding import shard_rows
-from socratune.stages.student import Student, attending
+from socratune.stages.student import ServedStudent, Student, attending
 
 FIRST_ROWS = 50
 """After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""
@@ -41,12 +41,14 @@ async def run(
     journal: Journal,
     key: str,
     tick: Tick,
+    served: ServedStudent | None = None,
 ) -> StageResult:
     """Write `enhanced_dataset.jsonl`: one row per row of `train_in.jsonl`, in input order, nothing lost.
 
     Args:
         shard: `I/N`: only every N-th row, from the I-th.
         key: name and fingerprint of the stage in the journal.
+        served: the student, where it answers on another machine.
 
     Raises:
         UserError: most of the first rows cannot be judged.
@@ -58,7 +60,7 @@ async def run(
     def tell(done: int, total: int) -> None:
         tick(done, total, spent=ledger.summary())
 
-    async with attended(run, config, base, journal=journal, ledger=ledger) as (loop, student):
+    async with attended(run, config, base, journal=journal, ledger=ledger, served=served) as (loop, student):
         step = _step(loop)
         rows = rows_of(run, shard)
         await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=config.concurrency, tick=tell)
@@ -89,7 +91,13 @@ def finished(run: RunDir, total: int, *, journal: Journal, key: str, figures: di
 
 @asynccontextmanager
 async def attended(
-    run: RunDir, config: StudentTeacherConfig, base: Base, *, journal: Journal, ledger: Ledger
+    run: RunDir,
+    config: StudentTeacherConfig,
+    base: Base,
+    *,
+    journal: Journal,
+    ledger: Ledger,
+    served: ServedStudent | None = None,
 ) -> AsyncIterator[tuple[Loop, Student]]:
     """The loop with everyone who takes part, loaded and connected until the block ends."""
     names = {
@@ -101,9 +109,16 @@ async def attended(
         models = stack.enter_context(LocalModels(load_in_4bit=base.load_in_4bit))
         people = cast(config, stage="enhance", journal=journal, ledger=ledger, local=models.load)
         stack.push_async_callback(people.close)
-        log_path = run / "vllm.log"
         student = await stack.enter_async_context(
-            attending(config, base.model_name, models, vllm_log=log_path, journal=journal, ledger=ledger)
+            attending(
+                config,
+                base.model_name,
+                models,
+                vllm_log=run / "vllm.log",
+                journal=journal,
+                ledger=ledger,
+                served=served,
+            )
         )
         rules = Rules(
             attempts=config.attempts,

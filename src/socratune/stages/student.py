@@ -1,21 +1,25 @@
-"""The student of a run: in this process, behind a vLLM that is started for it, or behind a server of the user's."""
+"""The student of a run: in this process, behind a server that the run started itself, or behind one of the user's."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import ProxyHandler, build_opener
 
 from socratune.config import StudentTeacherConfig
-from socratune.identity import identity
+from socratune.errors import OutsideError
+from socratune.identity import identity, with_sampling
 from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.llm.base import ChatModel, Sampling
 from socratune.llm.metered import MeteredModel
 from socratune.modelref import model_location, weights_fingerprint
 from socratune.roles import Endpoint, connect, endpoints, student_of
+from socratune.rundir import fingerprint
 from socratune.sampling import served_sampling
 from socratune.serving import vllm_serving
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from socratune.student import LocalStudent
 
 ROLE = "enhance.student"
+ASK_TIMEOUT_S = 30.0
 
 
 class Student(NamedTuple):
@@ -38,6 +43,36 @@ class Student(NamedTuple):
     loaded: LocalStudent | None = None
 
 
+class ServedStudent(NamedTuple):
+    """A student that this run serves itself, on a machine of its own.
+
+    Attributes:
+        api_base: as it is reached from here, with its `/v1`.
+        model: its name at that server.
+        identity: from `socratune.identity.identity` on that machine, which `socratune serve` tells in `/v1/models`;
+            with the engine `served`, or `vllm` where that answers.
+    """
+
+    api_base: str
+    model: str
+    identity: dict[str, Any]
+
+
+def served_student(api_base: str) -> ServedStudent:
+    """The student behind a `socratune serve` that this run started: the model there that is no adapter.
+
+    Raises:
+        OutsideError: no such server answers there.
+    """
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(f"{api_base}/models", timeout=ASK_TIMEOUT_S) as reply:
+            card = next(card for card in json.load(reply)["data"] if card["parent"] is None)
+            return ServedStudent(api_base, card["id"], {**card["identity"], "engine": "served"})
+    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
+        raise OutsideError(f"{api_base}: no socratune serve answers there ({error!r}).") from error
+
+
 @asynccontextmanager
 async def attending(
     config: StudentTeacherConfig,
@@ -47,6 +82,7 @@ async def attending(
     vllm_log: Path,
     journal: Journal,
     ledger: Ledger,
+    served: ServedStudent | None = None,
 ) -> AsyncIterator[Student]:
     """The student until the block ends.
 
@@ -54,6 +90,7 @@ async def attending(
         model_name: the model to be trained.
         models: those of this process.
         vllm_log: where vLLM writes, if it is started.
+        served: takes the place of a student on this machine; one behind a server of the user's stays there.
 
     Raises:
         UserError: the model cannot be loaded, or not be asked as configured.
@@ -62,7 +99,13 @@ async def attending(
     engine, name = student_of(config, model_name)
     endpoint = endpoints(config)["student"]
     asked = {"temperature": config.temperature, "top_p": config.top_p, "max_new_tokens": config.max_new_tokens}
-    if engine == "local":
+    if served is not None and engine != "http":
+        sampling = served_sampling(name, **asked)
+        who = {**served.identity, "name": name}
+        ours = replace(endpoint, api_bases=(served.api_base,), api_key_env=None, token_ids=True)
+        async with _connected(f"openai/{served.model}", ours, journal, fingerprint=fingerprint(who)) as model:
+            yield Student(model, sampling, with_sampling(who, sampling))
+    elif engine == "local":
         loaded = models.load(name)
         sampling = loaded.sampling(**asked)
         four_bit = getattr(loaded.model, "is_loaded_in_4bit", False)
@@ -73,7 +116,7 @@ async def attending(
         who = identity(name, engine=engine, sampling=sampling)
         weights = weights_fingerprint(model_location(name))
         async with vllm_serving(name, log_path=vllm_log) as base:
-            ours = replace(endpoint, api_bases=(base,), api_key_env=None)
+            ours = replace(endpoint, api_bases=(base,), api_key_env=None, token_ids=True)
             async with _connected(f"openai/{name}", ours, journal, fingerprint=f"vllm/{weights}") as model:
                 yield Student(model, sampling, who)
     else:

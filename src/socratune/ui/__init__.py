@@ -1,1 +1,1 @@
-"""The report live while a run works, and the review of single traces: `socratune ui`. Needs the extra `[ui]`."""
+"""The report live while a run works, and the review of single traces: `socratune ui`."""

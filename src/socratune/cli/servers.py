@@ -1,0 +1,51 @@
+"""The commands that answer until Ctrl-C, which is how they are meant to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from socratune.cli.console import guarded
+
+
+def ui(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run folder; else the newest in outputs/.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+) -> None:
+    """The report live while a run works, and the review of single traces. On this machine only."""
+    from socratune.ui.serve import serve
+
+    _until_stopped(lambda: serve(run, port, _say))
+
+
+def serve(
+    what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model, or the folder of a run.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one there is.")] = "127.0.0.1",
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="VAR", help="Environment variable with the key that requests have to bring.")
+    ] = None,
+) -> None:
+    """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
+    from socratune.serve.server import serve
+
+    _until_stopped(partial(serve, what, _say, host=host, port=port, key_env=api_key_env))
+
+
+def _until_stopped(work: Callable[[], None]) -> None:
+    def run() -> int:
+        with suppress(KeyboardInterrupt):
+            work()
+        return 0
+
+    raise typer.Exit(guarded(run))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

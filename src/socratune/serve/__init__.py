@@ -1,0 +1,1 @@
+"""The student of the loop behind OpenAI's protocol: `socratune serve MODEL|RUN`."""

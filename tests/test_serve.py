@@ -1,0 +1,334 @@
+"""socratune serve: the student of the loop behind OpenAI's protocol, in a process of its own on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import demo_rows, socratune, write_rows
+
+from socratune.backends import hf
+from socratune.chat import end_of_turn_id
+from socratune.config import StudentTeacherConfig
+from socratune.errors import OutsideError
+from socratune.identity import grade, identity
+from socratune.journal import Journal
+from socratune.ledger import Ledger
+from socratune.llm.base import Completion, Sampling
+from socratune.llm.http import HttpModel
+from socratune.local_models import LocalModels
+from socratune.modelref import Base
+from socratune.rundir import RunDir
+from socratune.serve.models import SharedWeights, serving_models
+from socratune.stages import enhance
+from socratune.stages.student import ServedStudent, attending, served_student
+from socratune.student import LocalStudent, serving
+
+pytestmark = pytest.mark.slow  # the server loads torch and a model
+
+QUESTIONS = [row["messages"][:-1] for row in demo_rows("held_out", 24)]
+HELLO = QUESTIONS[0]
+
+
+@contextmanager
+def server(what: str | Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[str]:
+    """`socratune serve` on a free port; its API base. Ctrl-C ends it."""
+    command = [sys.executable, "-m", "socratune", "serve", str(what), "--port", "0", *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
+    assert process.stdout is not None
+    try:
+        found = re.search(r"http://\S+", process.stdout.readline())
+        assert found, "no address was printed"
+        yield found.group()
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(timeout=20)
+        process.stdout.close()
+    assert code == 0, "Ctrl-C is its normal end"
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[str]:
+    with server("demo") as found:
+        yield found
+
+
+def request(base: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
+    """(status, JSON or text) of a request; a POST where there is a body."""
+    place = urlsplit(base)
+    sent = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+    with closing(http.client.HTTPConnection(place.netloc, timeout=60)) as connection:
+        given = {"Content-Type": "application/json", **(headers or {})} if sent else headers or {}
+        connection.request("POST" if sent else "GET", place.path + path, body=sent, headers=given)
+        reply = connection.getresponse()
+        text = reply.read().decode()
+    return reply.status, json.loads(text) if "json" in (reply.getheader("content-type") or "") else text
+
+
+def complete(base: str, **fields: Any) -> tuple[int, Any]:
+    return request(base, "/chat/completions", {"model": "demo", "messages": HELLO, **fields})
+
+
+def ask(base: str, model: str, asked: list[tuple[Any, Sampling]]) -> list[Completion]:
+    """The answers through the project's own client, all asked at once."""
+
+    async def do() -> list[Completion]:
+        client = HttpModel(kind="openai", model=model, api_bases=[base], api_key=None, max_retries=0, token_ids=True)
+        try:
+            return await asyncio.gather(*(client.generate(chat, sampling) for chat, sampling in asked))
+        finally:
+            await client.close()
+
+    return asyncio.run(do())
+
+
+def ask_here(model: Any, tokenizer: Any, asked: list[tuple[Any, Sampling]]) -> list[Completion]:
+    async def do(student: LocalStudent) -> list[Completion]:
+        return await asyncio.gather(*(student.generate(chat, sampling) for chat, sampling in asked))
+
+    with serving(LocalStudent(model, tokenizer, name="here", fingerprint="here")) as student:
+        return asyncio.run(do(student))
+
+
+SAMPLINGS = {
+    "greedy": Sampling(max_new_tokens=48),
+    "drawn": Sampling(1.3, 0.9, 40, 48),
+    "wild": Sampling(2.0, max_new_tokens=48),
+    "cut off": Sampling(max_new_tokens=3),
+}
+
+
+def test_answers_are_those_of_the_student_in_process(base: str, demo_base: tuple[Any, Any]) -> None:
+    """Greedy and drawn by the same seeds, all together: text, ids, stop reason and counts."""
+    asked = [(chat, replace(sampling, seed=at)) for sampling in SAMPLINGS.values() for at, chat in enumerate(QUESTIONS)]
+    here = ask_here(*demo_base, asked)
+    assert ask(base, "demo", asked) == here
+    assert {answer.stop for answer in here} == {"end", "length"} and all(answer.token_ids for answer in here)
+
+
+def test_a_run_serves_its_base_and_its_adapter_over_one_set_of_weights(finished_run: Path) -> None:
+    asked = [(chat, replace(SAMPLINGS[name], seed=7)) for name in ("greedy", "drawn") for chat in QUESTIONS]
+    expected = {
+        "demo": ask_here(*hf.load("demo"), asked),
+        "adapter": ask_here(*hf.load("demo", adapter=finished_run / "adapter"), asked),
+    }
+
+    async def both(base: str) -> list[list[Completion]]:
+        return await asyncio.gather(*(asyncio.to_thread(ask, base, name, asked) for name in expected))
+
+    with server(finished_run) as base:
+        assert asyncio.run(both(base)) == list(expected.values())
+        told = socratune("chat", finished_run, "What is 13 * 15?").stdout.strip()
+        _, found = complete(
+            base, model="adapter", temperature=0, messages=[{"role": "user", "content": "What is 13 * 15?"}]
+        )
+        cards = request(base, "/models")[1]["data"]
+    assert found["choices"][0]["message"]["content"] == told and told.endswith(" = 195.")
+    assert [(card["id"], card["parent"]) for card in cards] == [("demo", None), ("adapter", "demo")]
+    assert len(cards[1]["identity"]["adapter"]) == 64
+
+
+def test_base_and_adapter_take_turns_in_slots_too(finished_run: Path) -> None:
+    """As on a GPU: each has its own slots, and whoever decodes switches the adapter first."""
+    asked = [(chat, replace(SAMPLINGS["drawn"], seed=7)) for chat in QUESTIONS]
+    adapter = finished_run / "adapter"
+    expected = [ask_here(*hf.load("demo", adapter=place), asked) for place in (None, adapter)]
+    model, tokenizer = hf.load("demo", adapter=adapter)
+    shared = SharedWeights(model)
+
+    async def both() -> list[list[Completion]]:
+        turns = (partial(shared.turn, adapter=False), partial(shared.turn, adapter=True))
+        students = [LocalStudent(model, tokenizer, name="", fingerprint="", slots=True, turn=turn) for turn in turns]
+        try:
+            work = [student.generate(chat, sampling) for student in students for chat, sampling in asked]
+            found = await asyncio.gather(*work)
+        finally:
+            for student in students:
+                student.close()
+        return [found[: len(asked)], found[len(asked) :]]
+
+    assert asyncio.run(both()) == expected
+
+
+@pytest.mark.parametrize(
+    ("bias", "names"), [("none", ["demo", "adapter"]), ("lora_only", ["adapter"]), (None, ["demo"])]
+)
+def test_what_a_run_has_to_serve(finished_run: Path, tmp_path: Path, bias: str | None, names: list[str]) -> None:
+    """A run that is not trained yet has its base; an adapter that brings biases has replaced those of its base."""
+    shutil.copy(finished_run / "config.yaml", tmp_path)
+    if bias is not None:
+        shutil.copytree(finished_run / "adapter", tmp_path / "adapter")
+        config = tmp_path / "adapter" / "adapter_config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "bias": bias}))
+    with serving_models(str(tmp_path)) as models:
+        assert [served.name for served in models] == names
+        assert {served.max_new_tokens for served in models} == {96}
+
+
+def test_what_a_request_leaves_out(base: str) -> None:
+    """Without a temperature the model's own settings hold: the embedded one is greedy. Unseeded draws are new ones."""
+
+    def said(**fields: Any) -> str:
+        chats = [[{"role": "user", "content": f"Say {word}."}] for word in ("sun", "moon", "star")]
+        found = [complete(base, messages=chat, max_tokens=24, **fields) for chat in chats]
+        return " / ".join(reply["choices"][0]["message"]["content"] for _, reply in found)
+
+    assert said() == said(seed=1) == said(temperature=0)
+    assert said(temperature=2, seed=1) == said(temperature=2, seed=1) != said(temperature=2, seed=2)
+    assert said(temperature=2) != said(temperature=2)
+
+
+def test_the_answer_in_openais_words(base: str, tokenizer: Any) -> None:
+    status, found = complete(base, temperature=0, return_token_ids=True, n=1, stop=None, user="me", presence_penalty=0)
+    (choice,) = found["choices"]
+    assert (status, found["object"], found["model"], choice["finish_reason"]) == (
+        200,
+        "chat.completion",
+        "demo",
+        "stop",
+    )
+    usage, ids = found["usage"], choice["token_ids"]
+    assert usage["completion_tokens"] == len(ids) and usage["total_tokens"] == usage["prompt_tokens"] + len(ids)
+    assert ids[-1] == end_of_turn_id(tokenizer) and tokenizer.decode(ids[:-1]) == choice["message"]["content"]
+    parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in HELLO]
+    assert complete(base, temperature=0, messages=parts)[1]["choices"][0]["message"] == choice["message"]
+    status, cut = complete(base, temperature=0, max_completion_tokens=3)
+    assert cut["choices"][0]["finish_reason"] == "length" and "token_ids" not in cut["choices"][0]
+
+
+def test_a_stream(base: str) -> None:
+    whole = complete(base, temperature=0)[1]
+    _, text = complete(base, temperature=0, stream=True, stream_options={"include_usage": True})
+    *events, last = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    chunks = [json.loads(event) for event in events]
+    deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"]]
+    assert last == "[DONE]" and "".join(deltas) == whole["choices"][0]["message"]["content"]
+    assert chunks[1]["choices"][0]["finish_reason"] == "stop" and chunks[-1]["usage"] == whole["usage"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"n": 2}, 400, "n is not supported, except as 1"),
+        ({"logprobs": True}, 400, "logprobs is not supported, except as false"),
+        ({"beam_width": 4}, 400, "beam_width is not supported"),
+        (
+            {"temperature": "hot", "top_p": 7},
+            400,
+            "temperature: input should be a valid number; top_p: input should be",
+        ),
+        ({"max_tokens": 10**9}, 400, "max_tokens: input should be less than or equal to 131072"),
+        ({"messages": []}, 400, "messages: list should have at least 1 item"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
+        ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, 400, "the last turn has to be the user's"),
+        ({"messages": [{"role": "user", "content": "1 + " * 600}]}, 400, "tokens, and the model has room for 512"),
+        ({"model": "gpt-4o"}, 404, "the model 'gpt-4o' does not exist; there is demo"),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(base: str, fields: dict[str, Any], status: int, said: str) -> None:
+    found, body = complete(base, **fields)
+    assert found == status and said in body["error"]["message"], body
+
+
+def test_bad_bodies_and_routes(base: str) -> None:
+    path = "/chat/completions"
+    assert request(base, path, b"{")[0] == 400
+    assert request(base, path, b"[1]")[0] == 400
+    assert request(base, path, b"{}", {"Content-Type": "text/plain"})[0] == 415
+    assert request(base, path)[0] == 405
+    assert request(base, "/completions", {"prompt": "x"})[0] == 404
+    assert complete(base)[0] == 200
+
+
+def test_a_key(tmp_path: Path) -> None:
+    with server("demo", "--api-key-env", "MY_KEY", env={"MY_KEY": "sk-geheim-12345"}) as base:
+        assert request(base.removesuffix("/v1"), "/health")[0] == 200
+        status, body = request(base, "/models")
+        assert status == 401 and "geheim" not in json.dumps(body)
+        assert request(base, "/models", headers={"Authorization": "Bearer sk-geheim-12345"})[0] == 200
+    missing = socratune("serve", "demo", "--api-key-env", "NO_SUCH_KEY")
+    assert missing.returncode == 2 and "export NO_SUCH_KEY" in missing.stderr
+
+
+def test_ctrl_c_does_not_wait_for_answers(tmp_path: Path) -> None:
+    """The block's own end sends it, and looks at the exit code."""
+    body = {"model": "demo", "messages": HELLO, "temperature": 2, "max_tokens": 100_000}
+    with ExitStack() as stack, server("demo") as base:
+        place = urlsplit(base)
+        for seed in range(32):
+            connection = stack.enter_context(closing(http.client.HTTPConnection(place.netloc)))
+            sent = json.dumps({**body, "seed": seed})
+            connection.request("POST", f"{place.path}/chat/completions", sent, {"Content-Type": "application/json"})
+        assert request(base, "/models")[0] == 200  # beside them
+
+
+def test_what_cannot_be_served(base: str, tmp_path: Path) -> None:
+    taken = socratune("serve", "demo", "--port", base.rsplit(":", 1)[1].removesuffix("/v1"))
+    assert taken.returncode == 2 and "a free port" in taken.stderr and "Traceback" not in taken.stderr
+    missing = socratune("serve", tmp_path / "nothing", "--port", "0")
+    assert missing.returncode == 2 and "no such folder" in missing.stderr
+
+
+# --- as the student of a run ---------------------------------------------------------------------------------------
+
+
+def test_it_tells_who_it_is_and_counts_as_the_very_base(base: str) -> None:
+    student = served_student(base)
+    assert student.identity == {**identity("demo"), "engine": "served"}
+    assert grade(student.identity, identity("demo"))[0] == "same"
+    assert grade({**student.identity, "quantisation": "4bit"}, identity("demo"))[0] == "near"
+    assert grade({**student.identity, "weights": "0" * 16}, identity("demo"))[0] == "foreign"
+    assert grade({**student.identity, "engine": "vllm"}, identity("demo"))[0] == "near"
+    with pytest.raises(OutsideError, match="no socratune serve answers"):
+        served_student("http://127.0.0.1:9/v1")
+
+
+def test_it_is_drawn_as_a_student_in_process(base: str, tmp_path: Path) -> None:
+    async def sampling(served: ServedStudent | None, **settings: Any) -> tuple[Sampling, dict[str, Any]]:
+        config = StudentTeacherConfig(**settings)
+        with closing(Journal(tmp_path / "journal.sqlite")) as journal, LocalModels() as models:
+            log, ledger = tmp_path / "vllm.log", Ledger()
+            async with attending(
+                config, "demo", models, vllm_log=log, journal=journal, ledger=ledger, served=served
+            ) as found:
+                return found.sampling, found.identity
+
+    for settings in ({}, {"temperature": 0.9, "top_p": 0.5}):
+        here, there = (asyncio.run(sampling(one, **settings)) for one in (None, served_student(base)))
+        assert here[0] == there[0] and {**here[1], "engine": "served"} == there[1]
+
+
+def test_the_loop_through_it_writes_what_the_loop_in_process_writes(base: str, tmp_path: Path) -> None:
+    def enhanced(name: str, served: ServedStudent | None) -> tuple[str, Any]:
+        run = RunDir(tmp_path / name)
+        run.create()
+        rows = [{"id": f"r{at}", "metadata": {}, **row} for at, row in enumerate(demo_rows("train", 40))]
+        write_rows(run.rows("train_in"), rows)
+        config = StudentTeacherConfig(temperature=0.8, max_new_tokens=96)
+        with closing(Journal(run.journal)) as journal:
+            work = enhance.run(
+                run, config, Base("demo", False, 3), shard=None, journal=journal, key="enhance.x",
+                tick=lambda *at, **live: None, served=served,
+            )  # fmt: skip
+            figures = asyncio.run(work).figures
+        return run.enhanced.read_text("utf-8"), figures
+
+    here, _ = enhanced("here", None)
+    there, figures = enhanced("there", served_student(base))
+    assert there == here and '"token_ids"' in here
+    assert figures["student"]["engine"] == "served" and "enhance.student" not in figures["spent"]
