@@ -121,6 +121,7 @@ class Training:
         checkpointing: activations are recomputed, and only what enters a block is kept.
         offload: and that lies in main memory.
         fp8: the frozen weights are there in 8 bits too, once for each direction.
+        shards: cards that the blocks are spread over; each is gathered while it is computed with.
     """
 
     micro_tokens: int
@@ -129,6 +130,7 @@ class Training:
     offload: bool = False
     load_in_4bit: bool = False
     fp8: bool = False
+    shards: int = 1
 
 
 def training_gib(shape: Shape, training: Training) -> dict[str, float]:
@@ -146,6 +148,9 @@ def training_gib(shape: Shape, training: Training) -> dict[str, float]:
         unpacked = max(wide * high for wide, high in shape.linear_shapes) * size
     if training.fp8:
         weights += 2 * shape.block_parameters
+    if training.shards > 1:  # one block is in use, the next on its way, and copied once
+        gathered = min(3, shape.layers) * shape.block_parameters // shape.layers
+        weights = (shape.block_parameters // training.shards + gathered + outside) * size
     adapter = shape.adapter_parameters(training.rank)
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     inner = shape.inner * shape.active
@@ -188,6 +193,7 @@ def plan(
     load_in_4bit: bool | None = None,
     most_tokens: int = MICRO_TOKENS[0],
     fp8: bool = False,
+    shards: int = 1,
 ) -> MemoryPlan | None:
     """The fastest way to train that fits into `free_gib`, weights included; None where none fits.
 
@@ -198,10 +204,11 @@ def plan(
         checkpointing: None: decide.
         load_in_4bit: None: only when nothing else fits.
         most_tokens: of a step; a larger micro-batch would stay empty.
+        shards: see `Training`.
     """
     largest = max(longest, min(most_tokens, MICRO_TOKENS[0]))
     sizes = sorted({longest, largest, *(size for size in MICRO_TOKENS if longest < size < largest)}, reverse=True)
-    start = Training(longest, rank, fp8=fp8)
+    start = Training(longest, rank, fp8=fp8, shards=shards)
     refused: list[str] = []
     for way in _ways(start, checkpointing, load_in_4bit):
         least = min(ENOUGH_TOKENS, largest) if checkpointing is None and not way.checkpointing else longest
@@ -228,7 +235,8 @@ def _ways(start: Training, checkpointing: bool | None, load_in_4bit: bool | None
 def _words(way: Training) -> str:
     weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "16-bit"
     kept = "recomputed" if way.checkpointing else "kept"
-    return f"{weights} weights, activations {kept}{' from main memory' if way.offload else ''}"
+    weights += f" weights on {way.shards} cards" if way.shards > 1 else " weights"
+    return f"{weights}, activations {kept}{' from main memory' if way.offload else ''}"
 
 
 def _reason(way: Training, total: float, free: float, refused: list[str]) -> str:
