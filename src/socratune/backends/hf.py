@@ -6,7 +6,7 @@ import logging
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -39,20 +39,14 @@ TINY_MODEL = 5_000_000  # parameters
 _THREADS = torch.get_num_threads()
 
 
-Parallel = Literal["auto", "data", "sharded"]
-"""How several ranks hold the base: each whole, or each a part of it. auto: whole where it fits one card."""
-
-
-def load(
-    name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "auto", parallel: Parallel = "auto"
-) -> tuple[Any, Any]:
-    """Model in eval mode and tokenizer.
+def load(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "auto") -> tuple[Any, Any]:
+    """Model in eval mode and tokenizer; of ranks that train together, each has the whole or, see `ranks.Parallel`, a
+    part.
 
     Args:
         name: a folder, a Hub id, or `demo`.
         adapter: a LoRA adapter to put on it.
         load_in_4bit: `auto`: only on a card on which training in 16 bits would not fit.
-        parallel: for ranks that train together; whatever they ask a sharded model, they ask together.
 
     Raises:
         UserError: no chat template, or the weights cannot be read.
@@ -63,7 +57,7 @@ def load(
     options: dict[str, Any] = {"dtype": dtype_on(where)}
     try:
         tokenizer = AutoTokenizer.from_pretrained(location)
-        sharded = _wants_sharding(location, where, load_in_4bit, parallel)
+        sharded = _wants_sharding(location, where, load_in_4bit)
         if not sharded and _wants_4bit(location, where, load_in_4bit):
             options |= {"quantization_config": _four_bit(options["dtype"]), "device_map": {"": 0}}
         read = partial(AutoModelForCausalLM.from_pretrained, location, **options)
@@ -90,12 +84,12 @@ def _with_adapter(model: Any, adapter: Path, name: str) -> Any:
         raise UserError(Fault(str(adapter), f"a LoRA adapter for {name}", got, fix)) from error
 
 
-def _wants_sharding(location: str, where: torch.device, load_in_4bit: bool | str, parallel: Parallel) -> bool:
+def _wants_sharding(location: str, where: torch.device, load_in_4bit: bool | str) -> bool:
     """Whether the ranks share one copy of the base: in 16 bits it fits them together, and no card alone."""
     if ranks.size() == 1 or load_in_4bit is True:
         return False
-    if parallel != "auto" or where.type != "cuda":
-        return parallel == "sharded"
+    if ranks.parallel() != "auto" or where.type != "cuda":
+        return ranks.parallel() == "sharded"
     try:
         shape = memory.Shape.of(AutoConfig.from_pretrained(location).to_dict())
     except KeyError:

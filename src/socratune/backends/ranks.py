@@ -11,9 +11,11 @@ saved and that answers stays PEFT's own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,21 +37,45 @@ Item = TypeVar("Item", bound=Sized)
 Part = TypeVar("Part")
 Found = TypeVar("Found")
 
-_waiting: Any = None
-"""The group of the exchanges that have patience; they are of single numbers, and on the CPU."""
+Parallel = Literal["auto", "data", "sharded"]
+"""How ranks hold the base: each the whole, or each a part. auto: the whole where it fits one card."""
 
 
-def join(timeout_s: float = TIMEOUT_S) -> None:
-    """Become one of the processes that torchrun started; it says by the environment how many there are."""
-    global _waiting
+@dataclass(slots=True)
+class _Joined:
+    """What this process joined.
+
+    Attributes:
+        patient: the group of the exchanges that have patience; they are of single numbers, and on the CPU.
+    """
+
+    patient: Any = None
+    parallel: Parallel = "auto"
+
+
+_joined = _Joined()
+
+
+def join(timeout_s: float = TIMEOUT_S, parallel: Parallel = "auto") -> None:
+    """Become one of the processes that torchrun started, before anything is done on a card."""
+    _take_own_card()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    _waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
+    _joined.patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+    _joined.parallel = parallel
+
+
+def _take_own_card() -> None:
+    """Of the cards this process sees one, which is then the first in all its threads and libraries."""
+    at = int(os.environ["LOCAL_RANK"])
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[at] if seen else str(at)
+    os.environ["LOCAL_RANK"] = "0"  # torch takes it for the card's number
 
 
 def leave() -> None:
     """Train alone from here on; waits for the others."""
-    dist.barrier(group=_waiting)
+    dist.barrier(group=_joined.patient)
     dist.destroy_process_group()
 
 
@@ -63,6 +89,11 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
+def parallel() -> Parallel:
+    """As it was joined."""
+    return _joined.parallel
+
+
 def leads() -> bool:
     """Whether this is the one that writes files and tells of progress."""
     return rank() == 0
@@ -71,10 +102,10 @@ def leads() -> bool:
 def leader_first(work: Callable[[], Found]) -> Found:
     """What `work` gives; the leading rank has done it before the others begin."""
     if not leads():
-        dist.barrier(group=_waiting)
+        dist.barrier(group=_joined.patient)
     found = work()
     if leads() and size() > 1:
-        dist.barrier(group=_waiting)
+        dist.barrier(group=_joined.patient)
     return found
 
 
@@ -92,7 +123,7 @@ def _agreed(value: float, how: Any) -> float:
     if size() == 1:
         return value
     exchanged = torch.tensor(value, dtype=torch.float64)
-    dist.all_reduce(exchanged, how, group=_waiting)
+    dist.all_reduce(exchanged, how, group=_joined.patient)
     return exchanged.item()
 
 

@@ -17,7 +17,7 @@ import torch
 from socratune.backends import ranks
 from socratune.backends.place import device
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault, Shown
+from socratune.errors import Fault, Shown, UserError
 
 ANY_TOKEN = 5
 
@@ -26,7 +26,7 @@ def load_in_turn(load: Callable[[], Any]) -> Any:
     """The model that `load` puts into main memory, spread over the ranks; one after the other, so that it lies there
     only once.
     """
-    from torch.distributed import init_device_mesh
+    from torch.distributed.device_mesh import init_device_mesh
 
     mesh = init_device_mesh(device().type, (ranks.size(),))
     model = None
@@ -63,13 +63,18 @@ def is_sharded(model: Any) -> bool:
     return isinstance(_decoder(model), FSDPModule)
 
 
-def sharded_faults(model: Any, config: EnhancedTrainingConfig) -> list[Fault]:
-    """What was asked for and cannot be done with the weights of a model that is spread over ranks."""
-    if not is_sharded(model):
-        return []
-    asked = {"train.fp8": config.fp8, "train.peft.use_dora": config.peft.get("use_dora")}
-    expected = "what can be done with a base that is spread over cards because it does not fit one"
-    return [Fault(name, expected, Shown("true"), "Leave it out.") for name, given in asked.items() if given]
+def refuse_sharded(model: Any, config: EnhancedTrainingConfig) -> None:
+    """Nothing, for a model that is not.
+
+    Raises:
+        UserError: asked is for what needs whole weights in between.
+    """
+    if is_sharded(model):
+        asked = {"train.fp8": config.fp8, "train.peft.use_dora": config.peft.get("use_dora")}
+        expected = "what can be done with a base that is spread over cards because it does not fit one"
+        faults = [Fault(name, expected, Shown("true"), "Leave it out.") for name, given in asked.items() if given]
+        if faults:
+            raise UserError(*faults)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from socratune.cli.flags import (
     Estimate,
     EvalFile,
     Format,
+    Gpus,
     HeldOut,
     HintAttempts,
     HubId,
@@ -119,6 +120,7 @@ def run(
     workers: Workers = None,
     estimate: Estimate = False,
     backend: Backend = None,
+    gpus: Gpus = None,
     method: Method = None,
     sweep_lr: SweepLr = None,
     report_to: ReportTo = None,
@@ -238,12 +240,14 @@ def train(
     sweep_lr: SweepLr = None,
     report_to: ReportTo = None,
     backend: Backend = None,
+    gpus: Gpus = None,
     restart: Annotated[bool, typer.Option(help="Train anew.")] = False,
 ) -> None:
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
-    given = given_by({"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend})
+    flags = {"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend, "gpus": gpus}
+    given = given_by(flags)
     raise typer.Exit(commands.go_on(run, until="train", restart="train" if restart else None, given=given))
 
 

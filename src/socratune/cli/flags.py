@@ -51,6 +51,7 @@ Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
 Backend = Annotated[str | None, typer.Option(help="Who trains: auto (default), hf or unsloth.")]
+Gpus = Annotated[str | None, typer.Option(metavar="N|all", help="Cards of this machine that train together.")]
 Method = Annotated[str | None, typer.Option(help="sft (default) or dpo, on preference pairs.")]
 SweepLr = Annotated[str | None, typer.Option(metavar="X,Y,…", help="Multiples of the learning rate; dev chooses.")]
 Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
@@ -68,7 +69,7 @@ _SPLIT = ("held_out", "eval_file", "on_bad_row")
 def given_by(flags: dict[str, Any]) -> dict[str, Any]:
     """Flags that were given, by their dotted key; what belongs nowhere else is a setting of the loop."""
     section = {**dict.fromkeys(_TOP, ""), **dict.fromkeys(_SPLIT, "split."), "backend": "train."}
-    section |= {"method": "train.", "sweep_lr": "train.by_dev."}
+    section |= {"method": "train.", "sweep_lr": "train.by_dev.", "gpus": "where."}
     section |= dict.fromkeys(("source", "writer_model", "writer_api_base"), "generate.")
     keys = {name: section.get(name, "enhance.") + name for name in flags}
     given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}

@@ -19,15 +19,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from socratune.config import EnhancedTrainingConfig, RunConfig
-from socratune.errors import Fault, OutsideError, Shown
+from socratune.errors import Fault, OutsideError
 from socratune.keeper import end_of, kept
 from socratune.rundir import RunDir, StageResult, Tick, write_text
 
@@ -55,27 +56,39 @@ def gpus_fault(config: RunConfig) -> Fault | None:
 
 
 def rank_count(asked: int | str) -> int:
-    """How many processes will train. Without a card they share the CPU, which is good for trying it and little else."""
-    if asked == 1:
-        return 1
+    """How many processes will train: one a card. Without a card so many as asked for share the CPU, to try it."""
+    if asked != "all":
+        return int(asked)
     import torch
 
-    found = torch.cuda.device_count()
-    return max(1, found) if asked == "all" else int(asked)
+    return max(1, torch.cuda.device_count())
 
 
-def run(run: RunDir, config: EnhancedTrainingConfig, *, ranks: int, tick: Tick, **given: Any) -> StageResult:
-    """`stages.train.run` by so many processes; `given` are its other arguments, all of which JSON can hold.
+def run(
+    run: RunDir,
+    config: EnhancedTrainingConfig,
+    *,
+    ranks: int,
+    tick: Tick,
+    join: Mapping[str, Any] = MappingProxyType({}),
+    **given: Any,
+) -> StageResult:
+    """`stages.train.run` by so many processes, of which none is left when this returns or raises.
+
+    Args:
+        join: arguments of `ranks.join`.
+        given: the other arguments, all of which JSON can hold.
 
     Raises:
         OutsideError: a process was killed, or waited in vain for another; the same command goes on.
-        Whatever the first rank that failed has raised. In any case no process is left.
+        Exception: what the first rank that failed has raised.
     """
     _let_go_of_the_card()
+    log.info("%d processes train together; what they say beyond this goes to %s.", ranks, run / "gpus.log")
     log_path = run / "gpus.log"
     with TemporaryDirectory(prefix="socratune-gpus-") as name:
         place = Path(name)
-        job = {"run": str(run.root.resolve()), "config": config.model_dump(mode="json"), **given}
+        job = {"run": str(run.root.resolve()), "config": config.model_dump(mode="json"), "join": dict(join), **given}
         write_text(place / "job.json", json.dumps(job))
         hears = _heard(place / "told.jsonl", tick)
         with kept(_torchrun(ranks, place), _environment(), log_path, STOP_TIMEOUT_S) as keeper:
@@ -103,8 +116,9 @@ def _let_go_of_the_card() -> None:
 
 
 def _torchrun(ranks: int, place: Path) -> list[str]:
-    alone = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks)]
-    return [sys.executable, "-P", "-m", "torch.distributed.run", *alone, "--module", "socratune.stages.gpus", str(place)]
+    here = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks)]
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run"]
+    return [*torchrun, *here, "--module", "socratune.stages.gpus", str(place)]
 
 
 def _environment() -> dict[str, str]:
@@ -151,14 +165,13 @@ class _Telling(logging.Handler):
 def _work(place: Path) -> None:
     """What a rank does: the stage, in step with the others. Its error is left in `place`, for `run`."""
     _end_with_parent()
-    _take_own_card()
     from socratune.backends import ranks
     from socratune.stages import train
 
     job = json.loads((place / "job.json").read_text("utf-8"))
     folder, config = RunDir(job.pop("run")), EnhancedTrainingConfig.model_validate(job.pop("config"))
     with _errors_left_in(place):
-        ranks.join(job.pop("timeout_s", ranks.TIMEOUT_S))
+        ranks.join(**job.pop("join"))
         tick: Tick = _silent
         if ranks.leads():
             telling = _Telling(place / "told.jsonl")
@@ -203,7 +216,7 @@ def _silent(done: int, total: int, /, **live: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """torchrun starts each rank in a session of its own, so that a torchrun that is killed would leave them behind."""
+    """A rank is in a session of its own, where torchrun put it: a torchrun that is killed would leave it behind."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -212,14 +225,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _take_own_card() -> None:
-    """Of the cards this rank sees one, which is then the first in all its threads and libraries."""
-    at = int(os.environ["LOCAL_RANK"])
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[at] if seen else str(at)
-    os.environ["LOCAL_RANK"] = "0"  # torch takes it for the card's number
 
 
 if __name__ == "__main__":

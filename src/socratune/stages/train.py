@@ -46,7 +46,6 @@ def run(
     students: list[dict[str, Any]],
     report_to: Sequence[str],
     tick: Tick,
-    parallel: Literal["auto", "data", "sharded"] = "auto",
 ) -> StageResult:
     """Write `adapter/`, `checkpoints/` and `tensorboard/` from `train.jsonl`; `dev.jsonl` chooses the epoch.
 
@@ -55,22 +54,20 @@ def run(
         max_new_tokens: for the answers to the dev questions.
         students: who wrote the traces, as `identity.writers` has them.
         report_to: trackers besides TensorBoard, by name.
-        parallel: where several processes train together (`stages.gpus`), see `hf.Parallel`.
 
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
     from socratune.backends import hf, ranks
-    from socratune.backends.sharded import sharded_faults
+    from socratune.backends.sharded import refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
         raise UserError(fault)
     examples = read_rows(run.rows("train"), Example.from_json)
     dev = judged_by_rules(read_rows(run.rows("dev"), QARow.from_json))
-    model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit, parallel=parallel)
-    if faults := sharded_faults(model, config):
-        raise UserError(*faults)
+    model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
+    refuse_sharded(model, config)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
     short = {row.id for row in rows}
