@@ -69,7 +69,8 @@ def _take_own_card() -> None:
     """Of the cards this process sees one, which is then the first in all its threads and libraries."""
     at = int(os.environ["LOCAL_RANK"])
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[at] if seen else str(at)
+    if seen != "":  # which hides all cards
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[at] if seen else str(at)
     os.environ["LOCAL_RANK"] = "0"  # torch takes it for the card's number
 
 

@@ -42,7 +42,7 @@ KILLED = re.compile(r"Signal \d+ \(\w+\) received")
 
 def gpus_fault(config: RunConfig) -> Fault | None:
     """Why the training cannot be shared as the configuration asks, or None."""
-    if config.where.gpus == 1:
+    if rank_count(config.where.gpus) == 1:
         return None
     import torch
 
