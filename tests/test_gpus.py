@@ -237,13 +237,11 @@ def test_a_training_goes_on_with_another_number_of_processes(curated: Path, alon
     assert not processes(trained)
     assert (trained.run.checkpoints / f"step-{steps // 2}").is_dir() and not trained.run.adapter.exists()
     before = dict(trained.losses)
-    shutil.copytree(trained.run.root, tmp_path / "copy")
-    for ranks, folder in ((1, "run"), (3, "copy")):
-        trained.run, trained.losses = RunDir(tmp_path / folder), {}
-        trained.by(ranks)
-        assert min(trained.losses) == steps // 2 + 1
-        assert {**before, **trained.losses} == pytest.approx(alone.losses, abs=2e-4)
-        assert difference(trained, alone) < CLOSE
+    trained.losses.clear()
+    trained.by(1)
+    assert min(trained.losses) == steps // 2 + 1
+    assert {**before, **trained.losses} == pytest.approx(alone.losses, abs=2e-4)
+    assert difference(trained, alone) < CLOSE
 
 
 @pytest.mark.slow
@@ -256,7 +254,7 @@ def test_a_process_that_is_killed_ends_all_and_the_training_goes_on(
     with pytest.raises(OutsideError, match=r"Signal 9 \(SIGKILL\)[^$]*goes on from the last checkpoint"):
         trained.by(2, kill)
     assert not processes(trained)
-    trained.by(2)
+    trained.by(3)
     assert difference(trained, alone) < CLOSE
 
 
@@ -297,10 +295,10 @@ def test_the_command_trains_on_several_and_leaves_nothing_when_it_is_killed(cura
         assert {variables.get("RANK") for variables in left.values()} >= {"0", "1"}
         process.send_signal(signal.SIGKILL)
     wait_for(lambda: not any(alive(pid) for pid in left), 30)
-    done = socratune("train", trained.run.root, "--gpus", "3")
+    done = socratune("train", trained.run.root, "--gpus", "2")
     assert done.returncode == 0, done.stderr
     figures = json.loads(trained.run.results.read_text("utf-8"))["stages"]["train"]
-    assert (figures["status"], figures["engine"]["gpus"]) == ("done", 3)
+    assert (figures["status"], figures["engine"]["gpus"]) == ("done", 2)
     done = socratune("train", trained.run.root, "--gpus", "2", "--restart", "--backend", "unsloth")
     assert done.returncode == 2 and "where.gpus: expected 1 beside --backend unsloth" in done.stderr
 
