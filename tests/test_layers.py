@@ -15,7 +15,7 @@ FLOORS = {
     "errors": 0, "sections": 0,
     "rows": 1, "privacy": 1, "documents": 1, "config": 1, "packing": 1, "memory": 1, "fastjson": 1, "answers": 1,
     "quantities": 1, "numberwords": 1, "cards": 1, "everyday": 1,
-    "duplicates": 2, "power": 2, "words": 2,
+    "duplicates": 2, "power": 2, "words": 2, "keeper": 2,
     "resolve": 2, "rundir": 2, "journal": 2, "prompts": 2, "stats": 2, "grokking": 2, "modelref": 2, "ledger": 2,
     "mathcheck": 2, "numeric": 2, "choices": 2, "echoes": 2, "llm.base": 2, "language": 2, "llm.arithmetic": 2,
     "timing": 2, "machine": 2,

@@ -351,9 +351,11 @@ class Pipeline:
         return curate.run(self.run, self.config.curate)
 
     def train(self, tick: Tick) -> StageResult:
-        from socratune.stages import train
+        from socratune.stages import gpus, train
 
-        return train.run(
+        ranks = gpus.rank_count(self.config.where.gpus)
+        work = train.run if ranks == 1 else partial(gpus.run, ranks=ranks)
+        return work(
             self.run,
             self.config.train,
             model_name=self.config.model,

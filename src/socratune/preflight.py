@@ -21,6 +21,7 @@ from socratune.sharding import parse_shard
 from socratune.sources.documents import files_of
 from socratune.sources.qa_files import Reading, data_path, qa_rows
 from socratune.stages.gathering import DATABASES
+from socratune.stages.gpus import gpus_fault
 from socratune.stages.publish import hub_id_fault
 from socratune.stages.writers import writer_endpoints
 from socratune.trackers import tracker_faults
@@ -199,8 +200,9 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
 
 def _engine_faults(config: RunConfig) -> list[Fault]:
     """What is wrong with where the loop runs, and with what training hands on."""
-    faults = [ray_fault()] if config.engine == "ray" else []
+    faults = [ray_fault() if config.engine == "ray" else None]
     faults += tracker_faults(config.report_to)
+    faults.append(gpus_fault(config))
     if config.train.peft:
         from socratune.backends.lora import peft_faults
 

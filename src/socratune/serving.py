@@ -1,11 +1,7 @@
 """vLLM as a child process: started for a run's student, asked, and stopped whatever becomes of the run.
 
-    this process ──pipe──> keeper ──> vllm serve ──> its engine processes
-                                      └──── one process group ────┘
-
-The keeper is a second Python that waits for the pipe to close, which it does when the run ends, is interrupted or is
-killed; then it ends the whole group. A signal bound to the parent's death would reach vLLM's first process only, and
-its engine processes survive that one's death and keep the GPU's memory (vllm-project/vllm#55510).
+A keeper ends it with its engine processes; these survive its own death and would keep the GPU's memory
+(vllm-project/vllm#55510).
 """
 
 from __future__ import annotations
@@ -14,9 +10,7 @@ import asyncio
 import http.client
 import importlib.util
 import os
-import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +20,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from socratune.errors import Fault, OutsideError, Shown
+from socratune.keeper import end_of, kept
 from socratune.modelref import model_location
 
 START_TIMEOUT_S = 1800.0
@@ -34,8 +29,6 @@ START_TIMEOUT_S = 1800.0
 STOP_TIMEOUT_S = 15.0
 NOTICE_S = 5.0
 POLL_S = 0.2
-LOG_LINES = 15
-"""Of vLLM's log, shown where it fails."""
 
 
 def vllm_command() -> list[str] | None:
@@ -84,9 +77,9 @@ async def vllm_serving(
     port = _free_port()
     command += ["serve", model_location(model), "--served-model-name", model, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--generation-config", "vllm", "--max-model-len", str(max_model_len or "auto")]
-    keeper = _start_keeper(command, log_path, stop_timeout_s)
-    assert keeper.stdin is not None
-    try:
+    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1"}
+    environment.pop("VLLM_API_KEY", None)  # the server would ask us for it
+    with kept(command, environment, log_path, stop_timeout_s) as keeper:
         await _ready(keeper, port, log_path, start_timeout_s)
         try:
             yield f"http://127.0.0.1:{port}/v1"
@@ -94,23 +87,6 @@ async def vllm_serving(
             if _is_well(port) or not _has_ended(keeper):
                 raise
             raise _ended_by_itself(keeper, log_path) from error
-    finally:
-        keeper.stdin.close()
-        keeper.wait()
-
-
-def _start_keeper(command: list[str], log_path: Path, stop_timeout_s: float) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1"}
-    environment.pop("VLLM_API_KEY", None)  # the server would ask us for it
-    with log_path.open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "socratune.serving", str(stop_timeout_s), *command],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C in the terminal is the run's to handle
-            env=environment,
-        )
 
 
 async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, timeout_s: float) -> None:
@@ -120,7 +96,7 @@ async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, tim
         if keeper.poll() is not None:
             raise _ended_by_itself(keeper, log_path)
         if time.monotonic() > deadline:
-            raise OutsideError(f"vLLM was not ready within {timeout_s:g} s. {_end_of(log_path)}")
+            raise OutsideError(f"vLLM was not ready within {timeout_s:g} s. {end_of(log_path)}")
         await asyncio.sleep(POLL_S)
 
 
@@ -143,38 +119,10 @@ def _has_ended(keeper: subprocess.Popen[bytes]) -> bool:
 
 
 def _ended_by_itself(keeper: subprocess.Popen[bytes], log_path: Path) -> OutsideError:
-    return OutsideError(f"vLLM ended by itself (code {keeper.returncode}). {_end_of(log_path)}")
+    return OutsideError(f"vLLM ended by itself (code {keeper.returncode}). {end_of(log_path)}")
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def _end_of(log_path: Path) -> str:
-    lines = log_path.read_text("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
-    return "\n".join([f"{log_path} ends:" if lines else f"{log_path} is empty.", *lines])
-
-
-def _keep(stop_timeout_s: float, command: list[str]) -> int:
-    """Run a command in a process group of its own until it ends or standard input does; its exit code.
-
-    Nothing of the group is left when this returns.
-    """
-    signal.signal(signal.SIGTERM, lambda *_: None)  # the run gets one too, and then lets go of the pipe
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    while server.poll() is None and not select.select([sys.stdin], [], [], POLL_S)[0]:
-        pass
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        server.wait(stop_timeout_s)
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    return server.wait()
-
-
-if __name__ == "__main__":
-    code = _keep(float(sys.argv[1]), sys.argv[2:])
-    sys.exit(code if code >= 0 else 128 - code)

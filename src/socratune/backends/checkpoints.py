@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from socratune.backends import ranks
 from socratune.errors import OutsideError
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,12 @@ def _score(figures: dict[str, float]) -> float:
 
 
 def save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainState) -> None:
-    """Write `step-N` whole or not at all; it, the one before and that of the best epoch are kept."""
+    """Write `step-N` whole or not at all; it, the one before and that of the best epoch are kept.
+
+    Of several ranks, which all hold the same, the leading one writes.
+    """
+    if not ranks.leads():
+        return
     final = at_step(checkpoints, state.step)
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -90,9 +96,10 @@ def restore(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, sca
             continue
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
-        torch.set_rng_state(saved["random"][0])
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(saved["random"][1:])
+        if ranks.leads():  # the others have noise of their own
+            torch.set_rng_state(saved["random"][0])
+            if torch.cuda.is_available() and saved["random"][1:]:
+                torch.cuda.set_rng_state(saved["random"][1])
         return state
     return TrainState()
 
@@ -127,11 +134,11 @@ def disk_faults(place: Path) -> Iterator[None]:
 
 def _write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainState) -> None:
     model.save_pretrained(folder)
-    on_cards = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    on_card = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     saved = {
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "random": [torch.get_rng_state(), *on_cards],
+        "random": [torch.get_rng_state(), *on_card],
         "state": asdict(state),
     }
     torch.save(saved, folder / "training.pt")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from socratune import memory
+from socratune.backends import ranks
 from socratune.backends.adapters import Adapters, frozen
 from socratune.backends.attention import boundaries, packed_attention
 from socratune.backends.fp8 import in_fp8
@@ -22,6 +23,7 @@ from socratune.backends.kernels import use_liger
 from socratune.backends.loop import Item
 from socratune.backends.loss import head_losses
 from socratune.backends.place import free_gib
+from socratune.backends.sharded import is_sharded
 from socratune.backends.shortage import halve
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
@@ -58,10 +60,9 @@ class HFEngine:
         self._causal = model.get_base_model()
         self._decoder = self._causal.get_decoder()
         self._dtype = self._causal.get_input_embeddings().weight.dtype
-        self._packs = True
-        self.halved = False
+        self._packs, self._sharded, self.halved = True, is_sharded(model), False
         self._plan([len(row.ids) for row in rows], config, most_tokens)
-        self._kernels = use_liger(self._causal, self._decoder)
+        self._kernels = use_liger(self._causal)
         self._adapters = Adapters(model, self._dtype, in_fp8 if config.fp8 else frozen)
         self._weight = self._plain_head()
         self._packs = self._isolates()
@@ -120,7 +121,10 @@ class HFEngine:
         if self.gib:
             found |= {"memory_gib": {part: round(gib, 2) for part, gib in self.gib.items()}}
         if self.model.device.type == "cuda":
-            found["peak_gib"] = round(torch.cuda.max_memory_allocated() / memory.GIB + memory.CONTEXT_GIB, 2)
+            peak = -ranks.least(-torch.cuda.max_memory_allocated())
+            found["peak_gib"] = round(peak / memory.GIB + memory.CONTEXT_GIB, 2)
+        if ranks.size() > 1:
+            found |= {"gpus": ranks.size(), "parallel": "sharded" if self._sharded else "data"}
         return found
 
     def _on_device(self, row: PackedRow) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
@@ -150,20 +154,25 @@ class HFEngine:
         self.micro_tokens, self.reason, self.gib = most_tokens or MICRO_TOKENS, "memory is not counted here", {}
         if self.model.device.type == "cuda":
             per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+            of_step = sum(sorted(lengths)[-per_step:])
+            if ranks.size() > 1:
+                of_step = of_step // ranks.size() + max(lengths)
+            free = ranks.least(free_gib())
             found = memory.plan(
                 memory.Shape.of(self._causal.config.to_dict()),
-                free_gib(),
+                free,
                 longest=max(lengths),
                 rank=config.r,
                 checkpointing=asked,
                 load_in_4bit=getattr(self._causal, "is_loaded_in_4bit", False),
-                most_tokens=most_tokens or sum(sorted(lengths)[-per_step:]),
+                most_tokens=most_tokens or of_step,
                 fp8=config.fp8,
+                shards=ranks.size() if self._sharded else 1,
             )
             if found is None:
                 fix = "Lower train.max_seq_length, set train.load_in_4bit: true, or take a larger card."
                 room = f"room for a row of {max(lengths)} tokens"
-                raise UserError(Fault("the GPU", room, Shown(f"{free_gib():.1f} GiB"), fix))
+                raise UserError(Fault("the GPU", room, Shown(f"{free:.1f} GiB"), fix))
             asked, offload = found.training.checkpointing, found.training.offload
             self.micro_tokens, self.reason, self.gib = found.training.micro_tokens, found.reason, found.gib
         if asked:
@@ -191,6 +200,7 @@ class HFEngine:
             finally:
                 self.model.zero_grad()
                 torch.cuda.empty_cache()
+        self.micro_tokens = int(ranks.least(self.micro_tokens))
 
     @torch.no_grad()
     def _plain_head(self) -> torch.Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from socratune import memory
-from socratune.backends import loop
+from socratune.backends import loop, ranks
 from socratune.backends.checkpoints import TrainState, disk_faults
 from socratune.backends.engine import HFEngine
 from socratune.backends.fp8 import available as fp8_available
@@ -22,6 +23,7 @@ from socratune.backends.loop import Hooks
 from socratune.backends.lora import lora_config
 from socratune.backends.place import device, dtype_on, free_gib
 from socratune.backends.preference import pair_mean, with_base_margins
+from socratune.backends.sharded import load_in_turn
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.modelref import model_location
@@ -38,7 +40,8 @@ _THREADS = torch.get_num_threads()
 
 
 def load(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "auto") -> tuple[Any, Any]:
-    """Model in eval mode and tokenizer.
+    """Model in eval mode and tokenizer; of ranks that train together, each has the whole or, see `ranks.Parallel`, a
+    part.
 
     Args:
         name: a folder, a Hub id, or `demo`.
@@ -54,16 +57,18 @@ def load(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "
     options: dict[str, Any] = {"dtype": dtype_on(where)}
     try:
         tokenizer = AutoTokenizer.from_pretrained(location)
-        if _wants_4bit(location, where, load_in_4bit):
+        sharded = _wants_sharding(location, where, load_in_4bit)
+        if not sharded and _wants_4bit(location, where, load_in_4bit):
             options |= {"quantization_config": _four_bit(options["dtype"]), "device_map": {"": 0}}
-        model = AutoModelForCausalLM.from_pretrained(location, **options)
+        read = partial(AutoModelForCausalLM.from_pretrained, location, **options)
+        model = load_in_turn(read) if sharded else read()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = Shown(str(error).splitlines()[0][:300] if str(error) else type(error).__name__)
         raise UserError(Fault(f"--model {name}", "a causal language model with weights", reason)) from error
     if not tokenizer.chat_template:
         fix = "Take the instruct version of the model."
         raise UserError(Fault(f"--model {name}", "a tokenizer with a chat template", Shown("none"), fix))
-    if "quantization_config" not in options:
+    if not sharded and "quantization_config" not in options:
         model = model.to(where)
     _set_threads(model)
     if adapter is not None:
@@ -77,6 +82,21 @@ def _with_adapter(model: Any, adapter: Path, name: str) -> Any:
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         got, fix = Shown(" ".join(str(error).split())[:300]), "socratune validate says more, socratune train mends it."
         raise UserError(Fault(str(adapter), f"a LoRA adapter for {name}", got, fix)) from error
+
+
+def _wants_sharding(location: str, where: torch.device, load_in_4bit: bool | str) -> bool:
+    """Whether the ranks share one copy of the base: in 16 bits it fits them together, and no card alone."""
+    if ranks.size() == 1 or load_in_4bit is True:
+        return False
+    if ranks.parallel() != "auto" or where.type != "cuda":
+        return ranks.parallel() == "sharded"
+    try:
+        shape = memory.Shape.of(AutoConfig.from_pretrained(location).to_dict())
+    except KeyError:
+        return False
+    free, need = ranks.least(free_gib()), {"longest": memory.ENOUGH_TOKENS, "rank": 16, "load_in_4bit": False}
+    alone, shared = (memory.plan(shape, free, **need, shards=shards) for shards in (1, ranks.size()))
+    return alone is None and shared is not None
 
 
 def _wants_4bit(location: str, where: torch.device, asked: bool | str) -> bool:
@@ -142,6 +162,9 @@ def train(
     if isinstance(model, PeftModel):  # of the training before
         model = model.unload()
     model = get_peft_model(model, lora_config(config))
+    ranks.as_first([weight.data for weight in model.parameters() if weight.requires_grad])
+    if not ranks.leads():
+        torch.manual_seed(seed + ranks.rank())  # its dropout is its own
     engine = HFEngine(model, rows, config, most_tokens=most_tokens)
     if config.method == "dpo":
         rows = with_base_margins(engine, rows)

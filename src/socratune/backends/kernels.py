@@ -12,7 +12,7 @@ from typing import Any
 Opened = Callable[[], AbstractContextManager[None]]
 
 
-def use_liger(causal: Any, decoder: Any) -> Opened:
+def use_liger(causal: Any) -> Opened:
     """Norms and MLP of this model from now on; rotary positions, a function of the whole model family, while open.
 
     The loss stays our own: Liger's waits for the card at every call. Without a CUDA GPU, or without Liger, or for a
@@ -23,7 +23,7 @@ def use_liger(causal: Any, decoder: Any) -> Opened:
     from transformers.integrations.liger import apply_liger_kernel
 
     logging.getLogger("liger_kernel").setLevel(logging.ERROR)  # it names every vendor whose kernels are not here
-    family: Any = sys.modules[type(decoder).__module__]
+    family: Any = sys.modules[type(causal).__module__]
     before = getattr(family, "apply_rotary_pos_emb", None)
     apply_liger_kernel(causal, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     after = getattr(family, "apply_rotary_pos_emb", None)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from socratune.backends import ranks
 from socratune.backends.checkpoints import TrainState, at_step, load_weights, restore, save
 from socratune.backends.shortage import halve
 from socratune.chat import Rendered
@@ -43,7 +44,7 @@ class Item(Protocol):
 
 
 Losses = Callable[[Any, list[Any]], Iterator[torch.Tensor]]
-"""(engine, items of a step) → the losses of its micro-batches, which add up to the loss of the step."""
+"""(engine, items of a step) → the losses of this rank's micro-batches; all ranks' add up to the loss of the step."""
 
 
 class Engine(Protocol):
@@ -85,8 +86,8 @@ class Hooks:
 def token_mean(engine: Engine, rows: list[Rendered]) -> Iterator[torch.Tensor]:
     """The mean over all trained tokens of a step: a row counts by its length, and packing changes nothing."""
     trained = sum(len(row.trained_ids) for row in rows)
-    for row in pack(rows, engine.micro_tokens):
-        yield engine.loss(row) / trained
+    for row, weight in ranks.passes(rows, lambda share: pack(share, engine.micro_tokens)):
+        yield engine.loss(row) * weight / trained
 
 
 def run(
@@ -117,7 +118,7 @@ def run(
     per_epoch = math.ceil(len(items) / per_step)
     schedule = Schedule(config.learning_rate, config.warmup_ratio, per_epoch * epochs)
     stepper = _Stepper(engine, losses, weights, optimizer, config.max_grad_norm)
-    state = restore(checkpoints, model, optimizer, stepper.scaler)
+    state = ranks.leader_first(lambda: restore(checkpoints, model, optimizer, stepper.scaler))
     saved = time.monotonic()
     while state.epoch < epochs and not _given_up(state, config.by_dev.patience):
         model.train()
@@ -234,6 +235,7 @@ class _Stepper:
         for loss in self._losses(self._engine, batch):
             self.scaler.scale(loss).backward()
             total += loss.detach()
+        ranks.add_up([total, *(_gradient(weight) for weight in self._weights)])
         self.scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self._max_norm)
         if self.scaler.is_enabled():
@@ -243,6 +245,13 @@ class _Stepper:
         self._optimizer.zero_grad()
         self._engine.stepped()
         return _Taken(number, batch, rate, total, norm)
+
+
+def _gradient(weight: torch.Tensor) -> torch.Tensor:
+    """Of a weight; zeros where no row of this rank's came by it."""
+    if weight.grad is None and ranks.size() > 1:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad  # type: ignore[return-value]
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from socratune.backends import ranks
 from socratune.backends.loop import groups
 from socratune.chat import Rendered
 from socratune.packing import PackedRow, join
@@ -60,24 +61,25 @@ class Pair:
 
 def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
     """The pairs with what the base model thinks of them."""
-    known = list(pairs)
+    places = {id(pair): at for at, pair in enumerate(pairs)}
+    margins = torch.zeros(len(pairs), device=engine.model.device)
     with engine.without_adapter():
-        for group in groups([len(pair.ids) for pair in pairs], engine.micro_tokens):
-            right, wrong = answer_losses(engine, [pairs[at] for at in group])
-            for at, margin in zip(group, (wrong - right).tolist(), strict=True):
-                known[at] = replace(pairs[at], base_margin=margin)
-    return known
+        for members, weight in ranks.passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
+            right, wrong = answer_losses(engine, members)
+            if weight:
+                margins[[places[id(pair)] for pair in members]] = wrong - right
+    ranks.add_up([margins])
+    return [replace(pair, base_margin=margin) for pair, margin in zip(pairs, margins.tolist(), strict=True)]
 
 
 def pair_mean(engine: Any, pairs: list[Pair]) -> Iterator[torch.Tensor]:
     """The mean over the pairs of a step; see `loop.Losses`."""
-    for group in groups([len(pair.ids) for pair in pairs], engine.micro_tokens):
-        members = [pairs[at] for at in group]
+    for members, weight in ranks.passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
         right, wrong = answer_losses(engine, members)
         base = right.new_tensor([pair.base_margin for pair in members])
         lengths = right.new_tensor([len(pair.chosen.trained_ids) for pair in members])
         preferred = -torch.nn.functional.logsigmoid(BETA * (wrong - right - base))
-        yield (preferred + ALPHA * right / lengths).sum() / len(pairs)
+        yield (preferred + ALPHA * right / lengths).sum() * weight / len(pairs)
 
 
 def answer_losses(engine: Any, pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,6 +90,11 @@ def answer_losses(engine: Any, pairs: list[Pair]) -> tuple[torch.Tensor, torch.T
     else:
         sums = torch.cat([_document_losses(engine, join([(row.ids, row.labels)])) for row in documents])
     return sums[::2], sums[1::2]
+
+
+def _grouped(pairs: list[Pair], micro_tokens: int) -> list[list[Pair]]:
+    """The pairs that share a packed row."""
+    return [[pairs[at] for at in group] for group in groups([len(pair.ids) for pair in pairs], micro_tokens)]
 
 
 def _document_losses(engine: Any, row: PackedRow) -> torch.Tensor:

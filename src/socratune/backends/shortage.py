@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from socratune.backends.sharded import is_sharded
 from socratune.errors import StageFailed
 
 log = logging.getLogger(__name__)
@@ -17,10 +18,12 @@ class Halving(Protocol):
     """What packs rows into micro-batches.
 
     Attributes:
+        model: of which other processes may hold parts.
         micro_tokens: most tokens of one; 0: each row for itself.
         halved: the size of a micro-batch was halved once.
     """
 
+    model: Any
     micro_tokens: int
     halved: bool
 
@@ -32,12 +35,16 @@ def halve(engine: Halving, lengths: Sequence[int], error: torch.OutOfMemoryError
         lengths: tokens of the rows that were computed. A micro-batch has to hold the longest of them.
 
     Raises:
-        StageFailed: it was halved before, or holds a single row already.
+        StageFailed: it was halved before, or holds a single row already; or other processes wait within the same pass
+            through a model that is spread over them.
     """
     longest, held = max(lengths), min(engine.micro_tokens, sum(lengths))
     smaller = max(held // 2, longest)
-    if engine.halved or smaller >= held:
+    spread = is_sharded(engine.model)
+    if engine.halved or spread or smaller >= held:
         reason = "with half the micro-batch too" if engine.halved else f"with a single row of {longest} tokens"
+        if spread:
+            reason = "with the model spread over several cards, which leaves no second try"
         raise StageFailed(
             f"The card ran out of memory, {reason}. The last whole checkpoint is kept. Free the card of other "
             f"processes (nvidia-smi lists them) and run the same command again; or lower train.max_seq_length, or set "

@@ -123,10 +123,10 @@ def run(
     engine: Engine = None,
     workers: Workers = None,
     place: Place = None,
-    gpus: Gpus = None,
     estimate: Estimate = False,
     dry_run: DryRun = False,
     backend: Backend = None,
+    gpus: Gpus = None,
     method: Method = None,
     sweep_lr: SweepLr = None,
     report_to: ReportTo = None,
@@ -251,13 +251,14 @@ def train(
     sweep_lr: SweepLr = None,
     report_to: ReportTo = None,
     backend: Backend = None,
+    gpus: Gpus = None,
     restart: Annotated[bool, typer.Option(help="Train anew.")] = False,
 ) -> None:
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
-    given = given_by({"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend})
-    raise typer.Exit(commands.go_on(run, until="train", restart=restart, given=given))
+    flags = {"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend, "gpus": gpus}
+    raise typer.Exit(commands.go_on(run, until="train", restart=restart, given=given_by(flags)))
 
 
 @app.command()

@@ -23,18 +23,30 @@ class Exam:
     max_new_tokens: int
 
     def take(self, model: Any) -> dict[str, float]:
-        """`NAME_accuracy` of each set that has rows; judged by rules alone, so that nothing is paid."""
+        """`NAME_accuracy` of each set that has rows; judged by rules alone, so that nothing is paid.
+
+        Ranks that train together share the questions, and all come to the same figures.
+        """
+        from socratune.backends import ranks
+        from socratune.backends.sharded import together
+
+        right = dict.fromkeys((name for name, rows in self.questions.items() if rows), 0)
+        with together(model):
+            for name in right:
+                if own := self.questions[name][ranks.rank() :: ranks.size()]:
+                    right[name] = self._right(model, own)
+        return {f"{name}_accuracy": ranks.total(count) / len(self.questions[name]) for name, count in right.items()}
+
+    def _right(self, model: Any, rows: list[QARow]) -> int:
+        from socratune.backends.sharded import is_sharded
         from socratune.student import LocalStudent, serving
 
-        found = {}
-        for name, rows in self.questions.items():
-            if rows:
-                student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev")
-                with serving(student):
-                    sampling = student.exam_sampling(self.max_new_tokens)
-                    right = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
-                found[f"{name}_accuracy"] = right
-        return found
+        slots = False if is_sharded(model) else None  # a recorded step would leave out gathering the blocks
+        student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev", slots=slots)
+        with serving(student):
+            sampling = student.exam_sampling(self.max_new_tokens)
+            share = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
+        return round(share * len(rows))
 
 
 @dataclass(slots=True)
@@ -88,6 +100,7 @@ class Course:
         """Tokens a second of the steps taken here (answering not counted), share of the card's rate, its memory."""
         import torch
 
+        from socratune.backends import ranks
         from socratune.backends.speed import peak_flops
 
         if not self._seconds:
@@ -96,7 +109,7 @@ class Course:
         if torch.cuda.is_available():
             found["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         if (peak := peak_flops()) and self.flops_per_token:
-            found["mfu"] = round(self.flops_per_token * self._tokens / self._seconds / peak, 3)
+            found["mfu"] = round(self.flops_per_token * self._tokens / self._seconds / (peak * ranks.size()), 3)
         return found
 
     def _track(self, figures: dict[str, float]) -> None:

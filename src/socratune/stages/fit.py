@@ -47,7 +47,7 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
         arm: names the checkpoints and curves of one of several trainings.
         part: which of how many it is.
     """
-    from socratune.backends import hf
+    from socratune.backends import hf, ranks
     from socratune.backends.choice import choose_backend
     from socratune.backends.place import device, free_gib
     from socratune.backends.speed import flops_per_token
@@ -55,11 +55,14 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
     shape = model_json(job.model_name, "config.json")
     flops = flops_per_token(shape, [(len(item.ids), len(item.trained_ids)) for item in job.items])
     name = "/".join(filter(None, (job.run.root.resolve().name, arm)))
-    curves = trackers(job.report_to, job.run.tensorboard / arm, name)
+    curves = trackers(job.report_to, job.run.tensorboard / arm, name) if ranks.leads() else []
     course = Course(curves, job.exam, job.tick, flops, part)
     hooks, checkpoints = hf.Hooks(course.evaluate, course.step), job.run.checkpoints / arm
     free = free_gib() if device().type == "cuda" else None
-    backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
+    if ranks.size() > 1:
+        backend, reason = "hf", f"{ranks.size()} processes share each step, which Unsloth does not"
+    else:
+        backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
     log.info("Trained by %s: %s.", backend, reason)
     if backend == "hf":
         trained, state = hf.train(model, job.items, config, checkpoints, hooks, seed=job.seed)

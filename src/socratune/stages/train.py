@@ -58,7 +58,8 @@ def run(
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
-    from socratune.backends import hf
+    from socratune.backends import hf, ranks
+    from socratune.backends.sharded import refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
@@ -66,13 +67,14 @@ def run(
     examples = read_rows(run.rows("train"), Example.from_json)
     dev = judged_by_rules(read_rows(run.rows("dev"), QARow.from_json))
     model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
+    refuse_sharded(model, config)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
     short = {row.id for row in rows}
     long = (example for example in examples if example.id not in short)
     write_jsonl(run.rejected("trained"), (asdict(_too_long(example, longest)) for example in long))
     grades = graded(students, base, model, tokenizer, examples)
-    _own_checkpoints(run, key)
+    ranks.leader_first(lambda: _own_checkpoints(run, key))
     items: list[Any]
     if config.method == "dpo":
         items = pairs(run, tokenizer, rows, longest)
@@ -85,7 +87,8 @@ def run(
     exam = Exam(tokenizer, questions, max_new_tokens)
     job = Job(run, model_name, items, exam, tick, seed, report_to)
     trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit(job, model, config)
-    _save_adapter(run.adapter, trained, tokenizer)
+    if ranks.leads():
+        _save_adapter(run.adapter, trained, tokenizer)
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": len(examples) - len(rows)}
     figures |= _history(state, items)
     trained_on = len(items) if config.method == "dpo" else len(rows)
@@ -165,16 +168,21 @@ def _replay(
     """
     if not share or len(examples) < FEWEST_ROWS:
         return []
-    path = run.rows("replay")
-    if not path.exists():
-        from socratune.student import LocalStudent, serving
+    from socratune.backends import ranks
+    from socratune.backends.sharded import is_sharded, together
 
-        trained = sum(len(row.trained_ids) for row in rows)
-        with serving(LocalStudent(model, tokenizer, name="base", fingerprint="replay")) as student:
-            sampling = student.sampling(temperature=None, top_p=None, max_new_tokens=max_new_tokens)
-            tokens = round(trained * share / (1 - share))
-            found = asyncio.run(own_answers(student, examples, sampling, tokens=tokens, seed=seed))
-        write_jsonl(path, (example.to_json() for example in found))
+    path = run.rows("replay")
+    with together(model):
+        if ranks.leads() and not path.exists():
+            from socratune.student import LocalStudent, serving
+
+            trained = sum(len(row.trained_ids) for row in rows)
+            slots = False if is_sharded(model) else None
+            with serving(LocalStudent(model, tokenizer, name="base", fingerprint="replay", slots=slots)) as student:
+                sampling = student.sampling(temperature=None, top_p=None, max_new_tokens=max_new_tokens)
+                tokens = round(trained * share / (1 - share))
+                found = asyncio.run(own_answers(student, examples, sampling, tokens=tokens, seed=seed))
+            write_jsonl(path, (example.to_json() for example in found))
     return [render(tokenizer, example) for example in read_rows(path, Example.from_json)]
 
 
