@@ -21,7 +21,8 @@ from socratune.ledger import Ledger
 from socratune.local_models import LocalModels
 from socratune.pipeline import estimate_run, run_pipeline
 from socratune.preflight import existing_run, judge_settings, preflight
-from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, unflatten
+from socratune.remote.shipping import is_shipped
+from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve, unflatten
 from socratune.roles import cast
 from socratune.rundir import Results, RunDir, write_jsonl
 
@@ -113,6 +114,8 @@ def go_on(folder: str, *, until: str, restart: str | None = None, given: dict[st
             known = {key: known[key] for key in known if not key.startswith("train.") or origins.get(key) == "given"}
         return deep_merge(unflatten(known), unflatten({**(given or {}), "output": folder}))
 
+    if is_shipped(RunDir(folder)):
+        return _shipped(folder, until)
     found: dict[str, Any] = {}
     start: list[str | None] = []
 
@@ -122,6 +125,19 @@ def go_on(folder: str, *, until: str, restart: str | None = None, given: dict[st
         return 0
 
     return guarded(read) or run(found, None, None, start=start[0], until=until, restart=restart)
+
+
+def _shipped(folder: str, stage: str) -> int:
+    """One stage on a rented machine, where the folder holds what that stage needs, and nothing of the others."""
+
+    def work() -> int:
+        run = RunDir(folder)
+        start_logging(run / "run.log")
+        resolved = resolve(deep_merge(read_config_file(run.config), {"output": folder}))
+        with Progress() as progress:
+            return _verdict(run_pipeline(resolved, start=stage, until=stage, tell=progress), run, progress)
+
+    return guarded(work, lambda: Path(folder) / "run.log")
 
 
 def validate(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
