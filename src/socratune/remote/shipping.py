@@ -20,7 +20,7 @@ from socratune.config import RunConfig, is_free
 from socratune.errors import OutsideError
 from socratune.modelref import model_location
 from socratune.remote.job import Place, attend, start, stop
-from socratune.remote.ssh import RemoteFailed
+from socratune.remote.ssh import RemoteFailed, is_full
 from socratune.resolve import dump, flatten, unflatten
 from socratune.rundir import RunDir, file_hash, fingerprint, write_text
 
@@ -58,61 +58,53 @@ def make_wheel(folder: Path) -> Path:
     return path
 
 
-def install(place: Place, folder: Path) -> None:
-    """Socratune on the machine, with the libraries the image lacks; nothing where that is done.
-
-    Args:
-        folder: here, for the wheel and the log.
-
-    Raises:
-        OutsideError: it failed; with the end of its log.
-    """
-    place.ssh.push([make_wheel(folder), CONSTRAINTS], place.base)
-    wheel = f"{place.base}/socratune-{socratune.__version__}-py3-none-any.whl"
-    start(place, "setup", place.argv("setup", wheel, f"{place.base}/{CONSTRAINTS.name}"))
-    said: list[str] = []
-    (folder / "setup.log").unlink(missing_ok=True)
-    if attend(place, "setup", folder / "setup.log", hear=said.append, meanwhile=lambda: None):
-        raise OutsideError("\n".join(["Socratune could not be installed on the rented machine:", *said[-15:]]))
-
-
-def ship(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> None:
-    """The run's inputs into `BASE/run`; nothing where the very same are there already.
+def outfit(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> None:
+    """Socratune and the run's inputs on the machine; nothing where the very same are there already.
 
     Args:
         results: of the stages before.
-        folder: here, for what is written for the journey.
+        folder: here, for what is written for the journey, and the log of the installation.
 
     Raises:
-        OutsideError: the disk there is full.
+        OutsideError: the installation failed; the disk there is full.
     """
     outgoing = folder / "outgoing"
     shutil.rmtree(outgoing, ignore_errors=True)
     outgoing.mkdir(parents=True)
     base = base_folder(config)
-    write_text(
-        outgoing / "config.yaml", yaml.safe_dump(shipped_config(config, f"{place.base}/model" if base else None))
-    )
+    settings = shipped_config(config, f"{place.base}/model" if base else None)
+    write_text(outgoing / "config.yaml", yaml.safe_dump(settings))
     write_text(outgoing / "pipeline_results.json", json.dumps(shipped_results(results), indent=2))
+    wheel = make_wheel(folder)
     inputs = [path for name in needed_rows(config) if (path := run.rows(name)).exists()]
-    mark = fingerprint([file_hash(path) for path in (outgoing / "config.yaml", *inputs)])
-    there = place.ssh.run(["sh", "-c", 'cat "$0" 2>/dev/null || :', f"{place.base}/run/.shipped"]).strip()
-    if there == mark:
+    mark = fingerprint([file_hash(path) for path in (wheel, outgoing / "config.yaml", *inputs)])
+    if place.ssh.run(["sh", "-c", 'cat "$0" 2>/dev/null || :', f"{place.base}/run/.shipped"]).strip() == mark:
         return
-    stop(place, "train")
+    for job in ("train", "setup"):
+        stop(place, job)
     place.ssh.run(["rm", "-rf", f"{place.base}/run"])
     place.ssh.run(["mkdir", "-p", f"{place.base}/run", f"{place.base}/model"])
     begun = [path for path in (run.checkpoints, run.rows("replay"), run.tensorboard) if path.exists()]
     try:
+        _install(place, wheel, folder / "setup.log")
         if base:
             visible = sorted(path for path in base.iterdir() if not path.name.startswith("."))
             place.ssh.push(visible, f"{place.base}/model")
         place.ssh.push([*inputs, *begun, *outgoing.iterdir()], f"{place.base}/run")
+        place.ssh.run(["sh", "-c", 'printf %s "$0" > "$1"', mark, f"{place.base}/run/.shipped"])
     except RemoteFailed as error:
-        raise OutsideError(
-            f"The run could not be copied to the rented machine ({error}). Raise where.disk_gb."
-        ) from None
-    place.ssh.run(["sh", "-c", 'printf %s "$0" > "$1"', mark, f"{place.base}/run/.shipped"])
+        text = f"The rented machine could not be fitted out: {error}"
+        raise OutsideError(f"{text}{' Raise where.disk_gb.' if is_full(str(error)) else ''}") from None
+
+
+def _install(place: Place, wheel: Path, log_copy: Path) -> None:
+    """Socratune in an environment of its own there, with the libraries the image lacks."""
+    place.ssh.push([wheel, CONSTRAINTS], place.base)
+    start(place, "setup", place.argv("setup", f"{place.base}/{wheel.name}", f"{place.base}/{CONSTRAINTS.name}"))
+    said: list[str] = []
+    log_copy.unlink(missing_ok=True)
+    if code := attend(place, "setup", log_copy, hear=said.append, meanwhile=lambda: None):
+        raise RemoteFailed("\n".join(["installing Socratune there failed:", *said[-15:]]), code)
 
 
 def needed_rows(config: RunConfig) -> list[str]:
@@ -129,7 +121,7 @@ def base_folder(config: RunConfig) -> Path | None:
 
 
 def shipped_config(config: RunConfig, model: str | None) -> dict[str, Any]:
-    """The configuration as the other machine needs it. No address, no free setting: they may name this machine's keys."""
+    """The configuration as the other machine needs it, without addresses and all else that changes no result."""
     kept = {
         key: value
         for key, value in flatten(dump(config)).items()
@@ -168,6 +160,7 @@ def fetch_checked(place: Place, names: list[str], folder: Path) -> list[Path]:
     """
     wanted: dict[str, str] = json.loads(place.helper("manifest", *(f"run/{name}" for name in names)))
     top = {"/".join(path.split("/")[:2]) for path in wanted}
+    wrong: list[str] = []
     for _ in range(2):
         place.ssh.fetch([f"{place.base}/{name}" for name in sorted(top)], folder / "run")
         wrong = [path for path, digest in wanted.items() if not _is(folder / path, digest)]

@@ -123,7 +123,7 @@ class Ssh:
 
     @property
     def command(self) -> list[str]:
-        """ssh with the machine's settings, before options and host."""
+        """OpenSSH with the machine's settings, before options and host."""
         return ["ssh", "-F", str(self.config)]
 
     def remote(self, argv: Sequence[str]) -> list[str]:
@@ -205,9 +205,7 @@ class Ssh:
                 code, said = done.returncode, done.stderr.decode("utf-8", "replace").strip()[-500:]
                 if code in (0, *fine):
                     return done.stdout.decode("utf-8", "replace")
-            if "No space left" in said:
-                raise RemoteFailed(f"A disk is full: {said}", code)
-            if code not in lost:
+            if code not in lost or is_full(said):
                 raise RemoteFailed(said or f"exit code {code}", code)
             if pause_s is None:
                 raise ConnectionLost(f"The rented machine cannot be reached: {said}.")
@@ -220,3 +218,8 @@ def need_tools() -> None:
     """Raises UserError where ssh or rsync are missing here."""
     if fault := tools_fault():
         raise UserError(fault)
+
+
+def is_full(said: str) -> bool:
+    """Whether a program's words say that a disk is full."""
+    return any(words in said for words in ("No space left", "File too large", "Disk quota exceeded"))

@@ -15,7 +15,7 @@ from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.modelref import model_location
 from socratune.remote import job
 from socratune.remote.renting import Machine
-from socratune.remote.shipping import fetch_checked, install, replace, ship
+from socratune.remote.shipping import fetch_checked, outfit, replace
 from socratune.remote.ssh import ConnectionLost
 from socratune.rundir import RunDir, StageResult, Tick, write_text
 
@@ -47,8 +47,7 @@ def train_remotely(
     """
     while True:
         try:
-            install(machine.place, machine.folder)
-            ship(machine.place, run, config, results, machine.folder)
+            outfit(machine.place, run, config, results, machine.folder)
             _train(run, config, machine, tick)
             return _brought_home(run, config, machine)
         except ConnectionLost as error:
@@ -156,9 +155,6 @@ def _raise_as_there(machine: Machine, code: int | None, said: list[str]) -> None
         raise StageFailed(text)
     if code == UserError.exit_code:
         raise UserError(Fault("train on the rented machine", "a training that can begin", Shown(text)))
-    how = (
-        "was ended from outside; its memory may have been too small"
-        if code is None or code < 0
-        else f"exit code {code}"
-    )
+    killed = code is None or code < 0
+    how = "it was killed; the machine's memory may be too small" if killed else f"exit code {code}"
     raise OutsideError(f"The training on the rented machine did not end well ({how}).\n{text}")
