@@ -20,7 +20,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -112,7 +111,11 @@ class FakePod:
         """As a machine whose power fails."""
         if self.sshd is not None:
             for _ in range(20):
-                doomed = [*([] if self.sshd.poll() is not None else [self.sshd.pid]), *self.sessions(), *self.processes()]
+                doomed = [
+                    *([] if self.sshd.poll() is not None else [self.sshd.pid]),
+                    *self.sessions(),
+                    *self.processes(),
+                ]
                 for pid in doomed:
                     with suppress(OSError):
                         os.kill(pid, signal.SIGKILL)
@@ -132,7 +135,7 @@ class FakeRunPod:
         fail_next: statuses of the next answers, in place of the real ones.
         lose_next: so many answers to a POST are not sent, though the pod is made.
         limit_disk_mb: size of a pod's disk.
-        alter: so many transfers of an adapter flip a byte on the way.
+        hold: method and beginning of a path; the next such call waits for `go_on`, and `held` says that it waits.
         seen: every request: method, path, body.
     """
 
@@ -142,12 +145,12 @@ class FakeRunPod:
         self.fail_next: list[int] = []
         self.lose_next = 0
         self.limit_disk_mb: int | None = None
-        self.alter = 0
+        self.hold: tuple[str, str] | None = None
+        self.held, self.go_on = threading.Event(), threading.Event()
         self.seen: list[tuple[str, str, Any]] = []
         self.pods: dict[str, FakePod] = {}
         self.ended: list[FakePod] = []
         self.contract_faults: list[str] = []
-        self.counts: Counter[str] = Counter()
         self._lock = threading.RLock()
 
     def __enter__(self) -> FakeRunPod:
@@ -255,7 +258,7 @@ class FakeRunPod:
             (folder / name).chmod(0o755)
 
 
-_RSYNC = '''
+_RSYNC = """
 import os, subprocess, sys
 from pathlib import Path
 
@@ -272,7 +275,7 @@ if "--sender" in sys.argv and adapter.exists() and control.exists() and (left :=
     os.utime(adapter, ns=(times.st_atime_ns, times.st_mtime_ns))
     sys.exit(code)
 os.execv(real, [real, *sys.argv[1:]])
-'''
+"""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -302,6 +305,10 @@ class _Handler(BaseHTTPRequestHandler):
             status = self.fake.fail_next.pop(0)
             return self._problem(status, "Too Many Requests" if status == 429 else "Upstream", "Try again.")
         path = url.path.removeprefix("/v2")
+        if self.fake.hold and method == self.fake.hold[0] and path.startswith(self.fake.hold[1]):
+            self.fake.hold = None
+            self.fake.held.set()
+            self.fake.go_on.wait()
         if (method, path) == ("GET", "/catalog/gpus"):
             return self._catalog(parse_qs(url.query))
         if path == "/pods":
@@ -359,7 +366,8 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 429:
             self.send_header("Retry-After", "1")
         self.end_headers()
-        self.wfile.write(content)
+        with suppress(OSError):  # whoever asked may have been killed
+            self.wfile.write(content)
 
 
 @cache
@@ -428,3 +436,11 @@ def _quoted(text: str) -> str:
 
 if os.geteuid() == 0:
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd, as root, separates its privileges
+
+
+@cache
+def can_mount() -> bool:
+    """Whether a pod's disk can have a size of its own here."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=False, capture_output=True)
+        return done.returncode == 0 and subprocess.run(["umount", folder], check=False).returncode == 0

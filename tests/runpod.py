@@ -1,4 +1,4 @@
-"""A run that trains on a rented machine, as a process that can be killed: `python runpod.py RUN API_BASE [KEY=VALUE …]`.
+"""A run that trains on a rented machine, as a process to be killed: `python runpod.py RUN API_BASE [KEY=VALUE …]`.
 
 The pauses are those of a service that answers at once.
 """

@@ -147,8 +147,11 @@ class Machine:
 
     def _adopted(self) -> Pod | None:
         """The machine of this run that an earlier process has left; others of its name are ended."""
-        found = None
-        for pod in self._own() if self._journal.pods() else []:
+        notes, found = self._journal.pods(), None
+        pods = self._own() if notes else []
+        for pod_id in unended(notes) - {pod.id for pod in pods}:  # it ended itself, or somebody ended it
+            self._journal.put_pod(self._name, pod_id, "ended", 0)
+        for pod in pods:
             if found is None and pod.status != "ended" and (ready := self._when_ready(pod)):
                 log.info("Going on with the rented machine %s.", pod.id)
                 self._note(pod, "adopted")
@@ -160,7 +163,7 @@ class Machine:
     def _rented(self) -> Pod:
         where, refusals = self._where, []
         offers = self._provider.offers(where.gpu_count, where.cloud)
-        for offer in affordable(offers, where, self._memory_gb, spent_usd(self._journal)):
+        for offer in affordable(offers, where, self._memory_gb, spent_usd(self._journal.pods())):
             log.info("Renting %d x %s for %.2f USD an hour.", where.gpu_count, offer.name, offer.usd_per_hour)
             self._journal.put_pod(self._name, None, "wanted", offer.usd_per_hour)
             try:
@@ -212,7 +215,8 @@ class Machine:
         """Connect, bring our helper, and start the dead man's timer."""
         assert pod.host is not None
         self._connection.close()
-        ssh = self._connection.enter_context(connected(pod.host, pod.port, pod.user, self.folder / "id"))
+        met = self.folder / f"{pod.id}.known_hosts"
+        ssh = self._connection.enter_context(connected(pod.host, pod.port, pod.user, self.folder / "id", met))
         base = f"{ssh.run(['printenv', 'HOME']).strip().rstrip('/')}/socratune"
         ssh.run(["mkdir", "-p", base])
         ssh.run(["sh", "-c", "command -v rsync || (apt-get update && apt-get install --yes rsync)"], timeout_s=300)
@@ -278,17 +282,21 @@ def affordable(offers: list[Offer], where: WhereConfig, memory_gb: float, spent_
     raise UserError(*faults)
 
 
-def spent_usd(journal: Journal) -> float:
-    """What the machines of this run have cost so far, by their price and the journal's clock."""
-    since: dict[str, tuple[float, float]] = {}
-    total = 0.0
-    for at, _, pod_id, state, usd_per_hour in journal.pods():
-        if pod_id and state == "rented":
-            since[pod_id] = (at, usd_per_hour)
-        elif pod_id in since and state == "ended":
-            began, price = since.pop(pod_id)
-            total += (at - began) / 3600 * price
-    return total + sum((time.time() - began) / 3600 * price for began, price in since.values())
+Note = tuple[float, str, str | None, str, float]
+"""What the journal says of a machine."""
+
+
+def spent_usd(notes: list[Note]) -> float:
+    """What the machines of a run have cost so far, by their price and the journal's clock."""
+    began = {pod_id: (at, usd) for at, _, pod_id, state, usd in notes if state == "rented"}
+    ended = {pod_id: at for at, _, pod_id, state, _ in notes if state == "ended"}
+    return sum((ended.get(pod_id, time.time()) - at) / 3600 * usd for pod_id, (at, usd) in began.items())
+
+
+def unended(notes: list[Note]) -> set[str]:
+    """The ids of the machines that may still run."""
+    of = {state: {pod_id for _, _, pod_id, noted, _ in notes if noted == state} for state in ("rented", "ended")}
+    return {pod_id for pod_id in of["rented"] - of["ended"] if pod_id}
 
 
 @contextmanager

@@ -166,7 +166,7 @@ def fetch_checked(place: Place, names: list[str], folder: Path) -> list[Path]:
         wrong = [path for path, digest in wanted.items() if not _is(folder / path, digest)]
         if not wrong:
             return [Path(path).relative_to("run") for path in wanted]
-        log.warning("Altered on the way: %s.", ", ".join(wrong))
+        log.info("Not as on the rented machine, so fetched once more: %s.", ", ".join(wrong))
         for path in wrong:
             (folder / path).unlink(missing_ok=True)
     raise OutsideError(f"{', '.join(wrong)}: not as on the rented machine, twice. Run again; nothing of it was kept.")

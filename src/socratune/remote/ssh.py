@@ -94,17 +94,18 @@ def make_key(path: Path, comment: str) -> str:
 
 
 @contextmanager
-def connected(host: str, port: int, user: str, key: Path) -> Iterator[Ssh]:
+def connected(host: str, port: int, user: str, key: Path, known_hosts: Path) -> Iterator[Ssh]:
     """The machine at this address, until the block ends. Nothing is sent before the first command.
 
-    The machine's own key is taken as it is when it is first met, and has to stay the same until the end.
+    Args:
+        known_hosts: keeps the machine's own key as it is when it is first met; it has to stay the same.
     """
     if not all(re.fullmatch(r"[\w.:][\w.:-]*", part) for part in (host, user)):  # they become lines of a file
         raise OutsideError(f"The provider gives an address that can be none: {user!r} at {host!r}.")
     with tempfile.TemporaryDirectory(prefix="socratune-", dir="/tmp") as name:  # a short path: sockets allow 104 bytes
         folder = Path(name)
-        shutil.copyfile(key, folder / "id")
-        (folder / "id").chmod(0o600)
+        (folder / "id").symlink_to(key.resolve())  # no run folder's path in ssh's file, which has a syntax for quotes
+        (folder / "known_hosts").symlink_to(known_hosts.resolve())
         text = _CONFIG.format(host=host, port=port, user=user, folder=folder, timeout_s=CONNECT_TIMEOUT_S)
         (folder / "config").write_text(text, "utf-8")
         ssh = Ssh(folder / "config")

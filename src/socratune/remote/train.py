@@ -26,8 +26,8 @@ SYNC_S = 60.0
 """Between two looks at the checkpoints there: as much as a machine that dies may cost."""
 LAST_LINES = 15
 
-GROWING = ["checkpoints", "replay.jsonl", "tensorboard"]
-RESULT = ["adapter", "trained.rejected.jsonl", *GROWING, "pipeline_results.json"]
+RESUMED_FROM = ["checkpoints", "replay.jsonl"]
+RESULT = ["adapter", "trained.rejected.jsonl", *RESUMED_FROM, "tensorboard", "pipeline_results.json"]
 _NOT_FIGURES = ("status", "seconds", "done", "total", "rows_in", "rows_out", "key", "error", "reason")
 
 
@@ -95,7 +95,7 @@ class _Looks:
         if now - self._synced >= SYNC_S:
             self._synced = now
             try:
-                _take(self._run, self._machine, GROWING)
+                _take(self._run, self._machine, RESUMED_FROM)
             except ConnectionLost:
                 raise
             except OutsideError as error:
