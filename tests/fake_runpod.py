@@ -77,11 +77,9 @@ class FakePod:
         if self.user != _own_name():
             subprocess.run(["chown", "-R", f"{self.user}:", str(self.folder / "home")], check=True)
         assert SSHD is not None
-        log = (etc / "log").open("wb")
-        # a session of its own: whoever kills the process group of the tests' command leaves the pod alone
-        self.sshd = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(etc / "config")], stdout=log, stderr=log, start_new_session=True
-        )
+        command = [SSHD, "-D", "-e", "-f", str(etc / "config")]
+        with (etc / "log").open("wb") as log:  # whoever kills the process group of the tests leaves the pod alone
+            self.sshd = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def listens(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
@@ -111,11 +109,8 @@ class FakePod:
         """As a machine whose power fails."""
         if self.sshd is not None:
             for _ in range(20):
-                doomed = [
-                    *([] if self.sshd.poll() is not None else [self.sshd.pid]),
-                    *self.sessions(),
-                    *self.processes(),
-                ]
+                own = [] if self.sshd.poll() is not None else [self.sshd.pid]
+                doomed = [*own, *self.sessions(), *self.processes()]
                 for pid in doomed:
                     with suppress(OSError):
                         os.kill(pid, signal.SIGKILL)

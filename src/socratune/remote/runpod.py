@@ -22,6 +22,8 @@ from socratune.remote.provider import NoCapacity, Offer, Order, Pod
 log = logging.getLogger(__name__)
 
 KEY = "RUNPOD_API_KEY"
+MIN_CUDA = "13.0"
+"""Of the machine's driver: PyPI's torch of the version in `constraints-gpu.txt` is built for it."""
 TIMEOUT_S = 60.0
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between the tries of a call; a pause the server asks for is kept where it is at most `LONGEST_PAUSE_S`."""
@@ -69,6 +71,7 @@ class RunPod:
     def offers(self, gpu_count: int, cloud: str) -> list[Offer]:
         """As `ComputeProvider.offers`."""
         asked = {"include": "AVAILABILITY", "product": "POD", "count": gpu_count, "cloud": cloud.upper()}
+        asked["minCudaVersion"] = MIN_CUDA
         found = self._settled("GET", f"/catalog/gpus?{urlencode(asked)}")["gpus"]
         return [
             Offer(
@@ -90,7 +93,7 @@ class RunPod:
         body = {
             "name": order.name,
             "image": order.image,
-            "gpu": {"id": order.gpu, "count": order.gpu_count},
+            "gpu": {"id": order.gpu, "count": order.gpu_count, "minCudaVersion": MIN_CUDA},
             "cloud": order.cloud.upper(),
             "disk": order.disk_gb,
             "ports": ["22/tcp"],
