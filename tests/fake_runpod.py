@@ -332,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         ]  # fmt: skip
         return self._send(200, {"gpus": found}, "/v2/catalog/gpus", "get")
 
-    def _create(self, body: dict[str, Any]) -> None:
+    def _create(self, body: Any) -> None:
         if faults := request_faults(body):
             self.fake.contract_faults += faults
             return self._problem(422, "Unprocessable Entity", "The body does not match the contract.", faults)

@@ -55,7 +55,7 @@ def train_on_pod(folder: Path, api_base: str, settings: list[str]) -> int:
                 with renting.rented(run, config.where, journal, memory_gb=1, disk_gb=20) as machine:
                     return remote_train.train_remotely(run, config, machine, results=results.data, tick=tick)
 
-            do_stage("train", "the key", stage, results, lambda *_: None, missing=False)
+            do_stage("train", "the key", stage, results, lambda event, stage, entry: None, missing=False)
         return 0
 
     return guarded(work)

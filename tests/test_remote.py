@@ -375,7 +375,7 @@ def test_what_is_tried_and_in_which_order() -> None:
         affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 PCIe"]}), 70, 9)
     with pytest.raises(OutsideError, match=r"No machine is free with 1 x H100 SXM\."):
         affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 SXM"], "max_usd": None}), 70, 0)
-    with pytest.raises(UserError, match="got H200. There are: H100 PCIe, H100 SXM, RTX 4090"):
+    with pytest.raises(UserError, match=r"got H200\. There are: H100 PCIe, H100 SXM, RTX 4090"):
         affordable(offers(), where.model_copy(update={"preferred_gpus": ["H200"]}), 70, 0)
 
 

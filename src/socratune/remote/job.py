@@ -20,7 +20,7 @@ LONGEST_LINE = 1 << 16
 """Bytes of a line that does not end: of a progress bar only the newest state is kept."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where we are on a machine: `base` is our folder there."""
 
@@ -43,11 +43,6 @@ def start(place: Place, name: str, argv: Sequence[str], env: dict[str, str] | No
         env: added to the environment there; it goes by the connection, not by a command line.
     """
     place.helper("start", name, given=json.dumps({"argv": [*argv], "env": env or {}}))
-
-
-def is_running(place: Place, name: str) -> bool:
-    """Whether the job runs."""
-    return json.loads(place.helper("status", name))["running"]
 
 
 def stop(place: Place, name: str) -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
@@ -65,12 +66,13 @@ def rented(
     need_tools()
     provider = provider or RunPod(where.api_base)
     machine = Machine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb)
-    with _terminated_is_interrupted():
+    unheard = [signal.SIGTERM] if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else []
+    with _on_signal(signal.default_int_handler, *unheard):
         try:
             machine.begin()
             yield machine
         finally:
-            with _uninterrupted():
+            with _on_signal(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C: the first is at work
                 machine.end()
 
 
@@ -103,6 +105,7 @@ class Machine:
         self._renewals = 0
         notes = journal.pods()
         self._name = notes[-1][1] if notes else f"{where.pod_name}-{secrets.token_hex(4)}"
+        self._has_key = (self.folder / "id").exists()
         self._public_key = make_key(self.folder / "id", self._name)
 
     def begin(self) -> None:
@@ -152,7 +155,8 @@ class Machine:
         for pod_id in unended(notes) - {pod.id for pod in pods}:  # it ended itself, or somebody ended it
             self._journal.put_pod(self._name, pod_id, "ended", 0)
         for pod in pods:
-            if found is None and pod.status != "ended" and (ready := self._when_ready(pod)):
+            usable = found is None and pod.status != "ended" and self._has_key
+            if usable and (ready := self._when_ready(pod)):
                 log.info("Going on with the rented machine %s.", pod.id)
                 self._note(pod, "adopted")
                 found = ready
@@ -300,23 +304,14 @@ def unended(notes: list[Note]) -> set[str]:
 
 
 @contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, where nobody else handles it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+def _on_signal(handler: Any, *kinds: signal.Signals) -> Iterator[None]:
+    """These signals handled so until the block ends; only a process's main thread can ask for it."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {kind: signal.signal(kind, handler) for kind in kinds}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C waits until the machine is given back."""
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        for kind, old in before.items():
+            signal.signal(kind, old)

@@ -88,8 +88,7 @@ def outfit(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any]
     try:
         _install(place, wheel, folder / "setup.log")
         if base:
-            visible = sorted(path for path in base.iterdir() if not path.name.startswith("."))
-            place.ssh.push(visible, f"{place.base}/model")
+            place.ssh.push(sorted(base.iterdir()), f"{place.base}/model")
         place.ssh.push([*inputs, *begun, *outgoing.iterdir()], f"{place.base}/run")
         place.ssh.run(["sh", "-c", 'printf %s "$0" > "$1"', mark, f"{place.base}/run/.shipped"])
     except RemoteFailed as error:

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +113,8 @@ def connected(host: str, port: int, user: str, key: Path, known_hosts: Path) -> 
             yield ssh
         finally:
             leaving = [*ssh.command, "-O", "exit", "pod"]
-            subprocess.run(leaving, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(leaving, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Ssh:
         return self._tried(self.remote(argv), (LOST,), (), given=given, timeout_s=timeout_s)
 
     def push(self, sources: Sequence[Path], target: str) -> None:
-        """Copy files and folders into the folder `target` there; what was cut is gone on with.
+        """Copy files and folders into the folder `target` there, without hidden ones; what was cut is gone on with.
 
         Raises:
             As `run`; RemoteFailed also where the disk there is full.
@@ -189,7 +190,7 @@ class Ssh:
 
     def _copy(self, paths: list[str]) -> None:
         shell = shlex.join(self.command)
-        options = ["-rlpt", "--partial", "--secluded-args", "--timeout=60", "-e", shell]
+        options = ["-rlpt", "--exclude=.*", "--partial", "--secluded-args", "--timeout=60", "-e", shell]
         self._tried(["rsync", *options, "--", *paths], _RSYNC_LOST, (_RSYNC_VANISHED,), timeout_s=None)
 
     def _tried(

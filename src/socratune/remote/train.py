@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
@@ -103,31 +102,21 @@ class _Looks:
 
 
 def _take(run: RunDir, machine: Machine, names: list[str]) -> None:
-    """Fetch, compare, and only then put in the place of what the run folder has."""
-    fetched = machine.folder / "fetched"
-    came = fetch_checked(machine.place, names, fetched)
+    """Fetch, compare, and only then put in the place of what the run folder has.
+
+    What was fetched stays beside it, so that the next look fetches only what is new.
+    """
+    came = fetch_checked(machine.place, names, machine.folder / "fetched")
     for name in names:
-        files = {path for path in came if path.parts[0] == name}
-        top = fetched / "run" / name
-        if top.is_dir():  # an earlier look has left what is no longer there
-            for path in sorted(top.rglob("*"), reverse=True):
-                if path.is_file() and path.relative_to(fetched / "run") not in files:
-                    path.unlink()
-                elif path.is_dir() and not any(path.iterdir()):
-                    path.rmdir()
-        if files and name != "pipeline_results.json":
-            _copy(top, run / name)
-
-
-def _copy(source: Path, target: Path) -> None:
-    """A copy in place of what is there; the source stays, so that the next look fetches only what is new."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    if source.is_dir():
+        temporary = run / f".{name}.fetched"
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
-    else:
-        shutil.copyfile(source, temporary)
-    replace(temporary, target)
+        for path in came:
+            if path.parts[0] == name and name != "pipeline_results.json":
+                target = temporary / path.relative_to(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(machine.folder / "fetched" / "run" / path, target)
+        if temporary.exists():
+            replace(temporary, run / name)
 
 
 def _brought_home(run: RunDir, config: RunConfig, machine: Machine) -> StageResult:
