@@ -260,7 +260,8 @@ from pathlib import Path
 real, control = "/usr/bin/rsync", Path(os.environ["FAKE_POD_CONTROL"])
 home = Path(os.environ["HOME"])
 adapter = home / "socratune/run/adapter/adapter_model.safetensors"
-if "--sender" in sys.argv and adapter.exists() and control.exists() and (left := int(control.read_text())) > 0:
+ended = (home / "socratune/jobs/train/exit_code").exists()  # before that, checkpoints are fetched
+if "--sender" in sys.argv and ended and control.exists() and (left := int(control.read_text())) > 0:
     control.write_text(str(left - 1))
     content, times = adapter.read_bytes(), adapter.stat()
     adapter.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -224,4 +224,4 @@ def need_tools() -> None:
 
 def is_full(said: str) -> bool:
     """Whether a program's words say that a disk is full."""
-    return any(words in said for words in ("No space left", "File too large", "Disk quota exceeded"))
+    return any(words in said.lower() for words in ("no space left", "file too large", "disk quota exceeded"))

@@ -15,7 +15,7 @@ from socratune.modelref import model_location
 from socratune.remote import job
 from socratune.remote.renting import Machine
 from socratune.remote.shipping import fetch_checked, outfit, replace
-from socratune.remote.ssh import ConnectionLost
+from socratune.remote.ssh import ConnectionLost, is_full
 from socratune.rundir import RunDir, StageResult, Tick, write_text
 
 log = logging.getLogger(__name__)
@@ -146,4 +146,5 @@ def _raise_as_there(machine: Machine, code: int | None, said: list[str]) -> None
         raise UserError(Fault("train on the rented machine", "a training that can begin", Shown(text)))
     killed = code is None or code < 0
     how = "it was killed; the machine's memory may be too small" if killed else f"exit code {code}"
-    raise OutsideError(f"The training on the rented machine did not end well ({how}).\n{text}")
+    fix = " Raise where.disk_gb." if is_full(text) else ""
+    raise OutsideError(f"The training on the rented machine did not end well ({how}).{fix}\n{text}")
