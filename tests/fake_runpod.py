@@ -193,7 +193,17 @@ class FakeRunPod:
             user = _own_name()
             if os.geteuid() == 0 and _others_can_run():
                 user = f"pod{pod_id[:8]}"
-                making = ["useradd", "--no-create-home", "--home-dir", folder / "home", "--shell", "/bin/bash", user]
+                making = [
+                    "useradd",
+                    "--password",
+                    "*",
+                    "--no-create-home",
+                    "--home-dir",
+                    folder / "home",
+                    "--shell",
+                    "/bin/bash",
+                    user,
+                ]
                 subprocess.run(making, check=True, capture_output=True)
             if self.limit_disk_mb:
                 size = f"size={self.limit_disk_mb}m"

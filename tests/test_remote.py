@@ -256,7 +256,7 @@ def test_a_connection_that_is_cut(moment: str, run: Path, here: Path, service: F
     ("size_mb", "said"),
     [
         (1, "could not be fitted out"),
-        (3, "installing Socratune there failed"),
+        (2, "installing Socratune there failed"),
         (8, "training on the rented machine did"),
     ],
 )
