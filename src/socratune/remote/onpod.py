@@ -40,6 +40,8 @@ def start(base: Path, name: str) -> None:
         return
     (folder / "log").touch()
     (folder / "exit_code").unlink(missing_ok=True)
+    temporary = folder / "exit_code.tmp"
+    temporary.write_text(" " * 8)  # its place on the disk, which may be full when it is needed
 
     def work() -> None:
         with (folder / "log").open("ab") as log:
@@ -61,8 +63,8 @@ def start(base: Path, name: str) -> None:
             else:
                 (folder / "pid").write_text(str(process.pid))
                 code = process.wait()
-        temporary = folder / "exit_code.tmp"
-        temporary.write_text(str(code))
+        with temporary.open("r+") as stream:
+            stream.write(f"{code:8}")
         temporary.replace(folder / "exit_code")
 
     _detached(work)
@@ -127,7 +129,7 @@ def setup(base: Path, wheel: str, constraints: str) -> None:
         return
     found = _python()
     shutil.rmtree(base / "python", ignore_errors=True)
-    subprocess.run([found, "-m", "venv", "--without-pip", str(base / "python")], check=True)
+    _must([found, "-m", "venv", "--without-pip", str(base / "python")])
     asking = "import sys; print(*(p for p in sys.path if p.endswith('-packages')), sep='\\n')"
     brought = subprocess.run([found, "-c", asking], check=True, stdout=subprocess.PIPE).stdout
     site = next((base / "python" / "lib").glob("python3*")) / "site-packages"
@@ -136,10 +138,10 @@ def setup(base: Path, wheel: str, constraints: str) -> None:
     asked = [*pip, "--no-index", "--dry-run", wheel]
     enough = subprocess.run(asked, check=False, capture_output=True)
     if enough.returncode:
-        subprocess.run([*pip, "--constraint", constraints, f"socratune[gpu] @ file://{wheel}"], check=True)
+        _must([*pip, "--constraint", constraints, f"socratune[gpu] @ file://{wheel}"])
     else:
         print("The image brings every library.")
-    subprocess.run([*pip, "--no-index", "--no-deps", "--force-reinstall", wheel], check=True)
+    _must([*pip, "--no-index", "--no-deps", "--force-reinstall", wheel])
     mark.write_text(key)
 
 
@@ -197,6 +199,12 @@ def _container() -> dict[str, str]:
         first = []
     found = dict(pair.split("=", 1) for pair in first if "=" in pair)
     return {key: value for key, value in {**found, **os.environ}.items() if key.startswith("RUNPOD_")}
+
+
+def _must(command: list[str]) -> None:
+    """Run it, or end with its exit code: it has said why."""
+    if code := subprocess.run(command, check=False).returncode:
+        sys.exit(code)
 
 
 def _python() -> str:

@@ -102,8 +102,9 @@ def _install(place: Place, wheel: Path, log_copy: Path) -> None:
     start(place, "setup", place.argv("setup", f"{place.base}/{wheel.name}", f"{place.base}/{CONSTRAINTS.name}"))
     said: list[str] = []
     log_copy.unlink(missing_ok=True)
-    if code := attend(place, "setup", log_copy, hear=said.append, meanwhile=lambda: None):
-        raise RemoteFailed("\n".join(["installing Socratune there failed:", *said[-15:]]), code)
+    code = attend(place, "setup", log_copy, hear=said.append, meanwhile=lambda: None)
+    if code != 0:
+        raise RemoteFailed("\n".join(["installing Socratune there failed:", *said[-15:]]), code or 1)
 
 
 def needed_rows(config: RunConfig) -> list[str]:
