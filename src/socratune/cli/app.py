@@ -56,6 +56,7 @@ from socratune.cli.flags import (
     WriterBase,
     given_by,
 )
+from socratune.cli.pods import pods
 
 app = typer.Typer(
     name="socratune",
@@ -420,22 +421,7 @@ def ui(
     raise typer.Exit(commands.ui(run, port))
 
 
-@app.command()
-def pods(
-    action: Annotated[str, typer.Argument(metavar="list|adopt|reap", help="What to do.")],
-    pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="adopt: its id.")] = None,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="adopt: the run that rented it.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="reap: ask nothing.")] = False,
-    everywhere: Annotated[bool, typer.Option("--all", help="reap: those of other computers too.")] = False,
-    pod_name: Annotated[str | None, typer.Option(help="What their names begin with; without it, socratune.")] = None,
-    api_base: Annotated[str | None, typer.Option(metavar="URL", help="Of the service, as where.api_base.")] = None,
-) -> None:
-    """Machines that are rented: show them, give back those that nobody uses, or take one over."""
-    from socratune.cli import pods as rented
-
-    named = {"pod_name": pod_name, "api_base": api_base}
-    settings = {key: value for key, value in named.items() if value is not None}
-    raise typer.Exit(rented.pods(action, pod, run, settings, everywhere=everywhere, yes=yes))
+app.command()(pods)
 
 
 @app.command()

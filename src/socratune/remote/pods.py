@@ -14,6 +14,8 @@ from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.journal import Journal
 from socratune.remote.provider import ComputeProvider, Pod
 from socratune.remote.renting import FOLDER, GONE_LIMIT_S, HOST, POLL_S
+from socratune.remote.runpod import RunPod
+from socratune.resolve import validated
 from socratune.rundir import RunDir
 
 
@@ -31,6 +33,16 @@ class Owned:
         pod = self.pod
         words = {"here": "in use", "idle": "nobody uses it", "elsewhere": f"of {pod.env.get(HOST, 'another computer')}"}
         return f"{pod.id}  {pod.name}  {pod.status}  {pod.usd_per_hour:.2f} USD/h  {words[self.used]}  {self.folder}"
+
+
+def service(settings: dict[str, str]) -> tuple[ComputeProvider, WhereConfig]:
+    """Who is asked, by settings of the section `where`.
+
+    Raises:
+        UserError: they are wrong, or there is no key.
+    """
+    where = validated(WhereConfig, settings, "pods")
+    return RunPod(where.api_base), where
 
 
 def owned(provider: ComputeProvider, where: WhereConfig) -> list[Owned]:
