@@ -34,6 +34,7 @@ from socratune.remote.renting import affordable, spent_usd, unended
 from socratune.remote.runpod import RunPod
 from socratune.remote.shipping import make_wheel, shipped_config, shipped_results
 from socratune.remote.ssh import connected, make_key
+from socratune.remote.train import keys_for
 
 needs_sshd = pytest.mark.skipif(fake_runpod.missing() is not None, reason=fake_runpod.missing() or "")
 TYPES = 'where.preferred_gpus=["H100 PCIe", "H100 SXM", "A100 SXM"]'
@@ -433,6 +434,13 @@ def test_what_of_the_configuration_travels() -> None:
     assert back.where.place == "local"  # it does not rent a machine itself
     told = shipped_results({"stages": {"curate": {"students": ["x"], "dropped": {}}, "split": {"rows": 1}}})
     assert told["stages"] == {"enhance": {}, "curate": {"students": ["x"]}}
+
+
+def test_the_keys_that_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "OPENAI_API_KEY", "RUNPOD_API_KEY"):
+        monkeypatch.setenv(name, "canary")
+    assert keys_for(WhereConfig()) == {}
+    assert keys_for(WhereConfig(send_hf_token=True)) == {"HF_TOKEN": "canary"}
 
 
 def test_the_wheel_is_this_package(tmp_path: Path) -> None:

@@ -87,7 +87,9 @@ def _stream(
     offset = copy.stat().st_size if copy.exists() else 0
     command = place.ssh.remote(place.argv("follow", name, str(offset)))
     with (
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as ssh,
+        subprocess.Popen(
+            command, bufsize=0, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as ssh,
         copy.open("ab", buffering=0) as kept,
         selectors.DefaultSelector() as ready,
     ):
@@ -96,7 +98,7 @@ def _stream(
         try:
             while True:
                 if ready.select(TURN_S):
-                    block = ssh.stdout.read1(1 << 16)  # pyright: ignore[reportAttributeAccessIssue]
+                    block = ssh.stdout.read(1 << 16)
                     if not block:
                         return ssh.wait()
                     kept.write(block)

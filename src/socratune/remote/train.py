@@ -9,7 +9,7 @@ import shutil
 import time
 from typing import Any
 
-from socratune.config import RunConfig
+from socratune.config import RunConfig, WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.modelref import model_location
 from socratune.remote import job
@@ -57,9 +57,8 @@ def _train(run: RunDir, config: RunConfig, machine: Machine, tick: Tick) -> None
     """Begin the training, or listen to the one at work, until it has ended well."""
     place, said = machine.place, []
     python = f"{place.base}/python/bin/python"
-    token = {"HF_TOKEN": os.environ["HF_TOKEN"]} if config.where.send_hf_token and "HF_TOKEN" in os.environ else {}
     if _entry(machine).get("status") != "done":  # else it ended well before, and only its result was not fetched
-        job.start(place, "train", [python, "-m", "socratune", "train", "run"], token)
+        job.start(place, "train", [python, "-m", "socratune", "train", "run"], keys_for(config.where))
     looking = _Looks(run, machine, tick)
 
     def hear(line: str) -> None:
@@ -71,6 +70,12 @@ def _train(run: RunDir, config: RunConfig, machine: Machine, tick: Tick) -> None
     code = job.attend(place, "train", copy, hear=hear, meanwhile=looking.turn)
     if code != 0:
         _raise_as_there(machine, code, said)
+
+
+def keys_for(where: WhereConfig) -> dict[str, str]:
+    """The keys that a rented machine gets: the Hub's, where that was asked for, and no other ever."""
+    wanted = ("HF_TOKEN",) if where.send_hf_token else ()
+    return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
 class _Looks:
