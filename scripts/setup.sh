@@ -22,7 +22,7 @@ fi
 if nvidia-smi -L >/dev/null 2>&1; then
     echo "NVIDIA device found: installing with the extra [gpu]."
     extras=dev,gpu
-    constraints=constraints-gpu.txt
+    constraints=src/socratune/remote/constraints-gpu.txt
 else
     extras=dev
     constraints=constraints.txt

@@ -148,7 +148,7 @@ def test_answers_of_something_else_are_not_used(folder: Path, tmp_path: Path, ca
         (another_question, "2 answers are missing"),
         (altered_answer, "its answers were altered"),
         (another_base, "has other weights"),
-        (lambda run: (run / "exam.json").write_text("{}"), "base and adapter are asked here"),
+        (lambda run: (run / "exam.json").write_text("{}"), "base and adapter are asked anew"),
     ]
     for at, (alter, said) in enumerate(cases):
         run = Path(shutil.copytree(folder, tmp_path / str(at)))
@@ -174,7 +174,7 @@ def test_the_command_needs_no_judge_and_no_key(
     assert "exam.jsonl" in done.stdout and not (there / "pipeline_results.json").exists()
     fetch(there, copied_run)
     done = socratune("validate", copied_run, "--restart")
-    assert done.returncode == 0 and "asked here" not in done.stderr, done.stderr
+    assert done.returncode == 0 and "asked anew" not in done.stderr, done.stderr
     after = results_of(copied_run)["validation"]
     told = json.loads((there / "exam.json").read_text())["measured"]
     assert after["tests"].pop("performance") == told["performance"] != before["tests"].pop("performance")

@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE TABLE IF NOT EXISTS rows (
     stage TEXT, position INTEGER, id TEXT, value TEXT, PRIMARY KEY (stage, position)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pods (at REAL, name TEXT, id TEXT, state TEXT, usd_per_hour REAL);
 """
 _PUT_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_ROW = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
@@ -118,6 +119,23 @@ class Journal:
         """(model, prompt tokens, completion tokens) of each model that did a role."""
         query = "SELECT model, SUM(prompt_tokens), SUM(completion_tokens) FROM calls WHERE role = ? GROUP BY model"
         return [(model, int(prompt), int(completion)) for model, prompt, completion in self._db.execute(query, (role,))]
+
+    def put_pod(self, name: str, pod_id: str | None, state: str, usd_per_hour: float) -> None:
+        """Note what becomes of a rented machine; returns when the disk has it, as it is billed also after a power cut.
+
+        Args:
+            state: `wanted` before it is rented, then `rented`, `adopted`, `ended`.
+        """
+        try:
+            note = (time.time(), name, pod_id, state, usd_per_hour)
+            self._db.execute("INSERT INTO pods VALUES (?, ?, ?, ?, ?)", note)
+            self._db.execute("PRAGMA wal_checkpoint(FULL)")
+        except sqlite3.Error as error:
+            raise OutsideError(f"{self._path}: the journal cannot be written: {error}. Is the disk full?") from None
+
+    def pods(self) -> list[tuple[float, str, str | None, str, float]]:
+        """(seconds since 1970, name, id, state, USD per hour) of every note, the oldest first."""
+        return self._db.execute("SELECT at, name, id, state, usd_per_hour FROM pods ORDER BY rowid").fetchall()
 
     def forget(self, stage: str) -> None:
         """Drop the finished rows of a stage, for `--restart`. Its calls stay: the same question is not paid twice."""

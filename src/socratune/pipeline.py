@@ -9,7 +9,7 @@ you know the project.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from socratune.modelref import Base, model_location, weights_fingerprint
 from socratune.plan import settle
 from socratune.report import write_report
 from socratune.resolve import Resolved, defaults, dump, flatten
-from socratune.roles import RULES
+from socratune.roles import RULES, student_of
 from socratune.rows import QARow
 from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
 from socratune.sharding import gather
@@ -46,7 +46,11 @@ from socratune.stages import views
 from socratune.stages.gathering import source_hash
 
 if TYPE_CHECKING:
+    from socratune.elsewhere import Elsewhere
     from socratune.stages import generate
+    from socratune.stages.student import ServedStudent
+
+MODEL_STAGES = frozenset(("enhance", "train", "validate"))
 
 
 def run_pipeline(
@@ -63,11 +67,10 @@ def run_pipeline(
         UserError: settings differ from those the folder began with; the folder is in use; labels are wrong.
         OutsideError: something outside failed; run again to go on.
     """
-    trains = "train" in STAGES[STAGES.index(start) : STAGES.index(until) + 1]
-    if trains and (restart or not RunDir(resolved.config.output).adapter.exists()):
-        settle(resolved.config)  # here, or refused with what would help
     with _opened(resolved, restart, start) as pipeline:
-        _run_stages(pipeline, start, until, tell)
+        wanted = STAGES[STAGES.index(start) : STAGES.index(until) + 1]
+        with pipeline.placed(wanted):
+            _run_stages(pipeline, wanted, tell)
     return pipeline.results.data
 
 
@@ -84,7 +87,7 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
         if pipeline.to_be_written():
             found = pipeline.estimate_source()
         else:
-            _run_stages(pipeline, STAGES[0], "split", tell)
+            _run_stages(pipeline, STAGES[: STAGES.index("split") + 1], tell)
             found = pipeline.estimate()
         pipeline.results.write(estimate=found)
     return pipeline.results.data
@@ -155,9 +158,8 @@ def _ending_noted(results: Results) -> Iterator[None]:
             raise
 
 
-def _run_stages(pipeline: Pipeline, start: str, until: str, tell: Tell) -> None:
+def _run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
     results, config = pipeline.results, pipeline.config
-    wanted = STAGES[STAGES.index(start) : STAGES.index(until) + 1]
     results.data.pop("error", None)
     results.write(status="running", socratune=__version__, model=config.model, dataset=config.dataset)
     for name in wanted:
@@ -191,6 +193,7 @@ class Pipeline:
         self.results = results
         self.model = weights_fingerprint(model_location(config.model))
         self.base = Base(config.model, config.train.load_in_4bit, config.seed)
+        self.elsewhere: Elsewhere | None = None
         self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
     def key(self, stage: str) -> str:
@@ -269,6 +272,15 @@ class Pipeline:
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
         loop = partial(enhance.run, base=self.base, key=key)
+        if self.elsewhere and student_of(config.enhance, config.model)[0] != "http":
+
+            def with_student(served: ServedStudent) -> StageResult:
+                asked = loop(
+                    self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick, served=served
+                )
+                return asyncio.run(asked)
+
+            return self.elsewhere.with_student(with_student)
         if config.engine == "here":
             work = loop(self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick)
             return asyncio.run(work)
@@ -286,6 +298,24 @@ class Pipeline:
         )
         total = sum(1 for _ in enhance.rows_of(self.run, config.shard))
         return enhance.finished(self.run, total, journal=self.journal, key=key, figures=figures)
+
+    @contextmanager
+    def placed(self, wanted: Sequence[str]) -> Iterator[None]:
+        """Where the model is, decided for the stages that are wanted; a machine that was rented is given back.
+
+        Raises:
+            UserError: the training cannot begin so; the text says what would have to change.
+        """
+        missing = "train" in wanted and self.results.stage("train").get("status") != "done"
+        decision = settle(self.config, fits=missing) if MODEL_STAGES.intersection(wanted) else None
+        if decision is None or decision.where == "local":
+            yield
+            return
+        from socratune.elsewhere import Elsewhere
+
+        with Elsewhere(self.run, self.config, self.journal, self.results.data, decision) as self.elsewhere:
+            yield
+        self.elsewhere = None
 
     def refuse_other_inputs(self) -> None:
         """Refuse a data set or documents that are not those this run began with.
@@ -353,6 +383,8 @@ class Pipeline:
     def train(self, tick: Tick) -> StageResult:
         from socratune.stages import gpus, train
 
+        if self.elsewhere:
+            return self.elsewhere.train(tick)
         ranks = gpus.rank_count(self.config.where.gpus)
         work = train.run if ranks == 1 else partial(gpus.run, ranks=ranks)
         return work(
@@ -373,6 +405,8 @@ class Pipeline:
     def validate(self, tick: Tick) -> StageResult:
         from socratune.stages import validate
 
+        if self.elsewhere:
+            self.elsewhere.take_exam()
         work = validate.run(
             self.run,
             self.config.validate_,

@@ -16,7 +16,7 @@ from typing import Any
 
 from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
 from socratune.decision import KEY, Decision, Fit, Settings, Work, decide
-from socratune.errors import Fault, Shown, UserError
+from socratune.errors import UserError
 from socratune.ledger import FREE, Price, price_of
 from socratune.machine import Machine, this_machine
 from socratune.memory import GIB, Shape
@@ -131,8 +131,11 @@ def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None
     return Plan(size, machine, decision, load, tokens, loop_s, money, assumed, cautions)
 
 
-def settle(config: RunConfig) -> Decision:
+def settle(config: RunConfig, *, fits: bool = True) -> Decision:
     """Where this run trains, decided once before it begins and told in the log.
+
+    Args:
+        fits: False: nothing is trained any more, so it need not fit.
 
     Raises:
         UserError: it cannot begin so; the text says what would have to change.
@@ -141,22 +144,11 @@ def settle(config: RunConfig) -> Decision:
     size = size_of(config.model)
     load = load_of(config, known=size.shape.parameters > SMALL)
     decision = _decision(size, load, this_machine(measure=size.shape.parameters > SMALL), config)
-    if decision.fault:
+    if decision.fault and fits:
         raise UserError(decision.fault)
-    if decision.where != "local":
-        elsewhere(decision)
-    log.info("Trained on this machine: %s.", decision.reason)
+    place = "on this machine" if decision.where == "local" else f"elsewhere ({decision.where})"
+    log.info("Trained %s: %s.", place, decision.reason)
     return decision
-
-
-def elsewhere(decision: Decision) -> None:
-    """Begin a run on a machine that is not this one.
-
-    Raises:
-        UserError: always, as this version plans for such machines and does not rent them.
-    """
-    fix = "Run socratune plan for what would make it fit here, or --where local."
-    raise UserError(Fault(f"where.place {decision.where}", "a machine one sits at", Shown(decision.reason), fix))
 
 
 def settings_of(config: RunConfig, lengths: tuple[int, ...]) -> Settings:

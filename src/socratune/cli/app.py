@@ -60,6 +60,7 @@ from socratune.cli.flags import (
     WriterBase,
     given_by,
 )
+from socratune.cli.pods import pods
 from socratune.cli.servers import serve, ui
 
 app = typer.Typer(
@@ -427,8 +428,8 @@ def report(run: Run) -> None:
     raise typer.Exit(commands.report(run))
 
 
-for server in (ui, serve):
-    app.command()(server)
+for command in (ui, serve, pods):
+    app.command()(command)
 
 
 @app.command()

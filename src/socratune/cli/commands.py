@@ -22,6 +22,7 @@ from socratune.ledger import Ledger
 from socratune.local_models import LocalModels
 from socratune.pipeline import estimate_run, run_pipeline
 from socratune.preflight import existing_run, judge_settings, preflight
+from socratune.remote.shipping import is_shipped
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve, unflatten
 from socratune.roles import cast
 from socratune.rundir import Results, RunDir, write_jsonl
@@ -110,6 +111,8 @@ def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew
         restart: redo that stage.
         anew: redo it, too, where something given is not as it was.
     """
+    if is_shipped(RunDir(folder)):
+        return _shipped(folder, until)
     begun: dict[str, Any] = {}
 
     def read() -> int:
@@ -125,6 +128,19 @@ def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew
         return 0
 
     return guarded(read) or run(config_file=None, settings=None, until=until, **begun)
+
+
+def _shipped(folder: str, stage: str) -> int:
+    """One stage on a rented machine, where the folder holds what that stage needs, and nothing of the others."""
+
+    def work() -> int:
+        run = RunDir(folder)
+        start_logging(run / "run.log")
+        resolved = resolve(deep_merge(read_config_file(run.config), {"output": folder}))
+        with Progress() as progress:
+            return _verdict(run_pipeline(resolved, start=stage, until=stage, tell=progress), run, progress)
+
+    return guarded(work, lambda: Path(folder) / "run.log")
 
 
 def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int:

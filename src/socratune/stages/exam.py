@@ -265,7 +265,7 @@ def recorded(run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, conf
             raise ValueError(f"{len(missing)} answers are missing: other questions, or asked otherwise")
         return Record(answers, told["measured"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        log.warning("%s is not used (%s): base and adapter are asked here.", run.exam_json, error)
+        log.warning("%s is not used (%s): base and adapter are asked anew.", run.exam_json, error)
         return None
 
 

@@ -1,0 +1,81 @@
+"""`socratune pods`: which machines are rented, and giving back those that nobody uses."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from socratune.cli.console import guarded, start_logging
+from socratune.errors import Fault, Shown, UserError
+
+
+def pods(
+    action: Annotated[str, typer.Argument(metavar="list|adopt|reap", help="What to do.")],
+    pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="adopt: its id.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="adopt: the run that rented it.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="reap: ask nothing.")] = False,
+    everywhere: Annotated[bool, typer.Option("--all", help="reap: those of other computers too.")] = False,
+    pod_name: Annotated[str | None, typer.Option(help="What their names begin with; without it, socratune.")] = None,
+    api_base: Annotated[str | None, typer.Option(metavar="URL", help="Of the service, as where.api_base.")] = None,
+) -> None:
+    """Machines that are rented: show them, give back those that nobody uses, or take one over."""
+    named = {"pod_name": pod_name, "api_base": api_base}
+    settings = {key: value for key, value in named.items() if value is not None}
+
+    def work() -> int:
+        start_logging()
+        if action == "list":
+            return _list(settings)
+        if action == "reap":
+            return _reap(settings, everywhere=everywhere, yes=yes)
+        if action == "adopt" and pod and run:
+            return _adopt(settings, pod, run)
+        expected = "list, reap, or adopt with the id of a pod and a run folder"
+        raise UserError(Fault("pods", expected, Shown(" ".join(filter(None, (action, pod, run))))))
+
+    raise typer.Exit(guarded(work))
+
+
+def _list(settings: dict[str, str]) -> int:
+    from socratune.remote.pods import owned, service
+
+    provider, where = service(settings)
+    found = owned(provider, where)
+    for one in found:
+        print(one)
+    if not found:
+        print(f"No machine is rented whose name begins with {where.pod_name}-.")
+    return 0
+
+
+def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
+    from socratune.remote.pods import owned, reap, service
+
+    provider, where = service(settings)
+    found = owned(provider, where)
+    for one in found:
+        print(one)
+    doomed = [one for one in found if one.used == "idle" or (everywhere and one.used == "elsewhere")]
+    if doomed and not yes and not _agreed(len(doomed)):
+        return 1
+    reap(provider, doomed)
+    print(f"{len(doomed)} given back.")
+    return 0
+
+
+def _adopt(settings: dict[str, str], pod: str, folder: str) -> int:
+    from socratune.remote.pods import adopt, service
+
+    provider, _ = service(settings)
+    adopt(provider, pod, folder)
+    print(f"{pod} is {folder}'s. Go on: socratune train {folder}")
+    return 0
+
+
+def _agreed(count: int) -> bool:
+    print(f"Give {count} of them back? What they have not handed over is lost. [y/N] ", end="", flush=True)
+    try:
+        return input().strip().lower() in ("y", "yes")
+    except EOFError:
+        raise UserError(Fault("pods reap", "--yes, or an answer", Shown("no terminal"))) from None
