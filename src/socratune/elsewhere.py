@@ -26,7 +26,7 @@ from socratune.forgetting import no_judge
 from socratune.journal import Journal
 from socratune.modelref import Base
 from socratune.remote import job
-from socratune.remote.renting import Machine, rented
+from socratune.remote.renting import Machine, give_back, rented, spent_usd
 from socratune.remote.shipping import base_folder, fetch_checked, outfit, replace
 from socratune.remote.ssh import ConnectionLost
 from socratune.remote.train import LAST_LINES, train_remotely
@@ -71,7 +71,21 @@ class Elsewhere:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        self.end()
+
+    def end(self) -> None:
+        """Give the machine back, where one was rented.
+
+        Raises:
+            As `rented`.
+        """
+        self._rented = None
+        try:
+            self._stack.close()
+            give_back(self._run, self._config.where, self._journal)  # of a process before this one
+        finally:
+            if notes := self._journal.pods():
+                self._results["rented"] = {"machine": notes[-1][1], "usd": round(spent_usd(notes), 4)}
 
     @property
     def machine(self) -> Machine:
@@ -116,15 +130,14 @@ class Elsewhere:
         Raises:
             OutsideError: it did not end well there.
         """
-        if self._is_taken():
-            return
-        while True:
+        taken = self._is_taken()
+        while not taken:
             try:
                 self._take_exam()
+                taken = True
             except ConnectionLost as error:
                 self.machine.renew(error)
-            else:
-                return
+        self.end()  # the verdicts may take long, and need nobody there
 
     def _is_taken(self) -> bool:
         config, proof = self._config, self._config.validate_

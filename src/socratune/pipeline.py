@@ -9,6 +9,7 @@ you know the project.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from socratune.elsewhere import Elsewhere
     from socratune.stages import generate
     from socratune.stages.student import ServedStudent
+
+log = logging.getLogger(__name__)
 
 MODEL_STAGES = frozenset(("enhance", "train", "validate"))
 
@@ -309,6 +312,7 @@ class Pipeline:
         missing = "train" in wanted and self.results.stage("train").get("status") != "done"
         decision = settle(self.config, fits=missing) if MODEL_STAGES.intersection(wanted) else None
         if decision is None or decision.where == "local":
+            self._warn_of_machine()
             yield
             return
         from socratune.elsewhere import Elsewhere
@@ -316,6 +320,13 @@ class Pipeline:
         with Elsewhere(self.run, self.config, self.journal, self.results.data, decision) as self.elsewhere:
             yield
         self.elsewhere = None
+
+    def _warn_of_machine(self) -> None:
+        """A run that goes on here may have left a machine there."""
+        notes = self.journal.pods()
+        if notes and notes[-1][3] != "ended":
+            text = "The machine %s of this run may still be rented: socratune pods list; socratune pods reap."
+            log.warning(text, notes[-1][1])
 
     def refuse_other_inputs(self) -> None:
         """Refuse a data set or documents that are not those this run began with.

@@ -76,6 +76,18 @@ def rented(
                 machine.end()
 
 
+def give_back(run: RunDir, where: WhereConfig, journal: Journal, provider: ComputeProvider | None = None) -> None:
+    """End what an earlier process of this run has left running; nothing where its journal says that nothing is.
+
+    Raises:
+        UserError: no key.
+        OutsideError: the provider does not say that it is gone.
+    """
+    notes = journal.pods()
+    if notes and notes[-1][3] != "ended":
+        Machine(run, where, journal, provider or RunPod(where.api_base), memory_gb=0, disk_gb=0).end()
+
+
 class Machine:
     """The rented machine of a run; `place` is our folder on it.
 

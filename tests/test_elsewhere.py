@@ -1,0 +1,130 @@
+"""A whole run on a rented machine: student, training and answers there, loop and verdicts here; the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_runpod
+import pytest
+from conftest import demo_rows, socratune, write_rows
+from fake_runpod import KEY, FakeRunPod
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(fake_runpod.missing() is not None, reason=fake_runpod.missing() or ""),
+]
+SAME = ("enhanced_dataset.jsonl", "train.jsonl", "adapter/adapter_model.safetensors", "held_out_answers.jsonl")
+
+
+@pytest.fixture
+def service() -> Iterator[FakeRunPod]:
+    with FakeRunPod() as fake:
+        yield fake
+    assert fake.contract_faults == []
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("rows")
+    train = write_rows(folder / "train.jsonl", demo_rows("train", 60))
+    held_out = write_rows(folder / "held_out.jsonl", demo_rows("held_out", 30))
+    return ["run", "--model", "demo", "--dataset", str(train), "--held-out", str(held_out)]
+
+
+@pytest.fixture(scope="module")
+def here(command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run on this machine."""
+    folder = tmp_path_factory.mktemp("here") / "run"
+    done = socratune(*command, "--output", folder)
+    assert done.returncode in (0, 1), done.stderr
+    return folder
+
+
+def there(service: FakeRunPod, run: Path) -> list[str]:
+    settings = ["--where", "runpod", "--set", f"where.api_base={service.api_base}"]
+    return ["--output", str(run), *settings]
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "pipeline_results.json").read_text("utf-8"))
+
+
+def is_the_same(run: Path, here: Path) -> None:
+    for name in SAME:
+        assert (run / name).read_bytes() == (here / name).read_bytes(), name
+    ours, theirs = results_of(run), results_of(here)
+    assert ours["status"] == theirs["status"]
+    assert ours["validation"]["tests"]["base_comparison"] == theirs["validation"]["tests"]["base_comparison"]
+    assert ours["stages"]["train"]["students"]["demo"]["grade"] == "same"
+    assert ours["rented"]["usd"] > 0
+
+
+def test_a_whole_run_there_is_the_run_here(
+    command: list[str], here: Path, service: FakeRunPod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNPOD_API_KEY", KEY)
+    run = tmp_path / "run"
+    done = socratune(*command, *there(service, run))
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    is_the_same(run, here)
+    assert service.pods == {} and len(service.ended) == 1
+    again = socratune(*command, *there(service, run))
+    assert again.returncode == done.returncode and len(service.ended) == 1  # nothing was left to do there
+
+
+def test_killed_again_and_again_the_run_takes_its_machine_over(
+    command: list[str], here: Path, service: FakeRunPod, tmp_path: Path
+) -> None:
+    """SIGKILL once in each phase; every time the same command goes on, on the same machine."""
+    run = tmp_path / "run"
+
+    def pod(path: str) -> Path:
+        return service.only_pod().folder / "home" / "socratune" / path
+
+    moments: dict[str, Callable[[], bool]] = {
+        "ordered": lambda: len(service.pods) == 1,
+        "set up": lambda: pod("jobs/setup/log").exists(),
+        "the student comes": lambda: pod("jobs/student/log").exists(),
+        "the loop goes": lambda: results_of(run)["stages"]["enhance"]["done"] >= 5,
+        "training begins": lambda: pod("jobs/train/log").exists(),
+        "a checkpoint": lambda: any(pod("run/checkpoints").glob("step-*")),
+        "the exam begins": lambda: pod("jobs/exam/log").exists(),
+        "the exam ends": lambda: pod("jobs/exam/exit_code").exists(),
+        "the exam is here": lambda: (run / "exam.json").exists(),
+    }
+    reached = []
+    for name, happens in moments.items():
+        process = begun(command, service, run)
+        while process.poll() is None and not safely(happens):
+            time.sleep(0.02)
+        if process.poll() is None:
+            reached.append(name)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert len(service.pods) == 1 or name == "ordered"
+    process = begun(command, service, run)
+    assert process.wait(300) in (0, 1), (run / "run.log").read_text("utf-8")
+    is_the_same(run, here)
+    assert service.pods == {} and len(service.ended) == 1
+    assert len(reached) >= 6, reached
+
+
+def begun(command: list[str], service: FakeRunPod, run: Path) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "socratune", *command, *there(service, run)]
+    environment = {**os.environ, "RUNPOD_API_KEY": KEY}
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+
+def safely(happens: Callable[[], bool]) -> bool:
+    try:
+        return happens()
+    except (OSError, ValueError, LookupError):  # a file that comes or goes; no pod yet
+        return False
