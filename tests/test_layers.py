@@ -28,8 +28,8 @@ FLOORS = {
     "integrity": 5,
     "stages": 6, "engine_ray": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
     "pipeline": 7, "preflight": 7,
-    "merge": 8, "api": 8, "ui": 8, "ablation": 8, "generation": 8,
-    "cli": 9,
+    "merge": 8, "rounds": 8, "ui": 8, "ablation": 8, "generation": 8,
+    "cli": 9, "api": 9,
     "__main__": 10, "": 10,
 }  # fmt: skip
 

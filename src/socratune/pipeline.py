@@ -133,7 +133,7 @@ def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> 
                 beginnings = STAGES[: STAGES.index("split") + 1]
                 if start in beginnings and restart not in beginnings:  # before anything is lost or noted down
                     pipeline.refuse_other_inputs()
-                with _ending_noted(results):
+                with ending_noted(results):
                     if restart is not None:
                         forget_from(restart, run, results, journal)
                     yield pipeline
@@ -142,7 +142,8 @@ def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> 
 
 
 @contextmanager
-def _ending_noted(results: Results) -> Iterator[None]:
+def ending_noted(results: Results) -> Iterator[None]:
+    """However the block ends before its end is in the results; a stage that failed is a verdict, no error."""
     try:
         yield
     except BaseException as error:
@@ -186,7 +187,8 @@ class Pipeline:
         self.journal = journal
         self.results = results
         self.model = weights_fingerprint(model_location(config.model))
-        self.base = Base(config.model, config.train.load_in_4bit, config.seed)
+        wears = self.run.student if self.run.student.exists() else None
+        self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears)
         self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
     def key(self, stage: str) -> str:
@@ -205,6 +207,8 @@ class Pipeline:
             "validate": [run.rows("held_out"), run.rows("recall"), *adapter],
             "publish": adapter,
         }
+        if self.base.adapter is not None:
+            inputs["enhance"] += [self.base.adapter / path.name for path in adapter]
         if config.train.method == "dpo":
             inputs["train"].append(run.enhanced)
         if stage == "generate":

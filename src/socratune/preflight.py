@@ -53,7 +53,7 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
             faults += _data_faults(flat)
         except OutsideError as error:  # a data set on the Hub
             unreachable = error
-    faults += _engine_faults(resolved.config) if resolved else []
+    faults += [*_engine_faults(resolved.config), *_round_faults(resolved.config)] if resolved else []
     if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
         faults += _proof_faults(resolved.config)
     if resolved and resolved.config.generate.source:
@@ -214,6 +214,28 @@ def _engine_faults(config: RunConfig) -> list[Fault]:
         except UserError as error:
             faults += error.faults
     return [fault for fault in faults if fault]
+
+
+def _round_faults(config: RunConfig) -> list[Fault]:
+    """What does not go with several rounds."""
+    if config.rounds == 1:
+        return []
+    engine, name = student_of(config.enhance, config.model)
+    dev = config.split.dev_share and config.split.max_dev_rows
+    refused = (
+        (config.shard, "no --shard", "Every round stands on the whole one before it."),
+        (config.engine == "ray", "--engine here", "Ray's workers do not know the adapter of the round before."),
+        (config.train.method == "dpo", "method sft", "What is solved at once has no wrong answer to be set against."),
+        (
+            engine != "local" or name != config.model,
+            "the base as student, in this process",
+            "From the second round on the student wears the adapter of the round before.",
+        ),
+        (config.where.place in ("runpod", "sky"), "where.place auto or local", "Rounds are trained on this machine."),
+        (not dev, "dev rows", "They choose the round: raise split.dev_share and split.max_dev_rows."),
+    )
+    got = Shown(f"rounds: {config.rounds}")
+    return [Fault("--rounds", f"{expected} beside it", got, fix) for wrong, expected, fix in refused if wrong]
 
 
 def _proof_faults(config: RunConfig) -> list[Fault]:

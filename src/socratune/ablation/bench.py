@@ -57,6 +57,8 @@ def ablate(
     bench = Bench(output, given, tell)
     top = RunDir(output)
     resolved = preflight(_priced(bench, limits.budget_usd), where="socratune ablate")
+    if resolved.config.rounds > 1:
+        raise UserError(Fault("ablate", "one round: the ways are compared in it", resolved.config.rounds))
     top.create()
     with top.locked():
         run_pipeline(resolved, until="split", tell=tell)

@@ -103,7 +103,15 @@ async def attended(
         stack.push_async_callback(people.close)
         log_path = run / "vllm.log"
         student = await stack.enter_async_context(
-            attending(config, base.model_name, models, vllm_log=log_path, journal=journal, ledger=ledger)
+            attending(
+                config,
+                base.model_name,
+                models,
+                adapter=base.adapter,
+                vllm_log=log_path,
+                journal=journal,
+                ledger=ledger,
+            )
         )
         rules = Rules(
             attempts=config.attempts,

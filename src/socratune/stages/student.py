@@ -44,6 +44,7 @@ async def attending(
     model_name: str,
     models: LocalModels,
     *,
+    adapter: Path | None = None,
     vllm_log: Path,
     journal: Journal,
     ledger: Ledger,
@@ -53,6 +54,7 @@ async def attending(
     Args:
         model_name: the model to be trained.
         models: those of this process.
+        adapter: what a student in this process wears; preflight refuses it elsewhere.
         vllm_log: where vLLM writes, if it is started.
 
     Raises:
@@ -63,10 +65,10 @@ async def attending(
     endpoint = endpoints(config)["student"]
     asked = {"temperature": config.temperature, "top_p": config.top_p, "max_new_tokens": config.max_new_tokens}
     if engine == "local":
-        loaded = models.load(name)
+        loaded = models.load(name, adapter=adapter)
         sampling = loaded.sampling(**asked)
         four_bit = getattr(loaded.model, "is_loaded_in_4bit", False)
-        who = identity(name, load_in_4bit=four_bit, sampling=sampling)
+        who = identity(name, load_in_4bit=four_bit, sampling=sampling, adapter=adapter)
         yield Student(MeteredModel(loaded, journal, ROLE), sampling, who, loaded)
     elif engine == "vllm":
         sampling = served_sampling(name, **asked)
