@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sqlite3
@@ -120,10 +119,14 @@ def test_what_does_not_go_with_rounds_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def untold(event: str, stage: str, entry: dict[str, Any]) -> None:
+    """Nobody watches."""
+
+
 def test_no_stage_within_the_rounds_can_be_the_last(tmp_path: Path) -> None:
     given = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run"), "rounds": 2}
     with pytest.raises(UserError, match="before the rounds or behind them"):
-        run_rounds(preflight(given, where="test"), until="curate", tell=lambda *_: None)
+        run_rounds(preflight(given, where="test"), until="curate", tell=untold)
 
 
 def test_an_estimate_is_of_one_round(tmp_path: Path) -> None:
@@ -190,7 +193,7 @@ def test_two_rounds_killed_in_the_second_and_gone_on_with(tmp_path: Path, result
     again = socratune(*command(tmp_path))
     assert again.returncode == done.returncode, again.stderr
     assert calls(run) == after and results_of(run)["stages"] == results["stages"]
-    assert json.loads((kept / "pipeline_results.json").read_text())["stages"]["train"] == rounds[end["kept"] - 1]["train"]
+    assert results_of(kept)["stages"]["train"] == rounds[end["kept"] - 1]["train"]
 
     changed = socratune(*command(tmp_path), "--set", "train.r=8")
     assert changed.returncode == 2 and "--restart train" in changed.stderr
