@@ -23,6 +23,8 @@ from socratune.rounds import SAMPLES, Round, best, run_rounds, unite, why_stop
 from socratune.rows import Attempt, QARow, Trace
 from socratune.rundir import RunDir, read_rows, write_jsonl
 
+ROWS = demo_rows("train", 30)
+PROSE = "That depends on the day, on the season and on who is asked about it in the end."
 SOURCES = [str(at) for at in range(60)]
 
 
@@ -129,6 +131,14 @@ def test_no_stage_within_the_rounds_can_be_the_last(tmp_path: Path) -> None:
         run_rounds(preflight(given, where="test"), until="curate", tell=untold)
 
 
+def test_without_dev_rows_that_rules_can_judge_no_round_can_be_chosen(tmp_path: Path) -> None:
+    rows = [{"messages": [*row["messages"][:-1], {"role": "assistant", "content": PROSE}]} for row in ROWS]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    given = {"model": "demo", "dataset": str(data), "output": str(tmp_path / "run"), "rounds": 2}
+    with pytest.raises(UserError, match="dev rows to choose the round by"):
+        run_rounds(preflight({**given, "split": {"held_out_share": 0.0}}, where="test"), tell=untold)
+
+
 def test_an_estimate_is_of_one_round(tmp_path: Path) -> None:
     done = socratune("run", "--model", "demo", "--dataset", "demo", "--output", tmp_path, "--rounds", "2", "--estimate")
     assert done.returncode == 2 and "no --rounds beside it" in done.stderr
@@ -194,6 +204,10 @@ def test_two_rounds_killed_in_the_second_and_gone_on_with(tmp_path: Path, result
     assert again.returncode == done.returncode, again.stderr
     assert calls(run) == after and results_of(run)["stages"] == results["stages"]
     assert results_of(kept)["stages"]["train"] == rounds[end["kept"] - 1]["train"]
+
+    proven = socratune(*command(tmp_path), "--restart", "validate")
+    assert proven.returncode == done.returncode and proven.stdout.count("(done before)") == 4  # all before it
+    assert calls(run) == after
 
     changed = socratune(*command(tmp_path), "--set", "train.r=8")
     assert changed.returncode == 2 and "--restart train" in changed.stderr

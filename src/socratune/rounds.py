@@ -102,9 +102,10 @@ def run_rounds(
         begin, again = STAGES[min(at(start), at("enhance"))], "enhance" if restart in LOOP else restart
         late = restart in STAGES[at("validate") :]
         results = run_pipeline(resolved, start=begin, until="split", restart=None if late else again, tell=tell)
-        if results["status"] != "failed":
-            results = _play_and_keep(resolved, top, tell)
-        if results["status"] == "failed" or results["stages"].get("train", {}).get("status") != "done":
+        if results["stages"].get("split", {}).get("status") != "done":
+            return results
+        results = _play_and_keep(resolved, top, tell)
+        if results["status"] == "failed":
             return results
         return run_pipeline(resolved, start="enhance", until=until, restart=restart if late else None, tell=tell)
 
@@ -115,7 +116,8 @@ def _play_and_keep(resolved: Resolved, top: RunDir, tell: Tell) -> dict[str, Any
         fix = "Raise split.dev_share (and --restart split), or leave --rounds out where rules cannot judge the answers."
         raise UserError(Fault("--rounds", "dev rows to choose the round by", Shown("none"), fix))
     results = Results(top)
-    results.data.pop("error", None)
+    for stale in ("error", "rounds_end"):
+        results.data.pop(stale, None)
     results.write(status="running", rounds=[])
     with ending_noted(results):
         played: list[Round] = []
@@ -146,7 +148,7 @@ def play(resolved: Resolved, number: int, tell: Tell) -> Round:
     """
     top = RunDir(resolved.config.output)
     run = _begun(top, number)
-    own = resolved.config.model_copy(update={"output": str(run.root), "rounds": 1, "hub_id": None})
+    own = resolved.config.model_copy(update={"output": str(run.root), "rounds": 1, "hub_id": None, "views": []})
     for first, last in (("enhance", "enhance"), ("curate", "train")):
         results = run_pipeline(resolved.model_copy(update={"config": own}), start=first, until=last, tell=_new(tell))
         if results["status"] == "failed":
