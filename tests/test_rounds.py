@@ -100,24 +100,29 @@ def test_a_row_is_trained_on_with_its_newest_right_trace_and_the_pass_rate_of_th
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "where"),
     [
-        ({"shard": "1/2"}, "no --shard"),
-        ({"engine": "ray"}, "--engine here"),
-        ({"train": {"method": "dpo"}}, "method sft"),
-        ({"enhance": {"student_engine": "vllm"}}, "the base as student"),
-        ({"enhance": {"student_model": "m", "student_api_base": ["http://127.0.0.1:9/v1"]}}, "the base as student"),
-        ({"where": {"place": "runpod"}}, "place auto or local"),
-        ({"split": {"max_dev_rows": 0}}, "dev rows"),
+        ({"shard": "1/2"}, "--shard"),
+        ({"engine": "ray"}, "--engine"),
+        ({"train": {"method": "dpo"}}, "train.method"),
+        ({"enhance": {"student_engine": "vllm"}}, "enhance.student_engine"),
+        (
+            {"enhance": {"student_model": "m", "student_api_base": ["http://127.0.0.1:9/v1"]}},
+            "enhance.student_engine",
+        ),
+        ({"enhance": {"student_model": "local/other"}}, "enhance.student_model"),
+        ({"where": {"place": "runpod"}}, "where.place"),
+        ({"split": {"max_dev_rows": 0}}, "split.dev_share, split.max_dev_rows"),
     ],
 )
 def test_what_does_not_go_with_rounds_is_refused_before_anything_is_written(
-    tmp_path: Path, settings: dict[str, Any], says: str
+    tmp_path: Path, settings: dict[str, Any], where: str
 ) -> None:
     given = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run"), **settings}
     with pytest.raises(UserError) as refused:
         preflight({**given, "rounds": 2}, where="test")
-    assert any(fault.where == "--rounds" and says in fault.expected for fault in refused.value.faults)
+    (found,) = (fault for fault in refused.value.faults if fault.expected.endswith("with --rounds"))
+    assert found.where == where
     assert not (tmp_path / "run").exists()
 
 

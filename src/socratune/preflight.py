@@ -221,21 +221,20 @@ def _round_faults(config: RunConfig) -> list[Fault]:
     if config.rounds == 1:
         return []
     engine, name = student_of(config.enhance, config.model)
-    dev = config.split.dev_share and config.split.max_dev_rows
+    wears = "From the second round on the student wears the adapter of the round before."
+    dev, place = config.split.dev_share and config.split.max_dev_rows, config.where.place
     refused = (
-        (config.shard, "no --shard", "Every round stands on the whole one before it."),
-        (config.engine == "ray", "--engine here", "Ray's workers do not know the adapter of the round before."),
-        (config.train.method == "dpo", "method sft", "What is solved at once has no wrong answer to be set against."),
-        (
-            engine != "local" or name != config.model,
-            "the base as student, in this process",
-            "From the second round on the student wears the adapter of the round before.",
-        ),
-        (config.where.place in ("runpod", "sky"), "where.place auto or local", "Rounds are trained on this machine."),
-        (not dev, "dev rows", "They choose the round: raise split.dev_share and split.max_dev_rows."),
+        (config.shard, "--shard", "none", config.shard, "Every round stands on the whole one before it."),
+        (config.engine == "ray", "--engine", "here", config.engine, wears),
+        (engine != "local", "enhance.student_engine", "a student in this process", Shown("one behind a server"), wears),
+        (engine == "local" and name != config.model, "enhance.student_model", f"{config.model!r}", name, wears),
+        (config.train.method == "dpo", "train.method", "sft", "dpo", "What is solved at once leaves no pair."),
+        (place in ("runpod", "sky"), "where.place", "auto or local", place, "Rounds are played on this machine."),
+        (not dev, "split.dev_share, split.max_dev_rows", "dev rows", Shown("none"), "They choose the round."),
     )
-    got = Shown(f"rounds: {config.rounds}")
-    return [Fault("--rounds", f"{expected} beside it", got, fix) for wrong, expected, fix in refused if wrong]
+    return [
+        Fault(where, f"{expected}, with --rounds", got, fix) for wrong, where, expected, got, fix in refused if wrong
+    ]
 
 
 def _proof_faults(config: RunConfig) -> list[Fault]:
