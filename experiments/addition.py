@@ -12,6 +12,11 @@ in columns. After every round fresh questions are asked greedily, by number of d
 Only the shape is looked for (with rationalisation all digits rise together, without it one after another), not STaR's
 89.5 % and 76.3 %: there a general language model of 6 billion parameters began from ten examples, here a net of 0.1
 million was made for this very notation, and it has the skill before the first round begins.
+
+Measured, one seed, six rounds (`results/addition.txt`; 464 s for the base and 229 s for the rounds on a third of a core):
+90 % of the sums of four digits are right after round 1 with rationalisation, after round 3 without (30, 89, 98 %). Sums
+of one to three digits need one round either way. Those of five stay below 15 % in both arms: the adapter works them out,
+but writes the first column's digit wrong, which 72 rows do not teach this base.
 """
 
 from __future__ import annotations
@@ -129,6 +134,7 @@ def make_base(folder: Path, seed: int, steps: int, rows: int = 32) -> dict[str, 
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     began, tokenizer = time.monotonic(), build_tokenizer()
+    torch.set_num_threads(1)  # the products are too small to share, and the sums come out the same everywhere
     torch.manual_seed(seed)
     marks: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     model = LlamaForCausalLM(
