@@ -13,7 +13,7 @@ Only the shape is looked for (with rationalisation all digits rise together, wit
 89.5 % and 76.3 %: there a general language model of 6 billion parameters began from ten examples, here a net of 0.1
 million was made for this very notation, and it has the skill before the first round begins.
 
-Measured, one seed, six rounds (`results/addition.txt`; on a busy machine 464 s for the base, 220 s for all rounds): 90 %
+Measured, one seed, six rounds (`results/addition.txt`; on a busy machine 464 s for the base, 220 s for rounds): 90 %
 of the sums of four digits are right after round 1 with rationalisation, after round 3 without (30, 89, 98 %). Sums of
 one to three digits need one round either way. Those of five stay below 15 % in both arms: in the four answers looked at
 every column but the first is right, and some 70 rows do not teach this base the one that is missing.
