@@ -29,8 +29,8 @@ FLOORS = {
     "integrity": 5, "workload": 5, "webserver": 1, "plan": 6, "remote": 3, "elsewhere": 6.5,
     "stages": 6, "engine_ray": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
     "pipeline": 7, "preflight": 7,
-    "merge": 8, "api": 8, "ui": 8, "serve": 8, "ablation": 8, "generation": 8,
-    "cli": 9,
+    "merge": 8, "rounds": 8, "ui": 8, "serve": 8, "ablation": 8, "generation": 8, "estimating": 7.5,
+    "cli": 9, "api": 9,
     "__main__": 10, "": 10,
 }  # fmt: skip
 

@@ -9,9 +9,9 @@ from typing import Any
 from socratune.bookkeeping import STAGES, stage_faults
 from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.errors import UserError
-from socratune.pipeline import run_pipeline
 from socratune.preflight import preflight
 from socratune.resolve import deep_merge, read_config_file
+from socratune.rounds import run_rounds
 
 
 def run(
@@ -63,4 +63,4 @@ def run(
     if faults:
         raise UserError(*faults)
     resolved = preflight(given, where="socratune.run", restart=restart)
-    return run_pipeline(resolved, until=until, restart=restart, tell=lambda event, stage, entry: None)
+    return run_rounds(resolved, until=until, restart=restart, tell=lambda event, stage, entry: None)

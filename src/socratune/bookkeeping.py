@@ -25,7 +25,7 @@ OUTPUTS = {
         "train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl",
         "input.rejected.jsonl",
     ),
-    "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl"),
+    "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl", "rounds"),
     "curate": ("train.jsonl", "train.rejected.jsonl"),
     "train": ("trained.rejected.jsonl", "replay.jsonl", "checkpoints", "adapter", "tensorboard", "gpus.log"),
     "validate": ("held_out_answers.jsonl", "recall_answers.jsonl"),
@@ -74,7 +74,7 @@ def first_stage_of(key: str) -> str | None:
         return None
     if key == "curate.replay_share":
         return "train"
-    if key in ("model", "seed", "shard"):
+    if key in ("model", "seed", "shard", "rounds"):
         return "enhance"
     section = key.split(".", maxsplit=1)[0]
     return {"dataset": "split", "hub_id": "publish"}.get(section, section)

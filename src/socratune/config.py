@@ -382,6 +382,9 @@ class RunConfig(Section):
     """Further files out of the loop's traces, for other trainers: preference pairs; prompts with their hint."""
     report_to: list[Literal["wandb", "mlflow", "trackio"]] = []
     """Trackers that get the training's curves too, beside TensorBoard."""
+    rounds: int = Field(default=1, ge=1, le=20)
+    """Loop and training so often at most, each time with the student that the round before has trained; dev chooses the
+    round that is kept."""
     shard: str | None = None
     """`I/N`: only every N-th row, beginning with the I-th; `socratune merge` puts the N run folders together."""
     engine: Literal["here", "ray"] = "here"

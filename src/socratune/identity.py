@@ -1,13 +1,15 @@
 """Who wrote the traces, and is it the model that is trained on them?
 
 A LoRA adapter learns most from its base's own words. So the student's identity is recorded with what it wrote, and
-training grades it: `same`, `near` (another engine or quantisation), `foreign` (other weights or another chat template),
-or `unverified` (nobody can look behind a server's name, unless this run started the server itself).
+training grades it: `same`, `near` (another engine or quantisation, or an adapter on the very base), `foreign` (other
+weights or another chat template), or `unverified` (nobody can look behind a server's name, unless this run started the
+server itself).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 from socratune.chat import IGNORE, render
@@ -23,7 +25,12 @@ Grade = Literal["same", "near", "foreign", "unverified"]
 
 
 def identity(
-    name: str, *, engine: Engine = "local", load_in_4bit: bool | str = False, sampling: Sampling | None = None
+    name: str,
+    *,
+    engine: Engine = "local",
+    load_in_4bit: bool | str = False,
+    sampling: Sampling | None = None,
+    adapter: Path | None = None,
 ) -> dict[str, Any]:
     """What identifies a student, as JSON: name, engine, and of a model whose files are at hand all the rest.
 
@@ -31,6 +38,7 @@ def identity(
         name: folder, Hub id or `demo`; with engine `http` its name at the server.
         load_in_4bit: as configured; counts only where there is a GPU to do it.
         sampling: how its answers were drawn; None for a base that answers nothing.
+        adapter: what it wears.
     """
     found: dict[str, Any] = {"name": name, "engine": engine}
     if engine != "http":
@@ -41,6 +49,8 @@ def identity(
             "template": None if template is None else fingerprint(template),
             "quantisation": "4bit" if engine == "local" and load_in_4bit is True and _has_gpu() else "none",
         }
+    if adapter is not None:
+        found["adapter"] = weights_hash(str(adapter))
     return found if sampling is None else with_sampling(found, sampling)
 
 
@@ -88,6 +98,8 @@ def grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade, str]:
         for what in ("quantisation", "engine")
         if student[what] != base[what] and (what, student[what]) != ("engine", "served")  # another machine, not engine
     ]
+    if student.get("adapter"):
+        differences.append("the adapter of an earlier round on the very base")
     if differences:
         return "near", " and ".join(differences)
     return "same", "the same weights, template and quantisation"

@@ -50,7 +50,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = path = path.resolve()  # of a link: what SQLite writes beside a file lies beside what it points to
         self._filter = bytearray(1 << 21)
         try:
             self._db = sqlite3.connect(path, isolation_level=None)

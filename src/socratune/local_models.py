@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from socratune.modelref import model_location, weights_fingerprint
@@ -24,8 +25,11 @@ class LocalModels:
         self.load_in_4bit = load_in_4bit
         self._loaded: dict[str, LocalStudent] = {}
 
-    def load(self, name: str) -> LocalStudent:
+    def load(self, name: str, *, adapter: Path | None = None) -> LocalStudent:
         """The model at a folder, Hub id or `demo`. Takes as long as reading the weights takes.
+
+        Args:
+            adapter: a LoRA adapter to put on it; with it, the weights are loaded once more.
 
         Raises:
             UserError: there is no such model, or it cannot chat.
@@ -34,8 +38,10 @@ class LocalModels:
         from socratune.student import LocalStudent
 
         weights = weights_fingerprint(model_location(name))
+        if adapter is not None:
+            weights += f"-{weights_fingerprint(str(adapter))}"
         if weights not in self._loaded:
-            model, tokenizer = hf.load(name, load_in_4bit=self.load_in_4bit)
+            model, tokenizer = hf.load(name, adapter=adapter, load_in_4bit=self.load_in_4bit)
             four_bit = getattr(model, "is_loaded_in_4bit", False)
             fingerprint = f"{weights}-4bit" if four_bit else weights
             self._loaded[weights] = LocalStudent(model, tokenizer, name=name, fingerprint=fingerprint)

@@ -31,11 +31,13 @@ class Base:
         model_name: folder, Hub id or `demo`.
         load_in_4bit: as it will be trained.
         seed: of the run.
+        adapter: what the student wears on it, the LoRA adapter of the round before; None: it answers as it is.
     """
 
     model_name: str
     load_in_4bit: bool | str
     seed: int
+    adapter: Path | None = None
 
 
 def model_location(name: str) -> str:

@@ -38,8 +38,7 @@ from socratune.modelref import Base, model_location, weights_fingerprint
 from socratune.plan import settle
 from socratune.report import write_report
 from socratune.resolve import Resolved, defaults, dump, flatten
-from socratune.roles import RULES, student_of
-from socratune.rows import QARow
+from socratune.roles import student_of
 from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
 from socratune.sharding import gather
 from socratune.sources.qa_files import data_path
@@ -70,29 +69,10 @@ def run_pipeline(
         UserError: settings differ from those the folder began with; the folder is in use; labels are wrong.
         OutsideError: something outside failed; run again to go on.
     """
-    with _opened(resolved, restart, start) as pipeline:
+    with opened(resolved, restart, start) as pipeline:
         wanted = STAGES[STAGES.index(start) : STAGES.index(until) + 1]
         with pipeline.placed(wanted):
-            _run_stages(pipeline, wanted, tell)
-    return pipeline.results.data
-
-
-def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
-    """What the loop would take, by a pilot of a few rows; `stages.estimate.of_loop` says what comes back.
-
-    Where a model is to write the rows first, what that would take is in `generate`, and the loop's pilot has the rows
-    of a few passages. The pilot's calls are kept: the run that follows does not pay them again.
-
-    Raises:
-        As `run_pipeline`.
-    """
-    with _opened(resolved, None) as pipeline:
-        if pipeline.to_be_written():
-            found = pipeline.estimate_source()
-        else:
-            _run_stages(pipeline, STAGES[: STAGES.index("split") + 1], tell)
-            found = pipeline.estimate()
-        pipeline.results.write(estimate=found)
+            run_stages(pipeline, wanted, tell)
     return pipeline.results.data
 
 
@@ -129,7 +109,7 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
 
 
 @contextmanager
-def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> Iterator[Pipeline]:
+def opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> Iterator[Pipeline]:
     """The run folder, locked, with its journal; how the block ends is in the results."""
     run = RunDir(resolved.config.output)
     run.create()
@@ -143,7 +123,7 @@ def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> 
                 beginnings = STAGES[: STAGES.index("split") + 1]
                 if start in beginnings and restart not in beginnings:  # before anything is lost or noted down
                     pipeline.refuse_other_inputs()
-                with _ending_noted(results):
+                with ending_noted(results):
                     if restart is not None:
                         forget_from(restart, run, results, journal)
                     yield pipeline
@@ -152,7 +132,8 @@ def _opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> 
 
 
 @contextmanager
-def _ending_noted(results: Results) -> Iterator[None]:
+def ending_noted(results: Results) -> Iterator[None]:
+    """However the block ends before its end is in the results; a stage that failed is a verdict, no error."""
     try:
         yield
     except BaseException as error:
@@ -161,7 +142,7 @@ def _ending_noted(results: Results) -> Iterator[None]:
             raise
 
 
-def _run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
+def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
     results, config = pipeline.results, pipeline.config
     results.data.pop("error", None)
     results.write(status="running", socratune=__version__, model=config.model, dataset=config.dataset)
@@ -182,10 +163,6 @@ def _run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
     results.write(status=results.data["validation"]["status"] if valid else "incomplete")
 
 
-def _untold(done: int, total: int, **live: Any) -> None:
-    """For a pilot, which nobody watches."""
-
-
 class Pipeline:
     """The stages of one run, each wired to its own section of the configuration and to nothing else."""
 
@@ -195,7 +172,8 @@ class Pipeline:
         self.journal = journal
         self.results = results
         self.model = weights_fingerprint(model_location(config.model))
-        self.base = Base(config.model, config.train.load_in_4bit, config.seed)
+        wears = self.run.student if self.run.student.exists() else None
+        self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears)
         self.elsewhere: Elsewhere | None = None
         self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
@@ -215,6 +193,8 @@ class Pipeline:
             "validate": [run.rows("held_out"), run.rows("recall"), *adapter],
             "publish": adapter,
         }
+        if self.base.adapter is not None:
+            inputs["enhance"] += [self.base.adapter / path.name for path in adapter]
         if config.train.method == "dpo":
             inputs["train"].append(run.enhanced)
         if stage == "generate":
@@ -250,7 +230,7 @@ class Pipeline:
         config = self.config.generate
         self.results.data.setdefault("inputs", {})["source"] = source_hash(str(config.source))
         work = generate.run(
-            self._place(),
+            self.place,
             config,
             model_name=self.config.model,
             seed=self.config.seed,
@@ -260,7 +240,9 @@ class Pipeline:
         )
         return asyncio.run(work)
 
-    def _place(self) -> generate.Place:
+    @property
+    def place(self) -> generate.Place:
+        """Of the rows that are written out of a source."""
         from socratune.stages.generate import Place
 
         return Place(self.run.rows("qa"), self.run.rejected("qa"), self.run / "source")
@@ -338,53 +320,6 @@ class Pipeline:
         if source and self.results.stage("generate").get("status") == "done":
             refuse_other_documents(source, self.results.data.get("inputs", {}).get("source"), source_hash(source))
         refuse_other_data(self.results.stage("split"), self.key("split"))
-
-    def to_be_written(self) -> bool:
-        """Whether a model has still to write the rows."""
-        config = self.config.generate
-        mechanical = config.writer_model == RULES["writer"] and config.checker_model is None
-        return config.source is not None and not mechanical and self.results.stage("generate").get("status") != "done"
-
-    def estimate_source(self) -> dict[str, Any]:
-        """The pilot of a few passages, and that of the loop on their rows."""
-        from socratune.stages import estimate
-
-        work = estimate.of_source(
-            self._place(),
-            self.config.generate,
-            model_name=self.config.model,
-            seed=self.config.seed,
-            journal=self.journal,
-            key=f"estimate.{self.key('generate')}",
-            tick=_untold,
-        )
-        found, rows = asyncio.run(work)
-        if not rows:
-            raise StageFailed("No question of the pilot stood its checks, so nothing can be said of the loop.")
-        total = estimate.trained_rows(found["questions"][0], self.config.split)
-        return {**self._estimate(rows, max(total, 1)), "generate": found}
-
-    def estimate(self) -> dict[str, Any]:
-        """The pilot of the loop."""
-        from socratune.stages import enhance
-
-        rows = list(enhance.rows_of(self.run, self.config.shard))
-        return self._estimate(rows, len(rows))
-
-    def _estimate(self, rows: list[QARow], total: int) -> dict[str, Any]:
-        from socratune.stages import estimate
-
-        work = estimate.of_loop(
-            self.run,
-            rows,
-            total,
-            self.config.enhance,
-            self.base,
-            journal=self.journal,
-            key=f"estimate.{fingerprint(self.key('enhance'), [row.id for row in rows])}",
-            tick=_untold,
-        )
-        return asyncio.run(work)
 
     def curate(self, tick: Tick) -> StageResult:
         from socratune.stages import curate

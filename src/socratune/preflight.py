@@ -54,7 +54,7 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
             faults += _data_faults(flat)
         except OutsideError as error:  # a data set on the Hub
             unreachable = error
-    faults += _engine_faults(resolved.config) if resolved else []
+    faults += [*_engine_faults(resolved.config), *_round_faults(resolved.config)] if resolved else []
     if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
         faults += _proof_faults(resolved.config)
     if resolved and resolved.config.generate.source:
@@ -216,6 +216,27 @@ def _engine_faults(config: RunConfig) -> list[Fault]:
         except UserError as error:
             faults += error.faults
     return [fault for fault in faults if fault]
+
+
+def _round_faults(config: RunConfig) -> list[Fault]:
+    """What does not go with several rounds."""
+    if config.rounds == 1:
+        return []
+    engine, name = student_of(config.enhance, config.model)
+    wears = "From the second round on the student wears the adapter of the round before."
+    dev, place = config.split.dev_share and config.split.max_dev_rows, config.where.place
+    refused = (
+        (config.shard, "--shard", "none", config.shard, "Every round stands on the whole one before it."),
+        (config.engine == "ray", "--engine", "here", config.engine, wears),
+        (engine != "local", "enhance.student_engine", "a student in this process", Shown("one behind a server"), wears),
+        (engine == "local" and name != config.model, "enhance.student_model", f"{config.model!r}", name, wears),
+        (config.train.method == "dpo", "train.method", "sft", "dpo", "What is solved at once leaves no pair."),
+        (place in ("runpod", "sky"), "where.place", "auto or local", place, "Rounds are played on this machine."),
+        (not dev, "split.dev_share, split.max_dev_rows", "dev rows", Shown("none"), "They choose the round."),
+    )
+    return [
+        Fault(where, f"{expected}, with --rounds", got, fix) for wrong, where, expected, got, fix in refused if wrong
+    ]
 
 
 def _proof_faults(config: RunConfig) -> list[Fault]:

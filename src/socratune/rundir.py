@@ -64,6 +64,16 @@ class RunDir:
         return self.root / "adapter"
 
     @property
+    def student(self) -> Path:
+        """The adapter that the student of this run wears; not there where the base itself is the student."""
+        return self.root / "student"
+
+    @property
+    def rounds(self) -> Path:
+        """The run folders of the rounds by number, where there are several."""
+        return self.root / "rounds"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
@@ -162,7 +172,8 @@ def output_fault(path: str) -> Fault | None:
     if place.exists() and not place.is_dir():
         return Fault(f"--output {path}", "a directory", Shown("a file"))
     if place.is_dir() and not (place / "config.yaml").exists():
-        foreign = sorted(entry.name for entry in place.iterdir() if entry.name not in ("run.lock", "run.log"))
+        ours = ("run.lock", "rounds.lock", "run.log")
+        foreign = sorted(entry.name for entry in place.iterdir() if entry.name not in ours)
         if foreign:
             got = Shown(f"a folder with {', '.join(foreign[:3])}")
             return Fault(f"--output {path}", "a new or empty folder, or one of an earlier run", got)

@@ -17,8 +17,9 @@ from socratune.ablation.report import write
 from socratune.ablation.work import Bench, do, judge_config, shape
 from socratune.bookkeeping import Tell
 from socratune.errors import BusyError, Fault, Shown, StageFailed, UserError
+from socratune.estimating import estimate_run
 from socratune.ledger import BudgetSpent
-from socratune.pipeline import estimate_run, run_pipeline
+from socratune.pipeline import run_pipeline
 from socratune.preflight import preflight
 from socratune.prompts import GENERIC_PROMPTS, with_examples, with_system_prompt
 from socratune.resolve import deep_merge
@@ -57,6 +58,8 @@ def ablate(
     bench = Bench(output, given, tell)
     top = RunDir(output)
     resolved = preflight(_priced(bench, limits.budget_usd), where="socratune ablate")
+    if resolved.config.rounds > 1:
+        raise UserError(Fault("ablate", "one round: the ways are compared in it", resolved.config.rounds))
     top.create()
     with top.locked():
         run_pipeline(resolved, until="split", tell=tell)

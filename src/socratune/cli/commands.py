@@ -14,17 +14,27 @@ from typing import Any
 import yaml
 
 from socratune.bookkeeping import STAGES, Tell, after_split, stage_faults
-from socratune.cli.console import Progress, guarded, show_ablation, show_estimate, show_proof, start_logging
+from socratune.cli.console import (
+    Progress,
+    guarded,
+    show_ablation,
+    show_estimate,
+    show_proof,
+    show_rounds,
+    start_logging,
+)
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
+from socratune.estimating import estimate_run
 from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.local_models import LocalModels
-from socratune.pipeline import estimate_run, run_pipeline
+from socratune.pipeline import run_pipeline
 from socratune.preflight import existing_run, judge_settings, preflight
 from socratune.remote.shipping import is_shipped
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve, unflatten
 from socratune.roles import cast
+from socratune.rounds import run_rounds
 from socratune.rundir import Results, RunDir, write_jsonl
 
 Stages = tuple[str | None, str | None, str | None]
@@ -43,7 +53,7 @@ def run(
     """`socratune run` and its short forms. `given` holds the flags by dotted key."""
 
     def work(resolved: Resolved, progress: Progress) -> int:
-        results = run_pipeline(
+        results = run_rounds(
             resolved, start=start or STAGES[0], until=until or STAGES[-1], restart=restart, tell=progress
         )
         return _verdict(results, RunDir(resolved.config.output), progress)
@@ -55,6 +65,9 @@ def estimate(given: dict[str, Any], config_file: str | None, settings: list[str]
     """`--estimate`: a pilot instead of the run. `stages` are refused: it has its own."""
 
     def work(resolved: Resolved, progress: Progress) -> int:
+        if resolved.config.rounds > 1:
+            fix = "Leave --rounds out: the first round is estimated, and the later ones ask the teacher less."
+            raise UserError(Fault("--estimate", "no --rounds beside it", resolved.config.rounds, fix))
         show_estimate(estimate_run(resolved, tell=progress)["estimate"], progress.console)
         return 0
 
@@ -211,6 +224,8 @@ def _merged(given: dict[str, Any], config_file: str | None, settings: list[str])
 
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     """Print the outcome; 0 when passed or when what was asked is done, 1 when failed."""
+    if results.get("rounds"):
+        show_rounds(results["rounds"], progress.console)
     if results["status"] in ("passed", "failed"):
         show_proof(results.get("validation", {}).get("tests", {}), progress.console)
     status = results["status"]

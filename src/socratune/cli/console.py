@@ -210,6 +210,20 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
             console.print(f"{prompt['verdict'].replace('_', ' '):<10} {said}", markup=False, soft_wrap=True)
 
 
+def show_rounds(rounds: list[dict[str, Any]], console: Any) -> None:
+    """What each round came to."""
+    from rich.table import Table
+
+    table = Table(title="Rounds, by dev rows and by samples of training rows", title_justify="left")
+    heads = ("round", "dev", f"any of {rounds[0]['samples']}", "right ways a row", "solved", "hinted", "trained on")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for one in rounds:
+        shares = (f"{one['dev_accuracy']:.1%}", f"{one['pass_at_k']:.1%}", f"{one['distinct_traces']:.2f}")
+        table.add_row(str(one["round"]), *shares, *(str(one[name]) for name in ("solved", "hinted", "rows")))
+    console.print(table)
+
+
 SHOWN_OF_ABLATION = ("way", "rows", "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")
 """The columns of its page for which a terminal has room."""
 
@@ -266,6 +280,12 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         text = f"{entry.get('rows_out')} of {entry.get('rows_in')} traces kept"
     elif stage == "train":
         text = f"{entry.get('steps')} steps on {entry.get('rows_out')} rows, epoch {entry.get('best_epoch')} kept"
+    elif stage == "round":
+        text = f"{entry['round']} of at most {entry['of']}: dev {entry['dev_accuracy']:.1%}"
+        text += f", any of {entry['samples']} samples right {entry['pass_at_k']:.1%}"
+        return f"{text}, {entry['distinct_traces']:.2f} right ways a row"
+    elif stage == "rounds":
+        return f"round {entry['kept']} kept; {entry['reason']}"
     elif stage == "publish":
         text = str(entry.get("url", ""))
     else:

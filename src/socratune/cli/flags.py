@@ -46,6 +46,7 @@ Unsolved = Annotated[str | None, typer.Option(help="drop (default), reference or
 StudentEngine = Annotated[str | None, typer.Option("--student-engine", help="local (default) or vllm.")]
 Views = Annotated[str | None, typer.Option(help="preference,sdft: files for other trainers.")]
 ReportTo = Annotated[str | None, typer.Option(help="wandb,mlflow,trackio: curves go there too.")]
+Rounds = Annotated[int | None, typer.Option(help="Loop and training so often, each with the student of the last.")]
 Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th row; socratune merge joins the parts.")]
 Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
 Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
@@ -64,7 +65,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate", "dry_run")
 """Flags of a command that are no setting of the run."""
-_TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "report_to", "shard", "engine", "workers")
+_TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "report_to", "rounds", "shard", "engine", "workers")
 _SPLIT = ("held_out", "eval_file", "on_bad_row")
 
 

@@ -277,6 +277,18 @@ function trainingSection(data) {
   return charts.length ? section("training", "Training", el("div", { class: "charts" }, charts)) : null;
 }
 
+/** What each round came to, where there were several. */
+function roundsSection(data) {
+  const { rounds, rounds_end: end } = data.results;
+  if (!rounds?.length) return null;
+  const heads = ["Round", "Dev", `Any of ${rounds[0].samples}`, "Right ways a row", "Solved alone", "Hinted", "Trained on"];
+  const cells = (one) => [String(one.round), percent(one.dev_accuracy), percent(one.pass_at_k), figure(+one.distinct_traces.toPrecision(3)), count(one.solved), count(one.hinted), count(one.rows)];
+  return section("rounds", "Rounds", el("table", {},
+    el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: "num" }, name)))),
+    el("tbody", {}, rounds.map((one) => el("tr", {}, cells(one).map((text) => el("td", { class: "num" }, text)))))),
+    end && el("p", { class: "note" }, `Round ${end.kept} is kept; ${end.reason}.`));
+}
+
 function checksSection(data) {
   const tests = data.results.validation?.tests;
   if (!tests) return null;
@@ -382,7 +394,7 @@ function part(make, data) {
 }
 
 function showOverview(data) {
-  const parts = [verdictSection, coverageSection, funnelSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
+  const parts = [verdictSection, coverageSection, funnelSection, roundsSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
   document.getElementById("overview").replaceChildren(...parts);
   const appendix = document.getElementById("appendix");
   if (!appendix.firstChild) appendix.replaceChildren(...[part(configSection, data)].filter(Boolean));

@@ -114,6 +114,7 @@ async def attended(
                 config,
                 base.model_name,
                 models,
+                adapter=base.adapter,
                 vllm_log=run / "vllm.log",
                 journal=journal,
                 ledger=ledger,

@@ -19,7 +19,8 @@ def graded(
     """Name → `grade` and `reason`, of each model that wrote traces; whatever is not `same` is warned of.
 
     Where only the quantisation differs, the student is loaded beside the base for as long as it takes to measure
-    `mean_kl_nats` (see `socratune.identity.mean_kl`) on 32 of the rows. Another engine shows no distributions.
+    `mean_kl_nats` (see `socratune.identity.mean_kl`) on 32 of the rows. Another engine shows no distributions, and an
+    adapter is meant to differ.
 
     Args:
         students: see `socratune.identity.writers`.
@@ -32,7 +33,7 @@ def graded(
     for student in students:
         level, reason = grade(student, base)
         entry: dict[str, Any] = {"grade": level, "reason": reason}
-        if level == "near" and student["engine"] == "local":
+        if level == "near" and student["engine"] == "local" and "adapter" not in student:
             four_bit = student["quantisation"] == "4bit"
             entry["mean_kl_nats"] = _divergence(student["name"], four_bit, model, tokenizer, examples[:MEASURED_ROWS])
             reason += f"; the next token differs by {entry['mean_kl_nats']:.4f} nats (mean KL)"

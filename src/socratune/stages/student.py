@@ -79,6 +79,7 @@ async def attending(
     model_name: str,
     models: LocalModels,
     *,
+    adapter: Path | None = None,
     vllm_log: Path,
     journal: Journal,
     ledger: Ledger,
@@ -89,6 +90,7 @@ async def attending(
     Args:
         model_name: the model to be trained.
         models: those of this process.
+        adapter: what a student in this process wears; preflight refuses it elsewhere.
         vllm_log: where vLLM writes, if it is started.
         served: takes the place of a student on this machine; one behind a server of the user's stays there.
 
@@ -106,10 +108,10 @@ async def attending(
         async with _connected(f"openai/{served.model}", ours, journal, fingerprint=fingerprint(who)) as model:
             yield Student(model, sampling, with_sampling(who, sampling))
     elif engine == "local":
-        loaded = models.load(name)
+        loaded = models.load(name, adapter=adapter)
         sampling = loaded.sampling(**asked)
         four_bit = getattr(loaded.model, "is_loaded_in_4bit", False)
-        who = identity(name, load_in_4bit=four_bit, sampling=sampling)
+        who = identity(name, load_in_4bit=four_bit, sampling=sampling, adapter=adapter)
         yield Student(MeteredModel(loaded, journal, ROLE), sampling, who, loaded)
     elif engine == "vllm":
         sampling = served_sampling(name, **asked)

@@ -1,0 +1,335 @@
+"""Rounds on n-digit addition: what rationalisation changes (STaR, Zelikman et al. 2022, arXiv:2203.14465, figure 4).
+
+    python experiments/addition.py --seeds 5           # goes on where it was; see `--help`
+
+A base is pre-trained here, from nothing, on scratchpads of one to five digits. Told "Work in columns." it adds; shown a
+scratchpad it follows it; alone it works a sum of n digits out with probability 0.25 to the power of n - 1 and guesses
+otherwise: what it can, it does the more seldom the longer the sum is, as a pass rate falls with difficulty. Then the
+rounds of `socratune.rounds` run twice on the same questions: once an unsolved row is dropped, once the student is shown
+the reference and words it anew (`enhance.unsolved: rewrite`, which is STaR's rationalisation). Nobody tells it to work
+in columns. After every round fresh questions are asked greedily, by number of digits.
+
+Only the shape is looked for (with rationalisation all digits rise together, without it one after another), not STaR's
+89.5 % and 76.3 %: there a general language model of 6 billion parameters began from ten examples, here a net of 0.1
+million was made for this very notation, and it has the skill before the first round begins.
+
+Measured, one seed, six rounds (`results/addition.txt`; on a busy machine 464 s for the base, 220 s for rounds): 90 %
+of the sums of four digits are right after round 1 with rationalisation, after round 3 without (30, 89, 98 %). Sums of
+one to three digits need one round either way. Those of five stay below 15 % in both arms: in the four answers looked at
+every column but the first is right, and some 70 rows do not teach this base the one that is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+How = Literal["alone", "shown", "told"]
+HOW: tuple[How, ...] = ("alone", "shown", "told")
+DIGITS = range(1, 6)
+ARMS = {"without": "drop", "with": "rewrite"}
+"""Arm → `enhance.unsolved`."""
+ROWS, ASKED = 80, 100
+"""Questions per number of digits, to learn from and to ask afterwards."""
+ENOUGH = 0.9
+WIDTH, LAYERS, HEADS = 64, 3, 2
+RATE = 4e-3
+WORKS = 0.25
+"""In the base's own text a sum of n digits is worked out with this probability to the power of n - 1, else guessed."""
+TOLD = "Work in columns."
+"""Told so, the base works every sum out. Nobody tells it in the rounds."""
+PAD, START, END = "<pad>", "<|im_start|>", "<|im_end|>"
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+RESULTS = Path(__file__).parent / "results" / "addition.json"
+
+
+# -------- the task
+def scratchpad(a: int, b: int, digits: int) -> str:
+    """STaR's notation, a line per column: what is left of both numbers, the digits of the sum so far, the carry."""
+    left, right = f"{a:0{digits}}", f"{b:0{digits}}"
+    done, carry, lines = "", 0, []
+    while left:
+        carry, digit = divmod(int(left[-1]) + int(right[-1]) + carry, 10)
+        left, right, done = left[:-1], right[:-1], f"{digit}{done}"
+        lines.append(f"{left}+{right},{done}c{carry}")
+    return "\n".join([*lines, f"The answer is {a + b}"])
+
+
+def conversation(a: int, b: int, digits: int, how: How = "alone") -> list[dict[str, str]]:
+    """A question with its scratchpad; `shown`: the student has the scratchpad before it, as for a rewrite."""
+    from socratune.prompts import with_private_reference, with_system_prompt
+
+    answer = scratchpad(a, b, digits)
+    prompt = [{"role": "user", "content": f"{a:0{digits}}+{b:0{digits}}"}]
+    if how == "shown":
+        prompt = with_private_reference(prompt, answer)
+    elif how == "told":
+        prompt = with_system_prompt(prompt, TOLD)
+    return [*prompt, {"role": "assistant", "content": answer}]
+
+
+def written(rng: random.Random, digits: int, how: How) -> list[dict[str, str]]:
+    """A conversation as the base has read them: alone, the longer the sum, the rarer is a scratchpad."""
+    most = 10**digits
+    chat = conversation(rng.randrange(most), rng.randrange(most), digits, how)
+    if how == "alone" and rng.random() > WORKS ** (digits - 1):
+        chat[-1]["content"] = f"The answer is {rng.randrange(2 * most)}"
+    return chat
+
+
+def pairs(rng: random.Random, digits: int, count: int) -> list[tuple[int, int]]:
+    """So many different pairs of numbers with so many digits, leading zeros allowed; fewer where there are not more."""
+    most = 10**digits
+    return [divmod(each, most) for each in rng.sample(range(most * most), min(count, most * most * 9 // 10))]
+
+
+# -------- the base
+def build_tokenizer() -> Any:
+    """A token for every character of a sum and for every word of a note."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from socratune.prompts import REFERENCE_NOTE
+
+    split = pre_tokenizers.Split(Regex(r"\d| ?[A-Za-z]+|[^\dA-Za-z]"), "isolated")
+    text = REFERENCE_NOTE + TOLD + "\nsystem\nuser\nassistant\nThe answer is 0123456789+,c"
+    words = [PAD, START, END, *sorted({piece for piece, _ in split.pre_tokenize_str(text)})]
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token=PAD))
+    tokenizer.pre_tokenizer = split
+    tokenizer.decoder = decoders.Fuse()
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, additional_special_tokens=[START, END],
+        padding_side="left", clean_up_tokenization_spaces=False, model_max_length=512,
+    )  # fmt: skip
+    wrapped.chat_template = TEMPLATE
+    return wrapped
+
+
+def batches(rng: random.Random, tokenizer: Any, steps: int, rows: int) -> Iterator[tuple[Any, Any]]:
+    """Ids and labels, (rows, T) each: of a step's conversations all are of one kind, so that they are of one length."""
+    import torch
+
+    for _ in range(steps):
+        how, digits = rng.choices(HOW, (0.2, 0.15, 0.65))[0], rng.choices(DIGITS, (6, 4, 3, 2, 2))[0]
+        chats = [written(rng, digits, how) for _ in range(rows)]
+        texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
+        encoded = tokenizer(texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt")
+        ids = encoded["input_ids"]
+        start = (ids == tokenizer.convert_tokens_to_ids("assistant")).int().argmax(1)  # (rows,)
+        behind = torch.arange(ids.shape[1]) > start[:, None] + 1
+        yield ids, ids.where(behind & (ids != tokenizer.pad_token_id), -100)
+
+
+def make_base(folder: Path, seed: int, steps: int, rows: int = 32) -> dict[str, float]:
+    """Pre-train the base into `folder`; seconds, steps and parameters."""
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    began, tokenizer = time.monotonic(), build_tokenizer()
+    torch.set_num_threads(1)  # the products are too small to share, and the sums come out the same everywhere
+    torch.manual_seed(seed)
+    marks: dict[str, Any] = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS,
+            num_attention_heads=HEADS, max_position_embeddings=512, tie_word_embeddings=True, initializer_range=0.06,
+            bos_token_id=None, **marks,
+        )
+    )  # fmt: skip
+    matrices = [weight for name, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in name]
+    rest = [weight for name, weight in model.named_parameters() if weight.ndim == 1 or "embed" in name]
+    optimizers = (
+        torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", weight_decay=0.01),
+        torch.optim.AdamW(rest, betas=(0.9, 0.95), weight_decay=0.0),
+    )
+    for step, (ids, labels) in enumerate(batches(random.Random(seed), tokenizer, steps, rows)):
+        rate = RATE * min(1.0, (step + 1) / 50, 2.5 * (steps - step) / steps)
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        if step % max(1, steps // 15) == 0:
+            print(f"  {time.monotonic() - began:5.0f} s  step {step}  loss {loss.item():.4f}", flush=True)
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_p=1.0, **marks)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    size = sum(weight.numel() for weight in model.parameters())
+    return {"seconds": round(time.monotonic() - began), "steps": steps, "parameters": size}
+
+
+# -------- asking
+def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> dict[str, float]:
+    """Share of right answers, greedily, by number of digits."""
+    import asyncio
+    from contextlib import closing
+    from tempfile import TemporaryDirectory
+
+    from socratune.answering import answer_and_judge
+    from socratune.backends import hf
+    from socratune.journal import Journal
+    from socratune.judge import mechanical_judge
+    from socratune.llm.base import Sampling
+    from socratune.rows import QARow
+    from socratune.student import LocalStudent, serving
+
+    rng = random.Random(f"asked/{seed}")
+    rows = [
+        QARow(f"{n}/{at}", conversation(a, b, n, how), {})
+        for n in DIGITS
+        for at, (a, b) in enumerate(pairs(rng, n, ASKED))
+    ]
+    model, tokenizer = hf.load(str(base), adapter=adapter)
+    with (
+        TemporaryDirectory() as folder,
+        closing(Journal(Path(folder) / "journal.sqlite")) as journal,
+        serving(LocalStudent(model, tokenizer, name="addition", fingerprint="asked")) as student,
+    ):
+        work = answer_and_judge(
+            rows, student, mechanical_judge, Sampling(max_new_tokens=96),
+            journal=journal, key="asked", concurrency=len(rows), tick=lambda done, total: None,
+        )  # fmt: skip
+        right = [answer["verdict"] == "correct" for answer in asyncio.run(work)]
+    by_digits: dict[str, list[bool]] = {}
+    for row, is_right in zip(rows, right, strict=True):
+        by_digits.setdefault(row.id.split("/")[0], []).append(is_right)
+    return {n: sum(found) / len(found) for n, found in by_digits.items()}
+
+
+# -------- the rounds
+def settings(folder: Path, base: Path, arm: str, seed: int) -> dict[str, Any]:
+    """The configuration of a run: one sample a row, and what becomes of a wrong one by arm."""
+    return {
+        "model": str(base),
+        "dataset": str(folder / "rows.jsonl"),
+        "output": str(folder / arm),
+        "seed": seed,
+        "rounds": 2,  # how many are played, `learn` says
+        "split": {"held_out_share": 0.0, "dev_share": 0.1},
+        "enhance": {
+            "attempts": 1, "max_iterations": 1, "hint_attempts": 1, "unsolved": ARMS[arm],
+            "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 96,
+        },
+        "curate": {"max_hinted_share": 1.0, "max_mastered_share": 1.0, "replay_share": 0.0},
+        "train": {
+            "learning_rate": 3e-3, "num_train_epochs": 3, "r": 16, "max_seq_length": 256,
+            "per_device_train_batch_size": 16, "gradient_accumulation_steps": 1,
+        },
+    }  # fmt: skip
+
+
+def write_questions(path: Path, seed: int) -> None:
+    """The questions of both arms; what is asked afterwards is not among them."""
+    rng, kept_back = random.Random(f"rows/{seed}"), random.Random(f"asked/{seed}")
+    with path.open("w") as stream:
+        for digits in DIGITS:
+            later = set(pairs(kept_back, digits, ASKED))
+            found = [pair for pair in pairs(rng, digits, ROWS + ASKED) if pair not in later or digits == 1]
+            for a, b in found[:ROWS]:
+                row = {"messages": conversation(a, b, digits), "metadata": {"source": f"{a}+{b}/{digits}"}}
+                stream.write(json.dumps(row) + "\n")
+
+
+def learn(folder: Path, base: Path, arm: str, seed: int, rounds: int, found: list[dict[str, Any]]) -> Iterator[None]:
+    """Play rounds that are not in `found` yet; after each, its accuracy by digits stands there."""
+    from socratune.errors import StageFailed
+    from socratune.pipeline import run_pipeline
+    from socratune.preflight import preflight
+    from socratune.rounds import play
+
+    resolved = preflight(settings(folder, base, arm, seed), where="addition")
+    run_pipeline(resolved, until="split", tell=quiet)
+    for number in range(len(found) + 1, rounds + 1):
+        began = time.monotonic()
+        try:
+            one = play(resolved, number, quiet)
+        except StageFailed as error:
+            print(f"  {arm}, round {number}: {error}", flush=True)
+            return
+        accuracy = asked(base, folder / arm / "rounds" / str(number) / "adapter", seed)
+        seconds = round(time.monotonic() - began)
+        found.append({"round": number, "accuracy": accuracy, "seconds": seconds, **one.figures})
+        shown = " ".join(f"{share:4.0%}" for share in accuracy.values())
+        print(f"  {arm:<7} round {number}: {shown}  {one.figures}  {seconds} s", flush=True)
+        yield
+
+
+def quiet(event: str, stage: str, entry: dict[str, Any]) -> None:
+    """Nobody watches."""
+
+
+# -------- what came out
+def rounds_to_enough(course: list[dict[str, Any]], digits: str | None = None) -> int | None:
+    """The first round after which 90 % are right, of one number of digits or of all; None where none came to it."""
+    for one in course:
+        shares = list(one["accuracy"].values()) if digits is None else [one["accuracy"][digits]]
+        if sum(shares) / len(shares) >= ENOUGH:
+            return one["round"]
+    return None
+
+
+def table(results: dict[str, Any]) -> str:
+    """Every seed's course by arm, and the rounds each number of digits took to 90 %."""
+    lines = []
+    for seed, one in results["seeds"].items():
+        lines.append(f"seed {seed}, digits          1     2     3     4     5")
+        for how in HOW:
+            lines.append(f"  base, {how:<11} {' '.join(f'{share:5.0%}' for share in one['base'][how].values())}")
+        for arm, course in one["arms"].items():
+            for each in course:
+                shares = " ".join(f"{share:5.0%}" for share in each["accuracy"].values())
+                lines.append(f"  {arm:<7} round {each['round']}   {shares}   hinted {each['hinted']}")
+            firsts = " ".join(f"{rounds_to_enough(course, str(n)) or '-':>5}" for n in DIGITS)
+            lines.append(f"  {arm:<7} to 90 %    {firsts}   all {rounds_to_enough(course) or '-'}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make bases, play rounds, print the table; whatever is there already is not done again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2000, help="of the pre-training")
+    parser.add_argument("--work", type=Path, default=Path("outputs/addition"), help="bases and run folders")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    results = json.loads(options.results.read_text()) if options.results.exists() else {"seeds": {}}
+    for seed in range(options.seeds):
+        folder, name = options.work / f"seed-{seed}", str(seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        one = results["seeds"].setdefault(name, {"base": {}, "arms": {arm: [] for arm in ARMS}})
+        if not (folder / "made.json").exists():
+            write_questions(folder / "rows.jsonl", seed)
+            made = make_base(folder / "base", seed, options.steps)
+            (folder / "made.json").write_text(json.dumps(made))
+        if not one["base"]:
+            one["base"] = json.loads((folder / "made.json").read_text())
+            one["base"] |= {how: asked(folder / "base", None, seed, how) for how in HOW}
+            save(options.results, results)
+        for arm in ARMS:
+            for _ in learn(folder, folder / "base", arm, seed, options.rounds, one["arms"][arm]):
+                save(options.results, results)
+    print(table(results))
+
+
+def save(path: Path, results: dict[str, Any]) -> None:
+    """The figures and their table, whole at every moment."""
+    from socratune.rundir import write_json, write_text
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, results)
+    write_text(path.with_suffix(".txt"), table(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()

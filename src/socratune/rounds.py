@@ -1,0 +1,332 @@
+"""`--rounds N`: loop and training over and over, each time with the student that the round before has trained.
+
+    split → N × (enhance → newest traces → curate → train → sample) → the best round by dev → validate → publish
+
+The outer loop of STaR (Zelikman et al. 2022, arXiv:2203.14465). The student of round k + 1 is the base with the adapter
+of round k: what that solves now needs no hint. The weights begin anew from the base in every round, so that mistakes
+do not pile up. Each round is a run folder below `RUN/rounds/`; all share the journal of the run, so a limit of money
+holds for all of them, and nothing is asked twice. Held-out rows are read once, at the end, for the round that is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from socratune.answering import answer_and_judge
+from socratune.bookkeeping import OUTPUTS, STAGES, Tell, hashes
+from socratune.chat import rejection, training_text
+from socratune.config import RunConfig
+from socratune.errors import Fault, Shown, StageFailed, UserError
+from socratune.journal import Journal
+from socratune.judge import mechanical_judge
+from socratune.llm.base import WARM
+from socratune.local_models import LocalModels
+from socratune.pipeline import Pipeline, ending_noted, run_pipeline
+from socratune.resolve import Resolved
+from socratune.rows import QARow, Trace
+from socratune.rundir import Results, RunDir, fingerprint, locked, read_jsonl, read_rows, whole_folder, write_jsonl
+from socratune.stages.train import judged_by_rules
+
+LOOP = ("enhance", "curate", "train")
+"""The stages of a round."""
+SAMPLED_ROWS, SAMPLES = 100, 8
+"""After each round its model answers so many of the rows it may train on so often: what it can reach, and how many ways
+it knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a round has come to. The lists are by sampled row, in the same order in every round.
+
+    Attributes:
+        dev_accuracy: greedy, of the epoch that was kept.
+        solved: 1 where any of the samples is right, else 0.
+        distinct: right samples that differ, as a share of all samples.
+        sources: which rows belong together.
+        figures: counts for people: rows `solved` alone and `hinted` in this round, `rows` trained on.
+    """
+
+    number: int
+    dev_accuracy: float
+    solved: list[float]
+    distinct: list[float]
+    sources: list[str]
+    figures: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The line of the table of rounds; `distinct_traces` are right ones per row, of `samples`."""
+        count = len(self.solved)
+        return {
+            "round": self.number,
+            "dev_accuracy": self.dev_accuracy,
+            "samples": SAMPLES,
+            "pass_at_k": sum(self.solved) / count,
+            "distinct_traces": sum(self.distinct) * SAMPLES / count,
+            **self.figures,
+        }
+
+
+def run_rounds(
+    resolved: Resolved, *, start: str = STAGES[0], until: str = STAGES[-1], restart: str | None = None, tell: Tell
+) -> dict[str, Any]:
+    """`run_pipeline`, with `rounds` of its loop and training; the content of `pipeline_results.json` afterwards.
+
+    There, `rounds` is the table, `rounds_end` which was kept and why there was no further one. To redo a stage of the
+    loop redoes all rounds, as each stands on the one before; the calls of the journal are not made again.
+
+    Args:
+        tell: hears of every stage, and of `round` and `rounds` when they are done.
+
+    Raises:
+        UserError: as `run_pipeline`; `until` is within a round; no dev rows that rules can judge.
+        OutsideError: something outside failed; run again to go on.
+    """
+    at = STAGES.index
+    if resolved.config.rounds == 1 or at(until) < at("enhance") or at(start) > at("train"):
+        return run_pipeline(resolved, start=start, until=until, restart=restart, tell=tell)
+    if until in LOOP[:-1]:
+        fix = "Or leave --rounds out."
+        expected = "a stage before the rounds or behind them (split, train, validate, publish)"
+        raise UserError(Fault(f"--until {until} --rounds", expected, Shown("one within them"), fix))
+    top = RunDir(resolved.config.output)
+    top.create()
+    with locked(top / "rounds.lock", Fault(str(top.root), "a run folder nobody works on")):
+        begin, again = STAGES[min(at(start), at("enhance"))], "enhance" if restart in LOOP else restart
+        late = restart in STAGES[at("validate") :]
+        results = run_pipeline(resolved, start=begin, until="split", restart=None if late else again, tell=tell)
+        if results["stages"].get("split", {}).get("status") != "done":
+            return results
+        results = _play_and_keep(resolved, top, tell)
+        if results["status"] == "failed":
+            return results
+        return run_pipeline(resolved, start="enhance", until=until, restart=restart if late else None, tell=tell)
+
+
+def _play_and_keep(resolved: Resolved, top: RunDir, tell: Tell) -> dict[str, Any]:
+    """All rounds, and the best one's files and stages in the run folder; the run's results."""
+    if not judged_by_rules(read_rows(top.rows("dev"), QARow.from_json)):
+        fix = "Raise split.dev_share (and --restart split), or leave --rounds out where rules cannot judge the answers."
+        raise UserError(Fault("--rounds", "dev rows to choose the round by", Shown("none"), fix))
+    results = Results(top)
+    for stale in ("error", "rounds_end"):
+        results.data.pop(stale, None)
+    results.write(status="running", rounds=[])
+    with ending_noted(results):
+        played: list[Round] = []
+        reason = None
+        while reason is None:
+            try:
+                played.append(play(resolved, len(played) + 1, tell))
+            except StageFailed as error:
+                if not played:
+                    raise
+                reason = str(error)
+            else:
+                reason = why_stop(played, resolved.config.rounds)
+                results.write(rounds=[one.to_json() for one in played])
+                tell("done", "round", {**played[-1].to_json(), "of": resolved.config.rounds})
+        kept = best(played).number
+        results.write(rounds_end={"kept": kept, "reason": reason})
+        tell("done", "rounds", results.data["rounds_end"])
+        _keep(resolved.config, top, results, kept, len(played))
+    return results.data
+
+
+def play(resolved: Resolved, number: int, tell: Tell) -> Round:
+    """One round, or what is missing of it, on top of the one before.
+
+    Raises:
+        StageFailed: it has nothing to train on, or its training came to nothing.
+    """
+    top = RunDir(resolved.config.output)
+    run = _begun(top, number)
+    own = resolved.config.model_copy(update={"output": str(run.root), "rounds": 1, "hub_id": None, "views": []})
+    for first, last in (("enhance", "enhance"), ("curate", "train")):
+        results = run_pipeline(resolved.model_copy(update={"config": own}), start=first, until=last, tell=_new(tell))
+        if results["status"] == "failed":
+            raise StageFailed(f"round {number}: {results['error']}")
+        if last == "enhance" and number > 1:
+            unite(run, RunDir(top.rounds / str(number - 1)))
+    loop, train = results["stages"]["enhance"], results["stages"]["train"]
+    outcomes = loop["outcomes"]
+    figures = {
+        "solved": outcomes.get("solved_first_try", 0),
+        "hinted": outcomes.get("solved_with_hint", 0) + outcomes.get("rewritten", 0),
+        "rows": train["rows_out"],
+    }
+    (epoch,) = (one for one in train["epochs"] if one["epoch"] == train["best_epoch"])
+    return Round(number, epoch["dev_accuracy"], *_sampled(run, own, tell), figures)
+
+
+def _begun(top: RunDir, number: int) -> RunDir:
+    """The run folder of a round: the run's own rows and journal, and the adapter of the round before as student."""
+    run = RunDir(top.rounds / str(number))
+    if run.root.is_dir():
+        return run
+    with whole_folder(run.root) as folder:
+        for shared in (top.rows("train_in"), top.rows("dev"), top.journal):
+            (folder / shared.name).symlink_to(Path("..", "..", shared.name))
+        if number > 1:
+            RunDir(folder).student.symlink_to(Path("..", str(number - 1), top.adapter.name))
+        results = Results(RunDir(folder))
+        results.data["stages"]["split"] = Results(top).stage("split")
+        results.write()
+    return run
+
+
+def _new(tell: Tell) -> Tell:
+    """`tell` without what was done before: the line of its round says it."""
+
+    def told(event: str, stage: str, entry: dict[str, Any]) -> None:
+        if event != "kept":
+            tell(event, stage, entry)
+
+    return told
+
+
+def unite(run: RunDir, before: RunDir) -> None:
+    """Give every row of `enhanced_dataset.jsonl` that came to nothing its trace of the round before, which has those of
+    all rounds before it: so a row is trained on with its newest right trace.
+
+    The newest, as the student has learnt since: it needs a hint less often, and what it says without one leans on
+    nothing that is not in the question. Its pass rate stays that of the first round, the base's, because the base is
+    what is trained: a row that only the adapter masters is none to leave out. Done twice, it changes nothing.
+    """
+    write_jsonl(run.enhanced, _united(read_jsonl(run.enhanced), read_jsonl(before.enhanced)))
+
+
+def _united(rows: Iterator[dict[str, Any]], older: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for row, old in zip(rows, older, strict=True):
+        now, then = Trace.from_json(row), Trace.from_json(old)
+        usable = now if _worth(now) >= _worth(then) else then
+        answer = training_text(usable) or usable.row.reference
+        yield replace(usable, pass_rate=then.pass_rate).to_json(answer)
+
+
+def _worth(trace: Trace) -> int:
+    """2 for the student's own right words, 1 for a reference answer that is trained on, 0 for nothing to train on."""
+    if rejection(trace) is not None:
+        return 0
+    return 2 if trace.chosen is not None else 1
+
+
+def _sampled(run: RunDir, config: RunConfig, tell: Tell) -> tuple[list[float], list[float], list[str]]:
+    """What the round's own model makes of some of the rows: `solved`, `distinct` and `sources` of a `Round`.
+
+    Judged by rules, so nothing is paid. The answers are in the journal.
+    """
+    rows = read_rows(run.rows("train_in"), QARow.from_json)
+    rows = random.Random(config.seed).sample(rows, min(SAMPLED_ROWS, len(rows)))
+    weights = hashes(*(run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")))
+    key = f"sample.{fingerprint(weights, config.model, [row.id for row in rows], SAMPLES)}"
+    began = time.monotonic()
+
+    def tick(done: int, total: int) -> None:
+        tell("tick", "sample", {"done": done, "total": total, "seconds": time.monotonic() - began})
+
+    with closing(Journal(run.journal)) as journal:
+        if len(journal.done_positions(key)) < len(rows):
+            tell("begin", "sample", {})
+            asyncio.run(_answer(rows, run.adapter, config, journal, key, tick))
+        answers = [[answer, *answer["more"]] for answer in journal.rows(key)]
+    right = [[" ".join(one["response"].split()) for one in each if one["verdict"] == "correct"] for each in answers]
+    solved, distinct = [float(bool(each)) for each in right], [len(set(each)) / SAMPLES for each in right]
+    return solved, distinct, [row.cluster or row.id for row in rows]
+
+
+async def _answer(rows: list[QARow], adapter: Path, config: RunConfig, journal: Journal, key: str, tick: Any) -> None:
+    loop = config.enhance
+    asked = {"temperature": loop.temperature, "top_p": loop.top_p, "max_new_tokens": loop.max_new_tokens}
+    with LocalModels(load_in_4bit=config.train.load_in_4bit) as models:
+        student = models.load(config.model, adapter=adapter)
+        usual = student.sampling(**asked)
+        warm = usual.drawn(config.seed, max(usual.temperature, WARM))
+        named = {"journal": journal, "key": key, "concurrency": loop.concurrency, "tick": tick}
+        await answer_and_judge(rows, student, mechanical_judge, warm, samples=SAMPLES, **named)
+
+
+def why_stop(rounds: Sequence[Round], most: int) -> str | None:
+    """Why there is no further round; None where there is one.
+
+    Sharpening is no learning: a round that reaches fewer rows with all its samples, or reaches no more and knows fewer
+    ways, has traded breadth for certainty (both beyond chance: 95 % interval, rows drawn by source).
+    """
+    last = rounds[-1]
+    if last.dev_accuracy == 1.0:
+        return "every dev row is right"
+    if len(rounds) > 1:
+        before = rounds[-2]
+        top = max(one.dev_accuracy for one in rounds[:-1])
+        if last.dev_accuracy <= top:
+            return f"dev did not rise in round {last.number}: {last.dev_accuracy:.1%} after {top:.1%}"
+        reach, ways = _change(before.solved, last), _change(before.distinct, last, "distinct")
+        if reach < 0:
+            return f"round {last.number} solves fewer rows with {SAMPLES} samples: it sharpens and does not learn"
+        if reach == 0 and ways < 0:
+            return f"round {last.number} knows fewer right ways and solves no more rows: it sharpens and does not learn"
+    return f"all {most} rounds are done" if len(rounds) == most else None
+
+
+def _change(before: Sequence[float], last: Round, name: str = "solved") -> int:
+    """-1, 0 or 1: less, not to be told from chance, more."""
+    from socratune.stats import paired_difference
+
+    found = paired_difference(before, getattr(last, name), last.sources, draws=2000, seed=0)
+    return (found.low > 0) - (found.high < 0)
+
+
+def best(rounds: Sequence[Round]) -> Round:
+    """The best by dev; of equally good ones the first, whose student was nearest to the base."""
+    return max(rounds, key=lambda one: (one.dev_accuracy, -one.number))
+
+
+def _keep(config: RunConfig, top: RunDir, results: Results, kept: int, played: int) -> None:
+    """Files and stages of the round `kept` as the run's own, so that all that follows finds what it finds anywhere.
+
+    Seconds are those of all rounds, and so is what was spent; all other figures are the kept round's.
+    """
+    run = RunDir(top.rounds / str(kept))
+    entries = [Results(RunDir(top.rounds / str(number))).data["stages"] for number in range(1, played + 1)]
+    made = {"round": kept, "adapter": hashes(run.adapter / "adapter_model.safetensors")[0]}
+    if results.stage("enhance").items() >= made.items() and top.enhanced.exists():
+        return
+    for stage in STAGES[STAGES.index("enhance") :]:
+        results.data["stages"].pop(stage, None)
+    results.write()
+    for name in {name for stage in LOOP for name in OUTPUTS[stage]} - {"rounds", "checkpoints"}:
+        _copied(run / name, top / name)
+    with closing(Journal(top.journal)) as journal:
+        pipeline = Pipeline(config, journal, results)
+        for stage in reversed(LOOP):  # the one that says where they are from comes last
+            seconds = round(sum(entry[stage]["seconds"] for entry in entries), 2)
+            results.data["stages"][stage] = {**entries[kept - 1][stage], "key": pipeline.key(stage), "seconds": seconds}
+    stages = {stage: results.data["stages"][stage] for stage in LOOP}
+    results.data["stages"] = {name: entry for name, entry in results.data["stages"].items() if name not in LOOP}
+    stages["enhance"] |= {"spent": entries[-1]["enhance"]["spent"], **made}
+    results.data["stages"] |= stages
+    results.write()
+
+
+def _copied(source: Path, place: Path) -> None:
+    """`place` is as `source` is, also where that is not there; whole at every moment."""
+    fresh = place.with_name(f".{place.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.unlink(missing_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, fresh)
+    elif source.exists():
+        shutil.copyfile(source, fresh)
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+    if fresh.exists():
+        fresh.rename(place)
