@@ -98,7 +98,7 @@ def test_killed_again_and_again_the_run_takes_its_machine_over(
         "a checkpoint": lambda: any(pod("run/checkpoints").glob("step-*")),
         "the exam begins": lambda: pod("jobs/exam/log").exists(),
         "the exam ends": lambda: pod("jobs/exam/exit_code").exists(),
-        "the exam is here": lambda: (run / "exam.json").exists(),
+        "the exam is here": (run / "exam.json").exists,
     }
     reached = []
     for name, happens in moments.items():

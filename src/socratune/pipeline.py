@@ -47,6 +47,7 @@ from socratune.stages.gathering import source_hash
 
 if TYPE_CHECKING:
     from socratune.elsewhere import Elsewhere
+    from socratune.remote.sky import BySkyPilot
     from socratune.stages import generate
     from socratune.stages.student import ServedStudent
 
@@ -174,7 +175,7 @@ class Pipeline:
         self.model = weights_fingerprint(model_location(config.model))
         wears = self.run.student if self.run.student.exists() else None
         self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears)
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: Elsewhere | BySkyPilot | None = None
         self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
     def key(self, stage: str) -> str:
@@ -257,15 +258,16 @@ class Pipeline:
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
         loop = partial(enhance.run, base=self.base, key=key)
-        if self.elsewhere and student_of(config.enhance, config.model)[0] != "http":
+        with_student = self.elsewhere and self.elsewhere.with_student
+        if with_student and student_of(config.enhance, config.model)[0] != "http":
 
-            def with_student(served: ServedStudent) -> StageResult:
+            def enhanced(served: ServedStudent) -> StageResult:
                 asked = loop(
                     self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick, served=served
                 )
                 return asyncio.run(asked)
 
-            return self.elsewhere.with_student(with_student)
+            return with_student(enhanced)
         if config.engine == "here":
             work = loop(self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick)
             return asyncio.run(work)
@@ -298,8 +300,12 @@ class Pipeline:
             yield
             return
         from socratune.elsewhere import Elsewhere
+        from socratune.remote.sky import BySkyPilot
 
-        with Elsewhere(self.run, self.config, self.journal, self.results.data, decision) as self.elsewhere:
+        machine = BySkyPilot(self.run, self.config, self.results.data)
+        if decision.where == "runpod":
+            machine = Elsewhere(self.run, self.config, self.journal, self.results.data, decision)
+        with machine as self.elsewhere:
             yield
         self.elsewhere = None
 

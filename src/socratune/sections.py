@@ -50,8 +50,6 @@ class WhereConfig(Section):
     """What serves the student on a rented machine. auto: vLLM where the image has it, else `socratune serve`."""
     send_hf_token: bool = False
     """Give the rented machine `HF_TOKEN`, for a base that is gated. No other key ever travels."""
-    nodes: int = Field(default=1, ge=1)
-    """Machines (SkyPilot only)."""
     spot: bool = False
     """Cheap machines that may be taken away; training goes on elsewhere (SkyPilot only)."""
     sky: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from socratune.cli.console import duration, guarded, short, start_logging
 from socratune.cli.flags import ConfigFile, Dataset, Gpus, Model, Output, Place, Settings, given_by
 
 if TYPE_CHECKING:
+    from socratune.config import RunConfig
     from socratune.plan import Plan
 
 NOWHERE = "-"
@@ -71,10 +72,25 @@ def dry_run(
 
         start_logging()
         resolved = _resolved(given, config_file, settings or [], stages, [])
-        _print(make_plan(resolved.config), resolved.config.model, as_json=False)
+        plan = make_plan(resolved.config)
+        _print(plan, resolved.config.model, as_json=False)
+        if plan.decision.where == "sky":
+            _print_task(resolved.config)
         return 0
 
     return guarded(work)
+
+
+def _print_task(config: RunConfig) -> None:
+    """SkyPilot's task, as `sky launch` would take it."""
+    import yaml
+
+    from socratune.remote.sky import name_of, task_of
+    from socratune.rundir import RunDir
+
+    run = RunDir(config.output)
+    task = task_of(name_of(run, config), config, run / "remote" / "in")
+    print(f"\nSkyPilot's task:\n\n{yaml.safe_dump(task, sort_keys=False)}")
 
 
 def _print(plan: Plan, model_name: str, *, as_json: bool) -> None:

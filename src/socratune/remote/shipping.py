@@ -22,7 +22,7 @@ from socratune.modelref import model_location
 from socratune.remote.job import Place, attend, start, stop
 from socratune.remote.ssh import RemoteFailed, is_full
 from socratune.resolve import dump, flatten, unflatten
-from socratune.rundir import RunDir, file_hash, fingerprint, write_text
+from socratune.rundir import RunDir, file_hash, fingerprint, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +68,12 @@ def outfit(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any]
     Raises:
         OutsideError: the installation failed; the disk there is full.
     """
-    outgoing = folder / "outgoing"
-    shutil.rmtree(outgoing, ignore_errors=True)
-    outgoing.mkdir(parents=True)
     base = base_folder(config)
-    settings = shipped_config(config, f"{place.base}/model" if base else None)
-    write_text(outgoing / "config.yaml", yaml.safe_dump(settings))
-    write_text(outgoing / "pipeline_results.json", json.dumps(shipped_results(results), indent=2))
+    outgoing = folder / "outgoing"
+    config_file, results_file = write_settings(outgoing, config, results, f"{place.base}/model" if base else None)
     wheel = make_wheel(folder)
     inputs = [path for name in needed_rows(config) if (path := run.rows(name)).exists()]
-    mark = fingerprint([file_hash(path) for path in (wheel, outgoing / "config.yaml", *inputs)])
+    mark = fingerprint([file_hash(path) for path in (wheel, config_file, *inputs)])
     if place.ssh.run(["sh", "-c", 'cat "$0" 2>/dev/null || :', f"{place.base}/run/.shipped"]).strip() == mark:
         return
     for job in ("train", "setup"):
@@ -89,7 +85,7 @@ def outfit(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any]
         _install(place, wheel, folder / "setup.log")
         if base:
             place.ssh.push(sorted(base.iterdir()), f"{place.base}/model")
-        place.ssh.push([*inputs, *begun, *outgoing.iterdir()], f"{place.base}/run")
+        place.ssh.push([*inputs, *begun, config_file, results_file], f"{place.base}/run")
         place.ssh.run(["sh", "-c", 'printf %s "$0" > "$1"', mark, f"{place.base}/run/.shipped"])
     except RemoteFailed as error:
         text = f"The rented machine could not be fitted out: {error}"
@@ -105,6 +101,20 @@ def _install(place: Place, wheel: Path, log_copy: Path) -> None:
     code = attend(place, "setup", log_copy, hear=said.append, meanwhile=lambda: None)
     if code != 0:
         raise RemoteFailed("\n".join(["installing Socratune there failed:", *said[-15:]]), code or 1)
+
+
+def write_settings(folder: Path, config: RunConfig, results: dict[str, Any], model: str | None) -> tuple[Path, Path]:
+    """The two files that a run folder elsewhere has besides its rows, in a folder that is made anew.
+
+    Args:
+        model: where the base is there, if it is sent.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    written = folder / "config.yaml", folder / "pipeline_results.json"
+    write_text(written[0], yaml.safe_dump(shipped_config(config, model)))
+    write_json(written[1], shipped_results(results))
+    return written
 
 
 def needed_rows(config: RunConfig) -> list[str]:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig, WhereConfig
@@ -127,13 +128,17 @@ def _take(run: RunDir, machine: Machine, names: list[str]) -> None:
 def _brought_home(run: RunDir, config: RunConfig, machine: Machine) -> StageResult:
     """The result in the run folder, and what the stage gave back there."""
     _take(run, machine, RESULT)
-    results = json.loads((machine.folder / "fetched" / "run" / "pipeline_results.json").read_text("utf-8"))
-    entry = results["stages"]["train"]
     described = run.adapter / "adapter_config.json"
     here = json.loads(described.read_text("utf-8")) | {"base_model_name_or_path": model_location(config.model)}
     write_text(described, json.dumps(here, indent=2, sort_keys=True))
+    return result_there(machine.folder / "fetched" / "run" / "pipeline_results.json", machine.pod.name)
+
+
+def result_there(results: Path, machine: str) -> StageResult:
+    """What the stage gave back on a machine, by the results of the run folder there."""
+    entry = json.loads(results.read_text("utf-8"))["stages"]["train"]
     figures = {key: value for key, value in entry.items() if key not in _NOT_FIGURES}
-    return StageResult(entry["rows_in"], entry["rows_out"], {**figures, "trained_on": machine.pod.name})
+    return StageResult(entry["rows_in"], entry["rows_out"], {**figures, "trained_on": machine})
 
 
 def _entry(machine: Machine) -> dict[str, Any]:
