@@ -79,6 +79,13 @@ def shuffled_answers(rows: list[dict[str, Any]], seed: int) -> list[dict[str, An
     return dealt
 
 
+def refused_for_no_gain(results: dict[str, Any]) -> bool:
+    """Whether the gate refused a run because the adapter was not proven better; `results`: its results file."""
+    proof = results.get("validation", {})
+    comparison = proof.get("tests", {}).get("base_comparison", {})
+    return proof.get("status") == "failed" and comparison.get("passed") is False
+
+
 # --- the judge and the teachers ------------------------------------------------------------------------------------
 
 
