@@ -63,7 +63,7 @@ def _sum(rng: random.Random, level: int) -> Problem:
         for i in range(count)
     )
     values = [a * factor + b for a, b in amounts]
-    signs = (1, *(rng.choice([1, 1, -1]) if sum(values[:i]) > 2 * values[i] else 1 for i in range(1, count)))
+    signs = _signs(rng, values)
     task = _Sum(large, small, factor, amounts, signs)
     time = factor in (60, 7)
     told = [f"The {names[0]} {'takes' if time else 'has'} {task.wording(0)}."]
@@ -94,6 +94,16 @@ def _sum(rng: random.Random, level: int) -> Problem:
         guesses=(),
         slip=lambda rng: _sum_slip(rng, task),
     )
+
+
+def _signs(rng: random.Random, values: list[int]) -> tuple[int, ...]:
+    """Some of the amounts are taken away, where that leaves something."""
+    signs, total = [1], values[0]
+    for number, value in enumerate(values[1:], 1):
+        sign = rng.choice([1, 1, -1]) if sum(values[:number]) > 2 * value else 1
+        signs.append(sign if total + sign * value > 0 else 1)
+        total += signs[-1] * value
+    return tuple(signs)
 
 
 def _sum_slip(rng: random.Random, task: _Sum) -> Work:
