@@ -167,8 +167,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 # -------- output
-def export(model: Llama, tokenizer: PreTrainedTokenizerBase, out: Path) -> LlamaForCausalLM:
-    """Write the model folder in bfloat16 with its tokenizer; the transformers model, in float32."""
+def export(model: Llama, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+    """Write the model folder: bfloat16 weights, the tokenizer with its chat template."""
     config = LlamaConfig(
         vocab_size=model.embed_tokens.num_embeddings,
         hidden_size=WIDTH,
@@ -185,33 +185,37 @@ def export(model: Llama, tokenizer: PreTrainedTokenizerBase, out: Path) -> Llama
         pad_token_id=tokenizer.pad_token_id,
     )
     theirs = LlamaForCausalLM(config)
-    theirs.model.load_state_dict({name: value.detach().float().cpu() for name, value in model.state_dict().items()})
-    theirs.tie_weights()
+    theirs.model.load_state_dict(_on_processor(model))
     theirs.generation_config = GenerationConfig(
         do_sample=True, temperature=0.8, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     theirs.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
-    theirs.model.load_state_dict({name: value.detach().float().cpu() for name, value in model.state_dict().items()})
-    return theirs.float().eval()
+
+
+def _on_processor(model: Llama) -> dict[str, Tensor]:
+    """The weights as they are written, rounded to bfloat16, in float32."""
+    return {name: value.detach().cpu().bfloat16().float() for name, value in model.state_dict().items()}
 
 
 @torch.no_grad()
-def check_export(model: Llama, theirs: LlamaForCausalLM, documents: list[list[int]]) -> float:
-    """The largest relative difference of the logits, packed here and one by one there, in float32 on the processor.
+def check_export(model: Llama, out: Path, documents: list[list[int]]) -> float:
+    """The largest relative difference of the logits: packed here, one by one in transformers from the folder written.
 
     Raises:
         SystemExit: it is more than rounding.
     """
     mine = Llama(model.embed_tokens.num_embeddings)
-    mine.load_state_dict({name: value.detach().float().cpu() for name, value in model.state_dict().items()})
+    mine.load_state_dict(_on_processor(model))
+    theirs = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     ids = torch.tensor([token for document in documents for token in document])
     positions = torch.tensor([at for document in documents for at in range(len(document))])
-    offsets = torch.tensor([0, *(len(document) for document in documents)]).cumsum(0)
-    packed = mine.logits(mine(ids, positions, offsets, masked_attention)).split([len(d) for d in documents])
+    lengths = [len(document) for document in documents]
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    packed = mine.logits(mine(ids, positions, offsets, masked_attention)).split(lengths)
     worst = 0.0
     for document, logits in zip(documents, packed, strict=True):
-        reference = theirs(torch.tensor([document])).logits[0].float()
+        reference = theirs(torch.tensor([document])).logits[0]
         worst = max(worst, float((logits - reference).norm() / reference.norm()))
     if worst > 1e-3:
         raise SystemExit(f"The exported model computes something else: relative difference {worst:.1e}")

@@ -18,8 +18,9 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the workers are the parallelism
 
@@ -144,8 +145,7 @@ def check_template(tokenizer: PreTrainedTokenizerFast, encoder: Encoder, seed: i
 
 
 # -------- packed steps
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """Packed documents `(T,)`; `offsets` `(N + 1)` repeats T behind the last one, so that its length is fixed."""
 
     ids: Tensor
@@ -160,53 +160,63 @@ class Step:
         return cls(*rows, torch.zeros(tokens // FEWEST_TOKENS, dtype=torch.int32).share_memory_())
 
     def to(self, device: torch.device) -> Step:
-        """A copy on the device; the slot can be filled anew."""
-        parts = (self.ids, self.weights, self.positions, self.offsets)
-        return Step(*(part.to(device, copy=True) for part in parts))
+        """A copy on the device, which is under way while the device computes; the slot can be filled anew."""
+        if device.type == "cuda":
+            return Step(*(part.pin_memory().to(device, non_blocking=True) for part in self))
+        return Step(*(part.clone() for part in self))
 
 
-def fill(step: Step, documents: Iterator[tuple[list[int], list[int]]]) -> None:
+Document = tuple[list[int], list[int]]
+"""Token numbers and loss weights."""
+
+
+def documents(encoder: Encoder, rng: random.Random, mix: dict[str, int]) -> Iterator[Document]:
+    """Conversations without end; of those that are too long for a step's shape, none."""
+    while True:
+        for ids, weights in encoder.encode([conversation(rng, mix) for _ in range(128)]):
+            if FEWEST_TOKENS <= len(ids) <= LONGEST_DOCUMENT:
+                yield ids, weights
+
+
+def fill(step: Step, source: Iterator[Document]) -> None:
     """Put whole documents into a step until the next one does not fit; the rest is padding without loss."""
     room = len(step.ids)
     ids: list[int] = []
     weights: list[int] = []
     positions: list[int] = []
     ends = [0]
-    for tokens, loss in documents:
-        if len(tokens) > LONGEST_DOCUMENT or len(tokens) < FEWEST_TOKENS:
-            continue
+    for tokens, loss in source:
         if len(ids) + len(tokens) > room:
             break
         ids += tokens
         weights += loss
         positions += range(len(tokens))
         ends.append(len(ids))
-    missing = room - len(ids)
-    padding = list(range(missing))
-    step.ids.copy_(torch.tensor(ids + [0] * missing))
-    step.weights.copy_(torch.tensor(weights + [0] * missing))
-    step.positions.copy_(torch.tensor(positions + padding))
-    ends += [room] * (len(step.offsets) - len(ends))
-    step.offsets.copy_(torch.tensor(ends))
+    padding = [0] * (room - len(ids))  # a last document, shorter than any
+    step.ids.copy_(torch.tensor(ids + padding))
+    step.weights.copy_(torch.tensor(weights + padding))
+    step.positions.copy_(torch.tensor([*positions, *range(len(padding))]))
+    step.offsets.copy_(torch.tensor(ends + [room] * (len(step.offsets) - len(ends))))
 
 
-def work(
-    worker: int, workers: int, seed: int, tokenizer: str, slots: list[Step], free: Any, ready: Any, late: Any
-) -> None:
-    """Fill the steps `worker`, `worker + workers`, …; runs in a process of its own until it is ended."""
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One worker's slots; through the queues go only their numbers."""
+
+    slots: list[Step]
+    free: Any
+    ready: Any
+
+
+def work(lane: Lane, numbers: Iterator[int], seed: int, tokenizer: str, late: Any) -> None:
+    """Fill the steps of these numbers; runs in a process of its own until it is ended."""
     torch.set_num_threads(1)
     encoder = Encoder(Tokenizer.from_str(tokenizer))
-    number = worker
-    while True:
-        slot = free.get()
+    for number in numbers:
+        slot = lane.free.get()
         rng = random.Random(seed * 1_000_003 + number)
-        mix = MIX if late.value else EARLY
-        fill(
-            slots[slot],
-            (pair for _ in iter(int, 1) for pair in encoder.encode([conversation(rng, mix) for _ in range(128)])),
-        )
-        ready.put(slot)
-        number += workers
+        fill(lane.slots[slot], documents(encoder, rng, MIX if late.value else EARLY))
+        lane.ready.put(slot)
 
 
 class Feed:
@@ -216,27 +226,26 @@ class Feed:
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         self.late = context.Value("b", 0)
         self.waited_s = 0.0
-        self._lanes = []
+        self._lanes: list[Lane] = []
         self._processes = []
         for worker in range(workers):
-            slots, free, ready = [Step.empty(tokens) for _ in range(SLOTS_PER_WORKER)], context.Queue(), context.Queue()
+            lane = Lane([Step.empty(tokens) for _ in range(SLOTS_PER_WORKER)], context.Queue(), context.Queue())
             for slot in range(SLOTS_PER_WORKER):
-                free.put(slot)
-            self._lanes.append((slots, free, ready))
-            args = (worker, workers, seed, tokenizer, slots, free, ready, self.late)
+                lane.free.put(slot)
+            args = (lane, count(worker, workers), seed, tokenizer, self.late)
+            self._lanes.append(lane)
             self._processes.append(context.Process(target=work, args=args, daemon=True))
             self._processes[-1].start()
-        self._number = 0
+        self._turn = cycle(self._lanes)
 
     def next(self, device: torch.device) -> Step:
         """The next step, on the device."""
-        slots, free, ready = self._lanes[self._number % len(self._lanes)]
+        lane = next(self._turn)
         begin = time.monotonic()
-        slot = ready.get()
+        slot = lane.ready.get()
         self.waited_s += time.monotonic() - begin
-        step = slots[slot].to(device)
-        free.put(slot)
-        self._number += 1
+        step = lane.slots[slot].to(device)
+        lane.free.put(slot)
         return step
 
     def close(self) -> None:
@@ -246,12 +255,14 @@ class Feed:
 
 
 # -------- training
-def loss_of(model: Llama, step: Step, attend: Attention) -> Tensor:
+def loss_of(
+    model: Llama, attend: Attention, ids: Tensor, weights: Tensor, positions: Tensor, offsets: Tensor
+) -> Tensor:
     """Weighted mean cross-entropy of the next token; no document is asked for the first token of the next one."""
-    hidden = model(step.ids.long(), step.positions, step.offsets, attend)
-    losses = functional.cross_entropy(model.logits(hidden[:-1]), step.ids[1:].long(), reduction="none")
-    weights = step.weights[1:].float()  # 0 on a document's first tokens, which are a turn's header
-    return (losses * weights).sum() / weights.sum().clamp(min=1)
+    hidden = model(ids.long(), positions, offsets, attend)
+    losses = functional.cross_entropy(model.logits(hidden[:-1]), ids[1:].long(), reduction="none")
+    weight = weights[1:].float()  # 0 on a document's first tokens, which are a turn's header
+    return (losses * weight).sum() / weight.sum().clamp(min=1)
 
 
 def schedule(step: int, share: float) -> float:
@@ -270,7 +281,7 @@ def train(model: Llama, feed: Feed, attend: Attention, *, minutes: float, steps:
     if cuda:
         muon.orthogonalise = torch.compile(muon.orthogonalise, dynamic=False)
         with torch.autocast("cuda", torch.bfloat16):
-            compute(model, feed.next(device), attend).backward()  # compiles, outside of the measured time
+            compute(model, attend, *feed.next(device)).backward()  # compiles, outside of the measured time
         model.zero_grad(set_to_none=True)
     done, tokens, shown, loss = 0, 0, 0.0, torch.zeros(())
     begin = time.monotonic()
@@ -279,7 +290,7 @@ def train(model: Llama, feed: Feed, attend: Attention, *, minutes: float, steps:
         feed.late.value = int(share > EARLY_SHARE)
         step = feed.next(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-            loss = compute(model, step, attend)
+            loss = compute(model, attend, *step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         factor = schedule(done, share)
@@ -317,7 +328,7 @@ def main() -> int:
     """Command line entry."""
     args = parse_arguments()
     tokenizer = build_tokenizer(args.seed, 2000 if args.smoke else 30_000)
-    documents = check_template(tokenizer, Encoder(tokenizer.backend_tokenizer), args.seed)
+    sample = check_template(tokenizer, Encoder(tokenizer.backend_tokenizer), args.seed)
     tokens = SMOKE_TOKENS if args.smoke else STEP_TOKENS
     feed = Feed(tokenizer.backend_tokenizer.to_str(), tokens=tokens, workers=args.workers, seed=args.seed)
     try:  # the workers are forked before anything touches the GPU
@@ -333,8 +344,8 @@ def main() -> int:
         found = train(model, feed, attend, minutes=args.minutes, steps=args.steps)
     finally:
         feed.close()
-    theirs = export(model, tokenizer, args.out)
-    found["export_difference"] = check_export(model, theirs, documents)
+    export(model, tokenizer, args.out)
+    found["export_difference"] = check_export(model, args.out, sample)
     print(found)
     return 0
 
