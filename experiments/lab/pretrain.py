@@ -192,7 +192,7 @@ def fill(step: Step, source: Iterator[Document]) -> None:
         weights += loss
         positions += range(len(tokens))
         ends.append(len(ids))
-    padding = [0] * (room - len(ids))  # a last document, shorter than any
+    padding = [0] * (room - len(ids))  # a last document, no longer than the longest
     step.ids.copy_(torch.tensor(ids + padding))
     step.weights.copy_(torch.tensor(weights + padding))
     step.positions.copy_(torch.tensor([*positions, *range(len(padding))]))
