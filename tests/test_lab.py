@@ -179,12 +179,29 @@ def test_without_a_base_the_demo_says_where_one_comes_from(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_only_the_lack_of_a_gain_counts_as_refused_for_it() -> None:
+    def proof(status: str, gained: bool) -> dict[str, Any]:
+        return {"validation": {"status": status, "tests": {"base_comparison": {"passed": gained}}}}
+
+    assert lab.refused_for_no_gain(proof("failed", False))
+    assert not lab.refused_for_no_gain(proof("failed", True))  # for another reason, forgetting perhaps
+    assert not lab.refused_for_no_gain(proof("passed", False))
+    assert not lab.refused_for_no_gain({"status": "failed", "error": "no row left to train on"})
+
+
+@pytest.mark.slow
+def test_a_data_set_that_nobody_can_learn_is_refused(tmp_path: Path) -> None:
+    command = [sys.executable, EXPERIMENTS / "hopeless.py", "--seeds", "1", "--output", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert found["trained_rows"] > 100 and "not proven better" in found["reason"]
+
+
 @pytest.mark.slow
 def test_pretraining_writes_a_model_that_transformers_computes_alike(tmp_path: Path) -> None:
     command = [sys.executable, EXPERIMENTS / "pretrain.py", tmp_path / "base", "--smoke", "--steps", "2"]
-    done = subprocess.run(
-        [*map(str, command), "--device", "cpu"], capture_output=True, text=True, timeout=240, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     found = done.stdout.splitlines()[-1]
     assert float(re.findall(r"'export_difference': ([\d.e-]+)", found)[0]) < 1e-3
