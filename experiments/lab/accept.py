@@ -100,7 +100,9 @@ class Examiner:
         )
         return [completion.text for completion in await asyncio.gather(*draws)]
 
-    def scores(self, problems: list[Problem], ask: Callable[[Problem], Chat], temperature: float = TEMPERATURE):
+    def scores(
+        self, problems: list[Problem], ask: Callable[[Problem], Chat], temperature: float = TEMPERATURE
+    ) -> list[float]:
         """1 or 0 for each problem, asked by `ask`."""
         said = self.answers([ask(made) for made in problems], temperature)
         return [float(right(made, text)) for made, text in zip(problems, said, strict=True)]
