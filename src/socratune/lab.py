@@ -67,15 +67,32 @@ def plant_hopeless(folder: Path, *, train: int, held_out: int, seed: int) -> Non
 
 
 def shuffled_answers(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """The rows with their reference answers dealt anew among rows of one family and kind."""
+    """The rows with their reference answers dealt anew among rows of one family and kind; no row keeps its own.
+
+    In a plain shuffle of few rows many do, and what is left of the truth can be learnt: with 160 held-out rows in 14
+    kinds the gate saw a gain of 3.8 points, and was right. Where one answer is more than half of a kind, some keep it.
+    """
     rng = random.Random(seed)
     kinds: dict[Any, list[int]] = {}
     for at, row in enumerate(rows):
         kinds.setdefault((row["metadata"].get("family"), row["metadata"].get("kind")), []).append(at)
     dealt = list(rows)
     for places in kinds.values():
-        for at, other in zip(places, rng.sample(places, len(places)), strict=True):
-            dealt[at] = {**rows[at], "messages": [*rows[at]["messages"][:-1], rows[other]["messages"][-1]]}
+        answers = [rows[at]["messages"][-1]["content"] for at in places]
+        for at, answer in zip(places, _deranged(answers, rng), strict=True):
+            dealt[at] = {**rows[at], "messages": [*rows[at]["messages"][:-1], {"role": "assistant", "content": answer}]}
+    return dealt
+
+
+def _deranged(answers: list[str], rng: random.Random) -> list[str]:
+    """The answers in an order in which none stands where it or its like stood."""
+    dealt = rng.sample(answers, len(answers))
+    for at, own in enumerate(answers):
+        if dealt[at] == own:
+            others = [o for o, theirs in enumerate(answers) if own not in (theirs, dealt[o])]
+            if others:
+                other = rng.choice(others)
+                dealt[at], dealt[other] = dealt[other], dealt[at]
     return dealt
 
 
