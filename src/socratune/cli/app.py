@@ -32,6 +32,8 @@ from socratune.cli.flags import (
     Judge,
     JudgeBase,
     JudgeMode,
+    Lab,
+    LabBase,
     MaxTokens,
     MaxUsd,
     Method,
@@ -195,12 +197,18 @@ def demo(
     seed: Seed = None,
     until: Until = None,
     restart: Restart = None,
+    lab: Lab = False,
+    base: LabBase = None,
 ) -> None:
     """`run` on the embedded model and data: no key, no network, no GPU."""
     from socratune.cli import commands
+    from socratune.cli.lab import demo as lab_demo
 
-    flags = {"model": "demo", "dataset": "demo", "output": output or "outputs/demo", "seed": seed}
-    given = given_by({**flags, "thinking_format": thinking_format})
+    given = given_by({"seed": seed, "thinking_format": thinking_format})
+    if lab:
+        given["output"] = output or "outputs/lab"
+        raise typer.Exit(lab_demo(base, given, settings, until=until, restart=restart))
+    given |= {"model": "demo", "dataset": "demo", "output": output or "outputs/demo"}
     raise typer.Exit(commands.run(given, None, settings, start=None, until=until, restart=restart))
 
 

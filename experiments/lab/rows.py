@@ -1,0 +1,85 @@
+"""Writes the laboratory's question-answer rows: train.jsonl, held_out.jsonl, pool.jsonl. Seeded; always the same bytes.
+
+    python experiments/lab/rows.py            # into src/socratune/lab_data
+    python experiments/lab/rows.py --out DIR --train 3000
+
+Families and levels have equal shares. `metadata` has family, kind, level, up to three right hints and as many wrong
+ones (for `socratune.lab`); the pool is what the base knows besides and must not forget. None of it is in the
+pre-training text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import zlib
+from pathlib import Path
+from typing import Any
+
+from generator import FAMILIES, Split, problem
+from problem import Problem, corrupted
+from smalltalk import arithmetic, fact
+
+from socratune.rundir import write_jsonl
+
+OUT = Path(__file__).resolve().parent.parent.parent / "src" / "socratune" / "lab_data"
+Row = dict[str, Any]
+
+
+def turns(question: str, answer: str) -> list[dict[str, str]]:
+    """A conversation of two turns."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def qa_row(made: Problem, rng: random.Random) -> Row:
+    """A problem with its bare answer; the hints travel in the metadata."""
+    hints = rng.sample(made.hints, min(3, len(made.hints)))
+    metadata = {
+        "source": f"lab-{zlib.crc32(made.question.encode()):08x}",
+        "family": made.family,
+        "kind": made.kind,
+        "level": made.level,
+        "hints": [hint.text for hint in hints],
+        "wrong_hints": [corrupted(hint, made.question, rng).text for hint in hints],
+    }
+    return {"messages": turns(made.question, made.answer), "metadata": metadata}
+
+
+def qa_rows(count: int, split: Split, rng: random.Random) -> list[Row]:
+    """So many different problems, families and levels in turn."""
+    families = list(FAMILIES)
+    made: dict[str, Problem] = {}
+    while len(made) < count:
+        at = len(made)
+        one = problem(rng, split, families[at % len(families)], at // len(families) % 5)
+        made.setdefault(one.question, one)
+    return [qa_row(one, rng) for one in made.values()]
+
+
+def pool_rows(count: int, rng: random.Random) -> list[Row]:
+    """Facts and small instructions, and as much arithmetic; all different."""
+    exchanges: dict[str, tuple[str, str]] = {}
+    while len(exchanges) < count:
+        kind, ask = ("fact", fact) if len(exchanges) % 2 else ("arithmetic", arithmetic)
+        question, answer = ask(rng)
+        exchanges.setdefault(question, (kind, answer))
+    return [{"messages": turns(q, answer), "metadata": {"kind": kind}} for q, (kind, answer) in exchanges.items()]
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--train", type=int, default=600)
+    parser.add_argument("--held-out", type=int, default=400)
+    parser.add_argument("--pool", type=int, default=400)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_jsonl(args.out / "train.jsonl", qa_rows(args.train, "train", random.Random(args.seed)))
+    write_jsonl(args.out / "held_out.jsonl", qa_rows(args.held_out, "test", random.Random(args.seed + 1)))
+    write_jsonl(args.out / "pool.jsonl", pool_rows(args.pool, random.Random(args.seed + 2)))
+
+
+if __name__ == "__main__":
+    main()
