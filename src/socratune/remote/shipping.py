@@ -157,7 +157,8 @@ def shipped_results(results: dict[str, Any]) -> dict[str, Any]:
 def is_shipped(run: RunDir) -> bool:
     """Whether the folder is one that `ship` has filled."""
     with suppress(OSError, ValueError):
-        return json.loads(run.results.read_text("utf-8")).get("shipped") is True
+        results = json.loads(run.results.read_text("utf-8"))
+        return isinstance(results, dict) and results.get("shipped") is True
     return False
 
 
