@@ -5,12 +5,13 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test check bench test-arango
+.PHONY: help setup demo test storm check bench test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
 	@echo "make test    all tests"
+	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
 	@echo "make check   lint, types, layers, generated docs"
@@ -31,6 +32,9 @@ bench: setup
 
 test: setup
 	@$(PY) -m pytest
+
+storm: setup
+	@$(PY) -m pytest -m storm
 
 test-arango: setup
 	@if [ -n "$$ARANGO_URL" ]; then exec $(PY) -m pytest tests/test_arangodb.py; fi; \

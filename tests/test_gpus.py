@@ -141,7 +141,9 @@ def alone(curated: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "parallel"), [(2, "data"), (4, "data"), (2, "sharded")])
+@pytest.mark.parametrize(
+    ("ranks", "parallel"), [(2, "data"), pytest.param(4, "data", marks=pytest.mark.storm), (2, "sharded")]
+)
 def test_several_processes_train_the_adapter_of_one(
     curated: Path, alone: Trained, tmp_path: Path, ranks: int, parallel: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,6 +195,7 @@ def rank_of(trained: Trained, rank: int) -> int:
     return next(pid for pid, variables in processes(trained).items() if variables.get("RANK") == str(rank))
 
 
+@pytest.mark.storm
 @pytest.mark.slow
 def test_preference_pairs_replay_and_a_sweep_are_shared_too(curated: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"method": "dpo", "num_train_epochs": 1}
@@ -258,6 +261,7 @@ def test_a_process_that_is_killed_ends_all_and_the_training_goes_on(
     assert difference(trained, alone) < CLOSE
 
 
+@pytest.mark.storm
 @pytest.mark.slow
 def test_a_process_that_hangs_is_not_waited_for_without_end(curated: Path, tmp_path: Path) -> None:
     trained = Trained(curated, tmp_path / "run")

@@ -160,11 +160,15 @@ KILLED: dict[str, tuple[tuple[str, str] | None, Callable[[FakeRunPod, Path], boo
     "when the training has ended": (None, at("jobs/train/exit_code")),
     "while the pod is given back": (("DELETE", "/pods/"), held),
 }
+OFTEN = ("while the pod is ordered", "when a checkpoint is here", "while the pod is given back")
+"""The others belong to the storm: `tests/test_elsewhere.py` kills in every phase of a whole run."""
 
 
 @needs_sshd
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", KILLED)
+@pytest.mark.parametrize(
+    "moment", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.storm) for name in KILLED]
+)
 def test_a_client_that_is_killed_and_started_again(moment: str, run: Path, here: Path, service: FakeRunPod) -> None:
     service.hold, happens = KILLED[moment]
     first = Client(run, service)
@@ -234,7 +238,12 @@ def test_a_pod_that_dies_and_another_goes_on(run: Path, here: Path, service: Fak
 @needs_sshd
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "moment", ["when the training begins", "at the first checkpoint", "when the training has ended"]
+    "moment",
+    [
+        pytest.param("when the training begins", marks=pytest.mark.storm),
+        "at the first checkpoint",
+        pytest.param("when the training has ended", marks=pytest.mark.storm),
+    ],
 )
 def test_a_connection_that_is_cut(moment: str, run: Path, here: Path, service: FakeRunPod) -> None:
     client = Client(run, service)
@@ -403,7 +412,7 @@ def test_the_journal_knows_what_was_spent(tmp_path: Path) -> None:
     assert [note[1:4] for note in notes[:2]] == [("n", None, "wanted"), ("n", "a", "rented")]
     assert unended(notes) == {"a"}
     hour_ago = [(at - 3600, *rest) for at, *rest in notes]
-    assert spent_usd(hour_ago) == pytest.approx(2.0, abs=0.01)  # type: ignore[arg-type]
+    assert spent_usd(hour_ago, 12) == pytest.approx(2.0, abs=0.01)  # type: ignore[arg-type]
 
 
 def test_lines_of_a_progress_bar() -> None:

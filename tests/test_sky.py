@@ -28,7 +28,7 @@ def test_the_task_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.Monkey
     task = task_of("socratune-1", config_of(gpu_count=2, max_usd=24, max_hours=12, sky={"cloud": "gcp"}), tmp_path)
     assert task["resources"]["accelerators"] == {"H100": 2} and task["resources"]["max_hourly_cost"] == 2.0
     assert task["resources"]["cloud"] == "gcp" and task["resources"]["autostop"]["down"] is True
-    assert f"timeout {12 * 3600} " in task["run"]
+    assert f"end=$(( $(date +%s) + {12 * 3600} ))" in task["run"]
     assert "canary" not in yaml.safe_dump(task)
     spot = task_of("socratune-1", config_of(spot=True, send_hf_token=True), tmp_path)
     assert spot["file_mounts"]["/socratune-store"] == {"name": "socratune-1", "mode": "MOUNT"}

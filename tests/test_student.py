@@ -254,14 +254,18 @@ def test_the_same_weights_are_loaded_once_and_all_workers_end(tmp_path: Path) ->
     shutil.copytree(DEMO_DATA / "base", tmp_path / "copy")
     shutil.copytree(DEMO_DATA / "base", tmp_path / "other")
     (tmp_path / "other" / "generation_config.json").write_text('{"do_sample": true, "eos_token_id": 2}')
-    before = set(threading.enumerate())
+
+    def workers() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "student"}
+
+    before = workers()
     with LocalModels() as models:
         student, judge, other = (models.load(name) for name in ("demo", f"{tmp_path}/copy", f"{tmp_path}/other"))
         assert student is judge and other is not student
         assert student.fingerprint != other.fingerprint
-        assert len(set(threading.enumerate()) - before) == 2
+        assert len(workers() - before) == 2
         assert ask(student, QUESTIONS[:2])[0].text == ask(other, QUESTIONS[:2])[0].text
-    assert set(threading.enumerate()) <= before
+    assert workers() <= before
 
 
 def test_a_model_that_is_none_is_refused_by_name(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 
 from socratune.config import RunConfig
 from socratune.decision import Decision
-from socratune.errors import OutsideError
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.forgetting import no_judge
 from socratune.journal import Journal
 from socratune.modelref import Base
@@ -29,7 +29,7 @@ from socratune.remote import job
 from socratune.remote.renting import Machine, give_back, rented, spent_usd
 from socratune.remote.shipping import base_folder, fetch_checked, outfit, replace
 from socratune.remote.ssh import ConnectionLost
-from socratune.remote.train import LAST_LINES, train_remotely
+from socratune.remote.train import LAST_LINES, keys_for, train_remotely
 from socratune.rundir import RunDir, StageResult, Tick
 from socratune.stages import exam
 from socratune.stages.student import ServedStudent, served_student
@@ -41,7 +41,8 @@ READY_LIMIT_S = 3600.0
 POLL_S = 1.0
 SPARE_DISK_GB, DISK_A_WEIGHT = 40, 4.5
 """For libraries and checkpoints; of the weights' memory, which may be in 4 bits where the files are in 16."""
-WHO = """import json, sys
+WHO = """import json, os, sys
+os.environ.update(json.load(sys.stdin))
 from socratune.identity import identity
 print(json.dumps(identity(sys.argv[1], engine="vllm")))"""
 
@@ -85,7 +86,10 @@ class Elsewhere:
             give_back(self._run, self._config.where, self._journal)  # of a process before this one
         finally:
             if notes := self._journal.pods():
-                self._results["rented"] = {"machine": notes[-1][1], "usd": round(spent_usd(notes), 4)}
+                self._results["rented"] = {
+                    "machine": notes[-1][1],
+                    "usd": round(spent_usd(notes, self._config.where.max_hours), 4),
+                }
 
     @property
     def machine(self) -> Machine:
@@ -107,6 +111,7 @@ class Elsewhere:
         Raises:
             OutsideError: the student did not come up, or ended by itself; or as `work`.
         """
+        machine = self.machine
         while True:
             try:
                 with self._student() as served:
@@ -114,7 +119,7 @@ class Elsewhere:
             except OutsideError as error:
                 if self._answers():
                     raise
-                self.machine.renew(error)
+                machine.renew(error)
 
     def train(self, tick: Tick) -> StageResult:
         """As `stages.train.run`.
@@ -130,7 +135,7 @@ class Elsewhere:
         Raises:
             OutsideError: it did not end well there.
         """
-        taken = self._is_taken()
+        taken = self._is_taken() or not self._run.rows("held_out").stat().st_size  # which validate refuses
         while not taken:
             try:
                 self._take_exam()
@@ -167,11 +172,15 @@ class Elsewhere:
             said.append(line)
             log.info("%s: %s", machine.pod.name, line)
 
-        job.start(machine.place, name, self._socratune(*command))
+        job.start(machine.place, name, self._socratune(*command), keys_for(self._config.where))
         copy = machine.folder / f"{machine.pod.id}.{name}.log"
         code = job.attend(machine.place, name, copy, hear=hear, meanwhile=lambda: None)
+        text = "\n".join(said[-LAST_LINES:])
+        if code == StageFailed.exit_code:
+            raise StageFailed(text)
+        if code == UserError.exit_code:
+            raise UserError(Fault(f"{name} on the rented machine", "one that can begin", Shown(text)))
         if code != 0:
-            text = "\n".join(said[-LAST_LINES:])
             raise OutsideError(f"{' '.join(command)} on the rented machine ended with exit code {code}.\n{text}")
 
     def _outfitted(self) -> Machine:
@@ -195,7 +204,7 @@ class Elsewhere:
         if not by_vllm:
             command = self._socratune("serve", "run", "--port", str(port))
         job.stop(machine.place, "student")
-        job.start(machine.place, "student", command)
+        job.start(machine.place, "student", command, keys_for(self._config.where))
         try:
             with machine.place.ssh.tunnel(port) as here:
                 self._await(machine, here)
@@ -204,9 +213,11 @@ class Elsewhere:
                     yield served_student(base)
                 else:
                     asked = [f"{machine.place.base}/python/bin/python", "-c", WHO, model]
-                    yield ServedStudent(base, model, json.loads(machine.place.ssh.run(asked)))
+                    keys = json.dumps(keys_for(self._config.where))
+                    yield ServedStudent(base, model, json.loads(machine.place.ssh.run(asked, given=keys)))
         finally:
-            job.stop(machine.place, "student")
+            with suppress(OutsideError):  # the machine may be gone, and what ended the block matters more
+                job.stop(machine.place, "student")
 
     def _has_vllm(self, machine: Machine) -> bool:
         chosen = self._config.where.student_server

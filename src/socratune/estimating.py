@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 from socratune.bookkeeping import STAGES, Tell
-from socratune.errors import StageFailed
+from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.pipeline import Pipeline, opened, run_stages
+from socratune.plan import settle
 from socratune.resolve import Resolved
-from socratune.roles import RULES
+from socratune.roles import RULES, student_of
 from socratune.rows import QARow
 from socratune.rundir import fingerprint
 from socratune.stages import enhance, estimate
@@ -24,6 +25,11 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
     Raises:
         As `run_pipeline`.
     """
+    decision = settle(resolved.config, fits=False)
+    engine, _ = student_of(resolved.config.enhance, resolved.config.model)
+    if decision.where != "local" and engine != "http":
+        fix = "socratune plan says what it takes by arithmetic; or serve it, and give --student-api-base."
+        raise UserError(Fault("--estimate", "a student that answers here", Shown(decision.reason), fix))
     with opened(resolved, None) as pipeline:
         if _to_be_written(pipeline):
             found = _with_source(pipeline)

@@ -31,7 +31,7 @@ from socratune.bookkeeping import (
     status_after,
 )
 from socratune.config import RunConfig
-from socratune.errors import StageFailed
+from socratune.errors import Fault, StageFailed, UserError
 from socratune.identity import writers
 from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
@@ -259,7 +259,8 @@ class Pipeline:
         config, key = self.config, f"enhance.{self.key('enhance')}"
         loop = partial(enhance.run, base=self.base, key=key)
         with_student = self.elsewhere and self.elsewhere.with_student
-        if with_student and student_of(config.enhance, config.model)[0] != "http":
+        engine, student = student_of(config.enhance, config.model)
+        if with_student and engine != "http" and student == config.model:
 
             def enhanced(served: ServedStudent) -> StageResult:
                 asked = loop(
@@ -299,22 +300,28 @@ class Pipeline:
             self._warn_of_machine()
             yield
             return
+        if self.config.validate_.lm_eval:
+            fix = "Leave it out, or --where local."
+            raise UserError(Fault("validate.lm_eval", "no tasks of lm-eval with a rented machine", "some", fix))
         from socratune.elsewhere import Elsewhere
         from socratune.remote.sky import BySkyPilot
 
         machine = BySkyPilot(self.run, self.config, self.results.data)
         if decision.where == "runpod":
             machine = Elsewhere(self.run, self.config, self.journal, self.results.data, decision)
-        with machine as self.elsewhere:
-            yield
-        self.elsewhere = None
+        try:
+            with machine as self.elsewhere:
+                yield
+        finally:
+            self.elsewhere = None
+            self.results.write()  # with what the machine has cost
 
     def _warn_of_machine(self) -> None:
         """A run that goes on here may have left a machine there."""
         notes = self.journal.pods()
         if notes and notes[-1][3] != "ended":
-            text = "The machine %s of this run may still be rented: socratune pods list; socratune pods reap."
-            log.warning(text, notes[-1][1])
+            text = "The machine %s of this run may still be rented: socratune pods list --pod-name %s; pods reap."
+            log.warning(text, notes[-1][1], notes[-1][1].rpartition("-")[0])
 
     def refuse_other_inputs(self) -> None:
         """Refuse a data set or documents that are not those this run began with.

@@ -32,6 +32,8 @@ SAMPLES, JUDGED_SHARE, HINTED_SHARE = 3.0, 0.5, 0.4
 """Assumed of a row: its samples in the loop; the share of them that rules leave to the judge model; its hints."""
 READ_TOKENS, WRITTEN_TOKENS = 600, 150
 """Assumed of a call to judge or teacher."""
+ANSWERING_ROOM = 1.3
+"""Memory of a model that answers, as a multiple of its weights."""
 SET_UP_HOURS = 0.3
 """Until a rented machine has its libraries and the model."""
 SMALL = 50_000_000
@@ -143,12 +145,22 @@ def settle(config: RunConfig, *, fits: bool = True) -> Decision:
     """
     size = size_of(config.model)
     load = load_of(config, known=size.shape.parameters > SMALL)
-    decision = _decision(size, load, this_machine(measure=size.shape.parameters > SMALL), config)
+    machine = this_machine(measure=size.shape.parameters > SMALL)
+    decision = _decision(size, load, machine, config)
+    if not fits and config.where.place == "auto" and _can_answer(decision, machine):
+        decision = replace(decision, where="local", reason="nothing is trained any more, and it can answer here")
     if decision.fault and fits:
         raise UserError(decision.fault)
     place = "on this machine" if decision.where == "local" else f"elsewhere ({decision.where})"
     log.info("Trained %s: %s.", place, decision.reason)
     return decision
+
+
+def _can_answer(decision: Decision, machine: Machine) -> bool:
+    """Whether the model fits a machine when it only answers: its weights, and some room."""
+    weights = decision.fit.gib["weights"]
+    room = max((gpu.free_gib for gpu in machine.gpus), default=machine.free_ram_gib / 2)  # 32 bits without a card
+    return ANSWERING_ROOM * weights <= room
 
 
 def settings_of(config: RunConfig, lengths: tuple[int, ...]) -> Settings:

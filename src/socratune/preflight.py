@@ -253,7 +253,7 @@ def _proof_faults(config: RunConfig) -> list[Fault]:
 
 def _student_faults(config: RunConfig, engine: Engine, name: str) -> list[Fault]:
     """What is wrong with a student on this machine; another model than the base has to be allowed."""
-    faults = [vllm_fault()] if engine == "vllm" else []
+    faults = [vllm_fault()] if engine == "vllm" and config.where.place != "runpod" else []
     if name != config.model:
         missing = model_fault(name, "enhance.student_model")
         base, allowed = config.model, config.train.allow_foreign_student

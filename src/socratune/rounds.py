@@ -148,7 +148,10 @@ def play(resolved: Resolved, number: int, tell: Tell) -> Round:
     """
     top = RunDir(resolved.config.output)
     run = _begun(top, number)
-    own = resolved.config.model_copy(update={"output": str(run.root), "rounds": 1, "hub_id": None, "views": []})
+    here = resolved.config.where.model_copy(update={"place": "local"})
+    own = resolved.config.model_copy(
+        update={"output": str(run.root), "rounds": 1, "hub_id": None, "views": [], "where": here}
+    )
     for first, last in (("enhance", "enhance"), ("curate", "train")):
         results = run_pipeline(resolved.model_copy(update={"config": own}), start=first, until=last, tell=_new(tell))
         if results["status"] == "failed":

@@ -56,12 +56,16 @@ def load_of(config: RunConfig, *, known: bool) -> Load:
         text = f"{ASSUMED_ROWS} rows, as no data set is there yet: of {usual} tokens, some of {longest}"
         lengths = (longest,) * LONG_ROWS + (usual,) * (ASSUMED_ROWS - LONG_ROWS)
         return Load(ASSUMED_ROWS, 0, lengths, (text,))
+    text = f"every row is trained, with {answer} tokens of the student's own or its reference, whichever is longer"
+    if run.rows("train_in").exists():  # whatever became of the data set since
+        lengths = tuple(_row_length(row, answer) for row in iter_rows(run.rows("train_in"), QARow.from_json))
+        held_out = _count(run.rows("held_out"))
+        return Load(len(lengths) + held_out, held_out, lengths or (1,), (text,))
     path = run.rows("qa") if config.generate.source else data_path(config.dataset)
     lengths = [_row_length(row, answer) for row in qa_rows(path, Reading())]
     split = config.split
     held_out = 0 if split.held_out else _capped(len(lengths), split.held_out_share, split.max_held_out_rows)
     dev = _capped(len(lengths) - held_out, split.dev_share, split.max_dev_rows)
-    text = f"every row is trained, with {answer} tokens of the student's own or its reference, whichever is longer"
     return Load(len(lengths), held_out, tuple(lengths[held_out + dev :]) or (1,), (text,))
 
 

@@ -90,6 +90,8 @@ def _print_task(config: RunConfig) -> None:
 
     run = RunDir(config.output)
     task = task_of(name_of(run, config), config, run / "remote" / "in")
+    if "secrets" in task:
+        task["secrets"] = dict.fromkeys(task["secrets"])  # of no use to who looks over a shoulder
     print(f"\nSkyPilot's task:\n\n{yaml.safe_dump(task, sort_keys=False)}")
 
 

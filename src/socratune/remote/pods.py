@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import time
 from contextlib import closing
@@ -13,7 +12,7 @@ from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.journal import Journal
 from socratune.remote.provider import ComputeProvider, Pod
-from socratune.remote.renting import FOLDER, GONE_LIMIT_S, HOST, POLL_S
+from socratune.remote.renting import FOLDER, GONE_LIMIT_S, HOST, POLL_S, at_work
 from socratune.remote.runpod import RunPod
 from socratune.resolve import validated
 from socratune.rundir import RunDir
@@ -51,8 +50,9 @@ def owned(provider: ComputeProvider, where: WhereConfig) -> list[Owned]:
     for pod in provider.list():
         if pod.name.startswith(f"{where.pod_name}-"):
             folder = pod.env.get(FOLDER, "")
-            elsewhere = pod.env.get(HOST, socket.gethostname()) != socket.gethostname()
-            used = "elsewhere" if elsewhere else "here" if folder and _at_work(Path(folder)) else "idle"
+            used = "elsewhere"  # also of whom nothing is known: it was not rented by Socratune
+            if folder and pod.env.get(HOST) == socket.gethostname():
+                used = "here" if at_work(Path(folder)) else "idle"
             found.append(Owned(pod, used, folder))
     return found
 
@@ -90,15 +90,3 @@ def adopt(provider: ComputeProvider, pod_id: str, folder: str) -> Pod:
     with run.locked(), closing(Journal(run.journal)) as journal:
         journal.put_pod(pod.name, pod.id, "adopted", pod.usd_per_hour)
     return pod
-
-
-def _at_work(folder: Path) -> bool:
-    """Whether a process holds the run folder's lock; asks without taking it."""
-    try:
-        with (folder / "run.lock").open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no such folder any more
-        pass
-    return False

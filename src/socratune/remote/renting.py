@@ -7,6 +7,7 @@ back, and the provider is asked until it says that it is gone.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import secrets
 import shutil
@@ -66,13 +67,14 @@ def rented(
     need_tools()
     provider = provider or RunPod(where.api_base)
     machine = Machine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb)
-    unheard = [signal.SIGTERM] if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else []
+    unheard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
     with _on_signal(signal.default_int_handler, *unheard):
         try:
             machine.begin()
             yield machine
         finally:
-            with _on_signal(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C: the first is at work
+            # a second Ctrl-C changes nothing: the first is at work
+            with _on_signal(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 machine.end()
 
 
@@ -115,8 +117,9 @@ class Machine:
         self._disk_gb = disk_gb
         self._connection = ExitStack()
         self._renewals = 0
-        notes = journal.pods()
-        self._name = notes[-1][1] if notes else f"{where.pod_name}-{secrets.token_hex(4)}"
+        notes = journal.pods()  # of a folder that was copied, they may be another run's
+        left = notes and notes[-1][3] != "ended"
+        self._name = notes[-1][1] if left else f"{where.pod_name}-{secrets.token_hex(4)}"
         self._has_key = (self.folder / "id").exists()
         self._public_key = make_key(self.folder / "id", self._name)
 
@@ -131,16 +134,21 @@ class Machine:
             reason: why it is thought to be lost; raised after `RENEWALS` machines.
         """
         now = self._provider.get(self.pod.id)
-        if now is not None and now.status == "running":
+        if now is not None and now.status == "running" and now.host is not None:
             with suppress(ConnectionLost):
                 self._reach(now)
                 return
         self._renewals += 1
-        if self._renewals > RENEWALS:
+        if self._renewals > RENEWALS or self._is_over():
             raise reason
         log.warning("The rented machine %s is lost (%s); renting another.", self.pod.id, reason)
         self._end(self.pod)
         self.pod = self._rented()
+
+    def _is_over(self) -> bool:
+        """Whether the machine has had its `max_hours`, so that it has ended itself."""
+        since = [at for at, _, pod_id, state, _ in self._journal.pods() if pod_id == self.pod.id and state == "rented"]
+        return bool(since) and time.time() - since[0] >= self._where.max_hours * 3600
 
     def end(self) -> None:
         """Give back every machine of this run.
@@ -148,17 +156,34 @@ class Machine:
         Raises:
             OutsideError: the provider does not say that they are gone.
         """
-        self._connection.close()
+        failed: SocratuneError | None = None
+        with suppress(OSError):
+            self._connection.close()
         try:
-            for pod in self._own() if self._journal.pods() else []:
-                self._end(pod)
+            notes = self._journal.pods()
+            own = self._own() if notes else []
+            for pod_id in unended(notes) - {pod.id for pod in own}:  # it ended itself
+                self._journal.put_pod(self._name, pod_id, "ended", 0)
+            for pod in own:
+                try:
+                    self._end(pod)
+                except SocratuneError as error:
+                    failed = failed or error
+            if failed:
+                raise failed
         except SocratuneError as error:
             fix = f"Look at https://console.runpod.io/pods, or run: socratune pods reap ({self._name})"
             raise OutsideError(f"The rented machine may still run, and cost money: {error} {fix}") from error
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _own(self) -> list[Pod]:
-        return [pod for pod in self._provider.list() if pod.name == self._name]
+        """The machines of this run's name, without those that another folder's run is at work on."""
+        here = str(self._run.root.resolve())
+        return [
+            pod
+            for pod in self._provider.list()
+            if pod.name == self._name and (pod.env.get(FOLDER, here) == here or not at_work(Path(pod.env[FOLDER])))
+        ]
 
     def _adopted(self) -> Pod | None:
         """The machine of this run that an earlier process has left; others of its name are ended."""
@@ -179,7 +204,7 @@ class Machine:
     def _rented(self) -> Pod:
         where, refusals = self._where, []
         offers = self._provider.offers(where.gpu_count, where.cloud)
-        for offer in affordable(offers, where, self._memory_gb, spent_usd(self._journal.pods())):
+        for offer in affordable(offers, where, self._memory_gb, spent_usd(self._journal.pods(), where.max_hours)):
             log.info("Renting %d x %s for %.2f USD an hour.", where.gpu_count, offer.name, offer.usd_per_hour)
             self._journal.put_pod(self._name, None, "wanted", offer.usd_per_hour)
             try:
@@ -188,6 +213,9 @@ class Machine:
                 refusals.append(f"{offer.name}: {error}")
                 continue
             self._note(pod, "rented")
+            for twin in self._own():  # of an order whose answer was lost, and which was given once more
+                if twin.id != pod.id:
+                    self._end(twin)
             if ready := self._when_ready(pod):
                 return ready
             refusals.append(f"{offer.name}: {pod.id} could not be reached within {READY_LIMIT_S:g} s.")
@@ -302,11 +330,26 @@ Note = tuple[float, str, str | None, str, float]
 """What the journal says of a machine."""
 
 
-def spent_usd(notes: list[Note]) -> float:
-    """What the machines of a run have cost so far, by their price and the journal's clock."""
+def spent_usd(notes: list[Note], max_hours: float) -> float:
+    """What the machines of a run have cost so far, by their price and the journal's clock; none ran for longer than
+    `max_hours`.
+    """
     began = {pod_id: (at, usd) for at, _, pod_id, state, usd in notes if state == "rented"}
     ended = {pod_id: at for at, _, pod_id, state, _ in notes if state == "ended"}
-    return sum((ended.get(pod_id, time.time()) - at) / 3600 * usd for pod_id, (at, usd) in began.items())
+    hours = {pod_id: min((ended.get(pod_id, time.time()) - at) / 3600, max_hours) for pod_id, (at, _) in began.items()}
+    return sum(hours[pod_id] * usd for pod_id, (_, usd) in began.items())
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process may hold a run folder's lock; asks without taking it."""
+    try:
+        with (folder / "run.lock").open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or another user's
+        return True
+    return False
 
 
 def unended(notes: list[Note]) -> set[str]:

@@ -58,8 +58,11 @@ class RunPod:
     """
 
     def __init__(self, api_base: str) -> None:
-        parts = urlsplit(api_base)
-        self._tls, self._host, self._port = parts.scheme == "https", parts.hostname or "", parts.port
+        try:
+            parts = urlsplit(api_base)
+            self._tls, self._host, self._port = parts.scheme == "https", parts.hostname or "", parts.port
+        except ValueError as error:
+            raise UserError(Fault("where.api_base", "an address like https://api.runpod.io/v2", api_base)) from error
         self._path = parts.path.rstrip("/")
         if not self._host or not (self._tls or (parts.scheme == "http" and self._host in _LOOPBACK)):
             raise UserError(Fault("where.api_base", "an https:// address", api_base, "The key would be sent in clear."))

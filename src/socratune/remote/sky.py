@@ -35,8 +35,9 @@ if [ -d {store}/checkpoints ]; then cp -r {store}/checkpoints run/; fi
 (while sleep {every_s}; do [ ! -d {store} ] || cp -ru run/checkpoints {store}/ 2>/dev/null || :; done) &
 saving=$!
 trap 'kill $saving' EXIT
-timeout {seconds} python/bin/python -m socratune train run
-timeout {seconds} python/bin/python -m socratune validate run --answers-only
+end=$(( $(date +%s) + {seconds} ))
+timeout $(( end - $(date +%s) )) python/bin/python -m socratune train run
+timeout $(( end - $(date +%s) )) python/bin/python -m socratune validate run --answers-only
 [ ! -d {store} ] || for one in {results}; do [ ! -e $one ] || cp -r $one {store}/; done
 """
 
@@ -56,7 +57,7 @@ def bundle(run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path
     """
     base = base_folder(config)
     shutil.rmtree(folder, ignore_errors=True)
-    write_settings(folder / "run", config, results, f"{BASE}/in/model" if base else None)
+    write_settings(folder / "run", config, results, "in/model" if base else None)  # from where the commands run
     for name in needed_rows(config):
         if run.rows(name).exists():
             shutil.copy2(run.rows(name), folder / "run")
@@ -133,9 +134,10 @@ class BySkyPilot:
             As `launch`.
         """
         run, folder = self._run, self._run / "remote"
-        inputs = bundle(run, self._config, self._results, folder / "in")
         name = name_of(run, self._config)
-        launch(name, task_of(name, self._config, inputs), folder / "fetched")
+        if not (folder / "fetched" / "pipeline_results.json").exists():  # else they were copied out of a bucket
+            inputs = bundle(run, self._config, self._results, folder / "in")
+            launch(name, task_of(name, self._config, inputs), folder / "fetched")
         for one in RESULTS[:-1]:
             if (folder / "fetched" / one).exists():
                 replace(folder / "fetched" / one, run / one)
@@ -162,8 +164,8 @@ def launch(name: str, task: dict[str, Any], fetched: Path) -> None:
             sky.stream_and_get(sky.jobs.launch(sky.Task.from_yaml_config(task), name=name))
             sky.jobs.tail_logs(name=name, follow=True)
             got = Shown(f"they are in the bucket {name} (sky storage ls)")
-            fix = f"Copy them into {fetched.parent.parent} and run socratune validate there."
-            raise UserError(Fault("where.spot", "the job's results in the run folder", got, fix))
+            fix = f"Copy them into {fetched} and run the same command again."
+            raise UserError(Fault("where.spot", "the job's results on this machine", got, fix))
         job_id, _ = sky.stream_and_get(sky.launch(sky.Task.from_yaml_config(task), cluster_name=name))
         if code := sky.tail_logs(name, job_id, follow=True):
             raise OutsideError(f"The task {name} did not end well (exit code {code}). Look: sky logs {name}")

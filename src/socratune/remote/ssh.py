@@ -151,7 +151,8 @@ class Ssh:
             As `run`; RemoteFailed also where the disk there is full.
         """
         if sources:
-            self._copy([*map(str, sources), f"pod:{target}/"])
+            paths = [str(source.absolute()) for source in sources]  # a colon in a relative one means another machine
+            self._copy([*paths, f"pod:{target}/"], "--copy-links")  # a model of the Hub's cache is a folder of links
 
     def fetch(self, sources: Sequence[str], target: Path) -> None:
         """Copy files and folders from there into the folder `target`; those that vanish meanwhile are left out.
@@ -161,7 +162,7 @@ class Ssh:
         """
         if sources:
             target.mkdir(parents=True, exist_ok=True)
-            self._copy([*(f"pod:{source}" for source in sources), f"{target}/"])
+            self._copy([*(f"pod:{source}" for source in sources), f"{target.absolute()}/"])
 
     @contextmanager
     def tunnel(self, remote_port: int) -> Iterator[int]:
@@ -188,9 +189,9 @@ class Ssh:
             held[0].terminate()
             held[0].wait()
 
-    def _copy(self, paths: list[str]) -> None:
+    def _copy(self, paths: list[str], *more: str) -> None:
         shell = shlex.join(self.command)
-        options = ["-rlpt", "--exclude=.*", "--partial", "--secluded-args", "--timeout=60", "-e", shell]
+        options = ["-rlpt", *more, "--exclude=.*", "--partial", "--secluded-args", "--timeout=60", "-e", shell]
         self._tried(["rsync", *options, "--", *paths], _RSYNC_LOST, (_RSYNC_VANISHED,), timeout_s=None)
 
     def _tried(
