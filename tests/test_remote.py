@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import zipfile
@@ -549,9 +550,12 @@ def test_pods_are_listed_reaped_and_taken_over(run: Path, here: Path, service: F
     assert len(service.ended) == 1 and service.pods == {}
     is_as_trained_here(run, here)
     pod_elsewhere = service.make({**pod.body, "name": "socratune-x", "env": {"SOCRATUNE_HOST": "another"}})
-    service.make({**pod.body, "name": "socratune-y", "env": {}})
+    idle = {"SOCRATUNE_HOST": socket.gethostname(), "SOCRATUNE_FOLDER": "/no/such/run"}
+    service.make({**pod.body, "name": "socratune-y", "env": idle})
+    service.make({**pod.body, "name": "socratune-by-hand", "env": {}})
     service.make({**pod.body, "name": "someone-else", "env": {}})
     assert "1 given back" in socratune("pods", "reap", "--yes", *flags, env=key).stdout
-    assert {one.body["name"] for one in service.pods.values()} == {"socratune-x", "someone-else"}
-    assert "1 given back" in socratune("pods", "reap", "--yes", "--all", *flags, env=key).stdout
+    left = {one.body["name"] for one in service.pods.values()}
+    assert left == {"socratune-x", "socratune-by-hand", "someone-else"}
+    assert "2 given back" in socratune("pods", "reap", "--yes", "--all", *flags, env=key).stdout
     assert pod_elsewhere.id not in service.pods
