@@ -56,6 +56,13 @@ def test_a_dry_run_prints_it(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_rented_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
+    done = socratune("run", "--model", "demo", "--dataset", "demo", "--output", tmp_path / "out", "--where", "runpod")
+    assert done.returncode == 2 and "RUNPOD_API_KEY" in done.stderr and "--where local" in done.stderr
+    assert not (tmp_path / "out" / "config.yaml").exists()
+
+
 def test_without_skypilot_it_is_said_how_to_get_it() -> None:
     if importlib.util.find_spec("sky") is None:
         assert "socratune[sky]" in str(skypilot_fault())

@@ -112,7 +112,8 @@ def decide(shape: Shape, settings: Settings, machine: Machine, work: Work, *, ha
     if settings.place == "sky":
         return Decision("sky", "asked for; SkyPilot finds the machine", here)
     if settings.place == "runpod":
-        return _rented(shape, settings, work, here, "asked for", has_key=has_key)
+        fits_here = ("--where local",) if here.fits else ()
+        return _rented(shape, settings, work, here, "asked for", has_key=has_key, remedies=fits_here)
     hours = None if here.seconds is None else here.seconds / 3600
     too_long = not machine.gpus and hours is not None and hours > settings.max_local_hours
     if here.fits and (settings.place == "local" or not too_long):

@@ -70,10 +70,11 @@ def run_pipeline(
         UserError: settings differ from those the folder began with; the folder is in use; labels are wrong.
         OutsideError: something outside failed; run again to go on.
     """
-    with opened(resolved, restart, start) as pipeline:
-        wanted = STAGES[STAGES.index(start) : STAGES.index(until) + 1]
-        with pipeline.placed(wanted):
-            run_stages(pipeline, wanted, tell)
+    wanted = STAGES[STAGES.index(start) : STAGES.index(until) + 1]
+    if "train" in wanted and not RunDir(resolved.config.output).results.exists():
+        settle(resolved.config)  # what cannot begin leaves nothing behind
+    with opened(resolved, restart, start) as pipeline, pipeline.placed(wanted):
+        run_stages(pipeline, wanted, tell)
     return pipeline.results.data
 
 
