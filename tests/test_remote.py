@@ -268,7 +268,7 @@ def test_a_connection_that_is_cut(moment: str, run: Path, here: Path, service: F
     [
         (1, "could not be fitted out"),
         (2, "installing Socratune there failed"),
-        (8, "training on the rented machine did"),
+        (10, "training on the rented machine did"),
     ],
 )
 def test_a_pod_whose_disk_is_full(size_mb: int, said: str, run: Path, service: FakeRunPod) -> None:
