@@ -231,6 +231,7 @@ def enough() -> None:
     raise Enough
 
 
+@pytest.mark.storm
 @pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_processes(curated: Path, alone: Trained, tmp_path: Path) -> None:
     steps = max(alone.losses)
@@ -270,6 +271,7 @@ def test_a_process_that_hangs_is_not_waited_for_without_end(curated: Path, tmp_p
     assert not processes(trained)
 
 
+@pytest.mark.storm
 @pytest.mark.slow
 def test_what_one_process_ran_into_ends_all_and_is_what_is_told(curated: Path, tmp_path: Path) -> None:
     trained = Trained(curated, tmp_path / "run")

@@ -161,7 +161,7 @@ KILLED: dict[str, tuple[tuple[str, str] | None, Callable[[FakeRunPod, Path], boo
     "when the training has ended": (None, at("jobs/train/exit_code")),
     "while the pod is given back": (("DELETE", "/pods/"), held),
 }
-OFTEN = ("while the pod is ordered", "when a checkpoint is here", "while the pod is given back")
+OFTEN = ("while the pod is given back",)
 """The others belong to the storm: `tests/test_elsewhere.py` kills in every phase of a whole run."""
 
 
@@ -186,7 +186,7 @@ def test_a_client_that_is_killed_and_started_again(moment: str, run: Path, here:
 
 @needs_sshd
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.storm)])
 def test_a_client_that_is_interrupted_gives_the_pod_back(kind: int, run: Path, service: FakeRunPod) -> None:
     client = Client(run, service)
     client.until("the installation", lambda: at("jobs/setup/pid")(service, run))
@@ -205,6 +205,7 @@ def test_no_capacity_for_the_first_two_types(run: Path, here: Path, service: Fak
     is_as_trained_here(run, here)
 
 
+@pytest.mark.storm
 @needs_sshd
 @pytest.mark.slow
 def test_no_capacity_anywhere(run: Path, service: FakeRunPod) -> None:
@@ -214,6 +215,7 @@ def test_no_capacity_anywhere(run: Path, service: FakeRunPod) -> None:
     assert service.pods == {} and service.ended == []
 
 
+@pytest.mark.storm
 @needs_sshd
 @pytest.mark.slow
 def test_a_pod_that_never_becomes_ready(run: Path, here: Path, service: FakeRunPod) -> None:
@@ -236,6 +238,7 @@ def test_a_pod_that_dies_and_another_goes_on(run: Path, here: Path, service: Fak
     is_as_trained_here(run, here)
 
 
+@pytest.mark.storm
 @needs_sshd
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -302,6 +305,7 @@ def test_an_adapter_that_is_altered_on_the_way(run: Path, here: Path, service: F
     is_as_trained_here(run, here)
 
 
+@pytest.mark.storm
 @needs_sshd
 @pytest.mark.slow
 def test_an_adapter_that_is_altered_every_time(run: Path, service: FakeRunPod) -> None:
@@ -488,6 +492,7 @@ def test_words_reach_the_other_shell_as_they_are(tmp_path: Path, client: RunPod,
     assert folder.stat().st_mode & 0o777 == 0o700 and (folder / "known_hosts").read_text().startswith("[127.0.0.1]")
 
 
+@pytest.mark.storm
 @needs_sshd
 @pytest.mark.slow
 def test_a_tunnel_that_is_made_again(tmp_path: Path, client: RunPod, service: FakeRunPod) -> None:
