@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from socratune.loopback import free_port
+
 SCHEMA = Path(os.environ.get("RUNPOD_OPENAPI", Path(__file__).parent / "data" / "runpod-openapi-v2.json"))
 """RunPod's own document, https://docs.runpod.io/api-reference-v2; it is not part of this repository."""
 KEY = "rpa_canary_0123456789"
@@ -209,7 +211,7 @@ class FakeRunPod:
             if self.limit_disk_mb:
                 size = f"size={self.limit_disk_mb}m"
                 subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", folder / "home"], check=True)
-            pod = FakePod(pod_id, body, folder, _free_port(), user, price * body["gpu"].get("count", 1))
+            pod = FakePod(pod_id, body, folder, free_port(), user, price * body["gpu"].get("count", 1))
             environment = {
                 "PATH": f"{self.root}/bin:/usr/local/bin:/usr/bin:/bin",
                 "RUNPOD_API_KEY": KEY,
@@ -428,12 +430,6 @@ def _others_can_run() -> bool:
         return subprocess.run(trying, check=False, capture_output=True, user="nobody", cwd="/").returncode == 0
     except PermissionError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def _quoted(text: str) -> str:

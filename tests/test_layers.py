@@ -26,7 +26,7 @@ FLOORS = {
     "performance": 4, "questions": 4, "lab": 4, "trackers": 2, "lm_tasks": 4,
     "sizes": 3, "decision": 3, "passages": 3, "writing": 3, "extract": 4, "hops": 4, "grounding": 4,
     "roles": 5, "local_models": 5, "leaks": 5, "audit_sheet": 5, "report": 5, "parity": 5, "forgetting": 5,
-    "integrity": 5, "workload": 5, "webserver": 1, "plan": 6, "remote": 3, "elsewhere": 6.5,
+    "integrity": 5, "workload": 5, "webserver": 1, "loopback": 1, "plan": 6, "remote": 3, "elsewhere": 6.5,
     "stages": 6, "engine_ray": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
     "pipeline": 7, "preflight": 7,
     "merge": 8, "rounds": 8, "ui": 8, "serve": 8, "ablation": 8, "generation": 8, "estimating": 7.5,

@@ -16,7 +16,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 
 from socratune.config import RunConfig
@@ -24,6 +23,7 @@ from socratune.decision import Decision
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.forgetting import no_judge
 from socratune.journal import Journal
+from socratune.loopback import is_well
 from socratune.modelref import Base
 from socratune.remote import job
 from socratune.remote.renting import Machine, give_back, rented, spent_usd
@@ -31,6 +31,7 @@ from socratune.remote.shipping import base_folder, fetch_checked, outfit, replac
 from socratune.remote.ssh import ConnectionLost
 from socratune.remote.train import LAST_LINES, keys_for, train_remotely
 from socratune.rundir import RunDir, StageResult, Tick
+from socratune.serving import VLLM_ENVIRONMENT, vllm_arguments
 from socratune.stages import exam
 from socratune.stages.student import ServedStudent, served_student
 
@@ -200,8 +201,10 @@ class Elsewhere:
         port = 20_000 + secrets.randbelow(40_000)
         by_vllm = self._has_vllm(machine)
         model = f"{machine.place.base}/model" if base_folder(self._config) else self._config.model
-        command = ["vllm", "serve", model, "--generation-config", "vllm", "--host", "127.0.0.1", "--port", str(port)]
-        if not by_vllm:
+        if by_vllm:
+            settings = [f"{name}={value}" for name, value in VLLM_ENVIRONMENT.items()]
+            command = ["env", *settings, "vllm", *vllm_arguments(model, model, port)]
+        else:
             command = self._socratune("serve", "run", "--port", str(port))
         job.stop(machine.place, "student")
         job.start(machine.place, "student", command, keys_for(self._config.where))
@@ -228,7 +231,7 @@ class Elsewhere:
     def _await(self, machine: Machine, port: int) -> None:
         """Wait until the student answers behind the tunnel."""
         deadline = time.monotonic() + READY_LIMIT_S
-        while not _is_well(port):
+        while not is_well(port):
             if not json.loads(machine.place.helper("status", "student"))["running"]:
                 text = "The student's server on the rented machine ended by itself."
                 raise OutsideError(f"{text}\n{self._last(machine)}")
@@ -246,14 +249,3 @@ class Elsewhere:
         except ConnectionLost:
             return False
         return True
-
-
-def _is_well(port: int) -> bool:
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)  # heeds no proxy
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()

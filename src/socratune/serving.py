@@ -7,11 +7,9 @@ A keeper ends it with its engine processes; these survive its own death and woul
 from __future__ import annotations
 
 import asyncio
-import http.client
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 
 from socratune.errors import Fault, OutsideError, Shown
 from socratune.keeper import end_of, kept
+from socratune.loopback import free_port, is_well
 from socratune.modelref import model_location
 
 START_TIMEOUT_S = 1800.0
@@ -29,6 +28,7 @@ START_TIMEOUT_S = 1800.0
 STOP_TIMEOUT_S = 15.0
 NOTICE_S = 5.0
 POLL_S = 0.2
+VLLM_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1"}
 
 
 def vllm_command() -> list[str] | None:
@@ -49,6 +49,22 @@ def vllm_fault(where: str = "enhance.student_engine") -> Fault | None:
     return Fault(where, "vLLM on this machine", Shown("no vllm on PATH"), fix)
 
 
+def vllm_arguments(location: str, name: str, port: int, max_model_len: int | None = None) -> list[str]:
+    """What vLLM is told behind its command.
+
+    The server's own defaults for sampling are off: what a request leaves out is neutral, as `HttpModel` means it.
+
+    Args:
+        name: under which the model at `location` is asked.
+        max_model_len: in tokens, prompt and answer; None: what fits into the GPU's memory.
+    """
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    return [
+        "serve", location, "--served-model-name", name, *place, "--generation-config", "vllm",
+        "--max-model-len", str(max_model_len or "auto"),
+    ]  # fmt: skip
+
+
 @asynccontextmanager
 async def vllm_serving(
     model: str,
@@ -59,8 +75,6 @@ async def vllm_serving(
     stop_timeout_s: float = STOP_TIMEOUT_S,
 ) -> AsyncIterator[str]:
     """The API base of a vLLM that serves `model` under its own name, until the block ends.
-
-    The server's own defaults for sampling are off: what a request leaves out is neutral, as `HttpModel` means it.
 
     Args:
         model: folder, Hub id or `demo`.
@@ -74,17 +88,16 @@ async def vllm_serving(
     """
     command = vllm_command()
     assert command is not None, "preflight has asked vllm_fault"
-    port = _free_port()
-    command += ["serve", model_location(model), "--served-model-name", model, "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--generation-config", "vllm", "--max-model-len", str(max_model_len or "auto")]
-    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1"}
+    port = free_port()
+    command += vllm_arguments(model_location(model), model, port, max_model_len)
+    environment = {**os.environ, **VLLM_ENVIRONMENT}
     environment.pop("VLLM_API_KEY", None)  # the server would ask us for it
     with kept(command, environment, log_path, stop_timeout_s) as keeper:
         await _ready(keeper, port, log_path, start_timeout_s)
         try:
             yield f"http://127.0.0.1:{port}/v1"
         except OutsideError as error:
-            if _is_well(port) or not _has_ended(keeper):
+            if is_well(port) or not _has_ended(keeper):
                 raise
             raise _ended_by_itself(keeper, log_path) from error
 
@@ -92,23 +105,12 @@ async def vllm_serving(
 async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, timeout_s: float) -> None:
     """Wait until the server says it is well."""
     deadline = time.monotonic() + timeout_s
-    while not await asyncio.to_thread(_is_well, port):
+    while not await asyncio.to_thread(is_well, port):
         if keeper.poll() is not None:
             raise _ended_by_itself(keeper, log_path)
         if time.monotonic() > deadline:
             raise OutsideError(f"vLLM was not ready within {timeout_s:g} s. {end_of(log_path)}")
         await asyncio.sleep(POLL_S)
-
-
-def _is_well(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)  # heeds no proxy
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _has_ended(keeper: subprocess.Popen[bytes]) -> bool:
@@ -120,9 +122,3 @@ def _has_ended(keeper: subprocess.Popen[bytes]) -> bool:
 
 def _ended_by_itself(keeper: subprocess.Popen[bytes], log_path: Path) -> OutsideError:
     return OutsideError(f"vLLM ended by itself (code {keeper.returncode}). {end_of(log_path)}")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

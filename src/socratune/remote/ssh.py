@@ -11,7 +11,6 @@ import logging
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.loopback import free_port
 
 log = logging.getLogger(__name__)
 
@@ -167,9 +167,7 @@ class Ssh:
     @contextmanager
     def tunnel(self, remote_port: int) -> Iterator[int]:
         """A port of this machine that leads to one there until the block ends; where it is cut, it is made again."""
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = listener.getsockname()[1]
+        port = free_port()
         forward = ["-N", "-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"]
         command = [*self.command, *forward, "-L", f"127.0.0.1:{port}:127.0.0.1:{remote_port}", "pod"]
         closing, held = threading.Event(), [subprocess.Popen(command, stdin=subprocess.DEVNULL)]
