@@ -22,6 +22,7 @@ import argparse
 import faulthandler
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from typing import Any
 
 TAIL = 4000
 """Characters of what a process that failed has said."""
+REASON = re.compile(r"^[\w.]*(Error|Failed|Timeout)\b.*", re.MULTILINE)
 HANDED_ON = ("shape", "base", "step_tokens", "cap_gib", "windows", "timeout_s")
 
 
@@ -124,9 +126,9 @@ def found_by(start: list[str], work: str, folder: Path, options: argparse.Namesp
         return found
     by_rank = {log.parent.name: log.read_text(errors="replace") for log in folder.glob("logs/**/stderr.log")}
     texts = {**dict(sorted(by_rank.items())), "start": said}
-    errors = [line for text in texts.values() for line in text.splitlines() if "Error" in line]
+    reasons = [*filter(None, map(REASON.search, texts.values()))]
     tails = {name: text[-TAIL:] for name, text in texts.items()}
-    return {**found, "failed": (errors or [f"ended with {code}"])[0][:200], "stderr": tails}
+    return {**found, "failed": reasons[0].group()[:200] if reasons else f"ended with {code}", "stderr": tails}
 
 
 def ended(command: list[str], timeout_s: int) -> tuple[int | None, str]:
