@@ -62,12 +62,22 @@ def start(base: Path, name: str) -> None:
                 code = 127
             else:
                 (folder / "pid").write_text(str(process.pid))
-                code = process.wait()
+                code = _ended_whole(process)
         with temporary.open("r+") as stream:
             stream.write(f"{code:8}")
         temporary.replace(folder / "exit_code")
 
     _detached(work)
+
+
+def _ended_whole(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code, once it has ended and the rest of its group was ended: an engine of vLLM outlives its server, and
+    would keep the card's memory.
+    """
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # until it is waited for, no other group has its number
+    with suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def status(base: Path, name: str) -> None:
