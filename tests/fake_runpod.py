@@ -133,6 +133,7 @@ class FakeRunPod:
         fail_next: statuses of the next answers, in place of the real ones.
         lose_next: so many answers to a POST are not sent, though the pod is made.
         limit_disk_mb: size of a pod's disk.
+        image_environment: variables of the image.
         hold: method and beginning of a path; the next such call waits for `go_on`, and `held` says that it waits.
         seen: every request: method, path, body.
     """
@@ -143,6 +144,7 @@ class FakeRunPod:
         self.fail_next: list[int] = []
         self.lose_next = 0
         self.limit_disk_mb: int | None = None
+        self.image_environment: dict[str, str] = {}
         self.hold: tuple[str, str] | None = None
         self.held, self.go_on = threading.Event(), threading.Event()
         self.seen: list[tuple[str, str, Any]] = []
@@ -213,6 +215,7 @@ class FakeRunPod:
                 subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", folder / "home"], check=True)
             pod = FakePod(pod_id, body, folder, free_port(), user, price * body["gpu"].get("count", 1))
             environment = {
+                **self.image_environment,
                 "PATH": f"{self.root}/bin:/usr/local/bin:/usr/bin:/bin",
                 "RUNPOD_API_KEY": KEY,
                 "HF_HUB_OFFLINE": "1",

@@ -16,6 +16,9 @@ import fake_runpod
 import pytest
 from conftest import demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
+from vllm_stub import Stub
+
+from socratune.serving import vllm_arguments
 
 pytestmark = [
     pytest.mark.slow,
@@ -115,6 +118,36 @@ def test_killed_again_and_again_the_run_takes_its_machine_over(
     is_the_same(run, here)
     assert service.pods == {} and len(service.ended) == 1
     assert len(reached) >= 6, reached
+
+
+def test_a_vllm_of_the_image_serves_the_student(command: list[str], service: FakeRunPod, tmp_path: Path) -> None:
+    stub, run = Stub(service.root), tmp_path / "run"
+    service.image_environment["VLLM_API_KEY"] = "of the image"
+
+    def trains() -> bool:
+        return (service.only_pod().folder / "home/socratune/jobs/train/log").exists()
+
+    with begun([*command, "--until", "train"], service, run) as process:
+        try:
+            while not safely(trains):
+                assert process.poll() is None, (run / "run.log").read_text("utf-8")
+                time.sleep(0.02)
+            assert stub.gone(), "the card's memory is the training's"
+            seen, pod = stub.seen, service.only_pod()
+            model, port = Path(seen["flags"]["model_tag"]), seen["flags"]["port"]
+            assert model.is_relative_to(pod.folder) and (model / "config.json").exists()
+            assert process.wait(300) == 0, (run / "run.log").read_text("utf-8")
+        finally:
+            process.kill()  # one that does not end must not hold the tests
+    assert seen["argv"] == vllm_arguments(str(model), "demo", port)
+    assert (seen["stats"], seen["key"]) == ("1", None)
+    assert seen["asked"]["model"] == "demo" and seen["at"] != f"127.0.0.1:{port}", "not through the tunnel"
+    stages = results_of(run)["stages"]
+    student = stages["enhance"]["student"]
+    assert (student["name"], student["engine"], student["quantisation"]) == ("demo", "vllm", "none")
+    assert stages["enhance"]["outcomes"] == {"solved_first_try": stages["enhance"]["rows_in"]}
+    assert stages["train"]["students"]["demo"]["grade"] == "near"
+    assert service.pods == {} and len(service.ended) == 1
 
 
 def begun(command: list[str], service: FakeRunPod, run: Path) -> subprocess.Popen[bytes]:

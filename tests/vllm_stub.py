@@ -1,7 +1,7 @@
 """A stub in vLLM's place: it takes the flags that are sent, speaks OpenAI's protocol, multiplies, and forks an engine.
 
 The flags are those of vLLM 0.33's own parser. `STUB_MOOD` makes it misbehave: "crash" at the start, "slow" without end,
-"stubborn" when asked to end, "dies" when asked anything.
+"stubborn" when asked to end, "dies" when asked anything. A `Stub` may lie on the path of a rented machine's double too.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ engine = subprocess.Popen([sys.executable, "-c",
 engine.stdout.readline()
 if mood == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-seen = {"pids": [os.getpid(), engine.pid], "flags": vars(given), "stats": os.environ["VLLM_NO_USAGE_STATS"],
-        "key": os.environ.get("VLLM_API_KEY")}
+seen = {"pids": [os.getpid(), engine.pid], "argv": sys.argv[1:], "flags": vars(given),
+        "stats": os.environ["VLLM_NO_USAGE_STATS"], "key": os.environ.get("VLLM_API_KEY")}
 lock = threading.Lock()
 def write():
     with lock:
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(9)
         a, b = [int(number) for number in re.findall(r"\\d+", body["messages"][-1]["content"])[:2]]
         message = {"role": "assistant", "content": f"{a} * {b} = {a * b}."}
-        seen["asked"] = body
+        seen["asked"], seen["at"] = body, self.headers["Host"]
         write()
         data = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": {}}).encode()
         self.send_response(200)
@@ -74,10 +74,13 @@ class Stub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "vllm.log"
-        self._seen = folder / "seen.json"
+        self._seen = folder / "seen" / "vllm.json"
+        self._seen.parent.mkdir()
+        self._seen.parent.chmod(0o777)  # a pod is a user of its own
         program = folder / "bin" / "vllm"
-        program.parent.mkdir()
-        program.write_text(f"#!{sys.executable}\n{STUB}")
+        program.parent.mkdir(exist_ok=True)
+        by_default = f"import os\nos.environ.setdefault('STUB_SEEN', {str(self._seen)!r})\n"
+        program.write_text(f"#!{sys.executable}\n{by_default}{STUB}")
         program.chmod(0o755)
         self.environment = {"PATH": f"{program.parent}:{os.environ['PATH']}", "STUB_SEEN": str(self._seen)}
 

@@ -42,6 +42,9 @@ READY_LIMIT_S = 3600.0
 POLL_S = 1.0
 SPARE_DISK_GB, DISK_A_WEIGHT = 40, 4.5
 """For libraries and checkpoints; of the weights' memory, which may be in 4 bits where the files are in 16."""
+LOCATION = """import sys
+from socratune.modelref import model_location
+print(model_location(sys.argv[1]))"""
 WHO = """import json, os, sys
 os.environ.update(json.load(sys.stdin))
 from socratune.identity import identity
@@ -193,6 +196,11 @@ class Elsewhere:
     def _socratune(self, *command: str) -> list[str]:
         return [f"{self.machine.place.base}/python/bin/python", "-m", "socratune", *command]
 
+    def _python(self, program: str, *args: str, given: str = "") -> str:
+        """What a program says there that has Socratune's modules."""
+        place = self.machine.place
+        return place.ssh.run([f"{place.base}/python/bin/python", "-c", program, *args], given=given)
+
     # --- the student -----------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -202,8 +210,9 @@ class Elsewhere:
         by_vllm = self._has_vllm(machine)
         model = f"{machine.place.base}/model" if base_folder(self._config) else self._config.model
         if by_vllm:
-            settings = [f"{name}={value}" for name, value in VLLM_ENVIRONMENT.items()]
-            command = ["env", *settings, "vllm", *vllm_arguments(model, model, port)]
+            settings = ["-u", "VLLM_API_KEY", *(f"{name}={value}" for name, value in VLLM_ENVIRONMENT.items())]
+            location = self._python(LOCATION, model).strip()  # of the embedded model, where it is there
+            command = ["env", *settings, "vllm", *vllm_arguments(location, model, port)]
         else:
             command = self._socratune("serve", "run", "--port", str(port))
         job.stop(machine.place, "student")
@@ -215,9 +224,8 @@ class Elsewhere:
                 if not by_vllm:
                     yield served_student(base)
                 else:
-                    asked = [f"{machine.place.base}/python/bin/python", "-c", WHO, model]
                     keys = json.dumps(keys_for(self._config.where))
-                    yield ServedStudent(base, model, json.loads(machine.place.ssh.run(asked, given=keys)))
+                    yield ServedStudent(base, model, json.loads(self._python(WHO, model, given=keys)))
         finally:
             with suppress(OutsideError):  # the machine may be gone, and what ended the block matters more
                 job.stop(machine.place, "student")
