@@ -200,9 +200,9 @@ def _headline(curve: Curve) -> list[str]:
     best = max(shown, key=lambda arm: shown[arm].mean())
     ours = shown.get(OURS)
     usd = f" ({money(ours.numbers['usd'])} USD)" if ours and ours.numbers.get("usd") else ""
-    whole = "one whole protocol" if curve.main_step == 1 else f"{curve.main_step:g} whole protocols"
+    times = "" if curve.main_step == 1 else f"{curve.main_step:g} times "
     told.append(
-        f"With the money of {whole} of `{OURS}`{usd}, at the prices of the list `{prices}`, the best way is "
+        f"With {times}the money of one whole protocol of `{OURS}`{usd}, at the prices of the list `{prices}`, the best way is "
         f"`{best}` ({DOES.get(best, best)}): {between(level(shown[best].sampled))} %."
     )
     cheap = curve.best(prices, curve.main_step, among=WITHOUT_TEACHER)
