@@ -202,8 +202,8 @@ def _headline(curve: Curve) -> list[str]:
     usd = f" ({money(ours.numbers['usd'])} USD)" if ours and ours.numbers.get("usd") else ""
     times = "" if curve.main_step == 1 else f"{curve.main_step:g} times "
     told.append(
-        f"With {times}the money of one whole protocol of `{OURS}`{usd}, at the prices of the list `{prices}`, the best way is "
-        f"`{best}` ({DOES.get(best, best)}): {between(level(shown[best].sampled))} %."
+        f"With {times}the money of one whole protocol of `{OURS}`{usd}, at the prices of the list `{prices}`, "
+        f"the best way is `{best}` ({DOES.get(best, best)}): {between(level(shown[best].sampled))} %."
     )
     cheap = curve.best(prices, curve.main_step, among=WITHOUT_TEACHER)
     others = [arm for arm in dict.fromkeys((OURS, cheap)) if arm in shown and arm != best]
