@@ -153,6 +153,7 @@ def test_digits_that_do_not_fit_the_questions_are_named() -> None:
 
 
 # -------- what was registered
+@pytest.mark.usefixtures("few_draws")
 def test_the_registered_claims_follow_the_data() -> None:
     wins = small_prices(curve({**SHARES, "mix": 0.6}, lost=0.4))
     assert [claim.status for claim in (wins.lost(), wins.only())] == ["holds", "holds"]
@@ -181,6 +182,7 @@ def test_the_price_at_which_sampling_wins_is_where_its_tokens_cost_as_much() -> 
 
 
 # -------- the order of the arms
+@pytest.mark.usefixtures("few_draws")
 def test_a_pair_that_turned_round_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = {name: SHARES[name] for name in ("mix", "rft", "sft")}
     full, alike = curve(few, lost=0.3), curve(few, lost=0.3, seed=3, seeds=(0,))
