@@ -56,9 +56,12 @@ def difference(more: Verdicts, less: Verdicts, clusters: Sequence[str], *, seed:
     return Difference(value, float(low), float(high))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)
 def _resamples(clusters: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Q,): the cluster of each question; (draws, C): how often each cluster is in each resample; (draws,): rows."""
+    """(Q,): the cluster of each question; (draws, C): how often each cluster is in each resample; (draws,): rows.
+
+    Several are kept, as who reads families of questions goes back and forth between them.
+    """
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     equal = np.full(len(names), 1 / len(names))
     drawn = np.random.default_rng(seed).multinomial(len(names), equal, size=DRAWS)

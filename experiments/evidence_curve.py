@@ -1,0 +1,370 @@
+"""The sections that come from the hint-value curve, with their figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import evidence_figures as figures
+import numpy as np
+from evidence_claims import HOLDS, MARGIN, BreakEven, Lead, Reading, break_even, dropped, kept, read_by
+from evidence_data import (
+    ALL,
+    DOES,
+    LOST,
+    OURS,
+    REACHED,
+    SAMPLES,
+    Answers,
+    Curve,
+    Difference,
+    counted,
+    level,
+    listed,
+    money,
+    percent,
+    points,
+    signed,
+    table,
+)
+
+Figures = dict[str, str]
+"""File name → SVG."""
+Facts = dict[str, str]
+"""Name → a sentence computed from results, for the table of defaults."""
+MONEY = "USD of generation and teacher (log scale)"
+NOT_MEASURED = "Not measured: there is no result file for this section."
+
+
+# -------- the curve
+EXPLAINED = f"""Across: what generation and teacher cost, in USD (log scale). A budget of 1 is what the whole protocol
+of `{OURS}` costs on all rows; a way that cannot spend its budget stands where its spending ended. `prompt` and `sft` do
+not spend by budget: flat lines. Sampled: {SAMPLES} answers to every question at temperature 0.8, the main figure;
+greedy beside it. The learning rate of every way was chosen on dev rows. Cells are means over seeds with half the width
+of the 95 % interval; the bands in the figures are those intervals for `{OURS}` and the best way without a teacher."""
+
+
+def _measured(curve: Curve) -> str:
+    """How much was asked, on what, for how long."""
+    raw = curve.raw
+    return (
+        f"{len(curve.questions):,} held-out questions ({listed(curve.families)}), {raw['rows']:,} rows to learn from, "
+        f"{counted(len(raw['seeds']), 'seed')}; {raw['device']}, {raw['seconds'] / 3600:.1f} hours."
+    )
+
+
+def curve_section(curve: Curve, facts: Facts | None, drawn: Figures) -> list[str]:
+    """The figures and tables of every price list; without `facts`, which are those of the first base, it is brief."""
+    lines = [_measured(curve) if facts is None else f"{_measured(curve)} {EXPLAINED}", ""]
+    for prices, arms in curve.lists.items():
+        name = f"evidence-{curve.name}-{prices}.svg"
+        drawn[name] = money_figure(curve, prices)
+        lines += [f"### Price list `{prices}`", "", _prices(curve, prices), ""]
+        lines += [f"![accuracy against money, price list {prices}](figures/{name})", ""]
+        lines += _by_budget(curve, prices) + _spent(curve, prices)
+        missing = [arm for arm in DOES if arm not in arms]
+        lines += [f"Not run under this price list: {listed([f'`{arm}`' for arm in missing])}.", ""] if missing else []
+    return lines + _by_group(curve, facts, drawn)
+
+
+def _prices(curve: Curve, prices: str) -> str:
+    found = curve.prices.get(prices)
+    if not found:
+        return "The prices are not in the result file."
+    return (
+        f"USD a million tokens: student {found['student']:.2f}, teacher {found['teacher_in']:.2f} in and "
+        f"{found['teacher_out']:.2f} out."
+    )
+
+
+def _with_half(found: Difference) -> str:
+    return f"{percent(found.value)} ±{100 * (found.high - found.low) / 2:.1f}"
+
+
+def _by_budget(curve: Curve, prices: str) -> list[str]:
+    """Sampled accuracy by way and budget."""
+    heads = ["way", "learning rate", *[f"budget {step:g}" for step in curve.steps]]
+    rows = [["the base as it is", "–", _with_half(level(curve.base.sampled)), *['"'] * (len(curve.steps) - 1)]]
+    for name, arm in curve.lists[prices].items():
+        cells = [_with_half(level(found.sampled)) if (found := arm.get(step)) else "–" for step in curve.steps]
+        cells = [cells[0], *['"'] * (len(cells) - 1)] if arm.flat else cells
+        rows.append([f"`{name}`", "–" if arm.rate is None else f"{arm.rate:g}", *cells])
+    return table(heads, rows)
+
+
+def _spent(curve: Curve, prices: str) -> list[str]:
+    """What each way is, and what it took at the main budget."""
+    step = curve.main_step
+    heads = [
+        "way, budget " + f"{step:g}",
+        "what it is",
+        "greedy",
+        "USD",
+        "student tokens",
+        "teacher tokens",
+        "rows",
+        "of these hinted",
+    ]
+    rows = [["the base as it is", "", _with_half(level(curve.base.greedy)), *["–"] * 5]]
+    for name, arm in curve.lists[prices].items():
+        if found := arm.get(step):
+            got = found.numbers
+            counts = [_count(got, each) for each in ("student_tokens", "teacher_tokens", "rows", "hinted")]
+            rows.append(
+                [f"`{name}`", DOES.get(name, ""), _with_half(level(found.greedy)), money(got.get("usd", 0.0)), *counts]
+            )
+    return table(heads, rows, words=2)
+
+
+def _count(numbers: Mapping[str, float], name: str) -> str:
+    return f"{numbers[name]:,.0f}" if name in numbers else "–"
+
+
+def _by_group(curve: Curve, facts: Facts | None, drawn: Figures) -> list[str]:
+    """By family and by what sampling reaches, at the main budget of the first price list."""
+    prices, step = next(iter(curve.lists)), curve.main_step
+    groups = list(curve.groups)
+    shown = {name: found for name, arm in curve.lists[prices].items() if (found := arm.get(step))}
+    cells: dict[str, list[str]] = {name: [] for name in ["base", *shown]}
+    for mask in curve.groups.values():  # group by group: resamples are kept for one number of questions
+        for name, found in {"base": curve.base, **shown}.items():
+            cells[name].append(_with_half(level(found.sampled, mask)))
+    heads = ["way", *[f"{group} ({int(curve.groups[group].sum())})" for group in groups]]
+    rows = [["the base as it is" if name == "base" else f"`{name}`", *found] for name, found in cells.items()]
+    files = {"families": curve.families, "difficulty": [name for name in (LOST, REACHED) if name in curve.groups]}
+    lines = [f"### By family and by difficulty, price list `{prices}`", ""]
+    for what, names in files.items():
+        file = f"evidence-{curve.name}-{what}.svg"
+        drawn[file] = groups_figure(curve, prices, names)
+        lines += [f"![sampled accuracy by {what}](figures/{file})", ""]
+    if facts is not None:
+        _format_fact(curve, prices, facts)
+    return [
+        *lines,
+        f"Sampled accuracy with budget {step:g}; the number of questions in brackets.",
+        "",
+        *table(heads, rows),
+    ]
+
+
+def _format_fact(curve: Curve, prices: str, facts: Facts) -> None:
+    """How the training formats and the control stand beside `direct`."""
+    step = curve.main_step
+    for fact, arms in {"formats": ("clean", "iterative"), "control": ("wrong-hints",)}.items():
+        told = [
+            f"`{arm}` − `direct`: {points(curve.versus(prices, arm, 'direct', step))}"
+            for arm in arms
+            if curve.get(prices, arm, step) and curve.get(prices, "direct", step)
+        ]
+        if told:
+            facts[fact] = "; ".join(told)
+
+
+# -------- figures
+def _line(curve: Curve, prices: str, arm: str, kind: str, mask: np.ndarray | None, band: bool) -> figures.Line:
+    """Of one arm: accuracy by mean money."""
+    found = curve.lists[prices][arm]
+    strong = arm == OURS
+    if found.flat:
+        return figures.Line(arm, level=found.at[None].mean(kind, mask), strong=strong)
+    places: list[tuple[float, float, float, float]] = []
+    for step in curve.steps:
+        at = found.at.get(step)
+        usd = at.numbers.get("usd", 0.0) if at else 0.0
+        # What could not be spent puts budgets on one place: the first of them is drawn.
+        if at and usd > 0 and (not places or usd > places[-1][0] * 1.02):
+            share = level(getattr(at, kind), mask) if band else None
+            mean = at.mean(kind, mask)
+            places.append((usd, mean, share.low if share else mean, share.high if share else mean))
+    return figures.Line(arm, places, strong=strong, band=band)
+
+
+def _lines(curve: Curve, prices: str, kind: str, mask: np.ndarray | None, banded: Sequence[str]) -> list[figures.Line]:
+    base = figures.Line("base", level=curve.base.mean(kind, mask))
+    return [base, *(_line(curve, prices, arm, kind, mask, arm in banded) for arm in curve.lists[prices])]
+
+
+def money_figure(curve: Curve, prices: str) -> str:
+    """Sampled accuracy by money, and greedy beside it; bands for ours and the best way without a teacher."""
+    rival = read_by(curve, prices).lead(without_teacher=True)
+    banded = [OURS, *([rival.rival] if rival else [])]
+    sampled, greedy = (_lines(curve, prices, kind, None, banded) for kind in ("sampled", "greedy"))
+    both = figures.span([*sampled, *greedy])
+    panels = [
+        figures.Panel("sampled accuracy, %", sampled, 390, 330, MONEY, range=both),
+        figures.Panel("greedy accuracy, %", greedy, 240, 330, MONEY, range=both),
+    ]
+    return figures.figure(panels, 2, f"Accuracy on held-out questions against money, price list {prices}")
+
+
+def groups_figure(curve: Curve, prices: str, groups: Sequence[str]) -> str:
+    """Sampled accuracy by money, a panel for each group of questions."""
+    panels = [
+        figures.Panel(
+            f"{group}: sampled accuracy, %", _lines(curve, prices, "sampled", curve.groups[group], []), 290, 250,
+            MONEY,
+        )
+        for group in groups
+    ]  # fmt: skip
+    return figures.figure(panels, 2, f"Sampled accuracy by group of questions, price list {prices}")
+
+
+# -------- the prediction
+def prediction_section(curve: Curve, reading: Reading, facts: Facts | None) -> list[str]:
+    """How far `mix` is ahead, by group and by budget, and what that says of the prediction."""
+    lines = _lead_tables(curve, reading)
+    for claim in [*reading.claims(), reading.worth()]:
+        lines.append(f"- {claim.text[0].upper()}{claim.text[1:]}: **{claim.status}** ({claim.measured}).")
+    lines += ["", f"The prediction as a whole: **{reading.prediction()}**.", ""]
+    if facts is None:
+        return lines
+    cheap, others = (reading.lead(without_teacher=without) for without in (True, False))
+    lost, reached = (reading.lead(group, without_teacher=True) for group in (LOST, REACHED))
+    for name, lead in {"mix_cheap": cheap, "mix_others": others, "mix_lost": lost, "mix_reached": reached}.items():
+        if lead:
+            facts[name] = str(lead)
+    return lines
+
+
+def _lead_tables(curve: Curve, reading: Reading) -> list[str]:
+    def cells(get: Callable[[bool], Lead | None]) -> list[str]:
+        found = [get(True), get(False)]
+        return [cell for lead in found for cell in ((f"`{lead.rival}`", points(lead.gap)) if lead else ("–", "–"))]
+
+    if curve.get(reading.prices, OURS, curve.main_step) is None:
+        return [f"`{OURS}` was not run under this price list.", ""]
+    two = ["best without a teacher", "`mix` − it", "best of all other ways", "`mix` − it"]
+    step = curve.main_step
+    groups = [
+        [
+            f"{group} ({int(mask.sum())})",
+            *cells(lambda without, group=group: reading.lead(group, without_teacher=without)),
+        ]
+        for group, mask in curve.groups.items()
+    ]
+    budgets = [
+        [f"{each:g}", *cells(lambda without, each=each: reading.lead(ALL, each, without_teacher=without))]
+        for each in curve.steps
+    ]
+    lines = [f"Points of sampled accuracy at equal money, budget {step:g}, with 95 % intervals; the rival is the one "
+             "with the best mean on those very questions:", "", *table(["questions", *two], groups)]  # fmt: skip
+    return [*lines, "The same over all questions, by budget:", "", *table(["budget", *two], budgets)]
+
+
+# -------- forgetting
+def forgetting_section(curve: Curve, facts: Facts | None) -> list[str]:
+    """Pool accuracy by arm."""
+    prices, step = next(iter(curve.lists)), curve.main_step
+    rows, lost = [["the base as it is", percent(float(curve.base.pool[0])), "", "", ""]], []
+    for name, arm in curve.lists[prices].items():
+        found = arm.get(step)
+        drop = dropped(curve, found) if found else None
+        if found is None or drop is None:
+            continue
+        worst = min(float(one.pool.min()) for one in arm.at.values())
+        known = not math.isnan(drop[1])
+        status = kept(drop[1])
+        verdict = "one seed" if not known else "non-inferior" if status == HOLDS else "not shown to be non-inferior"
+        lost += [] if status == HOLDS else [f"`{name}`"]
+        most = signed(drop[1]) if known else "–"
+        rows.append(
+            [f"`{name}`", percent(float(found.pool.mean())), percent(worst), f"{signed(drop[0])}, {most}", verdict]
+        )
+        if name == OURS and facts is not None:
+            facts["forgetting"] = f"`{OURS}` loses {percent(drop[0])} points of the pool: {verdict}"
+    heads = [
+        "way",
+        f"pool, budget {step:g}",
+        "worst seed at any budget",
+        "drop, at most (95 %)",
+        f"at {100 * MARGIN:.0f} points",
+    ]
+    found = (
+        f"Not shown to be non-inferior: {listed(lost)}." if lost
+        else "Every way that was measured is non-inferior." if len(rows) > 1 else "The pool was not asked."
+    )  # fmt: skip
+    intro = (
+        "Accuracy on facts and instructions that nobody trained, asked greedily. Non-inferior: the upper end of the "
+        f"one-sided 95 % interval of the drop is at most {100 * MARGIN:.0f} points. The interval is over seeds, which "
+        "were all asked the same questions."
+    )
+    return [*([intro, ""] if facts is not None else []), *table(heads, rows), found, ""]
+
+
+# -------- prices
+def price_section(curve: Curve, facts: Facts | None) -> list[str]:
+    """The other price lists, and what a hint may cost."""
+    lines: list[str] = []
+    for prices in list(curve.lists)[1:]:
+        lines += [f"Under the price list `{prices}`. {_prices(curve, prices)}", ""]
+        reading = read_by(curve, prices)
+        lines += _lead_tables(curve, reading)
+        claim = reading.worth()
+        lines += [f"{claim.text[0].upper()}{claim.text[1:]}: **{claim.status}** ({claim.measured}).", ""]
+    if len(curve.lists) < 2:
+        lines += ["There is one price list only: what another would change was not measured.", ""]
+    found = break_even(curve)
+    if found is None:
+        return [*lines, "What a hint may cost was not measured: it takes points of `mix` and `rft`.", ""]
+    told = _break_even(found)
+    if facts is not None:
+        facts["price"] = " ".join(told[:2] if found.needed is None else told[:1])
+    return [*lines, " ".join([*told, *_paid(curve, found)]), ""]
+
+
+def _break_even(found: BreakEven) -> list[str]:
+    """From which teacher price on sampling wins, in sentences; the first is the finding."""
+    reach = found.most if found.needed is None else found.needed
+    times = (
+        f"{reach / found.own:.1f} times the student tokens of `{OURS}`" if found.own else f"{reach:,.0f} student tokens"
+    )
+    if found.needed is not None and found.needed <= found.own:
+        return [f"`rft` comes to the accuracy of `{OURS}` with {times}: sampling wins at any teacher price."]
+    price = f"{found.price(reach):,.2f} USD a million teacher tokens (in and out together)"
+    if found.needed is None:
+        told = [
+            f"No sampling that was tried, up to {times}, comes to the accuracy of `{OURS}`.",
+            f"Up to {price} it does not win.",
+        ]
+    else:
+        told = [
+            f"`rft` comes to the accuracy of `{OURS}` with {times}: above {price} sampling wins, below it hints do."
+        ]
+    seeds = [one for one in found.by_seed if one is not None]
+    if seeds and len(found.by_seed) > 1:
+        ends = [f"{found.price(one):,.2f}" for one in (min(seeds), max(seeds))]
+        told.append(
+            f"Seed by seed it is reached in {len(seeds)} of {len(found.by_seed)}, at {ends[0]} to {ends[1]} USD."
+        )
+    if found.hinted and found.an_answer:
+        bound = "at least" if found.needed is None else "as much as"
+        told.append(
+            f"In samples: a row that came through hints may cost {bound} {found.samples(reach):,.0f} samples of "
+            f"{found.an_answer:.0f} tokens (the mean of the trained rows), all hints that failed included."
+        )
+    return told
+
+
+def _paid(curve: Curve, found: BreakEven) -> list[str]:
+    """What was paid under each price list: a teacher token, and a hinted row in samples."""
+    told = []
+    for prices in curve.lists:
+        ours = curve.get(prices, OURS, curve.main_step)
+        student = curve.prices.get(prices, {}).get("student")
+        if ours is None or student is None or not ours.numbers.get("teacher_tokens"):
+            continue
+        teacher = ours.numbers.get("usd", 0.0) - ours.numbers.get("student_tokens", 0.0) * student / 1e6
+        text = (
+            f"Under `{prices}` a teacher token cost {1e6 * teacher / ours.numbers['teacher_tokens']:,.2f} USD a million"
+        )
+        if found.an_answer and ours.numbers.get("hinted") and student:
+            samples = teacher / ours.numbers["hinted"] / (student * found.an_answer / 1e6)
+            text += f", a row won by hints {samples:,.0f} samples"
+        told.append(text + ".")
+    return told
+
+
+def first_answers(curve: Curve) -> dict[str, Answers]:
+    """Arm → answers at the main budget of the first price list."""
+    prices = next(iter(curve.lists))
+    return {name: found for name, arm in curve.lists[prices].items() if (found := arm.get(curve.main_step))}
