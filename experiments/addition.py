@@ -59,7 +59,7 @@ TOLD = "Work in columns."
 """Told so, the base works every sum out. Nobody tells it in the rounds."""
 PLAN = ((250, (10, 10, 80), (1, 1, 0, 0, 0)), (950, (20, 10, 70), (1, 1, 2, 3, 4)))
 """The pre-training: so many steps, in which each of `HOW` and of `DIGITS` comes so often. Short sums are first: what
-two digits make is learnt there at a third of the cost.
+two digits make is learnt there sooner.
 """
 PAD, START, END = "<pad>", "<|im_start|>", "<|im_end|>"
 TEMPLATE = (
