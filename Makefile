@@ -5,7 +5,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test storm check bench test-arango
+.PHONY: help setup demo test storm check bench evidence-small test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
@@ -13,6 +13,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
+	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
 	@echo "make check   lint, types, layers, generated docs"
 
@@ -35,6 +36,10 @@ test: setup
 
 storm: setup
 	@$(PY) -m pytest -m storm
+
+evidence-small: setup
+	@$(PY) experiments/lab/curve.py experiments/lab/base --small --out outputs/evidence-small.json
+	@$(PY) experiments/evidence.py --order outputs/evidence-small.json
 
 test-arango: setup
 	@if [ -n "$$ARANGO_URL" ]; then exec $(PY) -m pytest tests/test_arangodb.py; fi; \

@@ -62,6 +62,7 @@ def curve_section(curve: Curve, facts: Facts | None, drawn: Figures) -> list[str
         lines += [f"### Price list `{prices}`", "", _prices(curve, prices), ""]
         lines += [f"![accuracy against money, price list {prices}](figures/{name})", ""]
         lines += _by_budget(curve, prices) + _spent(curve, prices)
+        lines += _gaps(curve, prices)
         missing = [arm for arm in DOES if arm not in arms]
         lines += [f"Not run under this price list: {listed([f'`{arm}`' for arm in missing])}.", ""] if missing else []
     return lines + _by_group(curve, facts, drawn)
@@ -75,6 +76,24 @@ def _prices(curve: Curve, prices: str) -> str:
         f"USD a million tokens: student {found['student']:.2f}, teacher {found['teacher_in']:.2f} in and "
         f"{found['teacher_out']:.2f} out."
     )
+
+
+def _gaps(curve: Curve, prices: str) -> list[str]:
+    """What the time did not suffice for: budgets without a point, and those with fewer seeds."""
+    of, never, fewer = len(curve.raw["seeds"]), [], []
+    for step in curve.steps:
+        seeds = {
+            name: sum(point["step"] == step for point in arm["points"])
+            for name, arm in curve.raw["curves"][prices].items()
+            if any(point["step"] is not None for point in arm["points"])
+        }
+        some = [f"`{name}` {count}" for name, count in seeds.items() if 0 < count < of]
+        none = [f"`{name}`" for name, count in seeds.items() if not count]
+        never += [f"budget {step:g} ({'all ways' if len(none) == len(seeds) else listed(none)})"] if none else []
+        fewer += [f"budget {step:g}: {listed(some)}"] if some else []
+    lines = [f"Not run: {'; '.join(never)}."] if never else []
+    lines += [f"Fewer than {of} seeds, {'; '.join(fewer)}."] if fewer else []
+    return [" ".join(lines), ""] if lines else []
 
 
 def _with_half(found: Difference) -> str:

@@ -88,7 +88,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
             speeds.append(figures["tokens_per_second"])
 
     hooks = hf.Hooks(lambda _model: {}, step)
-    most = 4096 if sharded else None  # the arithmetic does not know of the cap
+    most = 2048 if sharded else None  # the arithmetic does not know of the cap
     rows = rows[: per_step * steps]
     model, state = hf.train(model, rows, config, folder / "checkpoints", hooks, seed=0, most_tokens=most)
     if ranks.leads():

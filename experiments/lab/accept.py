@@ -46,6 +46,7 @@ class Table:
     problems: list[Problem]
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
     missed: list[str] = field(default_factory=list)
+    bounds: dict[str, Bound] = field(default_factory=dict)
 
     def add(self, name: str, scores: Sequence[float], bound: Bound | None = None) -> float:
         """Note and print a row: all, by family, by level. `scores` has one for each problem; returns the mean."""
@@ -64,6 +65,7 @@ class Table:
         self.rows[name] = row
         verdict = ""
         if bound is not None:
+            self.bounds[name] = bound
             within = bound[0] <= row["all"] <= bound[1]
             verdict = f"{bound[0]:.0f} .. {bound[1]:.0f} {'ok' if within else 'OUT OF BOUNDS'}"
             self.missed += [] if within else [name]
@@ -132,6 +134,12 @@ def measure(examiner: Examiner, per_family: int, seed: int) -> Table:
     table.add("wrong hint, another problem's", after(lambda p: other_problems_hint(p, rng).text), (0, pass_at_1 + 5))
     corrupt = after(lambda p: corrupted(rng.choice(p.hints), p.question, rng).text)
     table.add("wrong hint, corrupted", corrupt, (0, pass_at_1 + 5))
+    for name, wrong_hint in (
+        ("another problem's", lambda p: other_problems_hint(p, rng)),
+        ("corrupted", lambda p: corrupted(rng.choice(p.hints), p.question, rng)),
+    ):
+        noted = examiner.scores(problems, lambda p, hint=wrong_hint: with_private_hint(asked(p), hint(p).text))
+        table.add(f"wrong hint as a note, {name}", noted)
     _right_hints(table, examiner, rng, after, attempts)
     table.add("spoiler copied, right", after(lambda p: f"The answer is {p.answer}."), (80, 100))
     false = {p.question: guess(p, rng) for p in problems}
@@ -217,7 +225,8 @@ def main() -> int:
     seconds = time.monotonic() - begin
     print(f"{seconds:.0f} s on {model.device}; out of bounds: {', '.join(table.missed) or 'none'}")
     if args.json:
-        figures = {"rows": table.rows, "missed": table.missed, "per_family": args.per_family, "seconds": seconds}
+        figures = {"rows": table.rows, "bounds": table.bounds, "missed": table.missed, "per_family": args.per_family}
+        figures["seconds"] = round(seconds)
         write_text(args.json, json.dumps(figures, indent=1) + "\n")
     return int(bool(table.missed))
 

@@ -70,10 +70,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="the laboratory's base; without it the embedded model")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="the first seed, where several processes share them")
     parser.add_argument("--output", type=Path, default=Path("outputs/hopeless"))
     args = parser.parse_args()
     found = []
-    for seed in range(args.seeds):
+    for seed in range(args.first, args.first + args.seeds):
         found.append(examined(args.base, seed, args.output / f"seed-{seed}"))
         print(json.dumps(found[-1]), flush=True)
     refused = sum(each["refused"] for each in found)

@@ -193,6 +193,16 @@ def export(model: Llama, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     tokenizer.save_pretrained(out)
 
 
+def load(folder: Path) -> Llama:
+    """A base as it was exported."""
+    from safetensors.torch import load_file
+
+    weights = {name.removeprefix("model."): value for name, value in load_file(folder / "model.safetensors").items()}
+    model = Llama(len(weights["embed_tokens.weight"]))
+    model.load_state_dict({name: value.float() for name, value in weights.items()})
+    return model
+
+
 def _on_processor(model: Llama) -> dict[str, Tensor]:
     """The weights as they are written, rounded to bfloat16, in float32."""
     return {name: value.detach().cpu().bfloat16().float() for name, value in model.state_dict().items()}

@@ -1,17 +1,16 @@
 """One problem of the laboratory: text, worked solution, its usual slip, right hints; and how hints are made wrong.
 
-Every right hint names something of its text (a name, a number, a sentence), so that a reader can check whether it
-belongs to the question. Every wrong one names something that is not there, or a number that is false.
+Every right hint names something of its text (a name, a number, a sentence) and nothing else, so that a reader can check
+whether it belongs to the question. Every wrong one names something that the text has not.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from words import DAYS, POOL_OF, TERM, terms
+from words import CONSTANTS, DAYS, POOL_OF, TERM, terms
 
 Work = tuple[list[str], str]
 """The steps of a solution and where they lead."""
@@ -61,16 +60,10 @@ def clock(minutes: int) -> str:
 
 def safe_hints(hints: Sequence[Hint], answer: str, candidates: Sequence[str] = ()) -> tuple[Hint, ...]:
     """The hints that do not give the answer away: they do not say it, or name other `candidates` beside it."""
-
-    def says(text: str, what: str) -> bool:
-        return re.search(rf"(?<![\w:]){re.escape(what)}(?![\w:])", text) is not None
-
-    number = answer.split(maxsplit=1)[0]  # of "40 days" the number is the secret
-    return tuple(
-        hint
-        for hint in hints
-        if not says(hint.text, number) or any(says(hint.text, other) for other in candidates if other != answer)
-    )
+    secret = answer.split(maxsplit=1)[0]  # of "40 days" the number
+    others = set(candidates) - {answer}
+    said = [(hint, TERM.findall(hint.text)) for hint in hints]
+    return tuple(hint for hint, words_said in said if secret not in words_said or others & set(words_said))
 
 
 def guess(problem: Problem, rng: random.Random) -> str:
@@ -107,9 +100,10 @@ def _others(term: str, known: set[str]) -> list[str]:
         others = [str(int(term) + by) for by in range(-9, 10) if int(term) + by > 0]
     else:
         others = POOL_OF[term]
-    return [other for other in others if other not in known and other != term]
+    return [other for other in others if other not in known | CONSTANTS and other != term]
 
 
-def belongs(hint: Hint, question: str) -> bool:
-    """Whether the question has every name of the hint, so that a reader could take it for one of its own."""
-    return set(terms(hint.text)) <= set(terms(question))
+def foreign(hint: Hint, question: str) -> list[str]:
+    """The terms of the hint that the question has not: none of a right hint, one or more of a wrong one."""
+    known = set(terms(question)) | CONSTANTS
+    return [term for term in terms(hint.text) if term not in known]

@@ -58,7 +58,7 @@ def story(rng: random.Random, level: int) -> Problem:
     plan = ", then ".join([str(start), *(PLANNED[e.kind].format(n=e.amount) for e in events)])
     hints = [
         Hint("plan", f"Plan first: {plan}."),
-        Hint("unknown", f"Name the unknown: the {item} of {a} after {len(events)} changes, from {start}."),
+        Hint("unknown", f"Name the unknown: the {item} of {a} at the end, from {start}."),
         *(Hint("reread", f"Re-read this: {sentence}") for sentence in says if re.search(r"\d", sentence)),
         *(Hint("leave_out", f"Leave this out: {sentence}") for sentence in idle),
     ]

@@ -72,15 +72,16 @@ def _sum(rng: random.Random, level: int) -> Problem:
         told.append(f"The {names[number]} {verb} {task.wording(number)}.")
     steps, answer = task.worked()
     some = rng.choice([i for i, (a, _) in enumerate(amounts) if a])
-    wording, (a, b) = task.wording(some), amounts[some]
+    a, b = amounts[some]
     wordings = " and ".join(map(task.wording, range(count)))
     hints = [
         Hint(
             "units",
-            f"Check the units: 1 {large.rstrip('s')} is {factor} {small}, so {wording} is {values[some]} {small}.",
+            f"Check the units: 1 {large.rstrip('s')} is {factor} {small}, "
+            f"and the {names[some]} has {task.wording(some)}.",
         ),
         Hint("plan", f"Plan first: turn {wordings} into {small}, then add or take away."),
-        Hint("split", f"Split the number: {wording} = {a * factor} {small} and {b} {small}."),
+        Hint("split", f"Split the number: turn {a} {large} into {small}, then add the {b} {small}."),
     ]
     return Problem(
         family="unit",
@@ -131,11 +132,11 @@ def _clock(rng: random.Random, level: int) -> Problem:
         told.insert(1, f"The ticket costs {rng.randint(3, 30)} coins.")
     asked = rng.choice(["When is the end?", "What time is it at the end?", "At what time is it over?"])
     steps, answer = _clock_worked(start, lasts)
-    first, carry = lasts[0][1], 60 - start % 60
-    rest = f"{first - carry} min more" if first > carry else "count on"
     hints = [
         Hint("plan", f"Plan first: from {clock(start)} add {', then '.join(_duration(*last) for last in lasts)}."),
-        Hint("split", f"Split the number: {clock(start)} + {carry} min = {clock(start + carry)}, then {rest}."),
+        Hint(
+            "split", f"Split the number: go from {clock(start)} to the full hour, then on with {_duration(*lasts[0])}."
+        ),
         Hint("units", f"Check the units: 60 min make 1 h, and it starts at {clock(start)}."),
     ]
     return Problem(
@@ -186,13 +187,11 @@ def _day(rng: random.Random, level: int) -> Problem:
     facts += [f"The {name} comes {_gap_text(*gap)} later." for name, gap in zip(names[1:], gaps[1:], strict=True)]
     asked = rng.choice(["What day of the week is that?", "Which weekday is it then?"])
     steps, answer = _day_worked(start, gaps)
-    total, today = sum(weeks * 7 + days for weeks, days in gaps), DAYS[start]
-    days = " + ".join(str(weeks * 7 + days) for weeks, days in gaps)
-    whole = f"whole weeks do not change {today}, {total} is {total // 7} weeks and {total % 7}"
+    today, listed = DAYS[start], " and ".join(_gap_text(*gap) for gap in gaps)
     hints = [
-        Hint("split", f"Split the number: {whole}."),
-        Hint("units", f"Check the units: a week has 7 days, so it is {days} days from {today}."),
-        Hint("plan", f"Plan first: add {' and '.join(_gap_text(*gap) for gap in gaps)}, then count from {today}."),
+        Hint("split", f"Split the number: whole weeks do not change {today}, so take them out of {listed}."),
+        Hint("units", f"Check the units: a week has 7 days, so turn {listed} into days from {today}."),
+        Hint("plan", f"Plan first: add {listed}, then count from {today}."),
     ]
     return Problem(
         family="unit",

@@ -66,7 +66,12 @@ GENERIC_PROMPTS = (
     "Make a small list.", "Split the task into pieces.", "Plan your work.", "Read the text twice.",
     "First plan, then solve.", "Find what is unknown.", "Order your thoughts.", "Draw a table.", "List the facts.",
     "Go one step at a time.", "Breathe and begin.", "Reason it out.", "Give the best answer.",
-    "Small parts are easier.", "Write all steps.", "Do it like a teacher.",
+    "Small parts are easier.", "Write all steps.", "Do it like a teacher.", "Divide the task into parts.",
+    "Cut the task into bits.", "Go slowly.", "Let us go slowly.", "Let us reason.", "Let us work on it.",
+    "Take a breath.", "Relax and reason.", "Reason well.", "Think about it for a while.", "Think it through.",
+    "Consider every part.", "Look at each part in turn.", "Solve small parts first.", "Deep thought helps.",
+    "Be slow and sure.", "Begin with the parts.", "Work in small parts.", "We shall think about this.", "Now think.",
+    "Stay calm and think.", "Mind every word.", "Do the parts one by one.", "Start small.",
 )  # fmt: skip
 EXAM_PROMPTS = (
     "Think step by step.", "Show your work.", "Let us think about it slowly.",
@@ -81,7 +86,10 @@ RETRIES = ("Try again.", "That is not right.", "Wrong. Try again.", "No. Once mo
 LEAD_INS = ("Hint: {}", "{}", "A tip: {}", "Hint, for you alone: {}")
 """The first and the last are those of Socratune's loop (`socratune.prompts`)."""
 SPOILERS = ("The answer is {}.", "The right answer is {}.", "It is {}.")
-DOES_NOT_FIT = "That does not fit."
+DOES_NOT_FIT = "That does not fit: {}."
+"""Said of a hint, with the first of its terms that the text has not."""
+CONSTANTS = {"1", "7", "12", "60", "100"}
+"""Numbers that a right hint may name although the text does not: of units."""
 
 _POOLS = (NAMES, ITEMS, COLOURS, DAYS, TOWNS, FIRMS, RIVERS, PARTS, THINGS, COLUMNS, SHOPS, ROOMS, TEAMS)
 POOL_OF = {word: pool for pool in reversed(_POOLS) for word in pool} | {

@@ -20,20 +20,22 @@ from socratune.resolve import flatten
 from socratune.rundir import read_jsonl, write_jsonl
 
 LAB_DATA = Path(__file__).parent / "lab_data"
+SHIPPED = Path(__file__).parent.parent.parent / "experiments" / "lab" / "base"
+"""In a clone; 11 MB that an installed package does without."""
 PLACE = "SOCRATUNE_LAB"
 """Environment variable with the folder of the base."""
 
 
 def base_folder(given: str | None = None) -> Path:
-    """Where the laboratory's base is: as given, else by `SOCRATUNE_LAB`, else beside its data.
+    """Where the laboratory's base is: as given, else by `SOCRATUNE_LAB`, else in the clone that this code runs from.
 
     Raises:
         UserError: there is none.
     """
-    folder = Path(given or os.environ.get(PLACE) or LAB_DATA / "base")
+    folder = Path(given or os.environ.get(PLACE) or SHIPPED)
     if (folder / "config.json").is_file():
         return folder
-    fix = "Make it with experiments/lab/pretrain.py (ten minutes on a GPU), then --base FOLDER or export SOCRATUNE_LAB."
+    fix = "It is experiments/lab/base of the repository: --base FOLDER, or export SOCRATUNE_LAB; or pretrain.py makes one."
     raise UserError(Fault("demo --lab", "a folder with the laboratory's base", Shown(f"no model in {folder}"), fix))
 
 
