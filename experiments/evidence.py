@@ -259,10 +259,10 @@ paired by question where two ways are compared. With five seeds such an interval
 trainings vary. What the base was taught, and that it shows nothing about real models, is in
 [the laboratory](guides/lab.md).*
 
-*How far this goes: one base of 5.6 million parameters from one pre-training seed, made so that a right hint brings out
-what it can do; problems of four kinds that a generator writes; teachers that are never wrong; a judge that is exact.
-A teacher's solutions in the student's very format are the generator's own, which no real teacher can write. What carries
-over is which ways differ, and by what kind of question; not by how many points.*
+*How far this goes: one base of 5.6 million parameters from one pre-training seed, made so that a right hint brings
+out what it can do; problems of four kinds that a generator writes; teachers that are never wrong; a judge that is
+exact. A teacher's solutions in the student's very format are the generator's own, which no real teacher can write.
+What carries over is which ways differ, and by what kind of question; not by how many points.*
 """
 
 

@@ -35,7 +35,7 @@ def base_folder(given: str | None = None) -> Path:
     folder = Path(given or os.environ.get(PLACE) or SHIPPED)
     if (folder / "config.json").is_file():
         return folder
-    fix = "It is experiments/lab/base of the repository: --base FOLDER, or export SOCRATUNE_LAB; or pretrain.py makes one."
+    fix = "It is experiments/lab/base of the repository: --base FOLDER, or SOCRATUNE_LAB; pretrain.py makes another."
     raise UserError(Fault("demo --lab", "a folder with the laboratory's base", Shown(f"no model in {folder}"), fix))
 
 
@@ -64,7 +64,7 @@ def plant_hopeless(folder: Path, *, train: int, held_out: int, seed: int) -> Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in (("train", train), ("held_out", held_out)):
-        rows = list(read_jsonl(LAB_DATA / f"{name}.jsonl"))[:count]
+        rows = [row for row in read_jsonl(LAB_DATA / f"{name}.jsonl") if "family" in row["metadata"]][:count]
         write_jsonl(folder / f"{name}.jsonl", shuffled_answers(rows, seed))
 
 
@@ -130,7 +130,7 @@ def corrupted_hint(question: str, reference: str, responses: list[str]) -> str |
 
 def other_problems_hint(question: str, reference: str, responses: list[str]) -> str | None:
     """A right hint of another row: the same one for the same question and round."""
-    others = [hints for asked, hints in _hints("hints").items() if asked != question]
+    others = [hints for asked, hints in _hints("hints").items() if hints and asked != question]
     digest = sha256(f"{question}/{len(responses)}".encode()).digest()
     return _in_turn(others[int.from_bytes(digest[:8], "big") % len(others)], responses)
 
