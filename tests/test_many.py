@@ -13,6 +13,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "experiments" / "lab"))
 
+import asking  # pyright: ignore[reportMissingImports]
 import many  # pyright: ignore[reportMissingImports]
 import model as lab_model  # pyright: ignore[reportMissingImports]
 
@@ -61,16 +62,18 @@ def test_greedy_answers_are_those_of_generate(folder: Path) -> None:
             0, len(prompt) :
         ]
         expected.append([token for token in out.tolist() if token != END])
-    base = many.Base.load(folder, "cpu")
-    found = many.ask(many.Merged.bare(base), prompts, 1, many.Manner(0.0, END, most=30, at_once=3))
+    base = asking.Base.load(folder, "cpu")
+    found = asking.ask(asking.Merged.bare(base), prompts, 1, asking.Manner(0.0, END, most=30, at_once=3))
     assert [answers[0] for answers in found[0]] == expected
     assert len({len(answer) for answer in expected}) > 1  # some ended before the others
 
 
 def test_drawn_answers_have_the_models_own_frequencies(folder: Path) -> None:
-    base = many.Base.load(folder, "cpu")
+    base = asking.Base.load(folder, "cpu")
     prompt, samples = [5, 6, 7], 3000
-    answers = many.ask(many.Merged.bare(base), [prompt], samples, many.Manner(0.8, END, most=1, at_once=samples))[0][0]
+    answers = asking.ask(asking.Merged.bare(base), [prompt], samples, asking.Manner(0.8, END, most=1, at_once=samples))[
+        0
+    ][0]
     states = many.hidden(
         base, many.Packed.of([[(prompt, [0, 0, 0])]], base.device), lambda x, name: x @ base.matrix(name).mT,
         many.by_document,
@@ -88,7 +91,7 @@ def test_adapters_trained_side_by_side_are_those_of_peft(folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
 
-    base = many.Base.load(folder, "cpu")
+    base = asking.Base.load(folder, "cpu")
     tasks = [
         many.Task(documents(1, 10), 2e-3, steps=2, seed=1, rank=16),
         many.Task(documents(2, 20), 1e-3, steps=3, seed=2, rank=4),
@@ -97,10 +100,10 @@ def test_adapters_trained_side_by_side_are_those_of_peft(folder: Path) -> None:
     begun = many.Adapters.fresh(base, [1, 2], [16, 4])
     for group, task in enumerate(tasks):
         model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        config = LoraConfig(r=task.rank, lora_alpha=many.ALPHA, target_modules=list(many.MATRICES), bias="none")
+        config = LoraConfig(r=task.rank, lora_alpha=many.ALPHA, target_modules=list(asking.MATRICES), bias="none")
         tuned: Any = get_peft_model(model, config)
         weights = {}
-        for layer, matrix in many.names():
+        for layer, matrix in asking.names():
             block = tuned.base_model.model.model.layers[layer]
             module = getattr(block.self_attn if matrix[0] in "qkvo" else block.mlp, matrix)
             a, b = module.lora_A.default.weight, module.lora_B.default.weight
@@ -128,18 +131,18 @@ def test_adapters_trained_side_by_side_are_those_of_peft(folder: Path) -> None:
 
 
 def test_an_adapter_changes_the_answers_of_its_own_model_only(folder: Path) -> None:
-    base = many.Base.load(folder, "cpu")
+    base = asking.Base.load(folder, "cpu")
     taught = [([5, 6, 7, 9, 9, 9, END], [0, 0, 0, 1, 1, 1, 1])] * 4
     adapters = many.train(base, [many.Task(taught, 5e-3, steps=12), many.Task(taught, 0.0, steps=12, seed=3)])
-    manner = many.Manner(0.0, END, most=6)
-    both = many.ask(adapters.merged(base), [[5, 6, 7], [8, 4]], 1, manner)
-    alone = many.ask(many.Merged.bare(base), [[5, 6, 7], [8, 4]], 1, manner)
+    manner = asking.Manner(0.0, END, most=6)
+    both = asking.ask(adapters.merged(base), [[5, 6, 7], [8, 4]], 1, manner)
+    alone = asking.ask(asking.Merged.bare(base), [[5, 6, 7], [8, 4]], 1, manner)
     assert both[0][0][0] == [9, 9, 9]
     assert both[1] == alone[0] and both[1] != both[0]
 
 
 def test_log_probabilities_are_those_of_the_loss(folder: Path) -> None:
-    base = many.Base.load(folder, "cpu")
+    base = asking.Base.load(folder, "cpu")
     rows = documents(4, 5)
     found = many.log_probabilities(base, rows, at_once=2)
     packed = many.Packed.of([rows], base.device)

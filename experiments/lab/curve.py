@@ -8,7 +8,7 @@ reach" dominates.*
 
 A seed has its own training problems, draws, adapter and order; the held-out questions are the same for all. A step is a
 multiple of what `mix` costs on all rows (four samples, then hints where all were wrong) at the prices in force. Every
-arm's learning rate is chosen on dev questions, at step 1, as the mean over two seeds. What arms buy is in `traces.py`.
+arm's learning rate is chosen on dev questions, at step 1, as the mean over two seeds. What arms buy is in `arms.py`.
 """
 
 from __future__ import annotations
@@ -24,26 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arms import ARMS, FREE, PRICES, Purse, buy, protocol_usd
+from asking import Base, Ids, Manner, Merged, ask
+from draws import SAMPLES, TEMPERATURE, Draws, Student, Writer, asked, drawn, right
 from generator import FAMILIES, problem
-from many import LONGEST_DOCUMENT, ROWS_A_STEP, Base, Document, Ids, Manner, Merged, Task, ask, train
+from many import LONGEST_DOCUMENT, ROWS_A_STEP, Document, Task, train
 from problem import Problem
 from rows import pool_rows
-from traces import (
-    ARMS,
-    FREE,
-    PRICES,
-    SAMPLES,
-    TEMPERATURE,
-    Draws,
-    Purse,
-    Student,
-    Writer,
-    asked,
-    buy,
-    drawn,
-    protocol_usd,
-    right,
-)
 from transformers import AutoTokenizer
 from words import EXAM_PROMPTS
 

@@ -19,26 +19,12 @@ from statistics import mean
 from typing import Any
 
 import torch
+from arms import PRICES, Bought, Purse, Shopping, buy, leaking, protocol
+from asking import Merged, ask
 from curve import Laboratory, Size, task
-from many import Document, Merged, Task, ask, log_probabilities
+from draws import EARLY_SAMPLES, FIRST, Draw, Draws, Student, asked, by_round, drawn
+from many import Document, Task, log_probabilities
 from rows import pool_rows
-from traces import (
-    EARLY_SAMPLES,
-    FIRST,
-    PRICES,
-    Bought,
-    Draw,
-    Draws,
-    Purse,
-    Shopping,
-    Student,
-    asked,
-    buy,
-    by_round,
-    drawn,
-    leaking,
-    protocol,
-)
 
 from socratune.hints import leak
 from socratune.prompts import with_private_hint
