@@ -134,10 +134,10 @@ def test_the_rules_and_the_labs_judge_agree_on_every_right_and_wrong_answer() ->
 
 def test_the_shipped_rows_are_read_and_are_those_of_the_generator() -> None:
     pool = row_maker.pool_rows(400, random.Random(2))
-    known = row_maker.known_rows(100, pool, random.Random(3))
+    known = row_maker.known_rows(60, pool, random.Random(3))
     assert not {row["messages"][0]["content"] for row in pool} & {row["messages"][0]["content"] for row in known}
     made = {
-        "train": [*row_maker.qa_rows(600, "train", random.Random(0)), *known],
+        "train": [*row_maker.qa_rows(320, "train", random.Random(0)), *known],
         "held_out": row_maker.qa_rows(400, "test", random.Random(1)),
         "pool": pool,
     }
@@ -160,7 +160,7 @@ def test_the_teachers_give_hints_of_their_kind() -> None:
 
 
 def test_of_shuffled_answers_none_stands_at_its_own_question() -> None:
-    rows = [json.loads(line) for line in (lab.LAB_DATA / "train.jsonl").read_text("utf-8").splitlines()][:600]
+    rows = [json.loads(line) for line in (lab.LAB_DATA / "train.jsonl").read_text("utf-8").splitlines()][:320]
     own = {row["messages"][0]["content"]: row["messages"][1]["content"] for row in rows}
     dealt = lab.shuffled_answers(rows, 0)
     assert 0.95 * len(rows) < len(dealt) <= len(rows)

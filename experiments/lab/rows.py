@@ -81,8 +81,8 @@ def main() -> None:
     """Write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--train", type=int, default=600)
-    parser.add_argument("--known", type=int, default=100)
+    parser.add_argument("--train", type=int, default=320)
+    parser.add_argument("--known", type=int, default=60)
     parser.add_argument("--held-out", type=int, default=400)
     parser.add_argument("--pool", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
