@@ -93,19 +93,22 @@ class Default:
 
 
 DEFAULTS = (
-    Default("enhance.attempts", "The prediction", "samples first, then hints: `mix` {mix_others}"),
-    Default("enhance.max_iterations", "The prediction", "hints where pass@8 = 0: `mix` {mix_lost}"),
-    Default("enhance.teacher_model", "What a hint may cost", "{price}"),
-    Default("enhance.thinking_format", "The hint-value curve", "{formats}"),
-    Default("enhance.unsolved", "Rounds on addition", "{rounds}"),
+    Default("hints after samples", "The prediction", "`mix` {mix_cheap}; where pass@8 = 0 {mix_lost}"),
+    Default(
+        "enhance.attempts",
+        "The hint-value curve",
+        "{attempts}. So with a cheap teacher one sample does as well or better; four save a third of the hints, and "
+        "tell how far a row is out of reach",
+    ),
+    Default("enhance.thinking_format", "The hint-value curve", "no format: the answer alone (`direct`). {formats}"),
+    Default("enhance.unsolved", "Rounds on addition", "left at `drop`: {rounds}, on bases that had the skill"),
     Default("curate.mask_wrong_attempts", "Side studies", "{study_masking}"),
     Default("curate.replay_share", "Side studies", "{study_replay}"),
     Default("train.r", "Side studies", "{study_rank}"),
-    Default("validate.gate.max_forgetting", "Forgetting", "{forgetting}"),
     Default("hints that leak are dropped", "Side studies", "{study_leaked_hints}"),
 )
-"""Facts: mix_cheap, mix_others, mix_lost, mix_reached, formats, control, forgetting, price, rounds, and study_NAME for
-every side study (`-` becomes `_`)."""
+"""Facts: attempts, mix_cheap, mix_others, mix_lost, mix_reached, formats, control, forgetting, price, rounds, and
+study_NAME for every side study (`-` becomes `_`)."""
 
 
 def defaults_section(facts: Facts) -> list[str]:

@@ -45,7 +45,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """How far `mix` is ahead of the best of some arms, at equal money, on some questions."""
+    """How far `mix` is ahead of the best of some arms, with the same budget, on some questions."""
 
     rival: str
     gap: Difference
@@ -154,7 +154,7 @@ class Reading:
 
     def keeps(self) -> Claim:
         """Does `mix` forget less than three points of the pool?"""
-        text = f"`mix` forgets less than {100 * MARGIN:.0f} points of the facts and instructions"
+        text = f"`mix` forgets less than {100 * MARGIN:.0f} points of the facts, instructions and arithmetic"
         found = self.curve.get(self.prices, OURS, self.curve.main_step)
         drop = dropped(self.curve, found) if found else None
         if drop is None:

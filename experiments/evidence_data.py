@@ -20,7 +20,7 @@ import numpy as np
 from socratune.ablation.reading import Difference, difference
 
 SAMPLES = 4
-"""Answers per question and seed behind `sampled`."""
+"""Answers per question and seed behind `sampled`, where the result does not say."""
 FAMILIES = ("word", "unit", "hop", "table")
 LOST, REACHED = "pass@8 = 0", "pass@8 > 0"
 ALL = "all"
@@ -86,8 +86,9 @@ class Answers:
         return len(self.sampled)
 
 
-def answers(points: Sequence[Mapping[str, Any]], questions: int, where: str) -> Answers:
-    """Of the seeds of one arm and budget, or of one setting."""
+def answers(points: Sequence[Mapping[str, Any]], raw: Mapping[str, Any], where: str) -> Answers:
+    """Of the seeds of one arm and budget, or of one setting; `raw`: the result they stand in."""
+    questions, samples = len(raw["questions"]), raw.get("samples", SAMPLES)
     names = sorted({name for point in points for name, value in point.items() if _number(value)})
     numbers = {
         name: float(np.mean([point[name] for point in points if _number(point.get(name))]))
@@ -95,7 +96,7 @@ def answers(points: Sequence[Mapping[str, Any]], questions: int, where: str) -> 
         if name not in ("pool", "seed", "step")
     }
     return Answers(
-        np.stack([digits(point["sampled"], SAMPLES, questions, f"{where}, sampled") for point in points]),
+        np.stack([digits(point["sampled"], samples, questions, f"{where}, sampled") for point in points]),
         np.stack([digits(point["greedy"], 1, questions, f"{where}, greedy") for point in points]),
         np.array([float("nan") if point.get("pool") is None else point["pool"] for point in points], dtype=float),
         numbers,
@@ -130,7 +131,8 @@ class Curve:
         self.questions: list[dict[str, Any]] = raw["questions"]
         count = len(self.questions)
         self.hits = digits(raw["hits8"], 8, count, f"{name}, hits8")
-        self.base = answers([raw["base"]], count, f"{name}, base")
+        self.samples: int = raw.get("samples", SAMPLES)
+        self.base = answers([raw["base"]], raw, f"{name}, base")
         self.prices: dict[str, dict[str, float]] = raw.get("prices", {})
         self.lists: dict[str, dict[str, Arm]] = {
             prices: {arm: self._arm(arms[arm], f"{name}, {prices}, {arm}") for arm in in_order(arms)}
@@ -141,7 +143,7 @@ class Curve:
     def _arm(self, raw: Mapping[str, Any], where: str) -> Arm:
         steps = list(dict.fromkeys(point["step"] for point in raw["points"]))
         by_step = {step: [point for point in raw["points"] if point["step"] == step] for step in steps}
-        found = {step: answers(points, len(self.questions), where) for step, points in by_step.items()}
+        found = {step: answers(points, self.raw, where) for step, points in by_step.items()}
         return Arm(raw.get("learning_rate"), found)
 
     @cached_property
@@ -178,12 +180,14 @@ class Curve:
         arms = [arm for arm in self.lists.get(prices, {}) if arm != OURS and (among is None or arm in among)]
         return [arm for arm in arms if self.get(prices, arm, step) is not None]
 
-    def versus(self, prices: str, more: str, less: str, step: float, group: str = ALL) -> Difference:
-        """`more` − `less` in sampled accuracy at equal money, with its interval."""
+    def versus(
+        self, prices: str, more: str, less: str, step: float, group: str = ALL, kind: str = "sampled"
+    ) -> Difference:
+        """`more` − `less` in sampled (or greedy) accuracy with the same budget, with its interval."""
         one, other = self.get(prices, more, step), self.get(prices, less, step)
         if one is None or other is None:
             raise KeyError(f"{more} or {less} was not run with budget {step} under {prices}")
-        return apart(one.sampled, other.sampled, self.groups[group])
+        return apart(getattr(one, kind), getattr(other, kind), self.groups[group])
 
     def best(self, prices: str, step: float, group: str = ALL, among: Sequence[str] | None = None) -> str | None:
         """The arm other than ours with the best mean on these questions."""

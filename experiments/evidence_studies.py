@@ -37,8 +37,7 @@ FEWER_ROUNDS = 2.0
 # -------- side studies
 def side_section(raw: Mapping[str, Any], facts: Facts) -> list[str]:
     """A table and a sentence for each study."""
-    count = len(raw["questions"])
-    base = answers([raw["base"]], count, "side, base") if raw.get("base") else None
+    base = answers([raw["base"]], raw, "side, base") if raw.get("base") else None
     lines = []
     for name, (heading, number) in STUDIES.items():
         lines += [f"### {heading}", ""]
@@ -49,7 +48,7 @@ def side_section(raw: Mapping[str, Any], facts: Facts) -> list[str]:
         settings: dict[str, list[Any]] = {}
         for row in study["rows"]:
             settings.setdefault(row["setting"], []).append(row | row.get("also", {}))
-        found = {setting: answers(rows, count, f"side, {name}, {setting}") for setting, rows in settings.items()}
+        found = {setting: answers(rows, raw, f"side, {name}, {setting}") for setting, rows in settings.items()}
         default = study.get("default") or _default(list(found), number)
         also = list(dict.fromkeys(each for row in study["rows"] for each in row.get("also", {})))
         gaps = {one: apart(found[one].sampled, found[default].sampled) for one in found if one != default}

@@ -19,6 +19,7 @@ from draws import FIRST, ROUNDS, SAMPLES, Draw, Draws, asked
 from generator import right_answer
 from many import Document
 from problem import Hint, Problem, told
+from words import POOL_OF
 
 from socratune.chat import AHA
 from socratune.prompts import with_hint_turn, with_private_hint
@@ -231,7 +232,8 @@ def own_words(problem: Problem) -> str:
         prose = re.sub(
             r"(\d+) ([-+*/]) (\d+) = (\d+)", lambda sum_: tell[sum_[2]].format(sum_[1], sum_[3], sum_[4]), step
         )
-        said.append(f"we see that {prose[0].lower()}{prose[1:]}")
+        named = prose.split(maxsplit=1)[0].rstrip(":") in POOL_OF
+        said.append(f"we see that {prose if named else prose[0].lower() + prose[1:]}")
     return f"Let me explain this to you. First {' Then '.join(said)} So we are done. Answer: {problem.answer}"
 
 

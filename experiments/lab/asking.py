@@ -225,7 +225,9 @@ def _prefilled(models: Merged, prompts: list[Ids], samples: int, most: int) -> _
     ids = torch.tensor(padded, device=base.device).view(1, -1).expand(groups, -1)
     x = functional.embedding(ids, base.embedding)
     rotation = base.rotation(torch.arange(longest, device=base.device).repeat(len(prompts))[None])
-    room = -(-min(LONGEST, longest + most + 1) // ALIGNED) * ALIGNED
+    if longest + most + 1 > LONGEST:
+        raise ValueError(f"a prompt of {longest + 1} tokens and {most} more do not fit into {LONGEST} positions")
+    room = -(-(longest + most + 1) // ALIGNED) * ALIGNED
     cache = []
     for layer in range(LAYERS):
         q, k, v = (

@@ -87,10 +87,8 @@ class Laboratory:
         self.began = time.monotonic()
         self.held_out = evenly("test", size.held_out, random.Random(2))
         self.dev = evenly("train", size.dev, random.Random(3))
-        self.pool = [
-            (self.writer.prompt(row["messages"][:1]), row["messages"][1]["content"])
-            for row in pool_rows(size.pool, random.Random(4))
-        ]
+        self.pool_rows = pool_rows(size.pool, random.Random(4))
+        self.pool = [(self.writer.prompt(row["messages"][:1]), row["messages"][1]["content"]) for row in self.pool_rows]
         self.seed = 0
 
     def say(self, *what: Any) -> None:
@@ -283,10 +281,15 @@ def prompted(lab: Laboratory, draws: Sequence[Draws]) -> dict[str, Any]:
     bare = Merged.bare(lab.base)
     examples: list[dict[str, str]] = []
     one = draws[0]
-    solved = [at for at, tries in enumerate(one.samples) if tries[0].right][:3]
-    for at in solved:
-        answer = lab.writer.text(one.samples[at][0].ids)
-        examples += [*asked(one.problems[at]), {"role": "assistant", "content": answer}]
+    for family in ("word", "hop", "table"):  # the longest right answer of each: no guess
+        solved = [
+            (len(tries[0].ids), at)
+            for at, tries in enumerate(one.samples)
+            if tries[0].right and one.problems[at].family == family
+        ]
+        for _, at in sorted(solved)[-1:]:
+            answer = lab.writer.text(one.samples[at][0].ids)
+            examples += [*asked(one.problems[at]), {"role": "assistant", "content": answer}]
 
     def chat(prompt: str, each: Problem) -> Ids:
         if not prompt:

@@ -139,7 +139,7 @@ class Student:
         self._seed += 1
         manner = Manner(TEMPERATURE, self.writer.end, seed=self._seed, at_once=self.at_once)
         return [
-            [Draw(ids, right(problem, self.writer.answer(ids))) for ids in answers]
+            [Draw(ids, len(ids) < manner.most and right(problem, self.writer.answer(ids))) for ids in answers]
             for problem, answers in zip(problems, ask(self.models, prompts, samples, manner)[0], strict=True)
         ]
 

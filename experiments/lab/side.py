@@ -24,7 +24,7 @@ from asking import Merged, ask
 from curve import Laboratory, Size, task
 from draws import EARLY_SAMPLES, FIRST, Draw, Draws, Student, asked, by_round, drawn
 from many import Document, Task, log_probabilities
-from rows import pool_rows
+from rows import known_rows
 
 from socratune.hints import leak
 from socratune.prompts import with_private_hint
@@ -37,14 +37,31 @@ ROWS = (100, 300, 1000, 3000)
 RANKS = (4, 16, 64)
 REPLAY = (0.0, 0.05, 0.10, 0.20)
 ABOUT = {
-    "masking": "the dialogue format, its wrong attempts trained on or not",
-    "leaked-hints": "hints that say more than they should, for the same rows",
-    "judge-errors": "a judge that turns this share of its verdicts round",
-    "rows": "questions that the loop is given",
-    "rank": "rank of the adapter, alpha 32",
-    "replay": "share of the trained tokens that are the base's own answers to neutral questions",
-    "replay-sft": "the same, where the references alone are trained on",
-    "reliance": "hinted rows alone, a third each by how much the trace hangs on its hint, or its answer does",
+    "masking": (
+        "The dialogue format, its wrong attempts trained on or not. Answers were cut off at 200 tokens, which "
+        "two attempts can exceed."
+    ),
+    "leaked-hints": (
+        "Hints that say more than they should, for the same rows. The base was taught to copy a stated "
+        "answer, and to reject a hint with terms that the text has not, as solution steps have: so this shows "
+        "what such traces teach, not how a real model takes such hints."
+    ),
+    "judge-errors": (
+        "A judge that turns this share of its verdicts round. What there is to draw from was drawn under a "
+        "judge that does not err: a right row taken for wrong finds no hint here, which makes errors look "
+        "worse."
+    ),
+    "rows": "Questions that the loop is given.",
+    "rank": "Rank of the adapter, alpha 32.",
+    "replay": (
+        "Share of the trained tokens that are the base's own answers to questions of the pool's kinds; some "
+        "of these (a sixth of the facts at 5 %, nearly half at 20 %) are asked in the pool itself."
+    ),
+    "replay-sft": "The same, where the references alone are trained on.",
+    "reliance": (
+        "Hinted rows alone, a third each by how much the trace hangs on its hint, or its answer does; on its "
+        "answer hardly any does, so those thirds tell noise."
+    ),
 }
 
 
@@ -121,7 +138,8 @@ class Studies:
     def replay(self, seed: int) -> list[Setting]:
         """Own answers to neutral questions beside the loop's traces, and beside the bare references."""
         writer = self.lab.writer
-        prompts = [writer.prompt(row["messages"][:1]) for row in pool_rows(600, random.Random(100 + seed))]
+        neutral = known_rows(600, self.lab.pool_rows, random.Random(100 + seed))
+        prompts = [writer.prompt(row["messages"][:1]) for row in neutral]
         answers = ask(Merged.bare(self.lab.base), prompts, 1, self.lab.manner(0.0, most=40))[0]
         own = [writer.document(prompt, [(some[0], True)]) for prompt, some in zip(prompts, answers, strict=True)]
         references = [
@@ -156,7 +174,7 @@ class Studies:
         gains = [[a - b for a, b in zip(*both, strict=True)] for both in zip(with_hint, without, strict=True)]
         tails = [len(trace) - writer.behind_mark(trace) for trace in traces]
         total = [sum(gain) for gain in gains]
-        of_answer = [sum(gain[-tail - 1 :]) for gain, tail in zip(gains, tails, strict=True)]
+        of_answer = [sum(gain[-tail:]) for gain, tail in zip(gains, tails, strict=True)]
         found = []
         for name, measure in (("whole trace", total), ("its answer", of_answer)):
             order = sorted(range(len(rows)), key=lambda each: measure[each])
