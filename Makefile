@@ -53,3 +53,4 @@ check: setup
 	@$(VENV)/bin/basedpyright
 	@$(PY) -m pytest -q tests/test_layers.py
 	@$(PY) scripts/reference_docs.py --check
+	@$(PY) experiments/evidence.py --check
