@@ -10,7 +10,7 @@ from socratune.cli import commands
 from socratune.cli.console import guarded
 from socratune.rundir import Results, RunDir
 
-HOPELESS_ROWS = (200, 160)
+HOPELESS_ROWS = (120, 120)
 """Trained on, held out."""
 
 
