@@ -382,6 +382,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Command line entry."""
     args = parse_arguments()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     size = SMALL if args.small else Size()
     if args.prices:
         size = replace(size, prices=tuple(args.prices.split(",")))

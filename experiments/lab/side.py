@@ -283,6 +283,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="only to try it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     size = Size(rows=40, held_out=5, dev=5, pool=8, groups=4, at_once=256) if args.tiny else Size()
     lab = Laboratory(args.base, args.device, size, args.minutes)
     rates = dict.fromkeys(("mix", "sft", "iterative"), 2e-3)
