@@ -69,9 +69,9 @@ class Size:
 
 
 SMALL = Size(
-    seeds=2, rows=160, held_out=40, dev=0, pool=60, samples=16,
-    arms=("sft", "teacher", "rft", "wrong-hints", "direct", "mix", "teacher-in-student-format"), steps=(1.0,),
-    rates=(2e-3,), prices=("small",), groups=1, at_once=256, exam_samples=2,
+    seeds=2, rows=120, held_out=30, dev=0, pool=40, samples=16,
+    arms=("sft", "teacher", "rft", "mix", "teacher-in-student-format"), steps=(1.0,), rates=(2e-3,),
+    prices=("small",), groups=1, at_once=256, exam_samples=2,
 )  # fmt: skip
 """For two processor cores, which gain nothing by side-by-side groups; with the learning rate that the whole curve chose
 for most arms."""
