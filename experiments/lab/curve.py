@@ -42,6 +42,7 @@ RATE_SEEDS = 2
 """So many seeds choose the learning rates, on dev questions."""
 EPOCHS, FEWEST_STEPS = 3, 60
 """Few rows are seen more often: less than sixty steps would show want of training, not of data."""
+EXAMPLES = "two worked examples"
 COMPARED = ("rft", "mix", "direct", "teacher-in-student-format")
 """The ways that a second price list is asked about."""
 EXAM_SAMPLES, DEV_SAMPLES, HARD_SAMPLES = 4, 2, 8
@@ -277,11 +278,11 @@ def curves(lab: Laboratory, every: Sequence[Point], keep: Callable[[dict[str, An
 
 
 def prompted(lab: Laboratory, draws: Sequence[Draws]) -> dict[str, Any]:
-    """No training: the best of five prompts and three worked examples by dev, asked once for each seed."""
+    """No training: the best of five prompts and two worked examples by dev, asked once for each seed."""
     bare = Merged.bare(lab.base)
     examples: list[dict[str, str]] = []
     one = draws[0]
-    for family in ("word", "hop", "table"):  # the longest right answer of each: no guess
+    for family in ("word", "table"):  # the longest right answer of each: no guess; three would not fit the positions
         solved = [
             (len(tries[0].ids), at)
             for at, tries in enumerate(one.samples)
@@ -299,9 +300,9 @@ def prompted(lab: Laboratory, draws: Sequence[Draws]) -> dict[str, Any]:
     tried: dict[str, float] = {}
     for prompt in [*EXAM_PROMPTS, ""]:
         counts = lab.counts(bare, lab.dev, DEV_SAMPLES, TEMPERATURE, [chat(prompt, each) for each in lab.dev])
-        tried[prompt or "three worked examples"] = sum(counts[0]) / (DEV_SAMPLES * len(lab.dev))
+        tried[prompt or EXAMPLES] = sum(counts[0]) / (DEV_SAMPLES * len(lab.dev))
     winner = max(tried, key=lambda prompt: tried[prompt])
-    prompts = [chat("" if winner == "three worked examples" else winner, each) for each in lab.held_out]
+    prompts = [chat("" if winner == EXAMPLES else winner, each) for each in lab.held_out]
     tokens = len(tried) * DEV_SAMPLES * sum(len(chat(EXAM_PROMPTS[0], each)) + 30 for each in lab.dev)
     greedy = digits(lab.counts(bare, lab.held_out, 1, 0.0, prompts)[0])
     found = []
