@@ -21,7 +21,7 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the products are too small to share among cores
 
-from evidence_claims import UNMEASURED, Claim, order_agrees, read_by
+from evidence_claims import UNMEASURED, Claim, arms_order, read_by
 from evidence_curve import (
     NOT_MEASURED,
     Facts,
@@ -35,6 +35,7 @@ from evidence_curve import (
 from evidence_data import (
     DOES,
     OURS,
+    REPLAYED,
     WITHOUT_TEACHER,
     Curve,
     between,
@@ -96,19 +97,21 @@ DEFAULTS = (
     Default("hints after samples", "The prediction", "`mix` {mix_cheap}; where pass@8 = 0 {mix_lost}"),
     Default(
         "enhance.attempts",
-        "The hint-value curve",
-        "{attempts}. So with a cheap teacher one sample does as well or better; four save a third of the hints, and "
-        "tell how far a row is out of reach",
+        "Side studies",
+        "kept at four: {attempts}. So four ask the teacher for fewer rows and lose nothing greedily, as the exam asks; "
+        "who samples answers, or has little money and a cheap teacher, does better with one. In the curve, sampled, "
+        "`mix` − `direct` by budget: {attempts_by_budget}",
     ),
     Default("enhance.thinking_format", "The hint-value curve", "no format: the answer alone (`direct`). {formats}"),
     Default("enhance.unsolved", "Rounds on addition", "left at `drop`: {rounds}, on bases that had the skill"),
     Default("curate.mask_wrong_attempts", "Side studies", "{study_masking}"),
-    Default("curate.replay_share", "Side studies", "{study_replay}"),
+    Default("curate.replay_share", "Forgetting", "{forgetting}; {replay}. {study_replay}"),
     Default("train.r", "Side studies", "{study_rank}"),
     Default("hints that leak are dropped", "Side studies", "{study_leaked_hints}"),
+    Default("enhance.judge_mode", "Side studies", "what rules can decide, no model does: {study_judge_errors}"),
 )
-"""Facts: attempts, mix_cheap, mix_others, mix_lost, mix_reached, formats, control, forgetting, price, rounds, and
-study_NAME for every side study (`-` becomes `_`)."""
+"""Facts: attempts, attempts_by_budget, mix_cheap, mix_others, mix_lost, mix_reached, formats, control, forgetting,
+replay, price, rounds, and study_NAME for every side study (`-` becomes `_`)."""
 
 
 def defaults_section(facts: Facts) -> list[str]:
@@ -156,7 +159,8 @@ def claims(found: Mapping[str, Any], curves: Sequence[Curve], order: Claim | Non
     by_curve = []
     for curve in curves:
         found_by = [read_by(curve, prices) for prices in curve.lists]
-        by_curve.append([*found_by[0].claims(), found_by[0].keeps(), *(one.worth() for one in found_by)])
+        keeps = [found_by[0].keeps(arm) for arm in (REPLAYED, OURS)]
+        by_curve.append([*found_by[0].claims(), *keeps, *(one.worth() for one in found_by)])
     if by_curve:
         second = {claim.text: claim for claim in by_curve[1]} if len(by_curve) > 1 else {}
         rows += [[claim, second[claim.text]] if claim.text in second else [claim] for claim in by_curve[0]]
@@ -262,10 +266,11 @@ paired by question where two ways are compared. With five seeds such an interval
 trainings vary. What the base was taught, and that it shows nothing about real models, is in
 [the laboratory](guides/lab.md).*
 
-*How far this goes: one base of 5.6 million parameters from one pre-training seed, made so that a right hint brings
-out what it can do; problems of four kinds that a generator writes; teachers that are never wrong; a judge that is
-exact. A teacher's solutions in the student's very format are the generator's own, which no real teacher can write.
-What carries over is which ways differ, and by what kind of question; not by how many points.*
+*How far this goes: two bases of 5.6 million parameters from two pre-training seeds, made so that a right hint brings
+out what they can do; problems of four kinds that a generator writes; teachers that are never wrong, and a judge that
+is exact, but where a side study says otherwise. A teacher's solutions in the student's very format are the generator's
+own, which no real teacher can write. What carries over is which ways differ, and by what kind of question; not by how
+many points.*
 """
 
 
@@ -328,14 +333,14 @@ def write(docs: Path, text: str, drawn: Figures) -> None:
 
 
 def tell_order(results: Path, small: Path) -> int:
-    """Print whether the ways are in the same order; 1 where a pair is not, or nothing can be compared."""
+    """Print whether the ways are in the same order; 1 where a pair is clearly not, or none is known to be."""
     full = read(results, "curve")
     if full is None:
         print(f"{results / 'curve.json'} is not there: nothing to compare with")
         return 1
-    agreed, compared, exceptions = order_agrees(full, json.loads(small.read_text()))
-    print(f"{agreed} of {compared} pairs of ways agree in sign", *exceptions, sep="\n")
-    return int(bool(exceptions) or not compared)
+    found = arms_order(full, json.loads(small.read_text()))
+    print(str(found), *found.turned, *found.open, sep="\n")
+    return int(bool(found.turned) or not found.agreed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

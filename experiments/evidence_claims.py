@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from evidence_data import (
     LOST,
     OURS,
     REACHED,
+    REPLAYED,
     WITHOUT_TEACHER,
     Answers,
     Curve,
@@ -152,10 +154,11 @@ class Reading:
             return Claim(text, "–", UNMEASURED)
         return Claim(text, str(lead), HOLDS if lead.at_least else FAILS if lead.behind else OPEN)
 
-    def keeps(self) -> Claim:
-        """Does `mix` forget less than three points of the pool?"""
-        text = f"`mix` forgets less than {100 * MARGIN:.0f} points of the facts, instructions and arithmetic"
-        found = self.curve.get(self.prices, OURS, self.curve.main_step)
+    def keeps(self, arm: str = REPLAYED) -> Claim:
+        """Does an arm forget less than three points of the pool?"""
+        how = {OURS: "without replay", REPLAYED: "with replay, as the product trains,"}[arm]
+        text = f"`mix` {how} forgets less than {100 * MARGIN:.0f} points of the facts, instructions and arithmetic"
+        found = self.curve.get(self.prices, arm, self.curve.main_step)
         drop = dropped(self.curve, found) if found else None
         if drop is None:
             return Claim(text, "–", UNMEASURED)
@@ -264,35 +267,53 @@ def reaches(tokens: Sequence[float], shares: Sequence[float], wanted: float) -> 
 
 
 # -------- the order of the arms
-def order_agrees(full: Mapping[str, Any], small: Mapping[str, Any]) -> tuple[int, int, list[str]]:
-    """For pairs of arms whose difference excludes 0 in the full curve: same sign in the small one?
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Pairs of arms whose difference excludes 0 in the full curve, by what a reduced rerun says of them.
 
-    Read at the whole protocol of `mix` under the first price list that both have.
-
-    Returns:
-        Pairs that agree, pairs that were compared, and a sentence for each that does not agree.
+    Attributes:
+        agreed: the same sign.
+        open: the other sign, but so near to 0 that the reduced run cannot tell; a sentence each.
+        turned: the other sign, and its interval excludes 0; a sentence each.
     """
+
+    agreed: int
+    open: list[str]
+    turned: list[str]
+
+    @property
+    def compared(self) -> int:
+        return self.agreed + len(self.open) + len(self.turned)
+
+    def __str__(self) -> str:
+        told = f"{self.agreed} of {self.compared} pairs have the same sign"
+        told += f", {len(self.open)} cannot be told apart in so short a run" if self.open else ""
+        return told + (f", {len(self.turned)} turned round" if self.turned else "")
+
+
+def arms_order(full: Mapping[str, Any], small: Mapping[str, Any]) -> Order:
+    """Read at the whole protocol of `mix` under the first price list that both have."""
     large, reduced = Curve(full, "the full curve"), Curve(small, "the reduced rerun")
+    found = Order(0, [], [])
     prices = next((name for name in large.lists if name in reduced.lists), None)
     if prices is None:
-        return 0, 0, []
+        return found
     here, there = large.main_step, reduced.main_step
     arms = [
         arm for arm in in_order(large.lists[prices]) if large.get(prices, arm, here) and reduced.get(prices, arm, there)
     ]
-    agreed, exceptions, compared = 0, [], 0
-    for at, one in enumerate(arms):
-        for other in arms[at + 1 :]:
-            found = large.versus(prices, one, other, here)
-            if found.low <= 0 <= found.high:
-                continue
-            compared += 1
-            again = _again(reduced, prices, one, other, there)
-            if again.value * found.value > 0:
-                agreed += 1
-            else:
-                exceptions.append(f"`{one}` − `{other}`: {points(found)} in full, {points(again)} reduced")
-    return agreed, compared, exceptions
+    agreed = 0
+    for one, other in combinations(arms, 2):
+        before = large.versus(prices, one, other, here)
+        if before.low <= 0 <= before.high:
+            continue
+        again = _again(reduced, prices, one, other, there)
+        if again.value * before.value > 0:
+            agreed += 1
+        else:
+            told = f"`{one}` − `{other}`: {points(before)} in full, {points(again)} reduced"
+            (found.open if again.low <= 0 <= again.high else found.turned).append(told)
+    return replace(found, agreed=agreed)
 
 
 def _again(curve: Curve, prices: str, one: str, other: str, step: float) -> Difference:

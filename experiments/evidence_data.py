@@ -24,22 +24,25 @@ SAMPLES = 4
 FAMILIES = ("word", "unit", "hop", "table")
 LOST, REACHED = "pass@8 = 0", "pass@8 > 0"
 ALL = "all"
-OURS = "mix"
-WITHOUT_TEACHER = ("rft", "bare-retry", "sft", "prompt")
+OURS, REPLAYED = "mix", "mix-and-replay"
+"""The loop, and the same with replay beside its rows, as the product trains; the second is no rival of the first."""
+WITHOUT_TEACHER = ("rft", "rft-all", "bare-retry", "sft", "prompt")
 ORDER = (
-    "mix", "direct", "clean", "iterative", "teacher-in-student-format", "teacher", "rft", "bare-retry", "wrong-hints",
-    "sft", "prompt",
+    "mix", "mix-and-replay", "direct", "clean", "iterative", "teacher-in-student-format", "teacher", "rft", "rft-all",
+    "bare-retry", "wrong-hints", "sft", "prompt",
 )  # fmt: skip
 """Of the tables; an arm that is not named here comes last."""
 DOES = {
     "mix": "four samples, then hints for the rows all wrong",
+    "mix-and-replay": "the same, and a tenth of the tokens own answers to neutral questions, paid like the others",
     "direct": "one sample, then hints; own right traces",
     "clean": "as direct, but a hinted success has to be found again without the hint",
     "iterative": 'attempt, "Aha!", corrected attempt',
     "teacher-in-student-format": "the teacher's solutions, written like the student's",
     "teacher": "the teacher's solutions in its own words",
-    "rft": "own right samples, no teacher",
-    "bare-retry": '"Try again." in the place of every hint, no teacher',
+    "rft": "own right samples, no teacher: the longest of up to four a row",
+    "rft-all": "the same, all of the four",
+    "bare-retry": '"Try again." where four samples were wrong, no teacher',
     "wrong-hints": "hints of other rows; a control",
     "sft": "the reference answers as they are",
     "prompt": "the best of generic prompts and worked examples, no training",
@@ -177,7 +180,8 @@ class Curve:
 
     def rivals(self, prices: str, step: float, among: Sequence[str] | None = None) -> list[str]:
         """The arms other than ours that were run with this budget; `among` leaves only these."""
-        arms = [arm for arm in self.lists.get(prices, {}) if arm != OURS and (among is None or arm in among)]
+        others = [arm for arm in self.lists.get(prices, {}) if arm not in (OURS, REPLAYED)]
+        arms = [arm for arm in others if among is None or arm in among]
         return [arm for arm in arms if self.get(prices, arm, step) is not None]
 
     def versus(

@@ -168,10 +168,10 @@ def test_the_registered_claims_follow_the_data() -> None:
 
 def test_what_mix_forgets_counts_by_the_upper_end() -> None:
     raw = curve()
-    assert small_prices(raw).keeps().status == "holds"
+    assert small_prices(raw).keeps("mix").status == "holds"
     for at, one in enumerate(raw["curves"]["small"]["mix"]["points"]):
         one["pool"] = (1.0, 0.99, 0.94)[at % 3]
-    assert small_prices(raw).keeps().status == "does not hold"
+    assert small_prices(raw).keeps("mix").status == "does not hold"
 
 
 def test_the_price_at_which_sampling_wins_is_where_its_tokens_cost_as_much() -> None:
@@ -186,11 +186,13 @@ def test_the_price_at_which_sampling_wins_is_where_its_tokens_cost_as_much() -> 
 def test_a_pair_that_turned_round_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = {name: SHARES[name] for name in ("mix", "rft", "sft")}
     full, alike = curve(few, lost=0.3), curve(few, lost=0.3, seed=3, seeds=(0,))
-    agreed, compared, exceptions = evidence.order_agrees(full, alike)
-    assert agreed == compared == 3 and not exceptions
+    same = evidence.arms_order(full, alike)
+    assert same.agreed == same.compared == 3
     turned = curve({**few, "rft": 0.1}, lost=0.3, seed=3)
-    agreed, compared, exceptions = evidence.order_agrees(full, turned)
-    assert (agreed, compared) == (2, 3) and "`rft` − `sft`" in exceptions[0]
+    found = evidence.arms_order(full, turned)
+    assert (found.agreed, found.compared) == (2, 3) and "`rft` − `sft`" in found.turned[0]
+    near = evidence.arms_order(full, curve({**few, "rft": few["sft"] - 0.06}, lost=0.3, seed=3, seeds=(0,)))
+    assert near.agreed == 2 and "`rft` − `sft`" in near.open[0] and not near.turned
     folder = save(tmp_path, curve=full, turned=turned, alike=alike)
     assert evidence.main(["--results", str(folder), "--order", str(folder / "turned.json")]) == 1
     assert "2 of 3 pairs" in capsys.readouterr().out

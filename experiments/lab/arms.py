@@ -3,6 +3,8 @@
 All draws of a seed are made beforehand (`Draws`); an arm then buys of them in the order in which it would have asked,
 until its money is spent. So all arms see the same first samples, and a step of the curve is a longer or shorter walk
 along the same way. Every arm goes over all rows before it spends more on any: that is the best use of little money.
+What an arm with a student has left at its end it spends on samples, until every row has four right ones: the longest
+is trained on, which is the least likely to be a lucky guess, or all of them.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from asking import Ids
-from draws import FIRST, ROUNDS, SAMPLES, Draw, Draws, asked
+from draws import ENOUGH, FIRST, ROUNDS, SAMPLES, Draw, Draws, asked
 from generator import right_answer
-from many import Document
+from many import LONGEST_DOCUMENT, Document
 from problem import Hint, Problem, told
 from words import POOL_OF
 
@@ -25,6 +28,8 @@ from socratune.chat import AHA
 from socratune.prompts import with_hint_turn, with_private_hint
 
 CLEAN_SAMPLES = 4
+REPLAY_SHARE = 0.1
+"""Of the trained tokens, as `curate.replay_share` has it."""
 TEACHER_TOKENS, SOLVER_TOKENS, EXAMPLES = 180, 130, 3
 """About the length of Socratune's prompts for a teacher that hints, and one that solves; examples of the style."""
 
@@ -77,10 +82,30 @@ class Purse:
 # -------- arms
 @dataclass(slots=True)
 class Bought:
-    """What an arm trains on by row, and which of it came through a hint."""
+    """What an arm trains on by row, which of it came through a hint, and what is replayed beside it."""
 
-    documents: dict[int, Document] = field(default_factory=dict)
+    by_row: dict[int, list[Document]] = field(default_factory=dict)
     hinted: set[int] = field(default_factory=set)
+    replayed: list[Document] = field(default_factory=list)
+
+    @property
+    def documents(self) -> list[Document]:
+        """All that is trained on, by row; what is too long for the engine is left out."""
+        every = [document for at in sorted(self.by_row) for document in self.by_row[at]]
+        fit = [document for document in every if len(document[0]) <= LONGEST_DOCUMENT]
+        return [*fit, *up_to(self.replayed, REPLAY_SHARE, fit)]
+
+
+def up_to(replayed: list[Document], share: float, documents: list[Document]) -> list[Document]:
+    """The first so many of what is replayed that it has this share of all trained tokens."""
+    wanted = share / (1 - share) * trained(documents)
+    have = accumulate((trained([document]) for document in replayed), initial=0)
+    return [document for document, before in zip(replayed, have, strict=False) if before < wanted]
+
+
+def trained(documents: list[Document]) -> int:
+    """Tokens that carry loss."""
+    return sum(sum(marks) for _, marks in documents)
 
 
 @dataclass(slots=True)
@@ -92,16 +117,17 @@ class Shopping:
     order: list[int]
     bought: Bought = field(default_factory=Bought)
     seen: dict[int, int] = field(default_factory=dict)
+    found: dict[int, list[Draw]] = field(default_factory=dict)
+    """Right samples of a row, unaided."""
     judged: Callable[[int, Draw], bool] = lambda at, draw: draw.right
     """What the judge says of a draw; a side study's judge errs."""
 
-    def samples(self, passes: range, *, enough: int) -> None:
-        """One sample a row and pass, for rows with fewer than `enough` right ones; the longest right one is kept."""
+    def samples(self, passes: range, *, enough: int, all_of_them: bool = False) -> None:
+        """One sample a row and pass, for rows with fewer than `enough` right ones; the longest or all are kept."""
         draws = self.draws
         for number in passes:
             for at in self.order:
-                tries = [draw for draw in draws.samples[at][: self.seen.get(at, 0)] if self.judged(at, draw)]
-                if at in self.bought.hinted or len(tries) >= enough:
+                if at in self.bought.hinted or len(self.found.get(at, [])) >= enough:
                     continue
                 if not self.seen.get(at, 0) <= number < len(draws.samples[at]):
                     continue
@@ -109,14 +135,26 @@ class Shopping:
                 self.purse.student(len(draws.prompts[at]), draw)
                 self.seen[at] = number + 1
                 if self.judged(at, draw):
-                    self._keep(at, max([*tries, draw], key=lambda each: len(each.ids)))
+                    found = self.found.setdefault(at, [])
+                    found.append(draw)
+                    self._keep(at, found if all_of_them else [max(found, key=lambda each: len(each.ids))])
+
+    def rest(self) -> None:
+        """What is left goes into samples."""
+        self.samples(range(SAMPLES), enough=ENOUGH)
+
+    def replay(self) -> None:
+        """Own answers to neutral questions, paid like any other."""
+        for prompt, draw in self.draws.neutral:
+            self.purse.student(len(prompt), draw)
+            self.bought.replayed.append(self.draws.writer.document(prompt, [(draw.ids, True)]))
 
     def hints(self, said: list[list[list[Draw]]], hints: list[list[str]], *, form: str = "direct") -> None:
         """A hint for each row that is not solved, and up to two answers to it; once more where that was no help."""
         draws, writer = self.draws, self.draws.writer
         for number in range(ROUNDS):
             for at in self.order:
-                if at in self.bought.documents or len(said[at]) <= number:
+                if at in self.bought.by_row or len(said[at]) <= number:
                     continue
                 problem, hint = draws.problems[at], hints[at][number]
                 attempt = said[at][number - 1][-1] if number else draws.samples[at][0]
@@ -144,7 +182,7 @@ class Shopping:
             for attempt, hint in zip(attempts, hints, strict=False):
                 pieces.append((attempt.ids, form != "iterative, masked"))
                 pieces.append((writer.ids(AHA.format(hint=hint)), True))
-        self.bought.documents[at] = writer.document(draws.prompts[at], [*pieces, (draw.ids, True)])
+        self.bought.by_row[at] = [writer.document(draws.prompts[at], [*pieces, (draw.ids, True)])]
         self.bought.hinted.add(at)
 
     def _clean(self, at: int) -> None:
@@ -154,7 +192,7 @@ class Shopping:
             self.purse.student(len(self.draws.prompts[at]), draw)
             self.seen[at] = self.seen.get(at, 0) + 1
             if self.judged(at, draw):
-                self._keep(at, draw)
+                self._keep(at, [draw])
                 self.bought.hinted.add(at)
                 return
 
@@ -163,12 +201,12 @@ class Shopping:
         draws = self.draws
         for number in range(max(map(len, draws.retried), default=0)):
             for at in self.order:
-                if at in self.bought.documents or number >= len(draws.retried[at]):
+                if at in self.bought.by_row or number >= len(draws.retried[at]):
                     continue
                 draw = draws.retried[at][number]
                 self.purse.student(len(draws.prompts[at]) + len(draws.samples[at][0].ids) + 8, draw)
                 if self.judged(at, draw):
-                    self._keep(at, draw)
+                    self._keep(at, [draw])
 
     def solutions(self, write: Callable[[Problem], str], *, examples: int) -> None:
         """The teacher's own, row by row."""
@@ -179,10 +217,12 @@ class Shopping:
             shown = len(draws.prompts[at]) + len(writer.ids(problem.answer))
             style = examples * (len(draws.prompts[at]) + len(writer.ids(right_answer(problem))))
             self.purse.teacher(SOLVER_TOKENS + shown + style, len(text))
-            self.bought.documents[at] = writer.document(draws.prompts[at], [(text, True)])
+            self.bought.by_row[at] = [writer.document(draws.prompts[at], [(text, True)])]
 
-    def _keep(self, at: int, draw: Draw) -> None:
-        self.bought.documents[at] = self.draws.writer.document(self.draws.prompts[at], [(draw.ids, True)])
+    def _keep(self, at: int, some: list[Draw]) -> None:
+        different = {tuple(draw.ids): draw for draw in some}.values()
+        prompt = self.draws.prompts[at]
+        self.bought.by_row[at] = [self.draws.writer.document(prompt, [(draw.ids, True)]) for draw in different]
 
 
 def protocol(shop: Shopping) -> None:
@@ -193,23 +233,33 @@ def protocol(shop: Shopping) -> None:
 
 def _mix(shop: Shopping) -> None:
     protocol(shop)
-    shop.samples(range(FIRST, SAMPLES), enough=1)
+    shop.rest()
+
+
+def _mix_and_replay(shop: Shopping) -> None:
+    shop.replay()
+    _mix(shop)
 
 
 def _rft(shop: Shopping) -> None:
     shop.samples(range(FIRST), enough=2)
-    shop.samples(range(FIRST, SAMPLES), enough=1)
+    shop.rest()
+
+
+def _rft_all(shop: Shopping) -> None:
+    shop.samples(range(SAMPLES), enough=ENOUGH, all_of_them=True)
 
 
 def _bare_retry(shop: Shopping) -> None:
     shop.samples(range(FIRST), enough=2)
     shop.retries()
+    shop.rest()
 
 
 def _wrong_hints(shop: Shopping) -> None:
     shop.samples(range(FIRST), enough=2)
     shop.hints(shop.draws.misled, shop.draws.others)
-    shop.samples(range(FIRST, SAMPLES), enough=1)
+    shop.rest()
 
 
 def hinting(form: str) -> Callable[[Shopping], None]:
@@ -218,7 +268,7 @@ def hinting(form: str) -> Callable[[Shopping], None]:
     def buy(shop: Shopping) -> None:
         shop.samples(range(1), enough=1)
         shop.hints(shop.draws.turned if form.startswith("iterative") else shop.draws.noted, shop.draws.hints, form=form)
-        shop.samples(range(1, SAMPLES), enough=1)
+        shop.rest()
 
     return buy
 
@@ -242,12 +292,14 @@ ARMS: dict[str, Callable[[Shopping], None]] = {
     "teacher": lambda shop: shop.solutions(own_words, examples=0),
     "teacher-in-student-format": lambda shop: shop.solutions(right_answer, examples=EXAMPLES),
     "rft": _rft,
+    "rft-all": _rft_all,
     "bare-retry": _bare_retry,
     "wrong-hints": _wrong_hints,
     "direct": hinting("direct"),
     "clean": hinting("clean"),
     "iterative": hinting("iterative"),
     "mix": _mix,
+    "mix-and-replay": _mix_and_replay,
 }
 FREE = ("sft",)
 """The references are there already: nothing is paid."""

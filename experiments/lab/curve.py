@@ -1,4 +1,4 @@
-"""The hint-value curve: held-out accuracy against money, for eleven ways to use it, six steps and five seeds.
+"""The hint-value curve: held-out accuracy against money, for thirteen ways to use it, six steps and five seeds.
 
     python experiments/lab/curve.py BASE --out experiments/results/curve.json      # minutes on an H200
     python experiments/lab/curve.py BASE --small --out outputs/small.json          # a reduced one on two cores
@@ -9,35 +9,38 @@ reach" dominates.*
 A seed has its own training problems, draws, adapter and order; the held-out questions are the same for all. A step is a
 multiple of what `mix` costs on all rows (four samples, then hints where all were wrong) at the prices in force. Every
 arm's learning rate is chosen on dev questions, at step 1, as the mean over two seeds. What arms buy is in `arms.py`.
+Only `mix-and-replay` is trained with replay, as the product does.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
-from arms import ARMS, FREE, PRICES, Purse, buy, protocol_usd
+from arms import ARMS, FREE, PRICES, Purse, buy, protocol_usd, trained
 from asking import Base, Ids, Manner, Merged, ask
-from draws import SAMPLES, TEMPERATURE, Draws, Student, Writer, asked, drawn, right
+from draws import SAMPLES, TEMPERATURE, Draw, Draws, Student, Writer, asked, drawn, right
 from generator import FAMILIES, problem
-from many import LONGEST_DOCUMENT, ROWS_A_STEP, Document, Task, train
+from many import ROWS_A_STEP, Document, Task, train
 from problem import Problem
-from rows import pool_rows
+from rows import known_rows, pool_rows
 from transformers import AutoTokenizer
 from words import EXAM_PROMPTS
 
 from socratune.rundir import write_json
 
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-RATES = (6e-4, 2e-3, 6e-3)
+RATES = (6e-4, 2e-3, 6e-3, 2e-2)
 RATE_SEEDS = 2
 """So many seeds choose the learning rates, on dev questions."""
 EPOCHS, FEWEST_STEPS = 3, 60
@@ -45,7 +48,16 @@ EPOCHS, FEWEST_STEPS = 3, 60
 EXAMPLES = "two worked examples"
 COMPARED = ("rft", "mix", "direct", "teacher-in-student-format")
 """The ways that a second price list is asked about."""
-EXAM_SAMPLES, DEV_SAMPLES, HARD_SAMPLES = 4, 2, 8
+EXAM_SAMPLES, DEV_SAMPLES, HARD_SAMPLES = 4, 4, 8
+EXAM_TOKENS = 400
+"""Two attempts in one answer exceed two hundred."""
+KINDS = ("teacher", "iterative"), ("rft-all",)
+"""Ways that answer at length, and one with several rows a question: they come last, each kind side by side, as a chunk
+lasts as long as its slowest."""
+SAME = 0.005
+"""Dev accuracies that are no further apart are level: the lower rate is taken."""
+REPLAYED = 300
+"""Neutral questions that the base answers for `mix-and-replay`: about as many as a tenth of the tokens takes."""
 ORDER = (1.0, 2.0, 0.5, 4.0, 0.25, 0.125)
 """Of the steps, by how much they say: time that runs out cuts the last ones."""
 
@@ -65,7 +77,7 @@ class Size:
     rates: tuple[float, ...] = RATES
     prices: tuple[str, ...] = tuple(PRICES)
     groups: int = 64
-    at_once: int = 24_576
+    at_once: int = 16_384
     exam_samples: int = EXAM_SAMPLES
 
 
@@ -102,37 +114,45 @@ class Laboratory:
         return Manner(temperature, self.writer.end, seed=self.seed, most=most, at_once=self.size.at_once)
 
     def counts(
-        self, models: Merged, problems: Sequence[Problem], samples: int, temperature: float, prompts: Sequence[Ids] = ()
-    ) -> list[list[int]]:
-        """`[group][problem]`: how many of the samples are right."""
+        self, models: Merged, problems: Sequence[Problem], samples: int, manner: Manner, prompts: Sequence[Ids] = ()
+    ) -> tuple[list[list[int]], list[float]]:
+        """`[group][problem]`: how many of the samples are right; `[group]`: the share of answers that were cut off."""
         prompts = prompts or [self.writer.prompt(asked(each)) for each in problems]
-        answers = ask(models, prompts, samples, self.manner(temperature))
-        return [
+        answers = ask(models, prompts, samples, manner)
+        counts = [
             [
                 sum(right(each, self.writer.answer(ids)) for ids in some)
                 for each, some in zip(problems, group, strict=True)
             ]
             for group in answers
         ]
+        cut = [sum(len(ids) >= manner.most for some in group for ids in some) for group in answers]
+        return counts, [number / (samples * len(problems)) for number in cut]
 
     def exam(self, models: Merged) -> list[dict[str, Any]]:
         """Of every model: sampled and greedy answers to the held-out questions, and what it still knows."""
-        sampled = self.counts(models, self.held_out, self.size.exam_samples, TEMPERATURE)
-        greedy = self.counts(models, self.held_out, 1, 0.0)
+        manner = self.manner(TEMPERATURE, EXAM_TOKENS)
+        sampled, cut = self.counts(models, self.held_out, self.size.exam_samples, manner)
+        greedy, _ = self.counts(models, self.held_out, 1, self.manner(0.0, EXAM_TOKENS))
         said = ask(models, [prompt for prompt, _ in self.pool], 1, self.manner(0.0, most=40))
         known = [
             sum(self.writer.text(some[0]) == answer for some, (_, answer) in zip(group, self.pool, strict=True))
             for group in said
         ]
         return [
-            {"sampled": digits(one), "greedy": digits(two), "pool": round(three / len(self.pool), 4)}
-            for one, two, three in zip(sampled, greedy, known, strict=True)
+            {
+                "sampled": digits(one),
+                "greedy": digits(two),
+                "pool": round(three / len(self.pool), 4),
+                "cut": round(four, 4),
+            }
+            for one, two, three, four in zip(sampled, greedy, known, cut, strict=True)
         ]
 
     def about(self) -> dict[str, Any]:
         """What every result says of its questions and of the base."""
         bare = Merged.bare(self.base)
-        hits = digits(self.counts(bare, self.held_out, HARD_SAMPLES, TEMPERATURE)[0])
+        hits = digits(self.counts(bare, self.held_out, HARD_SAMPLES, self.manner(TEMPERATURE))[0][0])
         base = self.exam(bare)[0]
         sampled = share(base["sampled"], self.size.exam_samples)
         self.say(f"base: sampled {sampled:.1%}, pass@8 {1 - hits.count('0') / len(hits):.1%}")
@@ -149,15 +169,29 @@ class Laboratory:
         per_family = (count or self.size.rows) // len(FAMILIES)
         return evenly("train", per_family, random.Random(f"rows/{seed}"), self.dev)
 
-    def after(self, tasks: Sequence[Task], look: Callable[[Merged], list[Any]]) -> Iterator[Any]:
-        """Train the tasks in turn; what `look` finds of each, until the time has run out."""
-        for begin in range(0, len(tasks), self.size.groups):
+    def neutral(self, count: int, seed: int) -> list[tuple[Ids, Draw]]:
+        """Questions of the pool's kinds, none of which is in the pool, and the base's own greedy answers."""
+        prompts = [
+            self.writer.prompt(row["messages"][:1]) for row in known_rows(count, self.pool_rows, random.Random(seed))
+        ]
+        said = ask(Merged.bare(self.base), prompts, 1, self.manner(0.0, most=40))[0]
+        return [(prompt, Draw(some[0], True)) for prompt, some in zip(prompts, said, strict=True)]
+
+    def after(self, tasks: Sequence[Task], look: Callable[[Merged], list[Any]]) -> Iterator[list[tuple[int, Any]]]:
+        """Train the tasks in turn, equal ones once: (place, what `look` finds) by chunk, until the time has run out."""
+        places: dict[Any, list[int]] = {}
+        for place, each in enumerate(tasks):
+            places.setdefault(each.key, []).append(place)
+        different = list(places.values())
+        self.say(f"{len(tasks)} points, {len(different)} trainings")
+        for begin in range(0, len(different), self.size.groups):
             if time.monotonic() > self.until:
-                self.say(f"{len(tasks) - begin} trainings are left out: the time is over")
+                self.say(f"{len(different) - begin} trainings are left out: the time is over")
                 return
-            some = tasks[begin : begin + self.size.groups]
-            yield from look(train(self.base, some).merged(self.base))
-            self.say(f"{begin + len(some)} of {len(tasks)} adapters")
+            some = different[begin : begin + self.size.groups]
+            found = look(train(self.base, [tasks[same[0]] for same in some]).merged(self.base))
+            yield [(place, one) for same, one in zip(some, found, strict=True) for place in same]
+            self.say(f"{begin + len(some)} of {len(different)} adapters")
 
 
 def digits(counts: Iterable[int]) -> str:
@@ -180,9 +214,8 @@ def evenly(split: Any, per_family: int, rng: random.Random, without: Iterable[Pr
 
 
 def task(documents: Sequence[Document], rate: float, seed: int) -> Task:
-    """A training of so many rows; a document that is too long for the engine is left out."""
-    fit = [document for document in documents if len(document[0]) <= LONGEST_DOCUMENT]
-    return Task(fit, rate, max(FEWEST_STEPS, math.ceil(EPOCHS * len(fit) / ROWS_A_STEP)), seed)
+    """A training of so many rows."""
+    return Task(documents, rate, max(FEWEST_STEPS, math.ceil(EPOCHS * len(documents) / ROWS_A_STEP)), seed)
 
 
 # -------- the curve
@@ -194,12 +227,12 @@ class Point:
     arm: str
     step: float | None
     seed: int
-    documents: tuple[Document, ...]
+    documents: list[Document]
     figures: dict[str, Any]
 
 
 def points(lab: Laboratory, draws: Sequence[Draws]) -> list[Point]:
-    """All of the curve, the telling steps first."""
+    """All of the curve, kind by kind, the telling steps first."""
     found = []
     for name in lab.size.prices:
         prices = PRICES[name]
@@ -208,14 +241,19 @@ def points(lab: Laboratory, draws: Sequence[Draws]) -> list[Point]:
             for arm in lab.size.arms if name == lab.size.prices[0] else [a for a in COMPARED if a in lab.size.arms]:
                 steps = [None] if arm in FREE else [step for step in ORDER if step in lab.size.steps]
                 found += [_point(one, name, arm, step, seed, unit) for step in steps]
-    found.sort(key=lambda p: (lab.size.prices.index(p.prices), ORDER.index(p.step or 1.0)))
+    found.sort(key=lambda p: (kind(p), lab.size.prices.index(p.prices), ORDER.index(p.step or 1.0)))
     return [point for point in found if point.documents]
+
+
+def kind(point: Point) -> int:
+    """0, or behind that the place of the arm's kind."""
+    return next((number for number, arms in enumerate(KINDS, 1) if point.arm in arms), 0)
 
 
 def _point(draws: Draws, prices: str, arm: str, step: float | None, seed: int, unit: float) -> Point:
     purse = Purse(PRICES[prices], math.inf if step is None else step * unit)
     bought = buy(ARMS[arm], draws, purse, seed)
-    documents = tuple(bought.documents[at] for at in sorted(bought.documents))
+    documents = bought.documents
     paid = step is not None
     figures = {
         "usd": round(purse.spent, 6) if paid else 0.0,
@@ -223,7 +261,7 @@ def _point(draws: Draws, prices: str, arm: str, step: float | None, seed: int, u
         "teacher_tokens": purse.teacher_tokens if paid else 0,
         "rows": len(documents),
         "hinted": len(bought.hinted),
-        "trained_tokens": sum(sum(marks) for _, marks in documents),
+        "trained_tokens": trained(documents),
     }
     return Point(prices, arm, step, seed, documents, figures)
 
@@ -239,42 +277,66 @@ def chosen_rates(lab: Laboratory, every: Sequence[Point]) -> dict[str, dict[str,
 
     def look(models: Merged) -> list[float]:
         most = DEV_SAMPLES * len(lab.dev)
-        return [sum(counts) / most for counts in lab.counts(models, lab.dev, DEV_SAMPLES, TEMPERATURE)]
+        counts, _ = lab.counts(models, lab.dev, DEV_SAMPLES, lab.manner(TEMPERATURE, EXAM_TOKENS))
+        return [sum(some) / most for some in counts]
 
     sums: dict[str, dict[str, list[float]]] = {}
-    for (point, rate), accuracy in zip(plan, lab.after(tasks, look), strict=False):
+    for place, accuracy in (pair for chunk in lab.after(tasks, look) for pair in chunk):
+        point, rate = plan[place]
         sums.setdefault(point.arm, {}).setdefault(str(rate), []).append(accuracy)
-    return {arm: {rate: sum(some) / len(some) for rate, some in rates.items()} for arm, rates in sums.items()}
+    return {arm: {rate: round(sum(some) / len(some), 4) for rate, some in rates.items()} for arm, rates in sums.items()}
 
 
 def best(by_rate: dict[str, float]) -> float:
-    """The rate with the highest accuracy, the first of equals."""
-    return float(max(by_rate, key=lambda rate: by_rate[rate]))
+    """The lowest of the rates whose accuracy is level with the highest."""
+    most = max(by_rate.values())
+    return min((float(rate) for rate, found in by_rate.items() if found >= most - SAME), default=float(min(by_rate)))
 
 
-def curves(lab: Laboratory, every: Sequence[Point], keep: Callable[[dict[str, Any]], None]) -> None:
-    """Prices → arm → rate and points, kept as they come. A training that two points share is made once."""
-    by_rate = chosen_rates(lab, every)
-    lab.say("learning rates", {arm: best(rates) for arm, rates in by_rate.items()})
+def curves(
+    lab: Laboratory, every: Sequence[Point], keep: Callable[[dict[str, Any]], None], before: dict[str, Any]
+) -> None:
+    """Prices → arm → rate and points, kept as they come; what was there `before` is not done again."""
+    first = lab.size.prices[0]
+    rates = {arm: one["by_rate"] for arm, one in before.get(first, {}).items()} or chosen_rates(lab, every)
+    lab.say("learning rates", {arm: best(some) for arm, some in rates.items() if arm in ARMS})
     found: dict[str, Any] = {
-        prices: {arm: {"learning_rate": best(some), "by_rate": some, "points": []} for arm, some in by_rate.items()}
+        prices: {
+            arm: {"learning_rate": best(some), "by_rate": some, "points": _points(before, prices, arm)}
+            for arm, some in rates.items()
+            if arm in ARMS
+        }
         for prices in lab.size.prices
     }
     keep(found)
-    tasks: dict[Any, Task] = {}
-    whose: dict[Any, list[Point]] = {}
-    for point in every:
-        rate = best(by_rate[point.arm])
-        key = (hash(tuple((tuple(ids), tuple(marks)) for ids, marks in point.documents)), rate, point.seed)
-        whose.setdefault(key, []).append(point)
-        tasks.setdefault(key, task(point.documents, rate, point.seed))
-    lab.say(f"{len(every)} points, {len(tasks)} trainings")
-    for number, (key, exam) in enumerate(zip(tasks, lab.after(list(tasks.values()), lab.exam), strict=False), 1):
-        for point in whose[key]:
-            figures = {"step": point.step, "seed": point.seed, **point.figures, **exam}
-            found[point.prices][point.arm]["points"].append(figures)
-        if number % lab.size.groups == 0 or number == len(tasks):
+    for _, some in groupby(_missing(every, found), kind):
+        alike = list(some)
+        tasks = [task(point.documents, found[point.prices][point.arm]["learning_rate"], point.seed) for point in alike]
+        for chunk in lab.after(tasks, lab.exam):
+            for place, exam in chunk:
+                point = alike[place]
+                figures = {"step": point.step, "seed": point.seed, **point.figures, **exam}
+                found[point.prices][point.arm]["points"].append(figures)
             keep(found)
+
+
+def _points(before: dict[str, Any], prices: str, arm: str) -> list[dict[str, Any]]:
+    return before.get(prices, {}).get(arm, {}).get("points", [])
+
+
+def _missing(every: Sequence[Point], found: dict[str, Any]) -> list[Point]:
+    """Points that were not measured; those that were have to come from the same draws."""
+    known = {
+        (prices, arm, one["step"], one["seed"]): one
+        for prices, arms in found.items()
+        for arm, each in arms.items()
+        for one in each["points"]
+    }
+    for point in every:
+        one = known.get((point.prices, point.arm, point.step, point.seed))
+        if one and any(one[name] != value for name, value in point.figures.items()):
+            sys.exit(f"The file's points come from other draws: {point.arm}, step {point.step}, seed {point.seed}.")
+    return [point for point in every if (point.prices, point.arm, point.step, point.seed) not in known]
 
 
 def prompted(lab: Laboratory, draws: Sequence[Draws]) -> dict[str, Any]:
@@ -299,30 +361,35 @@ def prompted(lab: Laboratory, draws: Sequence[Draws]) -> dict[str, Any]:
 
     tried: dict[str, float] = {}
     for prompt in [*EXAM_PROMPTS, ""]:
-        counts = lab.counts(bare, lab.dev, DEV_SAMPLES, TEMPERATURE, [chat(prompt, each) for each in lab.dev])
+        prompts = [chat(prompt, each) for each in lab.dev]
+        counts, _ = lab.counts(bare, lab.dev, DEV_SAMPLES, lab.manner(TEMPERATURE), prompts)
         tried[prompt or EXAMPLES] = sum(counts[0]) / (DEV_SAMPLES * len(lab.dev))
     winner = max(tried, key=lambda prompt: tried[prompt])
     prompts = [chat("" if winner == EXAMPLES else winner, each) for each in lab.held_out]
     tokens = len(tried) * DEV_SAMPLES * sum(len(chat(EXAM_PROMPTS[0], each)) + 30 for each in lab.dev)
-    greedy = digits(lab.counts(bare, lab.held_out, 1, 0.0, prompts)[0])
+    greedy = digits(lab.counts(bare, lab.held_out, 1, lab.manner(0.0), prompts)[0][0])
     found = []
     for seed in range(len(draws)):
-        sampled = digits(lab.counts(bare, lab.held_out, lab.size.exam_samples, TEMPERATURE, prompts)[0])
+        counts, cut = lab.counts(bare, lab.held_out, lab.size.exam_samples, lab.manner(TEMPERATURE), prompts)
         spent = {"usd": round(tokens * PRICES["small"].student / 1e6, 6), "student_tokens": tokens, "teacher_tokens": 0}
-        exam = {"sampled": sampled, "greedy": greedy, "pool": None}
+        exam = {"sampled": digits(counts[0]), "greedy": greedy, "pool": None, "cut": round(cut[0], 4)}
         found.append({"step": None, "seed": seed, **spent, "rows": 0, "hinted": 0, "trained_tokens": 0, **exam})
     return {"learning_rate": None, "by_rate": tried, "prompt": winner, "points": found}
 
 
-def measured(lab: Laboratory, out: Path) -> dict[str, Any]:
-    """The whole result, written after every chunk of trainings."""
+def measured(lab: Laboratory, out: Path, *, go_on: bool = False) -> dict[str, Any]:
+    """The whole result, written after every chunk of trainings; or what is missing in it."""
+    before = json.loads(out.read_text("utf-8")) if go_on else {"curves": {}, "seconds": 0}
     about = lab.about()
     student = Student(lab.base, lab.writer, lab.size.at_once)
     rows = [lab.rows(seed) for seed in range(lab.size.seeds)]
     draws = drawn(student, rows, lab.size.arms, samples=lab.size.samples)
+    if "mix-and-replay" in lab.size.arms:
+        draws = [replace(one, neutral=lab.neutral(REPLAYED, 100 + seed)) for seed, one in enumerate(draws)]
     lab.say("draws")
     every = points(lab, draws)
-    prompt = {"prompt": prompted(lab, draws)} if lab.dev else {}
+    known = next(iter(before["curves"].values()), {}).get("prompt")
+    prompt = {"prompt": known or prompted(lab, draws)} if lab.dev else {}
     result: dict[str, Any] = {
         **about,
         "seeds": list(range(lab.size.seeds)),
@@ -332,14 +399,14 @@ def measured(lab: Laboratory, out: Path) -> dict[str, Any]:
     }
 
     def keep(found: dict[str, Any]) -> None:
-        result["seconds"] = round(time.monotonic() - lab.began)
+        result["seconds"] = before["seconds"] + round(time.monotonic() - lab.began)
         result["curves"] = {
             prices: {arm: one for arm, one in arms.items() if one["points"] or number == 0} | prompt
             for number, (prices, arms) in enumerate(found.items())
         }
         write_json(out, result)
 
-    curves(lab, every, keep)
+    curves(lab, every, keep, before["curves"])
     return result
 
 
@@ -374,20 +441,29 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("base", type=Path, help="the model folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--small", action="store_true", help="fewer of everything, for two cores")
+    parser.add_argument("--go-on", action="store_true", help="only what is missing in the result file")
     parser.add_argument("--minutes", type=float, default=120, help="no training begins behind that")
     parser.add_argument("--prices", help="small,large")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 
+def need_base(folder: Path) -> None:
+    """End with a sentence where there is none."""
+    if not (folder / "model.safetensors").is_file():
+        sys.exit(f"{folder} has no model.safetensors. The laboratory's base is experiments/lab/base.")
+
+
 def main() -> int:
     """Command line entry."""
     args = parse_arguments()
+    need_base(args.base)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     size = SMALL if args.small else Size()
     if args.prices:
         size = replace(size, prices=tuple(args.prices.split(",")))
-    print(shown(measured(Laboratory(args.base, args.device, size, args.minutes), args.out)))
+    lab = Laboratory(args.base, args.device, size, args.minutes)
+    print(shown(measured(lab, args.out, go_on=args.go_on)))
     return 0
 
 

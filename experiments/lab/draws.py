@@ -20,8 +20,8 @@ from socratune.lab import judge
 from socratune.llm.base import Chat
 from socratune.prompts import with_hint_turn, with_private_hint
 
-EARLY_SAMPLES, SAMPLES = 8, 64
-"""More samples than the first are only wanted of rows with no right one among these."""
+EARLY_SAMPLES, SAMPLES, ENOUGH = 8, 64, 4
+"""Samples of every row; behind these they are doubled, up to the most, for rows with fewer right ones than enough."""
 FIRST = 4
 """Samples of a row before `mix` asks for a hint."""
 ROUNDS, HINT_SAMPLES = 3, 2
@@ -104,6 +104,7 @@ class Draws:
         noted, turned, misled: draws by row and round: with the hint as a private note, as a turn of the dialogue, and
             with another problem's hint as a note. None where the first sample was right and nobody was asked.
         retried: after "Try again.".
+        neutral: prompts of questions that the base knows, and its own greedy answers: what replay is made of.
     """
 
     problems: list[Problem]
@@ -116,13 +117,14 @@ class Draws:
     turned: list[list[list[Draw]]] = field(default_factory=list)
     misled: list[list[list[Draw]]] = field(default_factory=list)
     retried: list[list[Draw]] = field(default_factory=list)
+    neutral: list[tuple[Ids, Draw]] = field(default_factory=list)
 
     def of(self, rows: slice) -> Draws:
         """Those of some rows."""
         parts = {
             each.name: getattr(self, each.name)[rows]
             for each in fields(self)
-            if each.name != "writer" and getattr(self, each.name)
+            if each.name not in ("writer", "neutral") and getattr(self, each.name)
         }
         return replace(self, **parts)
 
@@ -150,9 +152,14 @@ def right(problem: Problem, answer: str) -> bool:
 
 
 def drawn(
-    student: Student, by_seed: Sequence[list[Problem]], arms: Collection[str], *, samples: int = SAMPLES
+    student: Student,
+    by_seed: Sequence[list[Problem]],
+    arms: Collection[str],
+    *,
+    samples: int = SAMPLES,
+    every_hint: bool = False,
 ) -> list[Draws]:
-    """Ask for all that these arms may want, for all seeds together."""
+    """Ask for all that these arms may want, for all seeds together; every hint of every row for judges that err."""
     writer = student.writer
     problems = [problem for some in by_seed for problem in some]
     prompts = [writer.prompt(asked(problem)) for problem in problems]
@@ -164,12 +171,16 @@ def drawn(
         others += [[other_problems_hint(p, rng).text for _ in range(ROUNDS)] for p in some]
     found = Draws(problems, writer, prompts, first, hints, others)
 
-    def noted(hints: list[list[str]], failed: list[int]) -> list[list[list[Draw]]]:
-        return by_round(student, found, failed, lambda at, r, _: with_private_hint(asked(problems[at]), hints[at][r]))
+    def noted(hints: list[list[str]], rows: list[int]) -> list[list[list[Draw]]]:
+        def chat(at: int, number: int, _: str) -> Chat:
+            return with_private_hint(asked(problems[at]), hints[at][number])
+
+        return by_round(student, found, rows, chat, whole=every_hint)
 
     wrong_at_first = [at for at, tries in enumerate(first) if not tries[0].right]
     all_wrong = [at for at, tries in enumerate(first) if not any(draw.right for draw in tries[:FIRST])]
-    found.noted = noted(hints, wrong_at_first if {"direct", "clean"} & {*arms} else all_wrong)
+    some = wrong_at_first if {"direct", "clean"} & {*arms} else all_wrong
+    found.noted = noted(hints, [*range(len(problems))] if every_hint else some)
     if "wrong-hints" in arms:
         found.misled = noted(others, all_wrong)
     if "iterative" in arms:
@@ -180,11 +191,13 @@ def drawn(
     if "bare-retry" in arms:
         chats = [writer.prompt(again(problems[at], writer.text(first[at][0].ids))) for at in all_wrong]
         found.retried = _spread(len(problems), all_wrong, student.draws(_some(problems, all_wrong), chats, samples))
-    if samples > EARLY_SAMPLES:
-        never = [at for at, tries in enumerate(first) if not any(draw.right for draw in tries)]
-        more = student.draws(_some(problems, never), _some(prompts, never), samples - EARLY_SAMPLES)
-        for at, some in zip(never, more, strict=True):
-            first[at] += some
+    have = min(samples, EARLY_SAMPLES)
+    while have < samples:
+        few = [at for at, tries in enumerate(first) if sum(draw.right for draw in tries) < ENOUGH]
+        more = student.draws(_some(problems, few), _some(prompts, few), min(have, samples - have))
+        for at, added in zip(few, more, strict=True):
+            first[at] += added
+        have = min(samples, 2 * have)
     ends = [0, *accumulate(map(len, by_seed))]
     return [found.of(slice(begin, end)) for begin, end in pairwise(ends)]
 
@@ -194,12 +207,14 @@ def _some(values: list[Any], places: list[int]) -> list[Any]:
 
 
 def by_round(
-    student: Student, draws: Draws, failed: list[int], chat: Callable[[int, int, str], Chat]
+    student: Student, draws: Draws, rows_asked: list[int], chat: Callable[[int, int, str], Chat], *, whole: bool = False
 ) -> list[list[list[Draw]]]:
-    """Draws of the rows whose first sample was wrong, for each hint in turn; `chat` is told the last wrong attempt."""
+    """Draws of some rows for each hint in turn, until one is right or `whole`; `chat` is told the last attempt."""
     by_row: list[list[list[Draw]]] = [[] for _ in draws.problems]
     for number in range(ROUNDS):
-        rows = [at for at in failed if number < len(draws.hints[at]) and not (by_row[at] and by_row[at][-1][-1].right)]
+        rows = [at for at in rows_asked if number < len(draws.hints[at])]
+        if not whole:
+            rows = [at for at in rows if not (by_row[at] and by_row[at][-1][-1].right)]
         last = [by_row[at][-1][-1] if by_row[at] else draws.samples[at][0] for at in rows]
         chats = [
             draws.writer.prompt(chat(at, number, draws.writer.text(attempt.ids)))
@@ -207,7 +222,7 @@ def by_round(
         ]
         said = student.draws([draws.problems[at] for at in rows], chats, HINT_SAMPLES)
         for at, some in zip(rows, said, strict=True):
-            by_row[at].append(until_right(some))
+            by_row[at].append(some if whole else until_right(some))
     return by_row
 
 

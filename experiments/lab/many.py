@@ -86,6 +86,12 @@ class Task:
     seed: int = 0
     rank: int = 16
 
+    @property
+    def key(self) -> int:
+        """The same for the same training."""
+        documents = tuple((tuple(ids), tuple(marks)) for ids, marks in self.documents)
+        return hash((documents, self.learning_rate, self.steps, self.seed, self.rank))
+
     def batches(self) -> Iterator[list[Document]]:
         """The rows of each step; an order of its own each epoch."""
         rng = random.Random(self.seed)

@@ -19,43 +19,42 @@ from statistics import mean
 from typing import Any
 
 import torch
-from arms import PRICES, Bought, Purse, Shopping, buy, leaking, protocol
-from asking import Merged, ask
-from curve import Laboratory, Size, task
+from arms import PRICES, Bought, Purse, Shopping, buy, leaking, protocol, protocol_usd, up_to
+from curve import Laboratory, Size, need_base, task
 from draws import EARLY_SAMPLES, FIRST, Draw, Draws, Student, asked, by_round, drawn
 from many import Document, Task, log_probabilities
-from rows import known_rows
 
 from socratune.hints import leak
+from socratune.llm.base import Chat
 from socratune.prompts import with_private_hint
 from socratune.rows import QARow
 from socratune.rundir import write_json
 
-SEEDS = 3
+SEEDS, NEUTRAL = 3, 700
+ATTEMPTS, ATTEMPTS_SEEDS = (1, 2, 4, 8), 5
+SAMPLES = 2 * EARLY_SAMPLES
 JUDGE_ERRORS = (0.0, 0.05, 0.10, 0.20)
 ROWS = (100, 300, 1000, 3000)
 RANKS = (4, 16, 64)
 REPLAY = (0.0, 0.05, 0.10, 0.20)
 ABOUT = {
-    "masking": (
-        "The dialogue format, its wrong attempts trained on or not. Answers were cut off at 200 tokens, which "
-        "two attempts can exceed."
+    "attempts": (
+        "Samples of a row before it is hinted (two right ones are enough), all for the same money: what the loop costs "
+        "on all rows with four, prices `small`; what is left goes into more samples."
     ),
+    "attempts-erring": "The same under a teacher who gives another problem's hint half of the time.",
+    "masking": "The dialogue format, its wrong attempts trained on or not.",
     "leaked-hints": (
         "Hints that say more than they should, for the same rows. The base was taught to copy a stated "
         "answer, and to reject a hint with terms that the text has not, as solution steps have: so this shows "
         "what such traces teach, not how a real model takes such hints."
     ),
-    "judge-errors": (
-        "A judge that turns this share of its verdicts round. What there is to draw from was drawn under a "
-        "judge that does not err: a right row taken for wrong finds no hint here, which makes errors look "
-        "worse."
-    ),
+    "judge-errors": "A judge that turns this share of its verdicts round, the same way for the same answer.",
     "rows": "Questions that the loop is given.",
     "rank": "Rank of the adapter, alpha 32.",
     "replay": (
-        "Share of the trained tokens that are the base's own answers to questions of the pool's kinds; some "
-        "of these (a sixth of the facts at 5 %, nearly half at 20 %) are asked in the pool itself."
+        "Share of the trained tokens that are the base's own answers to questions of the pool's kinds, none of which "
+        "is in the pool."
     ),
     "replay-sft": "The same, where the references alone are trained on.",
     "reliance": (
@@ -82,8 +81,8 @@ class Studies:
     def __init__(self, lab: Laboratory, rates: dict[str, float]) -> None:
         self.lab, self.rates = lab, rates
         self.student = Student(lab.base, lab.writer, lab.size.at_once)
-        rows = [lab.rows(seed) for seed in range(SEEDS)]
-        self.draws = drawn(self.student, rows, ("mix", "iterative"), samples=EARLY_SAMPLES)
+        rows = [lab.rows(seed) for seed in range(max(SEEDS, ATTEMPTS_SEEDS))]
+        self.draws = drawn(self.student, rows, ("mix", "iterative"), samples=SAMPLES, every_hint=True)
         lab.say("draws")
 
     def bought(self, seed: int, arm: Callable[[Shopping], None] = protocol, **how: Any) -> Bought:
@@ -96,13 +95,43 @@ class Studies:
         """With the learning rate of an arm."""
         return Setting(study, setting, seed, task(list(documents), self.rates[arm], seed), also)
 
-    def all(self) -> list[Setting]:
+    def all(self, *, attempts_only: bool) -> list[Setting]:
         """Every study's, the cheap ones first."""
-        found = []
+        found = [setting for seed in range(ATTEMPTS_SEEDS) for setting in self.attempts(seed)]
+        if attempts_only:
+            return found
         for seed in range(SEEDS):
             found += [*self.masking(seed), *self.judge_errors(seed), *self.ranks(seed)]
             found += [*self.replay(seed), *self.reliance(seed), *self.leaked(seed)]
         return [*found, *self.rows()]
+
+    def attempts(self, seed: int) -> list[Setting]:
+        """How often the student tries before it is hinted, under a teacher that is right and one that errs."""
+        draws, rng = self.draws[seed], random.Random(f"teacher/{seed}")
+        usd = protocol_usd(draws, PRICES["small"], seed)
+        erring = [
+            [rng.choice(both) for both in zip(right, wrong, strict=False)]
+            for right, wrong in zip(draws.hints, draws.others, strict=True)
+        ]
+        rows = [at for at, tries in enumerate(draws.samples) if not tries[0].right]
+
+        def chat(at: int, number: int, _: str) -> Chat:
+            return with_private_hint(asked(draws.problems[at]), erring[at][number])
+
+        misled = by_round(self.student, replace(draws, hints=erring), rows, chat)
+        found = []
+        for study, said, hints in (("attempts", draws.noted, draws.hints), ("attempts-erring", misled, erring)):
+            for number in ATTEMPTS:
+
+                def arm(shop: Shopping, number: int = number, said: Any = said, hints: Any = hints) -> None:
+                    shop.samples(range(number), enough=min(2, number))
+                    shop.hints(said, hints)
+                    shop.rest()
+
+                bought = buy(arm, draws, Purse(PRICES["small"], usd), seed)
+                hinted = float(len(bought.hinted))
+                found.append(self.setting(study, str(number), seed, bought.documents, "mix", hinted=hinted))
+        return found
 
     def masking(self, seed: int) -> list[Setting]:
         """The dialogue's wrong attempts, with loss and without."""
@@ -113,7 +142,7 @@ class Studies:
                 shop.samples(range(FIRST), enough=2)
                 shop.hints(shop.draws.turned, shop.draws.hints, form=form)
 
-            found.append(self.setting("masking", name, seed, self.bought(seed, arm).documents.values(), "iterative"))
+            found.append(self.setting("masking", name, seed, self.bought(seed, arm).documents, "iterative"))
         return found
 
     def judge_errors(self, seed: int) -> list[Setting]:
@@ -126,22 +155,20 @@ class Studies:
                 return draw.right != turned
 
             bought = self.bought(seed, judged=judged)
-            found.append(self.setting("judge-errors", f"{share:.0%}", seed, bought.documents.values()))
+            found.append(self.setting("judge-errors", f"{share:.0%}", seed, bought.documents))
         return found
 
     def ranks(self, seed: int) -> list[Setting]:
         """The same rows, other ranks."""
-        documents = list(self.bought(seed).documents.values())
+        documents = self.bought(seed).documents
         made = self.setting("rank", "16", seed, documents)
         return [replace(made, setting=str(rank), task=replace(made.task, rank=rank)) for rank in RANKS]
 
     def replay(self, seed: int) -> list[Setting]:
         """Own answers to neutral questions beside the loop's traces, and beside the bare references."""
         writer = self.lab.writer
-        neutral = known_rows(600, self.lab.pool_rows, random.Random(100 + seed))
-        prompts = [writer.prompt(row["messages"][:1]) for row in neutral]
-        answers = ask(Merged.bare(self.lab.base), prompts, 1, self.lab.manner(0.0, most=40))[0]
-        own = [writer.document(prompt, [(some[0], True)]) for prompt, some in zip(prompts, answers, strict=True)]
+        neutral = self.lab.neutral(NEUTRAL, 100 + seed)
+        own = [writer.document(prompt, [(draw.ids, True)]) for prompt, draw in neutral]
         references = [
             writer.document(prompt, [(writer.ids(f"Answer: {problem.answer}"), True)])
             for prompt, problem in zip(self.draws[seed].prompts, self.draws[seed].problems, strict=True)
@@ -149,11 +176,10 @@ class Studies:
         found = []
         for share in REPLAY:
             for study, arm, rows in (
-                ("replay", "mix", list(self.bought(seed).documents.values())),
+                ("replay", "mix", self.bought(seed).documents),
                 ("replay-sft", "sft", references),
             ):
-                mixed = [*rows, *_up_to(own, share / (1 - share) * _trained(rows))]
-                found.append(self.setting(study, f"{share:.0%}", seed, mixed, arm))
+                found.append(self.setting(study, f"{share:.0%}", seed, [*rows, *up_to(own, share, rows)], arm))
         return found
 
     def reliance(self, seed: int) -> list[Setting]:
@@ -161,10 +187,10 @@ class Studies:
         draws, writer = self.draws[seed], self.lab.writer
         bought = self.bought(seed)
         rows = sorted(bought.hinted)
-        traces = [_answer_of(bought.documents[at]) for at in rows]
+        traces = [_answer_of(bought.by_row[at][0]) for at in rows]
         hinted = []
         for at, trace in zip(rows, traces, strict=True):
-            number = next(n for n, some in enumerate(draws.noted[at]) if some[-1].right)
+            number = next(n for n, some in enumerate(draws.noted[at]) if any(draw.right for draw in some))
             chat = with_private_hint(asked(draws.problems[at]), draws.hints[at][number])
             hinted.append((writer.prompt(chat), trace))
         with_hint = log_probabilities(self.lab.base, [_marked(*each) for each in hinted])
@@ -180,7 +206,7 @@ class Studies:
             order = sorted(range(len(rows)), key=lambda each: measure[each])
             for number, third in enumerate(("low", "middle", "high")):
                 some = order[number * len(order) // 3 : (number + 1) * len(order) // 3]
-                documents = [bought.documents[rows[each]] for each in some]
+                documents = [bought.by_row[rows[each]][0] for each in some]
                 nats = mean(measure[each] for each in some)
                 found.append(self.setting("reliance", f"{name}: {third}", seed, documents, "mix", nats=round(nats, 2)))
         return found
@@ -211,7 +237,7 @@ class Studies:
                 "forced_answer_gain": self._forced_gain(draws, all_wrong, hints),
             }
             rounded = {key: round(float(value), 3) for key, value in also.items()}
-            found.append(self.setting("leaked-hints", name, seed, bought.documents.values(), "mix", **rounded))
+            found.append(self.setting("leaked-hints", name, seed, bought.documents, "mix", **rounded))
         return found
 
     def _forced_gain(self, draws: Draws, rows: Sequence[int], hints: list[list[str]]) -> float:
@@ -230,15 +256,15 @@ class Studies:
 
     def rows(self) -> list[Setting]:
         """The loop on ever more questions; its hints are not bought again for the smaller ones."""
+        counts = [count * self.lab.size.rows // Size().rows for count in ROWS]
+        problems = [self.lab.rows(1000 + seed, counts[-1]) for seed in range(SEEDS)]
+        for seed, some in enumerate(problems):
+            random.Random(seed).shuffle(some)
         found = []
-        for seed, most in ((0, ROWS[-1]), (1, ROWS[1]), (2, ROWS[1])):
-            problems = self.lab.rows(1000 + seed, most)
-            random.Random(seed).shuffle(problems)
-            draws = drawn(self.student, [problems], ("mix",), samples=FIRST)[0]
-            for count in ROWS:
-                if count <= most:
-                    bought = buy(protocol, draws.of(slice(count)), Purse(PRICES["small"]), seed)
-                    found.append(self.setting("rows", str(count), seed, bought.documents.values()))
+        for seed, draws in enumerate(drawn(self.student, problems, ("mix",), samples=FIRST)):
+            for count in counts:
+                bought = buy(protocol, draws.of(slice(count)), Purse(PRICES["small"]), seed)
+                found.append(self.setting("rows", str(count), seed, bought.documents))
         return found
 
 
@@ -259,20 +285,6 @@ def _answer_of(document: Document) -> list[int]:
     return [token for token, mark in zip(*document, strict=True) if mark][:-1]
 
 
-def _trained(documents: Sequence[Document]) -> int:
-    return sum(sum(marks) for _, marks in documents)
-
-
-def _up_to(documents: Sequence[Document], tokens: float) -> list[Document]:
-    """The first so many documents that their trained tokens come to about that."""
-    found: list[Document] = []
-    for document in documents:
-        if _trained(found) >= tokens:
-            break
-        found.append(document)
-    return found
-
-
 def main() -> int:
     """Command line entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -280,26 +292,31 @@ def main() -> int:
     parser.add_argument("--curve", type=Path, help="for the learning rates; without it 2e-3")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--attempts-only", action="store_true", help="the other studies in the result file stay")
     parser.add_argument("--tiny", action="store_true", help="only to try it")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    need_base(args.base)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    size = Size(rows=40, held_out=5, dev=5, pool=8, groups=4, at_once=256) if args.tiny else Size()
+    size = Size(rows=20, held_out=5, dev=5, pool=8, groups=4, at_once=256) if args.tiny else Size()
     lab = Laboratory(args.base, args.device, size, args.minutes)
     rates = dict.fromkeys(("mix", "sft", "iterative"), 2e-3)
     if args.curve:
         curves = json.loads(args.curve.read_text("utf-8"))["curves"]["small"]
         rates |= {arm: curves[arm]["learning_rate"] for arm in rates if arm in curves}
-    settings = [each for each in Studies(lab, rates).all() if each.task.documents]
+    settings = [each for each in Studies(lab, rates).all(attempts_only=args.attempts_only) if each.task.documents]
     lab.say(f"{len(settings)} settings")
-    about, studies = lab.about(), {}
-    exams = lab.after([each.task for each in settings], lab.exam)
-    for number, (each, exam) in enumerate(zip(settings, exams, strict=False), 1):
-        study = studies.setdefault(each.study, {"about": ABOUT[each.study], "rows": []})
-        row = {"setting": each.setting, "seed": each.seed, "rows": len(each.task.documents), **exam}
-        study["rows"].append(row | ({"also": each.also} if each.also else {}))
-        if number % size.groups == 0 or number == len(settings):
-            write_json(args.out, {**about, "learning_rates": rates, "studies": studies})
+    about = lab.about()
+    studies = json.loads(args.out.read_text("utf-8"))["studies"] if args.attempts_only else {}
+    for name in ("attempts", "attempts-erring"):
+        studies.pop(name, None)
+    for chunk in lab.after([each.task for each in settings], lab.exam):
+        for place, exam in chunk:
+            each = settings[place]
+            study = studies.setdefault(each.study, {"about": ABOUT[each.study], "rows": []})
+            row = {"setting": each.setting, "seed": each.seed, "rows": len(each.task.documents), **exam}
+            study["rows"].append(row | ({"also": each.also} if each.also else {}))
+        write_json(args.out, {**about, "learning_rates": rates, "studies": studies})
     lab.say("done")
     return 0
 
