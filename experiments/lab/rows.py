@@ -6,7 +6,7 @@
 Families and levels have equal shares. `metadata` has family, kind, level, up to three right hints and as many wrong
 ones (for `socratune.lab`); the pool is what the base knows besides and must not forget. Behind the training problems
 stand other questions of the pool's kinds: the base answers them right at once, and trained on these answers it keeps
-the rest (`docs/evidence.md`: with a twentieth of the tokens it lost 0.6 points of the pool, without 3.8). No problem is
+the rest (`docs/evidence.md`: with a tenth of the tokens it lost 1.1 points of the pool, without 5.1). No problem is
 in the pre-training text.
 """
 

@@ -216,7 +216,7 @@ class CurateConfig(Section):
     """Which traces are trained on, and in what mix."""
 
     mask_wrong_attempts: bool = True
-    """Only for `thinking_format: iterative`: no loss on the wrong attempts (10 points in the laboratory)."""
+    """Only for `thinking_format: iterative`: no loss on the wrong attempts (6 points in the laboratory)."""
 
     max_hinted_share: float = Field(default=0.4, gt=0, le=1)
     """Rows that were solved with a hint, as a share of the training rows."""
