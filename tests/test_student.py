@@ -56,6 +56,7 @@ def ask(student: LocalStudent, chats: list[Any], **sampling: Any) -> list[Comple
     return asyncio.run(all_at_once())
 
 
+@pytest.mark.slow
 def test_greedy_answers_are_generates(student: LocalStudent, demo_base: tuple[Any, Any]) -> None:
     model, tokenizer = demo_base
     chats = [*QUESTIONS[:10], LONG, *QUESTIONS[10:20]]  # more than a batch, of unlike lengths: rows leave and join
@@ -66,6 +67,7 @@ def test_greedy_answers_are_generates(student: LocalStudent, demo_base: tuple[An
         assert completion.prompt_tokens == ids.shape[1]
 
 
+@pytest.mark.slow
 def test_a_drawn_answer_belongs_to_its_seed_not_to_its_neighbours(student: LocalStudent) -> None:
     together = ask(student, QUESTIONS, temperature=1.5)
     alone = [
@@ -83,6 +85,7 @@ def test_top_k_and_top_p_narrow_the_draw_to_greedy(student: LocalStudent) -> Non
     assert [c.text for c in ask(student, QUESTIONS[:8], temperature=2.0)] != greedy
 
 
+@pytest.mark.slow
 def test_draws_follow_the_models_probabilities(student: LocalStudent, demo_base: tuple[Any, Any]) -> None:
     model, tokenizer = demo_base
     ids = torch.tensor([prompt_ids(tokenizer, QUESTIONS[0])])
