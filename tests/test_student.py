@@ -78,6 +78,7 @@ def test_a_drawn_answer_belongs_to_its_seed_not_to_its_neighbours(student: Local
     assert [c.text for c in ask(student, QUESTIONS, temperature=1.5, seed=99)] != [c.text for c in together]
 
 
+@pytest.mark.slow
 def test_top_k_and_top_p_narrow_the_draw_to_greedy(student: LocalStudent) -> None:
     greedy = [c.text for c in ask(student, QUESTIONS[:8])]
     assert [c.text for c in ask(student, QUESTIONS[:8], temperature=2.0, top_k=1)] == greedy
@@ -102,6 +103,7 @@ def test_a_cut_off_answer_says_so(student: LocalStudent) -> None:
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 1.5, "top_p": 0.8}, {"temperature": 1.5, "top_k": 5}])
+@pytest.mark.slow
 def test_slots_draw_what_the_growing_batch_draws(demo_base: tuple[Any, Any], sampling: dict[str, Any]) -> None:
     answers = []
     for slots in (False, True):
@@ -191,6 +193,7 @@ class BringsItsOwnWay:
     def for_inference(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_model_that_brings_its_own_way_of_answering_is_left_to_it(
     demo_base: tuple[Any, Any], student: LocalStudent
 ) -> None:
