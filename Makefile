@@ -10,7 +10,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
-	@echo "make test    all tests"
+	@echo "make test    all tests, two at a time"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
 	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
@@ -32,7 +32,7 @@ bench: setup
 	@$(PY) benchmarks/generate.py
 
 test: setup
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n 2 --dist loadfile
 
 storm: setup
 	@$(PY) -m pytest -m storm

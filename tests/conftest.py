@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,8 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -79,25 +83,106 @@ def write_rows(path: Path, rows: Sequence[Any]) -> Path:
 def socratune(
     *args: str | Path, env: dict[str, str] | None = None, cwd: str | Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The real command in a process of its own."""
-    command = [sys.executable, "-m", "socratune", *map(str, args)]
-    environment = {**os.environ, **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False, cwd=cwd)
+    """The real command in a process of its own: a `Fork`, unless something is set that may matter while libraries are
+    imported.
+    """
+    words, environment = list(map(str, args)), {**os.environ, **(env or {})}
+    if _early(environment) != EARLY:
+        command = [sys.executable, "-m", "socratune", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=LIMIT_S, env=environment, check=False, cwd=cwd
+        )
+    with NamedTemporaryFile() as stdout, NamedTemporaryFile() as stderr:
+        files = [Path(stream.name) for stream in (stdout, stderr)]
+        code = Fork(*words, env=env, cwd=cwd, files=files).wait(LIMIT_S)
+        return subprocess.CompletedProcess(words, code, *(file.read_text("utf-8") for file in files))
+
+
+def _early(environment: Mapping[str, str]) -> dict[str, str]:
+    """What libraries may look at while they are imported: all but keys, and what pytest notes."""
+    return {name: value for name, value in environment.items() if not name.endswith("_KEY") and name[:6] != "PYTEST"}
+
+
+EARLY = _early(os.environ)
+LIMIT_S = 240
+
+
+class Fork:
+    """The real command as a process that has its libraries already (see forks.py); like a `subprocess.Popen`."""
+
+    def __init__(
+        self,
+        *args: str | Path,
+        env: dict[str, str] | None = None,
+        cwd: str | Path | None = None,
+        files: Sequence[Path] = (Path(os.devnull), Path(os.devnull)),
+    ) -> None:
+        job = {"words": list(map(str, args)), "environment": {**os.environ, **(env or {})}}
+        job |= {"folder": str(cwd or Path.cwd()), "stdout": str(files[0]), "stderr": str(files[1])}
+        self.pid: int = _asked(job)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = _asked(self.pid)
+        return self.returncode
+
+    def wait(self, timeout_s: float = LIMIT_S) -> int:
+        deadline = time.monotonic() + timeout_s
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"the command did not end within {timeout_s:g} s")
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, kind: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, kind)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@cache
+def _forks() -> subprocess.Popen[str]:
+    command = [sys.executable, str(Path(__file__).with_name("forks.py"))]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _asked(what: dict[str, Any] | int) -> Any:
+    server = _forks()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps(what) + "\n")
+    server.stdin.flush()
+    return json.loads(server.stdout.readline())
+
+
+def pytest_unconfigure() -> None:
+    if _forks.cache_info().currsize:
+        _forks().communicate()  # it ends where its input does
 
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of the embedded model that passed."""
-    folder = tmp_path_factory.mktemp("finished")
-    train = write_rows(folder / "train.jsonl", demo_rows("train", 200))
-    held_out = write_rows(folder / "held_out.jsonl", demo_rows("held_out", 80))
-    done = socratune(
-        "run", "--model", "demo", "--dataset", train, "--held-out", held_out, "--output", folder / "run",
-        "--set", "train.num_train_epochs=6",
-        "--set", "validate.gate.max_forgetting=0.1",  # six epochs on 176 rows cost it some sums
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "run"
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the workers share
+    run, made = folder / "finished", folder / "finished.made"
+    with (folder / "finished.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            train = write_rows(folder / "train.jsonl", demo_rows("train", 200))
+            held_out = write_rows(folder / "held_out.jsonl", demo_rows("held_out", 80))
+            done = socratune(
+                "run", "--model", "demo", "--dataset", train, "--held-out", held_out, "--output", run,
+                "--set", "train.num_train_epochs=6",
+                "--set", "validate.gate.max_forgetting=0.1",  # six epochs on 176 rows cost it some sums
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout + done.stderr
+            made.touch()
+    return run
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ lies at `SCHEMA` (it is not part of this repository).
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -198,18 +199,8 @@ class FakeRunPod:
             user = _own_name()
             if os.geteuid() == 0 and _others_can_run():
                 user = f"pod{pod_id[:8]}"
-                making = [
-                    "useradd",
-                    "--password",
-                    "*",
-                    "--no-create-home",
-                    "--home-dir",
-                    folder / "home",
-                    "--shell",
-                    "/bin/bash",
-                    user,
-                ]
-                subprocess.run(making, check=True, capture_output=True)
+                home = ["--no-create-home", "--home-dir", str(folder / "home")]
+                _accounts("useradd", "--password", "*", *home, "--shell", "/bin/bash", user, check=True)
             if self.limit_disk_mb:
                 size = f"size={self.limit_disk_mb}m"
                 subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", folder / "home"], check=True)
@@ -234,7 +225,7 @@ class FakeRunPod:
             self.ended.append(self.pods.pop(pod.id))
             subprocess.run(["umount", pod.folder / "home"], check=False, capture_output=True)
             if pod.user != _own_name():
-                subprocess.run(["userdel", pod.user], check=False, capture_output=True)
+                _accounts("userdel", pod.user, check=False)
             shutil.rmtree(pod.folder, ignore_errors=True)
 
     def alter_next(self, transfers: int) -> None:
@@ -419,6 +410,13 @@ def answer_faults(path: str, method: str, status: int, body: Any) -> list[str]:
         return []
     schema = _document()["paths"][path][method]["responses"][str(status)]["content"]["application/json"]["schema"]
     return [f"{method} {path} {status} {fault}" for fault in _faults(body, schema)]
+
+
+def _accounts(*command: str, check: bool) -> None:
+    """One at a time: the list of users is locked while it is written, and others are refused."""
+    with Path("/tmp/fake-runpod.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(command, check=check, capture_output=True)
 
 
 def _own_name() -> str:

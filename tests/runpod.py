@@ -35,7 +35,7 @@ def hurry() -> None:
     renting.POLL_S = 0.1
     renting.READY_LIMIT_S = float(os.environ.get("READY_LIMIT_S", "60"))
     remote_train.TICK_S = 0.2
-    remote_train.SYNC_S = 0.3
+    remote_train.SYNC_S = float(os.environ.get("SYNC_S", "0.3"))
 
 
 def train_on_pod(folder: Path, api_base: str, settings: list[str]) -> int:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from conftest import demo_rows, socratune, write_rows
+from conftest import Fork, demo_rows, socratune, write_rows
 from model_server import Answer, ModelServer
 
 from socratune.ablation import controls, report, work, writing
@@ -287,6 +284,7 @@ def test_the_page_says_what_is_not_there(tmp_path: Path) -> None:
 # --- the command
 
 
+@pytest.mark.slow
 def test_a_wrong_arm_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     done = socratune("ablate", "--model", "demo", "--dataset", "demo", "--output", tmp_path / "a", "--arms", "rtf")
     assert done.returncode == 2
@@ -300,14 +298,13 @@ def test_killed_and_started_again_it_names_the_right_way(tmp_path: Path) -> None
     held_out = write_rows(tmp_path / "held_out.jsonl", demo_rows("held_out", 60))
     args = ["ablate", "--model", "demo", "--dataset", train, "--held-out", held_out, "--output", tmp_path / "a",
             "--arms", "direct,prompt,sft", "--seeds", "1", "--set", "train.num_train_epochs=4"]  # fmt: skip
-    command = [sys.executable, "-u", "-m", "socratune", *map(str, args)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ}) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("direct, seed 0"):
-                process.send_signal(signal.SIGKILL)
-                break
     kept = folder(tmp_path / "a", Job("direct"))
+    process = Fork(*args)
+    while not (kept / "job.json").exists():
+        assert process.poll() is None, "it ended before its first arm"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
     calls, stamp = calls_of(kept), (kept / "job.json").stat().st_mtime_ns
     done = socratune(*args)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,6 +15,7 @@ from conftest import demo_rows, socratune, write_rows
 from socratune import __version__
 
 
+@pytest.mark.slow
 def test_version_and_help() -> None:
     assert socratune("--version").stdout.strip() == f"socratune {__version__}"
     shown = socratune("--help")
@@ -23,6 +24,7 @@ def test_version_and_help() -> None:
         assert f"  {command} " in shown.stdout
 
 
+@pytest.mark.slow
 def test_the_guides_ways_in_are_the_same_command() -> None:
     flags = ["--model", "no/such/model", "--dataset", "/no/such.jsonl", "--output", "/dev/null/x"]
     ways = [["-m", "socratune", "run"], ["-m", "socratune.pipeline"]]
@@ -31,6 +33,7 @@ def test_the_guides_ways_in_are_the_same_command() -> None:
     assert [done.returncode for done in said] == [2, 2]
 
 
+@pytest.mark.slow
 def test_every_fault_of_a_command_at_once(tmp_path: Path) -> None:
     data = tmp_path / "bad.jsonl"
     data.write_bytes(json.dumps(demo_rows("train", 1)[0]).encode() + b'\n{"messages": []}\n{broken\n\xff\n')
@@ -51,6 +54,7 @@ def test_every_fault_of_a_command_at_once(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "file", "run.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -81,6 +85,7 @@ def test_a_users_mistake_is_exit_2_without_traceback_or_trace(tmp_path: Path, fl
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_asked_is_exit_3(tmp_path: Path) -> None:
     flags = ["--dataset", "demo", "--output", tmp_path / "run"]
     done = socratune("run", "--model", "org/unknown", *flags, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
@@ -89,6 +94,7 @@ def test_a_hub_that_cannot_be_asked_is_exit_3(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_commands_on_a_folder_that_is_no_run(tmp_path: Path) -> None:
     for command in (["train"], ["validate"], ["publish", "--hub-id", "a/b"], ["chat"]):
         extra = ["why?"] if command[0] == "chat" else []
@@ -97,6 +103,7 @@ def test_commands_on_a_folder_that_is_no_run(tmp_path: Path) -> None:
         assert "the folder of a run" in done.stderr
 
 
+@pytest.mark.slow
 def test_doctor_says_what_is_wrong_and_how_to_mend_it() -> None:
     secret = "canary-key-0123456789"
     done = socratune("doctor", env={"OPENAI_API_KEY": secret})
@@ -173,6 +180,7 @@ def test_the_adapter_loads_with_plain_peft(finished_run: Path, demo_base: tuple[
     assert "195." in tokenizer.decode(answer[0, ids.shape[1] :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -346,6 +346,7 @@ def test_ids_that_collide_are_told_apart(tmp_path: Path) -> None:
     assert [row["id"] for row in found["held_out"]] == ["1"] and not found["train_in.rejected"]
 
 
+@pytest.mark.slow
 def test_the_split_is_the_same_in_every_process(tmp_path: Path) -> None:
     rows = [chat(f"{LONG} Part {n % 70}{', please' if n % 2 else ''}.", f"{n % 70} {REASON}") for n in range(140)]
     data = write_rows(tmp_path / "in.jsonl", rows)
@@ -366,6 +367,7 @@ def test_the_split_is_the_same_in_every_process(tmp_path: Path) -> None:
 # --- the doors ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eval_files_by_command_and_from_python(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_rows(tmp_path / "in.jsonl", PRODUCTS)
     tests = [write_rows(tmp_path / f"{n}.jsonl", [chat(f"{n} times 61 = ?", str(n * 61))]) for n in (41, 42)]

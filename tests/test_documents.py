@@ -109,6 +109,7 @@ def test_pdf_docx_and_html(tmp_path: Path) -> None:
     assert documents["c.html"].text == "## Oil\n\nIt **burns**."
 
 
+@pytest.mark.slow
 @needs_parsers
 def test_hostile_and_damaged_files_are_named_and_the_others_go_on(tmp_path: Path) -> None:
     (tmp_path / "big.txt").write_bytes(b"word " * 1_300_000)
@@ -140,6 +141,7 @@ def test_hostile_and_damaged_files_are_named_and_the_others_go_on(tmp_path: Path
     assert all(one.detail for one in rejected.values())
 
 
+@pytest.mark.slow
 @needs_parsers
 def test_a_parser_that_dies_or_hangs_costs_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deadly = "import json, os, sys, time\nfor line in sys.stdin:\n    path = os.path.basename(json.loads(line)[0])\n"

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 
 import fake_runpod
 import pytest
-from conftest import demo_rows, socratune, write_rows
+from conftest import Fork, demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
 from vllm_stub import Stub
 
@@ -110,7 +106,7 @@ def test_killed_again_and_again_the_run_takes_its_machine_over(
             time.sleep(0.02)
         if process.poll() is None:
             reached.append(name)
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
             assert len(service.pods) == 1 or name == "ordered"
     process = begun(command, service, run)
@@ -127,18 +123,18 @@ def test_a_vllm_of_the_image_serves_the_student(command: list[str], service: Fak
     def trains() -> bool:
         return (service.only_pod().folder / "home/socratune/jobs/train/log").exists()
 
-    with begun([*command, "--until", "train"], service, run) as process:
-        try:
-            while not safely(trains):
-                assert process.poll() is None, (run / "run.log").read_text("utf-8")
-                time.sleep(0.02)
-            assert stub.gone(), "the card's memory is the training's"
-            seen, pod = stub.seen, service.only_pod()
-            model, port = Path(seen["flags"]["model_tag"]), seen["flags"]["port"]
-            assert model.is_relative_to(pod.folder) and (model / "config.json").exists()
-            assert process.wait(300) == 0, (run / "run.log").read_text("utf-8")
-        finally:
-            process.kill()  # one that does not end must not hold the tests
+    process = begun([*command, "--until", "train"], service, run)
+    try:
+        while not safely(trains):
+            assert process.poll() is None, (run / "run.log").read_text("utf-8")
+            time.sleep(0.02)
+        assert stub.gone(), "the card's memory is the training's"
+        seen, pod = stub.seen, service.only_pod()
+        model, port = Path(seen["flags"]["model_tag"]), seen["flags"]["port"]
+        assert model.is_relative_to(pod.folder) and (model / "config.json").exists()
+        assert process.wait(300) == 0, (run / "run.log").read_text("utf-8")
+    finally:
+        process.kill()  # it must not outlive its service
     assert seen["argv"] == vllm_arguments(str(model), "demo", port)
     assert (seen["stats"], seen["key"]) == ("1", None)
     assert seen["asked"]["model"] == "demo" and seen["at"] != f"127.0.0.1:{port}", "not through the tunnel"
@@ -150,10 +146,8 @@ def test_a_vllm_of_the_image_serves_the_student(command: list[str], service: Fak
     assert service.pods == {} and len(service.ended) == 1
 
 
-def begun(command: list[str], service: FakeRunPod, run: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "socratune", *command, *there(service, run)]
-    environment = {**os.environ, "RUNPOD_API_KEY": KEY}
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+def begun(command: list[str], service: FakeRunPod, run: Path) -> Fork:
+    return Fork(*command, *there(service, run), env={"RUNPOD_API_KEY": KEY})
 
 
 def safely(happens: Callable[[], bool]) -> bool:

@@ -61,6 +61,7 @@ def rows_of(folder: Path, count: int) -> list[QARow]:
     return [QARow.from_json(json.loads(line)) for line in lines]
 
 
+@pytest.mark.slow
 def test_merged_loads_like_any_model_and_answers_as_the_adapter(
     made_run: Path, config: RunConfig, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_merged_loads_like_any_model_and_answers_as_the_adapter(
     assert json.loads((out / "parity.json").read_text())["prompts"] == 4
 
 
+@pytest.mark.slow
 def test_an_export_without_the_adapter_is_refused_and_not_left_behind(
     made_run: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +105,7 @@ def test_an_export_without_the_adapter_is_refused_and_not_left_behind(
     assert f"first at token {worst['at']} of {worst['id']}" in str(failed.value)
 
 
+@pytest.mark.slow
 def test_a_template_that_was_lost_on_the_way_shows_in_the_answers(made_run: Path) -> None:
     from socratune.backends import hf
 
@@ -154,6 +157,7 @@ def test_a_folder_with_something_else_is_left_alone(made_run: Path, config: RunC
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_not_whole_is_refused_and_a_changed_one_is_said(
     made_run: Path, config: RunConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -199,6 +203,7 @@ def converter(folder: Path, *, fails: bool) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_gguf_is_made_by_llama_cpps_converter(made_run: Path, config: RunConfig, tmp_path: Path) -> None:
     """By a script with the real one's arguments, which shows that the call is right and not what llama.cpp makes of it;
     its file is of a kind that transformers does not read.
@@ -215,6 +220,7 @@ def test_gguf_is_made_by_llama_cpps_converter(made_run: Path, config: RunConfig,
     assert "GGUF" in json.loads((out / "parity.json").read_text())["not_run"] and "Not run here" in said
 
 
+@pytest.mark.slow
 def test_ollama_gets_the_template_the_stop_and_the_system_turn(
     made_run: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import socratune, write_rows
+from conftest import Fork, socratune, write_rows
 from model_server import Answer, ModelServer
 
 from socratune.config import DEMO_DATA, GenerateConfig, SplitConfig
@@ -72,6 +69,7 @@ def answering(body: dict[str, Any], number: int) -> Answer:
     return Answer(json.dumps({"questions": [written(passage_in(body))]}))
 
 
+@pytest.mark.slow
 def test_the_embedded_handbook_and_graph_give_rows_of_many_types(tmp_path: Path) -> None:
     done = socratune("generate", "--source", "demo", "--output", tmp_path / "qa.jsonl")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -189,6 +187,7 @@ def test_a_checker_has_the_last_word(tmp_path: Path) -> None:
     assert not any("Olga" in row["metadata"]["evidence"] for row in lines(tmp_path / "qa.jsonl"))
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with_no_question_is_paid_twice(tmp_path: Path) -> None:
     folder = own_documents(tmp_path / "docs")
     enough, killed = threading.Event(), threading.Event()
@@ -199,18 +198,19 @@ def test_killed_and_gone_on_with_no_question_is_paid_twice(tmp_path: Path) -> No
         return Answer(fault="hang") if number >= 9 and not killed.is_set() else answering(body, number)
 
     with ModelServer(behave) as server:
-        command = [sys.executable, "-m", "socratune", "generate", "--source", folder, "--output", tmp_path / "qa.jsonl"]
+        command = ["generate", "--source", folder, "--output", tmp_path / "qa.jsonl"]
         command += ["--writer-model", "scribe", "--writer-api-base", server.openai_base, "--concurrency", "4"]
-        with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) as process:
-            assert enough.wait(60)
-            process.send_signal(signal.SIGKILL)
+        process = Fork(*command)
+        assert enough.wait(60)
+        process.kill()
+        process.wait()
         killed.set()
         before = len(server.seen)
         answered = {passage_in(seen.body) for seen in server.seen[:8]}
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=120)
+        done = socratune(*command)
         assert done.returncode == 0, done.stderr
         later = [passage_in(seen.body) for seen in server.seen[before:]]
-        again = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=120)
+        again = socratune(*command)
         assert again.returncode == 0 and len(server.seen) == before + len(later)
     assert len(set(later)) == len(later) == 12
     assert len(answered) == 8 and not answered & set(later)
@@ -265,6 +265,7 @@ def test_the_mix_is_kept(tmp_path: Path) -> None:
     assert shares.total() == 2000 and 1400 <= shares["factual"] <= 1600
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_begins_with_a_source(tmp_path: Path) -> None:
     command = ("run", "--model", "demo", "--source", "demo", "--output", tmp_path / "run", "--until", "split")
     done = socratune(*command)
@@ -280,6 +281,7 @@ def test_the_whole_pipeline_begins_with_a_source(tmp_path: Path) -> None:
     assert other.returncode == 2 and "generate.siblings: expected 1" in other.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -301,6 +303,7 @@ def test_faults_are_said_before_anything_is_written(tmp_path: Path, flags: tuple
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path) -> None:
     mine = write_rows(tmp_path / "mine.jsonl", [{"question": "q", "answer": "a"}])
     done = socratune("generate", "--source", "demo", "--output", mine)
@@ -308,6 +311,7 @@ def test_a_file_of_the_users_is_not_overwritten(tmp_path: Path) -> None:
     assert lines(mine) == [{"question": "q", "answer": "a"}]
 
 
+@pytest.mark.slow
 def test_a_pilot_says_what_writing_and_loop_will_take_and_is_not_paid_twice(tmp_path: Path) -> None:
     folder = own_documents(tmp_path / "docs")
     more = ("Tins are greased with lard", "Rain slows deliveries", "Baskets hang from hooks", "Mill dust settles daily")
@@ -336,6 +340,7 @@ def test_a_pilot_says_what_writing_and_loop_will_take_and_is_not_paid_twice(tmp_
     assert "Writing: 24 passages, by a pilot of 20" in piloted.stdout and "The loop:" in piloted.stdout
 
 
+@pytest.mark.slow
 def test_documents_that_changed_are_refused_and_read_anew_on_request(tmp_path: Path) -> None:
     folder = own_documents(tmp_path / "docs")
     command = ("run", "--model", "demo", "--source", folder, "--output", tmp_path / "run", "--until", "split")
@@ -389,6 +394,7 @@ def test_relations_in_words(relation: str, said: str) -> None:
     assert phrase(relation) == said
 
 
+@pytest.mark.slow
 def test_a_database_is_a_source(tmp_path: Path) -> None:
     arango: Any = pytest.importorskip(
         "arango", reason="python-arango is not installed (pip install 'socratune[arango]')"

@@ -231,6 +231,7 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(tmp_path: Path) -> N
     assert (state.best_epoch, state.best_step, state.best_score) == (1, 3, 0.5)
 
 
+@pytest.mark.slow
 def test_it_learns_in_half_precision(tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})
@@ -240,6 +241,7 @@ def test_it_learns_in_half_precision(tmp_path: Path) -> None:
     assert {weight.dtype for weight in trained.parameters() if weight.requires_grad} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_half_precision_goes_on_with_its_loss_scale(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"num_train_epochs": 3})
 
@@ -264,6 +266,7 @@ def test_a_step_is_the_same_however_it_is_cut_into_micro_batches(tmp_path: Path)
     assert [each["loss"] for each in losses[0]] == pytest.approx([each["loss"] for each in losses[1]], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns(tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})

@@ -183,6 +183,7 @@ def test_38_of_40_planted_echoes_are_found(half: int) -> None:
     assert len(planted) == 40 and len(missed) <= 2, missed
 
 
+@pytest.mark.slow
 def test_at_most_4_of_400_good_traces_are_lost(demo_base: tuple[Any, Any]) -> None:
     """206 written in twelve languages, and 194 of the embedded base under its teacher's hints."""
     from socratune.student import LocalStudent, serving

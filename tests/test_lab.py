@@ -54,6 +54,7 @@ def _twins() -> tuple[random.Random, random.Random]:
     return random.Random(1), random.Random(1)
 
 
+@pytest.mark.slow
 def test_every_answer_is_what_the_text_alone_gives() -> None:
     made = drawn(800)
     assert {p.kind for p in made} == {
@@ -64,6 +65,7 @@ def test_every_answer_is_what_the_text_alone_gives() -> None:
         assert solve(each.family, each.kind, each.question) == each.answer, each.question
 
 
+@pytest.mark.slow
 def test_every_sum_of_a_worked_solution_is_right() -> None:
     for made in drawn(400):
         for a, sign, b, c in re.findall(r"(?<![\d:])(\d+) ([-+*/]) (\d+) = (\d+)\.", " ".join(made.steps)):
@@ -71,6 +73,7 @@ def test_every_sum_of_a_worked_solution_is_right() -> None:
             assert value == int(c), made.steps
 
 
+@pytest.mark.slow
 def test_a_slip_leads_astray_as_a_rule() -> None:
     rng = random.Random(5)
     made = drawn(400)
@@ -78,6 +81,7 @@ def test_a_slip_leads_astray_as_a_rule() -> None:
     assert all(generator.guess(each, rng) != each.answer for each in made)
 
 
+@pytest.mark.slow
 def test_a_right_hint_belongs_to_its_question_and_keeps_the_answer_secret() -> None:
     kinds = set()
     for made in drawn(200):
@@ -132,6 +136,7 @@ def test_the_rules_and_the_labs_judge_agree_on_every_right_and_wrong_answer() ->
         assert not lab.judge(made.question, made.answer, wrong)
 
 
+@pytest.mark.slow
 def test_the_shipped_rows_are_read_and_are_those_of_the_generator() -> None:
     pool = row_maker.pool_rows(400, random.Random(2))
     known = row_maker.known_rows(60, pool, random.Random(3))
@@ -179,6 +184,7 @@ def test_the_labs_settings_are_those_of_a_run_that_can_begin(tmp_path: Path) -> 
     assert resolved.config.enhance.temperature == 0.8
 
 
+@pytest.mark.slow
 def test_without_a_base_the_demo_says_where_one_comes_from(tmp_path: Path) -> None:
     done = socratune("demo", "--lab", "--output", tmp_path / "run", env={"SOCRATUNE_LAB": str(tmp_path)})
     assert done.returncode == 2

@@ -49,6 +49,7 @@ def documents(seed: int, count: int) -> list[Any]:
     return [(prompt + answer, [0] * len(prompt) + [1] * len(answer)) for prompt, answer in made]
 
 
+@pytest.mark.slow
 def test_greedy_answers_are_those_of_generate(folder: Path) -> None:
     from transformers import LlamaForCausalLM
 
@@ -68,6 +69,7 @@ def test_greedy_answers_are_those_of_generate(folder: Path) -> None:
     assert len({len(answer) for answer in expected}) > 1  # some ended before the others
 
 
+@pytest.mark.slow
 def test_drawn_answers_have_the_models_own_frequencies(folder: Path) -> None:
     base = asking.Base.load(folder, "cpu")
     prompt, samples = [5, 6, 7], 3000
@@ -87,6 +89,7 @@ def test_drawn_answers_have_the_models_own_frequencies(folder: Path) -> None:
     assert ((counts / samples - expected).abs() < spread + 1e-3)[likely].all()
 
 
+@pytest.mark.slow
 def test_adapters_trained_side_by_side_are_those_of_peft(folder: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
@@ -130,6 +133,7 @@ def test_adapters_trained_side_by_side_are_those_of_peft(folder: Path) -> None:
             assert not adapters.a[name][group, task.rank :].any()
 
 
+@pytest.mark.slow
 def test_an_adapter_changes_the_answers_of_its_own_model_only(folder: Path) -> None:
     base = asking.Base.load(folder, "cpu")
     taught = [([5, 6, 7, 9, 9, 9, END], [0, 0, 0, 1, 1, 1, 1])] * 4

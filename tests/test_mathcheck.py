@@ -45,6 +45,7 @@ def test_formulas(checker: MathChecker, reference: str, response: str, same: boo
     assert checker.check(reference, response) is same
 
 
+@pytest.mark.slow
 @needs_math
 def test_a_pair_that_hangs_costs_the_child_and_not_the_next_pair() -> None:
     checker = MathChecker(timeout_s=1.0)

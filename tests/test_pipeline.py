@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import demo_rows, socratune, write_rows
+from conftest import Fork, demo_rows, socratune, write_rows
 
 from socratune.rundir import RunDir
 
@@ -213,23 +213,23 @@ def test_sigkill_at_any_moment_loses_nothing(tmp_path: Path, results_of: Callabl
     """Killed again and again, each time a little later, the run ends as one that was never killed."""
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 150))
     held_out = write_rows(tmp_path / "held.jsonl", demo_rows("held_out", 40))
-    flags = ["run", "--model", "demo", "--dataset", str(data), "--held-out", str(held_out)]
+    flags = ["run", "--model", "demo", "--dataset", data, "--held-out", held_out]
     whole = tmp_path / "whole"
     assert socratune(*flags, "--output", whole).returncode in (0, 1)
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "socratune", *flags, "--output", str(killed)]
+    command = [*flags, "--output", killed]
     seen_done: set[str] = set()
     for watched in ("split", "enhance", "enhance", "train", "train", "validate"):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = Fork(*command)
         _wait_until(process, killed, watched)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         if (killed / "pipeline_results.json").exists():
             stages = results_of(killed)["stages"]
             done = {name for name, entry in stages.items() if entry["status"] == "done"}
             assert seen_done <= done
             seen_done = done
-    assert subprocess.run(command, capture_output=True, check=False).returncode in (0, 1)
+    assert socratune(*command).returncode in (0, 1)
     assert (killed / "enhanced_dataset.jsonl").read_bytes() == (whole / "enhanced_dataset.jsonl").read_bytes()
     assert (killed / "train.jsonl").read_bytes() == (whole / "train.jsonl").read_bytes()
     assert results_of(killed)["status"] == results_of(whole)["status"]
@@ -237,7 +237,7 @@ def test_sigkill_at_any_moment_loses_nothing(tmp_path: Path, results_of: Callabl
     assert comparison == results_of(whole)["validation"]["tests"]["base_comparison"]
 
 
-def _wait_until(process: subprocess.Popen[bytes], run: Path, stage: str) -> None:
+def _wait_until(process: Fork, run: Path, stage: str) -> None:
     """Until the stage is under way and a row of it is done, or the process ends; at most two minutes."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -284,6 +284,7 @@ def test_the_python_door(tmp_path: Path) -> None:
     assert results["stages"]["enhance"]["outcomes"]["solved_with_hint"] > 0
 
 
+@pytest.mark.slow
 def test_a_folder_with_files_of_ones_own_is_left_alone(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "train.jsonl", demo_rows("train", 20))
     before = data.read_bytes()

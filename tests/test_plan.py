@@ -309,6 +309,7 @@ def test_the_guides_names_move_to_where() -> None:
         resolve({**given, "train": {"pod_name": "a"}, "where": {"pod_name": "b"}})
 
 
+@pytest.mark.slow
 def test_the_command_plans_as_json(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, LLAMA_8B)
     done = socratune("plan", "--model", folder, "--gpu", "H200:141", "--json", "--set", "train.load_in_4bit=false")
@@ -322,6 +323,7 @@ def test_the_command_plans_as_json(tmp_path: Path) -> None:
     assert found["hours"]["training"] > 0 and found["usd"]["total"] == 0.0
 
 
+@pytest.mark.slow
 def test_the_command_says_choice_reason_price_and_what_would_fit(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, QWEN_14B)
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 50))
@@ -335,6 +337,7 @@ def test_the_command_says_choice_reason_price_and_what_would_fit(tmp_path: Path)
         assert said in done.stdout, said
 
 
+@pytest.mark.slow
 def test_a_base_that_comes_in_4_bits_is_planned_so(tmp_path: Path) -> None:
     quantised = LLAMA_8B | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     folder = model_folder(tmp_path, quantised)
@@ -343,6 +346,7 @@ def test_a_base_that_comes_in_4_bits_is_planned_so(tmp_path: Path) -> None:
     assert found["memory_gb"]["weights"] < 6
 
 
+@pytest.mark.slow
 def test_a_dry_run_plans_the_runs_own_settings_and_writes_nothing(tmp_path: Path) -> None:
     flags = ["--model", "demo", "--dataset", "demo", "--output", tmp_path / "run", "--where", "local", "--gpus", "1"]
     done = socratune("run", *flags, "--dry-run")
@@ -351,6 +355,7 @@ def test_a_dry_run_plans_the_runs_own_settings_and_writes_nothing(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [["--gpus", "all"], ["--gpus", "2"]])
 def test_cards_of_this_machine_are_a_setting(tmp_path: Path, flags: list[str]) -> None:
     base = ["--model", "demo", "--dataset", "demo", "--output", str(tmp_path / "run"), "--dry-run"]
@@ -359,6 +364,7 @@ def test_cards_of_this_machine_are_a_setting(tmp_path: Path, flags: list[str]) -
     assert refused.returncode == 2 and "where.gpus" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_cannot_begin_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, LLAMA_70B)
     base = ["--model", folder, "--dataset", "demo", "--output", tmp_path / "run", "--set", "train.load_in_4bit=false"]
@@ -373,6 +379,7 @@ def test_a_run_that_cannot_begin_is_refused_before_anything_is_written(tmp_path:
         assert not (tmp_path / "run" / "input.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_plan_takes_what_a_pilot_measured(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -383,6 +390,7 @@ def test_the_plan_takes_what_a_pilot_measured(tmp_path: Path) -> None:
     assert found["usd"]["enhancement"] == 4.5 and found["hours"]["loop"] == 2.0
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_plan_is_exit_2(tmp_path: Path) -> None:
     for flags, said in (
         (["--model", "./none"], "no such folder"),

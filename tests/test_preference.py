@@ -78,6 +78,7 @@ def test_the_right_answer_gains_on_the_wrong_one_and_is_not_lost(tmp_path: Path)
         assert -right[at] + wrong[at] > old_right - old_wrong
 
 
+@pytest.mark.slow
 def test_a_second_training_on_the_same_model_begins_anew(tmp_path: Path) -> None:
     first, _ = hf.train(small("llama"), PAIRS, CONFIG, tmp_path / "a", silent(), seed=1)
     again, _ = hf.train(first, PAIRS, CONFIG, tmp_path / "b", silent(), seed=1)

@@ -105,6 +105,7 @@ def with_validation(folder: Path, **changes: Any) -> dict[str, Any]:
     return results
 
 
+@pytest.mark.slow
 def test_what_passed_is_published_privately_in_one_commit_and_repeated_without_an_empty_one(
     made_run: Path, hub: Hub, tmp_path: Path, results_of: Callable[[Path], Any]
 ) -> None:
@@ -131,6 +132,7 @@ def test_what_passed_is_published_privately_in_one_commit_and_repeated_without_a
     assert not repo.private
 
 
+@pytest.mark.slow
 def test_no_path_and_no_question_of_the_user_is_published(made_run: Path, hub: Hub, tmp_path: Path) -> None:
     done = socratune("publish", made_run, "--hub-id", "me/adapter", "--with-dataset", env=in_env(hub, tmp_path))
     assert done.returncode == 0, done.stderr
@@ -182,6 +184,7 @@ def test_figures_without_the_data_they_are_of() -> None:
     assert without_data(told) == {"n": 2, "wins": [{"count": 3}]}
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_files_and_card_and_touches_nothing(made_run: Path, hub: Hub, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in made_run.rglob("*")}
     done = socratune(
@@ -202,6 +205,7 @@ def test_an_illegal_name_is_said_before_anything_else(made_run: Path, name: str)
     assert fault is not None and "--hub-id" in str(fault)
 
 
+@pytest.mark.slow
 def test_an_illegal_name_stops_the_command_before_the_gate(made_run: Path, hub: Hub, tmp_path: Path) -> None:
     with_validation(made_run, status="failed", reason="worse")
     done = socratune("publish", made_run, "--hub-id", "me/x--y", env=in_env(hub, tmp_path))
@@ -210,6 +214,7 @@ def test_an_illegal_name_stops_the_command_before_the_gate(made_run: Path, hub: 
     assert hub.calls == []
 
 
+@pytest.mark.slow
 def test_what_did_not_pass_is_refused_and_by_force_published_with_a_warning(
     made_run: Path, hub: Hub, tmp_path: Path, results_of: Callable[[Path], Any]
 ) -> None:
@@ -246,6 +251,7 @@ def test_nothing_is_published_while_a_training_that_began_anew_is_not_finished(m
         publish.check_gate(RunDir(made_run), results, force=True)
 
 
+@pytest.mark.slow
 def test_a_base_folder_that_is_gone_is_said_and_not_published(made_run: Path, tmp_path: Path) -> None:
     (made_run / "config.yaml").write_text(f"model: {tmp_path}/gone/tiny\ndataset: demo\noutput: x\n")
     done = socratune("publish", made_run, "--hub-id", "me/x", "--dry-run")
@@ -339,6 +345,7 @@ def test_a_refusal_is_one_clear_message_and_can_be_repeated(
     assert socratune("publish", made_run, "--hub-id", "me/mine", env=in_env(hub, tmp_path)).returncode == 0
 
 
+@pytest.mark.slow
 def test_no_hub_at_all(made_run: Path, tmp_path: Path) -> None:
     env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path)}
     done = socratune("publish", made_run, "--hub-id", "me/adapter", env=env)

@@ -174,6 +174,7 @@ def test_credentials_in_an_address_stay_at_home(tmp_path: Path) -> None:
     assert "http://…@gpu1:8000/v1" in embedded(run, "overview")["config"][0][1]
 
 
+@pytest.mark.slow
 def test_the_command_writes_it_anew_and_names_a_wrong_folder(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [trace("a")])
     done = socratune("report", run.root)

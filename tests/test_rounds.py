@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import demo_rows, socratune, write_rows
+from conftest import Fork, demo_rows, socratune, write_rows
 
 from socratune.errors import UserError
 from socratune.identity import grade, identity
@@ -144,6 +140,7 @@ def test_without_dev_rows_that_rules_can_judge_no_round_can_be_chosen(tmp_path: 
         run_rounds(preflight({**given, "split": {"held_out_share": 0.0}}, where="test"), tell=untold)
 
 
+@pytest.mark.slow
 def test_an_estimate_is_of_one_round(tmp_path: Path) -> None:
     done = socratune("run", "--model", "demo", "--dataset", "demo", "--output", tmp_path, "--rounds", "2", "--estimate")
     assert done.returncode == 2 and "no --rounds beside it" in done.stderr
@@ -175,12 +172,12 @@ def calls(run: Path) -> dict[bytes, float]:
 @pytest.mark.slow
 def test_two_rounds_killed_in_the_second_and_gone_on_with(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
     run = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "-m", "socratune", *command(tmp_path)], stdout=subprocess.DEVNULL)
+    process = Fork(*command(tmp_path))
     deadline = time.monotonic() + 200
     while not (run / "rounds" / "2" / "pipeline_results.json").exists() and time.monotonic() < deadline:
         assert process.poll() is None, "the run ended before its second round"
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     made = calls(run)
     assert made and not (run / "adapter").exists() and not (run / "held_out_answers.jsonl").exists()

@@ -9,18 +9,18 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import demo_rows, socratune, write_rows
+from conftest import Fork, demo_rows, socratune, write_rows
 
 from socratune.backends import hf
 from socratune.chat import end_of_turn_id
@@ -48,17 +48,16 @@ HELLO = QUESTIONS[0]
 @contextmanager
 def server(what: str | Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[str]:
     """`socratune serve` on a free port; its API base. Ctrl-C ends it."""
-    command = [sys.executable, "-m", "socratune", "serve", str(what), "--port", "0", *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})})
-    assert process.stdout is not None
-    try:
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found, "no address was printed"
-        yield found.group()
-    finally:
-        process.send_signal(signal.SIGINT)
-        code = process.wait(timeout=20)
-        process.stdout.close()
+    with NamedTemporaryFile() as said:
+        process = Fork("serve", what, "--port", "0", *flags, env=env, files=(Path(said.name), Path(os.devnull)))
+        try:
+            while not (found := re.search(r"http://\S+(?=\s)", Path(said.name).read_text("utf-8"))):
+                assert process.poll() is None, "no address was printed"
+                time.sleep(0.02)
+            yield found.group()
+        finally:
+            process.send_signal(signal.SIGINT)
+            code = process.wait(20)
     assert code == 0, "Ctrl-C is its normal end"
 
 

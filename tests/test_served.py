@@ -89,6 +89,7 @@ def test_a_token_limit_stops_cleanly_and_a_higher_one_goes_on(
         assert len(server.seen) < 200
 
 
+@pytest.mark.slow
 def test_money_cannot_be_limited_where_a_price_is_not_known(tmp_path: Path) -> None:
     given = ["--model", "demo", "--dataset", "demo", "--output", tmp_path / "run", "--max-usd", "1"]
     done = socratune("run", *given, "--judge-model", "openai/my-own-model", env={"OPENAI_API_KEY": KEY})
@@ -163,6 +164,7 @@ def test_a_student_behind_a_vllm_of_our_own(tmp_path: Path, results_of: Callable
     assert stages["train"]["students"]["demo"]["grade"] == "near" and "engine 'vllm'" in done.stderr
 
 
+@pytest.mark.slow
 def test_vllm_that_is_not_installed_is_found_before_anything_begins(tmp_path: Path) -> None:
     given = ["--model", "demo", "--dataset", "demo", "--output", tmp_path / "run", "--student-engine", "vllm"]
     done = socratune("run", *given, env={"PATH": "/nowhere"})
@@ -206,6 +208,7 @@ def test_traces_of_another_model_are_not_trained_on(tmp_path: Path) -> None:
     assert done.returncode == 2 and "'Qwen/Qwen3-8B' is another model" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [

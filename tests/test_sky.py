@@ -48,6 +48,7 @@ def test_skypilot_reads_the_task(tmp_path: Path) -> None:
         assert {accelerator for one in task.resources for accelerator in one.accelerators} == {"H100"}
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_it(tmp_path: Path) -> None:
     done = socratune("run", "--model", "demo", "--dataset", "demo", "--output", tmp_path / "out", "--where", "sky", "--dry-run")  # fmt: skip  # noqa: E501
     assert done.returncode == 0, done.stderr
@@ -56,6 +57,7 @@ def test_a_dry_run_prints_it(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_rented_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNPOD_API_KEY", raising=False)
     done = socratune("run", "--model", "demo", "--dataset", "demo", "--output", tmp_path / "out", "--where", "runpod")

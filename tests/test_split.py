@@ -166,6 +166,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_split(tmp_path: Path) -> No
         list(rows.read())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl"
     with path.open("w") as stream:

@@ -154,6 +154,7 @@ def test_no_loss_at_all_still_leaves_some_possible() -> None:
     assert most_lost(0, 0) == most_lost(7, 7) == 1
 
 
+@pytest.mark.slow
 def test_many_rows_take_little_memory() -> None:
     generator = np.random.default_rng(0)
     base, adapter = generator.random(20_000) < 0.5, generator.random(20_000) < 0.51

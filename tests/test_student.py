@@ -56,6 +56,7 @@ def ask(student: LocalStudent, chats: list[Any], **sampling: Any) -> list[Comple
     return asyncio.run(all_at_once())
 
 
+@pytest.mark.slow
 def test_greedy_answers_are_generates(student: LocalStudent, demo_base: tuple[Any, Any]) -> None:
     model, tokenizer = demo_base
     chats = [*QUESTIONS[:10], LONG, *QUESTIONS[10:20]]  # more than a batch, of unlike lengths: rows leave and join
@@ -66,6 +67,7 @@ def test_greedy_answers_are_generates(student: LocalStudent, demo_base: tuple[An
         assert completion.prompt_tokens == ids.shape[1]
 
 
+@pytest.mark.slow
 def test_a_drawn_answer_belongs_to_its_seed_not_to_its_neighbours(student: LocalStudent) -> None:
     together = ask(student, QUESTIONS, temperature=1.5)
     alone = [
@@ -76,6 +78,7 @@ def test_a_drawn_answer_belongs_to_its_seed_not_to_its_neighbours(student: Local
     assert [c.text for c in ask(student, QUESTIONS, temperature=1.5, seed=99)] != [c.text for c in together]
 
 
+@pytest.mark.slow
 def test_top_k_and_top_p_narrow_the_draw_to_greedy(student: LocalStudent) -> None:
     greedy = [c.text for c in ask(student, QUESTIONS[:8])]
     assert [c.text for c in ask(student, QUESTIONS[:8], temperature=2.0, top_k=1)] == greedy
@@ -83,6 +86,7 @@ def test_top_k_and_top_p_narrow_the_draw_to_greedy(student: LocalStudent) -> Non
     assert [c.text for c in ask(student, QUESTIONS[:8], temperature=2.0)] != greedy
 
 
+@pytest.mark.slow
 def test_draws_follow_the_models_probabilities(student: LocalStudent, demo_base: tuple[Any, Any]) -> None:
     model, tokenizer = demo_base
     ids = torch.tensor([prompt_ids(tokenizer, QUESTIONS[0])])
@@ -99,6 +103,7 @@ def test_a_cut_off_answer_says_so(student: LocalStudent) -> None:
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": 1.5, "top_p": 0.8}, {"temperature": 1.5, "top_k": 5}])
+@pytest.mark.slow
 def test_slots_draw_what_the_growing_batch_draws(demo_base: tuple[Any, Any], sampling: dict[str, Any]) -> None:
     answers = []
     for slots in (False, True):
@@ -188,6 +193,7 @@ class BringsItsOwnWay:
     def for_inference(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_a_model_that_brings_its_own_way_of_answering_is_left_to_it(
     demo_base: tuple[Any, Any], student: LocalStudent
 ) -> None:

@@ -14,6 +14,7 @@ from conftest import socratune
 from socratune.trackers import tracker_faults, trackers
 
 
+@pytest.mark.slow
 def test_a_tracker_that_is_not_installed_is_refused_with_its_command(tmp_path: Path) -> None:
     if find_spec("trackio") is not None:
         pytest.skip("trackio is installed here")

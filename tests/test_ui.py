@@ -129,6 +129,7 @@ def test_an_unchanged_state_costs_nothing(many: tuple[RunDir, str]) -> None:
     assert (status, state["results"]["status"]) == (200, "stopped")
 
 
+@pytest.mark.slow
 def test_a_wrong_folder_and_a_taken_port_are_said(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     wrong = socratune("ui", tmp_path / "none")
@@ -140,6 +141,7 @@ def test_a_wrong_folder_and_a_taken_port_are_said(tmp_path: Path) -> None:
     assert done.returncode == 2 and "expected a free port" in done.stderr
 
 
+@pytest.mark.slow
 def test_traces_show_while_the_loop_works(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.enhanced.unlink()
