@@ -142,11 +142,14 @@ def test_a_model_that_forgets_far_tokens_is_not_decoded_in_slots(demo_base: tupl
     torch.manual_seed(0)
     model: Any = MistralForCausalLM(config).eval()
     assert slot_bytes(model) == 0
-    ids = torch.tensor([prompt_ids(tokenizer, QUESTIONS[0])])
-    expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-    with serving(LocalStudent(model, tokenizer, name="mistral", fingerprint="m", slots=True)) as student:
-        got = list(ask(student, QUESTIONS[:1], max_new_tokens=12)[0].token_ids or ())
-    assert got == expected[0, ids.shape[1] :].tolist()[: len(got)] and got
+    chats = [*QUESTIONS[:5], LONG, *QUESTIONS[5:9]]
+    with serving(LocalStudent(model, tokenizer, name="m", fingerprint="m", slots=True, max_batch=4)) as student:
+        completions = ask(student, chats, max_new_tokens=12)
+    for chat, completion in zip(chats, completions, strict=True):
+        ids = torch.tensor([prompt_ids(tokenizer, chat)])
+        expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        got = list(completion.token_ids or ())
+        assert got == expected[0, ids.shape[1] :].tolist()[: len(got)] and got
 
 
 def test_slots_refuse_an_attention_of_another_kind(demo_base: tuple[Any, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Decoding with the library's own growing cache: any model, any device; what a processor is fastest with.
+"""Decoding with a cache that grows: any model, any device; what a processor is fastest with.
 
 A row that is finished leaves the batch, and waiting rows join it, so no row runs to the length of its longest
 neighbour.
@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from socratune.decoding.rows import Row, Settings, draw, joining
+from socratune.decoding.room import RoomLayer, joined, keeps_all
+from socratune.decoding.rows import Row, Settings, draw, joining, portions
+
+PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
 
 
 class GrowingDecoder:
@@ -25,6 +29,7 @@ class GrowingDecoder:
 
     def __init__(self, model: Any, *, pad_id: int, max_batch: int) -> None:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
+        self._joins = keeps_all(model.config)  # else shorter rows cannot be padded on the left
         self._batch: _Batch | None = None
 
     @property
@@ -35,20 +40,25 @@ class GrowingDecoder:
     def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
         batch = self._batch
         if batch is not None:
-            keep = [at for at, row in enumerate(batch.rows) if not row.done]
-            if keep:
-                batch.keep(keep)
+            batch.release()
+            if batch.rows:
                 batch.decode(self._model)
             else:
                 batch = None
-        if batch is None or batch.can_join:
+        if batch is None or self._joins:
             active = len(batch.rows) if batch else 0
             if fresh := joining(waiting, self._max_batch - active, active):
-                new = _Batch.prefill(self._model, fresh, self._pad_id)
-                batch = new if batch is None else batch.joined(new)
+                batch = self._read(batch, fresh)
                 del waiting[: len(fresh)]
         self._batch = batch
         return [(row, [token]) for row, token in zip(batch.rows, batch.sample(), strict=True)] if batch else []
+
+    def _read(self, batch: _Batch | None, fresh: list[Row]) -> _Batch:
+        """The batch with new rows, whose prompts are read."""
+        if not self._joins:
+            return _Batch.prefill(self._model, fresh, self._pad_id)
+        new = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portions(fresh, PREFILL_TOKENS)]
+        return _Batch.joined([batch, *new] if batch else new, self._model.config)
 
 
 class _Batch:
@@ -70,35 +80,37 @@ class _Batch:
         batch._forward(model, torch.tensor(ids, device=model.device))
         return batch
 
-    @property
-    def can_join(self) -> bool:
-        """True where every layer keeps all positions, so that shorter rows can be padded on the left."""
-        return all(type(layer).__name__ == "DynamicLayer" for layer in self.cache.layers)
+    @classmethod
+    def joined(cls, parts: list[_Batch], config: Any) -> _Batch:
+        """All of them as one; the shorter are padded on the left."""
+        length = max(part.mask.shape[1] for part in parts)
+        return cls(
+            [row for part in parts for row in part.rows],
+            joined([part.cache for part in parts], config),
+            torch.cat([pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]),
+            torch.cat([part.logits for part in parts]),
+        )
 
-    def joined(self, other: _Batch) -> _Batch:
-        """Both batches as one; the shorter is padded on the left."""
-        length = max(self.mask.shape[1], other.mask.shape[1])
-        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
-            mine.keys = torch.cat([_pad_left(mine.keys, length), _pad_left(theirs.keys, length)])
-            mine.values = torch.cat([_pad_left(mine.values, length), _pad_left(theirs.values, length)])
-        self.mask = torch.cat([_pad_left(m[:, None, :, None], length)[:, 0, :, 0] for m in (self.mask, other.mask)])
-        self.logits = torch.cat([self.logits, other.logits])
-        self.rows = self.rows + other.rows
-        return self
-
-    def keep(self, at: list[int]) -> None:
-        """Let finished rows go, and the padding that only they needed room for."""
-        if len(at) == len(self.rows):
+    def release(self) -> None:
+        """Let finished rows go, and the padding that only they needed room for. The last rows take their places."""
+        going = [at for at, row in enumerate(self.rows) if row.done]
+        count = len(self.rows) - len(going)
+        if not going or not count:
+            self.rows = self.rows[:count]
             return
-        index = torch.tensor(at, device=self.mask.device)
-        self.rows = [self.rows[row] for row in at]
+        order = list(range(count))
+        moving = (at for at in range(count, len(self.rows)) if not self.rows[at].done)
+        for at, source in zip(going, moving, strict=False):
+            order[at] = source
+        index = torch.tensor(order, device=self.mask.device)
+        self.rows = [self.rows[at] for at in order]
         self.mask, self.logits = self.mask[index], self.logits[index]
         self.cache.batch_select_indices(index)
         empty = int(self.mask.any(0).to(torch.int8).argmax())
-        if empty and self.can_join:
+        if empty and all(isinstance(layer, RoomLayer) for layer in self.cache.layers):
             self.mask = self.mask[:, empty:]
             for layer in self.cache.layers:
-                layer.keys, layer.values = layer.keys[:, :, empty:], layer.values[:, :, empty:]
+                layer.drop_first(empty)
 
     def decode(self, model: Any) -> None:
         """One step for every row."""
@@ -136,9 +148,3 @@ class _Batch:
             logits_to_keep=1,
         )
         self.logits = out.logits[:, -1]
-
-
-def _pad_left(states: torch.Tensor, length: int) -> torch.Tensor:
-    """`(B, H, T, D)` → `(B, H, length, D)` with zeros in front; the mask hides them."""
-    missing = length - states.shape[2]
-    return torch.nn.functional.pad(states, (0, 0, missing, 0)) if missing else states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -58,6 +58,15 @@ def joining(waiting: list[Row], room: int, active: int) -> list[Row]:
             generator = torch.Generator().manual_seed(row.sampling.seed)
             row.uniforms = torch.rand(row.sampling.max_new_tokens, generator=generator)
     return fresh
+
+
+def portions(rows: list[Row], most: int) -> Iterator[list[Row]]:
+    """Rows of like length, the longest first: each portion has `most` tokens at most, padding included, or one row."""
+    left = sorted(rows, key=lambda row: -len(row.ids))
+    while left:
+        size = max(1, most // len(left[0].ids))
+        yield left[:size]
+        left = left[size:]
 
 
 @dataclass(frozen=True, slots=True)
