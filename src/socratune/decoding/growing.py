@@ -6,6 +6,7 @@ neighbour.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from socratune.decoding.room import RoomLayer, joined, keeps_all
 from socratune.decoding.rows import Row, Settings, draw, joining, portions
 
 PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
+
+PROMPT_BYTES = 256 << 20  # of prompts that were read and may be asked again
 
 
 class GrowingDecoder:
@@ -31,6 +34,7 @@ class GrowingDecoder:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
         self._joins = keeps_all(model.config)  # else shorter rows cannot be padded on the left
         self._batch: _Batch | None = None
+        self._prompts: dict[tuple[int, ...], _Batch] = {}  # of late; a row is often asked again
 
     @property
     def rows(self) -> list[Row]:
@@ -54,21 +58,33 @@ class GrowingDecoder:
         return [(row, [token]) for row, token in zip(batch.rows, batch.sample(), strict=True)] if batch else []
 
     def _read(self, batch: _Batch | None, fresh: list[Row]) -> _Batch:
-        """The batch with new rows, whose prompts are read."""
+        """The batch with new rows, whose prompts are read, each once."""
         if not self._joins:
             return _Batch.prefill(self._model, fresh, self._pad_id)
-        new = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portions(fresh, PREFILL_TOKENS)]
-        return _Batch.joined([batch, *new] if batch else new, self._model.config)
+        unread = {tuple(row.ids): row for row in fresh if tuple(row.ids) not in self._prompts}
+        again = [row for row in fresh if unread.get(tuple(row.ids)) is not row]
+        portioned = portions(list(unread.values()), PREFILL_TOKENS)
+        parts = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portioned]
+        self._prompts |= {tuple(row.ids): part.prompt(at) for part in parts for at, row in enumerate(part.rows)}
+        parts += [replace(self._prompts[tuple(row.ids)], rows=[row]) for row in again]
+        self._forget()
+        return _Batch.joined([batch, *parts] if batch else parts, self._model.config)
+
+    def _forget(self) -> None:
+        """Let the prompts go that were read first, until the others take no more memory than they may."""
+        held = sum(prompt.nbytes for prompt in self._prompts.values())
+        while held > PROMPT_BYTES:
+            held -= self._prompts.pop(next(iter(self._prompts))).nbytes
 
 
+@dataclass
 class _Batch:
     """Rows that are decoded together, left-padded to one length. B rows, T positions so far, V vocabulary."""
 
-    def __init__(self, rows: list[Row], cache: Any, mask: torch.Tensor, logits: torch.Tensor) -> None:
-        self.rows = rows
-        self.cache = cache
-        self.mask = mask  # (B, T), 0 on padding
-        self.logits = logits  # (B, V), of the next token
+    rows: list[Row]
+    cache: Any
+    mask: torch.Tensor  # (B, T), 0 on padding
+    logits: torch.Tensor  # (B, V), of the next token
 
     @classmethod
     def prefill(cls, model: Any, rows: list[Row], pad_id: int) -> _Batch:
@@ -90,6 +106,17 @@ class _Batch:
             torch.cat([pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]),
             torch.cat([part.logits for part in parts]),
         )
+
+    @property
+    def nbytes(self) -> int:
+        return self.logits.nbytes + sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
+
+    def prompt(self, at: int) -> _Batch:
+        """A copy of what was read of one row, without padding, for other rows with the same prompt."""
+        length = len(self.rows[at].ids)
+        one = slice(at, at + 1)
+        states = [(layer.keys[one, :, -length:], layer.values[one, :, -length:]) for layer in self.cache.layers]
+        return _Batch([], DynamicCache(states), self.mask[one, -length:].clone(), self.logits[one].clone())
 
     def release(self) -> None:
         """Let finished rows go, and the padding that only they needed room for. The last rows take their places."""
@@ -134,7 +161,6 @@ class _Batch:
             top_k=torch.tensor([sampling.top_k for sampling in asked], device=device),
             top_p=torch.tensor([sampling.top_p for sampling in asked], device=device),
             uniform=torch.stack([r.uniforms[len(r.new_ids)] for r in rows if r.uniforms is not None]).to(device),
-            narrow=all(sampling.top_k or sampling.top_p < 1 for sampling in asked),
         )
 
     def _forward(self, model: Any, ids: torch.Tensor) -> None:

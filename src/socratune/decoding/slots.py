@@ -218,13 +218,12 @@ class _Slots:
         reach = max(len(row.ids) + self.launched[slot] for slot, row in active) + steps
         if self.cache.kernel is None:
             self.cache.limit = min(self.length, -(-reach // LENGTH_STEP) * LENGTH_STEP)
-        asked = [row.sampling for _, row in active if row.uniforms is not None]
-        narrow = all(sampling.top_k or sampling.top_p < 1 for sampling in asked)
+        drawn = any(row.uniforms is not None for _, row in active)
         taken = torch.empty(steps, self.count, dtype=torch.long, device=self.device)
         for step in range(steps):
             logits, chosen, uniform = self._next()
-            if asked:
-                settings = Settings(self.temperature, self.top_k, self.top_p, uniform, narrow)
+            if drawn:
+                settings = Settings(self.temperature, self.top_k, self.top_p, uniform)
                 chosen = torch.where(self.drawn, draw(logits, settings), chosen)
                 self.tokens[:, 0] = chosen
             taken[step] = chosen
