@@ -17,7 +17,6 @@ from socratune.decoding.room import RoomLayer, joined, keeps_all
 from socratune.decoding.rows import Row, Settings, draw, joining, portions
 
 PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
-
 PROMPT_BYTES = 256 << 20  # of prompts that were read and may be asked again
 
 
@@ -34,7 +33,7 @@ class GrowingDecoder:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
         self._joins = keeps_all(model.config)  # else shorter rows cannot be padded on the left
         self._batch: _Batch | None = None
-        self._prompts: dict[tuple[int, ...], _Batch] = {}  # of late; a row is often asked again
+        self._prompts: dict[tuple[int, ...], _Batch] = {}  # that were read of late, of drawn answers
 
     @property
     def rows(self) -> list[Row]:
@@ -58,14 +57,20 @@ class GrowingDecoder:
         return [(row, [token]) for row, token in zip(batch.rows, batch.sample(), strict=True)] if batch else []
 
     def _read(self, batch: _Batch | None, fresh: list[Row]) -> _Batch:
-        """The batch with new rows, whose prompts are read, each once."""
+        """The batch with new rows, whose prompts are read: each once where answers are drawn, often several to one."""
         if not self._joins:
             return _Batch.prefill(self._model, fresh, self._pad_id)
-        unread = {tuple(row.ids): row for row in fresh if tuple(row.ids) not in self._prompts}
-        again = [row for row in fresh if unread.get(tuple(row.ids)) is not row]
-        portioned = portions(list(unread.values()), PREFILL_TOKENS)
-        parts = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portioned]
-        self._prompts |= {tuple(row.ids): part.prompt(at) for part in parts for at, row in enumerate(part.rows)}
+        unread: list[Row] = []
+        again: list[Row] = []
+        known = set(self._prompts)
+        for row in fresh:
+            drawn, prompt = row.uniforms is not None, tuple(row.ids)
+            (again if drawn and prompt in known else unread).append(row)
+            known |= {prompt} if drawn else set()
+        parts = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portions(unread, PREFILL_TOKENS)]
+        for part in parts:
+            drawn = [at for at, row in enumerate(part.rows) if row.uniforms is not None]
+            self._prompts |= {tuple(part.rows[at].ids): part.prompt(at) for at in drawn}
         parts += [replace(self._prompts[tuple(row.ids)], rows=[row]) for row in again]
         self._forget()
         return _Batch.joined([batch, *parts] if batch else parts, self._model.config)
