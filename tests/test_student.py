@@ -7,7 +7,6 @@ import copy
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 
 from socratune.chat import prompt_ids
 from socratune.config import DEMO_DATA
+from socratune.decoding import rows
 from socratune.decoding.rows import Settings, draw
 from socratune.decoding.slots import slot_bytes
 from socratune.errors import UserError
@@ -147,11 +147,14 @@ def test_a_model_that_forgets_far_tokens_is_not_decoded_in_slots(demo_base: tupl
     torch.manual_seed(0)
     model: Any = MistralForCausalLM(config).eval()
     assert slot_bytes(model) == 0
-    ids = torch.tensor([prompt_ids(tokenizer, QUESTIONS[0])])
-    expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-    with serving(LocalStudent(model, tokenizer, name="mistral", fingerprint="m", slots=True)) as student:
-        got = list(ask(student, QUESTIONS[:1], max_new_tokens=12)[0].token_ids or ())
-    assert got == expected[0, ids.shape[1] :].tolist()[: len(got)] and got
+    chats = [*QUESTIONS[:5], LONG, *QUESTIONS[5:9]]
+    with serving(LocalStudent(model, tokenizer, name="m", fingerprint="m", slots=True, max_batch=4)) as student:
+        completions = ask(student, chats, max_new_tokens=12)
+    for chat, completion in zip(chats, completions, strict=True):
+        ids = torch.tensor([prompt_ids(tokenizer, chat)])
+        expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        got = list(completion.token_ids or ())
+        assert got == expected[0, ids.shape[1] :].tolist()[: len(got)] and got
 
 
 def test_slots_refuse_an_attention_of_another_kind(demo_base: tuple[Any, Any]) -> None:
@@ -168,18 +171,22 @@ def test_slots_refuse_an_attention_of_another_kind(demo_base: tuple[Any, Any]) -
         assert torch.equal(model(ids).logits, before)
 
 
-def test_the_likeliest_tokens_draw_as_all_do() -> None:
+@pytest.mark.parametrize("uniform", [0.001, 0.3, 0.9, 0.999])
+def test_the_likeliest_tokens_draw_as_all_do(monkeypatch: pytest.MonkeyPatch, uniform: float) -> None:
     torch.manual_seed(0)
     settings = Settings(
-        temperature=torch.tensor([0.7, 1.0, 1.0]),
-        top_k=torch.tensor([0, 50, 0]),
-        top_p=torch.tensor([0.9, 1.0, 0.95]),
-        uniform=torch.tensor([0.3, 0.9, 0.999]),
-        narrow=True,
+        temperature=torch.tensor([0.7, 1.0, 1.0, 1.0]),
+        top_k=torch.tensor([0, 50, 0, 0]),
+        top_p=torch.tensor([0.9, 1.0, 0.95, 1.0]),
+        uniform=torch.full((4,), uniform),
     )
-    peaked, flat = torch.randn(3, 8000) * 4, torch.randn(3, 8000)  # the head holds 0.9 of the one, not of the other
-    for logits in (peaked, flat):
-        assert draw(logits, settings).tolist() == draw(logits, replace(settings, narrow=False)).tolist()
+    for spread in (4, 1):  # the likeliest hold 0.9 of the one, not of the other
+        logits = torch.randn(4, 8000) * spread
+        some = draw(logits, settings).tolist()
+        monkeypatch.setattr(rows, "ROUNDING", 2.0)  # none are enough then
+        monkeypatch.setattr(rows, "HEAD", 1)
+        assert some == draw(logits, settings).tolist()
+        monkeypatch.undo()
 
 
 class BringsItsOwnWay:

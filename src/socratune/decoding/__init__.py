@@ -1,5 +1,5 @@
 """Decoding many rows together with the weights in this process.
 
-Two ways, which answer alike: `growing` concatenates to its cache at every step and takes any model; `slots` writes into
-a cache of fixed shape, so that a step is one CUDA graph, and takes models whose layers all attend to everything.
+Two ways, which answer alike: `growing` has a batch that changes its shape at every step and takes any model; `slots`
+has a cache of fixed shape, so that a step is one CUDA graph, and takes models whose layers all attend to everything.
 """

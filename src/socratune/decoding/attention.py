@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from socratune.decoding.room import keeps_all
 
 PREFIX = "slots_or_"
 log = logging.getLogger(__name__)
@@ -118,9 +119,7 @@ def replaceable(model: Any) -> bool:
     if not isinstance(model, torch.nn.Module) or len({weight.device for weight in model.parameters()}) != 1:
         return False
     config: Any = model.config
-    layers = DynamicCache(config=config).layers
-    plain = bool(layers) and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
-    return plain and config.get_text_config()._attn_implementation in ALL_ATTENTION_FUNCTIONS
+    return keeps_all(config) and config.get_text_config()._attn_implementation in ALL_ATTENTION_FUNCTIONS
 
 
 def hand_back(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Decoding with the library's own growing cache: any model, any device; what a processor is fastest with.
+"""Decoding with a cache that grows: any model, any device; what a processor is fastest with.
 
 A row that is finished leaves the batch, and waiting rows join it, so no row runs to the length of its longest
 neighbour.
@@ -6,12 +6,18 @@ neighbour.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from socratune.decoding.rows import Row, Settings, draw, joining
+from socratune.decoding.room import RoomLayer, joined, keeps_all
+from socratune.decoding.rows import Row, Settings, draw, joining, portions
+
+PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
+PROMPT_BYTES = 256 << 20  # of prompts that were read and may be asked again
 
 
 class GrowingDecoder:
@@ -25,7 +31,9 @@ class GrowingDecoder:
 
     def __init__(self, model: Any, *, pad_id: int, max_batch: int) -> None:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
+        self._joins = keeps_all(model.config)  # else shorter rows cannot be padded on the left
         self._batch: _Batch | None = None
+        self._prompts: dict[tuple[int, ...], _Batch] = {}  # that were read of late, of drawn answers
 
     @property
     def rows(self) -> list[Row]:
@@ -35,30 +43,53 @@ class GrowingDecoder:
     def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
         batch = self._batch
         if batch is not None:
-            keep = [at for at, row in enumerate(batch.rows) if not row.done]
-            if keep:
-                batch.keep(keep)
+            batch.release()
+            if batch.rows:
                 batch.decode(self._model)
             else:
                 batch = None
-        if batch is None or batch.can_join:
+        if batch is None or self._joins:
             active = len(batch.rows) if batch else 0
             if fresh := joining(waiting, self._max_batch - active, active):
-                new = _Batch.prefill(self._model, fresh, self._pad_id)
-                batch = new if batch is None else batch.joined(new)
+                batch = self._read(batch, fresh)
                 del waiting[: len(fresh)]
         self._batch = batch
         return [(row, [token]) for row, token in zip(batch.rows, batch.sample(), strict=True)] if batch else []
 
+    def _read(self, batch: _Batch | None, fresh: list[Row]) -> _Batch:
+        """The batch with new rows, whose prompts are read: each once where answers are drawn, often several to one."""
+        if not self._joins:
+            return _Batch.prefill(self._model, fresh, self._pad_id)
+        unread: list[Row] = []
+        again: list[Row] = []
+        known = set(self._prompts)
+        for row in fresh:
+            drawn, prompt = row.uniforms is not None, tuple(row.ids)
+            (again if drawn and prompt in known else unread).append(row)
+            known |= {prompt} if drawn else set()
+        parts = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portions(unread, PREFILL_TOKENS)]
+        for part in parts:
+            drawn = [at for at, row in enumerate(part.rows) if row.uniforms is not None]
+            self._prompts |= {tuple(part.rows[at].ids): part.prompt(at) for at in drawn}
+        parts += [replace(self._prompts[tuple(row.ids)], rows=[row]) for row in again]
+        self._forget()
+        return _Batch.joined([batch, *parts] if batch else parts, self._model.config)
 
+    def _forget(self) -> None:
+        """Let the prompts go that were read first, until the others take no more memory than they may."""
+        held = sum(prompt.nbytes for prompt in self._prompts.values())
+        while held > PROMPT_BYTES:
+            held -= self._prompts.pop(next(iter(self._prompts))).nbytes
+
+
+@dataclass
 class _Batch:
     """Rows that are decoded together, left-padded to one length. B rows, T positions so far, V vocabulary."""
 
-    def __init__(self, rows: list[Row], cache: Any, mask: torch.Tensor, logits: torch.Tensor) -> None:
-        self.rows = rows
-        self.cache = cache
-        self.mask = mask  # (B, T), 0 on padding
-        self.logits = logits  # (B, V), of the next token
+    rows: list[Row]
+    cache: Any
+    mask: torch.Tensor  # (B, T), 0 on padding
+    logits: torch.Tensor  # (B, V), of the next token
 
     @classmethod
     def prefill(cls, model: Any, rows: list[Row], pad_id: int) -> _Batch:
@@ -70,35 +101,48 @@ class _Batch:
         batch._forward(model, torch.tensor(ids, device=model.device))
         return batch
 
+    @classmethod
+    def joined(cls, parts: list[_Batch], config: Any) -> _Batch:
+        """All of them as one; the shorter are padded on the left."""
+        length = max(part.mask.shape[1] for part in parts)
+        return cls(
+            [row for part in parts for row in part.rows],
+            joined([part.cache for part in parts], config),
+            torch.cat([pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]),
+            torch.cat([part.logits for part in parts]),
+        )
+
     @property
-    def can_join(self) -> bool:
-        """True where every layer keeps all positions, so that shorter rows can be padded on the left."""
-        return all(type(layer).__name__ == "DynamicLayer" for layer in self.cache.layers)
+    def nbytes(self) -> int:
+        return self.logits.nbytes + sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
-    def joined(self, other: _Batch) -> _Batch:
-        """Both batches as one; the shorter is padded on the left."""
-        length = max(self.mask.shape[1], other.mask.shape[1])
-        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
-            mine.keys = torch.cat([_pad_left(mine.keys, length), _pad_left(theirs.keys, length)])
-            mine.values = torch.cat([_pad_left(mine.values, length), _pad_left(theirs.values, length)])
-        self.mask = torch.cat([_pad_left(m[:, None, :, None], length)[:, 0, :, 0] for m in (self.mask, other.mask)])
-        self.logits = torch.cat([self.logits, other.logits])
-        self.rows = self.rows + other.rows
-        return self
+    def prompt(self, at: int) -> _Batch:
+        """A copy of what was read of one row, without padding, for other rows with the same prompt."""
+        length = len(self.rows[at].ids)
+        one = slice(at, at + 1)
+        states = [(layer.keys[one, :, -length:], layer.values[one, :, -length:]) for layer in self.cache.layers]
+        return _Batch([], DynamicCache(states), self.mask[one, -length:].clone(), self.logits[one].clone())
 
-    def keep(self, at: list[int]) -> None:
-        """Let finished rows go, and the padding that only they needed room for."""
-        if len(at) == len(self.rows):
+    def release(self) -> None:
+        """Let finished rows go, and the padding that only they needed room for. The last rows take their places."""
+        going = [at for at, row in enumerate(self.rows) if row.done]
+        count = len(self.rows) - len(going)
+        if not going or not count:
+            self.rows = self.rows[:count]
             return
-        index = torch.tensor(at, device=self.mask.device)
-        self.rows = [self.rows[row] for row in at]
+        order = list(range(count))
+        moving = (at for at in range(count, len(self.rows)) if not self.rows[at].done)
+        for at, source in zip(going, moving, strict=False):
+            order[at] = source
+        index = torch.tensor(order, device=self.mask.device)
+        self.rows = [self.rows[at] for at in order]
         self.mask, self.logits = self.mask[index], self.logits[index]
         self.cache.batch_select_indices(index)
         empty = int(self.mask.any(0).to(torch.int8).argmax())
-        if empty and self.can_join:
+        if empty and all(isinstance(layer, RoomLayer) for layer in self.cache.layers):
             self.mask = self.mask[:, empty:]
             for layer in self.cache.layers:
-                layer.keys, layer.values = layer.keys[:, :, empty:], layer.values[:, :, empty:]
+                layer.drop_first(empty)
 
     def decode(self, model: Any) -> None:
         """One step for every row."""
@@ -122,7 +166,6 @@ class _Batch:
             top_k=torch.tensor([sampling.top_k for sampling in asked], device=device),
             top_p=torch.tensor([sampling.top_p for sampling in asked], device=device),
             uniform=torch.stack([r.uniforms[len(r.new_ids)] for r in rows if r.uniforms is not None]).to(device),
-            narrow=all(sampling.top_k or sampling.top_p < 1 for sampling in asked),
         )
 
     def _forward(self, model: Any, ids: torch.Tensor) -> None:
@@ -136,9 +179,3 @@ class _Batch:
             logits_to_keep=1,
         )
         self.logits = out.logits[:, -1]
-
-
-def _pad_left(states: torch.Tensor, length: int) -> torch.Tensor:
-    """`(B, H, T, D)` → `(B, H, length, D)` with zeros in front; the mask hides them."""
-    missing = length - states.shape[2]
-    return torch.nn.functional.pad(states, (0, 0, missing, 0)) if missing else states

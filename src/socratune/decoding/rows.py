@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -11,7 +11,9 @@ import torch
 from socratune.llm.base import Completion, Sampling
 
 JOIN_SHARE = 0.25  # a prefill costs about one decode step, so it must enlarge the batch by this share to pay
-HEAD = 1024  # likeliest tokens that nearly always hold the whole nucleus; sorting 256 x 128k logits costs a decode step
+HEAD = 1024  # likeliest tokens that nearly always hold the drawn one; sorting 256 x 128k logits costs a decode step
+
+ROUNDING = 1e-5  # of the sums of probabilities
 
 
 @dataclass(slots=True)
@@ -60,29 +62,36 @@ def joining(waiting: list[Row], room: int, active: int) -> list[Row]:
     return fresh
 
 
+def portions(rows: list[Row], most: int) -> Iterator[list[Row]]:
+    """Rows of like length, the longest first: each portion has `most` tokens at most, padding included, or one row."""
+    left = sorted(rows, key=lambda row: -len(row.ids))
+    while left:
+        size = max(1, most // len(left[0].ids))
+        yield left[:size]
+        left = left[size:]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How each of B rows draws: temperature, top_p, uniform `(B,)` float, top_k `(B,)` with 0 for off.
-
-    Attributes:
-        narrow: every row has a top-p below 1 or a top-k, so that the likeliest tokens will mostly do.
-    """
+    """How each of B rows draws: temperature, top_p, uniform `(B,)` float, top_k `(B,)` with 0 for off."""
 
     temperature: torch.Tensor
     top_k: torch.Tensor
     top_p: torch.Tensor
     uniform: torch.Tensor
-    narrow: bool
 
 
 def draw(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
     """One token per row by inverse transform: `(B, V)` logits → `(B,)` ids, after temperature, top-k and top-p."""
     probs = (logits.float() / settings.temperature[:, None]).softmax(-1)
-    if settings.narrow and probs.shape[1] > 4 * HEAD:
-        head, order = probs.topk(HEAD)
-        held = (head.sum(-1) >= settings.top_p) | ((settings.top_k > 0) & (settings.top_k <= HEAD))
-        if held.all():
-            return _invert(head, order, settings)
+    if logits.device.type == "cpu" or probs.shape[1] > 4 * HEAD:  # a GPU sorts few faster than the host asks it
+        head, order = probs.topk(min(HEAD, probs.shape[1] // 16))
+        mass, size = head.sum(-1), head.shape[1]
+        unbounded = (settings.top_k == 0) & (settings.top_p >= 1)
+        held = (mass >= settings.top_p) | ((settings.top_k > 0) & (settings.top_k <= size))
+        if (held | (unbounded & (settings.uniform < mass - ROUNDING))).all():
+            rest = (1 - mass).clamp(min=0)[:, None]  # as one more token, which is not drawn
+            return _invert(torch.cat([head, rest], 1), torch.cat([order, order[:, :1]], 1), settings)
     head, order = probs.sort(-1, descending=True)
     return _invert(head, order, settings)
 

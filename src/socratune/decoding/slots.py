@@ -1,9 +1,9 @@
 """Decoding in slots of fixed length: every step has one shape, so that a GPU replays it as one CUDA graph.
 
-The growing cache copies itself at every step and asks the host for every token; a GPU then waits most of the time. Here
-the cache is written in place, tokens are drawn on the device, and the host reads them some steps late: a row that has
-ended may run on for a few tokens, which nobody reads. A prompt's last token is decoded rather than read, so that the
-first new token is drawn like all others.
+A growing batch has a new shape at every step and asks the host for every token; a GPU then waits most of the time. Here
+nothing changes its shape, tokens are drawn on the device, and the host reads them some steps late: a row that has ended
+may run on for a few tokens, which nobody reads. A prompt's last token is decoded rather than read, so that the first
+new token is drawn like all others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from socratune.decoding.attention import SlotCache, replaceable
-from socratune.decoding.rows import Row, Settings, draw, joining
+from socratune.decoding.rows import Row, Settings, draw, joining, portions
 
 STEPS = 4  # decoded between two looks at the tokens
 PREFILL_TOKENS = 16_384  # read at once, padding included
@@ -48,7 +48,7 @@ def slot_bytes(model: Any) -> int:
                 cache.positions.fill_(at)
                 found = cache.forward(model, ids[:, at : at + 1], cache.positions[:, None]).float()
     except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
-        log.info("The student is decoded with the growing cache: %s", error)
+        log.info("The student is decoded in a growing batch: %s", error)
         return 0
     same = bool((found - expected).norm() <= TOLERANCE * expected.norm())
     return cache.position_bytes if same else 0
@@ -179,12 +179,9 @@ class _Slots:
 
     def _fill(self, entries: list[tuple[int, Row]]) -> None:
         """Read new rows' prompts, all but the last token, and set their slots to decode it."""
-        longest_first = sorted(entries, key=lambda entry: -len(entry[1].ids))
-        while longest_first:
-            longest = len(longest_first[0][1].ids) - 1
-            size = max(1, PREFILL_TOKENS // max(longest, 1))
-            self._prefill(longest_first[:size], longest)
-            del longest_first[:size]
+        slot_of = {id(row): slot for slot, row in entries}
+        for rows in portions([row for _, row in entries], PREFILL_TOKENS):
+            self._prefill([(slot_of[id(row)], row) for row in rows], len(rows[0].ids) - 1)
         slots = [slot for slot, _ in entries]
         rows = [row for _, row in entries]
         at = torch.tensor(slots, device=self.device)
@@ -221,13 +218,12 @@ class _Slots:
         reach = max(len(row.ids) + self.launched[slot] for slot, row in active) + steps
         if self.cache.kernel is None:
             self.cache.limit = min(self.length, -(-reach // LENGTH_STEP) * LENGTH_STEP)
-        asked = [row.sampling for _, row in active if row.uniforms is not None]
-        narrow = all(sampling.top_k or sampling.top_p < 1 for sampling in asked)
+        drawn = any(row.uniforms is not None for _, row in active)
         taken = torch.empty(steps, self.count, dtype=torch.long, device=self.device)
         for step in range(steps):
             logits, chosen, uniform = self._next()
-            if asked:
-                settings = Settings(self.temperature, self.top_k, self.top_p, uniform, narrow)
+            if drawn:
+                settings = Settings(self.temperature, self.top_k, self.top_p, uniform)
                 chosen = torch.where(self.drawn, draw(logits, settings), chosen)
                 self.tokens[:, 0] = chosen
             taken[step] = chosen
