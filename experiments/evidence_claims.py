@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -19,7 +19,6 @@ from evidence_data import (
     WITHOUT_TEACHER,
     Answers,
     Curve,
-    apart,
     in_order,
     listed,
     points,
@@ -51,9 +50,15 @@ class Lead:
 
     rival: str
     gap: Difference
+    same: bool = False
+    """The very same trainings: with so little money both bought the same rows."""
 
     def __str__(self) -> str:
-        return f"{points(self.gap)} against `{self.rival}`"
+        return f"{self.points} against `{self.rival}`"
+
+    @property
+    def points(self) -> str:
+        return "the same rows: no hint was bought yet" if self.same else points(self.gap)
 
     @property
     def at_least(self) -> bool:
@@ -87,7 +92,11 @@ class Reading:
         if group not in self.curve.groups or self.curve.get(self.prices, OURS, step) is None:
             return None
         rival = self.curve.best(self.prices, step, group, among)
-        return None if rival is None else Lead(rival, self.curve.versus(self.prices, OURS, rival, step, group))
+        if rival is None:
+            return None
+        one, other = (self.curve.get(self.prices, arm, step) for arm in (OURS, rival))
+        same = one is not None and other is not None and np.array_equal(one.sampled, other.sampled)
+        return Lead(rival, self.curve.versus(self.prices, OURS, rival, step, group), same)
 
     def claims(self) -> list[Claim]:
         """Of the registered prediction and its targets."""
@@ -111,12 +120,14 @@ class Reading:
 
     def lost(self) -> Claim:
         """Is it five points ahead where none of eight samples is right?"""
-        text = f"`mix` {100 * LOST_WANTED:.0f} points ahead of the best way without a teacher where pass@8 = 0"
+        text = (
+            f"`mix` {100 * LOST_WANTED:.0f} points ahead (lower bound) of the best way without a teacher where "
+            f"pass@8 = 0, under the price list `{self.prices}`"
+        )
         lead = self.lead(LOST, without_teacher=True)
         if lead is None:
             return Claim(text, "–", UNMEASURED)
-        reached = lead.gap.value >= LOST_WANTED
-        status = HOLDS if reached and lead.clear else FAILS if lead.gap.high < LOST_WANTED else OPEN
+        status = HOLDS if lead.gap.low >= LOST_WANTED else FAILS if lead.gap.high < LOST_WANTED else OPEN
         return Claim(text, str(lead), status)
 
     def only(self) -> Claim:
@@ -139,7 +150,7 @@ class Reading:
             return Claim(text, "–", UNMEASURED)
         behind = [f"{step:g}" for step, lead in found.items() if lead.behind]
         told = str(main) + (f"; clearly behind the best other way with budget {listed(behind)}" if behind else "")
-        return Claim(text, told, FAILS if behind else HOLDS if main.at_least else OPEN)
+        return Claim(text, told, FAILS if behind else HOLDS if main.clear else OPEN)
 
     def prediction(self) -> str:
         """Both halves of what was registered, in one word."""
@@ -156,7 +167,7 @@ class Reading:
 
     def keeps(self, arm: str = REPLAYED) -> Claim:
         """Does an arm forget less than three points of the pool?"""
-        how = {OURS: "without replay", REPLAYED: "with replay, as the product trains,"}[arm]
+        how = {OURS: "without replay", REPLAYED: "with replay of questions of the pool's kinds"}[arm]
         text = f"`mix` {how} forgets less than {100 * MARGIN:.0f} points of the facts, instructions and arithmetic"
         found = self.curve.get(self.prices, arm, self.curve.main_step)
         drop = dropped(self.curve, found) if found else None
@@ -196,14 +207,12 @@ class BreakEven:
     """How many tokens sampling takes to come to what `mix` comes to with its whole protocol.
 
     Attributes:
-        needed: student tokens; None where no amount that was tried comes to it.
+        needed: student tokens, prompts included; None where no amount that was tried comes to it.
         most: the most that sampling was given.
         own: the student tokens of `mix`.
         teacher: its teacher tokens.
         hinted: its rows that came through a hint.
-        an_answer: tokens of an answer.
         student_price: USD a million student tokens.
-        by_seed: `needed` of each seed, as far as it was reached.
     """
 
     needed: float | None
@@ -211,17 +220,15 @@ class BreakEven:
     own: float
     teacher: float
     hinted: float
-    an_answer: float
     student_price: float
-    by_seed: tuple[float | None, ...]
 
     def price(self, tokens: float) -> float:
         """USD a million teacher tokens, at which so much sampling costs as much as `mix`."""
         return (tokens - self.own) * self.student_price / self.teacher
 
-    def samples(self, tokens: float) -> float:
-        """What a row won by a hint saves then, in samples."""
-        return (tokens - self.own) / self.hinted / self.an_answer
+    def row(self, tokens: float) -> float:
+        """What a row won by a hint saves then, in student tokens."""
+        return (tokens - self.own) / self.hinted
 
 
 def break_even(curve: Curve) -> BreakEven | None:
@@ -235,22 +242,13 @@ def break_even(curve: Curve) -> BreakEven | None:
     if prices is None or ours is None or not runs or not ours.numbers.get("teacher_tokens"):
         return None
     tokens = [one.numbers["student_tokens"] for one in runs]
-    seeds = min(one.seeds for one in [ours, *runs])
-    by_seed = tuple(
-        reaches(tokens, [float(one.sampled[seed].mean()) for one in runs], float(ours.sampled[seed].mean()))
-        for seed in range(seeds)
-    )
-    trained = sum(one.numbers.get("trained_tokens", 0.0) for one in runs)
-    rows = sum(one.numbers.get("rows", 0.0) for one in runs)
     return BreakEven(
         needed=reaches(tokens, [one.mean() for one in runs], ours.mean()),
         most=tokens[-1],
         own=ours.numbers.get("student_tokens", 0.0),
         teacher=ours.numbers["teacher_tokens"],
         hinted=ours.numbers.get("hinted", 0.0),
-        an_answer=trained / rows if rows else 0.0,
         student_price=curve.prices.get(prices, {}).get("student", 0.0),
-        by_seed=by_seed,
     )
 
 
@@ -294,30 +292,22 @@ class Order:
 def arms_order(full: Mapping[str, Any], small: Mapping[str, Any]) -> Order:
     """Read at the whole protocol of `mix` under the first price list that both have."""
     large, reduced = Curve(full, "the full curve"), Curve(small, "the reduced rerun")
-    found = Order(0, [], [])
     prices = next((name for name in large.lists if name in reduced.lists), None)
     if prices is None:
-        return found
+        return Order(0, [], [])
     here, there = large.main_step, reduced.main_step
     arms = [
         arm for arm in in_order(large.lists[prices]) if large.get(prices, arm, here) and reduced.get(prices, arm, there)
     ]
-    agreed = 0
+    agreed, unclear, turned = 0, [], []
     for one, other in combinations(arms, 2):
         before = large.versus(prices, one, other, here)
         if before.low <= 0 <= before.high:
             continue
-        again = _again(reduced, prices, one, other, there)
+        again = reduced.versus(prices, one, other, there)
         if again.value * before.value > 0:
             agreed += 1
         else:
             told = f"`{one}` − `{other}`: {points(before)} in full, {points(again)} reduced"
-            (found.open if again.low <= 0 <= again.high else found.turned).append(told)
-    return replace(found, agreed=agreed)
-
-
-def _again(curve: Curve, prices: str, one: str, other: str, step: float) -> Difference:
-    """The difference on the reduced run."""
-    more, less = curve.get(prices, one, step), curve.get(prices, other, step)
-    assert more and less
-    return apart(more.sampled, less.sampled)
+            (unclear if again.low <= 0 <= again.high else turned).append(told)
+    return Order(agreed, unclear, turned)

@@ -33,6 +33,8 @@ Figures = dict[str, str]
 Facts = dict[str, str]
 """Name → a sentence computed from results, for the table of defaults."""
 MONEY = "USD of generation and teacher (log scale)"
+CUT = 0.005
+"""A smaller share of answers that were cut off is not told."""
 NOT_MEASURED = "Not measured: there is no result file for this section."
 
 
@@ -139,7 +141,10 @@ def _spent(curve: Curve, prices: str) -> list[str]:
             rows.append(
                 [f"`{name}`", DOES.get(name, ""), _with_half(level(found.greedy)), money(got.get("usd", 0.0)), *counts]
             )
-    return table(heads, rows, words=2)
+    cut = {name: found.numbers.get("cut", 0.0) for name, arm in curve.lists[prices].items() if (found := arm.get(step))}
+    told = [f"`{name}` {percent(share)} %" for name, share in cut.items() if share > CUT]
+    lines = [f"Of the sampled answers cut off: {listed(told)}.", ""] if told else []
+    return [*table(heads, rows, words=2), *lines]
 
 
 def _by_rate(curve: Curve, prices: str) -> list[str]:
@@ -151,7 +156,11 @@ def _by_rate(curve: Curve, prices: str) -> list[str]:
     rows = [
         [f"`{name}`", *(percent(ways[name][rate]) for rate in rates)] for name in curve.lists[prices] if name in ways
     ]
-    return table(["dev accuracy by learning rate", *(f"{float(rate):g}" for rate in rates)], rows)
+    lines = table(["dev accuracy by learning rate", *(f"{float(rate):g}" for rate in rates)], rows)
+    for which, edge in (("lowest", min(rates, key=float)), ("highest", max(rates, key=float))):
+        if some := [f"`{name}`" for name, arm in curve.lists[prices].items() if arm.rate == float(edge)]:
+            lines += [f"At the {which} rate of the grid: {listed(some)}. With few rows it may suit them badly.", ""]
+    return lines
 
 
 def _count(numbers: Mapping[str, float], name: str) -> str:
@@ -197,20 +206,21 @@ def _replay_fact(curve: Curve, prices: str) -> str:
 
 
 def _format_fact(curve: Curve, prices: str, facts: Facts) -> None:
-    """How the training formats, the control, and more samples before the first hint stand beside `direct`."""
+    """How the training formats, and more samples before the first hint stand beside `direct`."""
     step = curve.main_step
     budgets = [each for each in curve.steps if curve.get(prices, OURS, each) and curve.get(prices, "direct", each)]
     facts["attempts_by_budget"] = "; ".join(
-        f"{each:g}: {points(curve.versus(prices, OURS, 'direct', each))}" for each in budgets
+        f"{each:g}: {points(curve.versus(prices, OURS, 'direct', each))}, "
+        f"greedily {points(curve.versus(prices, OURS, 'direct', each, kind='greedy'))}"
+        for each in budgets
     )
-    for fact, arms in {"formats": ("clean", "iterative"), "control": ("wrong-hints",)}.items():
-        told = [
-            f"`{arm}` − `direct`: {points(curve.versus(prices, arm, 'direct', step))}"
-            for arm in arms
-            if curve.get(prices, arm, step) and curve.get(prices, "direct", step)
-        ]
-        if told:
-            facts[fact] = "; ".join(told)
+    told = [
+        f"`{arm}` − `direct`: {points(curve.versus(prices, arm, 'direct', step))}"
+        for arm in ("clean", "iterative")
+        if curve.get(prices, arm, step) and curve.get(prices, "direct", step)
+    ]
+    if told:
+        facts["formats"] = "; ".join(told)
 
 
 # -------- figures
@@ -271,10 +281,8 @@ def prediction_section(curve: Curve, reading: Reading, facts: Facts | None) -> l
     lines += ["", f"The prediction as a whole: **{reading.prediction()}**.", ""]
     if facts is None:
         return lines
-    cheap, others = (reading.lead(without_teacher=without) for without in (True, False))
-    lost, reached = (reading.lead(group, without_teacher=True) for group in (LOST, REACHED))
-    for name, lead in {"mix_cheap": cheap, "mix_others": others, "mix_lost": lost, "mix_reached": reached}.items():
-        if lead:
+    for name, group in {"mix_cheap": ALL, "mix_lost": LOST}.items():
+        if lead := reading.lead(group, without_teacher=True):
             facts[name] = str(lead)
     return lines
 
@@ -282,7 +290,7 @@ def prediction_section(curve: Curve, reading: Reading, facts: Facts | None) -> l
 def _lead_tables(curve: Curve, reading: Reading) -> list[str]:
     def cells(get: Callable[[bool], Lead | None]) -> list[str]:
         found = [get(True), get(False)]
-        return [cell for lead in found for cell in ((f"`{lead.rival}`", points(lead.gap)) if lead else ("–", "–"))]
+        return [cell for lead in found for cell in ((f"`{lead.rival}`", lead.points) if lead else ("–", "–"))]
 
     if curve.get(reading.prices, OURS, curve.main_step) is None:
         return [f"`{OURS}` was not run under this price list.", ""]
@@ -368,8 +376,10 @@ def forgetting_section(curve: Curve, facts: Facts | None) -> list[str]:
     )  # fmt: skip
     intro = (
         f"Accuracy on facts, instructions and arithmetic that nobody trained, asked greedily. Only `{REPLAYED}` was "
-        "trained with replay (a tenth of the tokens, the default), of questions that are not in the pool; what other "
-        "shares change is among the side studies. Non-inferior: the upper end of the "
+        "trained with replay: a tenth of the tokens, of questions of the pool's kinds that are not in it, all of which "
+        "it paid for at first. What other shares change is among the side studies; the product replays answers to "
+        "general prompts instead, and how far those protect other knowledge was not measured. Non-inferior: the upper "
+        "end of the "
         f"one-sided 95 % interval of the drop is at most {100 * MARGIN:.0f} points. The interval is over seeds, which "
         "were all asked the same questions."
     )
@@ -377,7 +387,7 @@ def forgetting_section(curve: Curve, facts: Facts | None) -> list[str]:
 
 
 # -------- prices
-def price_section(curve: Curve, facts: Facts | None) -> list[str]:
+def price_section(curve: Curve) -> list[str]:
     """The other price lists, and what a hint may cost."""
     lines: list[str] = []
     for prices in list(curve.lists)[1:]:
@@ -391,10 +401,7 @@ def price_section(curve: Curve, facts: Facts | None) -> list[str]:
     found = break_even(curve)
     if found is None:
         return [*lines, "What a hint may cost was not measured: it takes points of `mix` and `rft`.", ""]
-    told = _break_even(found)
-    if facts is not None:
-        facts["price"] = " ".join(told[:2] if found.needed is None else told[:1])
-    return [*lines, " ".join([*told, *_paid(curve, found)]), ""]
+    return [*lines, " ".join([*_break_even(found), *_paid(curve)]), ""]
 
 
 def _break_even(found: BreakEven) -> list[str]:
@@ -408,43 +415,37 @@ def _break_even(found: BreakEven) -> list[str]:
     price = f"{found.price(reach):,.2f} USD a million teacher tokens (in and out together)"
     if found.needed is None:
         told = [
-            f"No sampling that was tried, up to {times}, comes to the accuracy of `{OURS}`.",
-            f"Up to {price} it does not win.",
+            f"The mean sampled accuracy of `rft` stays below that of `{OURS}` up to {times}, where no sample was left: "
+            f"below {price} hints are the cheaper way; whether sampling without an end would come there is not known."
         ]
     else:
         told = [
             f"`rft` comes to the accuracy of `{OURS}` with {times}: above {price} sampling wins, below it hints do."
         ]
-    seeds = [one for one in found.by_seed if one is not None]
-    if seeds and len(found.by_seed) > 1:
-        ends = [f"{found.price(one):,.2f}" for one in (min(seeds), max(seeds))]
-        told.append(
-            f"Seed by seed it is reached in {len(seeds)} of {len(found.by_seed)}, at {ends[0]} to {ends[1]} USD."
-        )
-    if found.hinted and found.an_answer:
+    if found.hinted:
         bound = "at least" if found.needed is None else "as much as"
         told.append(
-            f"In samples: a row that came through hints may cost {bound} {found.samples(reach):,.0f} samples of "
-            f"{found.an_answer:.0f} tokens (the mean of the trained rows), all hints that failed included."
+            f"A row that came through hints may cost {bound} {found.row(reach):,.0f} student tokens, prompts and hints "
+            "that failed included."
         )
     return told
 
 
-def _paid(curve: Curve, found: BreakEven) -> list[str]:
-    """What was paid under each price list: a teacher token, and a hinted row in samples."""
+def _paid(curve: Curve) -> list[str]:
+    """What was paid under each price list: for a teacher token, and for a row that came through a hint."""
     told = []
     for prices in curve.lists:
         ours = curve.get(prices, OURS, curve.main_step)
         student = curve.prices.get(prices, {}).get("student")
-        if ours is None or student is None or not ours.numbers.get("teacher_tokens"):
+        if ours is None or not student or not ours.numbers.get("teacher_tokens"):
             continue
         teacher = ours.numbers.get("usd", 0.0) - ours.numbers.get("student_tokens", 0.0) * student / 1e6
         text = (
             f"Under `{prices}` a teacher token cost {1e6 * teacher / ours.numbers['teacher_tokens']:,.2f} USD a million"
         )
-        if found.an_answer and ours.numbers.get("hinted") and student:
-            samples = teacher / ours.numbers["hinted"] / (student * found.an_answer / 1e6)
-            text += f", a row won by hints {samples:,.0f} samples"
+        if ours.numbers.get("hinted"):
+            tokens = 1e6 * teacher / ours.numbers["hinted"] / student
+            text += f", a row won by hints as much as {tokens:,.0f} student tokens"
         told.append(text + ".")
     return told
 

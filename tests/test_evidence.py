@@ -177,8 +177,8 @@ def test_what_mix_forgets_counts_by_the_upper_end() -> None:
 def test_the_price_at_which_sampling_wins_is_where_its_tokens_cost_as_much() -> None:
     assert evidence_claims.reaches([100, 400], [0.5, 0.7], 0.6) == pytest.approx(200)
     assert evidence_claims.reaches([100, 400], [0.5, 0.7], 0.8) is None
-    found = evidence_claims.BreakEven(3e5, 4e5, 1e5, 2e4, 100, 20, 0.1, ())
-    assert found.price(3e5) == pytest.approx(1.0) and found.samples(3e5) == pytest.approx(100)
+    found = evidence_claims.BreakEven(3e5, 4e5, 1e5, 2e4, 100, 0.1)
+    assert found.price(3e5) == pytest.approx(1.0) and found.row(3e5) == pytest.approx(2000)
 
 
 # -------- the order of the arms

@@ -47,7 +47,9 @@ ABOUT = {
     "leaked-hints": (
         "Hints that say more than they should, for the same rows. The base was taught to copy a stated "
         "answer, and to reject a hint with terms that the text has not, as solution steps have: so this shows "
-        "what such traces teach, not how a real model takes such hints."
+        "what such traces teach, not how a real model takes such hints. Solved: share of the hinted rows; flagged: "
+        "share of the hints that Socratune's overlap check stops, which has the bare answer to compare with and no "
+        "worked solution; forced_answer_gain: what the hint adds to the bare answer's log-probability, nats."
     ),
     "judge-errors": "A judge that turns this share of its verdicts round, the same way for the same answer.",
     "rows": "Questions that the loop is given.",
@@ -58,8 +60,12 @@ ABOUT = {
     ),
     "replay-sft": "The same, where the references alone are trained on.",
     "reliance": (
-        "Hinted rows alone, a third each by how much the trace hangs on its hint, or its answer does; on its "
-        "answer hardly any does, so those thirds tell noise."
+        "Hinted rows alone, a third each by how much the trace hangs on its hint: nats that the hint adds to its "
+        "log-probability."
+    ),
+    "reliance-answer": (
+        "Hinted rows alone, a third each by how much of that stands on the answer's own tokens: hardly anything, so "
+        "these thirds tell noise."
     ),
 }
 
@@ -202,13 +208,13 @@ class Studies:
         total = [sum(gain) for gain in gains]
         of_answer = [sum(gain[-tail:]) for gain, tail in zip(gains, tails, strict=True)]
         found = []
-        for name, measure in (("whole trace", total), ("its answer", of_answer)):
+        for study, measure in (("reliance", total), ("reliance-answer", of_answer)):
             order = sorted(range(len(rows)), key=lambda each: measure[each])
             for number, third in enumerate(("low", "middle", "high")):
                 some = order[number * len(order) // 3 : (number + 1) * len(order) // 3]
                 documents = [bought.by_row[rows[each]][0] for each in some]
                 nats = mean(measure[each] for each in some)
-                found.append(self.setting("reliance", f"{name}: {third}", seed, documents, "mix", nats=round(nats, 2)))
+                found.append(self.setting(study, third, seed, documents, "mix", nats=round(nats, 2)))
         return found
 
     def leaked(self, seed: int) -> list[Setting]:
@@ -308,8 +314,7 @@ def main() -> int:
     lab.say(f"{len(settings)} settings")
     about = lab.about()
     studies = json.loads(args.out.read_text("utf-8"))["studies"] if args.attempts_only else {}
-    for name in ("attempts", "attempts-erring"):
-        studies.pop(name, None)
+    studies = {name: study for name, study in studies.items() if not name.startswith("attempts")}
     for chunk in lab.after([each.task for each in settings], lab.exam):
         for place, exam in chunk:
             each = settings[place]
