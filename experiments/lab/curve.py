@@ -79,12 +79,13 @@ class Size:
     groups: int = 64
     at_once: int = 16_384
     exam_samples: int = EXAM_SAMPLES
+    exam_tokens: int = EXAM_TOKENS
 
 
 SMALL = Size(
     seeds=2, rows=120, held_out=30, dev=0, pool=40, samples=16,
     arms=("sft", "teacher", "rft", "mix", "teacher-in-student-format"), steps=(1.0,), rates=(2e-3,),
-    prices=("small",), groups=1, at_once=256, exam_samples=2,
+    prices=("small",), groups=1, at_once=256, exam_samples=2, exam_tokens=200,
 )  # fmt: skip
 """For two processor cores, which gain nothing by side-by-side groups; with the learning rate that the whole curve chose
 for most arms."""
@@ -131,9 +132,9 @@ class Laboratory:
 
     def exam(self, models: Merged) -> list[dict[str, Any]]:
         """Of every model: sampled and greedy answers to the held-out questions, and what it still knows."""
-        manner = self.manner(TEMPERATURE, EXAM_TOKENS)
+        manner = self.manner(TEMPERATURE, self.size.exam_tokens)
         sampled, cut = self.counts(models, self.held_out, self.size.exam_samples, manner)
-        greedy, _ = self.counts(models, self.held_out, 1, self.manner(0.0, EXAM_TOKENS))
+        greedy, _ = self.counts(models, self.held_out, 1, self.manner(0.0, self.size.exam_tokens))
         said = ask(models, [prompt for prompt, _ in self.pool], 1, self.manner(0.0, most=40))
         known = [
             sum(self.writer.text(some[0]) == answer for some, (_, answer) in zip(group, self.pool, strict=True))
@@ -277,7 +278,7 @@ def chosen_rates(lab: Laboratory, every: Sequence[Point]) -> dict[str, dict[str,
 
     def look(models: Merged) -> list[float]:
         most = DEV_SAMPLES * len(lab.dev)
-        counts, _ = lab.counts(models, lab.dev, DEV_SAMPLES, lab.manner(TEMPERATURE, EXAM_TOKENS))
+        counts, _ = lab.counts(models, lab.dev, DEV_SAMPLES, lab.manner(TEMPERATURE, lab.size.exam_tokens))
         return [sum(some) / most for some in counts]
 
     sums: dict[str, dict[str, list[float]]] = {}
