@@ -99,7 +99,7 @@ DEFAULTS = (
         "enhance.attempts",
         "Side studies",
         "kept at four where all rows are gone through: {attempts}. No greedy difference shows then, and the exam asks "
-        "greedily; fewer rows need the teacher. With less money than that four are clearly worse, `mix` − `direct` by "
+        "greedily; fewer rows need the teacher. With less money four fall behind, `mix` − `direct` by "
         "budget: {attempts_by_budget}. With `attempts: 1` most rows are hinted ones: raise `curate.max_hinted_share`, "
         "which drops what is above 40 % and was not measured here",
     ),

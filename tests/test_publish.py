@@ -668,7 +668,7 @@ def test_the_cards_code_loads_what_was_published_and_it_answers_alike(
     assert done.returncode == 0, done.stderr
     card = hub.repos["model/me/adapter"].files["README.md"].decode()
     code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)[0]
-    rows = [json.loads(line)["messages"] for line in (copied_run / "held_out.jsonl").read_text().splitlines()[:20]]
+    rows = [json.loads(line)["messages"] for line in (copied_run / "held_out.jsonl").read_text().splitlines()[:8]]
     questions = write_json(tmp_path / "rows.json", [turns[:-1] for turns in rows])
     fetch = 'from huggingface_hub import snapshot_download\nfolder = snapshot_download("me/adapter")\n'
     ways = {
@@ -681,7 +681,7 @@ def test_the_cards_code_loads_what_was_published_and_it_answers_alike(
     said = {way: json.loads((tmp_path / f"{way}.json").read_text()) for way in ways}
     assert said["card"] == said["run"] == said["snapshot"]
     right = [turns[-1]["content"].split("= ")[-1].rstrip(".") for turns in rows]
-    assert sum(answer.rstrip(".").endswith(value) for answer, value in zip(said["card"], right, strict=True)) >= 15
+    assert sum(answer.rstrip(".").endswith(value) for answer, value in zip(said["card"], right, strict=True)) >= 6
 
     script = 'from datasets import load_dataset; print(len(load_dataset("me/adapter", split="train")))'
     count = len((copied_run / "enhanced_dataset.jsonl").read_text().splitlines())

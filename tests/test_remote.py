@@ -261,7 +261,7 @@ def test_a_connection_that_is_cut(moment: str, run: Path, here: Path, service: F
     [
         (1, "could not be fitted out"),
         pytest.param(2, "installing Socratune there failed", marks=pytest.mark.storm),
-        (10, "training on the rented machine did"),
+        pytest.param(10, "training on the rented machine did", marks=pytest.mark.storm),
     ],
 )
 def test_a_pod_whose_disk_is_full(size_mb: int, said: str, run: Path, service: FakeRunPod) -> None:
