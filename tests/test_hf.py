@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -52,6 +53,14 @@ def adapted(base: Any) -> Any:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     return model
+
+
+def test_weights_that_were_cut_off_on_the_way_are_said_to_be(tmp_path: Path) -> None:
+    shutil.copytree(hf.model_location("demo"), tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(UserError, match=r"expected a causal language model with weights, got .*not fully covered"):
+        hf.load(str(tmp_path / "base"))
 
 
 def small(kind: str, **values: Any) -> Any:

@@ -62,7 +62,7 @@ def load(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "
             options |= {"quantization_config": _four_bit(options["dtype"]), "device_map": {"": 0}}
         read = partial(AutoModelForCausalLM.from_pretrained, location, **options)
         model = load_in_turn(read) if sharded else read()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = Shown(str(error).splitlines()[0][:300] if str(error) else type(error).__name__)
         raise UserError(Fault(f"--model {name}", "a causal language model with weights", reason)) from error
     if not tokenizer.chat_template:
