@@ -10,7 +10,6 @@ The same result files give the same bytes. A section without its result file say
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections import defaultdict
@@ -304,10 +303,16 @@ def _rounds(raw: Mapping[str, Any] | None, facts: Facts, drawn: Figures) -> list
     return rounds_section(raw, facts, drawn)
 
 
+SECOND = (
+    "**A second base**, another pre-training seed: `python experiments/lab/pretrain.py outputs/lab-base --minutes 5.6 "
+    "--seed 1`, then `accept.py` and `curve.py` with that folder, into `acceptance-2.json` and `curve-2.json`"
+)
+
+
 def _bases(found: Mapping[str, Any]) -> list[str]:
     """The acceptance table of each base."""
     lines = []
-    for name, heading in (("acceptance", ""), ("acceptance-2", "**A second base**, another pre-training seed")):
+    for name, heading in (("acceptance", ""), ("acceptance-2", SECOND)):
         if found[name]:
             lines += [*([heading, ""] if heading else []), *acceptance_section(found[name])]
     return lines or [NOT_MEASURED, ""]
@@ -339,11 +344,12 @@ def write(docs: Path, text: str, drawn: Figures) -> None:
 
 def tell_order(results: Path, small: Path) -> int:
     """Print whether the ways are in the same order; 1 where a pair is clearly not, or none is known to be."""
-    full = read(results, "curve")
-    if full is None:
-        print(f"{results / 'curve.json'} is not there: nothing to compare with")
-        return 1
-    found = arms_order(full, json.loads(small.read_text()))
+    both = {path: read(path.parent, path.stem) for path in (results / "curve.json", small)}
+    for path, raw in both.items():
+        if raw is None or "curves" not in raw:
+            print(f"{path} is no result of curve.py, or is not there: nothing to compare")
+            return 1
+    found = arms_order(*both.values())
     print(str(found), *found.turned, *found.open, sep="\n")
     return int(bool(found.turned) or not found.agreed)
 

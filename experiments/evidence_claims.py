@@ -165,7 +165,7 @@ class Reading:
             return Claim(text, "–", UNMEASURED)
         return Claim(text, str(lead), HOLDS if lead.at_least else FAILS if lead.behind else OPEN)
 
-    def keeps(self, arm: str = REPLAYED) -> Claim:
+    def keeps(self, arm: str) -> Claim:
         """Does an arm forget less than three points of the pool?"""
         how = {OURS: "without replay", REPLAYED: "with replay of questions of the pool's kinds"}[arm]
         text = f"`mix` {how} forgets less than {100 * MARGIN:.0f} points of the facts, instructions and arithmetic"

@@ -197,6 +197,11 @@ def test_a_pair_that_turned_round_is_found(tmp_path: Path, capsys: pytest.Captur
     assert evidence.main(["--results", str(folder), "--order", str(folder / "turned.json")]) == 1
     assert "2 of 3 pairs" in capsys.readouterr().out
     assert evidence.main(["--results", str(folder), "--order", str(folder / "alike.json")]) == 0
+    capsys.readouterr()
+    (folder / "other.json").write_text("{}")
+    for name in ("other.json", "nowhere.json"):
+        assert evidence.main(["--results", str(folder), "--order", str(folder / name)]) == 1
+        assert f"{name} is no result of curve.py" in capsys.readouterr().out
 
 
 # -------- the page

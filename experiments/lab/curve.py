@@ -37,6 +37,8 @@ from rows import known_rows, pool_rows
 from transformers import AutoTokenizer
 from words import EXAM_PROMPTS
 
+from socratune.errors import UserError
+from socratune.lab import base_folder
 from socratune.rundir import write_json
 
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -299,13 +301,13 @@ def curves(
 ) -> None:
     """Prices → arm → rate and points, kept as they come; what was there `before` is not done again."""
     first = lab.size.prices[0]
-    rates = {arm: one["by_rate"] for arm, one in before.get(first, {}).items()} or chosen_rates(lab, every)
-    lab.say("learning rates", {arm: best(some) for arm, some in rates.items() if arm in ARMS})
+    rates = {arm: one["by_rate"] for arm, one in before.get(first, {}).items() if arm in ARMS}
+    rates = rates or chosen_rates(lab, every)
+    lab.say("learning rates", {arm: best(some) for arm, some in rates.items()})
     found: dict[str, Any] = {
         prices: {
             arm: {"learning_rate": best(some), "by_rate": some, "points": _points(before, prices, arm)}
             for arm, some in rates.items()
-            if arm in ARMS
         }
         for prices in lab.size.prices
     }
@@ -380,7 +382,7 @@ def prompted(lab: Laboratory, draws: Sequence[Draws]) -> dict[str, Any]:
 
 def measured(lab: Laboratory, out: Path, *, go_on: bool = False) -> dict[str, Any]:
     """The whole result, written after every chunk of trainings; or what is missing in it."""
-    before = json.loads(out.read_text("utf-8")) if go_on else {"curves": {}, "seconds": 0}
+    before = json.loads(out.read_text("utf-8")) if go_on and out.exists() else {"curves": {}, "seconds": 0}
     about = lab.about()
     student = Student(lab.base, lab.writer, lab.size.at_once)
     rows = [lab.rows(seed) for seed in range(lab.size.seeds)]
@@ -451,8 +453,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def need_base(folder: Path) -> None:
     """End with a sentence where there is none."""
-    if not (folder / "model.safetensors").is_file():
-        sys.exit(f"{folder} has no model.safetensors. The laboratory's base is experiments/lab/base.")
+    try:
+        base_folder(str(folder))
+    except UserError as error:
+        sys.exit(str(error))
 
 
 def main() -> int:

@@ -171,23 +171,16 @@ def drawn(
         others += [[other_problems_hint(p, rng).text for _ in range(ROUNDS)] for p in some]
     found = Draws(problems, writer, prompts, first, hints, others)
 
-    def noted(hints: list[list[str]], rows: list[int]) -> list[list[list[Draw]]]:
-        def chat(at: int, number: int, _: str) -> Chat:
-            return with_private_hint(asked(problems[at]), hints[at][number])
-
-        return by_round(student, found, rows, chat, whole=every_hint)
-
     wrong_at_first = [at for at, tries in enumerate(first) if not tries[0].right]
     all_wrong = [at for at, tries in enumerate(first) if not any(draw.right for draw in tries[:FIRST])]
     some = wrong_at_first if {"direct", "clean"} & {*arms} else all_wrong
-    found.noted = noted(hints, [*range(len(problems))] if every_hint else some)
+    every = [*range(len(problems))]
+    found.noted = noted(student, found, hints, every if every_hint else some, whole=every_hint)
     if "wrong-hints" in arms:
-        found.misled = noted(others, all_wrong)
+        as_many = [wrong[: len(right)] for wrong, right in zip(others, hints, strict=True)]
+        found.misled = noted(student, found, as_many, all_wrong)
     if "iterative" in arms:
-        found.turned = by_round(
-            student, found, wrong_at_first,
-            lambda at, r, attempt: with_hint_turn(asked(problems[at]), attempt, hints[at][r]),
-        )  # fmt: skip
+        found.turned = by_round(student, found, hints, wrong_at_first, with_hint_turn)
     if "bare-retry" in arms:
         chats = [writer.prompt(again(problems[at], writer.text(first[at][0].ids))) for at in all_wrong]
         found.retried = _spread(len(problems), all_wrong, student.draws(_some(problems, all_wrong), chats, samples))
@@ -206,18 +199,37 @@ def _some(values: list[Any], places: list[int]) -> list[Any]:
     return [values[at] for at in places]
 
 
-def by_round(
-    student: Student, draws: Draws, rows_asked: list[int], chat: Callable[[int, int, str], Chat], *, whole: bool = False
+def noted(
+    student: Student, draws: Draws, hints: list[list[str]], rows: list[int], *, whole: bool = False
 ) -> list[list[list[Draw]]]:
-    """Draws of some rows for each hint in turn, until one is right or `whole`; `chat` is told the last attempt."""
+    """`by_round` with each hint as a private note."""
+    return by_round(
+        student, draws, hints, rows, lambda question, _, hint: with_private_hint(question, hint), whole=whole
+    )
+
+
+def by_round(
+    student: Student,
+    draws: Draws,
+    hints: list[list[str]],
+    rows_asked: list[int],
+    chat: Callable[[Chat, str, str], Chat],
+    *,
+    whole: bool = False,
+) -> list[list[list[Draw]]]:
+    """Draws of some rows for each hint in turn, until one is right or `whole`.
+
+    Args:
+        chat: of the question, the last attempt, and the hint.
+    """
     by_row: list[list[list[Draw]]] = [[] for _ in draws.problems]
     for number in range(ROUNDS):
-        rows = [at for at in rows_asked if number < len(draws.hints[at])]
+        rows = [at for at in rows_asked if number < len(hints[at])]
         if not whole:
             rows = [at for at in rows if not (by_row[at] and by_row[at][-1][-1].right)]
         last = [by_row[at][-1][-1] if by_row[at] else draws.samples[at][0] for at in rows]
         chats = [
-            draws.writer.prompt(chat(at, number, draws.writer.text(attempt.ids)))
+            draws.writer.prompt(chat(asked(draws.problems[at]), draws.writer.text(attempt.ids), hints[at][number]))
             for at, attempt in zip(rows, last, strict=True)
         ]
         said = student.draws([draws.problems[at] for at in rows], chats, HINT_SAMPLES)

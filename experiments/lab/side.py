@@ -21,11 +21,10 @@ from typing import Any
 import torch
 from arms import PRICES, Bought, Purse, Shopping, buy, leaking, protocol, protocol_usd, up_to
 from curve import Laboratory, Size, need_base, task
-from draws import EARLY_SAMPLES, FIRST, Draw, Draws, Student, asked, by_round, drawn
+from draws import EARLY_SAMPLES, FIRST, Draw, Draws, Student, asked, drawn, noted
 from many import Document, Task, log_probabilities
 
 from socratune.hints import leak
-from socratune.llm.base import Chat
 from socratune.prompts import with_private_hint
 from socratune.rows import QARow
 from socratune.rundir import write_json
@@ -87,7 +86,7 @@ class Studies:
     def __init__(self, lab: Laboratory, rates: dict[str, float]) -> None:
         self.lab, self.rates = lab, rates
         self.student = Student(lab.base, lab.writer, lab.size.at_once)
-        rows = [lab.rows(seed) for seed in range(max(SEEDS, ATTEMPTS_SEEDS))]
+        rows = [lab.rows(seed) for seed in range(ATTEMPTS_SEEDS)]
         self.draws = drawn(self.student, rows, ("mix", "iterative"), samples=SAMPLES, every_hint=True)
         lab.say("draws")
 
@@ -120,11 +119,7 @@ class Studies:
             for right, wrong in zip(draws.hints, draws.others, strict=True)
         ]
         rows = [at for at, tries in enumerate(draws.samples) if not tries[0].right]
-
-        def chat(at: int, number: int, _: str) -> Chat:
-            return with_private_hint(asked(draws.problems[at]), erring[at][number])
-
-        misled = by_round(self.student, replace(draws, hints=erring), rows, chat)
+        misled = noted(self.student, draws, erring, rows)
         found = []
         for study, said, hints in (("attempts", draws.noted, draws.hints), ("attempts-erring", misled, erring)):
             for number in ATTEMPTS:
@@ -227,10 +222,7 @@ class Studies:
                 some[:1] if kind is None else [leaking(problem, kind).text]
                 for some, problem in zip(draws.hints, draws.problems, strict=True)
             ]
-            said = by_round(
-                self.student, replace(draws, hints=hints), all_wrong,
-                lambda at, r, _, hints=hints: with_private_hint(asked(draws.problems[at]), hints[at][r]),
-            )  # fmt: skip
+            said = noted(self.student, draws, hints, all_wrong)
 
             def arm(shop: Shopping, said: Any = said, hints: Any = hints) -> None:
                 shop.samples(range(FIRST), enough=2)
@@ -313,7 +305,7 @@ def main() -> int:
     settings = [each for each in Studies(lab, rates).all(attempts_only=args.attempts_only) if each.task.documents]
     lab.say(f"{len(settings)} settings")
     about = lab.about()
-    studies = json.loads(args.out.read_text("utf-8"))["studies"] if args.attempts_only else {}
+    studies = json.loads(args.out.read_text("utf-8"))["studies"] if args.attempts_only and args.out.exists() else {}
     studies = {name: study for name, study in studies.items() if not name.startswith("attempts")}
     for chunk in lab.after([each.task for each in settings], lab.exam):
         for place, exam in chunk:

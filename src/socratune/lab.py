@@ -36,7 +36,7 @@ def base_folder(given: str | None = None) -> Path:
     if (folder / "config.json").is_file():
         return folder
     fix = "It is experiments/lab/base of the repository: --base FOLDER, or SOCRATUNE_LAB; pretrain.py makes another."
-    raise UserError(Fault("demo --lab", "a folder with the laboratory's base", Shown(f"no model in {folder}"), fix))
+    raise UserError(Fault("--base", "a folder with the laboratory's base", Shown(f"no model in {folder}"), fix))
 
 
 def function(name: str) -> str:
