@@ -20,12 +20,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from socratune.answers import final_number
-from socratune.backends import hf
 from socratune.config import DEMO_DATA
 from socratune.hints import leak
 from socratune.leaks import HintMeasure, HintUse, leak_rate, measure_hints
 from socratune.llm.arithmetic import breakdown_hint, parse_product, split_tens
 from socratune.llm.base import Completion, Sampling
+from socratune.load import load
 from socratune.prompts import Chat, with_private_hint
 from socratune.rows import QARow
 from socratune.student import LocalStudent, serving
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--hints", type=int, default=100, help="of each class")
     parser.add_argument("--model", default="demo")
     options = parser.parse_args()
-    model, tokenizer = hf.load(options.model)
+    model, tokenizer = load(options.model)
     rng = random.Random(0)
     with (DEMO_DATA / "train.jsonl").open(encoding="utf-8") as stream:
         rows = [QARow(str(at), **json.loads(line)) for at, line in enumerate(stream)]

@@ -228,10 +228,10 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
     from tempfile import TemporaryDirectory
 
     from socratune.answering import answer_and_judge
-    from socratune.backends import hf
     from socratune.journal import Journal
     from socratune.judge import mechanical_judge
     from socratune.llm.base import Sampling
+    from socratune.load import load
     from socratune.rows import QARow
     from socratune.student import LocalStudent, serving
 
@@ -241,7 +241,7 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
         for n in DIGITS
         for at, (a, b) in enumerate(pairs(rng, n, ASKED))
     ]
-    model, tokenizer = hf.load(str(base), adapter=adapter)
+    model, tokenizer = load(str(base), adapter=adapter)
     with (
         TemporaryDirectory() as folder,
         closing(Journal(Path(folder) / "journal.sqlite")) as journal,

@@ -126,13 +126,13 @@ def _scores(rows: list, adapter: Path | None) -> np.ndarray:
     from tempfile import TemporaryDirectory
 
     from socratune.answering import answer_and_judge
-    from socratune.backends import hf
     from socratune.journal import Journal
     from socratune.judge import mechanical_judge
     from socratune.llm.base import Sampling
+    from socratune.load import load
     from socratune.student import LocalStudent, serving
 
-    model, tokenizer = hf.load("demo", adapter=adapter)
+    model, tokenizer = load("demo", adapter=adapter)
     with (
         TemporaryDirectory() as folder,
         closing(Journal(Path(folder) / "journal.sqlite")) as journal,

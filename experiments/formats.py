@@ -15,10 +15,10 @@ from pathlib import Path
 
 from socratune import run
 from socratune.answering import accuracy
-from socratune.backends import hf
 from socratune.config import DEMO_DATA
 from socratune.judge import mechanical_judge
 from socratune.llm.base import Sampling
+from socratune.load import load
 from socratune.rows import Example, Piece, QARow
 from socratune.rundir import RunDir, read_jsonl, write_jsonl
 from socratune.sources.qa_files import read_qa_rows
@@ -51,7 +51,7 @@ def measure(arm: str, seed: int, output: Path) -> dict[str, float]:
     results = run(config=nested)
     comparison = results["validation"]["tests"]["base_comparison"]
     train = results["stages"]["train"]
-    model, tokenizer = hf.load("demo", adapter=folder.adapter)
+    model, tokenizer = load("demo", adapter=folder.adapter)
     probe = read_qa_rows(DEMO_DATA / "probe.jsonl").rows
     sampling = Sampling(max_new_tokens=96)
     with serving(LocalStudent(model, tokenizer, name=arm, fingerprint=arm)) as student:

@@ -64,9 +64,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def demo_base() -> tuple[Any, Any]:
     """The embedded model and its tokenizer."""
-    from socratune.backends import hf
+    from socratune.load import load
 
-    return hf.load("demo")
+    return load("demo")
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ import socratune.pipeline
 import socratune.report
 import socratune.stages.curate
 import socratune.stages.validate  # noqa: F401
-from socratune.cli import main
+from socratune.cli.app import main
 
 
 def work(job: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from socratune.chat import IGNORE, answer_pieces, end_of_turn_id, prompt_ids, render, training_text
+from socratune.chat import IGNORE, end_of_turn_id, prompt_ids, render
 from socratune.rows import Attempt, Example, Piece, QARow, Trace
+from socratune.traces import answer_pieces, training_text
 
 PROMPT = [
     {"role": "system", "content": "You are a helpful assistant."},

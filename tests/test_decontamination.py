@@ -15,7 +15,7 @@ import pytest
 from conftest import write_rows
 
 import socratune
-from socratune.cli import main
+from socratune.cli.app import main
 from socratune.config import SplitConfig
 from socratune.duplicates import Marks, name_of
 from socratune.errors import UserError

@@ -31,10 +31,10 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file, save_file
 
-    from socratune.backends import hf
+    from socratune.load import load
 
     folder = tmp_path_factory.mktemp("made") / "run"
-    model, tokenizer = hf.load("demo")
+    model, tokenizer = load("demo")
     torch.manual_seed(0)
     adapter = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     adapter.save_pretrained(str(folder / "adapter"))
@@ -107,15 +107,15 @@ def test_an_export_without_the_adapter_is_refused_and_not_left_behind(
 
 @pytest.mark.slow
 def test_a_template_that_was_lost_on_the_way_shows_in_the_answers(made_run: Path) -> None:
-    from socratune.backends import hf
+    from socratune.load import load
 
     def with_another_template() -> tuple[Any, Any]:
-        model, tokenizer = hf.load("demo", adapter=made_run / "adapter")
+        model, tokenizer = load("demo", adapter=made_run / "adapter")
         tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
         return model, tokenizer
 
     def right() -> tuple[Any, Any]:
-        return hf.load("demo", adapter=made_run / "adapter")
+        return load("demo", adapter=made_run / "adapter")
 
     rows = rows_of(made_run, 8)
     assert parity(rows, right, right, max_new_tokens=24, min_agreement=1.0)["equal"] == 8

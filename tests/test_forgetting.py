@@ -61,11 +61,11 @@ def tuned() -> tuple[Any, Any]:
     """The embedded model with an adapter that does nothing yet."""
     from peft import get_peft_model
 
-    from socratune.backends import hf
     from socratune.backends.lora import lora_config
     from socratune.config import EnhancedTrainingConfig
+    from socratune.load import load
 
-    model, tokenizer = hf.load("demo")
+    model, tokenizer = load("demo")
     return get_peft_model(model, lora_config(EnhancedTrainingConfig(r=4))).eval(), tokenizer
 
 

@@ -26,6 +26,8 @@ from socratune.backends.lora import lora_config
 from socratune.chat import Rendered
 from socratune.config import ByDevConfig, EnhancedTrainingConfig
 from socratune.errors import StageFailed, UserError
+from socratune.load import load
+from socratune.modelref import model_location
 from socratune.packing import PackedRow, join
 
 CONFIG = EnhancedTrainingConfig(
@@ -56,11 +58,11 @@ def adapted(base: Any) -> Any:
 
 
 def test_weights_that_were_cut_off_on_the_way_are_said_to_be(tmp_path: Path) -> None:
-    shutil.copytree(hf.model_location("demo"), tmp_path / "base")
+    shutil.copytree(model_location("demo"), tmp_path / "base")
     weights = tmp_path / "base" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(UserError, match=r"expected a causal language model with weights, got .*not fully covered"):
-        hf.load(str(tmp_path / "base"))
+        load(str(tmp_path / "base"))
 
 
 def small(kind: str, **values: Any) -> Any:
@@ -92,7 +94,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 MODELS: dict[str, Callable[[], Any]] = {
-    "embedded": lambda: hf.load("demo")[0],
+    "embedded": lambda: load("demo")[0],
     "grouped heads": lambda: small("llama"),
     "biases": lambda: small("qwen2"),
     "sliding window": lambda: small("mistral", sliding_window=16),
@@ -111,7 +113,7 @@ def test_packed_rows_have_the_gradient_of_each_row_alone(name: str) -> None:
 
 
 def test_without_boundaries_the_gradient_is_far_away() -> None:
-    engine = HFEngine(adapted(hf.load("demo")[0]), ROWS, CONFIG)
+    engine = HFEngine(adapted(load("demo")[0]), ROWS, CONFIG)
     packed = join([(each.ids, each.labels) for each in ROWS])
     leaking = replace(packed, boundaries=packed.boundaries[[0, -1]], positions=np.arange(len(packed.ids)))
     assert difference(gradient(engine, [leaking]), gradient(engine, [packed])) > 0.2
@@ -244,7 +246,7 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(tmp_path: Path) -> N
 def test_it_learns_in_half_precision(tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})
-    model = hf.load("demo")[0].half()
+    model = load("demo")[0].half()
     trained, _ = hf.train(model, ROWS, config, tmp_path, silent(figures), seed=1)
     assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
     assert {weight.dtype for weight in trained.parameters() if weight.requires_grad} == {torch.float32}
@@ -279,7 +281,7 @@ def test_a_step_is_the_same_however_it_is_cut_into_micro_batches(tmp_path: Path)
 def test_it_learns(tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})
-    hf.train(hf.load("demo")[0], ROWS, config, tmp_path, silent(figures), seed=1)
+    hf.train(load("demo")[0], ROWS, config, tmp_path, silent(figures), seed=1)
     assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
     assert all(each["grad_norm"] > 0 for each in figures)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from socratune.cast import llm_judge
 from socratune.judge import judge_by_rules, mechanical_judge
 from socratune.llm.scripted import ScriptedModel
 from socratune.prompts import JUDGE_SYSTEM, judge_messages, parse_verdict, pick_messages
-from socratune.roles import llm_judge
 from socratune.rows import QARow
 
 INJECTIONS = [

@@ -21,12 +21,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from peft import get_peft_model
 
-    from socratune.backends import hf
     from socratune.backends.lora import lora_config
     from socratune.config import EnhancedTrainingConfig
+    from socratune.load import load
 
     folder = tmp_path_factory.mktemp("adapters") / "adapter"
-    model, tokenizer = hf.load("demo")
+    model, tokenizer = load("demo")
     tuned = get_peft_model(model, lora_config(EnhancedTrainingConfig(r=4)))
     with torch.no_grad():
         for name, weight in tuned.named_parameters():

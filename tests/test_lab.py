@@ -219,7 +219,7 @@ def test_pretraining_writes_a_model_that_transformers_computes_alike(tmp_path: P
     found = done.stdout.splitlines()[-1]
     assert float(re.findall(r"'export_difference': ([\d.e-]+)", found)[0]) < 1e-3
     assert (tmp_path / "base" / "model.safetensors").stat().st_size < 12e6
-    from socratune.backends import hf
+    from socratune.load import load
 
-    _, tokenizer = hf.load(str(tmp_path / "base"))
+    _, tokenizer = load(str(tmp_path / "base"))
     assert tokenizer.chat_template

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from socratune.chat import rejection, training_text
 from socratune.config import CurateConfig
 from socratune.errors import CallError
 from socratune.hints import HintRequest
@@ -19,6 +18,7 @@ from socratune.picking import Pick, pick_first, pick_longest
 from socratune.rows import QARow, Trace
 from socratune.rundir import RunDir, read_jsonl, write_jsonl
 from socratune.stages import curate
+from socratune.traces import rejection, training_text
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "What is 15 * 13?"}

@@ -26,7 +26,7 @@ from conftest import demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
 from runpod import Client, entry_of
 
-from socratune.config import RunConfig, WhereConfig
+from socratune.config import RunConfig
 from socratune.errors import OutsideError, UserError
 from socratune.journal import Journal
 from socratune.remote.job import take_lines
@@ -36,6 +36,7 @@ from socratune.remote.runpod import RunPod
 from socratune.remote.shipping import make_wheel, shipped_config, shipped_results
 from socratune.remote.ssh import connected, make_key
 from socratune.remote.train import keys_for
+from socratune.sections import WhereConfig
 
 needs_sshd = pytest.mark.skipif(fake_runpod.missing() is not None, reason=fake_runpod.missing() or "")
 TYPES = 'where.preferred_gpus=["H100 PCIe", "H100 SXM", "A100 SXM"]'

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from socratune.cast import Cast, cascade, cast, llm_judge, llm_teacher, python_judge, python_teacher
 from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import CallError, UserError
 from socratune.hints import HintRequest
@@ -22,18 +23,11 @@ from socratune.llm.scripted import ScriptedModel
 from socratune.local_models import LocalModels
 from socratune.prompts import parse_hint, parse_verdict
 from socratune.roles import (
-    Cast,
     Endpoint,
     Role,
-    cascade,
-    cast,
     endpoints,
-    llm_judge,
-    llm_teacher,
     load_function,
     price_fault,
-    python_judge,
-    python_teacher,
     reference_fault,
     resolve_alias,
     student_of,

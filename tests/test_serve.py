@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 
-from socratune.backends import hf
 from socratune.chat import end_of_turn_id
 from socratune.config import StudentTeacherConfig
 from socratune.errors import OutsideError
@@ -31,6 +30,7 @@ from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
+from socratune.load import load
 from socratune.local_models import LocalModels
 from socratune.modelref import Base
 from socratune.rundir import RunDir
@@ -123,8 +123,8 @@ def test_answers_are_those_of_the_student_in_process(base: str, demo_base: tuple
 def test_a_run_serves_its_base_and_its_adapter_over_one_set_of_weights(finished_run: Path) -> None:
     asked = [(chat, replace(SAMPLINGS[name], seed=7)) for name in ("greedy", "drawn") for chat in QUESTIONS]
     expected = {
-        "demo": ask_here(*hf.load("demo"), asked),
-        "adapter": ask_here(*hf.load("demo", adapter=finished_run / "adapter"), asked),
+        "demo": ask_here(*load("demo"), asked),
+        "adapter": ask_here(*load("demo", adapter=finished_run / "adapter"), asked),
     }
 
     async def both(base: str) -> list[list[Completion]]:
@@ -146,8 +146,8 @@ def test_base_and_adapter_take_turns_in_slots_too(finished_run: Path) -> None:
     """As on a GPU: each has its own slots, and whoever decodes switches the adapter first."""
     asked = [(chat, replace(SAMPLINGS["drawn"], seed=7)) for chat in QUESTIONS]
     adapter = finished_run / "adapter"
-    expected = [ask_here(*hf.load("demo", adapter=place), asked) for place in (None, adapter)]
-    model, tokenizer = hf.load("demo", adapter=adapter)
+    expected = [ask_here(*load("demo", adapter=place), asked) for place in (None, adapter)]
+    model, tokenizer = load("demo", adapter=adapter)
     shared = SharedWeights(model)
 
     async def both() -> list[list[Completion]]:

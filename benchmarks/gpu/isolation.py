@@ -19,7 +19,7 @@ from peft import get_peft_model
 from shapes import build
 
 from socratune.backends.engine import HFEngine
-from socratune.backends.hf import lora_config
+from socratune.backends.lora import lora_config
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
 from socratune.packing import PackedRow, join

@@ -18,6 +18,7 @@ import torch
 from shapes import build, fixed
 
 from socratune.backends import hf
+from socratune.backends.loop import Hooks
 from socratune.backends.place import free_gib
 from socratune.config import EnhancedTrainingConfig
 from socratune.memory import GIB
@@ -50,7 +51,7 @@ def measure(shape: str, four_bit: bool, recompute: bool, count: int, length: int
         gradient_checkpointing=recompute,
     )
     with tempfile.TemporaryDirectory() as folder:
-        hooks = hf.Hooks(lambda _model: {}, lambda _done, _total, _figures: None)
+        hooks = Hooks(lambda _model: {}, lambda _done, _total, _figures: None)
         _, state = hf.train(model, fixed(3 * count, length), config, Path(folder), hooks, seed=0)
     estimate, peak = state.engine["memory_gib"]["total"], state.engine["peak_gib"]
     return {

@@ -22,8 +22,8 @@ from shapes import build
 
 from socratune.backends.engine import HFEngine
 from socratune.backends.fp8 import available
-from socratune.backends.hf import lora_config
 from socratune.backends.loop import Hooks, run
+from socratune.backends.lora import lora_config
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
 

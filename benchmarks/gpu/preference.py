@@ -20,10 +20,12 @@ import torch
 from peft import get_peft_model
 
 from socratune.backends import hf, loop
+from socratune.backends.loop import Hooks
 from socratune.backends.lora import lora_config
 from socratune.backends.preference import ALPHA, BETA, Pair
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
+from socratune.load import load
 
 ANSWER_TOKENS = 24
 
@@ -47,7 +49,7 @@ def ours(model: Any, pairs: list[Pair], config: EnhancedTrainingConfig) -> list[
     """The loss of each step."""
     losses: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        hooks = hf.Hooks(lambda _model: {}, lambda _done, _total, figures: losses.append(figures["loss"]))
+        hooks = Hooks(lambda _model: {}, lambda _done, _total, figures: losses.append(figures["loss"]))
         hf.train(model, pairs, config, Path(folder), hooks, seed=0)
     return losses
 
@@ -128,7 +130,7 @@ def main() -> None:
     )
     curves, seconds = {}, {}
     for name in ("ours", "trl"):
-        model, tokenizer = hf.load(options.model)
+        model, tokenizer = load(options.model)
         pairs = made_pairs(options.pairs, min(400, model.config.vocab_size))
         started = time.monotonic()
         curves[name] = ours(model, pairs, config) if name == "ours" else trl(model, tokenizer, pairs, config)

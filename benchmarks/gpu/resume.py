@@ -24,6 +24,7 @@ from precision import text_rows
 from shapes import build, question_answer
 
 from socratune.backends import hf, loop
+from socratune.backends.loop import Hooks
 from socratune.config import EnhancedTrainingConfig
 
 STEPS = 60
@@ -41,7 +42,7 @@ def train(folder: Path) -> None:
             stream.write(json.dumps([done, figures["loss"]]) + "\n")
             stream.flush()
 
-        hooks = hf.Hooks(lambda _model: {}, step)
+        hooks = Hooks(lambda _model: {}, step)
         hf.train(build("bytes-150m"), text_rows(8 * STEPS, 1024), CONFIG, folder, hooks, seed=0)
 
 
@@ -72,7 +73,7 @@ def out_of_memory() -> None:
     config = EnhancedTrainingConfig(per_device_train_batch_size=80, gradient_accumulation_steps=1, num_train_epochs=1)
     speeds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        hooks = hf.Hooks(lambda _model: {}, lambda _done, _total, figures: speeds.append(figures["tokens_per_second"]))
+        hooks = Hooks(lambda _model: {}, lambda _done, _total, figures: speeds.append(figures["tokens_per_second"]))
         _, state = hf.train(build("llama-3.2-1b"), rows, config, Path(folder), hooks, seed=0)
     print(json.dumps({"tokens_per_s": round(speeds[-1]), **state.engine}))
 

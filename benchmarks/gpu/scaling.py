@@ -60,14 +60,15 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     from shapes import build, question_answer
 
     from socratune.backends import hf
-    from socratune.backends.loop import READ_EVERY
+    from socratune.backends.loop import READ_EVERY, Hooks
     from socratune.config import EnhancedTrainingConfig
+    from socratune.load import load
 
     if sharded and torch.cuda.is_available():
         share = options.cap_gib * 2**30 / torch.cuda.mem_get_info(0)[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, share), 0)  # of the one card that this process sees
     if sharded:
-        model, _ = hf.load(str(options.base), load_in_4bit=False)
+        model, _ = load(str(options.base), load_in_4bit=False)
     else:
         model = build(options.shape)
     steps = READ_EVERY * (1 if sharded else options.windows + 1)
@@ -87,7 +88,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
         if done % READ_EVERY == 0:
             speeds.append(figures["tokens_per_second"])
 
-    hooks = hf.Hooks(lambda _model: {}, step)
+    hooks = Hooks(lambda _model: {}, step)
     most = 2048 if sharded else None  # the arithmetic does not know of the cap
     rows = rows[: per_step * steps]
     model, state = hf.train(model, rows, config, folder / "checkpoints", hooks, seed=0, most_tokens=most)

@@ -24,7 +24,7 @@ import torch
 from shapes import PEAK, build, fixed, flops, question_answer
 
 from socratune.backends import hf
-from socratune.backends.loop import READ_EVERY
+from socratune.backends.loop import READ_EVERY, Hooks
 from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
 
@@ -88,7 +88,7 @@ def measure(name: str, work: Work, windows: int, *, tiny: bool) -> dict[str, Any
             speeds.append(figures["tokens_per_second"])
 
     with tempfile.TemporaryDirectory() as folder:
-        hooks = hf.Hooks(lambda _model: {}, step)
+        hooks = Hooks(lambda _model: {}, step)
         _, state = hf.train(model, rows, config, Path(folder), hooks, seed=0, most_tokens=work.most_tokens)
     warm_up, *timed = speeds
     speed = statistics.harmonic_mean(timed)

@@ -25,9 +25,9 @@ from problem import Problem, corrupted, guess
 from smalltalk import arithmetic, fact
 from words import EXAM_PROMPTS
 
-from socratune.backends import hf
 from socratune.lab import judge
 from socratune.llm.base import Chat, Sampling
+from socratune.load import load
 from socratune.prompts import with_hint_turn, with_private_hint
 from socratune.rundir import write_text
 from socratune.student import LocalStudent, serving
@@ -219,7 +219,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     begin = time.monotonic()
-    model, tokenizer = hf.load(str(args.base))
+    model, tokenizer = load(str(args.base))
     with serving(LocalStudent(model, tokenizer, name="base", fingerprint=str(args.base))) as student:
         table = measure(Examiner(student), args.per_family, args.seed)
     seconds = time.monotonic() - begin

@@ -23,9 +23,10 @@ from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserErr
 from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.modelref import local_name
+from socratune.pooling import pooled
 from socratune.roles import resolve_alias, student_of
 from socratune.rundir import RunDir, StageResult, Tick, read_jsonl
-from socratune.sharding import divided, gather, hand_out, pool_hint_measures, pooled, shard_rows
+from socratune.sharding import divided, gather, hand_out, pool_hint_measures, shard_rows
 
 RESTARTS = 3
 """How often a worker that was killed is started again. One that dies four times dies of its rows or its machine."""

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from socratune.bookkeeping import Tell
-from socratune.config import GenerateConfig, Section, is_free
+from socratune.config import GenerateConfig, is_free
 from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
 from socratune.preflight import generate_faults
 from socratune.resolve import dump, flatten, validated
 from socratune.rundir import fingerprint, locked
+from socratune.sections import Section
 from socratune.stages import generate
 
 GRAPH_FLAGS = ("collections", "graph", "aql", "hops")

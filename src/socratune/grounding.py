@@ -14,16 +14,7 @@ from typing import NamedTuple
 
 from socratune.language import language_of
 from socratune.numberwords import NUMBER_WORDS
-from socratune.words import (
-    EVERYDAY_STEMS,
-    borne,
-    content,
-    folded_words,
-    names_in,
-    new_numbers,
-    numbers_of,
-    stem_of,
-)
+from socratune.words import EVERYDAY_STEMS, borne, content, folded_words, names_in, new_numbers, numbers_of, stem_of
 from socratune.writing import TYPES, Draft
 
 MOST_UNSUPPORTED = 1 / 8

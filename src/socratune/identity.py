@@ -14,13 +14,11 @@ from typing import Any, Literal
 
 from socratune.chat import IGNORE, render
 from socratune.errors import Fault, Shown
-from socratune.llm.base import Sampling
+from socratune.llm.base import Engine, Sampling
 from socratune.modelref import chat_template, local_name, revision, weights_hash
 from socratune.rows import Example
 from socratune.rundir import fingerprint
 
-Engine = Literal["local", "served", "vllm", "http"]
-"""`served`: our own engine on another machine, behind a `socratune serve` that this run started."""
 Grade = Literal["same", "near", "foreign", "unverified"]
 
 

@@ -102,7 +102,7 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     if not (run.adapter / "adapter_config.json").is_file():
         fix = f"Train it first: socratune train {run.root}."
         raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
-    from socratune.backends import hf
+    from socratune.load import load
     from socratune.student import LocalStudent, serving
 
     config = resolve(read_config_file(run.config), where=str(run.config)).config
@@ -110,7 +110,7 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     behind = [] if system is None else [{"role": "system", "content": system}]
     messages = [*behind, {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
-        model, tokenizer = hf.load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
+        model, tokenizer = load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
         with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
             sampling = student.exam_sampling(config.enhance.max_new_tokens)
             yield who, asyncio.run(student.generate(messages, sampling)).text

@@ -34,14 +34,14 @@ class LocalModels:
         Raises:
             UserError: there is no such model, or it cannot chat.
         """
-        from socratune.backends import hf
+        from socratune.load import load
         from socratune.student import LocalStudent
 
         weights = weights_fingerprint(model_location(name))
         if adapter is not None:
             weights += f"-{weights_fingerprint(str(adapter))}"
         if weights not in self._loaded:
-            model, tokenizer = hf.load(name, adapter=adapter, load_in_4bit=self.load_in_4bit)
+            model, tokenizer = load(name, adapter=adapter, load_in_4bit=self.load_in_4bit)
             four_bit = getattr(model, "is_loaded_in_4bit", False)
             fingerprint = f"{weights}-4bit" if four_bit else weights
             self._loaded[weights] = LocalStudent(model, tokenizer, name=name, fingerprint=fingerprint)

@@ -20,11 +20,21 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
 from socratune.modelref import model_fault
 from socratune.pipeline import Pipeline
-from socratune.preflight import existing_run
+from socratune.pooling import pooled
 from socratune.report import write_report
 from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve
-from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, output_fault, whole_folder, write_lines
-from socratune.sharding import interleaved, parse_shard, pool_hint_measures, pooled, take_over
+from socratune.rundir import (
+    Results,
+    RunDir,
+    StageResult,
+    Tick,
+    existing_run,
+    file_hash,
+    output_fault,
+    whole_folder,
+    write_lines,
+)
+from socratune.sharding import interleaved, parse_shard, pool_hint_measures, take_over
 from socratune.stages import enhance, views
 
 

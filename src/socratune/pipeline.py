@@ -393,9 +393,8 @@ class Pipeline:
         )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # a name of the way in that scripts know
+    import os
     import sys
 
-    from socratune.cli import main
-
-    sys.exit(main(["run", *sys.argv[1:]]))
+    os.execv(sys.executable, [sys.executable, "-m", "socratune", "run", *sys.argv[1:]])

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
+from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig
 from socratune.decision import KEY, Decision, Fit, Settings, Work, decide
 from socratune.errors import UserError
 from socratune.ledger import FREE, Price, price_of
@@ -22,6 +22,7 @@ from socratune.machine import Machine, this_machine
 from socratune.memory import GIB, Shape
 from socratune.roles import PROVIDERS, RULES, Endpoint, endpoints, resolve_alias, student_of
 from socratune.rundir import Results, RunDir
+from socratune.sections import WhereConfig
 from socratune.sizes import Size, size_of
 from socratune.timing import answering_s, training_flops
 from socratune.workload import ANSWER_TOKENS, Load, load_of

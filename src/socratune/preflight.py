@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.engine_ray import ray_fault
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.identity import Engine, foreign_fault, identity
+from socratune.identity import foreign_fault, identity
+from socratune.llm.base import Engine
 from socratune.lm_tasks import lm_eval_fault
 from socratune.modelref import model_fault
 from socratune.questions import forgetting_rows, read_prompts
@@ -259,16 +259,3 @@ def _student_faults(config: RunConfig, engine: Engine, name: str) -> list[Fault]
         base, allowed = config.model, config.train.allow_foreign_student
         faults.append(missing or foreign_fault([identity(name, engine=engine)], identity(base), allowed=allowed))
     return [fault for fault in faults if fault]
-
-
-def existing_run(path: str) -> RunDir:
-    """The run folder at `path`.
-
-    Raises:
-        UserError: there is none.
-    """
-    run = RunDir(path)
-    if not run.config.is_file():
-        got = Shown("a folder without config.yaml" if Path(path).is_dir() else "no such folder")
-        raise UserError(Fault(path, "the folder of a run", got, "Make one with socratune run or socratune demo."))
-    return run

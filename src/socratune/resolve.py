@@ -12,8 +12,9 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from socratune.config import DEMO, DEMO_DATA, EnhancedTrainingConfig, RunConfig, Section
+from socratune.config import DEMO, DEMO_DATA, EnhancedTrainingConfig, RunConfig
 from socratune.errors import Fault, Shown, UserError
+from socratune.sections import Section
 
 Kind = TypeVar("Kind", bound=Section)
 

@@ -22,7 +22,6 @@ from typing import Any
 
 from socratune.answering import answer_and_judge
 from socratune.bookkeeping import OUTPUTS, STAGES, Tell, hashes
-from socratune.chat import rejection, training_text
 from socratune.config import RunConfig
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.journal import Journal
@@ -34,6 +33,7 @@ from socratune.resolve import Resolved
 from socratune.rows import QARow, Trace
 from socratune.rundir import Results, RunDir, fingerprint, locked, read_jsonl, read_rows, whole_folder, write_jsonl
 from socratune.stages.train import judged_by_rules
+from socratune.traces import rejection, training_text
 
 LOOP = ("enhance", "curate", "train")
 """The stages of a round."""

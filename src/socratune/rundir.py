@@ -338,3 +338,16 @@ class Results:
         """Update a stage's entry, in the order in which stages began."""
         self.data["stages"].setdefault(name, {}).update(fields)
         self.write(now=now)
+
+
+def existing_run(path: str) -> RunDir:
+    """The run folder at `path`.
+
+    Raises:
+        UserError: there is none.
+    """
+    run = RunDir(path)
+    if not run.config.is_file():
+        got = Shown("a folder without config.yaml" if Path(path).is_dir() else "no such folder")
+        raise UserError(Fault(path, "the folder of a run", got, "Make one with socratune run or socratune demo."))
+    return run

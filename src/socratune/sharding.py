@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from socratune.config import StudentTeacherConfig
 from socratune.errors import BusyError, Fault, OutsideError, UserError
 from socratune.journal import Journal
-from socratune.ledger import Ledger
 from socratune.rundir import RunDir, read_jsonl, write_jsonl
 
 T = TypeVar("T")
@@ -86,24 +85,6 @@ def divided(config: StudentTeacherConfig, n: int) -> StudentTeacherConfig:
         "endpoints": config.endpoints.model_copy(update=reached),
     }
     return config.model_copy(update=limits)
-
-
-def pooled(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of the whole that its journal does not tell, from those of all shards.
-
-    What was spent and the hints that were measured add up; who took part is the same in all.
-    """
-    first, ledger = shards[0], Ledger()
-    for figures in shards:
-        ledger.carry_over(figures["spent"])
-    measured = [figures["leaks"] for figures in shards if figures.get("leaks")]
-    hints = sum(leaks["measured"] for leaks in measured)
-    spoilt = sum(leaks["rate"] * leaks["measured"] for leaks in measured)
-    return {
-        **{name: value for name, value in first.items() if name.endswith("_model") or name == "student"},
-        "spent": ledger.summary(),
-        "leaks": {"measured": hints, "rate": spoilt / hints} if hints else None,
-    }
 
 
 def pool_hint_measures(run: RunDir, shards: Sequence[RunDir]) -> None:

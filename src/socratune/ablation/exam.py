@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from socratune.answering import answer_and_judge, behind
+from socratune.cast import cast
 from socratune.config import RunConfig
 from socratune.journal import Journal
 from socratune.ledger import Ledger
-from socratune.roles import cast
 from socratune.rows import QARow
 from socratune.rundir import RunDir, Tick, file_hash, fingerprint, write_text
 
@@ -43,7 +43,7 @@ def examined(run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, t
 async def _sit(
     run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, key: str, tick: Tick
 ) -> dict[str, Any]:
-    from socratune.backends import hf
+    from socratune.load import load
     from socratune.local_models import LocalModels
     from socratune.student import LocalStudent, serving
 
@@ -54,7 +54,7 @@ async def _sit(
     answers: dict[str, list[dict[str, Any]]] = {}
     done = 0
     try:
-        model, tokenizer = hf.load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
+        model, tokenizer = load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
         with serving(LocalStudent(model, tokenizer, name=run.root.name, fingerprint=key)) as student:
             for name, rows in sets.items():
                 answers[name] = await answer_and_judge(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
+from socratune.cast import cast
 from socratune.config import RunConfig
 from socratune.errors import CallError, StageFailed
 from socratune.journal import Journal
@@ -23,7 +24,7 @@ from socratune.llm.metered import MeteredModel
 from socratune.local_models import LocalModels
 from socratune.modelref import local_name
 from socratune.prompts import solver_messages
-from socratune.roles import RULES, TEACHER_SAMPLING, cast, connect, endpoints, resolve_alias, thoughtful
+from socratune.roles import RULES, TEACHER_SAMPLING, connect, endpoints, resolve_alias, thoughtful
 from socratune.rowmap import map_rows
 from socratune.rows import Attempt, QARow, Trace
 from socratune.rundir import RunDir, Tick, fingerprint, iter_rows, read_rows, write_jsonl

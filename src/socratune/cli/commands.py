@@ -11,9 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
-
-from socratune.bookkeeping import STAGES, Tell, after_split, stage_faults
+from socratune.bookkeeping import STAGES, Tell, after_split
+from socratune.cast import cast
 from socratune.cli.console import (
     Progress,
     guarded,
@@ -23,6 +22,7 @@ from socratune.cli.console import (
     show_rounds,
     start_logging,
 )
+from socratune.cli.given import Stages, merged_settings, resolved_by
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.estimating import estimate_run
@@ -30,15 +30,11 @@ from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.local_models import LocalModels
 from socratune.pipeline import run_pipeline
-from socratune.preflight import existing_run, judge_settings, preflight
+from socratune.preflight import judge_settings
 from socratune.remote.shipping import is_shipped
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve, unflatten
-from socratune.roles import cast
 from socratune.rounds import run_rounds
-from socratune.rundir import Results, RunDir, write_jsonl
-
-Stages = tuple[str | None, str | None, str | None]
-"""First stage, last stage, first stage to redo."""
+from socratune.rundir import Results, RunDir, existing_run, write_jsonl
 
 
 def run(
@@ -88,7 +84,7 @@ def _begun(
 
     def begin() -> int:
         start_logging()
-        resolved = _resolved(given, config_file, settings or [], stages, faults)
+        resolved = resolved_by(given, config_file, settings or [], stages, faults)
         output = Path(resolved.config.output)
         RunDir(output).create()
         run_log.append(output / "run.log")
@@ -106,7 +102,7 @@ def generate(flags: dict[str, Any]) -> int:
         from socratune.generation import settings_of, write_questions
 
         start_logging()
-        config, output, model, seed = settings_of(flags, _merged)
+        config, output, model, seed = settings_of(flags, merged_settings)
         with Progress() as progress:
             entry = write_questions(config, output, model_name=model, seed=seed, tell=progress)
             progress.say(f"rows: {output}\nrejected: {output.with_suffix('.rejected.jsonl')}")
@@ -181,47 +177,6 @@ def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int
     return guarded(work)
 
 
-def _resolved(
-    given: dict[str, Any],
-    config_file: str | None,
-    settings: list[str],
-    stages: Stages,
-    known: Sequence[Fault],
-) -> Resolved:
-    """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
-    faults = [*known, *stage_faults(*stages)]
-    merged, wrong = _merged(given, config_file, settings)
-    faults += wrong
-    try:
-        where = f"--config {config_file}" if config_file else "socratune run"
-        resolved = preflight(merged, where=where, restart=stages[2])
-    except UserError as error:
-        raise UserError(*faults, *error.faults) from None
-    if faults:
-        raise UserError(*faults)
-    return resolved
-
-
-def _merged(given: dict[str, Any], config_file: str | None, settings: list[str]) -> tuple[dict[str, Any], list[Fault]]:
-    """File, `--set` and flags as one nested mapping, the later ones winning; and what is wrong with them."""
-    merged: dict[str, Any] = {}
-    faults: list[Fault] = []
-    if config_file:
-        try:
-            merged = read_config_file(config_file)
-        except UserError as error:
-            faults += error.faults
-    for pair in settings:
-        key, equals, text = pair.partition("=")
-        try:
-            if not equals or not key.strip():
-                raise ValueError
-            merged = deep_merge(merged, unflatten({key.strip(): yaml.safe_load(text)}))
-        except (ValueError, yaml.YAMLError):
-            faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
-    return deep_merge(merged, unflatten(given)), faults
-
-
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     """Print the outcome; 0 when passed or when what was asked is done, 1 when failed."""
     if results.get("rounds"):
@@ -256,7 +211,7 @@ def ablate(
 
         names = chosen(arms)
         start_logging()
-        merged, faults = _merged(given, config_file, settings or [])
+        merged, faults = merged_settings(given, config_file, settings or [])
         if faults:
             raise UserError(*faults)
         RunDir(output).create()

@@ -36,13 +36,13 @@ def plan(
     given = given_by(flags)
 
     def work() -> int:
-        from socratune.cli.commands import _merged
+        from socratune.cli.given import merged_settings
         from socratune.errors import UserError
         from socratune.plan import make_plan
         from socratune.resolve import flatten, resolve, unflatten
 
         start_logging()
-        merged, faults = _merged(given, config, settings or [])
+        merged, faults = merged_settings(given, config, settings or [])
         flat = flatten(merged)
         known = bool(flat.get("dataset") or flat.get("generate.source"))
         flat = {"output": NOWHERE, **({} if known else {"dataset": NOWHERE}), **flat}
@@ -67,11 +67,11 @@ def dry_run(
     """`socratune run --dry-run`: the plan of a run that passed every check; nothing is written."""
 
     def work() -> int:
-        from socratune.cli.commands import _resolved
+        from socratune.cli.given import resolved_by
         from socratune.plan import make_plan
 
         start_logging()
-        resolved = _resolved(given, config_file, settings or [], stages, [])
+        resolved = resolved_by(given, config_file, settings or [], stages, [])
         plan = make_plan(resolved.config)
         _print(plan, resolved.config.model, as_json=False)
         if plan.decision.where == "sky":

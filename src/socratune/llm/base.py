@@ -12,6 +12,10 @@ were right).
 """
 
 
+Engine = Literal["local", "served", "vllm", "http"]
+"""`served`: our own engine on another machine, behind a `socratune serve` that this run started."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How to draw an answer. Everything here changes the answer, so all of it is in the journal's key.

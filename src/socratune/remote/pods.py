@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.journal import Journal
 from socratune.remote.provider import ComputeProvider, Pod
@@ -16,6 +15,7 @@ from socratune.remote.renting import FOLDER, GONE_LIMIT_S, HOST, POLL_S, at_work
 from socratune.remote.runpod import RunPod
 from socratune.resolve import validated
 from socratune.rundir import RunDir
+from socratune.sections import WhereConfig
 
 
 @dataclass(frozen=True, slots=True)

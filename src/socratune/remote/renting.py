@@ -20,7 +20,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
 from socratune.journal import Journal
 from socratune.remote.job import Place
@@ -28,6 +27,7 @@ from socratune.remote.provider import ComputeProvider, NoCapacity, Offer, Order,
 from socratune.remote.runpod import RunPod
 from socratune.remote.ssh import ConnectionLost, RemoteFailed, connected, make_key, need_tools
 from socratune.rundir import RunDir
+from socratune.sections import WhereConfig
 
 log = logging.getLogger(__name__)
 

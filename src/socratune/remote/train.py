@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from socratune.config import RunConfig, WhereConfig
+from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.modelref import model_location
 from socratune.remote import job
@@ -18,6 +18,7 @@ from socratune.remote.renting import Machine
 from socratune.remote.shipping import fetch_checked, outfit, replace
 from socratune.remote.ssh import ConnectionLost, is_full
 from socratune.rundir import RunDir, StageResult, Tick, write_text
+from socratune.sections import WhereConfig
 
 log = logging.getLogger(__name__)
 

@@ -56,10 +56,10 @@ def serving_models(what: str) -> Iterator[list[Served]]:
     name, four_bit, longest, adapter = _meant(what)
     if fault := model_fault(name, "socratune serve"):
         raise UserError(fault)
-    from socratune.backends import hf
+    from socratune.load import load
     from socratune.student import LocalStudent
 
-    model, tokenizer = hf.load(name, adapter=adapter, load_in_4bit=four_bit)
+    model, tokenizer = load(name, adapter=adapter, load_in_4bit=four_bit)
     who = identity(name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     with ExitStack() as stack:
 

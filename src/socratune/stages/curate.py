@@ -14,11 +14,11 @@ from functools import partial
 from hashlib import sha256
 from typing import Any
 
-from socratune.chat import Reason, answer_pieces, rejection, training_text
 from socratune.config import CurateConfig
 from socratune.review import Decision, Review, decisions
 from socratune.rows import Example, Piece, Rejected, Trace
 from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl
+from socratune.traces import Reason, answer_pieces, rejection, training_text
 
 
 def run(run: RunDir, config: CurateConfig) -> StageResult:

@@ -159,10 +159,10 @@ async def examine(sitting: Sitting, adapter: Path, base: Base, config: ValidateC
     """
     from peft import PeftModel
 
-    from socratune.backends import hf
+    from socratune.load import load
     from socratune.student import LocalStudent, serving
 
-    model, tokenizer = hf.load(base.model_name, load_in_4bit=base.load_in_4bit)
+    model, tokenizer = load(base.model_name, load_in_4bit=base.load_in_4bit)
     measured: dict[str, Any] = {}
     for who in SIDES:
         if who == "adapter":

@@ -202,7 +202,7 @@ def _merge(job: Job, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    from socratune.backends.hf import disk_faults
+    from socratune.backends.checkpoints import disk_faults
 
     disable_progress_bar()
 
@@ -230,17 +230,18 @@ def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from socratune.backends import hf
+    from socratune.backends.place import device
+    from socratune.load import load
 
     def exported() -> tuple[Any, Any]:
         source, options = (folder, {}) if gguf is None else (gguf.parent, {"gguf_file": gguf.name})
         model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
-        return model.to(hf.device()).eval(), AutoTokenizer.from_pretrained(folder)
+        return model.to(device()).eval(), AutoTokenizer.from_pretrained(folder)
 
     four_bit = job.config.train.load_in_4bit
     job.checked = parity(
         job.rows,
-        partial(hf.load, job.config.model, adapter=job.run.adapter, load_in_4bit=four_bit),
+        partial(load, job.config.model, adapter=job.run.adapter, load_in_4bit=four_bit),
         exported,
         max_new_tokens=job.config.enhance.max_new_tokens,
         min_agreement=job.min_agreement,

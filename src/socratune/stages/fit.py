@@ -49,6 +49,7 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
     """
     from socratune.backends import hf, ranks
     from socratune.backends.choice import choose_backend
+    from socratune.backends.loop import Hooks
     from socratune.backends.place import device, free_gib
     from socratune.backends.speed import flops_per_token
 
@@ -57,7 +58,7 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
     name = "/".join(filter(None, (job.run.root.resolve().name, arm)))
     curves = trackers(job.report_to, job.run.tensorboard / arm, name) if ranks.leads() else []
     course = Course(curves, job.exam, job.tick, flops, part)
-    hooks, checkpoints = hf.Hooks(course.evaluate, course.step), job.run.checkpoints / arm
+    hooks, checkpoints = Hooks(course.evaluate, course.step), job.run.checkpoints / arm
     free = free_gib() if device().type == "cuda" else None
     if ranks.size() > 1:
         backend, reason = "hf", f"{ranks.size()} processes share each step, which Unsloth does not"

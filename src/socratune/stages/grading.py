@@ -44,7 +44,7 @@ def graded(
 
 
 def _divergence(name: str, load_in_4bit: bool, model: Any, tokenizer: Any, examples: list[Example]) -> float:
-    from socratune.backends import hf
+    from socratune.load import load
 
-    other, _ = hf.load(name, load_in_4bit=load_in_4bit)
+    other, _ = load(name, load_in_4bit=load_in_4bit)
     return round(mean_kl(other, model, tokenizer, examples), 6)

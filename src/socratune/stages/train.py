@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socratune.answers import strip_thinking
-from socratune.chat import Rendered, last_wrong_answer, render
+from socratune.chat import Rendered, render
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.grokking import Point, outlook, phases
@@ -27,6 +27,7 @@ from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, wr
 from socratune.stages.course import Exam
 from socratune.stages.fit import Job, fit, sweep
 from socratune.stages.grading import graded
+from socratune.traces import last_wrong_answer
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +59,16 @@ def run(
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
-    from socratune.backends import hf, ranks
+    from socratune.backends import ranks
     from socratune.backends.sharded import refuse_sharded
+    from socratune.load import load
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
         raise UserError(fault)
     examples = read_rows(run.rows("train"), Example.from_json)
     dev = judged_by_rules(read_rows(run.rows("dev"), QARow.from_json))
-    model, tokenizer = hf.load(model_name, load_in_4bit=config.load_in_4bit)
+    model, tokenizer = load(model_name, load_in_4bit=config.load_in_4bit)
     refuse_sharded(model, config)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
@@ -268,7 +270,7 @@ def _own_checkpoints(run: RunDir, key: str) -> None:
 
 def _save_adapter(folder: Path, model: Any, tokenizer: Any) -> None:
     """Plain PEFT files and the tokenizer, whole or not at all."""
-    from socratune.backends.hf import disk_faults
+    from socratune.backends.checkpoints import disk_faults
 
     temporary = folder.with_name(".adapter.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import Any
 
 from socratune import forgetting
+from socratune.cast import cast
 from socratune.comparison import answer_rows, compared
 from socratune.config import StudentTeacherConfig, ValidateConfig
 from socratune.gate import refusals, warnings
@@ -18,7 +19,7 @@ from socratune.integrity import file_integrity
 from socratune.journal import Journal
 from socratune.ledger import Ledger
 from socratune.modelref import Base
-from socratune.roles import RULES, cast, resolve_alias
+from socratune.roles import RULES, resolve_alias
 from socratune.rows import QARow
 from socratune.rundir import RunDir, StageResult, read_rows, write_jsonl
 from socratune.stages import exam

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from socratune.chat import last_wrong_answer, rejection
 from socratune.rows import Trace
 from socratune.rundir import RunDir, iter_rows, write_jsonl
+from socratune.traces import last_wrong_answer, rejection
 
 
 def write(run: RunDir, views: Sequence[str]) -> dict[str, int]:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from socratune.errors import Fault, Shown, UserError
-from socratune.preflight import existing_run
-from socratune.rundir import RunDir
+from socratune.rundir import RunDir, existing_run
 from socratune.webserver import address, listening, serve_until_stopped
 
 OUTPUTS = Path("outputs")

@@ -1,0 +1,59 @@
+"""The configuration that a command was given: file, `--set` and flags, and everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from socratune.bookkeeping import stage_faults
+from socratune.errors import Fault, UserError
+from socratune.preflight import preflight
+from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
+
+Stages = tuple[str | None, str | None, str | None]
+"""First stage, last stage, first stage to redo."""
+
+
+def resolved_by(
+    given: dict[str, Any],
+    config_file: str | None,
+    settings: list[str],
+    stages: Stages,
+    known: Sequence[Fault],
+) -> Resolved:
+    """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
+    faults = [*known, *stage_faults(*stages)]
+    merged, wrong = merged_settings(given, config_file, settings)
+    faults += wrong
+    try:
+        where = f"--config {config_file}" if config_file else "socratune run"
+        resolved = preflight(merged, where=where, restart=stages[2])
+    except UserError as error:
+        raise UserError(*faults, *error.faults) from None
+    if faults:
+        raise UserError(*faults)
+    return resolved
+
+
+def merged_settings(
+    given: dict[str, Any], config_file: str | None, settings: list[str]
+) -> tuple[dict[str, Any], list[Fault]]:
+    """File, `--set` and flags as one nested mapping, the later ones winning; and what is wrong with them."""
+    merged: dict[str, Any] = {}
+    faults: list[Fault] = []
+    if config_file:
+        try:
+            merged = read_config_file(config_file)
+        except UserError as error:
+            faults += error.faults
+    for pair in settings:
+        key, equals, text = pair.partition("=")
+        try:
+            if not equals or not key.strip():
+                raise ValueError
+            merged = deep_merge(merged, unflatten({key.strip(): yaml.safe_load(text)}))
+        except (ValueError, yaml.YAMLError):
+            faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
+    return deep_merge(merged, unflatten(given)), faults
