@@ -23,7 +23,7 @@ FLOORS = {
     "replay": 3, "review": 3, "licences": 3, "decoding": 3, "picking": 3, "grok_demo": 3,
     "answering": 4, "backends": 4, "loop": 4, "scoring": 4, "audit": 4, "labels": 4, "student": 4, "identity": 4,
     "litellm_model": 4, "forgetting_checks": 4, "browsing": 4, "card": 4, "modelfile": 4, "comparison": 4, "gate": 4,
-    "performance": 4, "questions": 4, "lab": 4, "trackers": 2, "lm_tasks": 4,
+    "performance": 4, "questions": 4, "trackers": 2, "lm_tasks": 4,
     "sizes": 3, "decision": 3, "passages": 3, "writing": 3, "extract": 4, "hops": 4, "grounding": 4,
     "roles": 5, "local_models": 5, "leaks": 5, "audit_sheet": 5, "report": 5, "parity": 5, "forgetting": 5,
     "integrity": 5, "workload": 5, "webserver": 1, "loopback": 1, "plan": 6, "remote": 3, "elsewhere": 6.5,

@@ -150,7 +150,8 @@ def test_references(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "python:" not in fault("python:no.py:f", role="student").split("expected")[1].split("got")[0]
     assert "rules/mechanical" in fault("rules/arithmetic")
     assert "--judge-api-base" in fault("my-model")
-    assert "FILE.py" in fault("python:no.py:f")
+    assert "FILE.py" in fault("python:no.py:f") and "experiments" not in fault("python:no.py:f")
+    assert "experiments/lab/lab.py" in fault("python:/clone/src/socratune/lab.py:judge")
 
 
 def test_where_the_student_answers() -> None:

@@ -46,6 +46,7 @@ SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
 """Where a role is configured; all others in `enhance`."""
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
+LABORATORY_MOVED = "The laboratory's judge and teachers are in experiments/lab/lab.py of the repository."
 THOUGHT_TOKENS = 4096
 """What a local model that thinks first may take for its thoughts, beside what it says."""
 
@@ -404,5 +405,6 @@ def _python_fault(where: str, ref: str) -> Fault | None:
     if len(parts) != 3 or not all(parts):
         return Fault(where, "python:FILE.py:FUNCTION", ref)
     if not Path(parts[1]).is_file():
-        return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"))
+        fix = LABORATORY_MOVED if parts[1].endswith("socratune/lab.py") else ""
+        return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"), fix)
     return None
