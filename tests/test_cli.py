@@ -30,6 +30,7 @@ def test_version_and_help() -> None:
     [
         (["demo", "--lab"], "make lab"),
         (["demo", "--seed", "1", "--base=/models/lab"], "experiments/lab/demo.py --base FOLDER"),
+        (["grok-demo", "--weight-decay", "0"], "python experiments/grok_demo.py"),
     ],
 )
 def test_what_left_the_package_says_what_to_run_instead(
@@ -37,7 +38,7 @@ def test_what_left_the_package_says_what_to_run_instead(
 ) -> None:
     assert main(words) == 2
     shown = capsys.readouterr()
-    assert shown.err.startswith(f"socratune {words[0]} ") and said in shown.err and not shown.out
+    assert shown.err.startswith(f"socratune {words[0]}") and said in shown.err and not shown.out
     assert len(shown.err.splitlines()) == 1
 
 

@@ -20,7 +20,7 @@ FLOORS = {
     "mathcheck": 2, "numeric": 2, "choices": 2, "echoes": 2, "llm.base": 2, "language": 2, "llm.arithmetic": 2,
     "timing": 2, "machine": 2,
     "llm": 3, "sources": 3, "judge": 3, "hints": 3, "sharding": 3, "chat": 3, "rowmap": 3, "sampling": 3, "serving": 3,
-    "replay": 3, "review": 3, "licences": 3, "decoding": 3, "picking": 3, "grok_demo": 3,
+    "replay": 3, "review": 3, "licences": 3, "decoding": 3, "picking": 3,
     "answering": 4, "backends": 4, "loop": 4, "scoring": 4, "audit": 4, "labels": 4, "student": 4, "identity": 4,
     "litellm_model": 4, "forgetting_checks": 4, "browsing": 4, "card": 4, "modelfile": 4, "comparison": 4, "gate": 4,
     "performance": 4, "questions": 4, "trackers": 2, "lm_tasks": 4,

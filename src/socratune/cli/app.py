@@ -379,18 +379,6 @@ def audit_judge(
     raise typer.Exit(commands.audit(run, labels, {k: v for k, v in judge.items() if v}, as_json=as_json))
 
 
-@app.command()
-def grok_demo(
-    weight_decay: Annotated[float, typer.Option(min=0, help="1 generalises late, 0 never.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the table's split and of the weights.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="The phases as JSON.")] = False,
-) -> None:
-    """Late generalisation in seconds: a small net learns addition modulo 41. No GPU."""
-    from socratune.cli import commands
-
-    raise typer.Exit(commands.grok_demo(weight_decay, seed, as_json))
-
-
 for command in (report, ui, serve, pods):
     app.command()(command)
 
