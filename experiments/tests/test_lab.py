@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import demo
 import generator
 import hopeless
 import lab
@@ -191,6 +192,36 @@ def test_without_a_base_the_demo_says_where_one_comes_from(tmp_path: Path) -> No
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr and "pretrain.py" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_demo_ends_well_only_where_the_second_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[list[str]] = []
+    codes, gained = [0, 1], False
+
+    def run(words: list[str]) -> int:
+        begun.append(words)
+        folder = json.loads(next(word for word in words if word.startswith("output=")).partition("=")[2])
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        found = {"validation": {"status": "failed", "tests": {"base_comparison": {"passed": gained}}}}
+        (Path(folder) / "pipeline_results.json").write_text(json.dumps(found))
+        return codes[len(begun) - 1]
+
+    def ended(**given: Any) -> int:
+        begun.clear()
+        return demo.demo(tmp_path / "base", tmp_path / "run", 3, ["--set", "train.r=8"], **given)
+
+    monkeypatch.setattr(demo, "socratune", run)
+    assert ended() == 0 and "Refused, as it has to be." in capsys.readouterr().out
+    for words, data in zip(begun, (lab.DATA, tmp_path / "run" / "hopeless" / "data"), strict=True):
+        assert words[0] == "run" and words[-2:] == ["--set", "train.r=8"] and "seed=3" in words
+        assert f"dataset={json.dumps(str(data / 'train.jsonl'))}" in words
+    assert ended(until="enhance") == 0 and len(begun) == 1 and begun[0][-2:] == ["--until", "enhance"]
+    codes = [3, 0]
+    assert ended() == 3 and len(begun) == 1
+    codes, gained = [0, 0], True
+    assert ended() == 1 and "NOT refused" in capsys.readouterr().out
 
 
 def test_only_the_lack_of_a_gain_counts_as_refused_for_it() -> None:
