@@ -5,7 +5,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test storm check bench evidence-small test-arango
+.PHONY: help setup demo lab test test-experiments storm check bench evidence-small test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
@@ -13,6 +13,8 @@ help:
 	@echo "make test    all tests, two at a time"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
+	@echo "make lab     the pipeline on the laboratory's base, and on data nobody can learn: five minutes on two cores"
+	@echo "make test-experiments   the tests of experiments/: its laboratory and the page of evidence"
 	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
 	@echo "make check   lint, types, layers, generated docs"
@@ -25,6 +27,9 @@ $(VENV)/installed: pyproject.toml constraints.txt scripts/setup.sh
 demo: setup
 	@$(VENV)/bin/socratune demo --output outputs/demo
 
+lab: setup
+	@$(PY) experiments/lab/demo.py --output outputs/lab
+
 bench: setup
 	@$(PY) benchmarks/loop.py
 	@$(PY) benchmarks/crash.py
@@ -33,6 +38,9 @@ bench: setup
 
 test: setup
 	@$(PY) -m pytest -n 2 --dist loadfile
+
+test-experiments: setup
+	@$(PY) -m pytest -n 2 --dist loadfile experiments/tests
 
 storm: setup
 	@$(PY) -m pytest -m storm

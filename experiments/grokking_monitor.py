@@ -14,7 +14,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from socratune.grok_demo import measured_curve
+from grok_demo import measured_curve
+
 from socratune.grokking import phases
 
 GROKS = [

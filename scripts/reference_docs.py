@@ -18,7 +18,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
     "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "export", "inspect", "chat",
     "audit-judge", "ablate",
-    "grok-demo", "report", "ui", "serve", "pods", "doctor",
+    "report", "ui", "serve", "pods", "doctor",
 )  # fmt: skip
 WIDTH = "100"
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import demo_rows, socratune, write_rows
 
 from socratune import __version__
+from socratune.cli import main
 
 
 @pytest.mark.slow
@@ -22,6 +23,23 @@ def test_version_and_help() -> None:
     assert shown.returncode == 0
     for command in ("run", "demo", "enhance", "train", "validate", "publish", "export", "inspect", "chat", "doctor"):
         assert f"  {command} " in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--lab"], "make lab"),
+        (["demo", "--seed", "1", "--base=/models/lab"], "experiments/lab/demo.py --base FOLDER"),
+        (["grok-demo", "--weight-decay", "0"], "python experiments/grok_demo.py"),
+    ],
+)
+def test_what_left_the_package_says_what_to_run_instead(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"socratune {words[0]}") and said in shown.err and not shown.out
+    assert len(shown.err.splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Late generalisation: the monitor on measured curves, the arithmetic of the time constant, and the demo."""
+"""Late generalisation: the monitor on measured curves, and the arithmetic of the time constant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import socratune
 
 from socratune.grokking import Point, outlook, phases, run_length_taus, time_constant_steps
 
@@ -50,12 +49,3 @@ def test_the_guides_own_settings_are_a_tenth_of_a_time_constant() -> None:
     assert "50,000 steps" in said and "0.11 τ" in said and "weight_decay 3.1" in said
     assert "there is time" in outlook([1e-3] * 5000, 1.0)
     assert "Without weight decay" in outlook([1e-3] * 5000, 0.0)
-
-
-@pytest.mark.slow
-def test_the_demo_memorises_and_without_decay_does_not_generalise() -> None:
-    done = socratune("grok-demo", "--weight-decay", "0", "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["memorised_step"] <= 200
-    assert (found["generalised_step"], found["delayed_generalisation"]) == (None, False)

@@ -360,6 +360,7 @@ def test_retry_after_is_waited_for(headers: dict[str, str]) -> None:
 def test_retry_after_is_read() -> None:
     assert retry_after_s({}) is None
     assert retry_after_s({"retry-after": "12"}) == 12
+    assert retry_after_s({"llm_provider-retry-after": "12"}) == 12
     assert retry_after_s({"retry-after": "-1"}) is None
     assert retry_after_s({"retry-after": "soon"}) is None
     assert retry_after_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0

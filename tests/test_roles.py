@@ -140,11 +140,15 @@ def test_references(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault("openai/x", Endpoint(api_key_env="MY_KEY")) == ""
     assert fault("local/demo") == "" and "no such folder" in fault("local//no/such/folder")
     assert "no API base" in fault("local/demo", served)
-    assert "litellm/PROVIDER/MODEL" in fault("litellm/mistral")
+    for gone in (fault("litellm/mistral/large"), fault("litellm/mistral/large", served)):
+        assert "litellm --model mistral/large" in gone
+        assert "--judge-api-base http://127.0.0.1:4000/v1 --judge-model mistral/large" in gone
+    assert "Give --student-model anthropic/x:" in fault("litellm/anthropic/x", role="student")
     assert "python:" not in fault("python:no.py:f", role="student").split("expected")[1].split("got")[0]
     assert "rules/mechanical" in fault("rules/arithmetic")
     assert "--judge-api-base" in fault("my-model")
-    assert "FILE.py" in fault("python:no.py:f")
+    assert "FILE.py" in fault("python:no.py:f") and "experiments" not in fault("python:no.py:f")
+    assert "experiments/lab/lab.py" in fault("python:/clone/src/socratune/lab.py:judge")
 
 
 def test_where_the_student_answers() -> None:
@@ -156,6 +160,7 @@ def test_where_the_student_answers() -> None:
     assert of(student_engine="vllm") == ("vllm", "org/base")
     assert of(student_api_base=["http://a"], student_model="served") == ("http", "served")
     assert of(student_model="anthropic/max") == ("http", "anthropic/claude-opus-4-5")
+    assert of(student_model="litellm/mistral/x")[0] == "http"  # where a sentence says what became of it
     assert of("openai/gpt-oss-20b") == ("local", "openai/gpt-oss-20b")  # a base that is called so on the Hub
 
 
@@ -169,13 +174,13 @@ def test_each_role_has_its_own_endpoint() -> None:
     assert found["teacher"].requests_per_minute == 9
 
 
-def test_a_price_is_known_by_the_provider_also_behind_litellm() -> None:
+def test_a_limit_in_usd_wants_a_price() -> None:
     def fault(ref: str, endpoint: Endpoint = Endpoint()) -> str:  # noqa: B008
         return str(price_fault("judge", ref, endpoint) or "")
 
-    assert fault("litellm/mistral/mistral-large-latest") == fault("openai/gpt-4o-mini") == fault("local/demo") == ""
-    assert "a model whose price is known" in fault("litellm/nobody/model")
-    assert fault("litellm/nobody/model", Endpoint(("http://127.0.0.1:1",))) == ""
+    assert fault("openai/gpt-4o-mini") == fault("local/demo") == ""
+    assert "a model whose price is known" in fault("openai/nobodys-model")
+    assert fault("openai/nobodys-model", Endpoint(("http://127.0.0.1:1",))) == ""
 
 
 @dataclass

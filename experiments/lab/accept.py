@@ -21,11 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from generator import FAMILIES, other_problems_hint, problem, wrong_answer
+from lab import judge
 from problem import Problem, corrupted, guess
 from smalltalk import arithmetic, fact
 from words import EXAM_PROMPTS
 
-from socratune.lab import judge
 from socratune.llm.base import Chat, Sampling
 from socratune.load import load
 from socratune.prompts import with_hint_turn, with_private_hint

@@ -1,6 +1,6 @@
 """The laboratory's base and its descendants, asked side by side: G models answer the same questions as one batch.
 
-What is computed for one is what transformers computes (`tests/test_many.py`). Answers that have ended leave the batch.
+What is computed for one is what transformers computes (`test_many.py`). Answers that have ended leave the batch.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from arms import ARMS, FREE, PRICES, Purse, buy, protocol_usd, trained
 from asking import Base, Ids, Manner, Merged, ask
 from draws import SAMPLES, TEMPERATURE, Draw, Draws, Student, Writer, asked, drawn, right
 from generator import FAMILIES, problem
+from lab import base_folder
 from many import ROWS_A_STEP, Document, Task, train
 from problem import Problem
 from rows import known_rows, pool_rows
@@ -38,7 +39,6 @@ from transformers import AutoTokenizer
 from words import EXAM_PROMPTS
 
 from socratune.errors import UserError
-from socratune.lab import base_folder
 from socratune.rundir import write_json
 
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)

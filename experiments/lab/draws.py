@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from asking import Base, Ids, Manner, Merged, ask
 from generator import other_problems_hint
+from lab import judge
 from many import Document
 from problem import Problem
 
-from socratune.lab import judge
 from socratune.llm.base import Chat
 from socratune.prompts import with_hint_turn, with_private_hint
 

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
 
-from socratune import lab, run
+import lab
+
+from socratune import run
 from socratune.config import DEMO_DATA
 from socratune.resolve import unflatten
 from socratune.rundir import read_jsonl, write_jsonl
@@ -26,16 +29,68 @@ SIZES = {"demo": (200, 100), "lab": (200, 160)}
 """Rows to train on, held out."""
 
 
+def plant_hopeless(folder: Path, *, train: int, held_out: int, seed: int) -> None:
+    """Write the laboratory's data into `folder` with the answers dealt anew among questions of one kind.
+
+    What a question asks then has nothing to do with its answer: nobody can learn it, and luck is all that is left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in (("train", train), ("held_out", held_out)):
+        rows = [row for row in read_jsonl(lab.DATA / f"{name}.jsonl") if "family" in row["metadata"]][:count]
+        write_jsonl(folder / f"{name}.jsonl", shuffled_answers(rows, seed))
+
+
+def shuffled_answers(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    """The rows with their reference answers dealt anew among rows of one family and kind; no row keeps its own.
+
+    In a plain shuffle of few rows many do, and what is left of the truth can be learnt: with 160 held-out rows in 14
+    kinds the gate saw a gain of 3.8 points, and was right. Rows that no other answer is left for are dropped.
+    """
+    rng = random.Random(seed)
+    kinds: dict[Any, list[int]] = {}
+    for at, row in enumerate(rows):
+        kinds.setdefault((row["metadata"].get("family"), row["metadata"].get("kind")), []).append(at)
+    dealt: dict[int, str] = {}
+    for places in kinds.values():
+        answers = [rows[at]["messages"][-1]["content"] for at in places]
+        given = zip(places, answers, _deranged(answers, rng), strict=True)
+        dealt |= {at: answer for at, own, answer in given if answer != own}
+    return [
+        {**row, "messages": [*row["messages"][:-1], {"role": "assistant", "content": dealt[at]}]}
+        for at, row in enumerate(rows)
+        if at in dealt
+    ]
+
+
+def _deranged(answers: list[str], rng: random.Random) -> list[str]:
+    """The answers in an order in which none stands where it or its like stood, as far as there is one."""
+    dealt = rng.sample(answers, len(answers))
+    for at, own in enumerate(answers):
+        if dealt[at] == own:
+            others = [o for o, theirs in enumerate(answers) if own not in (theirs, dealt[o])]
+            if others:
+                other = rng.choice(others)
+                dealt[at], dealt[other] = dealt[other], dealt[at]
+    return dealt
+
+
+def refused_for_no_gain(results: dict[str, Any]) -> bool:
+    """Whether the gate refused a run because the adapter was not proven better; `results`: its results file."""
+    proof = results.get("validation", {})
+    comparison = proof.get("tests", {}).get("base_comparison", {})
+    return proof.get("status") == "failed" and comparison.get("passed") is False
+
+
 def settings(base: Path | None, seed: int, output: Path) -> dict[str, Any]:
     """The settings of one seed's run by dotted key; its data are written beside it."""
     data = output / "data"
     train, held_out = SIZES["lab" if base else "demo"]
     if base is not None:
-        lab.plant_hopeless(data, train=train, held_out=held_out, seed=seed)
+        plant_hopeless(data, train=train, held_out=held_out, seed=seed)
         return {**lab.settings(base, output / "run", data=data), "seed": seed}
     for name, count in (("train", train), ("held_out", held_out)):
         rows = list(read_jsonl(DEMO_DATA / f"{name}.jsonl"))[:count]
-        write_jsonl(data / f"{name}.jsonl", lab.shuffled_answers(rows, seed))
+        write_jsonl(data / f"{name}.jsonl", shuffled_answers(rows, seed))
     return {
         "model": "demo",
         "dataset": str(data / "train.jsonl"),
@@ -60,7 +115,7 @@ def examined(base: Path | None, seed: int, output: Path) -> dict[str, Any]:
         "base": comparison.get("base_accuracy"),
         "adapter": comparison.get("adapter_accuracy"),
         "ci95": comparison.get("ci95"),
-        "refused": lab.refused_for_no_gain(results),
+        "refused": refused_for_no_gain(results),
         "reason": proof.get("reason") or results.get("error"),
     }
 

@@ -2,7 +2,7 @@
 
 One adapter of so small a model leaves a card idle, and a curve of a dozen arms, six steps and five seeds wants
 hundreds. Here all of them are one batch: each has its own rows, learning rate, length of schedule and rank, and none
-sees another. What is computed for one is what PEFT and the product's loop compute (`tests/test_many.py`): LoRA on the
+sees another. What is computed for one is what PEFT and the product's loop compute (`test_many.py`): LoRA on the
 seven matrices of every layer, AdamW without decay, warm-up and cosine, clipped gradients, the mean over the trained
 tokens of a step.
 """

@@ -1,10 +1,10 @@
 """Writes the laboratory's question-answer rows: train.jsonl, held_out.jsonl, pool.jsonl. Seeded; always the same bytes.
 
-    python experiments/lab/rows.py            # into src/socratune/lab_data
+    python experiments/lab/rows.py            # into experiments/lab/data
     python experiments/lab/rows.py --out DIR --train 3000
 
 Families and levels have equal shares. `metadata` has family, kind, level, up to three right hints and as many wrong
-ones (for `socratune.lab`); the pool is what the base knows besides and must not forget. Behind the training problems
+ones (for `lab.py`); the pool is what the base knows besides and must not forget. Behind the training problems
 stand other questions of the pool's kinds: the base answers them right at once, and trained on these answers it keeps
 the rest (`docs/evidence.md`: with a tenth of the tokens it lost 1.1 points of the pool, without 5.1). No problem is
 in the pre-training text.
@@ -24,7 +24,7 @@ from smalltalk import arithmetic, fact
 
 from socratune.rundir import write_jsonl
 
-OUT = Path(__file__).resolve().parent.parent.parent / "src" / "socratune" / "lab_data"
+OUT = Path(__file__).parent / "data"
 Row = dict[str, Any]
 
 

@@ -257,9 +257,9 @@ def _paid(config: StudentTeacherConfig, model_name: str) -> Iterator[tuple[str, 
 
 
 def _price(ref: str, endpoint: Endpoint) -> Price:
-    provider, _, name = ref.removeprefix("litellm/").partition("/")
+    provider, _, name = ref.partition("/")
     own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
-    if ref in RULES.values() or own_server or (provider not in PROVIDERS and not ref.startswith("litellm/")):
+    if ref in RULES.values() or own_server or provider not in PROVIDERS:
         return FREE
     return price_of(provider, name)
 

@@ -67,6 +67,7 @@ def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     if flat.get("train.model_name") not in (None, config.model):
         raise UserError(Fault(f"{where}: train.model_name", expected, flat["train.model_name"]))
     student = config.enhance.student_model
+    # litellm/ is refused later on, with what to do in its place
     elsewhere = student and student.startswith(("local/", "openai/", "anthropic/", "litellm/"))
     if student not in (None, config.model) and not elsewhere and not config.enhance.student_api_base:
         fix = "Leave it out: the student is the very model that is trained. Or local/NAME, or --student-api-base URL."

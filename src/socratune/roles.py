@@ -3,7 +3,6 @@
 rules/mechanical   rules/arithmetic      no model at all
 local/NAME                               a model in this process: a folder, a Hub id or `demo`
 openai/NAME        anthropic/NAME        their APIs, or with an API base any server that speaks OpenAI's protocol
-litellm/PROVIDER/MODEL                   any other provider, with the extra `[litellm]`
 python:FILE.py:FUNCTION                  the user's own
 """
 
@@ -22,7 +21,6 @@ from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
 from socratune.journal import Journal
 from socratune.ledger import FREE, Ledger, Price, price_of
-from socratune.litellm_model import LiteLLMModel, litellm_fault
 from socratune.llm.base import ChatModel, Engine, Sampling
 from socratune.llm.metered import MeteredModel
 from socratune.modelref import local_name, model_fault
@@ -40,6 +38,9 @@ SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
 """Where a role is configured; all others in `enhance`."""
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
+RETIRED = "litellm"
+"""A provider of earlier versions, which called LiteLLM in this process."""
+LABORATORY_MOVED = "The laboratory's judge and teachers are in experiments/lab/lab.py of the repository."
 THOUGHT_TOKENS = 4096
 """What a local model that thinks first may take for its thoughts, beside what it says."""
 
@@ -107,7 +108,7 @@ def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[Engine, s
     """
     ref = resolve_alias(config.student_model or model_name)
     # a base on the Hub may be called openai/…; only a student that was named is one of the vendor's
-    vendors = ref != model_name and ref.split("/", 1)[0] in (*PROVIDERS, "litellm")
+    vendors = ref != model_name and ref.split("/", 1)[0] in (*PROVIDERS, RETIRED)
     if config.student_api_base or vendors:
         return "http", ref
     return config.student_engine, local_name(ref) or ref
@@ -128,8 +129,8 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         return _python_fault(where, ref)
     if (name := local_name(ref)) is not None:
         return model_fault(name, where) if not endpoint.api_bases else Fault(where, "no API base beside local/", ref)
-    if provider == "litellm":
-        return _litellm_fault(where, ref, endpoint)
+    if provider == RETIRED:
+        return _retired_fault(role, where, ref)
     known_provider = provider in PROVIDERS and bool(ref.partition("/")[2])
     if known_provider or endpoint.api_bases:
         variable = endpoint.api_key_env or (None if endpoint.api_bases else PROVIDERS[provider])
@@ -138,23 +139,25 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
             return Fault(where, f"{variable} in the environment, for {ref}", Shown("no such variable"), fix)
         return None
     known = [name for name in (RULES.get(role), "local/NAME", "openai/NAME", "anthropic/NAME") if name]
-    known += ["litellm/PROVIDER/MODEL"] + ["python:FILE.py:FUNCTION"] * (role not in ("student", "checker"))
+    known += ["python:FILE.py:FUNCTION"] * (role not in ("student", "checker"))
     return Fault(where, f"one of {', '.join(known)}, or a name with --{role}-api-base", ref)
 
 
-def _litellm_fault(where: str, ref: str, endpoint: Endpoint) -> Fault | None:
-    if not all(ref.split("/", 2)[1:]) or ref.count("/") < 2:
-        return Fault(where, "litellm/PROVIDER/MODEL", ref)
-    if len(endpoint.api_bases) > 1:
-        return Fault(where, "one API base at most with litellm/", list(endpoint.api_bases))
-    return litellm_fault(f"{where} {ref}")
+def _retired_fault(role: Role, where: str, ref: str) -> Fault:
+    model = ref.partition("/")[2] or "PROVIDER/MODEL"
+    given = f"--{role}-model {model}"
+    if model.split("/", 1)[0] in PROVIDERS:
+        fix = f"Give {given}: this provider is asked without LiteLLM."
+    else:
+        fix = f"Run its proxy, litellm --model {model}, and give --{role}-api-base http://127.0.0.1:4000/v1 {given}"
+        fix += " (docs/guides/models.md#gateways)."
+    return Fault(where, "a model behind an address, as LiteLLM is no longer called in this process", ref, fix)
 
 
 def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     """Why a limit in USD cannot be kept with this model, or None."""
-    provider, _, name = ref.removeprefix("litellm/").partition("/")
-    paid = provider in PROVIDERS or ref.startswith("litellm/")
-    if not paid or (endpoint.api_bases and endpoint.api_key_env is None):
+    provider, _, name = ref.partition("/")
+    if provider not in PROVIDERS or (endpoint.api_bases and endpoint.api_key_env is None):
         return None
     if price_of(provider, name).per_completion_token_usd is not None:
         return None
@@ -172,11 +175,6 @@ def connect(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
     }
     own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
     key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None
-    if provider == "litellm":
-        base = endpoint.api_bases[0] if endpoint.api_bases else None
-        return LiteLLMModel(name, api_base=base, api_key=key, **given), FREE if own_server else price_of(
-            *name.split("/", 1)
-        )
     from socratune.llm.http import HttpModel
 
     if provider not in PROVIDERS or not name:
@@ -273,5 +271,6 @@ def _python_fault(where: str, ref: str) -> Fault | None:
     if len(parts) != 3 or not all(parts):
         return Fault(where, "python:FILE.py:FUNCTION", ref)
     if not Path(parts[1]).is_file():
-        return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"))
+        fix = LABORATORY_MOVED if parts[1].endswith("socratune/lab.py") else ""
+        return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"), fix)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -32,8 +33,6 @@ from socratune.cli.flags import (
     Judge,
     JudgeBase,
     JudgeMode,
-    Lab,
-    LabBase,
     MaxTokens,
     MaxUsd,
     Method,
@@ -65,7 +64,9 @@ from socratune.cli.flags import (
     given_by,
 )
 from socratune.cli.pods import pods
+from socratune.cli.retired import retired
 from socratune.cli.servers import serve, ui
+from socratune.errors import UserError
 
 app = typer.Typer(
     name="socratune",
@@ -197,17 +198,11 @@ def demo(
     seed: Seed = None,
     until: Until = None,
     restart: Restart = None,
-    lab: Lab = False,
-    base: LabBase = None,
 ) -> None:
     """`run` on the embedded model and data: no key, no network, no GPU."""
     from socratune.cli import commands
-    from socratune.cli.lab import demo as lab_demo
 
     given = given_by({"seed": seed, "thinking_format": thinking_format})
-    if lab:
-        given["output"] = output or "outputs/lab"
-        raise typer.Exit(lab_demo(base, given, settings, until=until, restart=restart))
     given |= {"model": "demo", "dataset": "demo", "output": output or "outputs/demo"}
     raise typer.Exit(commands.run(given, None, settings, start=None, until=until, restart=restart))
 
@@ -384,18 +379,6 @@ def audit_judge(
     raise typer.Exit(commands.audit(run, labels, {k: v for k, v in judge.items() if v}, as_json=as_json))
 
 
-@app.command()
-def grok_demo(
-    weight_decay: Annotated[float, typer.Option(min=0, help="1 generalises late, 0 never.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the table's split and of the weights.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="The phases as JSON.")] = False,
-) -> None:
-    """Late generalisation in seconds: a small net learns addition modulo 41. No GPU."""
-    from socratune.cli import commands
-
-    raise typer.Exit(commands.grok_demo(weight_decay, seed, as_json))
-
-
 for command in (report, ui, serve, pods):
     app.command()(command)
 
@@ -410,6 +393,9 @@ def doctor() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    if said := retired(sys.argv[1:] if argv is None else argv):
+        print(said, file=sys.stderr)
+        return UserError.exit_code
     try:
         app(args=argv, prog_name="socratune")
     except SystemExit as ended:

@@ -277,32 +277,6 @@ def chat(folder: str, question: str, compare: bool) -> int:
     return guarded(work)
 
 
-def grok_demo(weight_decay: float, seed: int, as_json: bool) -> int:
-    """`socratune grok-demo`: the small task, its phases and its curve."""
-
-    def work() -> int:
-        from socratune import grok_demo as task
-
-        found = task.run(weight_decay=weight_decay, seed=seed)
-        curve = found.pop("curve")
-        if as_json:
-            print(json.dumps(found))
-            return 0
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        for at in range(0, len(curve), max(1, len(curve) // 15)):
-            point = curve[at]
-            console.print(f"step {point['step']:>5}   train {point['train']:6.1%}   test {point['dev']:6.1%}")
-        for name in ("memorised", "generalised"):
-            step = found[f"{name}_step"]
-            console.print(f"{name}: {'no' if step is None else f'step {step}'}")
-        console.print(f"delayed generalisation: {'yes' if found['delayed_generalisation'] else 'no'}")
-        return 0
-
-    return guarded(work)
-
-
 def merge(output: str, shards: list[str]) -> int:
     """`socratune merge`: the runs of all shards as one."""
 

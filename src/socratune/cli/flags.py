@@ -58,8 +58,6 @@ Gpus = Annotated[str | None, typer.Option(metavar="N|all", help="Cards of this m
 Method = Annotated[str | None, typer.Option(help="sft (default) or dpo, on preference pairs.")]
 SweepLr = Annotated[str | None, typer.Option(metavar="X,Y,…", help="Multiples of the learning rate; dev chooses.")]
 Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
-Lab = Annotated[bool, typer.Option("--lab", help="On the laboratory's base; and on data that nobody can learn.")]
-LabBase = Annotated[str | None, typer.Option("--base", metavar="FOLDER", help="Of --lab: where its base is.")]
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]

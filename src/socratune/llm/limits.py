@@ -211,12 +211,12 @@ class Endpoints:
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """What a server asks to wait, in seconds, never negative; None where it does not say, or not legibly.
 
-    `headers` have lower-case names.
+    `headers` have lower-case names. LiteLLM's proxy puts `llm_provider-` before the name of what the provider sent.
     """
     try:
         if milliseconds := headers.get("retry-after-ms"):
             return max(float(milliseconds) / 1000, 0.0)
-        if not (said := headers.get("retry-after")):
+        if not (said := headers.get("retry-after") or headers.get("llm_provider-retry-after")):
             return None
         if said.strip().replace(".", "", 1).isdigit():
             return float(said)

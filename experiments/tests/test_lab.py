@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
@@ -10,11 +11,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import demo
+import generator
+import hopeless
+import lab
+import problem as problems
 import pytest
-from conftest import socratune
+import rows as row_maker
+import words
 from lab_solver import solve
 
-from socratune import lab
 from socratune.config import RunConfig
 from socratune.hints import leak
 from socratune.judge import judge_by_rules
@@ -23,13 +29,7 @@ from socratune.resolve import unflatten
 from socratune.rows import QARow
 from socratune.sources.qa_files import read_qa_rows
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments" / "lab"
-sys.path.insert(0, str(EXPERIMENTS))
-
-import generator  # noqa: E402  # pyright: ignore[reportMissingImports]
-import problem as problems  # noqa: E402  # pyright: ignore[reportMissingImports]
-import rows as row_maker  # noqa: E402  # pyright: ignore[reportMissingImports]
-import words  # noqa: E402  # pyright: ignore[reportMissingImports]
+LABORATORY = Path(__file__).parent.parent / "lab"
 
 
 def drawn(count: int, seed: int = 0) -> list[Any]:
@@ -147,14 +147,14 @@ def test_the_shipped_rows_are_read_and_are_those_of_the_generator() -> None:
         "pool": pool,
     }
     for name, rows in made.items():
-        found = read_qa_rows(lab.LAB_DATA / f"{name}.jsonl")
+        found = read_qa_rows(lab.DATA / f"{name}.jsonl")
         assert not found.faults and len(found.rows) == len(rows)
-        shipped = [json.loads(line) for line in (lab.LAB_DATA / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        shipped = [json.loads(line) for line in (lab.DATA / f"{name}.jsonl").read_text("utf-8").splitlines()]
         assert shipped == rows, f"run experiments/lab/rows.py: {name} is stale"
 
 
 def test_the_teachers_give_hints_of_their_kind() -> None:
-    row = read_qa_rows(lab.LAB_DATA / "train.jsonl").rows[0]
+    row = read_qa_rows(lab.DATA / "train.jsonl").rows[0]
     asked = (row.question, row.reference)
     failed = ["Answer: 0"] * 4
     assert lab.right_hint(*asked, failed) in row.metadata["hints"]
@@ -165,12 +165,12 @@ def test_the_teachers_give_hints_of_their_kind() -> None:
 
 
 def test_of_shuffled_answers_none_stands_at_its_own_question() -> None:
-    rows = [json.loads(line) for line in (lab.LAB_DATA / "train.jsonl").read_text("utf-8").splitlines()][:320]
+    rows = [json.loads(line) for line in (lab.DATA / "train.jsonl").read_text("utf-8").splitlines()][:320]
     own = {row["messages"][0]["content"]: row["messages"][1]["content"] for row in rows}
-    dealt = lab.shuffled_answers(rows, 0)
+    dealt = hopeless.shuffled_answers(rows, 0)
     assert 0.95 * len(rows) < len(dealt) <= len(rows)
     assert not any(own[row["messages"][0]["content"]] == row["messages"][1]["content"] for row in dealt)
-    assert dealt != lab.shuffled_answers(rows, 1)
+    assert dealt != hopeless.shuffled_answers(rows, 1)
     by_kind = {(row["metadata"]["kind"], own[row["messages"][0]["content"]]) for row in rows}
     assert all((row["metadata"]["kind"], row["messages"][1]["content"]) in by_kind for row in dealt)
 
@@ -179,32 +179,64 @@ def test_the_labs_settings_are_those_of_a_run_that_can_begin(tmp_path: Path) -> 
     from socratune.config import DEMO_DATA
 
     given = lab.settings(DEMO_DATA / "base", tmp_path / "run")
-    resolved = preflight(unflatten(given), where="demo --lab", restart=None)
+    resolved = preflight(unflatten(given), where="make lab", restart=None)
     assert isinstance(resolved.config, RunConfig)
     assert resolved.config.enhance.temperature == 0.8
 
 
 @pytest.mark.slow
 def test_without_a_base_the_demo_says_where_one_comes_from(tmp_path: Path) -> None:
-    done = socratune("demo", "--lab", "--output", tmp_path / "run", env={"SOCRATUNE_LAB": str(tmp_path)})
+    command = [sys.executable, LABORATORY / "demo.py", "--output", tmp_path / "run"]
+    environment = {**os.environ, lab.PLACE: str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr and "pretrain.py" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_demo_ends_well_only_where_the_second_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun: list[list[str]] = []
+    codes, gained = [0, 1], False
+
+    def run(words: list[str]) -> int:
+        begun.append(words)
+        folder = json.loads(next(word for word in words if word.startswith("output=")).partition("=")[2])
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        found = {"validation": {"status": "failed", "tests": {"base_comparison": {"passed": gained}}}}
+        (Path(folder) / "pipeline_results.json").write_text(json.dumps(found))
+        return codes[len(begun) - 1]
+
+    def ended(**given: Any) -> int:
+        begun.clear()
+        return demo.demo(tmp_path / "base", tmp_path / "run", 3, ["--set", "train.r=8"], **given)
+
+    monkeypatch.setattr(demo, "socratune", run)
+    assert ended() == 0 and "Refused, as it has to be." in capsys.readouterr().out
+    for words, data in zip(begun, (lab.DATA, tmp_path / "run" / "hopeless" / "data"), strict=True):
+        assert words[0] == "run" and words[-2:] == ["--set", "train.r=8"] and "seed=3" in words
+        assert f"dataset={json.dumps(str(data / 'train.jsonl'))}" in words
+    assert ended(until="enhance") == 0 and len(begun) == 1 and begun[0][-2:] == ["--until", "enhance"]
+    codes = [3, 0]
+    assert ended() == 3 and len(begun) == 1
+    codes, gained = [0, 0], True
+    assert ended() == 1 and "NOT refused" in capsys.readouterr().out
 
 
 def test_only_the_lack_of_a_gain_counts_as_refused_for_it() -> None:
     def proof(status: str, gained: bool) -> dict[str, Any]:
         return {"validation": {"status": status, "tests": {"base_comparison": {"passed": gained}}}}
 
-    assert lab.refused_for_no_gain(proof("failed", False))
-    assert not lab.refused_for_no_gain(proof("failed", True))  # for another reason, forgetting perhaps
-    assert not lab.refused_for_no_gain(proof("passed", False))
-    assert not lab.refused_for_no_gain({"status": "failed", "error": "no row left to train on"})
+    assert hopeless.refused_for_no_gain(proof("failed", False))
+    assert not hopeless.refused_for_no_gain(proof("failed", True))  # for another reason, forgetting perhaps
+    assert not hopeless.refused_for_no_gain(proof("passed", False))
+    assert not hopeless.refused_for_no_gain({"status": "failed", "error": "no row left to train on"})
 
 
 @pytest.mark.slow
 def test_a_data_set_that_nobody_can_learn_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, EXPERIMENTS / "hopeless.py", "--seeds", "1", "--output", tmp_path]
+    command = [sys.executable, LABORATORY / "hopeless.py", "--seeds", "1", "--output", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
@@ -213,7 +245,7 @@ def test_a_data_set_that_nobody_can_learn_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_pretraining_writes_a_model_that_transformers_computes_alike(tmp_path: Path) -> None:
-    command = [sys.executable, EXPERIMENTS / "pretrain.py", tmp_path / "base", "--smoke", "--steps", "2"]
+    command = [sys.executable, LABORATORY / "pretrain.py", tmp_path / "base", "--smoke", "--steps", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     found = done.stdout.splitlines()[-1]

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
+import asking
+import many
+import model as lab_model
 import pytest
 import torch
 from torch.nn import functional
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "experiments" / "lab"))
-
-import asking  # pyright: ignore[reportMissingImports]
-import many  # pyright: ignore[reportMissingImports]
-import model as lab_model  # pyright: ignore[reportMissingImports]
 
 VOCABULARY, END = 96, 2
 

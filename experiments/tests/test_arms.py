@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import random
-import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import arms
+import curve
+import draws as lab_draws
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "experiments" / "lab"))
-
-import arms  # pyright: ignore[reportMissingImports]
-import curve  # pyright: ignore[reportMissingImports]
-import draws as lab_draws  # pyright: ignore[reportMissingImports]
-
-BASE = Path(__file__).parent.parent / "experiments" / "lab" / "base"
+BASE = Path(__file__).parent.parent / "lab" / "base"
 PRICES = arms.PRICES["small"]
 Draw = lab_draws.Draw
 
@@ -46,8 +42,8 @@ def draws() -> Any:
     hints = [["Read once more."] * 3 for _ in problems]
     retried = [some(64, 0.1) for _ in problems]
     neutral = list(zip(prompts, some(40, 1.0), strict=True))
-    rounds = [by_round() for _ in range(3)]
-    return lab_draws.Draws(problems, writer, prompts, samples, hints, hints, *rounds, retried, neutral)
+    one, two, three = (by_round() for _ in range(3))
+    return lab_draws.Draws(problems, writer, prompts, samples, hints, hints, one, two, three, retried, neutral)
 
 
 def bought(draws: Any, arm: str, share: float) -> tuple[Any, Any]:
@@ -121,5 +117,5 @@ def test_equal_trainings_are_made_once_and_every_place_hears_of_it() -> None:
     tasks = [curve.task(rows * count, 2e-3, 0) for count in (1, 2, 1, 3, 2)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(curve, "train", train)
-        found = dict(pair for chunk in Fake().after(tasks, lambda models: models) for pair in chunk)
+        found = dict(pair for chunk in Fake().after(tasks, lambda models: cast(Any, models)) for pair in chunk)
     assert made == [1, 2, 3] and found == {0: 1, 2: 1, 1: 2, 4: 2, 3: 3}

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import evidence
+import evidence_claims
+import evidence_data
+import evidence_figures
 import numpy as np
 import pytest
 
 from socratune.ablation import reading
-
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
-sys.path.insert(0, str(EXPERIMENTS))
-
-import evidence  # noqa: E402  # pyright: ignore[reportMissingImports]
-import evidence_claims  # noqa: E402  # pyright: ignore[reportMissingImports]
-import evidence_data  # noqa: E402  # pyright: ignore[reportMissingImports]
-import evidence_figures  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 SHARES = {
     "mix": 0.68, "direct": 0.66, "clean": 0.65, "iterative": 0.5, "teacher-in-student-format": 0.64, "teacher": 0.35,
