@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from socratune.config import RunConfig
 from socratune.resolve import demo_profile, flatten
+from socratune.sections import settings_of
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
@@ -30,30 +28,21 @@ where it came from.
 
 *Written from the code by `scripts/reference_docs.py`.*
 
-| key | default | demo | meaning |
+| key, flag | default | demo | meaning |
 |---|---|---|---|
 """
-
-
-def rows(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(key, default, meaning) of every key."""
-    for name, field in section.model_fields.items():
-        key = prefix + (field.alias or name)
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from rows(kind, key + ".")
-        else:
-            yield key, field.default, " ".join((field.description or "").split())
 
 
 def config_page() -> str:
     """docs/reference/config.md."""
     demo = flatten(demo_profile())
     lines = []
-    for key, default, meaning in rows(RunConfig):
-        assert meaning, f"{key} has no docstring"
+    for setting in settings_of(RunConfig):
+        key, default = setting.key, setting.field.default
+        assert setting.meaning, f"{key} has no docstring"
         shown = "*needed*" if default is PydanticUndefined else f"`{default}`"
-        lines.append(f"| `{key}` | {shown} | {f'`{demo[key]}`' if key in demo else ''} | {meaning} |")
+        flag = f"<br>`{setting.flag_name}`" if setting.flag else ""
+        lines.append(f"| `{key}`{flag} | {shown} | {f'`{demo[key]}`' if key in demo else ''} | {setting.meaning} |")
     return CONFIG_HEAD + "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from pydantic import Field
 
 from socratune import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
+from socratune.cli.app import main
+from socratune.cli.flags import flagged, option, read
+from socratune.config import RunConfig
 from socratune.errors import UserError
-from socratune.resolve import dump, flatten, read_config_file, resolve, to_yaml
+from socratune.resolve import dump, flatten, known_keys, read_config_file, resolve, to_yaml
+from socratune.sections import Flag, Free, Section, Setting, settings_of
 
 NEEDED = {"model": "m", "dataset": "d", "output": "o"}
 
@@ -105,3 +111,86 @@ def test_ranks_by_layer_come_through_the_configuration_file_as_they_are(tmp_path
     (tmp_path / "config.yaml").write_text(to_yaml(resolved), "utf-8")
     again = resolve(read_config_file(tmp_path / "config.yaml"))
     assert again.config == resolved.config
+
+
+class Odd(Section):
+    """A section that no run has."""
+
+    shade: Annotated[Literal["dark", "light"], Flag()] = "dark"
+    """Which `shade` it has. Nobody sees it."""
+    how_many: Annotated[Annotated[int, Field(ge=1)] | Literal["all"], Flag("--many")] = 3
+    """How many there are."""
+    shut: Annotated[bool, Flag("--open")] = True
+    """Whether it is shut."""
+    parts: Annotated[list[str], Flag(metavar="PART")] = Field(default=[])
+    """Its parts."""
+    sizes: Annotated[list[float], Flag(commas=True), Free()] = Field(default=[])
+    """Its sizes."""
+    hidden: int = 1
+    """Has no flag."""
+
+
+class OddRun(Section):
+    """A run that has it."""
+
+    odd: Odd = Odd()
+
+
+def shown(setting: Setting) -> tuple[str, str | None, str]:
+    """Flag, metavar and help."""
+    info = get_args(option(setting))[1]
+    return info.default, info.metavar, info.help
+
+
+def test_a_field_with_a_mark_is_a_flag_with_the_fields_type_help_and_default() -> None:
+    settings = {setting.key: setting for setting in flagged(OddRun, ["odd"])}
+    assert [shown(setting) for setting in settings.values()] == [
+        ("--shade", "dark|light", "Which shade it has. [default: dark]"),
+        ("--many", "<int>|all", "How many there are. [default: 3]"),
+        ("--open", None, "Whether it is shut."),
+        ("--parts", "PART", "Its parts. Repeatable."),
+        ("--sizes", "<float>", "Its sizes."),
+    ]
+    many, sizes = settings["odd.how_many"], settings["odd.sizes"]
+    assert [read(many, text) for text in ("2", "all", "x", None)] == [2, "all", "x", None]
+    assert read(sizes, "1, 2.5") == [1.0, 2.5] and read(settings["odd.parts"], ["a,b"]) == ["a,b"]
+    assert read(settings["odd.shut"], True) is False and read(settings["odd.shut"], False) is None
+    assert [setting.key for setting in settings_of(OddRun) if setting.free] == ["odd.sizes"]
+
+
+HANDED_OVER = [
+    setting
+    for setting in settings_of(RunConfig)
+    if setting.flag and setting.key.partition(".")[0] not in ("validate", "publish", "where")
+]
+
+
+@pytest.mark.parametrize("setting", HANDED_OVER, ids=lambda setting: setting.key)
+def test_every_flag_hands_over_its_setting(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    from socratune.cli import commands
+
+    given: dict[str, Any] = {}
+
+    def taken(flags: dict[str, Any], *_: Any, **__: Any) -> int:
+        given.update(flags)
+        return 0
+
+    command = "generate" if setting.key.startswith("generate.") else "run"
+    monkeypatch.setattr(commands, command, taken)
+    name, metavar, _ = shown(setting)
+    assert metavar is not None
+    text = {"<int>": "7", "<float>": "0.5", "X,Y,…": "0.5,2"}.get(metavar, metavar.replace(",", "|").split("|")[0])
+    assert main([command, name, text]) == 0
+    read_as = {"7": 7, "0.5": 0.5, "0.5,2": [0.5, 2.0]}.get(text, text)
+    is_list = get_origin(setting.field.annotation) is list
+    assert given == {setting.key: [read_as] if is_list and not isinstance(read_as, list) else read_as}
+
+
+def test_no_two_settings_of_a_command_share_a_flag() -> None:
+    names = [setting.flag_name for setting in flagged(RunConfig, ["", "split", "enhance", "train", "where"])]
+    assert len(set(names)) == len(names)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert known_keys() == [setting.key for setting in settings_of(RunConfig)]
+    assert all(setting.help and "`" not in setting.help for setting in settings_of(RunConfig))

@@ -16,7 +16,7 @@ from model_server import Answer, ModelServer
 from socratune.config import DEMO_DATA, GenerateConfig, SplitConfig
 from socratune.documents import Document, Link
 from socratune.errors import OutsideError, UserError
-from socratune.generation import write_questions
+from socratune.generation import Writing, write_questions
 from socratune.hops import Graph, phrase
 from socratune.rows import content_id
 from socratune.rundir import RunDir
@@ -37,7 +37,7 @@ Burnt crumbs are swept out with a birch brush.|Brötchen werden um fünf Uhr aus
 
 def write(source: Path | str, output: Path, **settings: Any) -> dict[str, Any]:
     config = GenerateConfig.model_validate({"source": str(source), **settings})
-    return write_questions(config, output, tell=lambda event, stage, entry: None)
+    return write_questions(Writing(generate=config), output, tell=lambda event, stage, entry: None)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -161,7 +161,8 @@ def test_another_seed_draws_other_questions(tmp_path: Path) -> None:
         with ModelServer(lambda body, number: Answer("I cannot do this.")) as server:
             settings = {"writer_model": "scribe", "writer_api_base": [server.openai_base]}
             config = GenerateConfig.model_validate({"source": str(folder), **settings})
-            write_questions(config, tmp_path / f"{seed}.jsonl", seed=seed, tell=lambda event, stage, entry: None)
+            writing = Writing(generate=config, seed=seed)
+            write_questions(writing, tmp_path / f"{seed}.jsonl", tell=lambda event, stage, entry: None)
             return {seen.body["seed"] for seen in server.seen}
 
     assert len(seeds_asked(0) | seeds_asked(1)) == 4  # each passage twice, as there was no question

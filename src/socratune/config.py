@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from socratune.sections import Section, WhereConfig
+from socratune.sections import Flag, Free, Section, WhereConfig, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,10 @@ RETIRED_NAMES = {
 class SplitConfig(Section):
     """What is trained on, what chooses, what proves. Decided by source, before anything is paid."""
 
-    held_out: str | None = None
-    """A JSONL file of one's own held-out rows; without it they are split off the data set."""
-    eval_file: list[str] = []
-    """Further tests, as files or on the Hub: what they ask is not trained on. They are not asked here."""
+    held_out: Annotated[str | None, Flag()] = None
+    """Held-out rows of your own, in a file or on the Hub; without it they are split off the data set."""
+    eval_file: Annotated[list[str], Flag(metavar="FILE")] = []
+    """A further test, as a file or on the Hub: what it asks is not trained on. It is not asked here."""
     held_out_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the sources that is held out."""
     max_held_out_rows: int = Field(default=400, ge=0)
@@ -39,8 +40,8 @@ class SplitConfig(Section):
     """0: no dev rows, the last epoch is kept."""
     max_recall_rows: int = Field(default=400, ge=0)
     """Rows with `metadata.sibling_of`: other questions about what is trained, asked beside the held-out rows."""
-    on_bad_row: Literal["stop", "skip"] = "stop"
-    """`skip`: bad rows go to `input.rejected.jsonl` with their reasons, and the run goes on."""
+    on_bad_row: Annotated[Literal["stop", "skip"], Flag()] = "stop"
+    """What a bad row does; `skip`: bad rows go to `input.rejected.jsonl` with their reasons, and the run goes on."""
 
 
 class EndpointConfig(Section):
@@ -101,34 +102,36 @@ class WritersConfig(Section):
 class ArangoConfig(Section):
     """What is read of an ArangoDB database; nothing given: all its collections."""
 
-    collections: list[str] = []
+    collections: Annotated[list[str], Flag(metavar="A,B,…", commas=True)] = []
     """Names of collections."""
-    graph: str | None = None
+    graph: Annotated[str | None, Flag()] = None
     """A named graph: its vertices are documents, its edges links."""
-    aql: str | None = None
+    aql: Annotated[str | None, Flag(metavar="QUERY")] = None
     """A query that returns documents."""
-    hops: int = Field(default=1, ge=0, le=3)
+    hops: Annotated[int, Flag()] = Field(default=1, ge=0, le=3)
     """How far neighbours are read along."""
 
 
 class GenerateConfig(Section):
     """Questions and answers out of documents or a database."""
 
-    source: str | None = None
-    """Files (a path, a folder, a pattern like `docs/**/*.md`), `arangodb://HOST:8529/DB`, or `demo`."""
+    source: Annotated[str | None, Flag()] = None
+    """Have the rows written out of files (a path, a folder, a pattern like `docs/**/*.md`), out of
+    `arangodb://HOST:8529/DB`, or `demo`."""
     arangodb: ArangoConfig = ArangoConfig()
     """What is read of a database."""
-    writer_model: str = "rules/extract"
-    """Who writes. `rules/extract`: takes questions out of the sentences, mechanically."""
-    checker_model: str | None = None
+    writer_model: Annotated[str, Flag()] = "rules/extract"
+    """Who writes: openai/…, anthropic/…, local/…, python:FILE:F. `rules/extract`: takes questions out of the sentences,
+    mechanically."""
+    checker_model: Annotated[str | None, Flag()] = None
     """A model that is asked, behind the mechanical checks, whether the passage bears the answer. None: nobody is."""
     mix: MixConfig = MixConfig()
     """Shares of the types."""
-    questions_per_passage: int = Field(default=6, ge=1, le=50)
+    questions_per_passage: Annotated[int, Flag()] = Field(default=6, ge=1, le=50)
     """Asked of the writer; a poor passage gives fewer."""
     siblings: int = Field(default=1, ge=0, le=5)
     """Further questions about the fact of each, in other words or the other way round: the recall test."""
-    passage_tokens: int = Field(default=400, ge=32)
+    passage_tokens: Annotated[int, Flag()] = Field(default=400, ge=32)
     """The most a passage has, by the tokenizer of `model`; without one, by a count of characters."""
     overlap_tokens: int = Field(default=40, ge=0)
     """What a passage repeats of the one before it in the same section."""
@@ -138,19 +141,19 @@ class GenerateConfig(Section):
     """Of all questions to one passage."""
     max_file_mb: int = Field(default=50, ge=1)
     """A larger file is left out, with this reason."""
-    concurrency: int = Field(default=256, ge=1)
+    concurrency: Annotated[int, Flag(), Free()] = Field(default=256, ge=1)
     """Passages in flight."""
-    call_timeout_s: float = Field(default=600.0, gt=0)
+    call_timeout_s: Annotated[float, Free()] = Field(default=600.0, gt=0)
     """Of one try of a call."""
-    max_usd: float | None = Field(default=None, gt=0)
+    max_usd: Annotated[float | None, Flag(), Free()] = Field(default=None, gt=0)
     """Stop before writer and checker spend this, calls in flight included. Refused where a price is not known."""
-    max_total_tokens: int | None = Field(default=None, gt=0)
+    max_total_tokens: Annotated[int | None, Flag(), Free()] = Field(default=None, gt=0)
     """Stop before writer and checker have taken so many tokens."""
-    writer_api_base: list[str] = []
-    """Addresses of a server that speaks OpenAI's protocol; several share the load."""
-    checker_api_base: list[str] = []
+    writer_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
+    """Address of a server that speaks OpenAI's protocol; several share the load."""
+    checker_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
     """As for the writer."""
-    endpoints: WritersConfig = WritersConfig()
+    endpoints: Annotated[WritersConfig, Free()] = WritersConfig()
     """Keys and limits by role."""
 
     @model_validator(mode="after")
@@ -163,29 +166,34 @@ class GenerateConfig(Section):
 class StudentTeacherConfig(Section):
     """The loop: who attempts, who judges, who hints, how often."""
 
-    student_model: str | None = None
-    """None: the very model that is trained. `local/NAME`: another one in this process, graded before training."""
-    student_engine: Literal["local", "vllm"] = "local"
-    """`local`: in this process. `vllm`: `vllm serve` is started here, asked, and stopped."""
-    teacher_model: str = "rules/arithmetic"
-    """Who hints. `rules/arithmetic`: takes products apart, mechanically."""
-    judge_model: str = "rules/mechanical"
-    """Who judges. `rules/mechanical`: exact text, choice, number; everything else is undecided."""
-    judge_mode: Literal["cascade", "mechanical", "llm"] = "cascade"
-    """`cascade`: rules first, the judge model for what they leave undecided. `llm`: the model alone."""
-    attempts: int = Field(default=4, ge=1, le=64)
+    student_model: Annotated[str | None, Flag()] = None
+    """Another student than the very model that is trained: its name at --student-api-base, openai/…, local/….
+    `local/NAME`: another one in this process, graded before training."""
+    student_engine: Annotated[Literal["local", "vllm"], Flag()] = "local"
+    """`local`: in this process; `vllm`: `vllm serve` is started here, asked, and stopped."""
+    teacher_model: Annotated[str, Flag()] = "rules/arithmetic"
+    """Who hints: openai/…, anthropic/…, local/…, python:FILE:F. `rules/arithmetic`: takes products apart,
+    mechanically."""
+    judge_model: Annotated[str, Flag()] = "rules/mechanical"
+    """Who judges, named as the teacher is. `rules/mechanical`: exact text, choice, number; everything else is
+    undecided."""
+    judge_mode: Annotated[Literal["cascade", "mechanical", "llm"], Flag()] = "cascade"
+    """`cascade`: rules first, the judge model for what they leave undecided; `llm`: the model alone."""
+    attempts: Annotated[int, Flag()] = Field(default=4, ge=1, le=64)
     """Samples of a row before anyone is asked for a hint; two right ones are enough."""
-    max_iterations: int = Field(default=3, ge=1, le=20)
+    max_iterations: Annotated[int, Flag()] = Field(default=3, ge=1, le=20)
     """Rounds per row, the samples before any hint being the first: one more than the hints."""
-    hint_attempts: int = Field(default=2, ge=1, le=16)
+    hint_attempts: Annotated[int, Flag()] = Field(default=2, ge=1, le=16)
     """Samples per hint; the first right one is enough. Above 1, multiple choice draws three at least and needs two."""
-    thinking_format: Literal["direct", "iterative", "clean"] | None = None
-    """`direct`: only the right reasoning is trained on. `clean`: a hinted success has to be found again without hint.
+    thinking_format: Annotated[Literal["direct", "iterative", "clean"] | None, Flag()] = None
+    """What of a success with a hint is trained on.
+
+    `direct`: only the right reasoning. `clean`: a hinted success has to be found again without hint.
     `iterative`: attempt, "Aha!", corrected attempt. None: `clean` for a model that thinks first, else `direct`."""
     trace_pick: Literal["longest", "first", "judged"] = "longest"
     """Which of several right samples is trained on. The shortest is often a lucky guess. `judged`: the judge model
     says which shows its work best."""
-    unsolved: Literal["drop", "reference", "rewrite"] = "drop"
+    unsolved: Annotated[Literal["drop", "reference", "rewrite"], Flag()] = "drop"
     """What becomes of a row that stays unsolved: dropped, trained on its reference answer, or on the student's own
     wording of the reference."""
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -194,21 +202,21 @@ class StudentTeacherConfig(Section):
     """None: as for the temperature; where the model has none, 0.8."""
     max_new_tokens: int = Field(default=1024, ge=1)
     """Of one answer. An answer cut off here is undecided, not wrong."""
-    concurrency: int = Field(default=256, ge=1)
+    concurrency: Annotated[int, Flag(), Free()] = Field(default=256, ge=1)
     """Rows in flight, one call per row at a time."""
-    call_timeout_s: float = Field(default=600.0, gt=0)
-    """Of one try of a call to a server."""
-    max_usd: float | None = Field(default=None, gt=0)
+    call_timeout_s: Annotated[float, Flag(), Free()] = Field(default=600.0, gt=0)
+    """Seconds, of one try of a call to a server."""
+    max_usd: Annotated[float | None, Flag(), Free()] = Field(default=None, gt=0)
     """Stop before the run spends this, calls in flight included. Refused where a price is not known."""
-    max_total_tokens: int | None = Field(default=None, gt=0)
+    max_total_tokens: Annotated[int | None, Flag(), Free()] = Field(default=None, gt=0)
     """Stop before judge and teacher (and a student behind a server) have taken so many tokens, in the whole run."""
-    student_api_base: list[str] = []
-    """Serve the student from these addresses (OpenAI's protocol) instead of this process."""
-    teacher_api_base: list[str] = []
-    """Addresses of a server that speaks OpenAI's protocol; several share the load."""
-    judge_api_base: list[str] = []
+    student_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
+    """Have the student answer at this address (OpenAI's protocol) instead of in this process."""
+    teacher_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
+    """Address of a server that speaks OpenAI's protocol; several share the load."""
+    judge_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
     """As for the teacher."""
-    endpoints: EndpointsConfig = EndpointsConfig()
+    endpoints: Annotated[EndpointsConfig, Free()] = EndpointsConfig()
     """Keys and limits by role."""
 
 
@@ -230,7 +238,7 @@ class CurateConfig(Section):
 class ByDevConfig(Section):
     """What the dev rows choose besides the epoch."""
 
-    sweep_lr: list[Annotated[float, Field(gt=0)]] = []
+    sweep_lr: Annotated[list[Annotated[float, Field(gt=0)]], Flag(metavar="X,Y,…", commas=True)] = []
     """Multiples of the learning rate, each trained; the best on the dev rows is kept."""
     patience: int = Field(default=0, ge=0)
     """Stop after so many epochs without a better one. 0: never."""
@@ -261,8 +269,8 @@ class GuideNames(Section):
 class EnhancedTrainingConfig(GuideNames):
     """The LoRA training. Names as in the guide and in PEFT."""
 
-    method: Literal["sft", "dpo"] = "sft"
-    """`sft`: the right answers. `dpo`: the right answer against the student's last wrong one to the same question."""
+    method: Annotated[Literal["sft", "dpo"], Flag()] = "sft"
+    """`sft`: the right answers; `dpo`: the right answer against the student's last wrong one to the same question."""
     max_seq_length: Annotated[int, Field(ge=16)] | Literal["auto"] = 2048
     """In tokens. A longer row is left out whole, never cut. auto: the 99th percentile of the rows."""
     r: int = Field(default=16, ge=1)
@@ -289,8 +297,8 @@ class EnhancedTrainingConfig(GuideNames):
     """Decoupled (AdamW)."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Longer gradients are clipped."""
-    backend: Literal["auto", "hf", "unsloth"] = "auto"
-    """Who trains. auto: transformers and PEFT, Unsloth where the model fits no other way; the reason is said."""
+    backend: Annotated[Literal["auto", "hf", "unsloth"], Flag()] = "auto"
+    """Who trains; auto: transformers and PEFT, Unsloth where the model fits no other way; the reason is said."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     """Recompute activations to save memory. auto: only where they do not fit."""
     load_in_4bit: bool | Literal["auto"] = "auto"
@@ -336,14 +344,14 @@ class ValidateConfig(Section):
 
     prompts: int = Field(default=5, ge=1)
     """Held-out questions shown with answer and verdict in the results."""
-    prompts_file: str | None = None
-    """A file with questions in the place of these: one a line, or JSONL with `prompt` and perhaps `expected`."""
+    prompts_file: Annotated[str | None, Flag("--prompts", metavar="FILE")] = None
+    """A file with test prompts in the place of these: one a line, or JSONL with `prompt` and perhaps `expected`."""
     samples: int = Field(default=4, ge=1, le=64)
     """Answers per question of a model that thinks first, which is not asked greedily; it is compared by their means."""
     forgetting: str | None = None
     """A data set with questions that rules can judge and that must not be unlearnt, in the place of the 450 shipped
     ones. `demo`: what the embedded model knows."""
-    lm_eval: list[str] = []
+    lm_eval: Annotated[list[str], Flag(metavar="TASKS", commas=True)] = []
     """Tasks of lm-eval for base and adapter; shown, no condition. Needs `pip install 'socratune[lm-eval]'`."""
     bootstrap_draws: int = Field(default=10_000, ge=100)
     """Resamples behind the interval."""
@@ -356,40 +364,40 @@ class ValidateConfig(Section):
 class PublishConfig(Section):
     """Upload to the Hugging Face Hub."""
 
-    private: bool = True
-    """False opens the Hub repository; one that is public already is not written to while this is true."""
-    with_dataset: bool = False
+    private: Annotated[bool, Flag("--public")] = True
+    """The Hub repository is closed; --public opens it to all. While true, one that is public is not written to."""
+    with_dataset: Annotated[bool, Flag()] = False
     """Publish the enhanced data set too, as a data set of the same name."""
-    base: str | None = None
+    base: Annotated[str | None, Flag(metavar="ORG/NAME")] = None
     """Hub id of the base, for others, where `model` is a folder of this machine."""
 
 
 class RunConfig(Section):
     """A whole run."""
 
-    model: str = Field(min_length=1)
+    model: Annotated[str, Flag()] = Field(min_length=1)
     """Base model: a folder, a Hub id, or `demo`."""
-    dataset: str = Field(min_length=1)
+    dataset: Annotated[str, Flag()] = Field(min_length=1)
     """A file (JSONL, JSON, CSV, Parquet), a data set of the Hub (`org/name`), or `demo`. Left out beside
     `generate.source`: the rows are written first, into `qa.jsonl` of the run folder."""
-    output: str = Field(min_length=1)
-    """The run folder."""
-    hub_id: str | None = None
-    """Publish there what passed."""
-    seed: int = Field(default=0, ge=0)
+    output: Annotated[str, Flag(), Free()] = Field(min_length=1)
+    """The run folder; an existing one is gone on with."""
+    hub_id: Annotated[str | None, Flag(metavar="ORG/NAME")] = None
+    """The Hub repository in which what passed is published."""
+    seed: Annotated[int, Flag()] = Field(default=0, ge=0)
     """Of sampling, training and resampling."""
-    views: list[Literal["preference", "sdft"]] = []
+    views: Annotated[list[Literal["preference", "sdft"]], Flag(commas=True), Free()] = []
     """Further files out of the loop's traces, for other trainers: preference pairs; prompts with their hint."""
-    report_to: list[Literal["wandb", "mlflow", "trackio"]] = []
+    report_to: Annotated[list[Literal["wandb", "mlflow", "trackio"]], Flag(commas=True), Free()] = []
     """Trackers that get the training's curves too, beside TensorBoard."""
-    rounds: int = Field(default=1, ge=1, le=20)
+    rounds: Annotated[int, Flag()] = Field(default=1, ge=1, le=20)
     """Loop and training so often at most, each time with the student that the round before has trained; dev chooses the
     round that is kept."""
-    shard: str | None = None
+    shard: Annotated[str | None, Flag(metavar="I/N")] = None
     """`I/N`: only every N-th row, beginning with the I-th; `socratune merge` puts the N run folders together."""
-    engine: Literal["here", "ray"] = "here"
+    engine: Annotated[Literal["here", "ray"], Flag(), Free()] = "here"
     """Where the loop runs: in this process, or in `workers` Ray actors."""
-    workers: int = Field(default=2, ge=1)
+    workers: Annotated[int, Flag(), Free()] = Field(default=2, ge=1)
     """Actors of the engine `ray`; concurrency, rate limits and budget are divided among them."""
     generate: GenerateConfig = GenerateConfig()
     split: SplitConfig = SplitConfig()
@@ -398,27 +406,15 @@ class RunConfig(Section):
     train: EnhancedTrainingConfig = EnhancedTrainingConfig()
     validate_: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
     publish: PublishConfig = PublishConfig()
-    where: WhereConfig = WhereConfig()
+    where: Annotated[WhereConfig, Free()] = WhereConfig()
 
 
-FREE_SETTINGS = frozenset(
-    f"enhance.{name}"
-    for name in (
-        "concurrency", "call_timeout_s", "max_usd", "max_total_tokens", "student_api_base", "teacher_api_base",
-        "judge_api_base", "endpoints",
-    )
-) | frozenset(
-    f"generate.{name}"
-    for name in (
-        "concurrency", "call_timeout_s", "max_usd", "max_total_tokens", "writer_api_base", "checker_api_base",
-        "endpoints",
-    )
-) | {"output", "views", "report_to", "engine", "workers"} | {
-    f"where.{name}" for name in WhereConfig.model_fields
-}  # fmt: skip
-"""Settings that change no result: they may differ when a run goes on."""
+@cache
+def _free() -> frozenset[str]:
+    return frozenset(setting.key for setting in settings_of(RunConfig) if setting.free)
 
 
 def is_free(key: str) -> bool:
-    """True for a setting that changes no result."""
-    return ".".join(key.split(".")[:2]) in FREE_SETTINGS
+    """True for a setting that changes no result; of one that is a mapping (`where.sky`), also for its parts."""
+    parts = key.split(".")
+    return not _free().isdisjoint(".".join(parts[:end]) for end in range(1, len(parts) + 1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,53 +12,47 @@ from socratune.config import GenerateConfig, is_free
 from socratune.errors import Fault, Shown, UserError
 from socratune.journal import Journal
 from socratune.preflight import generate_faults
-from socratune.resolve import dump, flatten, validated
+from socratune.resolve import deep_merge, dump, flatten, validated
 from socratune.rundir import fingerprint, locked
 from socratune.sections import Section
 from socratune.stages import generate
 
-GRAPH_FLAGS = ("collections", "graph", "aql", "hops")
-Merge = Callable[[dict[str, Any], str | None, list[str]], tuple[dict[str, Any], list[Fault]]]
 
-
-class _Settings(Section):
-    """Of `config.yaml` the part that concerns questions."""
+class Writing(Section):
+    """Of a run's settings those that concern questions. `model` is the one whose tokenizer sizes the passages."""
 
     generate: GenerateConfig = GenerateConfig()
     model: str | None = None
     seed: int = 0
 
 
-def settings_of(flags: dict[str, Any], merge: Merge) -> tuple[GenerateConfig, Path, str | None, int]:
-    """The settings, the output, the model whose tokenizer counts, and the seed.
+def checked(
+    given: dict[str, Any], output: str | None, database: str | None, faults: list[Fault]
+) -> tuple[Writing, Path]:
+    """The settings, and the file for the rows.
 
     Args:
-        flags: those that were given, by name.
-        merge: puts flags over a config file; gives the faults it found.
+        given: nested, as for a run; what does not concern questions is left out, so that a run's file does as well.
+        database: of ArangoDB, in the place of a source.
+        faults: of `given`, found before.
 
     Raises:
-        UserError: every fault of flags, file, source, models and output.
+        UserError: every fault of settings, file, source, models and output.
     """
-    config_file, pairs, output = flags.pop("config", None), flags.pop("settings", []), flags.pop("output", None)
-    if database := flags.pop("database", None):
+    if database:
         from socratune.sources.arango_place import place_of
 
-        flags.setdefault("source", place_of(database))
-    if "collections" in flags:
-        flags["collections"] = [name.strip() for name in flags["collections"].split(",")]
-    top = {name: flags.pop(name) for name in ("model", "seed") if name in flags}
-    keys = {name: f"generate.arangodb.{name}" if name in GRAPH_FLAGS else f"generate.{name}" for name in flags}
-    merged, faults = merge(top | {keys[name]: value for name, value in flags.items()}, config_file, pairs)
-    known = {name: merged[name] for name in _Settings.model_fields if name in merged}  # a run's file does as well
-    faults += [fault] if (fault := _output_fault(output)) else []
+        given = deep_merge({"generate": {"source": place_of(database)}}, given)
+    known = {name: given[name] for name in Writing.model_fields if name in given}
+    faults = [*faults, *filter(None, [_output_fault(output)])]
     try:
-        settings = validated(_Settings, known, "socratune generate")
+        settings = validated(Writing, known, "socratune generate")
         faults += generate_faults(settings.generate)
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults:
         raise UserError(*faults)
-    return settings.generate, Path(str(output)), settings.model, settings.seed
+    return settings, Path(str(output))
 
 
 def _journal(output: Path) -> Path:
@@ -81,16 +74,13 @@ def _output_fault(given: str | None) -> Fault | None:
     return None
 
 
-def write_questions(
-    config: GenerateConfig, output: Path, *, model_name: str | None = None, seed: int = 0, tell: Tell
-) -> dict[str, Any]:
+def write_questions(settings: Writing, output: Path, *, tell: Tell) -> dict[str, Any]:
     """Write `output`, `*.rejected.jsonl` and, beside them, the journal and what was read of the source.
 
     Killed at any moment, the same call goes on: a passage that is finished is not asked for again.
 
     Args:
-        config: settings without faults.
-        model_name: whose tokenizer sizes the passages; None: by an estimate.
+        settings: without faults.
 
     Returns:
         The figures of the stage, and `reason` where nothing came of it.
@@ -100,7 +90,8 @@ def write_questions(
         OutsideError: the budget is spent, or something outside failed; call again to go on.
     """
     place = generate.Place(output, output.with_suffix(".rejected.jsonl"), output.with_suffix(".source"))
-    settings = {name: value for name, value in flatten(dump(config)).items() if not is_free(f"generate.{name}")}
+    config, model_name, seed = settings.generate, settings.model, settings.seed
+    lasting = {name: value for name, value in flatten(dump(config)).items() if not is_free(f"generate.{name}")}
     started = time.monotonic()
     entry: dict[str, Any] = {"done": 0, "total": 0}
 
@@ -118,7 +109,7 @@ def write_questions(
                 model_name=model_name,
                 seed=seed,
                 journal=journal,
-                key=f"generate.{fingerprint(settings, model_name, seed)}",
+                key=f"generate.{fingerprint(lasting, model_name, seed)}",
                 tick=tick,
             )
             result = asyncio.run(work)

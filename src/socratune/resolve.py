@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from socratune.config import DEMO, DEMO_DATA, EnhancedTrainingConfig, RunConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.sections import Section
+from socratune.sections import Section, settings_of
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -183,17 +183,7 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 def known_keys() -> list[str]:
     """Every key of a run's configuration, dotted."""
-    return list(_keys(RunConfig))
-
-
-def _keys(section: type[BaseModel], prefix: str = "") -> list[str]:
-    names = []
-    for name, info in section.model_fields.items():
-        key = prefix + (info.alias or name)
-        kinds = [info.annotation, *get_args(info.annotation)]
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        names += _keys(inner[0], key + ".") if inner else [key]
-    return names
+    return [setting.key for setting in settings_of(RunConfig)]
 
 
 def _faults(error: ValidationError, where: str) -> list[Fault]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -13,55 +13,16 @@ from socratune.cli import planning
 from socratune.cli.console import guarded
 from socratune.cli.finished import export, publish, report
 from socratune.cli.flags import (
-    NOT_SETTINGS,
-    Attempts,
-    Backend,
-    CallTimeout,
-    Concurrency,
+    Command,
     ConfigFile,
-    Dataset,
     DryRun,
-    Engine,
     Estimate,
-    EvalFile,
-    Format,
-    Gpus,
-    HeldOut,
-    HintAttempts,
-    HubId,
-    Iterations,
-    Judge,
-    JudgeBase,
-    JudgeMode,
-    MaxTokens,
-    MaxUsd,
-    Method,
-    Model,
-    OnBadRow,
-    Output,
-    Place,
-    ReportTo,
     Restart,
-    Rounds,
     Run,
-    Seed,
     Settings,
-    Shard,
-    Source,
     Start,
-    Student,
-    StudentBase,
-    StudentEngine,
-    SweepLr,
-    Teacher,
-    TeacherBase,
-    Unsolved,
     Until,
-    Views,
-    Workers,
-    Writer,
-    WriterBase,
-    given_by,
+    takes,
 )
 from socratune.cli.pods import pods
 from socratune.cli.retired import retired
@@ -93,189 +54,107 @@ def _root(
     pass
 
 
-@app.command()
+Given = dict[str, Any]
+"""Settings that were given as flags, by dotted key."""
+
+
+def command(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command that takes the settings `keys` as flags (`flags.takes`)."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(cls=Command)(takes(*keys)(function))
+
+    return register
+
+
+@command(
+    "", "generate.source", "generate.writer_model", "generate.writer_api_base", "split", "enhance", "train",
+    "where.place", "where.gpus",
+)  # fmt: skip
 def run(
-    model: Model = None,
-    dataset: Dataset = None,
-    source: Source = None,
-    writer_model: Writer = None,
-    writer_api_base: WriterBase = None,
-    output: Output = None,
-    hub_id: HubId = None,
+    given: Given,
     config: ConfigFile = None,
     settings: Settings = None,
-    held_out: HeldOut = None,
-    eval_file: EvalFile = None,
-    on_bad_row: OnBadRow = None,
-    thinking_format: Format = None,
-    attempts: Attempts = None,
-    hint_attempts: HintAttempts = None,
-    max_iterations: Iterations = None,
-    student_model: Student = None,
-    teacher_model: Teacher = None,
-    judge_model: Judge = None,
-    judge_mode: JudgeMode = None,
-    student_api_base: StudentBase = None,
-    teacher_api_base: TeacherBase = None,
-    judge_api_base: JudgeBase = None,
-    concurrency: Concurrency = None,
-    call_timeout_s: CallTimeout = None,
-    max_usd: MaxUsd = None,
-    max_total_tokens: MaxTokens = None,
-    unsolved: Unsolved = None,
-    student_engine: StudentEngine = None,
-    views: Views = None,
-    rounds: Rounds = None,
-    shard: Shard = None,
-    engine: Engine = None,
-    workers: Workers = None,
-    place: Place = None,
     estimate: Estimate = False,
     dry_run: DryRun = False,
-    backend: Backend = None,
-    gpus: Gpus = None,
-    method: Method = None,
-    sweep_lr: SweepLr = None,
-    report_to: ReportTo = None,
-    seed: Seed = None,
     start: Start = None,
     until: Until = None,
     restart: Restart = None,
 ) -> None:
     """The whole pipeline: split, enhance, curate, train, validate; --source generates first, --hub-id publishes."""
-    flags = {name: value for name, value in locals().items() if name not in NOT_SETTINGS}
     from socratune.cli import commands
 
     if dry_run:
-        raise typer.Exit(planning.dry_run(given_by(flags), config, settings, (start, until, restart)))
+        raise typer.Exit(planning.dry_run(given, config, settings, (start, until, restart)))
     if estimate:
-        raise typer.Exit(commands.estimate(given_by(flags), config, settings, (start, until, restart)))
-    raise typer.Exit(commands.run(given_by(flags), config, settings, start=start, until=until, restart=restart))
+        raise typer.Exit(commands.estimate(given, config, settings, (start, until, restart)))
+    raise typer.Exit(commands.run(given, config, settings, start=start, until=until, restart=restart))
 
 
-app.command()(planning.plan)
+command("model", "dataset", "output", "where.place", "where.gpus")(planning.plan)
 
 
-@app.command()
+@command("generate", "seed")
 def generate(
-    source: Source = None,
+    given: Given,
     output: Annotated[
         str | None, typer.Option(metavar="FILE.jsonl", help="The rows; what was rejected beside it.")
     ] = None,
     database: Annotated[str | None, typer.Option(help="A database at ARANGO_URL, instead of --source.")] = None,
-    collections: Annotated[str | None, typer.Option(metavar="A,B,…", help="Of the database; all by default.")] = None,
-    graph: Annotated[str | None, typer.Option(help="A named graph of the database.")] = None,
-    aql: Annotated[str | None, typer.Option(metavar="QUERY", help="A query that returns documents.")] = None,
-    hops: Annotated[int | None, typer.Option(help="How far neighbours are read along.")] = None,
-    writer_model: Writer = None,
-    writer_api_base: WriterBase = None,
-    checker_model: Annotated[
-        str | None, typer.Option("--checker-model", help="Asked whether the text bears it.")
-    ] = None,
-    checker_api_base: Annotated[list[str] | None, typer.Option("--checker-api-base", metavar="URL")] = None,
-    questions_per_passage: Annotated[int | None, typer.Option(help="Asked of the writer.")] = None,
-    passage_tokens: Annotated[int | None, typer.Option(help="The most a passage has.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Passages in flight.")] = None,
-    max_usd: MaxUsd = None,
-    max_total_tokens: MaxTokens = None,
     model: Annotated[str | None, typer.Option(help="The model whose tokenizer sizes the passages.")] = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    seed: Seed = None,
 ) -> None:
     """Question-answer rows out of documents or a database, each with the words its answer comes from."""
-    flags = {name: value for name, value in locals().items() if value is not None and value != []}
     from socratune.cli import commands
 
-    raise typer.Exit(commands.generate(flags))
+    given |= {} if model is None else {"model": model}
+    raise typer.Exit(commands.generate(given, config, settings, output=output, database=database))
 
 
-@app.command()
+@command("output", "enhance.thinking_format", "seed")
 def demo(
-    output: Output = None,
+    given: Given,
     settings: Settings = None,
-    thinking_format: Format = None,
-    seed: Seed = None,
     until: Until = None,
     restart: Restart = None,
 ) -> None:
     """`run` on the embedded model and data: no key, no network, no GPU."""
     from socratune.cli import commands
 
-    given = given_by({"seed": seed, "thinking_format": thinking_format})
-    given |= {"model": "demo", "dataset": "demo", "output": output or "outputs/demo"}
+    given = {"output": "outputs/demo"} | given | {"model": "demo", "dataset": "demo"}
     raise typer.Exit(commands.run(given, None, settings, start=None, until=until, restart=restart))
 
 
-@app.command()
+@command("model", "dataset", "output", "views", "shard", "engine", "workers", "seed", "split", "enhance")
 def enhance(
-    model: Model = None,
-    dataset: Dataset = None,
-    output: Output = None,
+    given: Given,
     config: ConfigFile = None,
     settings: Settings = None,
-    held_out: HeldOut = None,
-    eval_file: EvalFile = None,
-    on_bad_row: OnBadRow = None,
-    thinking_format: Format = None,
-    attempts: Attempts = None,
-    hint_attempts: HintAttempts = None,
-    max_iterations: Iterations = None,
-    student_model: Student = None,
-    teacher_model: Teacher = None,
-    judge_model: Judge = None,
-    judge_mode: JudgeMode = None,
-    student_api_base: StudentBase = None,
-    teacher_api_base: TeacherBase = None,
-    judge_api_base: JudgeBase = None,
-    concurrency: Concurrency = None,
-    call_timeout_s: CallTimeout = None,
-    max_usd: MaxUsd = None,
-    max_total_tokens: MaxTokens = None,
-    unsolved: Unsolved = None,
-    student_engine: StudentEngine = None,
-    views: Views = None,
-    shard: Shard = None,
-    engine: Engine = None,
-    workers: Workers = None,
     estimate: Estimate = False,
-    seed: Seed = None,
     restart: Restart = None,
 ) -> None:
     """`run` up to the enhanced data set: split, then the student-teacher loop."""
-    flags = {name: value for name, value in locals().items() if name not in NOT_SETTINGS}
     from socratune.cli import commands
 
     if estimate:
-        raise typer.Exit(commands.estimate(given_by(flags), config, settings, (None, None, restart)))
-    raise typer.Exit(commands.run(given_by(flags), config, settings, start=None, until="enhance", restart=restart))
+        raise typer.Exit(commands.estimate(given, config, settings, (None, None, restart)))
+    raise typer.Exit(commands.run(given, config, settings, start=None, until="enhance", restart=restart))
 
 
-@app.command()
-def train(
-    run: Run,
-    method: Method = None,
-    sweep_lr: SweepLr = None,
-    report_to: ReportTo = None,
-    backend: Backend = None,
-    gpus: Gpus = None,
-    restart: Annotated[bool, typer.Option(help="Train anew.")] = False,
-) -> None:
+@command("train", "report_to", "where.gpus")
+def train(given: Given, run: Run, restart: Annotated[bool, typer.Option(help="Train anew.")] = False) -> None:
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
-    flags = {"method": method, "sweep_lr": sweep_lr, "report_to": report_to, "backend": backend, "gpus": gpus}
-    raise typer.Exit(commands.go_on(run, until="train", restart=restart, given=given_by(flags)))
+    raise typer.Exit(commands.go_on(run, until="train", restart=restart, given=given))
 
 
-@app.command()
+@command("validate")
 def validate(
+    given: Given,
     run: Run,
     restart: Annotated[bool, typer.Option(help="Ask and judge anew.")] = False,
-    prompts: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Test prompts: a line each, or JSONL with prompt and expected.")
-    ] = None,
-    lm_eval: Annotated[str | None, typer.Option(metavar="TASKS", help="Tasks of lm-eval too, with commas.")] = None,
     answers_only: Annotated[
         bool, typer.Option("--answers-only", help="Ask, and leave the judging to another.")
     ] = False,
@@ -283,24 +162,18 @@ def validate(
     """Prove the adapter of a run folder on its held-out questions."""
     from socratune.cli import commands
 
-    settings = {
-        "validate.prompts_file": prompts,
-        "validate.lm_eval": [task.strip() for task in lm_eval.split(",")] if lm_eval else None,
-    }
-    given = {key: value for key, value in settings.items() if value}
     if answers_only:
         raise typer.Exit(commands.answers_only(run, given, restart=restart))
     raise typer.Exit(commands.go_on(run, until="validate", restart=restart, given=given, anew=True))
 
 
-for command in (publish, export):
-    app.command()(command)
+command("hub_id", "publish")(publish)
+app.command()(export)
 
 
-@app.command()
+@command("model", "dataset", "enhance.teacher_model", "enhance.judge_model", "split.held_out")
 def ablate(
-    model: Model = None,
-    dataset: Dataset = None,
+    given: Given,
     output: Annotated[str, typer.Option(help="Folder of all its runs; an existing one is gone on with.")] = (
         "outputs/ablation"
     ),
@@ -308,24 +181,19 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every way.")] = 2,
     minutes: Annotated[float, typer.Option(min=0, help="Begin nothing that would end later.")] = 60,
     budget_usd: Annotated[float, typer.Option(min=0, help="Of all paid calls together. 0: no limit.")] = 2,
-    teacher_model: Teacher = None,
-    judge_model: Judge = None,
-    held_out: HeldOut = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
     """Which way is worth it on your data: prompts, references, samples, hints, a teacher's words, side by side."""
     from socratune.cli import commands
 
-    flags = {"model": model, "dataset": dataset, "teacher_model": teacher_model, "judge_model": judge_model}
-    given = given_by({**flags, "held_out": held_out})
     raise typer.Exit(commands.ablate(given, config, settings, output, arms, (seeds, minutes, budget_usd or None)))
 
 
 @app.command()
 def inspect(
     what: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run folder, or a JSONL data set.")],
-    model: Model = None,
+    model: Annotated[str | None, typer.Option(help="Whose template renders the rows.")] = None,
     rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
     row_id: Annotated[str | None, typer.Option("--id", help="Only the row with this id.")] = None,
 ) -> None:
@@ -358,15 +226,13 @@ def merge(
     raise typer.Exit(commands.merge(output, shards))
 
 
-@app.command()
+@command("enhance.judge_model", "enhance.judge_mode", "enhance.judge_api_base")
 def audit_judge(
+    given: Given,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run whose proof is finished.")] = None,
     sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw answers of RUN to label.")] = None,
     rows: Annotated[int, typer.Option(min=2, help="How many, half of base and adapter each.")] = 200,
     labels: Annotated[str | None, typer.Option(metavar="FILE", help="The labelled answers.")] = None,
-    judge_model: Judge = None,
-    judge_mode: JudgeMode = None,
-    judge_api_base: JudgeBase = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
 ) -> None:
@@ -375,12 +241,13 @@ def audit_judge(
 
     if sheet is not None:
         raise typer.Exit(commands.audit_sheet(run, sheet, rows, seed))
-    judge = {"judge_model": judge_model, "judge_mode": judge_mode, "judge_api_base": judge_api_base}
-    raise typer.Exit(commands.audit(run, labels, {k: v for k, v in judge.items() if v}, as_json=as_json))
+    judge = {key.removeprefix("enhance."): value for key, value in given.items()}
+    raise typer.Exit(commands.audit(run, labels, judge, as_json=as_json))
 
 
-for command in (report, ui, serve, pods):
-    app.command()(command)
+command("where.pod_name", "where.api_base")(pods)
+for plain in (report, ui, serve):
+    app.command()(plain)
 
 
 @app.command()

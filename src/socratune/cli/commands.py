@@ -95,17 +95,25 @@ def _begun(
     return guarded(begin, lambda: run_log[0] if run_log else None)
 
 
-def generate(flags: dict[str, Any]) -> int:
+def generate(
+    given: dict[str, Any],
+    config_file: str | None,
+    settings: list[str] | None,
+    *,
+    output: str | None,
+    database: str | None,
+) -> int:
     """`socratune generate`: rows into a file, without a run."""
 
     def work() -> int:
-        from socratune.generation import settings_of, write_questions
+        from socratune.generation import checked, write_questions
 
         start_logging()
-        config, output, model, seed = settings_of(flags, merged_settings)
+        merged, faults = merged_settings(given, config_file, settings or [])
+        found, place = checked(merged, output, database, faults)
         with Progress() as progress:
-            entry = write_questions(config, output, model_name=model, seed=seed, tell=progress)
-            progress.say(f"rows: {output}\nrejected: {output.with_suffix('.rejected.jsonl')}")
+            entry = write_questions(found, place, tell=progress)
+            progress.say(f"rows: {place}\nrejected: {place.with_suffix('.rejected.jsonl')}")
             if entry["reason"]:
                 progress.say(entry["reason"], "bold red")
         return 1 if entry["reason"] else 0

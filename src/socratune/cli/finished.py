@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,23 +10,14 @@ from socratune.cli.flags import Run
 
 
 def publish(
+    given: dict[str, Any],
     run: Run,
-    hub_id: Annotated[str | None, typer.Option(metavar="ORG/NAME", help="The Hub repository.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="Open to all; without it, private.")] = False,
-    with_dataset: Annotated[bool, typer.Option("--with-dataset", help="The enhanced data set too.")] = False,
-    base: Annotated[
-        str | None, typer.Option(metavar="ORG/NAME", help="Hub name of a base that is a folder here.")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files and cards; touch no network.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also what did not pass, with a warning in the card.")] = False,
 ) -> None:
     """Upload the adapter of a run folder that passed, in one commit with its card and results."""
     from socratune.cli import publishing
 
-    given = {"hub_id": hub_id, "publish.base": base}
-    given |= {"publish.private": False} if public else {}
-    given |= {"publish.with_dataset": True} if with_dataset else {}
-    given = {key: value for key, value in given.items() if value is not None}
     raise typer.Exit(publishing.publish(run, given, dry_run=dry_run, force=force))
 
 

@@ -1,83 +1,182 @@
-"""Flags that several commands take, each with its help, and the settings they stand for."""
+"""The flags of the commands. Those that are settings come from the settings' own declarations in `config.py`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
-Model = Annotated[str | None, typer.Option(help="Base model: a folder, a Hub id, or 'demo' (embedded).")]
-Source = Annotated[
-    str | None, typer.Option(help="Have the rows written out of files, arangodb://HOST:8529/DB, or 'demo'.")
-]
-Writer = Annotated[str | None, typer.Option("--writer-model", help="Who writes: rules/extract (default), openai/…, …")]
-WriterBase = Annotated[list[str] | None, typer.Option("--writer-api-base", metavar="URL", help="Repeatable.")]
-Dataset = Annotated[str | None, typer.Option(help="JSONL, JSON, CSV, Parquet, a Hub data set (org/name), or 'demo'.")]
-Output = Annotated[str | None, typer.Option(help="Run folder; an existing one is gone on with.")]
-HubId = Annotated[str | None, typer.Option(help="Publish to this Hub repository when the adapter passed.")]
-ConfigFile = Annotated[str | None, typer.Option("--config", help="YAML file with everything else.")]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from socratune.sections import Setting
+
+ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file with everything else.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. train.r=32. Repeatable.")
 ]
-HeldOut = Annotated[str | None, typer.Option(help="Your own held-out rows, in a file or on the Hub.")]
-EvalFile = Annotated[
-    list[str] | None, typer.Option("--eval-file", metavar="FILE", help="A test not to train on. Repeatable.")
-]
-OnBadRow = Annotated[str | None, typer.Option(help="stop (default) or skip.")]
-Format = Annotated[str | None, typer.Option("--thinking-format", help="direct, clean or iterative.")]
-Iterations = Annotated[int | None, typer.Option("--max-iterations", help="Attempts per row, the first included.")]
-Attempts = Annotated[int | None, typer.Option(help="Samples per row before any hint.")]
-HintAttempts = Annotated[int | None, typer.Option(help="Samples per hint.")]
-Student = Annotated[
-    str | None,
-    typer.Option("--student-model", help="Another student: its name at --student-api-base, local/…, openai/…"),
-]
-Teacher = Annotated[str | None, typer.Option("--teacher-model", help="rules/…, openai/…, anthropic/…, python:FILE:F.")]
-Judge = Annotated[str | None, typer.Option("--judge-model", help="As for the teacher.")]
-JudgeMode = Annotated[str | None, typer.Option(help="cascade (default), mechanical or llm.")]
-StudentBase = Annotated[list[str] | None, typer.Option("--student-api-base", metavar="URL", help="Repeatable.")]
-TeacherBase = Annotated[list[str] | None, typer.Option("--teacher-api-base", metavar="URL", help="Repeatable.")]
-JudgeBase = Annotated[list[str] | None, typer.Option("--judge-api-base", metavar="URL", help="Repeatable.")]
-Concurrency = Annotated[int | None, typer.Option(help="Rows in flight.")]
-CallTimeout = Annotated[float | None, typer.Option("--call-timeout-s", help="Of one try of a call.")]
-MaxUsd = Annotated[float | None, typer.Option(help="Stop before so much is spent.")]
-MaxTokens = Annotated[int | None, typer.Option("--max-total-tokens", help="Stop before so many tokens.")]
-Unsolved = Annotated[str | None, typer.Option(help="drop (default), reference or rewrite.")]
-StudentEngine = Annotated[str | None, typer.Option("--student-engine", help="local (default) or vllm.")]
-Views = Annotated[str | None, typer.Option(help="preference,sdft: files for other trainers.")]
-ReportTo = Annotated[str | None, typer.Option(help="wandb,mlflow,trackio: curves go there too.")]
-Rounds = Annotated[int | None, typer.Option(help="Loop and training so often, each with the student of the last.")]
-Shard = Annotated[str | None, typer.Option(metavar="I/N", help="Only every N-th row; socratune merge joins the parts.")]
-Engine = Annotated[str | None, typer.Option(help="here (default) or ray.")]
-Workers = Annotated[int | None, typer.Option(help="Ray actors.")]
-Place = Annotated[str | None, typer.Option("--where", help="auto (default), local, runpod or sky.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan: memory, time, money, where. Write nothing.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
-Backend = Annotated[str | None, typer.Option(help="Who trains: auto (default), hf or unsloth.")]
-Gpus = Annotated[str | None, typer.Option(metavar="N|all", help="Cards of this machine that train together.")]
-Method = Annotated[str | None, typer.Option(help="sft (default) or dpo, on preference pairs.")]
-SweepLr = Annotated[str | None, typer.Option(metavar="X,Y,…", help="Multiples of the learning rate; dev chooses.")]
-Seed = Annotated[int | None, typer.Option(help="Of sampling, training and resampling.")]
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
-NOT_SETTINGS = ("config", "settings", "start", "until", "restart", "estimate", "dry_run")
-"""Flags of a command that are no setting of the run."""
-_TOP = ("model", "dataset", "output", "hub_id", "seed", "views", "report_to", "rounds", "shard", "engine", "workers")
-_SPLIT = ("held_out", "eval_file", "on_bad_row")
+GROUPED_FROM = 13
+"""A command with fewer flags for settings than this lists all its flags together."""
+_KINDS = {int: "<int>", float: "<float>", str: "<str>"}
 
 
-def given_by(flags: dict[str, Any]) -> dict[str, Any]:
-    """Flags that were given, by their dotted key; what belongs nowhere else is a setting of the loop."""
-    section = {**dict.fromkeys(_TOP, ""), **dict.fromkeys(_SPLIT, "split."), "backend": "train."}
-    section |= {"place": "where.", "gpus": "where."}
-    section |= {"method": "train.", "sweep_lr": "train.by_dev."}
-    section |= dict.fromkeys(("source", "writer_model", "writer_api_base"), "generate.")
-    keys = {name: section.get(name, "enhance.") + name for name in flags}
-    given = {keys[name]: value for name, value in flags.items() if value is not None and value != []}
-    for name in ("views", "report_to", "train.by_dev.sweep_lr"):
-        if name in given:
-            given[name] = [part.strip() for part in given[name].split(",")]
-    return given
+def takes(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The command takes these settings as flags; its parameter `given` holds those that were given, by dotted key.
+
+    The flags themselves are made when the command is called, so that `socratune --help` needs no configuration.
+
+    Args:
+        keys: of settings; of a section, for all settings in it that have a flag; "" for those in no section.
+    """
+
+    def mark(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        others = [one for name, one in own.parameters.items() if name != "given"]
+        command.__signature__ = own.replace(parameters=others)  # type: ignore[attr-defined]
+        command.settings = keys  # type: ignore[attr-defined]
+        return command
+
+    return mark
+
+
+class Command(TyperCommand):
+    """A command whose help shows its settings by section."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Its parameters, the flags that `takes` has named among them."""
+        if keys := getattr(self.callback, "settings", None):
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command()(_with_flags(inspect.unwrap(self.callback), keys))  # type: ignore[arg-type]
+            whole = typer.main.get_command(alone)
+            self.params, self.callback = whole.params, whole.callback
+        return super().get_params(ctx)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The arguments, the flags of each section of the configuration, then those of the command's own."""
+        titles: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for param in self.get_params(ctx):
+            if record := param.get_help_record(ctx):
+                usual = "Arguments" if param.param_type_name == "argument" else "Options"
+                titles.setdefault(getattr(param, "rich_help_panel", None) or usual, []).append(record)
+        titles["Options"] = titles.pop("Options")
+        for title, records in titles.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _with_flags(command: Callable[..., None], keys: Sequence[str]) -> Callable[..., None]:
+    """The command as a function that has a parameter for each flag, in the place of `given`."""
+    from socratune.config import RunConfig
+
+    settings = {_name(setting): setting for setting in flagged(RunConfig, keys)}
+    grouped = len(settings) >= GROUPED_FROM
+
+    def called(**values: Any) -> None:
+        given = {setting.key: read(setting, values.pop(name)) for name, setting in settings.items()}
+        command(given={key: value for key, value in given.items() if value is not None}, **values)
+
+    own = inspect.signature(command)
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option(setting, grouped))
+        for name, setting in settings.items()
+        for default in [False if setting.field.annotation is bool else None]
+    ]
+    others = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.parameters.values()]
+    called.__signature__ = own.replace(parameters=[*others, *flags])  # type: ignore[attr-defined]
+    called.__name__, called.__doc__ = command.__name__, command.__doc__
+    return called
+
+
+def flagged(config: type[BaseModel], keys: Sequence[str]) -> Iterator[Setting]:
+    """The settings with a flag that `keys` names (`takes`), in the order of `keys`, then of the declarations."""
+    from socratune.sections import settings_of
+
+    every = [setting for setting in settings_of(config) if setting.flag]
+    for key in keys:
+        yield from (
+            setting
+            for setting in every
+            if key in (setting.key, setting.key.rpartition(".")[0]) or (key and setting.key.startswith(f"{key}."))
+        )
+
+
+def _name(setting: Setting) -> str:
+    return setting.key.replace(".", "__")
+
+
+def option(setting: Setting, grouped: bool = False) -> Any:
+    """The flag of a setting as an annotation that typer reads."""
+    flag, kind, section = setting.flag, setting.field.annotation, setting.key.rpartition(".")[0]
+    assert flag is not None and setting.flag_name is not None
+    panel = f"Settings of {section.split('.')[0] or 'the run'}" if grouped else None
+    if kind is bool:
+        return Annotated[bool, typer.Option(setting.flag_name, help=setting.help, rich_help_panel=panel)]
+    default = setting.field.default
+    number = isinstance(default, int | float)
+    shown = f" [default: {default:g}]" if number else f" [default: {default}]" if isinstance(default, str) else ""
+    repeated = get_origin(kind) is list and not flag.commas
+    shown += " Repeatable." if repeated else ""
+    return Annotated[
+        list[str] | None if repeated else str | None,
+        typer.Option(
+            setting.flag_name,
+            metavar=flag.metavar or _metavar(kind),
+            help=setting.help + shown,
+            rich_help_panel=panel,
+        ),
+    ]
+
+
+def _leaves(kind: Any) -> Iterator[Any]:
+    """The types and the words that a declared type is made of."""
+    if get_origin(kind) is Literal:
+        yield from get_args(kind)
+    elif get_origin(kind) is Annotated:
+        yield from _leaves(get_args(kind)[0])
+    elif parts := get_args(kind):
+        for part in parts:
+            yield from _leaves(part)
+    elif kind is not type(None):
+        yield kind
+
+
+def _metavar(kind: Any) -> str:
+    joint = "," if get_origin(kind) is list else "|"
+    return joint.join(part if isinstance(part, str) else _KINDS.get(part, "<str>") for part in _leaves(kind))
+
+
+def read(setting: Setting, text: Any) -> Any:
+    """The value of a flag in the setting's own type. What is wrong with it is left for `resolve` to say, with all else.
+
+    A switch (of a setting that is true or false) sets what is not the default.
+    """
+    kind = setting.field.annotation
+    if text is None or text == []:
+        return None
+    if kind is bool:
+        return not setting.field.default if text else None
+    flag = setting.flag
+    if flag is not None and flag.commas:
+        return [_number(kind, part.strip()) for part in text.split(",")]
+    return text if get_origin(kind) is list else _number(kind, text)
+
+
+def _number(kind: Any, text: str) -> Any:
+    for number in (int, float):
+        if number in _leaves(kind):
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    return text

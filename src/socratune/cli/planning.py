@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from socratune.cli.console import duration, guarded, short, start_logging
-from socratune.cli.flags import ConfigFile, Dataset, Gpus, Model, Output, Place, Settings, given_by
+from socratune.cli.flags import ConfigFile, Settings
 
 if TYPE_CHECKING:
     from socratune.config import RunConfig
@@ -19,21 +19,15 @@ NOWHERE = "-"
 
 
 def plan(
-    model: Model = None,
-    dataset: Dataset = None,
-    output: Output = None,
+    given: dict[str, Any],
     gpu: Annotated[
         str | None, typer.Option(metavar="CARD", help='Plan for "H100:80", "2xA100:40" or none, not for this machine.')
     ] = None,
-    place: Place = None,
-    gpus: Gpus = None,
     config: ConfigFile = None,
     settings: Settings = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
 ) -> None:
     """What a run takes and where it would be trained: parameters, memory, time, money, the choice and its reason."""
-    flags = {"model": model, "dataset": dataset, "output": output, "place": place, "gpus": gpus}
-    given = given_by(flags)
 
     def work() -> int:
         from socratune.cli.given import merged_settings

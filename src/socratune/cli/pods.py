@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,17 +11,15 @@ from socratune.errors import Fault, Shown, UserError
 
 
 def pods(
+    given: dict[str, Any],
     action: Annotated[str, typer.Argument(metavar="list|adopt|reap", help="What to do.")],
     pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="adopt: its id.")] = None,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="adopt: the run that rented it.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="reap: ask nothing.")] = False,
     everywhere: Annotated[bool, typer.Option("--all", help="reap: those of other computers too.")] = False,
-    pod_name: Annotated[str | None, typer.Option(help="What their names begin with; without it, socratune.")] = None,
-    api_base: Annotated[str | None, typer.Option(metavar="URL", help="Of the service, as where.api_base.")] = None,
 ) -> None:
     """Machines that are rented: show them, give back those that nobody uses, or take one over."""
-    named = {"pod_name": pod_name, "api_base": api_base}
-    settings = {key: value for key, value in named.items() if value is not None}
+    settings = {key.removeprefix("where."): value for key, value in given.items()}
 
     def work() -> int:
         start_logging()
