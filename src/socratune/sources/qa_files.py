@@ -90,8 +90,8 @@ def bad_rows(path: Path) -> Iterator[Rejected]:
         if not isinstance(row, QARow):
             kind = place.split(" ", maxsplit=1)[0]
             text = value.text if isinstance(value, Unreadable) else json.dumps(value, ensure_ascii=False)[:SHOWN]
-            reason = "; ".join(str(fault).removeprefix(where).lstrip(":, ") for fault in row)
-            yield Rejected(id=place.replace(" ", "-"), reason="bad_row", detail=reason, row={kind: text})
+            detail = "; ".join(str(fault).removeprefix(where).lstrip(":, ") for fault in row)
+            yield Rejected("bad_row", detail, id=place.replace(" ", "-"), row={kind: text})
 
 
 def commit_of(path: Path) -> str | None:
