@@ -320,6 +320,17 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_state(*paths: Path) -> tuple[int, ...] | None:
+    """Numbers that change when one of the files is written or replaced; None where one cannot be found."""
+    try:
+        found = [path.stat() for path in paths]
+    except OSError:
+        return None
+    return tuple(
+        number for one in found for number in (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+    )
+
+
 _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
 
 

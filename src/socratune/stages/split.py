@@ -1,6 +1,6 @@
 """split: what is trained on, what chooses, what proves. Before anything is paid, by source, and it does not move.
 
-The data set is read twice and never held: first a few numbers per row decide where it goes, then it is written.
+The rows are gone through twice and never held: first a few numbers of each decide where it goes, then it is written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.power import Detectable, detectable
 from socratune.rows import QARow, Rejected
 from socratune.rundir import RunDir, StageResult, write_jsonl, write_rejected
-from socratune.sources.qa_files import bad_rows, commit_of, data_path
+from socratune.sources.qa_files import commit_of, data_path, forget_data_sets
 from socratune.stages.clusters import Clusters
 from socratune.stages.contamination import Part, Recall, drop, kin, settle
 from socratune.stats import FEWEST_CLUSTERS
@@ -49,13 +49,14 @@ def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
         UserError: faulty rows (all of them) unless `on_bad_row` is `skip`; nothing left to train on.
     """
     read, groups = _read(config, dataset)
+    forget_data_sets()  # but for what is read here
     rows, own = read.rows, read.own
     parts, own_parts = _parts(read, groups, config)
     if "train_in" not in parts:
         raise UserError(_nothing_left(dataset, parts))
     dropped = _write(run, read, parts, own_parts)
-    if bad := sum(one.reading.bad_rows for one in read.every):
-        write_rejected(run.rejected("input"), (item for one in read.every for item in bad_rows(one.path)))
+    if bad := sum(one.data.reading.bad_rows for one in read.every):
+        write_rejected(run.rejected("input"), (item for one in read.every for item in one.data.bad_rows()))
     proof, proof_parts = (own, own_parts) if own else (rows, parts)
     sizes = Counter(cluster for cluster, part in zip(proof.clusters, proof_parts, strict=True) if part == "held_out")
     shows = detectable(list(sizes.values()), fewest=FEWEST_CLUSTERS)
@@ -70,10 +71,10 @@ def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
         "dropped": dict(dropped),
         "detectable": {**asdict(shows), "says": str(shows)},
         "bad_rows": bad,
-        "shapes": dict(rows.reading.shapes),
+        "shapes": dict(rows.data.reading.shapes),
         "commit": commit_of(rows.path),
     }
-    return StageResult(rows_in=len(parts) + rows.reading.bad_rows, rows_out=figures["train_in"], figures=figures)
+    return StageResult(rows_in=len(parts) + rows.data.reading.bad_rows, rows_out=figures["train_in"], figures=figures)
 
 
 def _read(config: SplitConfig, dataset: str) -> tuple[_Read, Sequence[int]]:
@@ -82,8 +83,8 @@ def _read(config: SplitConfig, dataset: str) -> tuple[_Read, Sequence[int]]:
 
     def read(path: Path) -> Clusters:
         rows = Clusters(path, marks)
-        if rows.reading.bad_rows and not (config.on_bad_row == "skip" and rows.reading.rows):
-            raise UserError(*rows.reading.faults)
+        if rows.data.reading.bad_rows and not (config.on_bad_row == "skip" and rows.data.reading.rows):
+            raise UserError(*rows.data.reading.faults)
         return rows
 
     rows = read(data_path(dataset))
