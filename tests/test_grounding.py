@@ -121,7 +121,15 @@ def fault(
     answer: str, evidence: str = LAMP, question: str = "What is known of the lamp?", kind: str = "factual"
 ) -> str:
     draft = located(Draft(kind, question, answer, "", (evidence,) if evidence else ()), LAMP)
-    return draft if isinstance(draft, str) else fault_of(draft, LAMP) or ""
+    why = draft if isinstance(draft, Rejected) else fault_of(draft, LAMP)
+    return f"{why.reason}: {why.detail}" if why else ""
+
+
+def test_a_detail_may_hold_what_looks_like_another_reason() -> None:
+    draft = Draft("made: up", "What is known of the lamp?", "It burns oil.", "", (LAMP,))
+    assert fault_of(draft, LAMP) == Rejected("unknown_type", "made: up")
+    (row,) = asyncio.run(settled(draft, Task(Passage("p", "p", LAMP, 0, len(LAMP)), "", (), {}, 0), None))
+    assert isinstance(row, Rejected) and row.id and row.row is not None and row.row["type"] == "made: up"
 
 
 def test_an_answer_has_to_follow_from_its_evidence() -> None:
@@ -151,7 +159,7 @@ def test_what_is_not_told_has_no_evidence_and_says_so() -> None:
 def test_nobody_is_asked_for_who_is_not_named() -> None:
     passage = "Mara Quill rose at six. She rang the bell."
     draft = Draft("factual", "What did she ring?", "The bell.", "", ("She rang the bell.",))
-    assert (fault_of(draft, passage) or "").startswith("unclear_reference")
+    assert (why := fault_of(draft, passage)) and why.reason == "unclear_reference"
 
 
 def test_meta_talk_in_other_languages_and_where_the_text_itself_speaks_so() -> None:

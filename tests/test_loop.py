@@ -173,7 +173,7 @@ def test_an_answer_that_speaks_of_the_passage_is_not_trained_on_without_it() -> 
     for format_ in ("direct", "iterative"):
         trace, _ = run(answers("180", "According to the passage, it is 195."), Teacher(), row, thinking_format=format_)
         assert trace.outcome == "solved_with_evidence"
-        assert (rejection(trace) or ("",))[0] == "hint_echo"
+        assert getattr(rejection(trace), "reason", "") == "hint_echo"
 
 
 def test_an_unsolved_row_is_dropped_or_trained_on_its_reference_or_on_the_students_wording_of_it() -> None:
@@ -227,8 +227,8 @@ def test_an_answer_that_speaks_of_the_hint_is_drawn_once_more() -> None:
     assert (trace.outcome, trace.chosen) == ("solved_with_hint", 3)
     trace, _ = run(answers("180", echoing, echoing), Teacher("Split 13."))
     assert trace.outcome == "solved_with_hint"
-    reason, detail = rejection(trace) or ("", "")
-    assert reason == "hint_echo" and detail.endswith("'the hint'")
+    why = rejection(trace)
+    assert why is not None and why.reason == "hint_echo" and why.detail.endswith("'the hint'")
 
 
 def test_clean_keeps_only_what_is_found_without_the_hint() -> None:
@@ -236,7 +236,7 @@ def test_clean_keeps_only_what_is_found_without_the_hint() -> None:
     assert (trace.outcome, trace.chosen, rejection(trace)) == ("solved_with_hint", 4, None)
     assert "Split." not in str(student.seen[3])
     trace, _ = run(answers("180", "195 hinted", *["170"] * 4), Teacher("Split."), thinking_format="clean")
-    assert (trace.chosen, (rejection(trace) or ("",))[0]) == (2, "not_found_unaided")
+    assert (trace.chosen, getattr(rejection(trace), "reason", "")) == (2, "not_found_unaided")
 
 
 def test_a_call_that_fails_for_good_is_the_rows_outcome_not_a_verdict() -> None:

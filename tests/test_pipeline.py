@@ -17,7 +17,11 @@ from typing import Any
 import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 
+from socratune import bookkeeping
+from socratune.preflight import preflight
+from socratune.rounds import run_rounds
 from socratune.rundir import RunDir
+from socratune.sources import qa_files
 
 
 def again(run: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +42,28 @@ def test_a_finished_run_does_nothing_twice(copied_run: Path, results_of: Callabl
     after = results_of(copied_run)
     assert after["stages"] == before["stages"]
     assert after["status"] == "passed"
+
+
+@pytest.mark.slow
+def test_a_run_parses_and_hashes_its_data_set_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed, hashed = [], []
+
+    def counted(module: Any, name: str, calls: list[str]) -> None:
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda path: [calls.append(path.name), real(path)][1])
+
+    counted(qa_files, "read_records", parsed)
+    counted(bookkeeping, "file_hash", hashed)
+    dataset = write_rows(tmp_path / "in.jsonl", [*demo_rows("train", 12), {"bad": 1}])
+    eval_file = write_rows(tmp_path / "eval.jsonl", demo_rows("train", 1))  # that row is dropped
+    given = {"model": "demo", "dataset": str(dataset), "output": str(tmp_path / "run")}
+    given |= {"split": {"on_bad_row": "skip", "eval_file": [str(eval_file)]}, "train": {"num_train_epochs": 1}}
+    tasks = run_rounds(preflight(given, where="here"), until="train", tell=lambda event, stage, entry: None)["stages"]
+    assert (tasks["train"]["status"], tasks["split"]["bad_rows"], tasks["split"]["contaminated"]) == ("done", 1, 1)
+    assert (parsed.count("in.jsonl"), hashed.count("in.jsonl")) == (1, 1)
+    assert (parsed.count("eval.jsonl"), hashed.count("eval.jsonl")) == (1, 1)
+    assert not qa_files._kept  # nothing waits on the disk any longer
+    assert max(hashed.count(name) for name in hashed) == 1  # also of what the stages hand on
 
 
 def test_other_settings_in_the_same_folder_are_refused(copied_run: Path) -> None:

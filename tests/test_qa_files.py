@@ -1,17 +1,28 @@
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from socratune.errors import UserError
-from socratune.sources import records
-from socratune.sources.qa_files import MOST_FAULTS, Reading, bad_rows, data_path, qa_rows, read_qa_rows
+from socratune.errors import OutsideError, UserError
+from socratune.rows import QARow
+from socratune.sources import qa_files, records
+from socratune.sources.qa_files import (
+    MOST_FAULTS,
+    Reading,
+    data_path,
+    data_set,
+    forget_data_sets,
+    qa_rows,
+    read_qa_rows,
+)
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}).encode()
 PAIRS = [{"question": f"What is {n} + 1?", "answer": str(n + 1), "source": f"doc-{n}"} for n in range(300)]
@@ -35,7 +46,7 @@ def test_every_bad_line_is_reported_with_its_number(tmp_path: Path) -> None:
     found = read(tmp_path, b"\n".join(lines))
     assert len(found.rows) == 3
     assert [fault.where.rsplit(" ", 1)[1] for fault in found.faults] == ["2", "4", "5", "6", "8", "9"]
-    rejected = list(bad_rows(tmp_path / "rows.jsonl"))
+    rejected = list(data_set(tmp_path / "rows.jsonl").bad_rows())
     assert [item.id for item in rejected] == ["line-2", "line-4", "line-5", "line-6", "line-8", "line-9"]
     assert (rejected[0].row, rejected[1].row) == ({"line": '{"messages": ['}, {"line": '{"x": 1}'})
     assert "0xff at position 1" in str(found.faults[2])
@@ -230,3 +241,90 @@ def test_embedded_data_keeps_its_promises() -> None:
     assert len(train.rows) >= 600 and len(held_out.rows) >= 400
     assert train.rows[0].question == "What is 15 * 13?"
     assert not {row.source for row in train.rows} & {row.source for row in held_out.rows}
+
+
+# --- parsed once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The name of every file that is parsed."""
+    found: list[str] = []
+    real = qa_files.read_records
+
+    def read_records(path: Path) -> Iterator[records.Record]:
+        found.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(qa_files, "read_records", read_records)
+    forget_data_sets()
+    yield found
+    forget_data_sets()
+
+
+def test_a_data_set_is_parsed_once_and_anew_when_it_has_changed(tmp_path: Path, parsed: list[str]) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(GOOD + b"\n{}\n" + GOOD.replace(b'"q"', b'"r"') + b"\n[]")
+    first = data_set(path)
+    assert [row.question for row in first.rows()] == [row.question for row in data_set(path).rows()] == ["q", "r"]
+    assert [item.id for item in first.bad_rows()] == ["line-2", "line-4"]
+    assert [(one.question, other.question) for one, other in zip(first.rows(), first.rows(), strict=True)] == [
+        ("q", "q"),
+        ("r", "r"),
+    ]
+    assert (parsed, first.reading.rows, first.reading.bad_rows) == (["in.jsonl"], 2, 2)
+    path.write_bytes(GOOD.replace(b'"q"', b'"s"'))
+    assert [row.question for row in data_set(path).rows()] == ["s"]
+    assert [row.question for row in first.rows()] == ["q", "r"]  # who began with the old one ends with it
+    assert len(parsed) == 2
+    forget_data_sets()
+    assert data_set(path) is data_set(path) and len(parsed) == 3
+
+
+def test_rows_wait_as_they_were_read(tmp_path: Path) -> None:
+    row = json.loads(GOOD) | {
+        "metadata": {"n": 2**70, "x": 0.1, "none": None, "text": "ü\u2028\n", "deep": [{"a": []}]}
+    }
+    path = tmp_path / "in.json"
+    path.write_text(json.dumps([row, row]), "utf-8")
+    assert list(data_set(path).rows()) == list(qa_rows(path, Reading()))
+
+
+def test_without_room_on_the_disk_the_rows_are_parsed_anew(
+    tmp_path: Path, parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: Full())
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(GOOD + b"\n{}")
+    found = data_set(path)
+    assert [row.question for row in found.rows()] == ["q"] and [item.id for item in found.bad_rows()] == ["line-2"]
+    assert len(parsed) == 3
+
+
+def test_a_file_that_changes_while_it_is_parsed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = tmp_path / "in.jsonl", qa_files.parse_row
+    path.write_bytes(GOOD + b"\n" + GOOD)
+
+    def parse_row(value: Any, where: str) -> Any:
+        path.write_bytes(GOOD)
+        return real(value, where)
+
+    monkeypatch.setattr(qa_files, "parse_row", parse_row)
+    with pytest.raises(OutsideError, match="has changed while it was read"):
+        data_set(path)
+    monkeypatch.undo()
+    assert len(list(data_set(path).rows())) == 1
+
+
+def test_damage_is_told_with_the_faults_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{}\n" + GOOD * 50_000)[:-200])
+    found = data_set(path)
+    assert "whole gzip file" in str(found.damage[0]) and found.reading.bad_rows == 1
+    with pytest.raises(UserError, match="whole gzip file"):
+        next(found.rows())
+    assert all(isinstance(row, QARow) for row in qa_rows(data_path("demo"), Reading()))

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import ast
 import json
+from collections import Counter
+from pathlib import Path
 
-from socratune.rows import Attempt, QARow, Trace, content_id, unique_ids
+import socratune
+from socratune.rows import Attempt, QARow, Rejected, Trace, content_id, unique_ids
+from socratune.rundir import read_jsonl, write_rejected
 
 GOOD = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]
 
@@ -33,3 +38,29 @@ def test_a_trace_survives_its_json() -> None:
     assert data["metadata"]["thinking"] == "t"
     assert data["metadata"]["enhancement"]["iterations"] == 2
     assert data["metadata"]["enhancement"]["reference"] == "4"
+
+
+def test_what_is_out_is_written_by_one_function_and_counted_by_reason(tmp_path: Path) -> None:
+    out = [
+        Rejected("hint_echo", "speaks of: 'the hint'", id="a", row={"é": (1, 2)}),
+        Rejected("unsolved", id="b"),
+        Rejected("hint_echo", id="c"),
+    ]
+    wide, compact = tmp_path / "wide.jsonl", tmp_path / "compact.jsonl"
+    assert list(write_rejected(wide, iter(out)).items()) == [("hint_echo", 2), ("unsolved", 1)]
+    assert write_rejected(compact, out, compact=True) == Counter(hint_echo=2, unsolved=1)
+    first, second, _ = wide.read_text("utf-8").splitlines()
+    assert first == """{"id": "a", "reason": "hint_echo", "detail": "speaks of: 'the hint'", "row": {"é": [1, 2]}}"""
+    assert second == '{"id": "b", "reason": "unsolved", "detail": "", "row": {}}'
+    assert compact.read_text("utf-8").splitlines()[1] == '{"id":"b","reason":"unsolved","detail":"","row":{}}'
+    again = [Rejected.from_json(data) for data in read_jsonl(wide)]
+    assert again == [Rejected(out[0].reason, out[0].detail, id="a", row={"é": [1, 2]}), out[1], out[2]]
+
+
+def test_no_other_function_writes_a_rejected_file_and_no_reason_is_read_out_of_a_text() -> None:
+    for path in Path(socratune.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and path.name != "rundir.py":
+                name, given = ast.unparse(call.func).split(".")[-1], ast.unparse(call)
+                assert name not in ("write_jsonl", "write_lines") or "rejected" not in given, f"{path.name}: {given}"
+                assert name != "partition" or "': '" not in given, f"{path.name}: {given}"

@@ -6,6 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from socratune.config import is_free
 from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
 from socratune.journal import Journal
 from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
-from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, write_text
+from socratune.rundir import Results, RunDir, StageResult, Tick, file_hash, file_state, write_text
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,13 @@ def after_split(run: RunDir) -> str | None:
 
 
 def hashes(*paths: Path) -> list[str | None]:
-    """The sha256 of each file, None for one that is not there."""
-    return [file_hash(path) if path.is_file() else None for path in paths]
+    """The sha256 of each file, None for one that is not there. One that stays as it is is read once."""
+    return [_hash(path, file_state(path)) if path.is_file() else None for path in paths]
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path, state: tuple[int, ...] | None) -> str:
+    return file_hash(path)
 
 
 def status_after(error: BaseException) -> str:

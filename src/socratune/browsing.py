@@ -18,6 +18,7 @@ from typing import Any
 
 from socratune.fastjson import decode
 from socratune.review import Review
+from socratune.rows import Rejected
 from socratune.rundir import RunDir
 
 TRACE_KINDS = (
@@ -52,7 +53,7 @@ class Filter:
 class Marks:
     """What other files of the run say of a trace: why it was dropped, whether a hint spoils it, what was decided."""
 
-    dropped: dict[str, tuple[str, str]] = field(default_factory=dict)
+    dropped: dict[str, Rejected] = field(default_factory=dict)
     spoiled: set[str] = field(default_factory=set)
     reviews: dict[str, Review] = field(default_factory=dict)
 
@@ -227,7 +228,7 @@ def trace_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
         )
     if row_id in marks.spoiled:
         leaks.append("by the student's own probabilities, a hint gives the answer away")
-    if dropped and dropped[0] == "hint_echo":
+    if dropped and dropped.reason == "hint_echo":
         leaks.append("the answer speaks of the hint")
     attempts = [
         {name: entry.get(name) for name in ("response", "verdict", "judged_by", "hint", "given")}
@@ -246,7 +247,7 @@ def trace_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
         "pass_rate": told.get("pass_rate"),
         "source": data["metadata"].get("source"),
         "leaks": leaks,
-        "dropped": dropped,
+        "dropped": dropped and [dropped.reason, dropped.detail],
         "error": told.get("error"),
         "review": None if review is None else {name: getattr(review, name) for name in ("decision", "text", "time")},
     }
@@ -279,7 +280,7 @@ def marks_of(run: RunDir, reviews: dict[str, Review]) -> Marks:
     marks = Marks(reviews=reviews)
     for _, line in in_file(run.rejected("train")).scan():
         data = decode(line)
-        marks.dropped[data["id"]] = (data["reason"], data.get("detail", ""))
+        marks.dropped[data["id"]] = Rejected.from_json({**data, "row": None})
     for _, line in in_file(run.hint_measures).scan():
         data = decode(line)
         if data.get("spoils"):

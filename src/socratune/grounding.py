@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from socratune.language import language_of
 from socratune.numberwords import NUMBER_WORDS
+from socratune.rows import Rejected
 from socratune.words import EVERYDAY_STEMS, borne, content, folded_words, names_in, new_numbers, numbers_of, stem_of
 from socratune.writing import TYPES, Draft
 
@@ -126,30 +127,30 @@ def injection_in(text: str) -> str | None:
     return found.group() if found else None
 
 
-def fault_of(draft: Draft, passage: str) -> str | None:
-    """Why a draft cannot be a row, `reason: words`; None where it can. Its evidence has to be `located` before.
+def fault_of(draft: Draft, passage: str) -> Rejected | None:
+    """Why a draft cannot be a row; None where it can. Its evidence has to be `located` before.
 
     Args:
         passage: what the writer had, or for a question over several documents all stretches it may use.
     """
     if draft.type not in TYPES:
-        return f"unknown_type: {draft.type[:40]}"
+        return Rejected("unknown_type", draft.type[:40])
     if len(draft.question) < 5 or not draft.answer:
-        return "incomplete: no question or no answer"
+        return Rejected("incomplete", "no question or no answer")
     texts = (draft.question, draft.answer, draft.thinking)
     every = "\n".join((*texts, *draft.evidence)).casefold()
     if any(word in every for word in _META_WORDS):
         for text in texts[:2] if draft.type == "unanswerable" else texts:
             if found := _meta_talk(text, passage.casefold()):
-                return f"meta_talk: {found}"
+                return Rejected("meta_talk", found)
     if found := _pointing_at_nobody(draft.question):
-        return f"unclear_reference: {found}, of nobody who is named"
+        return Rejected("unclear_reference", f"{found}, of nobody who is named")
     if found := injection_in(every):
-        return f"prompt_injection: {found}"
+        return Rejected("prompt_injection", found)
     if draft.type == "unanswerable":
         return _unanswerable_fault(draft, passage)
     if not draft.evidence or any(len(one) < FEWEST_EVIDENCE_LETTERS for one in draft.evidence):
-        return "no_evidence: none given, or too short to be one"
+        return Rejected("no_evidence", "none given, or too short to be one")
     return _answer_fault(draft, passage)
 
 
@@ -173,13 +174,13 @@ def _pointing_at_nobody(question: str) -> str | None:
     return None if len(content(" ".join(words[:at]))) >= FEWEST_WORDS_BEFORE else words[at]
 
 
-def located(draft: Draft, passage: str) -> Draft | str:
+def located(draft: Draft, passage: str) -> Draft | Rejected:
     """The draft with its evidence as it stands in the passage, letter for letter; or why there is none such."""
     found = []
     for stretch in draft.evidence:
         span = find(stretch, passage)
         if span is None:
-            return f"evidence_not_found: {stretch[:100]}"
+            return Rejected("evidence_not_found", stretch[:100])
         found.append(passage[span[0] : span[1]])
     return replace(draft, evidence=tuple(found))
 
@@ -224,50 +225,50 @@ def _whole_words(text: str, begin: int, end: int) -> bool:
     return not (before or after or number_goes_on)
 
 
-def _unanswerable_fault(draft: Draft, passage: str) -> str | None:
+def _unanswerable_fault(draft: Draft, passage: str) -> Rejected | None:
     if draft.evidence:
-        return "evidence_for_unanswerable: it has evidence"
+        return Rejected("evidence_for_unanswerable", "it has evidence")
     if not _UNKNOWN.search(draft.answer):
-        return "unanswerable_answered: the answer does not say that it is not known"
+        return Rejected("unanswerable_answered", "the answer does not say that it is not known")
     topic = set(content(draft.question))
     if not topic & set(content(passage)):
-        return "off_topic: the question shares no word with the passage"
+        return Rejected("off_topic", "the question shares no word with the passage")
     if extra := new_numbers(draft.answer, (draft.question, passage)):
-        return f"number_not_in_evidence: {extra}"
+        return Rejected("number_not_in_evidence", extra)
     return None
 
 
-def _answer_fault(draft: Draft, passage: str) -> str | None:
+def _answer_fault(draft: Draft, passage: str) -> Rejected | None:
     """Why the answer does not follow from the evidence, as far as words can tell."""
     evidence = " ".join(draft.evidence)
     known = (draft.question, evidence)
     if extra := new_numbers(draft.answer, known, derived=draft.type in _RECKONED):
-        return f"number_not_in_evidence: {extra}"
+        return Rejected("number_not_in_evidence", extra)
     said, told, asked = (set(folded_words(text)) for text in (draft.answer, evidence, draft.question))
     for word in _OPPOSITE.keys() & said - told:
         for opposite in _OPPOSITE[word] & told:
             if word not in asked or opposite in asked:  # else "not warmer", to a question for what is warmer
-                return f"says_the_opposite: {word} for {opposite}"
+                return Rejected("says_the_opposite", f"{word} for {opposite}")
     if found := _turned_round(draft.answer, evidence):
-        return f"says_the_opposite: {found}"
+        return Rejected("says_the_opposite", found)
     denied = _negations(folded_words(_SAID_FIRST.sub("", draft.answer)))
     if denied and draft.type != "hypothetical" and not _negations(told | asked):
-        return f"negation_not_in_evidence: {', '.join(denied)}"
+        return Rejected("negation_not_in_evidence", ", ".join(denied))
     page = _page(passage)
     told_stems, asked_stems = page.title.union(map(stem_of, told)), set(map(stem_of, asked))
     for name in names_in(draft.answer) if page.capitals_tell else ():
         if not {stem_of(part) for part in folded_words(name)} <= told_stems | asked_stems:  # HP-40 has two
-            return f"name_not_in_evidence: {name}"
+            return Rejected("name_not_in_evidence", name)
     own = [word for word in dict.fromkeys(content(draft.answer)) if stem_of(word) not in asked_stems]
     if page.language == "en":
         own = [word for word in own if stem_of(word) not in EVERYDAY_STEMS and word not in NUMBER_WORDS - _ORDINALS]
     if missing := _missing(
         own, told_stems, page, sure=bool(_SAID_FIRST.match(draft.answer) or numbers_of(draft.answer))
     ):
-        return f"answer_not_in_evidence: {', '.join(missing[:5])}"
+        return Rejected("answer_not_in_evidence", ", ".join(missing[:5]))
     chosen = draft.type == "comparison" or _SAID_FIRST.match(draft.answer)
     if not own and not chosen and said <= asked and not new_numbers(draft.answer, (draft.question,)):
-        return "answer_in_question: the question tells it already"
+        return Rejected("answer_in_question", "the question tells it already")
     return None
 
 

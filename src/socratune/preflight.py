@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
@@ -19,7 +18,7 @@ from socratune.rundir import RunDir, output_fault
 from socratune.serving import vllm_fault
 from socratune.sharding import parse_shard
 from socratune.sources.documents import files_of
-from socratune.sources.qa_files import Reading, data_path, qa_rows
+from socratune.sources.qa_files import data_path, data_set, forget_data_sets
 from socratune.stages.gathering import DATABASES
 from socratune.stages.gpus import gpus_fault
 from socratune.stages.publish import hub_id_fault
@@ -37,6 +36,7 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
         UserError: every fault of configuration, data set, model and output together.
         OutsideError: nothing is wrong so far, but the Hub could not be asked about the model or the data set.
     """
+    forget_data_sets()  # of an earlier command
     flat = flatten(given)
     faults: list[Fault] = []
     resolved = None
@@ -85,13 +85,10 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     names = [given, flat.get("split.held_out"), *(tests if isinstance(tests, list) else [])]
     for at, name in enumerate(names):
         if isinstance(name, str) and name:
-            reading = Reading()
-            try:
-                deque(qa_rows(data_path(name, held_out=at == 1), reading), maxlen=0)
-            except UserError as error:
-                faults += error.faults
-            if not (skip and reading.rows):
-                faults += reading.faults
+            found = data_set(data_path(name, held_out=at == 1))
+            faults += found.damage
+            if not (skip and found.reading.rows):
+                faults += found.reading.faults
     return faults
 
 

@@ -218,12 +218,28 @@ def shared_system(rows: Iterable[Example]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that was dropped, kept with the reason."""
+    """Why a row is out, and what is known of the row: one type from the check that finds it to the file that keeps it.
 
-    id: str
+    Attributes:
+        reason: a word to count by.
+        detail: the rest of the reason, for a person.
+        id: of the row; empty until whoever knows the row fills it in.
+        row: the row as far as it could be read.
+    """
+
     reason: str
     detail: str = ""
-    row: dict[str, Any] = field(default_factory=dict)
+    id: str = field(default="", kw_only=True)
+    row: dict[str, Any] | None = field(default=None, kw_only=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """One line of a `*.rejected.jsonl`."""
+        return {"id": self.id, "reason": self.reason, "detail": self.detail, "row": self.row or {}}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Rejected:
+        """The inverse of `to_json`."""
+        return cls(data["reason"], data.get("detail", ""), id=data["id"], row=data.get("row") or None)
 
 
 def content_id(messages: list[dict[str, str]]) -> str:

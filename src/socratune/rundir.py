@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
-from socratune.rows import Example, shared_system
+from socratune.fastjson import encode
+from socratune.rows import Example, Rejected, shared_system
 
 RESULTS_INTERVAL_S = 2.0
 
@@ -242,6 +244,26 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
     return write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+def write_rejected(path: Path, rejected: Iterable[Rejected], *, compact: bool = False) -> Counter[str]:
+    """Write the rows that are out, each with its reason, and count the reasons.
+
+    Args:
+        compact: without spaces, as the rows beside it that `generate` writes.
+    """
+    counts: Counter[str] = Counter()
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for one in rejected:
+            counts[one.reason] += 1
+            yield one.to_json()
+
+    if compact:
+        write_lines(path, (f"{encode(row).decode()}\n" for row in counted()))
+    else:
+        write_jsonl(path, counted())
+    return counts
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file one of our stages wrote.
 
@@ -296,6 +318,17 @@ def file_hash(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def file_state(*paths: Path) -> tuple[int, ...] | None:
+    """Numbers that change when one of the files is written or replaced; None where one cannot be found."""
+    try:
+        found = [path.stat() for path in paths]
+    except OSError:
+        return None
+    return tuple(
+        number for one in found for number in (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+    )
 
 
 _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from socratune.echoes import echo
-from socratune.rows import Piece, Trace
+from socratune.rows import Piece, Rejected, Trace
 
 AHA = "\nAha! {hint}\n"
 """How the `iterative` format turns the teacher's hint into a thought of the model's own."""
@@ -38,11 +38,7 @@ def last_wrong_answer(trace: Trace) -> Piece | None:
     return Piece(wrong[-1].response, token_ids=wrong[-1].token_ids) if wrong else None
 
 
-Reason = tuple[str, str]
-"""Why a row is dropped: a word to count by, and the detail."""
-
-
-def rejection(trace: Trace, answer: str | None = None) -> Reason | None:
+def rejection(trace: Trace, answer: str | None = None) -> Rejected | None:
     """Why a trace is not trained on, or None.
 
     Args:
@@ -52,17 +48,19 @@ def rejection(trace: Trace, answer: str | None = None) -> Reason | None:
     if trace.outcome == "trained_on_reference":
         return None
     if trace.chosen is None:
-        return (trace.outcome, trace.error or "") if answer is None else None
+        return Rejected(trace.outcome, trace.error or "", id=trace.row.id) if answer is None else None
     chosen = trace.attempts[trace.chosen - 1]
     if chosen.given == "question" or (trace.format == "iterative" and chosen.given == "hint"):
         return None
     if chosen.given == "hint" and trace.format == "clean":
-        return "not_found_unaided", "right with the hint, but in no sample without it"
+        detail = "right with the hint, but in no sample without it"
+        return Rejected("not_found_unaided", detail, id=trace.row.id)
     hints = [attempt.hint for attempt in trace.attempts[: trace.chosen - 1] if attempt.hint]
     hint = hints[-1] if hints and chosen.given == "hint" else None
     text, row = chosen.response if answer is None else answer, trace.row
     if found := echo(text, row.question, hint=hint, passage=row.evidence, told=True):
-        return "hint_echo", f"speaks of what only the student was shown, or of an earlier attempt: {found!r}"
+        detail = f"speaks of what only the student was shown, or of an earlier attempt: {found!r}"
+        return Rejected("hint_echo", detail, id=row.id)
     return None
 
 

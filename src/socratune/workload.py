@@ -9,7 +9,7 @@ from socratune.config import RunConfig
 from socratune.passages import estimated_tokens
 from socratune.rows import Example, QARow
 from socratune.rundir import RunDir, iter_rows
-from socratune.sources.qa_files import Reading, data_path, qa_rows
+from socratune.sources.qa_files import data_path, data_set
 
 ASSUMED_ROWS, LONG_ROWS = 1000, 20
 """Where there is no data set yet: rows, and how many of them are as long as they may be."""
@@ -62,7 +62,7 @@ def load_of(config: RunConfig, *, known: bool) -> Load:
         held_out = _count(run.rows("held_out"))
         return Load(len(lengths) + held_out, held_out, lengths or (1,), (text,))
     path = run.rows("qa") if config.generate.source else data_path(config.dataset)
-    lengths = [_row_length(row, answer) for row in qa_rows(path, Reading())]
+    lengths = [_row_length(row, answer) for row in data_set(path).rows()]
     split = config.split
     held_out = 0 if split.held_out else _capped(len(lengths), split.held_out_share, split.max_held_out_rows)
     dev = _capped(len(lengths) - held_out, split.dev_share, split.max_dev_rows)

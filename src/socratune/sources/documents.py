@@ -81,9 +81,9 @@ def read_files(source: str, *, max_file_mb: int) -> Iterator[Document | Rejected
                 if isinstance(found, Rejected):
                     yield found
                 elif not found.text.strip():
-                    yield Rejected(found.id, "empty", "no text in it")
+                    yield Rejected("empty", "no text in it", id=found.id)
                 elif (first := seen.setdefault(_digest(found.text), found.id)) != found.id:
-                    yield Rejected(found.id, "same_text", f"word for word as {first}")
+                    yield Rejected("same_text", f"word for word as {first}", id=found.id)
                 else:
                     yield found
 
@@ -99,18 +99,18 @@ def _read(name: str, path: Path, parser: Parser, max_file_mb: int) -> Iterator[D
         if suffix in TABLES:
             yield from _rows(name, path)
         elif size > max_file_mb << 20:
-            yield Rejected(name, "too_large", f"{size >> 20} MB; generate.max_file_mb allows {max_file_mb}")
+            yield Rejected("too_large", f"{size >> 20} MB; generate.max_file_mb allows {max_file_mb}", id=name)
         elif suffix in PARSE:
             text, pages = parser.text(path, suffix)
             yield _document(name, text, {"pages": pages} if pages else {})
         else:
             yield _document(name, _decoded(path.read_bytes()), {})
     except Unparsed as error:
-        yield Rejected(name, error.reason, error.detail)
+        yield Rejected(error.reason, error.detail, id=name)
     except UserError as error:  # a table that is damaged, or has no text
-        yield Rejected(name, "damaged", str(error))
+        yield Rejected("damaged", str(error), id=name)
     except OSError as error:
-        yield Rejected(name, "unreadable", error.strerror or str(error))
+        yield Rejected("unreadable", error.strerror or str(error), id=name)
 
 
 def _decoded(data: bytes) -> str:
@@ -147,12 +147,12 @@ def _rows(name: str, path: Path) -> Iterator[Document | Rejected]:
     for place, value in read_records(path, check=_check_text_column):
         at = f"{name}/{place.replace(' ', '-')}"
         if isinstance(value, Unreadable):
-            yield Rejected(at, "bad_row", str(value.fault))
+            yield Rejected("bad_row", str(value.fault), id=at)
             continue
         row = value if isinstance(value, dict) else {}
         column = next((one for one in TEXTS if isinstance(row.get(one), str)), None)
         if column is None:
-            yield Rejected(at, "no_text", f"none of the columns {', '.join(TEXTS)}")
+            yield Rejected("no_text", f"none of the columns {', '.join(TEXTS)}", id=at)
             continue
         own = next((str(row[one]) for one in IDS if row.get(one) not in (None, "")), None)
         title = next((row[one] for one in TITLES if isinstance(row.get(one), str)), "")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from socratune.answers import normalise
 from socratune.duplicates import wording_of
-from socratune.rows import content_id
+from socratune.rows import Rejected, content_id
 from socratune.words import gist, names_in
 
 ALIKE = 92.0
@@ -23,12 +23,12 @@ COMPARED = 40
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
-def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
+def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, Rejected]:
     """The rows (by position) that ask what an earlier one asks, and how; siblings of such a row go with it.
 
     A sibling is meant to ask the same as its original, in other words; so the two are never compared but word for word.
     """
-    dropped: dict[int, str] = {}
+    dropped: dict[int, Rejected] = {}
     lost: set[str] = set()
     worded: set[int] = set()
     earlier: dict[tuple[Any, ...], list[_Asked]] = defaultdict(list)
@@ -36,11 +36,11 @@ def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, str]:
         wording = wording_of(one.question)
         near = [other for key in one.blocks() for other in earlier[key][-COMPARED:] if other.family != one.family]
         if one.original in lost:
-            dropped[at] = "original_rejected: its original asks what another row asks"
+            dropped[at] = Rejected("original_rejected", "its original asks what another row asks")
         elif wording in worded:
-            dropped[at] = "asked_before: the same question"
+            dropped[at] = Rejected("asked_before", "the same question")
         elif any(_alike(one, other) for other in near):
-            dropped[at] = "asked_before: nearly the same question"
+            dropped[at] = Rejected("asked_before", "nearly the same question")
         if at in dropped:
             lost.add(one.id)
             continue

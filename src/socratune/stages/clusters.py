@@ -14,7 +14,7 @@ from pathlib import Path
 from socratune.duplicates import Marks, name_of, wording_of
 from socratune.errors import OutsideError
 from socratune.rows import QARow
-from socratune.sources.qa_files import Reading, qa_rows
+from socratune.sources.qa_files import data_set
 
 log = logging.getLogger(__name__)
 FEW_SOURCES = 5
@@ -31,7 +31,7 @@ class Clusters:
     rows that ask the same. That first row gives the group its place, so that rows added behind it do not move it.
 
     Attributes:
-        reading: what reading the data set came to.
+        data: the data set.
         start: where the rows begin in `marks`.
         clusters: row → cluster; set by `join`.
         siblings: row → what its `metadata.sibling_of` names.
@@ -39,14 +39,14 @@ class Clusters:
 
     def __init__(self, path: Path, marks: Marks) -> None:
         self.path = path
-        self.reading = Reading()
+        self.data = data_set(path)
         self.start = len(marks)
         self.clusters: Sequence[int] = ()
         self.siblings: dict[int, list[str]] = {}
         self._source_of, self._ids = array("q"), array("q")  # of every row; -1: no source
         self._places = {"dev": array("d"), "held_out": array("d")}  # of every row
         sources: dict[str, int] = {}
-        for row in qa_rows(path, self.reading):
+        for row in self.data.rows():
             name = name_of(row)
             marks.add(row, name)
             for salt, places in self._places.items():
@@ -146,7 +146,7 @@ class Clusters:
         at = 0
         several = {first for first, wording in zip(self._groups, self._wordings, strict=True) if first != wording}
         names: dict[int, str] = {}  # of the groups with several wordings
-        for at, row in enumerate(qa_rows(self.path, Reading()), start=1):
+        for at, row in enumerate(self.data.rows(), start=1):
             if at > len(self._ids) or hash(row.id) != self._ids[at - 1]:
                 break
             cluster = self.clusters[at - 1] - len(self._sources)

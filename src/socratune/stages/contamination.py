@@ -10,15 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from socratune.duplicates import Marks
+from socratune.rows import Rejected
 from socratune.stages.clusters import Clusters
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Why a row goes nowhere: a reason to count by, and words."""
-
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +21,7 @@ class Recall:
     of: int
 
 
-Part = str | Dropped | Recall
+Part = str | Rejected | Recall
 """`train_in`, `dev`, `held_out`; recall; or why a row is in none of them."""
 Siblings = dict[int, list[list[int]]]
 """Row → for every name it gives in `sibling_of`, the rows of the data set that bear it."""
@@ -44,7 +37,7 @@ def drop(
     marks: Marks,
     groups: Sequence[int],
 ) -> None:
-    """Put a `Dropped` in the place of every `train_in` row that asks what a test's row asks.
+    """Put a `Rejected` in the place of every `train_in` row that asks what a test's row asks.
 
     Args:
         parts: of every row; changed.
@@ -60,7 +53,7 @@ def drop(
         at = rows.start + row
         if part == "train_in" and (other := asked_by.get(groups[at])) is not None:
             how = marks.how(at, tests.start + other)
-            parts[row] = Dropped(reason, f"{how} as row {other + 1} of {tests.path}")
+            parts[row] = Rejected(reason, f"{how} as row {other + 1} of {tests.path}")
 
 
 def kin(asking: Clusters, rows: Clusters, marks: Marks) -> Siblings:
@@ -91,17 +84,17 @@ def settle(
         unfit = (why for pair in zip(names, originals, strict=True) if (why := _unfit(parts, *pair)))
         settled[row] = next(unfit, None) or Recall(next(of for of in originals[0] if parts[of] == "train_in"))
         if isinstance(settled[row], Recall) and marks.wording(asking.start + row) in trained:
-            settled[row] = Dropped("sibling_as_trained", "it asks in the very words of a row that is trained on")
+            settled[row] = Rejected("sibling_as_trained", "it asks in the very words of a row that is trained on")
     fit = sorted((row for row, part in settled.items() if isinstance(part, Recall)), key=asking.row_place)
-    too_many = Dropped("sibling_too_many", f"{most} others are asked, as split.max_recall_rows allows")
+    too_many = Rejected("sibling_too_many", f"{most} others are asked, as split.max_recall_rows allows")
     return {**settled, **dict.fromkeys(fit[most:], too_many)}
 
 
-def _unfit(parts: Sequence[Part], name: str, originals: list[int]) -> Dropped | None:
+def _unfit(parts: Sequence[Part], name: str, originals: list[int]) -> Rejected | None:
     """Why the sibling of a row cannot be asked for what was trained, or None."""
     if not originals:
-        return Dropped("sibling_of_none", f"no row has the id or asks the question {name[:100]!r}")
-    now = {part.reason if isinstance(part, Dropped) else str(part) for part in (parts[row] for row in originals)}
+        return Rejected("sibling_of_none", f"no row has the id or asks the question {name[:100]!r}")
+    now = {part.reason if isinstance(part, Rejected) else str(part) for part in (parts[row] for row in originals)}
     if "train_in" in now:
         return None
-    return Dropped("sibling_of_untrained", f"{name[:100]!r} is not trained on: {', '.join(sorted(now))}")
+    return Rejected("sibling_of_untrained", f"{name[:100]!r} is not trained on: {', '.join(sorted(now))}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from typing import Any
@@ -17,8 +17,8 @@ from typing import Any
 from socratune.config import CurateConfig
 from socratune.review import Decision, Review, decisions
 from socratune.rows import Example, Piece, Rejected, Trace
-from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl
-from socratune.traces import Reason, answer_pieces, rejection, training_text
+from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl, write_rejected
+from socratune.traces import answer_pieces, rejection, training_text
 
 
 def run(run: RunDir, config: CurateConfig) -> StageResult:
@@ -30,9 +30,8 @@ def run(run: RunDir, config: CurateConfig) -> StageResult:
     outcomes: Counter[str] = Counter()
     examples = _kept(run, reasons, read, config.mask_wrong_attempts, students, outcomes)
     kept = write_jsonl(run.rows("train"), (item.to_json() for item in examples))
-    write_jsonl(run.rejected("train"), (asdict(item) for item in _dropped(run, reasons, read)))
-    dropped = dict(Counter(reason[0] for reason in reasons if reason))
-    figures: dict[str, Any] = {"dropped": dropped, "students": sorted(students), "reviewed": dict(reviewed)}
+    dropped = write_rejected(run.rejected("train"), _dropped(run, reasons, read))
+    figures: dict[str, Any] = {"dropped": dict(dropped), "students": sorted(students), "reviewed": dict(reviewed)}
     figures["outcomes"] = dict(outcomes)  # of what is kept
     failure = None if kept else "No trainable row is left."
     return StageResult(rows_in=len(reasons), rows_out=kept, figures=figures, failure=failure)
@@ -58,7 +57,7 @@ def _read(reviews: dict[str, Review], data: dict[str, Any]) -> Row:
 
 def _kept(
     run: RunDir,
-    reasons: list[Reason | None],
+    reasons: list[Rejected | None],
     read: Read,
     mask_wrong_attempts: bool,
     students: set[str],
@@ -75,10 +74,10 @@ def _kept(
             yield Example(trace.row.id, trace.row.prompt, pieces, trace.outcome)
 
 
-def _dropped(run: RunDir, reasons: list[Reason | None], read: Read) -> Iterator[Rejected]:
+def _dropped(run: RunDir, reasons: list[Rejected | None], read: Read) -> Iterator[Rejected]:
     for (trace, *_), reason in zip(iter_rows(run.enhanced, read), reasons, strict=True):
         if reason is not None:
-            yield Rejected(trace.row.id, *reason, row=trace.to_json(trace.row.reference))
+            yield replace(reason, id=trace.row.id, row=trace.to_json(trace.row.reference))
 
 
 def _edited(trace: Trace, answer: str) -> str | None:
@@ -86,10 +85,10 @@ def _edited(trace: Trace, answer: str) -> str | None:
     return None if answer == (training_text(trace) or trace.row.reference) else answer
 
 
-def _reason(trace: Trace, answer: str, decision: Decision | None) -> Reason | None:
+def _reason(trace: Trace, answer: str, decision: Decision | None) -> Rejected | None:
     """Why a row is dropped before any cap. A person's yes stands above choices, not above the check for leaks."""
     if decision == "reject":
-        return "rejected_in_review", "rejected in review"
+        return Rejected("rejected_in_review", "rejected in review")
     if decision is not None and trace.format == "clean":  # that it was not found unaided was a choice
         trace = replace(trace, format="direct")
     return rejection(trace, answer if decision == "edit" else _edited(trace, answer))
@@ -105,14 +104,14 @@ def is_mastered(trace: Trace) -> bool:
     return trace.pass_rate == 1.0 and len(trace.attempts) > 1
 
 
-def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[Decision]) -> list[Reason | None]:
+def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[Decision]) -> list[Rejected | None]:
     """Why each row is dropped, None for those that are kept; caps included. The decisions are counted in `reviewed`.
 
     Which rows are too many of their kind is decided by the hash of their id; a row a person accepted is never one.
     """
     caps = {"hinted": (is_hinted, config.max_hinted_share), "mastered": (is_mastered, config.max_mastered_share)}
     kinds: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in caps}  # hash of the id, position
-    reasons: list[Reason | None] = []
+    reasons: list[Rejected | None] = []
     for trace, answer, decision in iter_rows(run.enhanced, read):
         reasons.append(_reason(trace, answer, decision))
         if decision is not None:
@@ -126,7 +125,7 @@ def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[De
     for kind, some in kinds.items():
         detail = f"at most {shares[kind]:.0%} of the training rows (curate.max_{kind}_share)"
         for _, at in sorted(some)[room[kind] :]:
-            reasons[at] = (f"too_many_{kind}", detail)
+            reasons[at] = Rejected(f"too_many_{kind}", detail)
     return reasons
 
 

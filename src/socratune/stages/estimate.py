@@ -19,7 +19,7 @@ from socratune.loop import Loop, enhance_row
 from socratune.modelref import Base
 from socratune.passages import token_counter
 from socratune.rowmap import HasId, map_rows
-from socratune.rows import QARow
+from socratune.rows import QARow, Rejected
 from socratune.rundir import RunDir, Tick
 from socratune.sources.shapes import parse_row
 from socratune.stages.enhance import attended
@@ -155,7 +155,7 @@ def _enhanced(loop: Loop) -> Callable[[QARow], Awaitable[dict[str, Any]]]:
 
 def _refusal(value: dict[str, Any]) -> str | None:
     """Why a passage has no question, where that is a failed call."""
-    failed = (one["detail"] for one in value.get("rejected", ()) if one["reason"] == "call_failed")
+    failed = (one.detail for one in map(Rejected.from_json, value.get("rejected", ())) if one.reason == "call_failed")
     return next(failed, None)
 
 

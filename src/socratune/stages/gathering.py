@@ -115,7 +115,7 @@ def _sorted_out(found: Iterable[Document | Rejected], unread: list[Rejected]) ->
             continue
         ids[one.id] = ids.get(one.id, 0) + 1
         if ids[one.id] > 1:
-            unread.append(Rejected(one.id, "same_id", f"the {ids[one.id]}. document with this id"))
+            unread.append(Rejected("same_id", f"the {ids[one.id]}. document with this id", id=one.id))
             continue
         yield one
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from socratune.passages import estimated_tokens, token_counter
 from socratune.roles import RULES
 from socratune.rowmap import map_rows
 from socratune.rows import Rejected, content_id
-from socratune.rundir import StageResult, Tick, file_hash, fingerprint, write_lines
+from socratune.rundir import StageResult, Tick, file_hash, fingerprint, write_lines, write_rejected
 from socratune.stages.alike import asked_before
 from socratune.stages.gathering import Gathered, cut, gather, linked, read_passages
 from socratune.stages.writers import Writers, attending_writers, plain, settled
@@ -107,7 +107,7 @@ def passage_step(
     async def step(passage: Passage) -> dict[str, Any]:
         nonlocal seen, failed
         if found := injection_in(passage.text):
-            return plain([Rejected(passage.id, "prompt_injection", found, {"text": passage.text[:2000]})])
+            return plain([Rejected("prompt_injection", found, id=passage.id, row={"text": passage.text[:2000]})])
         wanted = share_out(passage.id, mix, config.questions_per_passage)
         title, near = gathered.titles[passage.document], graph.neighbours(passage.document)
         task = Task(passage, title, near, wanted, config.siblings)
@@ -119,8 +119,8 @@ def passage_step(
             failed += 1
             if seen >= FIRST_PASSAGES > failed - 1 and failed > seen / 2:
                 raise OutsideError(f"{failed} of the first {seen} passages failed; the last said: {error}") from error
-            return plain([Rejected(passage.id, "call_failed", str(error))])
-        return plain(found or [Rejected(passage.id, "no_question", "the writer found none")])
+            return plain([Rejected("call_failed", str(error), id=passage.id)])
+        return plain(found or [Rejected("no_question", "the writer found none", id=passage.id)])
 
     return step
 
@@ -164,7 +164,6 @@ def _written(place: Place, gathered: Gathered, values: Callable[[], Iterator[dic
     """Write both files, the rows without those asked before; what the report tells of them."""
     dropped = asked_before(row for value in values() for row in value["rows"])
     types: Counter[str] = Counter()
-    rejected: Counter[str] = Counter()
     passages, used = {passage.id for passage in read_passages(gathered)}, set[str]()
     counts = Counter(rows=0, siblings=0)
 
@@ -179,13 +178,8 @@ def _written(place: Place, gathered: Gathered, values: Callable[[], Iterator[dic
             counts["siblings"] += "sibling_of" in metadata
             yield row
 
-    def out() -> Iterator[dict[str, Any]]:
-        for item in _all_rejected(gathered, values, dropped):
-            rejected[item["reason"]] += 1
-            yield item
-
-    _write(place.rows, kept())
-    _write(place.rejected, out())
+    write_lines(place.rows, (f"{encode(row).decode()}\n" for row in kept()))
+    rejected = write_rejected(place.rejected, _all_rejected(gathered, values, dropped), compact=True)
     return {
         "rows": counts["rows"],
         "siblings": counts["siblings"],
@@ -195,19 +189,14 @@ def _written(place: Place, gathered: Gathered, values: Callable[[], Iterator[dic
     }
 
 
-def _write(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    write_lines(path, (f"{encode(row).decode()}\n" for row in rows))
-
-
 def _all_rejected(
-    gathered: Gathered, values: Callable[[], Iterator[dict[str, Any]]], dropped: dict[int, str]
-) -> Iterator[dict[str, Any]]:
-    yield from map(asdict, gathered.unread)
+    gathered: Gathered, values: Callable[[], Iterator[dict[str, Any]]], dropped: dict[int, Rejected]
+) -> Iterator[Rejected]:
+    yield from gathered.unread
     at = 0
     for value in values():
-        yield from value["rejected"]
+        yield from map(Rejected.from_json, value["rejected"])
         for row in value["rows"]:
             if why := dropped.get(at):
-                reason, _, detail = why.partition(": ")
-                yield asdict(Rejected(content_id(row["messages"]), reason, detail, row))
+                yield replace(why, id=content_id(row["messages"]), row=row)
             at += 1

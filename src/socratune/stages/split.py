@@ -1,6 +1,6 @@
 """split: what is trained on, what chooses, what proves. Before anything is paid, by source, and it does not move.
 
-The data set is read twice and never held: first a few numbers per row decide where it goes, then it is written.
+The rows are gone through twice and never held: first a few numbers of each decide where it goes, then it is written.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from socratune.duplicates import Marks
 from socratune.errors import Fault, Shown, UserError
 from socratune.power import Detectable, detectable
 from socratune.rows import QARow, Rejected
-from socratune.rundir import RunDir, StageResult, write_jsonl
-from socratune.sources.qa_files import bad_rows, commit_of, data_path
+from socratune.rundir import RunDir, StageResult, write_jsonl, write_rejected
+from socratune.sources.qa_files import commit_of, data_path, forget_data_sets
 from socratune.stages.clusters import Clusters
-from socratune.stages.contamination import Dropped, Part, Recall, drop, kin, settle
+from socratune.stages.contamination import Part, Recall, drop, kin, settle
 from socratune.stats import FEWEST_CLUSTERS
 
 log = logging.getLogger(__name__)
@@ -49,17 +49,17 @@ def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
         UserError: faulty rows (all of them) unless `on_bad_row` is `skip`; nothing left to train on.
     """
     read, groups = _read(config, dataset)
+    forget_data_sets()  # but for what is read here
     rows, own = read.rows, read.own
     parts, own_parts = _parts(read, groups, config)
     if "train_in" not in parts:
         raise UserError(_nothing_left(dataset, parts))
-    _write(run, read, parts, own_parts)
-    if bad := sum(one.reading.bad_rows for one in read.every):
-        write_jsonl(run.rejected("input"), (asdict(item) for one in read.every for item in bad_rows(one.path)))
+    dropped = _write(run, read, parts, own_parts)
+    if bad := sum(one.data.reading.bad_rows for one in read.every):
+        write_rejected(run.rejected("input"), (item for one in read.every for item in one.data.bad_rows()))
     proof, proof_parts = (own, own_parts) if own else (rows, parts)
     sizes = Counter(cluster for cluster, part in zip(proof.clusters, proof_parts, strict=True) if part == "held_out")
     shows = detectable(list(sizes.values()), fewest=FEWEST_CLUSTERS)
-    dropped = Counter(part.reason for part in (*parts, *own_parts) if isinstance(part, Dropped))
     _warn(shows, parts, dropped)
     figures = {
         "train_in": parts.count("train_in"),
@@ -71,10 +71,10 @@ def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
         "dropped": dict(dropped),
         "detectable": {**asdict(shows), "says": str(shows)},
         "bad_rows": bad,
-        "shapes": dict(rows.reading.shapes),
+        "shapes": dict(rows.data.reading.shapes),
         "commit": commit_of(rows.path),
     }
-    return StageResult(rows_in=len(parts) + rows.reading.bad_rows, rows_out=figures["train_in"], figures=figures)
+    return StageResult(rows_in=len(parts) + rows.data.reading.bad_rows, rows_out=figures["train_in"], figures=figures)
 
 
 def _read(config: SplitConfig, dataset: str) -> tuple[_Read, Sequence[int]]:
@@ -83,8 +83,8 @@ def _read(config: SplitConfig, dataset: str) -> tuple[_Read, Sequence[int]]:
 
     def read(path: Path) -> Clusters:
         rows = Clusters(path, marks)
-        if rows.reading.bad_rows and not (config.on_bad_row == "skip" and rows.reading.rows):
-            raise UserError(*rows.reading.faults)
+        if rows.data.reading.bad_rows and not (config.on_bad_row == "skip" and rows.data.reading.rows):
+            raise UserError(*rows.data.reading.faults)
         return rows
 
     rows = read(data_path(dataset))
@@ -163,7 +163,7 @@ def pick(clusters: Iterator[int], place: Callable[[int], float], share: float, m
 
 
 def _nothing_left(dataset: str, parts: Sequence[Part]) -> Fault:
-    told = sum(isinstance(part, Dropped) for part in parts)
+    told = sum(isinstance(part, Rejected) for part in parts)
     got = f"none after the split, {told} of {len(parts)} rows are in a test" if told else "none after the split"
     fix = "Are --held-out or --eval-file the data set itself?" if told else "Add rows, or lower split.held_out_share."
     return Fault(f"--dataset {dataset}", "rows to train on", Shown(got), fix)
@@ -180,8 +180,11 @@ def _warn(shows: Detectable, parts: Sequence[Part], dropped: Counter[str]) -> No
         log.warning(text, lost, len(parts))
 
 
-def _write(run: RunDir, read: _Read, parts: Sequence[Part], own_parts: Sequence[Part]) -> None:
-    """Write every part. dev, held_out and recall wait in memory meanwhile: the settings keep them small."""
+def _write(run: RunDir, read: _Read, parts: Sequence[Part], own_parts: Sequence[Part]) -> Counter[str]:
+    """Write every part, and count why rows are in none.
+
+    dev, held_out and recall wait in memory meanwhile: the settings keep them small.
+    """
     waiting: dict[str, list[QARow]] = {"dev": [], "held_out": []}
     recall: list[tuple[QARow, int]] = []
     cluster_of: dict[int, str | None] = {part.of: None for part in (*parts, *own_parts) if isinstance(part, Recall)}
@@ -209,11 +212,11 @@ def _write(run: RunDir, read: _Read, parts: Sequence[Part], own_parts: Sequence[
         write_jsonl(run.rows(name), (row.to_json() for row in some))
     write_jsonl(run.rows("recall"), (replace(row, cluster=cluster_of[of]).to_json() for row, of in recall))
     dropped = (item for pair in ((read.rows, parts), (read.own, own_parts)) for item in _dropped(*pair))
-    write_jsonl(run.rejected("train_in"), (asdict(item) for item in dropped))
+    return write_rejected(run.rejected("train_in"), dropped)
 
 
 def _dropped(rows: Clusters | None, parts: Sequence[Part]) -> Iterator[Rejected]:
-    if rows is not None and any(isinstance(part, Dropped) for part in parts):
+    if rows is not None and any(isinstance(part, Rejected) for part in parts):
         for row, part in zip(rows.read(), parts, strict=True):
-            if isinstance(part, Dropped):
-                yield Rejected(row.id, part.reason, part.detail, row.to_json())
+            if isinstance(part, Rejected):
+                yield replace(part, id=row.id, row=row.to_json())

@@ -23,7 +23,7 @@ from socratune.judge import judge_by_rules
 from socratune.labels import label_faults
 from socratune.replay import FEWEST_ROWS, own_answers
 from socratune.rows import Example, QARow, Rejected, Trace
-from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_text
+from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_rejected, write_text
 from socratune.stages.course import Exam
 from socratune.stages.fit import Job, fit, sweep
 from socratune.stages.grading import graded
@@ -74,7 +74,7 @@ def run(
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
     short = {row.id for row in rows}
     long = (example for example in examples if example.id not in short)
-    write_jsonl(run.rejected("trained"), (asdict(_too_long(example, longest)) for example in long))
+    out = write_rejected(run.rejected("trained"), (_too_long(example, longest) for example in long))
     grades = graded(students, base, model, tokenizer, examples)
     ranks.leader_first(lambda: _own_checkpoints(run, key))
     items: list[Any]
@@ -91,7 +91,7 @@ def run(
     trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit(job, model, config)
     if ranks.leads():
         _save_adapter(run.adapter, trained, tokenizer)
-    figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": len(examples) - len(rows)}
+    figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": out.total()}
     figures |= _history(state, items)
     trained_on = len(items) if config.method == "dpo" else len(rows)
     return StageResult(rows_in=len(examples), rows_out=trained_on, figures=figures)
@@ -117,7 +117,8 @@ def _known_again(row: QARow) -> bool:
 
 
 def _too_long(example: Example, longest: int) -> Rejected:
-    return Rejected(example.id, "too_long", f"more than {longest} tokens (train.max_seq_length)", example.to_json())
+    detail = f"more than {longest} tokens (train.max_seq_length)"
+    return Rejected("too_long", detail, id=example.id, row=example.to_json())
 
 
 def _history(state: Any, items: list[Any]) -> dict[str, Any]:

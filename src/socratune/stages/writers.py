@@ -91,7 +91,7 @@ async def settled(draft: Draft, task: Task, checker: Checker | None) -> list[dic
     """A draft and its siblings, each a row or why it is none. Without its original a sibling is none."""
     row = await _row(draft, task, checker)
     if isinstance(row, Rejected):
-        lost = (_rejected(one, task, f"original_rejected: {row.reason}") for one in draft.siblings)
+        lost = (_rejected(one, task, Rejected("original_rejected", row.reason)) for one in draft.siblings)
         return [row, *lost]
     original = content_id(row["messages"])
     found: list[dict[str, Any] | Rejected] = [row]
@@ -106,16 +106,15 @@ async def settled(draft: Draft, task: Task, checker: Checker | None) -> list[dic
 async def _row(draft: Draft, task: Task, checker: Checker | None) -> dict[str, Any] | Rejected:
     passage = task.passage
     sure = located(draft, passage.text)
-    if isinstance(sure, str):
+    if isinstance(sure, Rejected):
         return _rejected(draft, task, sure)
     if fault := fault_of(sure, passage.text):
         return _rejected(draft, task, fault)
     if checker is not None:
         grounded = await checker(passage, sure)
         if not grounded:
-            return _rejected(
-                draft, task, "not_grounded: by the checker" if grounded is False else "unchecked: no verdict"
-            )
+            refused = Rejected("not_grounded", "by the checker")
+            return _rejected(draft, task, Rejected("unchecked", "no verdict") if grounded is None else refused)
     return row_of(sure, passage_id=passage.id, source=passage.document, place=passage.place)
 
 
@@ -146,16 +145,15 @@ def _messages(draft: Draft) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in turns]
 
 
-def _rejected(draft: Draft, task: Task, fault: str) -> Rejected:
-    reason, _, detail = fault.partition(": ")
+def _rejected(draft: Draft, task: Task, why: Rejected) -> Rejected:
     shown = {**asdict(replace(draft, siblings=())), "passage_id": task.passage.id}
     del shown["siblings"]
-    return Rejected(content_id(_messages(draft)), reason, detail, shown)
+    return replace(why, id=content_id(_messages(draft)), row=shown)
 
 
 def plain(found: list[dict[str, Any] | Rejected]) -> dict[str, Any]:
     """What the journal keeps of a passage: its rows, and what was rejected."""
     return {
         "rows": [one for one in found if not isinstance(one, Rejected)],
-        "rejected": [asdict(one) for one in found if isinstance(one, Rejected)],
+        "rejected": [one.to_json() for one in found if isinstance(one, Rejected)],
     }
