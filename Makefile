@@ -5,7 +5,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test storm check bench evidence-small test-arango
+.PHONY: help setup demo test test-engines storm check bench evidence-small test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
@@ -32,6 +32,7 @@ bench: setup
 	@$(PY) benchmarks/generate.py
 
 test: setup
+	@sh scripts/test-programs.sh
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 storm: setup
