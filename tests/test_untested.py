@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,49 @@ def test_nothing_is_said_where_all_was_tested(session: pytest.Pytester) -> None:
 def test_what_nobody_can_mend_has_no_command() -> None:
     said = untested.untested({"a": "root may write anywhere"})
     assert said == "Not tested: folders that are write-protected (1 test)."
+
+
+def installing(folder: Path, *, user: int, sudo: int, apt: int) -> tuple[str, list[str]]:
+    """What `scripts/test-programs.sh` says, and asks of apt-get, where of all the programs only openssl is there.
+
+    Args:
+        user: its number.
+        sudo: how `sudo` ends that may not ask for a password; 0 where it does what is asked.
+        apt: how `apt-get` ends.
+    """
+    asked = folder / "asked"
+    fakes = {
+        "openssl": "",
+        "systemctl": "",
+        "id": f"echo {user}",
+        "sudo": f'[ {sudo} = 0 ] || exit {sudo}; shift; "$@"',
+        "apt-get": f'echo "$DEBIAN_FRONTEND $*" >>{asked}; echo "E: no such package"; exit {apt}',
+    }
+    for name, text in fakes.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+        (folder / name).chmod(0o755)
+    for name in ("env", "ls", "mktemp", "rm", "tail", "sh"):
+        (folder / name).symlink_to(str(shutil.which(name)))
+    script = Path(untested.__file__).parent.parent / "scripts" / "test-programs.sh"
+    command = ["/bin/sh", str(script)]
+    done = subprocess.run(command, env={"PATH": str(folder)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    return done.stdout + done.stderr, asked.read_text("utf-8").splitlines() if asked.exists() else []
+
+
+@pytest.mark.parametrize(("user", "sudo"), [(0, 1), (1000, 0)])
+def test_what_tests_start_is_installed(user: int, sudo: int, tmp_path: Path) -> None:
+    said, asked = installing(tmp_path, user=user, sudo=sudo, apt=0)
+    assert said.startswith("Installing chromium rsync ") and said.endswith(" with apt-get: tests start them.\n")
+    assert asked[-1].startswith("noninteractive ")
+    assert " install --yes --no-install-recommends chromium rsync" in asked[-1] and "openssl" not in asked[-1]
+
+
+def test_who_may_not_install_is_not_asked_for_a_password(tmp_path: Path) -> None:
+    assert installing(tmp_path, user=1000, sudo=1, apt=0) == ("", [])
+
+
+def test_tests_begin_though_apt_fails(tmp_path: Path) -> None:
+    said, asked = installing(tmp_path, user=0, sudo=1, apt=100)
+    assert "apt-get could not install chromium rsync" in said and "E: no such package" in said
+    assert asked[-1].endswith(" update")
