@@ -2,15 +2,17 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 VENV ?= .venv
+ENGINES ?= .venv-engines
 PY := $(VENV)/bin/python
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo lab test test-experiments storm check bench evidence-small test-arango
+.PHONY: help setup demo lab test test-engines test-experiments storm check bench evidence-small test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
 	@echo "make test    all tests, two at a time"
+	@echo "make test-engines   the tests of Ray, SkyPilot, wandb and MLflow, in $(ENGINES)"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
 	@echo "make lab     the pipeline on the laboratory's base, and on data nobody can learn: five minutes on two cores"
@@ -37,10 +39,23 @@ bench: setup
 	@$(PY) benchmarks/generate.py
 
 test: setup
+	@sh scripts/test-programs.sh
 	@$(PY) -m pytest -n 2 --dist loadfile
 
 test-experiments: setup
 	@$(PY) -m pytest -n 2 --dist loadfile experiments/tests
+$(ENGINES)/installed: pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh $(ENGINES) engines
+
+# SkyPilot and Socratune want other versions of click and uvicorn, so its command has an environment inside the other.
+$(ENGINES)/skypilot/installed: constraints.txt | $(ENGINES)/installed
+	@$(ENGINES)/bin/python -m venv $(ENGINES)/skypilot
+	@$(ENGINES)/skypilot/bin/python -m pip --disable-pip-version-check install --quiet "$$(grep '^skypilot==' constraints.txt)"
+	@touch $@
+
+test-engines: $(ENGINES)/installed $(ENGINES)/skypilot/installed
+	@PATH="$$PATH:$(abspath $(ENGINES)/skypilot/bin)" $(ENGINES)/bin/python -m pytest \
+		tests/test_ray.py tests/test_sky.py tests/test_trackers.py -k "not the_script"  # which make test runs
 
 storm: setup
 	@$(PY) -m pytest -m storm

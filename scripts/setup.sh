@@ -1,9 +1,12 @@
 #!/bin/sh
 # Creates the virtual environment $1 and installs Socratune in it, saying what is missing.
+# $2: the extras to install, by default those that the checks need, and those of a GPU where there is one.
 # TORCH_INDEX_URL: an index to take PyTorch from, e.g. https://download.pytorch.org/whl/cpu
 # PYTHON: the interpreter to use, python3 by default.
 set -eu
 venv=$1
+extras=${2:-dev}
+constraints=constraints.txt
 python=${PYTHON:-python3}
 
 command -v "$python" >/dev/null || { echo "Python 3.11 or newer is needed: apt-get install python3 python3-venv" >&2; exit 1; }
@@ -19,14 +22,11 @@ pip="$venv/bin/python -m pip --disable-pip-version-check install --quiet"
 if [ -n "${TORCH_INDEX_URL:-}" ]; then
     $pip --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' constraints.txt)"
 fi
-if nvidia-smi -L >/dev/null 2>&1; then
+if [ "$extras" = dev ] && nvidia-smi -L >/dev/null 2>&1; then
     echo "NVIDIA device found: installing with the extra [gpu]."
     extras=dev,gpu
     constraints=src/socratune/remote/constraints-gpu.txt
-else
-    extras=dev
-    constraints=constraints.txt
 fi
-echo "Installing Socratune into $venv (a few minutes; PyTorch is the large part)."
+echo "Installing Socratune[$extras] into $venv (a few minutes; PyTorch is the large part)."
 $pip --constraint "$constraints" --editable ".[$extras]"
 touch "$venv/installed"

@@ -25,6 +25,8 @@ os.environ.setdefault("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port: 
 
 from socratune.config import DEMO_DATA
 
+pytest_plugins = ["untested"]
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; the commands under test would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

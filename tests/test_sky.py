@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 
 from socratune.config import RunConfig
-from socratune.remote.sky import BASE, bundle, skypilot_fault, task_of
+from socratune.errors import OutsideError, UserError
+from socratune.remote.sky import BASE, bundle, launch, skypilot_fault, task_of
 from socratune.rundir import RunDir
 
 
@@ -35,17 +37,72 @@ def test_the_task_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert spot["secrets"] == {"HF_TOKEN": "hf_canary"}
 
 
-@pytest.mark.filterwarnings("ignore")  # of SkyPilot's own libraries
 def test_skypilot_reads_the_task(tmp_path: Path) -> None:
-    if importlib.util.find_spec("sky") is None:
-        pytest.skip("SkyPilot is not installed (pip install 'socratune[sky]')")
-    import sky  # pyright: ignore[reportMissingImports]
-
+    """In the Python beside its command, which is not this one."""
+    command = shutil.which("sky")
+    if command is None:
+        pytest.skip("SkyPilot is not installed (the command sky)")
     inputs = tmp_path / "in"
     inputs.mkdir()
-    for where in ({}, {"spot": True, "gpu_count": 4}):
-        task = sky.Task.from_yaml_config(task_of("socratune-1", config_of(**where), inputs))
-        assert {accelerator for one in task.resources for accelerator in one.accelerators} == {"H100"}
+    wheres: tuple[dict[str, Any], ...] = ({}, {"spot": True, "gpu_count": 4})
+    tasks = [task_of("socratune-1", config_of(**where), inputs) for where in wheres]
+    code = (
+        "import sky, sys, yaml\n"
+        "tasks = map(sky.Task.from_yaml_config, yaml.safe_load(sys.stdin))\n"
+        "print(*(sorted({card for one in task.resources for card in one.accelerators}) for task in tasks))"
+    )
+    home = {**os.environ, "HOME": str(tmp_path), "SKYPILOT_DISABLE_USAGE_COLLECTION": "1"}
+    python = [Path(command).resolve().with_name("python"), "-c", code]
+    read = subprocess.run(
+        python, input=yaml.safe_dump(tasks), env=home, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert read.returncode == 0, read.stderr
+    assert read.stdout.splitlines()[-1] == "['H100'] ['H100']"
+    for words, named in (("launch", "--cluster"), ("jobs launch", "--name")):
+        asked = [command, *words.split(), "--help"]
+        usage = subprocess.run(asked, env=home, capture_output=True, text=True, check=True).stdout
+        assert {"--yes", "--secret", named} <= set(re.findall(r"--\w+", usage))
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `sky` and `rsync` were asked, which here only note their words; `sky` fails where `$FAILS` is the first."""
+    file = tmp_path / "said"
+    for name in ("sky", "rsync"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >>{file}\n[ "$1" != "$FAILS" ] || exit 100\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return file
+
+
+def test_it_is_launched_fetched_and_ended(tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_canary")
+    fetched, name = tmp_path / "remote" / "fetched", "socratune-1"
+    launch(name, task_of(name, config_of(send_hf_token=True), tmp_path), fetched)
+    file = tmp_path / "remote" / "task.yaml"
+    launched, copied, ended = said.read_text("utf-8").splitlines()
+    assert (
+        launched == f"sky launch --cluster {name} --yes --secret=HF_TOKEN {file}" and ended == f"sky down --yes {name}"
+    )
+    assert copied.startswith("rsync ") and f"{name}:socratune/run/adapter " in copied and fetched.is_dir()
+    assert yaml.safe_load(file.read_text("utf-8"))["name"] == name and "canary" not in file.read_text("utf-8")
+
+
+def test_a_task_that_fails_says_how_to_look_and_fetches_nothing(
+    tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILS", "launch")
+    with pytest.raises(OutsideError, match=r"failed \(100\).*sky logs socratune-1; sky down socratune-1"):
+        launch("socratune-1", task_of("socratune-1", config_of(), tmp_path), tmp_path / "remote" / "fetched")
+    assert len(said.read_text("utf-8").splitlines()) == 1
+
+
+def test_a_spot_job_leaves_its_results_in_the_bucket(tmp_path: Path, said: Path) -> None:
+    with pytest.raises(UserError, match="they are in the bucket socratune-1"):
+        launch("socratune-1", task_of("socratune-1", config_of(spot=True), tmp_path), tmp_path / "remote" / "fetched")
+    assert said.read_text("utf-8").startswith("sky jobs launch --name socratune-1 --yes /")
 
 
 @pytest.mark.slow
@@ -65,11 +122,11 @@ def test_what_cannot_be_rented_leaves_nothing_behind(tmp_path: Path, monkeypatch
     assert not (tmp_path / "out" / "config.yaml").exists()
 
 
-def test_without_skypilot_it_is_said_how_to_get_it() -> None:
-    if importlib.util.find_spec("sky") is None:
-        assert "socratune[sky]" in str(skypilot_fault())
-    else:
-        assert skypilot_fault() is None
+def test_without_skypilot_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "uv tool install 'skypilot" in str(skypilot_fault())
+    with pytest.raises(UserError, match="it is not installed"):
+        launch("socratune-1", task_of("socratune-1", config_of(), tmp_path), tmp_path / "remote" / "fetched")
 
 
 @pytest.mark.slow

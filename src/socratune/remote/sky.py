@@ -1,5 +1,6 @@
-"""Any other cloud, and spot machines: a task for SkyPilot, launched through its Python API.
+"""Any other cloud, and spot machines: a task for SkyPilot, launched by its command `sky`.
 
+The command has an environment of its own, since no version of click, nor of uvicorn, suits both SkyPilot and Socratune.
 SkyPilot finds the machine, sets it up, runs the task and ends the machine; what is here only says what. Training and
 answers are made there by the same commands as everywhere. A spot machine keeps its checkpoints in a bucket, from which
 the job goes on elsewhere.
@@ -7,12 +8,14 @@ the job goes on elsewhere.
 
 from __future__ import annotations
 
-import importlib
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
@@ -44,11 +47,10 @@ timeout $(( end - $(date +%s) )) python/bin/python -m socratune validate run --a
 
 def skypilot_fault(where: str = "where.place") -> Fault | None:
     """Why SkyPilot cannot be asked from here, or None."""
-    from importlib.util import find_spec
-
-    if find_spec("sky") is not None:
+    if shutil.which("sky") is not None:
         return None
-    return Fault(where, "SkyPilot beside sky", Shown("it is not installed"), "Run: pip install 'socratune[sky]'.")
+    fix = "Run: uv tool install 'skypilot[aws]' (or pipx install, and the cloud you use); not into this environment."
+    return Fault(where, "SkyPilot's command sky", Shown("it is not installed"), fix)
 
 
 def bundle(run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> Path:
@@ -158,23 +160,33 @@ def launch(name: str, task: dict[str, Any], fetched: Path) -> None:
     """
     if fault := skypilot_fault():
         raise UserError(fault)
-    sky: Any = importlib.import_module("sky")
+    fetched.parent.mkdir(parents=True, exist_ok=True)
+    file = fetched.with_name("task.yaml")
+    file.write_text(yaml.safe_dump({key: value for key, value in task.items() if key != "secrets"}), "utf-8")
+    given = [
+        "--yes",
+        *(f"--secret={key}" for key in task.get("secrets", ())),
+        str(file),
+    ]  # their values: the environment
+    if task["resources"]["use_spot"]:
+        _must(name, "sky", "jobs", "launch", "--name", name, *given)
+        got = Shown(f"they are in the bucket {name} (sky storage ls)")
+        fix = f"Copy them into {fetched} and run the same command again."
+        raise UserError(Fault("where.spot", "the job's results on this machine", got, fix))
+    _must(name, "sky", "launch", "--cluster", name, *given)
+    fetched.mkdir(exist_ok=True)
+    there = [f"{name}:socratune/run/{one}" for one in RESULTS]
+    _must(name, "rsync", "-rlpt", "--ignore-missing-args", *there, f"{fetched}/")
+    _must(name, "sky", "down", "--yes", name)
+
+
+def _must(name: str, *command: str) -> None:
     try:
-        if task["resources"]["use_spot"]:
-            sky.stream_and_get(sky.jobs.launch(sky.Task.from_yaml_config(task), name=name))
-            sky.jobs.tail_logs(name=name, follow=True)
-            got = Shown(f"they are in the bucket {name} (sky storage ls)")
-            fix = f"Copy them into {fetched} and run the same command again."
-            raise UserError(Fault("where.spot", "the job's results on this machine", got, fix))
-        job_id, _ = sky.stream_and_get(sky.launch(sky.Task.from_yaml_config(task), cluster_name=name))
-        if code := sky.tail_logs(name, job_id, follow=True):
-            raise OutsideError(f"The task {name} did not end well (exit code {code}). Look: sky logs {name}")
-        fetched.mkdir(parents=True, exist_ok=True)
-        there = [f"{name}:socratune/run/{one}" for one in RESULTS]
-        subprocess.run(["rsync", "-rlpt", "--ignore-missing-args", *there, f"{fetched}/"], check=True)
-        sky.stream_and_get(sky.down(name))
-    except (UserError, OutsideError):
-        raise
-    except Exception as error:  # SkyPilot's errors have no common root
-        text = f"SkyPilot: {error}. The machine, if there is one: sky status; sky down {name}."
-        raise OutsideError(text) from error
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+    except OSError as error:
+        code = error.strerror
+    if code:
+        text = (
+            f"`{shlex.join(command)}` failed ({code}). The machine, if there is one: sky logs {name}; sky down {name}."
+        )
+        raise OutsideError(text)
