@@ -94,7 +94,7 @@ def socratune(
     imported.
     """
     words, environment = list(map(str, args)), {**os.environ, **(env or {})}
-    if _early(environment) != EARLY:
+    if _early(environment) != _early(_untouched):
         command = [sys.executable, "-m", "socratune", *words]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=LIMIT_S, env=environment, check=False, cwd=cwd
@@ -110,7 +110,17 @@ def _early(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.endswith("_KEY") and name[:6] != "PYTEST"}
 
 
-EARLY = _early(os.environ)
+_untouched = dict(os.environ)
+"""The environment before the present test has set anything. Libraries set variables of their own while they are
+imported, so that the one in which this file was imported is another, and no command would be a fork."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    _untouched.clear()
+    _untouched.update(os.environ)
+
+
 LIMIT_S = 240
 
 
@@ -123,8 +133,9 @@ class Fork:
         env: dict[str, str] | None = None,
         cwd: str | Path | None = None,
         files: Sequence[Path] = (Path(os.devnull), Path(os.devnull)),
+        entry: str = "socratune",
     ) -> None:
-        job = {"words": list(map(str, args)), "environment": {**os.environ, **(env or {})}}
+        job = {"entry": entry, "words": list(map(str, args)), "environment": {**os.environ, **(env or {})}}
         job |= {"folder": str(cwd or Path.cwd()), "stdout": str(files[0]), "stderr": str(files[1])}
         self.pid: int = _asked(job)
         self.returncode: int | None = None
@@ -154,7 +165,7 @@ class Fork:
 @cache
 def _forks() -> subprocess.Popen[str]:
     command = [sys.executable, str(Path(__file__).with_name("forks.py"))]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_untouched)
 
 
 def _asked(what: dict[str, Any] | int) -> Any:

@@ -1,7 +1,7 @@
 """Runs the command in forks of a process that has imported the large libraries, which takes ten seconds of a core.
 
-A line of standard input begins a command: its words, environment, folder, and the files for its output; the answer is
-its pid. Or the line is such a pid, and the answer its exit code once it has ended.
+A line of standard input begins a command: its entry, words, environment, folder, and the files for its output; the
+answer is its pid. Or the line is such a pid, and the answer its exit code once it has ended.
 """
 
 import atexit
@@ -11,12 +11,15 @@ import os
 import signal
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import loguru  # noqa: F401
 import peft.utils.transformers_weight_conversion  # noqa: F401
 import rich.console  # noqa: F401
-import torch.utils.tensorboard  # noqa: F401
+import torch
+import torch.distributed.fsdp
+import torch.utils.tensorboard
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 import socratune.backends.hf
@@ -26,8 +29,20 @@ import socratune.inspection
 import socratune.pipeline
 import socratune.report
 import socratune.stages.curate
-import socratune.stages.validate  # noqa: F401
+import socratune.stages.gpus
+import socratune.stages.train
+import socratune.stages.validate
 from socratune.cli.app import main
+
+
+def rank() -> int:
+    """One of the processes that train together, as torchrun starts them; see `stages.gpus`."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # which torch has read when it was imported
+    socratune.stages.gpus._work(Path(sys.argv[1]))
+    return 0
+
+
+ENTRIES = {"socratune": main, "rank": rank}
 
 
 def work(job: dict[str, Any]) -> None:
@@ -40,8 +55,8 @@ def work(job: dict[str, Any]) -> None:
         os.environ.clear()
         os.environ.update(job["environment"])
         os.chdir(job["folder"])
-        sys.argv = ["socratune", *job["words"]]
-        code = main()
+        sys.argv = [job["entry"], *job["words"]]
+        code = ENTRIES[job["entry"]]()
     except BaseException:
         traceback.print_exc()
     finally:

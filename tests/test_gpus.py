@@ -1,6 +1,7 @@
 """Several processes train one adapter: the one that a single process trains, whatever ends them and however many.
 
-The ranks are real processes under torchrun that share the CPU and exchange over gloo; on cards it is NCCL.
+The ranks are real processes that share the CPU and exchange over gloo; on cards it is NCCL. Where the subject is what
+they compute, and not how they are started and ended, `forked_ranks` stands in for torchrun.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import demo_rows, socratune, write_rows
+from conftest import Fork, demo_rows, socratune, write_rows
 from vllm_stub import alive
 
 from socratune import memory
@@ -31,9 +34,9 @@ from socratune.errors import OutsideError, UserError
 from socratune.rundir import RunDir, StageResult, Tick
 from socratune.stages import gpus, train
 
-ROWS = 240
+ROWS = 120
 CLOSE = 3e-5
-"""Relative; float32 sums in another order, magnified by some dozen steps at a large learning rate."""
+"""Relative; float32 sums in another order, magnified by a dozen steps at a large learning rate."""
 
 
 def row(name: str, length: int) -> Rendered:
@@ -140,7 +143,51 @@ def alone(curated: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return trained
 
 
+class Ranks:
+    """Processes that train together: forks that have their libraries already, with torchrun's variables and its habit
+    of ending all when one fails.
+    """
+
+    def __init__(self, count: int, place: Path, environment: dict[str, str], log_path: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        log_path.touch()
+        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
+        own = [{"RANK": str(at), "LOCAL_RANK": str(at)} for at in range(count)]
+        self.forks = [Fork(place, entry="rank", env=shared | each, files=[log_path] * 2) for each in own]
+
+    def poll(self) -> int | None:
+        codes = [fork.poll() for fork in self.forks]
+        if any(codes):
+            self.end()
+        return None if None in codes else max(map(abs, filter(None, codes)), default=0)
+
+    def end(self) -> None:
+        for fork in self.forks:
+            fork.kill()
+        for fork in self.forks:
+            fork.wait()
+
+
+@pytest.fixture
+def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would start torchrun starts `Ranks`."""
+
+    @contextmanager
+    def kept(command: list[str], environment: dict[str, str], log_path: Path, _stop_s: float) -> Iterator[Ranks]:
+        count = int(command[command.index("--nproc-per-node") + 1])
+        ranks = Ranks(count, Path(command[-1]), environment, log_path)
+        try:
+            yield ranks
+        finally:
+            ranks.end()
+
+    monkeypatch.setattr(gpus, "kept", kept)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.parametrize(
     ("ranks", "parallel"), [(2, "data"), pytest.param(4, "data", marks=pytest.mark.storm), (2, "sharded")]
 )
@@ -250,7 +297,7 @@ def test_a_training_goes_on_with_another_number_of_processes(curated: Path, alon
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_and_the_training_goes_on(
-    curated: Path, alone: Trained, tmp_path: Path
+    curated: Path, alone: Trained, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     trained = Trained(curated, tmp_path / "run")
     steps = max(alone.losses)
@@ -258,6 +305,7 @@ def test_a_process_that_is_killed_ends_all_and_the_training_goes_on(
     with pytest.raises(OutsideError, match=r"Signal 9 \(SIGKILL\)[^$]*goes on from the last checkpoint"):
         trained.by(2, kill)
     assert not processes(trained)
+    request.getfixturevalue("forked_ranks")
     trained.by(3)
     assert difference(trained, alone) < CLOSE
 
