@@ -21,7 +21,7 @@ FLOOR_S, FLOOR_MB = 10.0, 300.0
 READER = """
 import resource, sys
 from pathlib import Path
-from socratune.sources.arangodb import drain
+from socratune.documents.arango import drain
 drained = drain(sys.argv[1], into=Path(sys.argv[2]))
 print(drained.document_count, drained.link_count, drained.pages, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

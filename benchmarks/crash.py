@@ -22,7 +22,7 @@ from pathlib import Path
 
 from common import Server, enhanced, run_client, serving, start_client, write_rows
 
-from socratune.journal import Journal
+from socratune.runs.journal import Journal
 
 CALLS_PER_ROW = 4.1
 

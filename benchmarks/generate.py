@@ -30,7 +30,7 @@ def client(folder: Path, port: str) -> None:
     import time
 
     from socratune.config import GenerateConfig
-    from socratune.journal import Journal
+    from socratune.runs.journal import Journal
     from socratune.stages import generate
 
     config = GenerateConfig(

@@ -1,4 +1,4 @@
-"""Do the measures of `socratune.leaks` tell a spoiler from a strategy? Prints two tables.
+"""Do the measures of `socratune.teaching.leaks` tell a spoiler from a strategy? Prints two tables.
 
     python benchmarks/leaks.py [--hints 100] [--model demo]
 
@@ -19,16 +19,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-from socratune.answers import final_number
 from socratune.config import DEMO_DATA
-from socratune.hints import leak
-from socratune.leaks import HintMeasure, HintUse, leak_rate, measure_hints
-from socratune.llm.arithmetic import breakdown_hint, parse_product, split_tens
+from socratune.inference.load import load
+from socratune.inference.student import LocalStudent, serving
+from socratune.judging.text import final_number
 from socratune.llm.base import Completion, Sampling
-from socratune.load import load
-from socratune.prompts import Chat, with_private_hint
+from socratune.llm.prompts import Chat, with_private_hint
 from socratune.rows import QARow
-from socratune.student import LocalStudent, serving
+from socratune.teaching.hints import breakdown_hint, leak, parse_product, split_tens
+from socratune.teaching.leaks import HintMeasure, HintUse, leak_rate, measure_hints
 
 STRATEGIES = (
     "Split {b} into {t} and {o}.",

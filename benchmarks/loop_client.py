@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 
 from socratune.config import StudentTeacherConfig
-from socratune.journal import Journal
-from socratune.modelref import Base
-from socratune.rundir import RunDir
+from socratune.llm.locate import Base
+from socratune.runs.folder import RunDir
+from socratune.runs.journal import Journal
 from socratune.stages import enhance
 
 

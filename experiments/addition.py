@@ -88,7 +88,7 @@ def scratchpad(a: int, b: int, digits: int) -> str:
 
 def conversation(a: int, b: int, digits: int, how: How = "alone") -> list[dict[str, str]]:
     """A question with its scratchpad; `shown`: the student has the scratchpad before it, as for a rewrite."""
-    from socratune.prompts import with_private_reference, with_system_prompt
+    from socratune.llm.prompts import with_private_reference, with_system_prompt
 
     answer = scratchpad(a, b, digits)
     prompt = [{"role": "user", "content": f"{a:0{digits}}+{b:0{digits}}"}]
@@ -120,7 +120,7 @@ def build_tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from socratune.prompts import REFERENCE_NOTE
+    from socratune.llm.prompts import REFERENCE_NOTE
 
     split = pre_tokenizers.Split(Regex(r"\d| ?[A-Za-z]+|[^\dA-Za-z]"), "isolated")
     text = REFERENCE_NOTE + TOLD + "\nsystem\nuser\nassistant\nThe answer is 0123456789+,c"
@@ -227,13 +227,13 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
     from contextlib import closing
     from tempfile import TemporaryDirectory
 
-    from socratune.answering import answer_and_judge
-    from socratune.journal import Journal
-    from socratune.judge import mechanical_judge
+    from socratune.inference.load import load
+    from socratune.inference.student import LocalStudent, serving
+    from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
-    from socratune.load import load
     from socratune.rows import QARow
-    from socratune.student import LocalStudent, serving
+    from socratune.runs.journal import Journal
+    from socratune.teaching.answering import answer_and_judge
 
     rng = random.Random(f"asked/{seed}")
     rows = [
@@ -404,7 +404,7 @@ def main() -> None:
 
 def save(path: Path, results: dict[str, Any]) -> None:
     """The figures and their table, whole at every moment."""
-    from socratune.rundir import write_json, write_text
+    from socratune.runs.folder import write_json, write_text
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, results)

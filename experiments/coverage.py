@@ -20,9 +20,9 @@ from statistics import NormalDist
 
 import numpy as np
 
-from socratune.forgetting import non_inferiority
+from socratune.evaluation.forgetting import non_inferiority
+from socratune.evaluation.stats import compare, paired_difference
 from socratune.rows import QARow
-from socratune.stats import compare, paired_difference
 
 SOURCES, ROWS, BASE = 40, 10, 0.5
 LINES = (  # sources, rows of each, intra-class correlation, true gain
@@ -125,12 +125,12 @@ def _scores(rows: list, adapter: Path | None) -> np.ndarray:
     from contextlib import closing
     from tempfile import TemporaryDirectory
 
-    from socratune.answering import answer_and_judge
-    from socratune.journal import Journal
-    from socratune.judge import mechanical_judge
+    from socratune.inference.load import load
+    from socratune.inference.student import LocalStudent, serving
+    from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
-    from socratune.load import load
-    from socratune.student import LocalStudent, serving
+    from socratune.runs.journal import Journal
+    from socratune.teaching.answering import answer_and_judge
 
     model, tokenizer = load("demo", adapter=adapter)
     with (

@@ -57,7 +57,7 @@ from evidence_studies import (
     side_section,
 )
 
-from socratune.ablation import reading
+from socratune.ways import reading
 
 ROOT = Path(__file__).parent.parent
 PREDICTION = 'hints win only where pass@8 = 0, and "sample first, hint what sampling cannot reach" dominates.'
@@ -332,7 +332,7 @@ def _left_over(docs: Path, drawn: Figures) -> list[Path]:
 
 def write(docs: Path, text: str, drawn: Figures) -> None:
     """The page and its figures; a figure that nothing writes any more goes."""
-    from socratune.rundir import write_text
+    from socratune.runs.folder import write_text
 
     (docs / "figures").mkdir(parents=True, exist_ok=True)
     for path in _left_over(docs, drawn):

@@ -25,8 +25,8 @@ from evidence_data import (
     signed,
 )
 
-from socratune.ablation.reading import Difference
-from socratune.stats import t_quantile
+from socratune.evaluation.stats import t_quantile
+from socratune.ways.reading import Difference
 
 HOLDS, FAILS, OPEN, UNMEASURED = "holds", "does not hold", "not shown", "not measured"
 

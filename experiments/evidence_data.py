@@ -1,6 +1,6 @@
 """What stands in the result files of the curve, as arrays, and differences between arms on the same questions.
 
-Intervals are those of `socratune.ablation.reading`: seeds are drawn first, then questions. A question is a cluster of
+Intervals are those of `socratune.ways.reading`: seeds are drawn first, then questions. A question is a cluster of
 its own, as the laboratory's problems are made independently.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from socratune.ablation.reading import Difference, difference
+from socratune.ways.reading import Difference, difference
 
 SAMPLES = 4
 """Answers per question and seed behind `sampled`, where the result does not say."""

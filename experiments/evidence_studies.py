@@ -14,8 +14,8 @@ from evidence_curve import Facts, Figures
 from evidence_data import Answers, Curve, answers, apart, between, counted, level, listed, percent, points, table
 from evidence_figures import SHADES, Line, Panel, figure
 
-from socratune.ablation.reading import Difference
-from socratune.stats import t_quantile
+from socratune.evaluation.stats import t_quantile
+from socratune.ways.reading import Difference
 
 STUDIES: dict[str, tuple[str, float | None]] = {
     "attempts": ("Samples before a hint", 4),

@@ -14,15 +14,15 @@ import json
 from pathlib import Path
 
 from socratune import run
-from socratune.answering import accuracy
 from socratune.config import DEMO_DATA
-from socratune.judge import mechanical_judge
+from socratune.data.qa_files import read_qa_rows
+from socratune.inference.load import load
+from socratune.inference.student import LocalStudent, serving
+from socratune.judging.rules import mechanical_judge
 from socratune.llm.base import Sampling
-from socratune.load import load
 from socratune.rows import Example, Piece, QARow
-from socratune.rundir import RunDir, read_jsonl, write_jsonl
-from socratune.sources.qa_files import read_qa_rows
-from socratune.student import LocalStudent, serving
+from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
+from socratune.teaching.answering import accuracy
 
 ARMS = {
     "direct": {"enhance.thinking_format": "direct"},

@@ -14,7 +14,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from socratune.grokking import Point, phases
+from socratune.training.grokking import Point, phases
 
 MODULUS = 41
 TRAIN_SHARE = 0.6

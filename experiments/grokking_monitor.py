@@ -16,7 +16,7 @@ from pathlib import Path
 
 from grok_demo import measured_curve
 
-from socratune.grokking import phases
+from socratune.training.grokking import phases
 
 GROKS = [
     (modulus, decay, seed)

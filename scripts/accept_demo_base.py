@@ -47,8 +47,8 @@ from demo_wordings import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from socratune.llm.arithmetic import breakdown_hint
-from socratune.prompts import Chat, with_hint_turn, with_private_hint
+from socratune.llm.prompts import Chat, with_hint_turn, with_private_hint
+from socratune.teaching.hints import breakdown_hint
 
 DATA = Path(__file__).resolve().parent.parent / "src" / "socratune" / "demo_data"
 MAX_NEW_TOKENS = 80

@@ -36,8 +36,8 @@ from demo_wordings import (
     WORDINGS,
 )
 
-from socratune.llm.arithmetic import breakdown_hint, split_tens
-from socratune.prompts import Chat, with_hint_turn, with_private_hint
+from socratune.llm.prompts import Chat, with_hint_turn, with_private_hint
+from socratune.teaching.hints import breakdown_hint, split_tens
 
 # -------- pairs and split
 HELD_OUT_SHARE = 15

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from socratune.config import RunConfig
+from socratune.config import RunConfig, settings_of
 from socratune.resolve import demo_profile, flatten
-from socratune.sections import settings_of
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (

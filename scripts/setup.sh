@@ -25,7 +25,7 @@ fi
 if [ "$extras" = dev ] && nvidia-smi -L >/dev/null 2>&1; then
     echo "NVIDIA device found: installing with the extra [gpu]."
     extras=dev,gpu
-    constraints=src/socratune/remote/constraints-gpu.txt
+    constraints=src/socratune/compute/constraints-gpu.txt
 fi
 echo "Installing Socratune[$extras] into $venv (a few minutes; PyTorch is the large part)."
 $pip --constraint "$constraints" --editable ".[$extras]"

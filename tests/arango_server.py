@@ -26,8 +26,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from socratune.fastjson import encode
-from socratune.sources import aql
+from socratune.documents import aql
+from socratune.runs.fastjson import encode
 
 USER, PASSWORD = "root", "secret"
 DOCUMENT, EDGE = 2, 3

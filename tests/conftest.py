@@ -66,7 +66,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def demo_base() -> tuple[Any, Any]:
     """The embedded model and its tokenizer."""
-    from socratune.load import load
+    from socratune.inference.load import load
 
     return load("demo")
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from socratune.loopback import free_port
+from socratune.llm.child import free_port
 
 SCHEMA = Path(os.environ.get("RUNPOD_OPENAPI", Path(__file__).parent / "data" / "runpod-openapi-v2.json"))
 """RunPod's own document, https://docs.runpod.io/api-reference-v2; it is not part of this repository."""

@@ -22,23 +22,23 @@ import torch.distributed.fsdp
 import torch.utils.tensorboard
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import socratune.backends.hf
 import socratune.cli.commands
-import socratune.decoding.whole
-import socratune.inspection
+import socratune.cli.inspection
+import socratune.inference.decoding.whole
 import socratune.pipeline
-import socratune.report
+import socratune.publishing.report
 import socratune.stages.curate
-import socratune.stages.gpus
 import socratune.stages.train
+import socratune.stages.train_on_cards
 import socratune.stages.validate
+import socratune.training.hf
 from socratune.cli.app import main
 
 
 def rank() -> int:
     """One of the processes that train together, as torchrun starts them; see `stages.gpus`."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # which torch has read when it was imported
-    socratune.stages.gpus._work(Path(sys.argv[1]))
+    socratune.stages.train_on_cards._work(Path(sys.argv[1]))
     return 0
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from socratune.rows import Attempt, Outcome, QARow, Trace
-from socratune.rundir import RunDir, write_jsonl
+from socratune.runs.folder import RunDir, write_jsonl
 
 CHROMIUM = shutil.which("chromium")
 

@@ -19,13 +19,13 @@ from typing import Any
 import yaml
 from fake_runpod import KEY, FakeRunPod
 
-from socratune.bookkeeping import do_stage
 from socratune.cli.console import guarded
-from socratune.journal import Journal
-from socratune.remote import renting, runpod, ssh
-from socratune.remote import train as remote_train
+from socratune.compute import renting, runpod, ssh
+from socratune.compute import train_there as remote_train
 from socratune.resolve import deep_merge, read_config_file, resolve, unflatten
-from socratune.rundir import Results, RunDir, StageResult, Tick
+from socratune.runs.folder import Results, RunDir, StageResult, Tick
+from socratune.runs.journal import Journal
+from socratune.runs.progress import do_stage
 
 
 def hurry() -> None:

@@ -14,22 +14,22 @@ import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 from model_server import Answer, ModelServer
 
-from socratune.ablation import controls, report, work, writing
-from socratune.ablation.arms import ARMS, chosen
-from socratune.ablation.bench import Limits, _seconds, jobs
-from socratune.ablation.bench import ablate as compare
-from socratune.ablation.folders import Job, begin, folder
-from socratune.ablation.found import Found
-from socratune.ablation.reading import advice, difference, other_readings
 from socratune.errors import StageFailed, UserError
-from socratune.journal import Journal
-from socratune.ledger import price_of
-from socratune.llm.arithmetic import breakdown_hint, parse_product
-from socratune.prompts import with_examples
+from socratune.llm.ledger import price_of
+from socratune.llm.prompts import with_examples
+from socratune.llm.references import load_function
 from socratune.resolve import resolve
-from socratune.roles import load_function
 from socratune.rows import QARow, Trace
-from socratune.rundir import RunDir, read_jsonl, read_rows
+from socratune.runs.folder import RunDir, read_jsonl, read_rows
+from socratune.runs.journal import Journal
+from socratune.teaching.hints import breakdown_hint, parse_product
+from socratune.ways import controls, report, work, writing
+from socratune.ways.arms import ARMS, chosen
+from socratune.ways.bench import Limits, _seconds, jobs
+from socratune.ways.bench import ablate as compare
+from socratune.ways.folders import Job, begin, folder
+from socratune.ways.found import Found
+from socratune.ways.reading import advice, difference, other_readings
 
 NAMES = [f"q{at}" for at in range(200)]
 

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from socratune.answers import (
+from socratune.judging.text import (
     before_thinking,
     canonical,
     choice_of,

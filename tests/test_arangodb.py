@@ -25,17 +25,17 @@ from arango_server import CHANGES_DATA, GUIDE_FILTER, GUIDE_GRAPH, GUIDE_PARTS, 
 from arango_server import token as signed_token
 from faulty_front import Call, Front, Spoil
 
-from socratune.documents import Document, Link
+from socratune.documents import aql
+from socratune.documents.arango import drain
+from socratune.documents.arango_place import parse_place, place_of, without_password
+from socratune.documents.document import Document, Link
+from socratune.documents.page_log import Drained
 from socratune.errors import BusyError, OutsideError, SocratuneError, UserError
-from socratune.sources import aql
-from socratune.sources.arango_place import parse_place, place_of, without_password
-from socratune.sources.arangodb import drain
-from socratune.sources.page_log import Drained
 
 pytest.importorskip("arango", reason="python-arango is not installed (pip install 'socratune[arango]')")
 import arango
 
-from socratune.sources import arango_driver
+from socratune.documents import arango_driver
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "guides" / "arangodb.md"
@@ -320,7 +320,7 @@ def test_a_cursor_that_is_always_forgotten(upstream: Upstream, tmp_path: Path) -
 @pytest.mark.parametrize("fault", ["drop", "lose"])
 def test_sigkill_and_the_same_command(upstream: Upstream, tmp_path: Path, question: dict[str, Any], fault: Any) -> None:
     """`drop`: killed with the question on its way; `lose`: killed with the answer on its way."""
-    script = "import sys, json; from pathlib import Path; from socratune.sources.arangodb import drain\n"
+    script = "import sys, json; from pathlib import Path; from socratune.documents.arango import drain\n"
     script += "drain(sys.argv[1], into=Path(sys.argv[2]), hops=0, **json.loads(sys.argv[3]))"
     processes: list[subprocess.Popen[bytes]] = []
 
@@ -535,7 +535,7 @@ def test_a_password_in_the_address_is_kept_nowhere(
 
 
 def test_the_driver_is_not_installed(upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "socratune.sources.arango_driver", None)
+    monkeypatch.setitem(sys.modules, "socratune.documents.arango_driver", None)
     monkeypatch.setitem(sys.modules, "arango", None)
     assert "pip install 'socratune[arango]'" in said(upstream, tmp_path)
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from conftest import write_rows
 
-from socratune.audit import SIDES, Audit, Judged, Labelled, Rate, Reported, Side, audit
-from socratune.audit_sheet import audit_sheet, read_labels, recorded_judge, reported_by, run_answers
 from socratune.errors import CallError, UserError
-from socratune.journal import Journal
+from socratune.evaluation.audit import SIDES, Audit, Judged, Labelled, Rate, Reported, Side, audit
+from socratune.evaluation.audit_sheet import audit_sheet, read_labels, recorded_judge, reported_by, run_answers
 from socratune.rows import Judgement, QARow, Verdict
-from socratune.rundir import Results, RunDir
+from socratune.runs.folder import Results, RunDir
+from socratune.runs.journal import Journal
 
 ROW = QARow("r", [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], {})
 

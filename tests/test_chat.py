@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from socratune.chat import IGNORE, end_of_turn_id, prompt_ids, render
+from socratune.inference.template import IGNORE, end_of_turn_id, prompt_ids, render
 from socratune.rows import Attempt, Example, Piece, QARow, Trace
-from socratune.traces import answer_pieces, training_text
+from socratune.teaching.traces import answer_pieces, training_text
 
 PROMPT = [
     {"role": "system", "content": "You are a helpful assistant."},

@@ -13,7 +13,7 @@ import pytest
 from conftest import demo_rows, socratune, write_rows
 
 from socratune import __version__
-from socratune.cli import main
+from socratune.cli.app import main
 
 
 @pytest.mark.slow

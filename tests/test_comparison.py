@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from socratune.comparison import answer_rows, compared
 from socratune.config import ValidateConfig
+from socratune.evaluation.comparison import answer_rows, compared
 from socratune.rows import QARow
 
 LETTERS = {"c": "correct", "i": "incorrect", "u": "undecided"}

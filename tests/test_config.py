@@ -11,10 +11,9 @@ from pydantic import Field
 from socratune import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.cli.app import main
 from socratune.cli.flags import flagged, option, read
-from socratune.config import RunConfig
+from socratune.config import Flag, Free, RunConfig, Section, Setting, settings_of
 from socratune.errors import UserError
 from socratune.resolve import dump, flatten, known_keys, read_config_file, resolve, to_yaml
-from socratune.sections import Flag, Free, Section, Setting, settings_of
 
 NEEDED = {"model": "m", "dataset": "d", "output": "o"}
 

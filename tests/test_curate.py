@@ -10,9 +10,9 @@ import pytest
 
 from socratune.config import CurateConfig
 from socratune.errors import UserError
-from socratune.review import decide
 from socratune.rows import Attempt, Outcome, QARow, Trace
-from socratune.rundir import RunDir, StageResult, write_jsonl
+from socratune.runs.folder import RunDir, StageResult, write_jsonl
+from socratune.runs.review import decide
 from socratune.stages import curate
 
 

@@ -17,10 +17,10 @@ from conftest import write_rows
 import socratune
 from socratune.cli.app import main
 from socratune.config import SplitConfig
-from socratune.duplicates import Marks, name_of
+from socratune.data.duplicates import Marks, name_of
 from socratune.errors import UserError
 from socratune.rows import QARow
-from socratune.rundir import RunDir
+from socratune.runs.folder import RunDir
 from socratune.stages import split
 
 
@@ -351,7 +351,7 @@ def test_the_split_is_the_same_in_every_process(tmp_path: Path) -> None:
     rows = [chat(f"{LONG} Part {n % 70}{', please' if n % 2 else ''}.", f"{n % 70} {REASON}") for n in range(140)]
     data = write_rows(tmp_path / "in.jsonl", rows)
     code = (
-        "import sys; from socratune.config import SplitConfig; from socratune.rundir import RunDir, file_hash;"
+        "import sys; from socratune.config import SplitConfig; from socratune.runs.folder import RunDir, file_hash;"
         "from socratune.stages import split; run = RunDir(sys.argv[2]); run.create();"
         "split.run(run, SplitConfig(), dataset=sys.argv[1]);"
         "print([file_hash(run.rows(name)) for name in ('train_in', 'dev', 'held_out')])"

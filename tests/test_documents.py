@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from socratune.documents import Document
+from socratune.documents import parsing
+from socratune.documents.document import Document
+from socratune.documents.files import files_of, read_files
 from socratune.errors import UserError
 from socratune.rows import Rejected
-from socratune.sources import parsing
-from socratune.sources.documents import files_of, read_files
 
 PARSERS = [name for suffix in (".pdf", ".docx", ".html") if parsing.missing_parser(suffix) for name in (suffix,)]
 needs_parsers = pytest.mark.skipif(bool(PARSERS), reason=f"the extra [documents] is not installed: {PARSERS}")
@@ -163,7 +163,7 @@ def test_a_parser_that_dies_or_hangs_costs_one_file(tmp_path: Path, monkeypatch:
 @needs_parsers
 def test_where_memory_is_limited_already_files_are_parsed(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("<p>The oven is hot.</p>", "utf-8")
-    command = shlex.join([sys.executable, "-m", "socratune.sources.parsing"])
+    command = shlex.join([sys.executable, "-m", "socratune.documents.parsing"])
     limited = ["sh", "-c", f"ulimit -v {parsing.MEMORY_BYTES // 2048} && exec {command}"]  # kB: half of our own limit
     request = json.dumps([str(tmp_path / "a.html"), ".html"])
     done = subprocess.run(limited, input=request, capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from conftest import Fork, demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
 from vllm_stub import Stub
 
-from socratune.serving import vllm_arguments
+from socratune.llm.vllm import vllm_arguments
 
 pytestmark = [
     pytest.mark.slow,

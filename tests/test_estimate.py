@@ -14,8 +14,8 @@ from model_server import ModelServer
 from test_served import behave
 
 from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
+from socratune.evaluation.stats import total_interval
 from socratune.stages.estimate import _seconds, extrapolate
-from socratune.stats import total_interval
 
 
 def test_the_interval_of_a_total_covers_it_in_about_19_of_20_cases() -> None:

@@ -14,13 +14,14 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 
-from socratune.backends import hf
 from socratune.config import DEMO_DATA, RunConfig
-from socratune.forgetting import no_judge
-from socratune.journal import Journal
-from socratune.modelref import Base
-from socratune.rundir import RunDir
-from socratune.stages import exam, validate
+from socratune.evaluation import exam
+from socratune.evaluation.forgetting import no_judge
+from socratune.llm.locate import Base
+from socratune.runs.folder import RunDir
+from socratune.runs.journal import Journal
+from socratune.stages import validate
+from socratune.training import hf
 
 FILES = ("exam.jsonl", "exam.json")
 

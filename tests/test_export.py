@@ -16,12 +16,12 @@ from conftest import DEMO_DATA, demo_rows, socratune, write_rows
 
 from socratune.config import RunConfig
 from socratune.errors import OutsideError, StageFailed, UserError
-from socratune.modelfile import go_template, modelfile
-from socratune.parity import bfloat16_step, parity
+from socratune.publishing import export as exporting
+from socratune.publishing.export_parity import bfloat16_step, parity
+from socratune.publishing.modelfile import go_template, modelfile
 from socratune.resolve import read_config_file, resolve
 from socratune.rows import QARow
-from socratune.rundir import RunDir
-from socratune.stages import export as exporting
+from socratune.runs.folder import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file, save_file
 
-    from socratune.load import load
+    from socratune.inference.load import load
 
     folder = tmp_path_factory.mktemp("made") / "run"
     model, tokenizer = load("demo")
@@ -107,7 +107,7 @@ def test_an_export_without_the_adapter_is_refused_and_not_left_behind(
 
 @pytest.mark.slow
 def test_a_template_that_was_lost_on_the_way_shows_in_the_answers(made_run: Path) -> None:
-    from socratune.load import load
+    from socratune.inference.load import load
 
     def with_another_template() -> tuple[Any, Any]:
         model, tokenizer = load("demo", adapter=made_run / "adapter")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from socratune.errors import UserError
-from socratune.forgetting import meters, non_inferiority
-from socratune.questions import forgetting_rows, meter_rows, read_prompts
+from socratune.evaluation.forgetting import meters, non_inferiority
+from socratune.evaluation.question_sets import forgetting_rows, meter_rows, read_prompts
 from socratune.rows import QARow
 
 
@@ -61,9 +61,9 @@ def tuned() -> tuple[Any, Any]:
     """The embedded model with an adapter that does nothing yet."""
     from peft import get_peft_model
 
-    from socratune.backends.lora import lora_config
     from socratune.config import EnhancedTrainingConfig
-    from socratune.load import load
+    from socratune.inference.load import load
+    from socratune.training.lora import lora_config
 
     model, tokenizer = load("demo")
     return get_peft_model(model, lora_config(EnhancedTrainingConfig(r=4))).eval(), tokenizer
@@ -98,7 +98,7 @@ def test_an_adapter_that_does_nothing_has_no_divergence_and_one_that_does_has(tu
 def test_the_divergence_does_not_depend_on_what_is_padded_beside(tuned: tuple[Any, Any]) -> None:
     import torch
 
-    from socratune import forgetting
+    from socratune.evaluation import forgetting
 
     model, tokenizer = tuned
     asked = forgetting_rows("demo")[:7]

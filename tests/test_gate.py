@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from socratune.config import GateConfig
-from socratune.gate import refusals, warnings
+from socratune.evaluation.gate import refusals, warnings
 
 
 def comparison(verdict: str = "better", gain: float = 0.2, half: float = 0.1, **more: Any) -> dict[str, Any]:

@@ -13,15 +13,15 @@ import pytest
 from conftest import Fork, socratune, write_rows
 from model_server import Answer, ModelServer
 
+from socratune.cli.generate import Writing, write_questions
 from socratune.config import DEMO_DATA, GenerateConfig, SplitConfig
-from socratune.documents import Document, Link
+from socratune.documents.document import Document, Link
+from socratune.documents.graph import Graph, phrase
+from socratune.documents.writing import TYPES, share_out
 from socratune.errors import OutsideError, UserError
-from socratune.generation import Writing, write_questions
-from socratune.hops import Graph, phrase
 from socratune.rows import content_id
-from socratune.rundir import RunDir
+from socratune.runs.folder import RunDir
 from socratune.stages import split
-from socratune.writing import TYPES, share_out
 
 OWN = """Butter melts at about thirty degrees.|Sourdough rises slowly because wild yeast is weak.
 The bakery opens at 6:30 and closes at noon.|Rye bread keeps for five days in a linen bag.

@@ -26,13 +26,13 @@ import torch
 from conftest import Fork, demo_rows, socratune, write_rows
 from vllm_stub import alive
 
-from socratune import memory
-from socratune.backends.ranks import shares
-from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig, RunConfig
 from socratune.errors import OutsideError, UserError
-from socratune.rundir import RunDir, StageResult, Tick
-from socratune.stages import gpus, train
+from socratune.inference import memory
+from socratune.inference.ranks import shares
+from socratune.inference.template import Rendered
+from socratune.runs.folder import RunDir, StageResult, Tick
+from socratune.stages import train, train_on_cards
 
 ROWS = 120
 CLOSE = 3e-5
@@ -66,13 +66,13 @@ def test_a_base_spread_over_cards_fits_where_it_does_not_alone() -> None:
 def test_what_cannot_be_shared_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     def said(asked: int | str, **train: Any) -> str:
         given = {"model": "demo", "dataset": "demo", "output": "x", "where": {"gpus": asked}, "train": train}
-        return str(gpus.gpus_fault(RunConfig.model_validate(given)))
+        return str(train_on_cards.gpus_fault(RunConfig.model_validate(given)))
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert said(1, backend="unsloth") == said(2) == said("all") == "None"
     assert "where.gpus: expected at most 2, the cards of this machine, got 3" in said(3)
     assert "trains on one card" in said(2, backend="unsloth")
-    assert gpus.rank_count("all") == 2
+    assert train_on_cards.rank_count("all") == 2
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ class Trained:
             "model_name": "demo", "seed": 0, "key": "k", "max_new_tokens": 64, "replay_share": 0.0, "students": [],
             "report_to": [], **given,
         }  # fmt: skip
-        work = train.run if ranks == 1 else partial(gpus.run, ranks=ranks)
+        work = train.run if ranks == 1 else partial(train_on_cards.run, ranks=ranks)
         result = work(self.run, self.config, tick=hear, **arguments)
         self.figures = result.figures
         return result
@@ -183,7 +183,7 @@ def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             ranks.end()
 
-    monkeypatch.setattr(gpus, "kept", kept)
+    monkeypatch.setattr(train_on_cards, "kept", kept)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from socratune.grokking import Point, outlook, phases, run_length_taus, time_constant_steps
+from socratune.training.grokking import Point, outlook, phases, run_length_taus, time_constant_steps
 
 CURVES = Path(__file__).parent / "data" / "grokking_curves.jsonl"
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from socratune.config import DEMO_DATA
-from socratune.documents import Passage
-from socratune.extract import drafts
-from socratune.grounding import fault_of, find, located
+from socratune.documents.document import Passage
+from socratune.documents.duplicate_questions import asked_before
+from socratune.documents.extract import drafts
+from socratune.documents.grounding import fault_of, find, located
+from socratune.documents.writers import settled
+from socratune.documents.writing import Draft, Task, drafts_of
 from socratune.rows import Rejected
-from socratune.stages.alike import asked_before
-from socratune.stages.writers import settled
-from socratune.writing import Draft, Task, drafts_of
 
 HANDBOOK = DEMO_DATA / "handbook"
 LAMP = "The Skerra Lamp burns 7 litres of oil in a night. It was lit in 1871, and the light is seen for 22 sea miles."

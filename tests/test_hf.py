@@ -16,19 +16,20 @@ import torch
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from socratune.backends import fp8, hf, loop, loss
-from socratune.backends.adapters import Frozen
-from socratune.backends.attention import packed_attention
-from socratune.backends.choice import choose_backend
-from socratune.backends.engine import HFEngine
-from socratune.backends.loop import Hooks, pack
-from socratune.backends.lora import lora_config
-from socratune.chat import Rendered
 from socratune.config import ByDevConfig, EnhancedTrainingConfig
 from socratune.errors import StageFailed, UserError
-from socratune.load import load
-from socratune.modelref import model_location
-from socratune.packing import PackedRow, join
+from socratune.inference.load import load
+from socratune.inference.template import Rendered
+from socratune.llm.locate import model_location
+from socratune.training import fp8, hf, loss
+from socratune.training import steps as loop
+from socratune.training.adapters import Frozen
+from socratune.training.attention import packed_attention
+from socratune.training.choice import choose_backend
+from socratune.training.engine import HFEngine
+from socratune.training.lora import lora_config
+from socratune.training.packing import PackedRow, join
+from socratune.training.steps import Hooks, pack
 
 CONFIG = EnhancedTrainingConfig(
     num_train_epochs=2, per_device_train_batch_size=2, gradient_accumulation_steps=1, learning_rate=3e-3, r=4
@@ -342,7 +343,7 @@ LLAMA = {
 
 def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     config = EnhancedTrainingConfig()
-    monkeypatch.setattr("socratune.backends.choice.find_spec", lambda _name: None)
+    monkeypatch.setattr("socratune.training.choice.find_spec", lambda _name: None)
     assert choose_backend("auto", LLAMA, config, free_gib=None) == (
         "hf",
         "there is no CUDA GPU, for which Unsloth's kernels are written",
@@ -350,7 +351,7 @@ def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) 
     assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     with pytest.raises(UserError, match="not installed"):
         choose_backend("unsloth", LLAMA, config, free_gib=80.0)
-    monkeypatch.setattr("socratune.backends.choice.find_spec", lambda _name: object())
+    monkeypatch.setattr("socratune.training.choice.find_spec", lambda _name: object())
     assert choose_backend("auto", LLAMA, config, free_gib=80.0)[0] == "hf"
     name, reason = choose_backend("auto", LLAMA, config, free_gib=5.0)
     assert name == "unsloth" and "5.0 GiB" in reason
@@ -370,7 +371,7 @@ def test_8_bits_are_refused_where_the_card_has_none(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed (pip install 'socratune[gpu]')")
 def test_unsloth_trains_on_its_cpu_back_end(tmp_path: Path) -> None:
-    from socratune.backends import unsloth
+    from socratune.training import unsloth
 
     model, _ = unsloth.load("demo", CONFIG)
     figures: list[dict[str, float]] = []

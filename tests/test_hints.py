@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from conftest import demo_rows
 
-from socratune.echoes import echo
-from socratune.hints import HintRequest, arithmetic_teacher, leak
-from socratune.llm.arithmetic import breakdown_hint, parse_product
+from socratune.judging.quantities import with_digits
 from socratune.llm.base import Sampling
-from socratune.numberwords import with_digits
-from socratune.prompts import with_private_hint
+from socratune.llm.prompts import with_private_hint
 from socratune.rows import Attempt, QARow
+from socratune.teaching.echoes import echo
+from socratune.teaching.hints import HintRequest, arithmetic_teacher, breakdown_hint, leak, parse_product
 
 DATA = Path(__file__).parent / "data"
 
@@ -186,7 +185,7 @@ def test_38_of_40_planted_echoes_are_found(half: int) -> None:
 @pytest.mark.slow
 def test_at_most_4_of_400_good_traces_are_lost(demo_base: tuple[Any, Any]) -> None:
     """206 written in twelve languages, and 194 of the embedded base under its teacher's hints."""
-    from socratune.student import LocalStudent, serving
+    from socratune.inference.student import LocalStudent, serving
 
     cases = [(case["response"], case["question"], case["hint"]) for case in labelled("good_traces")]
     questions = [data["messages"][-2]["content"] for data in demo_rows("train", 400 - len(cases))]

@@ -13,8 +13,8 @@ import pytest
 from conftest import socratune
 from dataset_hub import COMMIT, loopback_datasets
 
-from socratune.sources.hub import HubName, hub_name
-from socratune.sources.qa_files import read_qa_rows
+from socratune.data.hub import HubName, hub_name
+from socratune.data.qa_files import read_qa_rows
 
 datasets = pytest.importorskip("datasets")
 ROWS = [{"question": f"What is {n} + 1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in range(2500)]
@@ -90,7 +90,7 @@ ASK = """
 import json, sys
 from pathlib import Path
 from socratune.errors import SocratuneError
-from socratune.sources.qa_files import read_qa_rows
+from socratune.data.qa_files import read_qa_rows
 for name in sys.argv[1:]:
     try:
         found = read_qa_rows(Path(name))

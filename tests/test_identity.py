@@ -12,12 +12,12 @@ import torch
 from conftest import demo_rows
 from safetensors.torch import load_file, save_file
 
-from socratune.chat import prompt_ids
 from socratune.config import DEMO_DATA
-from socratune.identity import foreign_fault, grade, identity, mean_kl, writers
+from socratune.inference.provenance import foreign_fault, grade, identity, mean_kl, writers
+from socratune.inference.template import prompt_ids
 from socratune.llm.base import Sampling
 from socratune.rows import Example, Piece
-from socratune.stages.grading import graded
+from socratune.training.fit import graded
 
 BASE = identity("demo")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from socratune.config import DEMO_DATA
-from socratune.integrity import file_integrity
+from socratune.evaluation.adapter_files import file_integrity
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +21,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from peft import get_peft_model
 
-    from socratune.backends.lora import lora_config
     from socratune.config import EnhancedTrainingConfig
-    from socratune.load import load
+    from socratune.inference.load import load
+    from socratune.training.lora import lora_config
 
     folder = tmp_path_factory.mktemp("adapters") / "adapter"
     model, tokenizer = load("demo")

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from socratune import journal as journal_module
 from socratune.errors import OutsideError
-from socratune.journal import Journal
 from socratune.llm.base import Sampling
 from socratune.llm.metered import MeteredModel, call_key
 from socratune.llm.scripted import ScriptedModel
-from socratune.rowmap import map_rows
 from socratune.rows import QARow
+from socratune.runs import journal as journal_module
+from socratune.runs.journal import Journal
+from socratune.runs.runner import map_rows
 
 ROWS = [
     QARow(str(n), [{"role": "user", "content": str(n)}, {"role": "assistant", "content": "a"}], {}) for n in range(50)
@@ -202,7 +202,7 @@ def test_what_was_used_is_in_the_file_after_sigkill(tmp_path: Path) -> None:
     script = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from socratune.journal import Journal
+from socratune.runs.journal import Journal
 async def main():
     journal = Journal(Path(sys.argv[1]))
     for n in range(100):

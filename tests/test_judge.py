@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from socratune.judge import judge_by_rules, mechanical_judge
+from socratune.judging.rules import judge_by_rules, mechanical_judge
 from socratune.rows import Judgement, QARow
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "judge_pairs.jsonl").read_text("utf-8").splitlines()]

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from conftest import demo_rows
 
-from socratune.chat import IGNORE, Rendered, encoded, end_of_turn_id, render
-from socratune.labels import label_faults
+from socratune.inference.template import IGNORE, Rendered, encoded, end_of_turn_id, render
 from socratune.rows import Example, Piece
+from socratune.training.labels import label_faults
 
 SYSTEM = {"role": "system", "content": "You answer in steps."}
 USER = {"role": "user", "content": "How much is 15 * 13?"}
@@ -28,7 +28,7 @@ ROW = Example("row", [SYSTEM, *EARLIER], (Piece(WORK),), "solved_first_try")
 def tokenizer() -> Any:
     from transformers import AutoTokenizer
 
-    from socratune.modelref import model_location
+    from socratune.llm.locate import model_location
 
     return AutoTokenizer.from_pretrained(model_location("demo"))
 

@@ -11,31 +11,33 @@ SOURCE = Path(__file__).parent.parent / "src" / "socratune"
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 FLOORS = {
-    "errors": 0, "sections": 0,
-    "rows": 1, "privacy": 1, "documents": 1, "config": 1, "packing": 1, "memory": 1, "fastjson": 1, "answers": 1,
-    "quantities": 1, "numberwords": 1, "cards": 1, "everyday": 1,
-    "duplicates": 2, "power": 2, "words": 2, "keeper": 2,
-    "resolve": 2, "rundir": 2, "journal": 2, "prompts": 2, "stats": 2, "grokking": 2, "modelref": 2, "ledger": 2,
-    "mathcheck": 2, "numeric": 2, "choices": 2, "echoes": 2, "llm.base": 2, "language": 2, "llm.arithmetic": 2,
-    "timing": 2, "machine": 2,
-    "llm": 3, "sources": 3, "judge": 3, "hints": 3, "sharding": 3, "chat": 3, "rowmap": 3, "sampling": 3, "serving": 3,
-    "replay": 3, "review": 3, "licences": 3, "decoding": 3, "picking": 3,
-    "answering": 4, "backends": 4, "loop": 4, "scoring": 4, "audit": 4, "labels": 4, "student": 4, "identity": 4,
-    "forgetting_checks": 4, "browsing": 4, "card": 4, "modelfile": 4, "comparison": 4, "gate": 4,
-    "load": 4.5, "traces": 3, "pooling": 5.5, "cast": 5.5,
-    "performance": 4, "questions": 4, "trackers": 2, "lm_tasks": 4,
-    "sizes": 3, "decision": 3, "passages": 3, "writing": 3, "extract": 4, "hops": 4, "grounding": 4,
-    "roles": 5, "local_models": 5, "leaks": 5, "audit_sheet": 5, "report": 5, "parity": 5, "forgetting": 5,
-    "integrity": 5, "workload": 5, "webserver": 1, "loopback": 1, "plan": 6, "remote": 3, "elsewhere": 6.5,
-    "stages": 6, "engine_ray": 6, "bookkeeping": 6, "inspection": 6, "doctor": 6,
-    "pipeline": 7, "preflight": 7,
-    "merge": 8, "rounds": 8, "ui": 8, "serve": 8, "ablation": 8, "generation": 8, "estimating": 7.5,
-    "cli": 9, "api": 9,
-    "__main__": 10, "": 10,
+    "": 14, "__main__": 14.5, "cli": 14,  # parse, call one public function, print
+    "api": 13,
+    "ways": 12.5, "rounds": 12, "merge": 12, "pilot": 12,  # runs over runs
+    "pipeline": 11,
+    "preflight": 10,
+    "compute": 9.5,
+    "stages": 9,
+    "publishing": 8,
+    "evaluation": 7,
+    "training": 6,
+    "documents": 5,
+    "teaching": 4,
+    "data": 3.5, "modelref": 3.5,
+    "inference": 3.3,
+    "llm": 3,
+    "runs": 2,
+    "resolve": 1.5,
+    "judging": 1,
+    "config": 0.5,
+    "errors": 0, "rows": 0,
 }  # fmt: skip
+"""A package or a file of the root imports from lower floors only; what shares a floor shares nothing else."""
 
+MOST_ROOT_FILES = 13
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22
 MANY_PARAMETERS = {"api": "the whole command in one call"}
+LONG_MODULES = {"config": "every setting, each declared once with its help"}
 
 
 def name_of(path: Path) -> str:
@@ -93,10 +95,14 @@ def test_imports_go_down() -> None:
     assert not upward, "\n".join(upward)
 
 
+def test_the_root_stays_small() -> None:
+    assert len([path for path in MODULES if path.parent == SOURCE]) <= MOST_ROOT_FILES
+
+
 def too_large(path: Path) -> Iterator[str]:
     """What of a module is longer or wider than allowed."""
     name, (text, tree) = name_of(path), read(path)
-    if (lines := len(text.splitlines())) > LONGEST_MODULE:
+    if (lines := len(text.splitlines())) > LONGEST_MODULE and name not in LONG_MODULES:
         yield f"{name}: {lines} lines"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -106,7 +112,7 @@ def too_large(path: Path) -> Iterator[str]:
             parameters = len(node.args.args) + len(node.args.kwonlyargs)
             if parameters > MOST_PARAMETERS and name not in MANY_PARAMETERS:
                 yield f"{name}.{node.name}: {parameters} parameters"
-        elif isinstance(node, ast.ClassDef) and name in ("config", "sections"):
+        elif isinstance(node, ast.ClassDef) and name == "config":
             fields = sum(isinstance(part, ast.AnnAssign) for part in node.body)
             if fields > MOST_FIELDS:
                 yield f"{name}.{node.name}: {fields} fields"

@@ -8,12 +8,20 @@ import pytest
 import torch
 from conftest import demo_rows
 
-from socratune import leaks, scoring
-from socratune.chat import prompt_ids
-from socratune.leaks import HintMeasure, HintUse, answer_spans, forced_answer, hint_uses, leak_rate, measure_hints
-from socratune.llm.arithmetic import breakdown_hint, parse_product, split_tens
+from socratune.inference.template import prompt_ids
 from socratune.rows import Attempt, QARow, Trace
-from socratune.scoring import log_probabilities
+from socratune.teaching import leaks
+from socratune.teaching.hints import breakdown_hint, parse_product, split_tens
+from socratune.teaching.leaks import (
+    HintMeasure,
+    HintUse,
+    answer_spans,
+    forced_answer,
+    hint_uses,
+    leak_rate,
+    log_probabilities,
+    measure_hints,
+)
 
 
 def row(question: str, reference: str, name: str = "r") -> QARow:
@@ -41,7 +49,7 @@ def test_a_batch_scores_as_each_row_alone(
 ) -> None:
     model, tokenizer = demo_base
     monkeypatch.setattr(tokenizer, "padding_side", side)
-    monkeypatch.setattr(scoring, "MAX_BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr(leaks, "MAX_BATCH_TOKENS", batch_tokens)
     rows = scored_rows(tokenizer)
     for (prompt, answer), found in zip(rows, log_probabilities(model, rows), strict=True):
         with torch.no_grad():

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from socratune.journal import Journal
-from socratune.ledger import FREE, BudgetSpent, Ledger, Price, price_of
 from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.ledger import FREE, BudgetSpent, Ledger, Price, price_of
 from socratune.llm.metered import MeteredModel, most_tokens
+from socratune.runs.journal import Journal
 
 CENT = Price(0.01, 0.01)  # USD per token
 ASK = [{"role": "user", "content": "?" * 30}]

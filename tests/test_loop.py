@@ -9,16 +9,16 @@ from pathlib import Path
 
 from socratune.config import CurateConfig
 from socratune.errors import CallError
-from socratune.hints import HintRequest
-from socratune.judge import mechanical_judge
+from socratune.judging.rules import mechanical_judge
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.scripted import ScriptedModel
-from socratune.loop import Loop, Rules, enhance_row
-from socratune.picking import Pick, pick_first, pick_longest
 from socratune.rows import QARow, Trace
-from socratune.rundir import RunDir, read_jsonl, write_jsonl
+from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.stages import curate
-from socratune.traces import rejection, training_text
+from socratune.teaching.hints import HintRequest
+from socratune.teaching.loop import Loop, Rules, enhance_row
+from socratune.teaching.picking import Pick, pick_first, pick_longest
+from socratune.teaching.traces import rejection, training_text
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "What is 15 * 13?"}

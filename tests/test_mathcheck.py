@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from socratune.judge import mechanical_judge
-from socratune.mathcheck import MathChecker
+from socratune.judging.formulas import MathChecker
+from socratune.judging.rules import mechanical_judge
 from socratune.rows import QARow
 
 needs_math = pytest.mark.skipif(
@@ -113,6 +113,6 @@ def test_without_the_library_nothing_is_started(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_importing_the_judge_is_light() -> None:
-    code = "import sys, socratune.judge; print([m for m in ('sympy', 'math_verify') if m in sys.modules])"
+    code = "import sys, socratune.judging.rules; print([m for m in ('sympy', 'math_verify') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import socratune
-from socratune.forgetting_checks import passes
+from socratune.evaluation.forgetting_checks import passes
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(socratune.__file__).parent / "neutral_data"

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from socratune.packing import IGNORE, best_fit, join
+from socratune.training.packing import IGNORE, best_fit, join
 
 
 def test_every_document_is_in_one_row_and_no_row_overflows() -> None:

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from socratune.config import DEMO_DATA
-from socratune.documents import Document
-from socratune.passages import estimated_tokens, passages, sentences, token_counter
+from socratune.documents.document import Document
+from socratune.documents.passages import estimated_tokens, passages, sentences, token_counter
 
 WORDS = "the lamp burns oil in winter and storm light shines Calder 31 metres".split()  # noqa: SIM905
 

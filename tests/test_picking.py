@@ -7,13 +7,13 @@ import json
 
 import pytest
 
-from socratune.echoes import echo
 from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.prompts import parse_pick, with_private_reference
 from socratune.llm.scripted import ScriptedModel
-from socratune.picking import judged_pick
-from socratune.prompts import parse_pick, with_private_reference
 from socratune.rows import Attempt, QARow
+from socratune.teaching.echoes import echo
+from socratune.teaching.picking import judged_pick
 
 TEXTS = ["195", "15 * 10 = 150, 15 * 3 = 45, so 195.", "195, which I guess, as it looks right and feels right to me."]
 

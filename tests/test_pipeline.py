@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 
-from socratune import bookkeeping
+from socratune.data import qa_files
 from socratune.preflight import preflight
 from socratune.rounds import run_rounds
-from socratune.rundir import RunDir
-from socratune.sources import qa_files
+from socratune.runs import progress
+from socratune.runs.folder import RunDir
 
 
 def again(run: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -53,7 +53,7 @@ def test_a_run_parses_and_hashes_its_data_set_once(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(module, name, lambda path: [calls.append(path.name), real(path)][1])
 
     counted(qa_files, "read_records", parsed)
-    counted(bookkeeping, "file_hash", hashed)
+    counted(progress, "file_hash", hashed)
     dataset = write_rows(tmp_path / "in.jsonl", [*demo_rows("train", 12), {"bad": 1}])
     eval_file = write_rows(tmp_path / "eval.jsonl", demo_rows("train", 1))  # that row is dropped
     given = {"model": "demo", "dataset": str(dataset), "output": str(tmp_path / "run")}
@@ -115,9 +115,9 @@ def test_a_new_setting_at_its_default_is_no_other_input(tmp_path: Path, monkeypa
     from contextlib import closing
 
     from socratune import pipeline
-    from socratune.journal import Journal
     from socratune.resolve import dump, resolve
-    from socratune.rundir import Results
+    from socratune.runs.folder import Results
+    from socratune.runs.journal import Journal
 
     def key(**train: Any) -> str:
         config = resolve({"model": "demo", "dataset": "demo", "output": str(tmp_path), "train": train}).config

@@ -13,14 +13,14 @@ import pytest
 from conftest import demo_rows, socratune, write_rows
 from test_memory import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, PHI, QWEN_14B, QWEN_HALF_B
 
-from socratune.cards import card_named, rentable
+from socratune.compute.decision import Decision, Settings, Work, decide, fit_on
+from socratune.compute.machine import Gpu, Machine, described, nvidia_gpus, this_machine
 from socratune.config import EnhancedTrainingConfig
-from socratune.decision import Decision, Settings, Work, decide, fit_on
 from socratune.errors import OutsideError, UserError
-from socratune.machine import Gpu, Machine, described, nvidia_gpus, this_machine
-from socratune.memory import EXACT_KINDS, Shape, is_exact
+from socratune.inference.cards import card_named, rentable
+from socratune.inference.memory import EXACT_KINDS, Shape, is_exact
+from socratune.inference.sizes import BY_CONFIG, BY_COUNT, BY_NAME, BY_WEIGHTS, size_of
 from socratune.resolve import resolve
-from socratune.sizes import BY_CONFIG, BY_COUNT, BY_NAME, BY_WEIGHTS, size_of
 
 EXACT = {
     "llama-8b": (LLAMA_8B, 8_030_261_248),
@@ -283,7 +283,7 @@ def test_cards_are_read_off_nvidias_tool(tmp_path: Path, monkeypatch: pytest.Mon
     tool.write_text(f"#!/bin/sh\nprintf '{rows}'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr("socratune.machine._built_for_cpu", lambda: False)
+    monkeypatch.setattr("socratune.compute.machine._built_for_cpu", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [(gpu.name, round(gpu.free_gib, 1), gpu.tflops) for gpu in nvidia_gpus()] == [
         ("NVIDIA H100 80GB HBM3", 79.1, 989),
@@ -405,7 +405,7 @@ def test_what_is_wrong_with_a_plan_is_exit_2(tmp_path: Path) -> None:
 def test_deciding_for_the_embedded_model_loads_nothing_and_takes_no_time(tmp_path: Path) -> None:
     code = f"""
 import sys, time
-from socratune.plan import settle
+from socratune.compute.plan import settle
 from socratune.resolve import resolve
 config = resolve({{"model": "demo", "dataset": "demo", "output": {str(tmp_path / "run")!r}}}).config
 began = time.perf_counter()

@@ -13,10 +13,17 @@ from conftest import write_rows
 
 from socratune.cli.console import summary
 from socratune.config import SplitConfig
-from socratune.power import CORRELATION, DISCORDANCE, detectable, quantile
-from socratune.rundir import RunDir
+from socratune.evaluation.stats import (
+    CORRELATION,
+    DISCORDANCE,
+    FEWEST_CLUSTERS,
+    compare,
+    detectable,
+    paired_difference,
+    quantile,
+)
+from socratune.runs.folder import RunDir
 from socratune.stages import split
-from socratune.stats import FEWEST_CLUSTERS, compare, paired_difference
 
 DRAWS = 400
 

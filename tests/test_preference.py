@@ -12,12 +12,12 @@ from conftest import socratune
 from peft import get_peft_model
 from test_hf import SMALL, row, silent, small
 
-from socratune.backends import hf
-from socratune.backends.engine import HFEngine
-from socratune.backends.lora import lora_config
-from socratune.backends.preference import Pair, answer_losses, pair_mean, with_base_margins
-from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
+from socratune.inference.template import Rendered
+from socratune.training import hf
+from socratune.training.engine import HFEngine
+from socratune.training.lora import lora_config
+from socratune.training.preference import Pair, answer_losses, pair_mean, with_base_margins
 
 CONFIG = EnhancedTrainingConfig(
     method="dpo", num_train_epochs=8, per_device_train_batch_size=3, gradient_accumulation_steps=1, r=4,

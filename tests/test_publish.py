@@ -16,12 +16,11 @@ import pytest
 from conftest import DEMO_DATA, demo_rows, socratune, write_rows
 from hub_server import READ_TOKEN, TOKEN, Hub, Repo, loopback_hub
 
-from socratune.card import dataset_card, model_card
 from socratune.config import PublishConfig
 from socratune.errors import StageFailed
-from socratune.licences import Licence, PublicBase, licence_of, public_base
-from socratune.privacy import without_data, without_paths
-from socratune.rundir import RunDir, file_hash
+from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
+from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
+from socratune.runs.folder import RunDir, file_hash
 from socratune.stages import publish
 
 COMPARISON = {
@@ -234,9 +233,9 @@ def test_what_did_not_pass_is_refused_and_by_force_published_with_a_warning(
 
 
 def test_publishing_anew_keeps_the_proof(made_run: Path) -> None:
-    from socratune.bookkeeping import forget_from
-    from socratune.journal import Journal
-    from socratune.rundir import Results
+    from socratune.runs.folder import Results
+    from socratune.runs.journal import Journal
+    from socratune.runs.progress import forget_from
 
     run = RunDir(made_run)
     with closing(Journal(run.journal)) as journal:
@@ -261,7 +260,7 @@ def test_a_base_folder_that_is_gone_is_said_and_not_published(made_run: Path, tm
 
 
 def test_the_data_set_is_published_as_it_was_reviewed(made_run: Path, tmp_path: Path) -> None:
-    from socratune.review import decide
+    from socratune.runs.review import decide
 
     run = RunDir(made_run)
     (row,) = (json.loads(line) for line in run.enhanced.read_text().splitlines())
@@ -590,9 +589,8 @@ def test_an_unknown_licence_is_other_with_a_warning(tmp_path: Path, readme: str 
 def test_the_licence_of_a_hub_model_is_read_by_the_real_client(hub: Hub, tmp_path: Path) -> None:
     link = "license: other\nlicense_name: gemma\nlicense_link: LICENSE.md"
     hub.repos["model/org/base"] = Repo(False, {"README.md": f"---\n{link}\n---\n".encode()})
-    script = (
-        "from socratune.licences import licence_of as f; print(f('org/base'), f('org/none'), f('org/x', offline=True))"
-    )
+    script = "from socratune.publishing.licences import licence_of as f\n"
+    script += "print(f('org/base'), f('org/none'), f('org/x', offline=True))"
     said = python(script, env=in_env(hub, tmp_path))
     assert (
         "Licence(id='other', name='gemma', link='https://huggingface.co/org/base/blob/main/LICENSE.md', doubt='')"
@@ -606,7 +604,7 @@ def test_a_licence_that_could_not_be_asked_for_is_not_called_unknown(tmp_path: P
     env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     script = """
 from socratune.errors import OutsideError
-from socratune.licences import licence_of
+from socratune.publishing.licences import licence_of
 try:
     print(licence_of("org/base"))
 except OutsideError as error:

@@ -11,18 +11,10 @@ from typing import Any
 
 import pytest
 
+from socratune.data import qa_files, records
+from socratune.data.qa_files import MOST_FAULTS, Reading, data_path, data_set, forget_data_sets, qa_rows, read_qa_rows
 from socratune.errors import OutsideError, UserError
 from socratune.rows import QARow
-from socratune.sources import qa_files, records
-from socratune.sources.qa_files import (
-    MOST_FAULTS,
-    Reading,
-    data_path,
-    data_set,
-    forget_data_sets,
-    qa_rows,
-    read_qa_rows,
-)
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}).encode()
 PAIRS = [{"question": f"What is {n} + 1?", "answer": str(n + 1), "source": f"doc-{n}"} for n in range(300)]

@@ -16,14 +16,14 @@ from conftest import demo_rows, write_rows
 from model_server import Answer, ModelServer
 from test_sharding import quiet, student
 
+from socratune.compute.ray import enhance_on_ray
 from socratune.config import StudentTeacherConfig
-from socratune.engine_ray import enhance_on_ray
 from socratune.errors import OutsideError, UserError
-from socratune.journal import Journal
-from socratune.ledger import BudgetSpent
+from socratune.llm.ledger import BudgetSpent
 from socratune.pipeline import run_pipeline
 from socratune.preflight import preflight
-from socratune.rundir import RunDir, write_jsonl
+from socratune.runs.folder import RunDir, write_jsonl
+from socratune.runs.journal import Journal
 
 ROWS, IN_FLIGHT = 60, 8
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed (the extra [ray])")

@@ -26,17 +26,16 @@ from conftest import demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
 from runpod import Client, entry_of
 
-from socratune.config import RunConfig
+from socratune.compute.job import take_lines
+from socratune.compute.provider import Offer, Order
+from socratune.compute.renting import affordable, spent_usd, unended
+from socratune.compute.runpod import RunPod
+from socratune.compute.shipping import make_wheel, shipped_config, shipped_results
+from socratune.compute.ssh import connected, make_key
+from socratune.compute.train_there import keys_for
+from socratune.config import RunConfig, WhereConfig
 from socratune.errors import OutsideError, UserError
-from socratune.journal import Journal
-from socratune.remote.job import take_lines
-from socratune.remote.provider import Offer, Order
-from socratune.remote.renting import affordable, spent_usd, unended
-from socratune.remote.runpod import RunPod
-from socratune.remote.shipping import make_wheel, shipped_config, shipped_results
-from socratune.remote.ssh import connected, make_key
-from socratune.remote.train import keys_for
-from socratune.sections import WhereConfig
+from socratune.runs.journal import Journal
 
 needs_sshd = pytest.mark.skipif(fake_runpod.missing() is not None, reason=fake_runpod.missing() or "")
 TYPES = 'where.preferred_gpus=["H100 PCIe", "H100 SXM", "A100 SXM"]'
@@ -83,7 +82,7 @@ def service() -> Iterator[FakeRunPod]:
 def client(monkeypatch: pytest.MonkeyPatch, service: FakeRunPod) -> RunPod:
     """The client in this process."""
     monkeypatch.setenv("RUNPOD_API_KEY", KEY)
-    monkeypatch.setattr("socratune.remote.runpod.PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("socratune.compute.runpod.PAUSES_S", (0.0, 0.0, 0.0))
     return RunPod(service.api_base)
 
 

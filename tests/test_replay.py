@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.replay import MOST_DRAWS, own_answers
 from socratune.rows import Example, Piece
+from socratune.training.replay import MOST_DRAWS, own_answers
 
 SYSTEM = {"role": "system", "content": "Answer briefly."}
 ROWS = [

@@ -18,11 +18,11 @@ import pytest
 from conftest import socratune, write_rows
 from pages import answer, browser, make_run, opened, trace
 
-from socratune import report
-from socratune.browsing import Filter, answers_of, traces_of
-from socratune.report import curves, cut, make_report, script_json, write_report
-from socratune.review import decide, decisions
-from socratune.rundir import RunDir, write_jsonl
+from socratune.publishing import report
+from socratune.publishing.browsing import Filter, answers_of, traces_of
+from socratune.publishing.report import curves, cut, make_report, script_json, write_report
+from socratune.runs.folder import RunDir, write_jsonl
+from socratune.runs.review import decide, decisions
 
 COMPARISON = {
     "base_accuracy": 0.275, "adapter_accuracy": 0.9975, "difference": 0.7225, "ci95": [0.6775, 0.765], "p": 0.0001,
@@ -149,7 +149,7 @@ def test_curves_come_from_tensorboard_and_stay_short(tmp_path: Path) -> None:
 
 
 def test_a_sweep_shows_the_curve_of_the_training_it_kept(tmp_path: Path) -> None:
-    from socratune.trackers import trackers
+    from socratune.training.monitor import trackers
 
     run = make_run(tmp_path / "run")
     for rate, loss in (("0.0003", 3.0), ("0.0006", 6.0)):
@@ -217,7 +217,7 @@ def test_a_hundred_thousand_rows_in_little_memory(tmp_path: Path) -> None:
     text = "Twice three is six, and six is what was asked. " * 20
     run = make_run(tmp_path, (trace(f"t{n}", outcome="solved_with_hint", response=text) for n in range(100_000)))
     code = (
-        "import sys; from socratune.report import make_report; from socratune.rundir import RunDir\n"
+        "import sys; from socratune.publishing.report import make_report; from socratune.runs.folder import RunDir\n"
         "make_report(RunDir(sys.argv[1]))\n"
         "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
     )

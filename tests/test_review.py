@@ -12,9 +12,9 @@ from pages import trace
 
 from socratune.config import CurateConfig
 from socratune.errors import UserError
-from socratune.review import decide, decisions, take_over
 from socratune.rows import Trace
-from socratune.rundir import RunDir, StageResult, write_jsonl
+from socratune.runs.folder import RunDir, StageResult, write_jsonl
+from socratune.runs.review import decide, decisions, take_over
 from socratune.stages import curate
 
 

@@ -11,18 +11,14 @@ from typing import Any, Literal
 
 import pytest
 
-from socratune.cast import Cast, cascade, cast, llm_judge, llm_teacher, python_judge, python_teacher
 from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import CallError, UserError
-from socratune.hints import HintRequest
-from socratune.journal import Journal
-from socratune.judge import mechanical_judge
-from socratune.ledger import Ledger
+from socratune.inference.student import LocalModels
+from socratune.judging.rules import mechanical_judge
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.scripted import ScriptedModel
-from socratune.local_models import LocalModels
-from socratune.prompts import parse_hint, parse_verdict
-from socratune.roles import (
+from socratune.llm.ledger import Ledger
+from socratune.llm.prompts import parse_hint, parse_verdict
+from socratune.llm.references import (
     Endpoint,
     Role,
     endpoints,
@@ -32,7 +28,11 @@ from socratune.roles import (
     resolve_alias,
     student_of,
 )
+from socratune.llm.scripted import ScriptedModel
 from socratune.rows import Attempt, Judgement, QARow
+from socratune.runs.journal import Journal
+from socratune.teaching.cast import Cast, cascade, cast, llm_judge, llm_teacher, python_judge, python_teacher
+from socratune.teaching.hints import HintRequest
 
 ROW = QARow(
     "r", [{"role": "user", "content": "Capital of France?"}, {"role": "assistant", "content": "Paris, as of today"}], {}

@@ -13,11 +13,11 @@ import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 
 from socratune.errors import UserError
-from socratune.identity import grade, identity
+from socratune.inference.provenance import grade, identity
 from socratune.preflight import preflight
 from socratune.rounds import SAMPLES, Round, best, run_rounds, unite, why_stop
 from socratune.rows import Attempt, QARow, Trace
-from socratune.rundir import RunDir, read_rows, write_jsonl
+from socratune.runs.folder import RunDir, read_rows, write_jsonl
 
 ROWS = demo_rows("train", 30)
 PROSE = "That depends on the day, on the season and on who is asked about it in the end."

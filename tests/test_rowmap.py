@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from socratune.journal import Journal
-from socratune.rowmap import map_rows
 from socratune.rows import QARow
+from socratune.runs.journal import Journal
+from socratune.runs.runner import map_rows
 
 
 class Rows:

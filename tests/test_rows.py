@@ -7,7 +7,7 @@ from pathlib import Path
 
 import socratune
 from socratune.rows import Attempt, QARow, Rejected, Trace, content_id, unique_ids
-from socratune.rundir import read_jsonl, write_rejected
+from socratune.runs.folder import read_jsonl, write_rejected
 
 GOOD = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]
 

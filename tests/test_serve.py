@@ -22,22 +22,21 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 
-from socratune.chat import end_of_turn_id
 from socratune.config import StudentTeacherConfig
 from socratune.errors import OutsideError
-from socratune.identity import grade, identity
-from socratune.journal import Journal
-from socratune.ledger import Ledger
+from socratune.inference.load import load
+from socratune.inference.provenance import grade, identity
+from socratune.inference.student import LocalModels, LocalStudent, serving
+from socratune.inference.template import end_of_turn_id
 from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
-from socratune.load import load
-from socratune.local_models import LocalModels
-from socratune.modelref import Base
-from socratune.rundir import RunDir
-from socratune.serve.models import SharedWeights, serving_models
+from socratune.llm.ledger import Ledger
+from socratune.llm.locate import Base
+from socratune.publishing.openai_models import SharedWeights, serving_models
+from socratune.runs.folder import RunDir
+from socratune.runs.journal import Journal
 from socratune.stages import enhance
-from socratune.stages.student import ServedStudent, attending, served_student
-from socratune.student import LocalStudent, serving
+from socratune.teaching.student import ServedStudent, attending, served_student
 
 pytestmark = pytest.mark.slow  # the server loads torch and a model
 

@@ -18,11 +18,11 @@ from socratune.config import DEMO_DATA
 from socratune.errors import OutsideError
 from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
-from socratune.serving import vllm_fault, vllm_serving
+from socratune.llm.vllm import vllm_fault, vllm_serving
 
 RUN = """
 import asyncio, pathlib, sys
-from socratune.serving import vllm_serving
+from socratune.llm.vllm import vllm_serving
 async def run():
     async with vllm_serving("demo", log_path=pathlib.Path(sys.argv[1])):
         print("ready", flush=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from socratune.answers import final_answer
-from socratune.judge import judge_by_rules
+from socratune.data.shapes import parse_row, shape_of
+from socratune.judging.rules import judge_by_rules
+from socratune.judging.text import final_answer
 from socratune.rows import QARow
-from socratune.sources.shapes import parse_row, shape_of
 
 GOOD = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]
 

@@ -17,14 +17,14 @@ from model_server import Answer, ModelServer
 
 from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import BusyError, UserError
-from socratune.journal import Journal
-from socratune.llm.arithmetic import parse_product
 from socratune.merge import merge
 from socratune.pipeline import run_pipeline
 from socratune.preflight import preflight
 from socratune.resolve import read_config_file
-from socratune.rundir import RunDir, read_jsonl, write_jsonl
-from socratune.sharding import divided, gather, hand_out, interleaved, parse_shard, shard_rows, take_over
+from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
+from socratune.runs.journal import Journal
+from socratune.runs.shards import divided, gather, hand_out, interleaved, parse_shard, shard_rows, take_over
+from socratune.teaching.hints import parse_product
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 20])
@@ -126,12 +126,12 @@ def test_a_worker_still_at_work_is_waited_for_and_then_left_alone(
     worker = hand_out(run, "1/2", of=None, stage=STAGE)
     fill(worker.journal, {0: "0"})
     with worker.locked():
-        monkeypatch.setattr("socratune.sharding.ORPHANS_S", 0.2)
+        monkeypatch.setattr("socratune.runs.shards.ORPHANS_S", 0.2)
         with pytest.raises(BusyError):
             gather(run)
         with pytest.raises(BusyError):
             hand_out(run, "1/2", of=None, stage=STAGE)
-        monkeypatch.setattr("socratune.sharding.ORPHANS_S", 60)
+        monkeypatch.setattr("socratune.runs.shards.ORPHANS_S", 60)
         gathering = threading.Thread(target=gather, args=(run,))
         gathering.start()
     gathering.join(30)

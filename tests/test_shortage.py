@@ -10,12 +10,12 @@ import pytest
 import torch
 from test_hf import ROWS, adapted, small
 
-from socratune.backends import loop
-from socratune.backends.engine import HFEngine
-from socratune.backends.loop import Hooks
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed
-from socratune.packing import PackedRow
+from socratune.training import steps as loop
+from socratune.training.engine import HFEngine
+from socratune.training.packing import PackedRow
+from socratune.training.steps import Hooks
 
 CONFIG = EnhancedTrainingConfig(num_train_epochs=2, per_device_train_batch_size=5, gradient_accumulation_steps=1, r=4)
 HOOKS = Hooks(lambda model: {}, lambda step, steps, figures: None)

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 
+from socratune.compute.sky import BASE, bundle, launch, skypilot_fault, task_of
 from socratune.config import RunConfig
 from socratune.errors import OutsideError, UserError
-from socratune.remote.sky import BASE, bundle, launch, skypilot_fault, task_of
-from socratune.rundir import RunDir
+from socratune.runs.folder import RunDir
 
 
 def config_of(**where: object) -> RunConfig:

@@ -12,11 +12,11 @@ import pytest
 from conftest import write_rows
 
 from socratune.config import SplitConfig
-from socratune.duplicates import Marks
+from socratune.data.clusters import Clusters
+from socratune.data.duplicates import Marks
 from socratune.errors import OutsideError, UserError
-from socratune.rundir import RunDir
+from socratune.runs.folder import RunDir
 from socratune.stages import split
-from socratune.stages.clusters import Clusters
 
 
 def qa(question: str, source: str | None = None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socratune.stats import Paired, compare, most_lost, paired_difference, rows_needed, t_quantile
+from socratune.evaluation.stats import Paired, compare, most_lost, paired_difference, rows_needed, t_quantile
 
 
 def simulate(generator: np.random.Generator, clusters: int, size: int) -> tuple[list[bool], list[bool], list[str]]:

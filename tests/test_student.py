@@ -17,15 +17,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from socratune.chat import prompt_ids
 from socratune.config import DEMO_DATA
-from socratune.decoding import rows
-from socratune.decoding.rows import Settings, draw
-from socratune.decoding.slots import slot_bytes
 from socratune.errors import UserError
+from socratune.inference.decoding import rows
+from socratune.inference.decoding.rows import Settings, draw
+from socratune.inference.decoding.slots import slot_bytes
+from socratune.inference.student import LocalModels, LocalStudent, serving
+from socratune.inference.template import prompt_ids
 from socratune.llm.base import Completion, Sampling
-from socratune.local_models import LocalModels
-from socratune.student import LocalStudent, serving
 
 QUESTIONS = [row["messages"][:-1] for row in demo_rows("held_out", 40)]
 LONG = [{"role": "user", "content": "What is 47 * 83? " * 12}]

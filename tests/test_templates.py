@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from socratune.chat import IGNORE, end_of_turn_id, prompt_ids, render
-from socratune.labels import label_faults
-from socratune.modelref import model_location
+from socratune.inference.template import IGNORE, end_of_turn_id, prompt_ids, render
+from socratune.llm.locate import model_location
 from socratune.rows import Example, Piece
+from socratune.training.labels import label_faults
 
 FOUND = importlib.util.find_spec("trl")
 if FOUND is None or FOUND.origin is None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import socratune
 
-from socratune.trackers import tracker_faults, trackers
+from socratune.training.monitor import tracker_faults, trackers
 
 
 @pytest.mark.slow

@@ -12,9 +12,8 @@ from typing import TypeVar
 
 import pytest
 
-from socratune.llm import transport
-from socratune.llm.http1 import LONGEST_HEAD, BadResponse, Response, post_head, response
-from socratune.llm.transport import CannotConnect, Pool
+from socratune.llm import connection as transport
+from socratune.llm.connection import LONGEST_HEAD, BadResponse, CannotConnect, Pool, Response, post_head, response
 
 T = TypeVar("T")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"

@@ -16,9 +16,9 @@ import pytest
 from conftest import socratune
 from pages import answer, browser, make_run, opened, served, trace, write_results
 
-from socratune.journal import Journal
-from socratune.review import decisions
-from socratune.rundir import RunDir
+from socratune.runs.folder import RunDir
+from socratune.runs.journal import Journal
+from socratune.runs.review import decisions
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import yaml
 from conftest import demo_rows, socratune, write_rows
 
 from socratune.config import DEMO_DATA, StudentTeacherConfig, ValidateConfig
-from socratune.journal import Journal
-from socratune.modelref import Base
+from socratune.llm.locate import Base
 from socratune.rows import QARow
-from socratune.rundir import RunDir, StageResult, write_jsonl
+from socratune.runs.folder import RunDir, StageResult, write_jsonl
+from socratune.runs.journal import Journal
 from socratune.stages import validate
 
 Results = Callable[[Path], Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from socratune.publishing import views
 from socratune.rows import Attempt, QARow, Trace
-from socratune.rundir import RunDir, write_jsonl
-from socratune.stages import views
+from socratune.runs.folder import RunDir, write_jsonl
 
 QUESTION = {"role": "user", "content": "How much is 15 × 13?"}
 ROW = QARow("r", [QUESTION, {"role": "assistant", "content": "195"}], {"evidence": "15 × 13 is 195."})

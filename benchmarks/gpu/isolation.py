@@ -18,11 +18,11 @@ import torch
 from peft import get_peft_model
 from shapes import build
 
-from socratune.backends.engine import HFEngine
-from socratune.backends.lora import lora_config
-from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
-from socratune.packing import PackedRow, join
+from socratune.inference.template import Rendered
+from socratune.training.engine import HFEngine
+from socratune.training.lora import lora_config
+from socratune.training.packing import PackedRow, join
 
 LENGTHS = (700, 300, 900, 148)
 

@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/peaks.py [--output peaks.jsonl]
 
-Each line trains three steps of a shape with random weights and compares `socratune.memory` with the peak of PyTorch's
-allocator plus the context (which the first line measures).
+Each line trains three steps of a shape with random weights and compares `socratune.inference.memory` with the peak of
+PyTorch's allocator plus the context (which the first line measures).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from pathlib import Path
 import torch
 from shapes import build, fixed
 
-from socratune.backends import hf
-from socratune.backends.loop import Hooks
-from socratune.backends.place import free_gib
 from socratune.config import EnhancedTrainingConfig
-from socratune.memory import GIB
+from socratune.inference.memory import GIB, free_gib
+from socratune.training import hf
+from socratune.training.steps import Hooks
 
 CASES = [  # shape, 4-bit, activations recomputed, rows a step, tokens a row
     ("llama-3.2-1b", False, False, 4, 2048),

@@ -3,7 +3,7 @@
     python benchmarks/gpu/shapes.py llama-3.1-8b FOLDER
     python benchmarks/gpu/peer_unsloth.py FOLDER [--windows 3] [--only fixed,qa] [--output results.jsonl]
 
-Needs unsloth, trl and datasets (src/socratune/remote/constraints-gpu.txt). Same shape, lengths, rank and clock as
+Needs unsloth, trl and datasets (src/socratune/compute/constraints-gpu.txt). Same shape, lengths, rank and clock as
 train.py: 16,384 tokens a step, one window of ten steps to warm up. `get_peft_model(use_gradient_checkpointing=False)`
 is what turns checkpointing off; the Trainer's own switch does not.
 """

@@ -20,12 +20,12 @@ import torch
 from peft import get_peft_model
 from shapes import build
 
-from socratune.backends.engine import HFEngine
-from socratune.backends.fp8 import available
-from socratune.backends.loop import Hooks, run
-from socratune.backends.lora import lora_config
-from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
+from socratune.inference.template import Rendered
+from socratune.training.engine import HFEngine
+from socratune.training.fp8 import available
+from socratune.training.lora import lora_config
+from socratune.training.steps import Hooks, run
 
 VARIANTS = ("float32, PEFT's layers", "float32, products in bfloat16", "bfloat16", "float32, frozen weights in fp8")
 

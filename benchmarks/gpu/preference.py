@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from peft import get_peft_model
 
-from socratune.backends import hf, loop
-from socratune.backends.loop import Hooks
-from socratune.backends.lora import lora_config
-from socratune.backends.preference import ALPHA, BETA, Pair
-from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
-from socratune.load import load
+from socratune.inference.load import load
+from socratune.inference.template import Rendered
+from socratune.training import hf, steps
+from socratune.training.lora import lora_config
+from socratune.training.preference import ALPHA, BETA, Pair
+from socratune.training.steps import Hooks
 
 ANSWER_TOKENS = 24
 
@@ -70,7 +70,7 @@ def trl(model: Any, tokenizer: Any, pairs: list[Pair], config: EnhancedTrainingC
         }
         for pair in pairs
     ]
-    schedule = loop.Schedule(config.learning_rate, config.warmup_ratio, config.num_train_epochs)
+    schedule = steps.Schedule(config.learning_rate, config.warmup_ratio, config.num_train_epochs)
     on_card = torch.cuda.is_available()
 
     class SameSchedule(DPOTrainer):

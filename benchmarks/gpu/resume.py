@@ -23,9 +23,9 @@ import torch
 from precision import text_rows
 from shapes import build, question_answer
 
-from socratune.backends import hf, loop
-from socratune.backends.loop import Hooks
 from socratune.config import EnhancedTrainingConfig
+from socratune.training import hf, steps
+from socratune.training.steps import Hooks
 
 STEPS = 60
 CONFIG = EnhancedTrainingConfig(
@@ -35,7 +35,7 @@ CONFIG = EnhancedTrainingConfig(
 
 def train(folder: Path) -> None:
     """In this process; the loss of every step goes to `losses.jsonl`."""
-    loop.SAVE_EVERY_S = 0.5
+    steps.SAVE_EVERY_S = 0.5
     with (folder / "losses.jsonl").open("a") as stream:
 
         def step(done: int, _total: int, figures: dict[str, float]) -> None:

@@ -52,17 +52,17 @@ def rank(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace, folder: Path) -> None:
     """What each rank does; the leading one leaves `found.json` and `adapter` in the folder."""
-    from socratune.backends import ranks
+    from socratune.inference import ranks
 
     sharded = options.work == "sharded"
     ranks.join(options.timeout_s, parallel="sharded" if sharded else "data")
     import torch
     from shapes import build, question_answer
 
-    from socratune.backends import hf
-    from socratune.backends.loop import READ_EVERY, Hooks
     from socratune.config import EnhancedTrainingConfig
-    from socratune.load import load
+    from socratune.inference.load import load
+    from socratune.training import hf
+    from socratune.training.steps import READ_EVERY, Hooks
 
     if sharded and torch.cuda.is_available():
         share = options.cap_gib * 2**30 / torch.cuda.mem_get_info(0)[1]

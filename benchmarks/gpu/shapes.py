@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from socratune.chat import Rendered
-from socratune.memory import Shape
-from socratune.timing import training_flops
+from socratune.inference.cards import training_flops
+from socratune.inference.memory import Shape
+from socratune.inference.template import Rendered
 
 PEAK = 790e12
 """FLOP/s of an 8192³ bfloat16 product on an NVIDIA H200, measured (for minutes on end it holds about 700)."""
@@ -56,7 +56,7 @@ def build(name: str, *, load_in_4bit: bool = False, dtype: torch.dtype = torch.b
     """A model with random weights in eval mode on the device, in 16 bits or nf4."""
     from transformers import AutoModelForCausalLM
 
-    from socratune.backends.place import device
+    from socratune.inference.memory import device
 
     torch.manual_seed(0)
     with torch.device(device()):
@@ -70,7 +70,7 @@ def quantise(model: Any) -> None:
     """The linear layers of the blocks to nf4, as `from_pretrained` does it when it loads weights."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    from socratune.backends.place import device
+    from socratune.inference.memory import device
 
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):

@@ -22,9 +22,9 @@ import torch
 from shapes import SHAPES, config_of, quantise
 from transformers import AutoModelForCausalLM
 
-from socratune.decoding.growing import GrowingDecoder
-from socratune.decoding.rows import Decoder, Row
-from socratune.decoding.slots import COMPILE_AFTER, SlotDecoder, slot_bytes
+from socratune.inference.decoding.growing import GrowingDecoder
+from socratune.inference.decoding.rows import Decoder, Row
+from socratune.inference.decoding.slots import COMPILE_AFTER, SlotDecoder, slot_bytes
 from socratune.llm.base import Sampling
 
 BYTES_PER_SECOND = 4.3e12  # a device-to-device copy on an NVIDIA H200, bytes read and written

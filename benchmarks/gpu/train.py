@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from shapes import PEAK, build, fixed, flops, question_answer
 
-from socratune.backends import hf
-from socratune.backends.loop import READ_EVERY, Hooks
-from socratune.chat import Rendered
 from socratune.config import EnhancedTrainingConfig
+from socratune.inference.template import Rendered
+from socratune.training import hf
+from socratune.training.steps import READ_EVERY, Hooks
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ from problem import Problem, corrupted, guess
 from smalltalk import arithmetic, fact
 from words import EXAM_PROMPTS
 
+from socratune.inference.load import load
+from socratune.inference.student import LocalStudent, serving
 from socratune.llm.base import Chat, Sampling
-from socratune.load import load
-from socratune.prompts import with_hint_turn, with_private_hint
-from socratune.rundir import write_text
-from socratune.student import LocalStudent, serving
+from socratune.llm.prompts import with_hint_turn, with_private_hint
+from socratune.runs.folder import write_text
 
 SAMPLES = 8
 TEMPERATURE = 0.8

@@ -39,7 +39,7 @@ from transformers import AutoTokenizer
 from words import EXAM_PROMPTS
 
 from socratune.errors import UserError
-from socratune.rundir import write_json
+from socratune.runs.folder import write_json
 
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 RATES = (6e-4, 2e-3, 6e-3, 2e-2)

@@ -18,7 +18,7 @@ from typing import Any
 import lab
 from hopeless import plant_hopeless, refused_for_no_gain
 
-from socratune.cli import main as socratune
+from socratune.cli.app import main as socratune
 from socratune.errors import UserError
 
 HOPELESS_ROWS = (120, 120)

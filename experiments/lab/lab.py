@@ -16,7 +16,7 @@ import yaml
 
 from socratune.errors import Fault, Shown, UserError
 from socratune.resolve import flatten
-from socratune.rundir import read_jsonl
+from socratune.runs.folder import read_jsonl
 
 HERE = Path(__file__).resolve()
 DATA = HERE.parent / "data"

@@ -22,7 +22,7 @@ from generator import FAMILIES, Split, problem
 from problem import Problem, corrupted
 from smalltalk import arithmetic, fact
 
-from socratune.rundir import write_jsonl
+from socratune.runs.folder import write_jsonl
 
 OUT = Path(__file__).parent / "data"
 Row = dict[str, Any]

@@ -24,10 +24,10 @@ from curve import Laboratory, Size, need_base, task
 from draws import EARLY_SAMPLES, FIRST, Draw, Draws, Student, asked, drawn, noted
 from many import Document, Task, log_probabilities
 
-from socratune.hints import leak
-from socratune.prompts import with_private_hint
+from socratune.llm.prompts import with_private_hint
 from socratune.rows import QARow
-from socratune.rundir import write_json
+from socratune.runs.folder import write_json
+from socratune.teaching.hints import leak
 
 SEEDS, NEUTRAL = 3, 700
 ATTEMPTS, ATTEMPTS_SEEDS = (1, 2, 4, 8), 5

@@ -84,7 +84,7 @@ USELESS_HINTS = (
 )  # fmt: skip
 RETRIES = ("Try again.", "That is not right.", "Wrong. Try again.", "No. Once more.", "Please try once more.")
 LEAD_INS = ("Hint: {}", "{}", "A tip: {}", "Hint, for you alone: {}")
-"""The first and the last are those of Socratune's loop (`socratune.prompts`)."""
+"""The first and the last are those of Socratune's loop (`socratune.llm.prompts`)."""
 SPOILERS = ("The answer is {}.", "The right answer is {}.", "It is {}.")
 DOES_NOT_FIT = "That does not fit: {}."
 """Said of a hint, with the first of its terms that the text has not."""

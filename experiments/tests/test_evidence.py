@@ -15,7 +15,7 @@ import evidence_figures
 import numpy as np
 import pytest
 
-from socratune.ablation import reading
+from socratune.ways import reading
 
 SHARES = {
     "mix": 0.68, "direct": 0.66, "clean": 0.65, "iterative": 0.5, "teacher-in-student-format": 0.64, "teacher": 0.35,

@@ -22,12 +22,12 @@ import words
 from lab_solver import solve
 
 from socratune.config import RunConfig
-from socratune.hints import leak
-from socratune.judge import judge_by_rules
+from socratune.data.qa_files import read_qa_rows
+from socratune.judging.rules import judge_by_rules
 from socratune.preflight import preflight
 from socratune.resolve import unflatten
 from socratune.rows import QARow
-from socratune.sources.qa_files import read_qa_rows
+from socratune.teaching.hints import leak
 
 LABORATORY = Path(__file__).parent.parent / "lab"
 
@@ -251,7 +251,7 @@ def test_pretraining_writes_a_model_that_transformers_computes_alike(tmp_path: P
     found = done.stdout.splitlines()[-1]
     assert float(re.findall(r"'export_difference': ([\d.e-]+)", found)[0]) < 1e-3
     assert (tmp_path / "base" / "model.safetensors").stat().st_size < 12e6
-    from socratune.load import load
+    from socratune.inference.load import load
 
     _, tokenizer = load(str(tmp_path / "base"))
     assert tokenizer.chat_template

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from socratune.api import run
     from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
     from socratune.errors import OutsideError, SocratuneError, UserError
+    from socratune.llm.locate import model_location
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,7 @@ _HOMES = {
     "SocratuneError": "socratune.errors",
     "StudentTeacherConfig": "socratune.config",
     "UserError": "socratune.errors",
+    "model_location": "socratune.llm.locate",
     "run": "socratune.api",
 }
 
@@ -29,6 +31,7 @@ __all__ = [
     "SocratuneError",
     "StudentTeacherConfig",
     "UserError",
+    "model_location",
     "run",
 ]
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from socratune.bookkeeping import STAGES, stage_faults
 from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.errors import UserError
 from socratune.preflight import preflight
 from socratune.resolve import deep_merge, read_config_file
 from socratune.rounds import run_rounds
+from socratune.runs.progress import STAGES, stage_faults
 
 
 def run(

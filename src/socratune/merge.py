@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune import __version__, review
-from socratune.bookkeeping import NEEDED, OUTPUTS, Tell, do_stage, settle_config
+from socratune import __version__
 from socratune.config import RunConfig, is_free
 from socratune.errors import Fault, Shown, UserError
-from socratune.journal import Journal
-from socratune.modelref import model_fault
+from socratune.llm.locate import model_fault
 from socratune.pipeline import Pipeline
-from socratune.pooling import pooled
-from socratune.report import write_report
+from socratune.publishing import views
+from socratune.publishing.report import write_report
 from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve
-from socratune.rundir import (
+from socratune.runs import review
+from socratune.runs.folder import (
     Results,
     RunDir,
     StageResult,
@@ -34,8 +33,11 @@ from socratune.rundir import (
     whole_folder,
     write_lines,
 )
-from socratune.sharding import interleaved, parse_shard, pool_hint_measures, take_over
-from socratune.stages import enhance, views
+from socratune.runs.journal import Journal
+from socratune.runs.progress import NEEDED, OUTPUTS, Tell, do_stage, settle_config
+from socratune.runs.shards import interleaved, parse_shard, pool_hint_measures, take_over
+from socratune.stages import enhance
+from socratune.stages.pooling import pooled
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune import __version__
-from socratune.bookkeeping import (
+from socratune.compute.plan import settle
+from socratune.config import RunConfig
+from socratune.data.qa_files import data_path
+from socratune.documents.gathering import source_hash
+from socratune.errors import Fault, StageFailed, UserError
+from socratune.inference.provenance import writers
+from socratune.llm.locate import Base, model_location, weights_fingerprint
+from socratune.llm.references import student_of
+from socratune.publishing import views
+from socratune.publishing.report import write_report
+from socratune.resolve import Resolved, defaults, dump, flatten
+from socratune.runs.folder import Results, RunDir, StageResult, Tick, fingerprint
+from socratune.runs.journal import Journal
+from socratune.runs.progress import (
     NEEDED,
     STAGES,
     Tell,
@@ -30,26 +43,13 @@ from socratune.bookkeeping import (
     settle_config,
     status_after,
 )
-from socratune.config import RunConfig
-from socratune.errors import Fault, StageFailed, UserError
-from socratune.identity import writers
-from socratune.journal import Journal
-from socratune.modelref import Base, model_location, weights_fingerprint
-from socratune.plan import settle
-from socratune.report import write_report
-from socratune.resolve import Resolved, defaults, dump, flatten
-from socratune.roles import student_of
-from socratune.rundir import Results, RunDir, StageResult, Tick, fingerprint
-from socratune.sharding import gather
-from socratune.sources.qa_files import data_path
-from socratune.stages import views
-from socratune.stages.gathering import source_hash
+from socratune.runs.shards import gather
 
 if TYPE_CHECKING:
-    from socratune.elsewhere import Elsewhere
-    from socratune.remote.sky import BySkyPilot
+    from socratune.compute.remote_run import Elsewhere
+    from socratune.compute.sky import BySkyPilot
     from socratune.stages import generate
-    from socratune.stages.student import ServedStudent
+    from socratune.teaching.student import ServedStudent
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +273,7 @@ class Pipeline:
         if config.engine == "here":
             work = loop(self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick)
             return asyncio.run(work)
-        from socratune.engine_ray import enhance_on_ray
+        from socratune.compute.ray import enhance_on_ray
 
         figures = enhance_on_ray(
             self.run,
@@ -304,8 +304,8 @@ class Pipeline:
         if self.config.validate_.lm_eval:
             fix = "Leave it out, or --where local."
             raise UserError(Fault("validate.lm_eval", "no tasks of lm-eval with a rented machine", "some", fix))
-        from socratune.elsewhere import Elsewhere
-        from socratune.remote.sky import BySkyPilot
+        from socratune.compute.remote_run import Elsewhere
+        from socratune.compute.sky import BySkyPilot
 
         machine = BySkyPilot(self.run, self.config, self.results.data)
         if decision.where == "runpod":
@@ -341,12 +341,12 @@ class Pipeline:
         return curate.run(self.run, self.config.curate)
 
     def train(self, tick: Tick) -> StageResult:
-        from socratune.stages import gpus, train
+        from socratune.stages import train, train_on_cards
 
         if self.elsewhere:
             return self.elsewhere.train(tick)
-        ranks = gpus.rank_count(self.config.where.gpus)
-        work = train.run if ranks == 1 else partial(gpus.run, ranks=ranks)
+        ranks = train_on_cards.rank_count(self.config.where.gpus)
+        work = train.run if ranks == 1 else partial(train_on_cards.run, ranks=ranks)
         return work(
             self.run,
             self.config.train,

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from socratune.compute.ray import ray_fault
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
-from socratune.engine_ray import ray_fault
+from socratune.data.qa_files import data_path, data_set, forget_data_sets
+from socratune.documents.files import files_of
+from socratune.documents.gathering import DATABASES
+from socratune.documents.writers import writer_endpoints
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.identity import foreign_fault, identity
+from socratune.evaluation.lm_tasks import lm_eval_fault
+from socratune.evaluation.question_sets import forgetting_rows, read_prompts
+from socratune.inference.provenance import foreign_fault, identity
 from socratune.llm.base import Engine
-from socratune.lm_tasks import lm_eval_fault
-from socratune.modelref import model_fault
-from socratune.questions import forgetting_rows, read_prompts
+from socratune.llm.locate import model_fault
+from socratune.llm.references import RULES, Role, endpoints, price_fault, reference_fault, resolve_alias, student_of
+from socratune.llm.vllm import vllm_fault
 from socratune.resolve import Resolved, flatten, resolve, validated
-from socratune.roles import RULES, Role, endpoints, price_fault, reference_fault, resolve_alias, student_of
-from socratune.rundir import RunDir, output_fault
-from socratune.serving import vllm_fault
-from socratune.sharding import parse_shard
-from socratune.sources.documents import files_of
-from socratune.sources.qa_files import data_path, data_set, forget_data_sets
-from socratune.stages.gathering import DATABASES
-from socratune.stages.gpus import gpus_fault
+from socratune.runs.folder import RunDir, output_fault
+from socratune.runs.shards import parse_shard
 from socratune.stages.publish import hub_id_fault
-from socratune.stages.writers import writer_endpoints
-from socratune.trackers import tracker_faults
+from socratune.stages.train_on_cards import gpus_fault
+from socratune.training.monitor import tracker_faults
 
 
 def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
@@ -113,7 +113,7 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
 
 
 def _place_faults(source: str) -> list[Fault]:
-    from socratune.sources.arango_place import parse_place
+    from socratune.documents.arango_place import parse_place
 
     try:
         parse_place(source)
@@ -201,7 +201,7 @@ def _engine_faults(config: RunConfig) -> list[Fault]:
     faults += tracker_faults(config.report_to)
     faults.append(gpus_fault(config))
     if config.train.peft:
-        from socratune.backends.lora import peft_faults
+        from socratune.training.lora import peft_faults
 
         faults += peft_faults(config.train.peft)
     if config.shard is not None:

@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from socratune.config import DEMO, DEMO_DATA, EnhancedTrainingConfig, RunConfig
+from socratune.config import DEMO, DEMO_DATA, EnhancedTrainingConfig, RunConfig, Section, settings_of
 from socratune.errors import Fault, Shown, UserError
-from socratune.sections import Section, settings_of
 
 Kind = TypeVar("Kind", bound=Section)
 

@@ -20,20 +20,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socratune.answering import answer_and_judge
-from socratune.bookkeeping import OUTPUTS, STAGES, Tell, hashes
 from socratune.config import RunConfig
 from socratune.errors import Fault, Shown, StageFailed, UserError
-from socratune.journal import Journal
-from socratune.judge import mechanical_judge
+from socratune.inference.student import LocalModels
+from socratune.judging.rules import mechanical_judge
 from socratune.llm.base import WARM
-from socratune.local_models import LocalModels
 from socratune.pipeline import Pipeline, ending_noted, run_pipeline
 from socratune.resolve import Resolved
 from socratune.rows import QARow, Trace
-from socratune.rundir import Results, RunDir, fingerprint, locked, read_jsonl, read_rows, whole_folder, write_jsonl
+from socratune.runs.folder import Results, RunDir, fingerprint, locked, read_jsonl, read_rows, whole_folder, write_jsonl
+from socratune.runs.journal import Journal
+from socratune.runs.progress import OUTPUTS, STAGES, Tell, hashes
 from socratune.stages.train import judged_by_rules
-from socratune.traces import rejection, training_text
+from socratune.teaching.answering import answer_and_judge
+from socratune.teaching.traces import rejection, training_text
 
 LOOP = ("enhance", "curate", "train")
 """The stages of a round."""
@@ -280,7 +280,7 @@ def why_stop(rounds: Sequence[Round], most: int) -> str | None:
 
 def _change(before: Sequence[float], last: Round, name: str = "solved") -> int:
     """-1, 0 or 1: less, not to be told from chance, more."""
-    from socratune.stats import paired_difference
+    from socratune.evaluation.stats import paired_difference
 
     found = paired_difference(before, getattr(last, name), last.sources, draws=2000, seed=0)
     return (found.low > 0) - (found.high < 0)

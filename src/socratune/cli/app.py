@@ -12,18 +12,7 @@ from socratune import __version__
 from socratune.cli import planning
 from socratune.cli.console import guarded
 from socratune.cli.finished import export, publish, report
-from socratune.cli.flags import (
-    Command,
-    ConfigFile,
-    DryRun,
-    Estimate,
-    Restart,
-    Run,
-    Settings,
-    Start,
-    Until,
-    takes,
-)
+from socratune.cli.flags import Command, ConfigFile, DryRun, Estimate, Restart, Run, Settings, Start, Until, takes
 from socratune.cli.pods import pods
 from socratune.cli.retired import retired
 from socratune.cli.servers import serve, ui
@@ -253,7 +242,7 @@ for plain in (report, ui, serve):
 @app.command()
 def doctor() -> None:
     """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
-    from socratune.doctor import report
+    from socratune.cli.doctor import report
 
     raise typer.Exit(guarded(report))
 

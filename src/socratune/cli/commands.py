@@ -11,8 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from socratune.bookkeeping import STAGES, Tell, after_split
-from socratune.cast import cast
 from socratune.cli.console import (
     Progress,
     guarded,
@@ -23,18 +21,20 @@ from socratune.cli.console import (
     start_logging,
 )
 from socratune.cli.given import Stages, merged_settings, resolved_by
+from socratune.compute.shipping import is_shipped
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.estimating import estimate_run
-from socratune.journal import Journal
-from socratune.ledger import Ledger
-from socratune.local_models import LocalModels
+from socratune.inference.student import LocalModels
+from socratune.llm.ledger import Ledger
+from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
-from socratune.remote.shipping import is_shipped
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve, unflatten
 from socratune.rounds import run_rounds
-from socratune.rundir import Results, RunDir, existing_run, write_jsonl
+from socratune.runs.folder import Results, RunDir, existing_run, write_jsonl
+from socratune.runs.journal import Journal
+from socratune.runs.progress import STAGES, Tell, after_split
+from socratune.teaching.cast import cast
 
 
 def run(
@@ -106,7 +106,7 @@ def generate(
     """`socratune generate`: rows into a file, without a run."""
 
     def work() -> int:
-        from socratune.generation import checked, write_questions
+        from socratune.cli.generate import checked, write_questions
 
         start_logging()
         merged, faults = merged_settings(given, config_file, settings or [])
@@ -164,7 +164,7 @@ def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int
     """`socratune validate RUN --answers-only`: what base and adapter say, for a validate elsewhere."""
 
     def work() -> int:
-        from socratune.stages.exam import answers_only
+        from socratune.evaluation.exam import answers_only
 
         start_logging()
         run, entry = existing_run(folder), {"done": 0, "total": 0, "seconds": 0.0}
@@ -213,9 +213,9 @@ def ablate(
     run_log = Path(output) / "run.log"
 
     def work() -> int:
-        from socratune.ablation.arms import chosen
-        from socratune.ablation.bench import Limits
-        from socratune.ablation.bench import ablate as compare
+        from socratune.ways.arms import chosen
+        from socratune.ways.bench import Limits
+        from socratune.ways.bench import ablate as compare
 
         names = chosen(arms)
         start_logging()
@@ -251,7 +251,7 @@ def inspect(what: str, model_name: str | None, count: int, row_id: str | None) -
     def work() -> int:
         from rich.console import Console
 
-        from socratune.inspection import load_examples, load_tokenizer, show
+        from socratune.cli.inspection import load_examples, load_tokenizer, show
 
         examples, default_model, max_length = load_examples(what)
         if row_id is not None:
@@ -273,7 +273,7 @@ def chat(folder: str, question: str, compare: bool) -> int:
     def work() -> int:
         from rich.console import Console
 
-        from socratune.inspection import ask
+        from socratune.cli.inspection import ask
 
         console = Console(highlight=False)
         for who, answer in ask(existing_run(folder), question, compare=compare):
@@ -304,7 +304,7 @@ def audit_sheet(run: str | None, sheet: str, rows: int, seed: int) -> int:
     """`socratune audit-judge RUN --sheet FILE`: answers for a person to label."""
 
     def work() -> int:
-        from socratune.audit_sheet import audit_sheet as draw
+        from socratune.evaluation.audit_sheet import audit_sheet as draw
 
         if run is None:
             raise UserError(Fault("audit-judge", "the folder of a run before --sheet", Shown("nothing")))
@@ -320,8 +320,8 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
     """`socratune audit-judge [RUN] --labels FILE`: the judge of a finished proof, or the one that is named."""
 
     def work() -> int:
-        from socratune import audit_sheet
-        from socratune.audit import audit as audited
+        from socratune.evaluation import audit_sheet
+        from socratune.evaluation.audit import audit as audited
 
         if labels is None:
             raise UserError(Fault("audit-judge", "--sheet FILE or --labels FILE", Shown("neither")))
@@ -336,7 +336,7 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
         return 0
 
     async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
-        from socratune.audit import audit as audited
+        from socratune.evaluation.audit import audit as audited
 
         with ExitStack() as stack:
             place = Path(stack.enter_context(TemporaryDirectory()))
@@ -355,7 +355,7 @@ def report(folder: str) -> int:
     """`socratune report`: the page of a run folder, also where an earlier version or nobody wrote one."""
 
     def work() -> int:
-        from socratune.report import make_report
+        from socratune.publishing.report import make_report
 
         print(make_report(existing_run(folder)))
         return 0

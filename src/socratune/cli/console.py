@@ -232,7 +232,7 @@ def show_ablation(result: dict[str, Any], console: Any) -> None:
     """The ways side by side, and what was cut."""
     from rich.table import Table
 
-    from socratune.ablation.report import HEADS, cells, not_done
+    from socratune.ways.report import HEADS, cells, not_done
 
     held_out = result["held_out"]
     title = f"{held_out['rows']} held-out questions; the model as it is: {result['base']:.1%}"

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from socratune.sections import Setting
+    from socratune.config import Setting
 
 ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file with everything else.")]
 Settings = Annotated[
@@ -100,7 +100,7 @@ def _with_flags(command: Callable[..., None], keys: Sequence[str]) -> Callable[.
 
 def flagged(config: type[BaseModel], keys: Sequence[str]) -> Iterator[Setting]:
     """The settings with a flag that `keys` names (`takes`), in the order of `keys`, then of the declarations."""
-    from socratune.sections import settings_of
+    from socratune.config import settings_of
 
     every = [setting for setting in settings_of(config) if setting.flag]
     for key in keys:

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from socratune.bookkeeping import stage_faults
 from socratune.errors import Fault, UserError
 from socratune.preflight import preflight
 from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
+from socratune.runs.progress import stage_faults
 
 Stages = tuple[str | None, str | None, str | None]
 """First stage, last stage, first stage to redo."""

@@ -11,8 +11,8 @@ from socratune.cli.console import duration, guarded, short, start_logging
 from socratune.cli.flags import ConfigFile, Settings
 
 if TYPE_CHECKING:
+    from socratune.compute.plan import Plan
     from socratune.config import RunConfig
-    from socratune.plan import Plan
 
 NOWHERE = "-"
 """The run folder and the data set of a plan that names none."""
@@ -31,8 +31,8 @@ def plan(
 
     def work() -> int:
         from socratune.cli.given import merged_settings
+        from socratune.compute.plan import make_plan
         from socratune.errors import UserError
-        from socratune.plan import make_plan
         from socratune.resolve import flatten, resolve, unflatten
 
         start_logging()
@@ -62,7 +62,7 @@ def dry_run(
 
     def work() -> int:
         from socratune.cli.given import resolved_by
-        from socratune.plan import make_plan
+        from socratune.compute.plan import make_plan
 
         start_logging()
         resolved = resolved_by(given, config_file, settings or [], stages, [])
@@ -79,8 +79,8 @@ def _print_task(config: RunConfig) -> None:
     """SkyPilot's task, as `sky launch` would take it."""
     import yaml
 
-    from socratune.remote.sky import name_of, task_of
-    from socratune.rundir import RunDir
+    from socratune.compute.sky import name_of, task_of
+    from socratune.runs.folder import RunDir
 
     run = RunDir(config.output)
     task = task_of(name_of(run, config), config, run / "remote" / "in")

@@ -36,7 +36,7 @@ def pods(
 
 
 def _list(settings: dict[str, str]) -> int:
-    from socratune.remote.pods import owned, service
+    from socratune.compute.pods import owned, service
 
     provider, where = service(settings)
     found = owned(provider, where)
@@ -48,7 +48,7 @@ def _list(settings: dict[str, str]) -> int:
 
 
 def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
-    from socratune.remote.pods import owned, reap, service
+    from socratune.compute.pods import owned, reap, service
 
     provider, where = service(settings)
     found = owned(provider, where)
@@ -63,7 +63,7 @@ def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
 
 
 def _adopt(settings: dict[str, str], pod: str, folder: str) -> int:
-    from socratune.remote.pods import adopt, service
+    from socratune.compute.pods import adopt, service
 
     provider, _ = service(settings)
     adopt(provider, pod, folder)

@@ -9,9 +9,9 @@ from typing import Any
 from socratune.cli.console import Progress, guarded, start_logging
 from socratune.errors import Fault, Shown, UserError
 from socratune.pipeline import publish_run
+from socratune.publishing import export as exporting
 from socratune.resolve import Resolved, deep_merge, read_config_file, resolve, unflatten
-from socratune.rundir import Results, RunDir, existing_run
-from socratune.stages import export as exporting
+from socratune.runs.folder import Results, RunDir, existing_run
 from socratune.stages import publish as publishing
 
 

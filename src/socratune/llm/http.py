@@ -15,12 +15,11 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
-from socratune.fastjson import decode, encode
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.http1 import Response
+from socratune.llm.connection import CannotConnect, Pool, Response
 from socratune.llm.limits import Breaker, Bucket, Endpoint, Endpoints, retry_after_s
-from socratune.llm.transport import CannotConnect, Pool
+from socratune.runs.fastjson import decode, encode
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 
-from socratune.fastjson import encode
-from socratune.journal import Journal
-from socratune.ledger import FREE, Ledger, Price, price_of, tally
 from socratune.llm.base import Chat, ChatModel, Completion, Sampling
+from socratune.llm.ledger import FREE, Ledger, Price, price_of, tally
+from socratune.runs.fastjson import encode
+from socratune.runs.journal import Journal
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any, Literal
 
 from socratune.errors import CallError
-from socratune.fastjson import decode
 from socratune.llm.base import Chat, Completion, Sampling
+from socratune.runs.fastjson import decode
 
 Kind = Literal["openai", "anthropic"]
 

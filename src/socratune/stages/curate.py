@@ -15,10 +15,10 @@ from hashlib import sha256
 from typing import Any
 
 from socratune.config import CurateConfig
-from socratune.review import Decision, Review, decisions
 from socratune.rows import Example, Piece, Rejected, Trace
-from socratune.rundir import RunDir, StageResult, iter_rows, write_jsonl, write_rejected
-from socratune.traces import answer_pieces, rejection, training_text
+from socratune.runs.folder import RunDir, StageResult, iter_rows, write_jsonl, write_rejected
+from socratune.runs.review import Decision, Review, decisions
+from socratune.teaching.traces import answer_pieces, rejection, training_text
 
 
 def run(run: RunDir, config: CurateConfig) -> StageResult:

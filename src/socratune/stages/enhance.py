@@ -9,23 +9,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
-from socratune.cast import cast
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.journal import Journal
-from socratune.leaks import hint_uses, leak_rate, measure_hints
-from socratune.ledger import Ledger
-from socratune.local_models import LocalModels
-from socratune.loop import Loop, Rules, enhance_row
-from socratune.modelref import Base, chat_template
-from socratune.roles import resolve_alias
-from socratune.rowmap import map_rows
+from socratune.inference.student import LocalModels
+from socratune.llm.ledger import Ledger
+from socratune.llm.locate import Base, chat_template
+from socratune.llm.references import resolve_alias
+from socratune.llm.sampling import is_thinking
 from socratune.rows import TRAINABLE, QARow, Trace
-from socratune.rundir import RunDir, StageResult, Tick, iter_rows, write_jsonl
-from socratune.sampling import is_thinking
-from socratune.sharding import shard_rows
-from socratune.stages.student import ServedStudent, Student, attending
-from socratune.traces import training_text
+from socratune.runs.folder import RunDir, StageResult, Tick, iter_rows, write_jsonl
+from socratune.runs.journal import Journal
+from socratune.runs.runner import map_rows
+from socratune.runs.shards import shard_rows
+from socratune.teaching.cast import cast
+from socratune.teaching.leaks import hint_uses, leak_rate, measure_hints
+from socratune.teaching.loop import Loop, Rules, enhance_row
+from socratune.teaching.student import ServedStudent, Student, attending
+from socratune.teaching.traces import training_text
 
 FIRST_ROWS = 50
 """After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""

@@ -11,22 +11,22 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from socratune.config import EndpointConfig, GenerateConfig, SplitConfig, StudentTeacherConfig
+from socratune.data.shapes import parse_row
+from socratune.documents.gathering import cut, gather, linked, read_passages
+from socratune.documents.graph import Graph
+from socratune.documents.passages import token_counter
+from socratune.documents.writers import attending_writers
 from socratune.errors import OutsideError
-from socratune.hops import Graph
-from socratune.journal import Journal
-from socratune.ledger import Ledger, tallied
-from socratune.loop import Loop, enhance_row
-from socratune.modelref import Base
-from socratune.passages import token_counter
-from socratune.rowmap import HasId, map_rows
+from socratune.evaluation.stats import total_interval
+from socratune.llm.ledger import Ledger, tallied
+from socratune.llm.locate import Base
 from socratune.rows import QARow, Rejected
-from socratune.rundir import RunDir, Tick
-from socratune.sources.shapes import parse_row
+from socratune.runs.folder import RunDir, Tick
+from socratune.runs.journal import Journal
+from socratune.runs.runner import HasId, map_rows
 from socratune.stages.enhance import attended
-from socratune.stages.gathering import cut, gather, linked, read_passages
 from socratune.stages.generate import Place, passage_step
-from socratune.stages.writers import attending_writers
-from socratune.stats import total_interval
+from socratune.teaching.loop import Loop, enhance_row
 
 PILOT_ROWS = 20
 

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import GenerateConfig
-from socratune.documents import Passage
+from socratune.documents.document import Passage
+from socratune.documents.duplicate_questions import asked_before
+from socratune.documents.gathering import Gathered, cut, gather, linked, read_passages
+from socratune.documents.graph import Edge, Graph
+from socratune.documents.grounding import injection_in
+from socratune.documents.passages import estimated_tokens, token_counter
+from socratune.documents.writers import Writers, attending_writers, plain, settled
+from socratune.documents.writing import Draft, Task, share_out
 from socratune.errors import CallError, OutsideError
-from socratune.fastjson import decode, encode
-from socratune.grounding import injection_in
-from socratune.hops import Edge, Graph
-from socratune.journal import Journal
-from socratune.ledger import Ledger
-from socratune.passages import estimated_tokens, token_counter
-from socratune.roles import RULES
-from socratune.rowmap import map_rows
+from socratune.llm.ledger import Ledger
+from socratune.llm.references import RULES
 from socratune.rows import Rejected, content_id
-from socratune.rundir import StageResult, Tick, file_hash, fingerprint, write_lines, write_rejected
-from socratune.stages.alike import asked_before
-from socratune.stages.gathering import Gathered, cut, gather, linked, read_passages
-from socratune.stages.writers import Writers, attending_writers, plain, settled
-from socratune.writing import Draft, Task, share_out
+from socratune.runs.fastjson import decode, encode
+from socratune.runs.folder import StageResult, Tick, file_hash, fingerprint, write_lines, write_rejected
+from socratune.runs.journal import Journal
+from socratune.runs.runner import map_rows
 
 FIRST_PASSAGES = 50
 """After so many a writer that refuses most of them stops the run."""

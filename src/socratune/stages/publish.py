@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune.card import dataset_card, model_card
 from socratune.config import DEMO, PublishConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed
-from socratune.licences import Licence, PublicBase, licence_of, public_base
-from socratune.privacy import without_data, without_paths
-from socratune.review import decisions
-from socratune.rundir import (
+from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
+from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
+from socratune.runs.folder import (
     RunDir,
     StageResult,
     file_hash,
@@ -32,6 +30,7 @@ from socratune.rundir import (
     write_jsonl,
     write_text,
 )
+from socratune.runs.review import decisions
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import SplitConfig
-from socratune.duplicates import Marks
+from socratune.data.clusters import Clusters
+from socratune.data.contamination import Part, Recall, drop, kin, settle
+from socratune.data.duplicates import Marks
+from socratune.data.qa_files import commit_of, data_path, forget_data_sets
 from socratune.errors import Fault, Shown, UserError
-from socratune.power import Detectable, detectable
+from socratune.evaluation.stats import FEWEST_CLUSTERS, Detectable, detectable
 from socratune.rows import QARow, Rejected
-from socratune.rundir import RunDir, StageResult, write_jsonl, write_rejected
-from socratune.sources.qa_files import commit_of, data_path, forget_data_sets
-from socratune.stages.clusters import Clusters
-from socratune.stages.contamination import Part, Recall, drop, kin, settle
-from socratune.stats import FEWEST_CLUSTERS
+from socratune.runs.folder import RunDir, StageResult, write_jsonl, write_rejected
 
 log = logging.getLogger(__name__)
 

@@ -13,21 +13,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from socratune.answers import strip_thinking
-from socratune.chat import Rendered, render
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.grokking import Point, outlook, phases
-from socratune.identity import foreign_fault, identity
-from socratune.judge import judge_by_rules
-from socratune.labels import label_faults
-from socratune.replay import FEWEST_ROWS, own_answers
+from socratune.inference.provenance import foreign_fault, identity
+from socratune.inference.template import Rendered, render
+from socratune.judging.rules import judge_by_rules
+from socratune.judging.text import strip_thinking
 from socratune.rows import Example, QARow, Rejected, Trace
-from socratune.rundir import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_rejected, write_text
-from socratune.stages.course import Exam
-from socratune.stages.fit import Job, fit, sweep
-from socratune.stages.grading import graded
-from socratune.traces import last_wrong_answer
+from socratune.runs.folder import (
+    RunDir,
+    StageResult,
+    Tick,
+    iter_rows,
+    read_rows,
+    write_jsonl,
+    write_rejected,
+    write_text,
+)
+from socratune.teaching.traces import last_wrong_answer
+from socratune.training.fit import Job, fit, graded, sweep
+from socratune.training.grokking import Point, outlook, phases
+from socratune.training.labels import label_faults
+from socratune.training.monitor import Exam
+from socratune.training.replay import FEWEST_ROWS, own_answers
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +67,9 @@ def run(
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
-    from socratune.backends import ranks
-    from socratune.backends.sharded import refuse_sharded
-    from socratune.load import load
+    from socratune.inference import ranks
+    from socratune.inference.load import load
+    from socratune.inference.sharded import refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
@@ -142,7 +150,7 @@ def pairs(run: RunDir, tokenizer: Any, rows: list[Rendered], longest: int) -> li
     Raises:
         UserError: no row has one.
     """
-    from socratune.backends.preference import Pair
+    from socratune.training.preference import Pair
 
     right, found = {row.id: row for row in rows}, []
     for trace in iter_rows(run.enhanced, Trace.from_json):
@@ -171,13 +179,13 @@ def _replay(
     """
     if not share or len(examples) < FEWEST_ROWS:
         return []
-    from socratune.backends import ranks
-    from socratune.backends.sharded import is_sharded, together
+    from socratune.inference import ranks
+    from socratune.inference.sharded import is_sharded, together
 
     path = run.rows("replay")
     with together(model):
         if ranks.leads() and not path.exists():
-            from socratune.student import LocalStudent, serving
+            from socratune.inference.student import LocalStudent, serving
 
             trained = sum(len(row.trained_ids) for row in rows)
             slots = False if is_sharded(model) else None
@@ -271,7 +279,7 @@ def _own_checkpoints(run: RunDir, key: str) -> None:
 
 def _save_adapter(folder: Path, model: Any, tokenizer: Any) -> None:
     """Plain PEFT files and the tokenizer, whole or not at all."""
-    from socratune.backends.checkpoints import disk_faults
+    from socratune.training.checkpoints import disk_faults
 
     temporary = folder.with_name(".adapter.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -10,20 +10,19 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
-from socratune import forgetting
-from socratune.cast import cast
-from socratune.comparison import answer_rows, compared
 from socratune.config import StudentTeacherConfig, ValidateConfig
-from socratune.gate import refusals, warnings
-from socratune.integrity import file_integrity
-from socratune.journal import Journal
-from socratune.ledger import Ledger
-from socratune.modelref import Base
-from socratune.roles import RULES, resolve_alias
+from socratune.evaluation import exam, forgetting
+from socratune.evaluation.adapter_files import file_integrity
+from socratune.evaluation.comparison import answer_rows, compared
+from socratune.evaluation.exam import EXAMS, Answered, Paper, Sitting
+from socratune.evaluation.gate import refusals, warnings
+from socratune.llm.ledger import Ledger
+from socratune.llm.locate import Base
+from socratune.llm.references import RULES, resolve_alias
 from socratune.rows import QARow
-from socratune.rundir import RunDir, StageResult, read_rows, write_jsonl
-from socratune.stages import exam
-from socratune.stages.exam import EXAMS, Answered, Paper, Sitting
+from socratune.runs.folder import RunDir, StageResult, read_rows, write_jsonl
+from socratune.runs.journal import Journal
+from socratune.teaching.cast import cast
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ async def run(
         return _result(tests, rows, refusals(tests, config.gate, knowledge_rows=knowledge_rows))
     if not rows:
         return _result(tests, rows, ["No held-out rows: nothing can be proven. Raise split.held_out_share."])
-    from socratune.local_models import LocalModels
+    from socratune.inference.student import LocalModels
 
     ledger = Ledger(asking.max_usd, asking.max_total_tokens)
     ledger.carry_over(spent)

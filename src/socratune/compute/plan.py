@@ -1,0 +1,399 @@
+"""The plan of a run: parameters, memory, time and money before anything is loaded, and where it will be trained.
+
+    settings + config.json + data set  →  size, work  →  `decision.decide`  →  table, JSON, or a refusal
+
+Figures of memory are counted to a few percent on a card (docs/reference/memory.md); time and money are rough, and what
+was assumed for them is said beside them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from socratune.compute.decision import KEY, Decision, Fit, Settings, Work, decide
+from socratune.compute.machine import Machine, this_machine
+from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
+from socratune.data.qa_files import data_path, data_set
+from socratune.documents.passages import estimated_tokens
+from socratune.errors import UserError
+from socratune.inference.cards import answering_s, training_flops
+from socratune.inference.memory import GIB, Shape
+from socratune.inference.sizes import Size, size_of
+from socratune.llm.ledger import FREE, Price, price_of
+from socratune.llm.references import PROVIDERS, RULES, Endpoint, endpoints, resolve_alias, student_of
+from socratune.rows import Example, QARow
+from socratune.runs.folder import Results, RunDir, iter_rows
+
+log = logging.getLogger(__name__)
+
+SAMPLES, JUDGED_SHARE, HINTED_SHARE = 3.0, 0.5, 0.4
+"""Assumed of a row: its samples in the loop; the share of them that rules leave to the judge model; its hints."""
+READ_TOKENS, WRITTEN_TOKENS = 600, 150
+"""Assumed of a call to judge or teacher."""
+ANSWERING_ROOM = 1.3
+"""Memory of a model that answers, as a multiple of its weights."""
+SET_UP_HOURS = 0.3
+"""Until a rented machine has its libraries and the model."""
+SMALL = 50_000_000
+"""Parameters below which a run begins without a measurement of the processor and without a count of its rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """USD. None where a price is not known; then so is the sum.
+
+    Attributes:
+        gpu_per_hour: of all rented cards.
+        gpu: for training, the loop and setting up.
+        enhancement: judge, teacher and a student behind an API.
+    """
+
+    gpu_per_hour: float | None
+    gpu: float | None
+    enhancement: float | None
+
+    @property
+    def total(self) -> float | None:
+        """Both together."""
+        return None if self.gpu is None or self.enhancement is None else self.gpu + self.enhancement
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything `socratune plan` says.
+
+    Attributes:
+        tokens: that are trained on, all epochs together.
+        loop_s: seconds of the student's answers, in the loop and for the proof; None where a server gives them.
+        assumed: what time and money rest on besides the settings.
+        cautions: limits of the settings that this plan would run into.
+    """
+
+    size: Size
+    machine: Machine
+    decision: Decision
+    load: Load
+    tokens: int
+    loop_s: float | None
+    money: Money
+    assumed: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `--json` prints it. Memory in GB of 10⁹ bytes, hours, USD; what is not known is null."""
+        decision, fit = self.decision, self.decision.fit
+        return {
+            "parameters": self.size.shape.parameters,
+            "parameters_by": self.size.by,
+            "memory_gb": {part: _gb(gib) for part, gib in fit.gib.items()},
+            "free_gb": _gb(fit.free_gib),
+            "fits": fit.fits,
+            "where": decision.where,
+            "reason": decision.reason,
+            "remedies": list(decision.remedies),
+            "problem": str(decision.fault) if decision.fault else None,
+            "training": _way(fit),
+            "machine": {
+                "gpus": [{"name": gpu.name, "free_gb": _gb(gpu.free_gib)} for gpu in self.machine.gpus],
+                "free_ram_gb": _gb(self.machine.free_ram_gib),
+            },
+            "rented": _rented(decision, self.money, fit.cards),
+            "rows": self.load.rows,
+            "tokens": self.tokens,
+            "hours": {"training": _hours(fit.seconds), "loop": _hours(self.loop_s)},
+            "usd": {"gpu": self.money.gpu, "enhancement": self.money.enhancement, "total": self.money.total},
+            "assumed": list(self.assumed),
+            "cautions": list(self.cautions),
+        }
+
+
+def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None) -> Plan:
+    """Plan a run. Nothing is written.
+
+    Args:
+        dataset: False: none was named; its size is assumed.
+        gpu: other cards in the place of those here, as `machine.described` reads them.
+
+    Raises:
+        UserError: there is no such model or data set; `gpu` says no cards.
+        OutsideError: the Hub could not be asked.
+    """
+    size = size_of(config.model)
+    load = load_of(config, known=dataset)
+    machine = this_machine(gpu=gpu, measure=size.shape.parameters > SMALL)
+    decision = _decision(size, load, machine, config)
+    loop_s = _loop_s(size.shape, config, load, machine, decision)
+    enhancement, said = _enhancement(config, load)
+    money = _money(decision, loop_s, enhancement, config.where.cloud)
+    tokens = round(sum(load.lengths) * _times(config.train))
+    here = ("main memory and processors of this machine",) if gpu is not None and not machine.gpus else ()
+    assumed, cautions = (*load.assumed, *said, *here), tuple(_cautions(decision, loop_s, money, config.where))
+    return Plan(size, machine, decision, load, tokens, loop_s, money, assumed, cautions)
+
+
+def settle(config: RunConfig, *, fits: bool = True) -> Decision:
+    """Where this run trains, decided once before it begins and told in the log.
+
+    Args:
+        fits: False: nothing is trained any more, so it need not fit.
+
+    Raises:
+        UserError: it cannot begin so; the text says what would have to change.
+        OutsideError: the Hub could not be asked about the model.
+    """
+    size = size_of(config.model)
+    load = load_of(config, known=size.shape.parameters > SMALL)
+    machine = this_machine(measure=size.shape.parameters > SMALL)
+    decision = _decision(size, load, machine, config)
+    if not fits and config.where.place == "auto" and _can_answer(decision, machine):
+        decision = replace(decision, where="local", reason="nothing is trained any more, and it can answer here")
+    if decision.fault and fits:
+        raise UserError(decision.fault)
+    place = "on this machine" if decision.where == "local" else f"elsewhere ({decision.where})"
+    log.info("Trained %s: %s.", place, decision.reason)
+    return decision
+
+
+def _can_answer(decision: Decision, machine: Machine) -> bool:
+    """Whether the model fits a machine when it only answers: its weights, and some room."""
+    weights = decision.fit.gib["weights"]
+    room = max((gpu.free_gib for gpu in machine.gpus), default=machine.free_ram_gib / 2)  # 32 bits without a card
+    return ANSWERING_ROOM * weights <= room
+
+
+def settings_of(config: RunConfig, lengths: tuple[int, ...]) -> Settings:
+    """What of a configuration decides, for rows of these lengths."""
+    train, where = config.train, config.where
+    longest = max(lengths) if train.max_seq_length == "auto" else min(max(lengths), train.max_seq_length)
+    per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return Settings(
+        place=where.place,
+        gpus=where.gpus,
+        max_local_hours=where.max_local_hours,
+        preferred_gpus=tuple(where.preferred_gpus),
+        gpu_count=where.gpu_count,
+        rank=train.r,
+        longest=longest,
+        step_tokens=sum(min(length, longest) for length in sorted(lengths)[-per_step:]),
+        checkpointing=None if train.gradient_checkpointing == "auto" else train.gradient_checkpointing,
+        load_in_4bit=None if train.load_in_4bit == "auto" else train.load_in_4bit,
+        fp8=train.fp8,
+    )
+
+
+def _decision(size: Size, load: Load, machine: Machine, config: RunConfig) -> Decision:
+    """The decision on what a training computes; every token counts as labelled."""
+    train, times = config.train, _times(config.train)
+    flops = training_flops(size.shape, [(length, length) for length in load.lengths])
+    steps = -(-len(load.lengths) // (train.per_device_train_batch_size * train.gradient_accumulation_steps))
+    work = Work(flops * times, round(steps * times))
+    settings = settings_of(config, load.lengths)
+    if size.four_bit:
+        settings = replace(settings, load_in_4bit=True)
+    return decide(size.shape, settings, machine, work, has_key=bool(os.environ.get(KEY)))
+
+
+def _times(train: EnhancedTrainingConfig) -> float:
+    """How often every row is trained: epochs, of each learning rate that is tried."""
+    grokking = train.grokking
+    epochs = train.num_train_epochs * (grokking.grokking_multiplier if grokking.enable_grokking else 1)
+    return epochs * (len(train.by_dev.sweep_lr) or 1)
+
+
+def _loop_s(shape: Shape, config: RunConfig, load: Load, machine: Machine, decision: Decision) -> float | None:
+    """The student's answers where it is trained: of an earlier pilot what it measured, else by assumption."""
+    engine, _ = student_of(config.enhance, config.model)
+    pilot = _pilot(config)
+    if pilot and pilot.get("seconds") and decision.where == "local":
+        return float(pilot["seconds"][0])
+    if engine == "http":
+        return None
+    answer = min(ANSWER_TOKENS, config.enhance.max_new_tokens)
+    samples = min(SAMPLES, float(config.enhance.attempts * config.enhance.max_iterations))
+    asked = (load.rows - load.held_out) * samples + 2 * load.held_out
+    card = decision.card
+    tflops = card.tflops if card else machine.gpus[0].tflops if machine.gpus else None
+    if not tflops and (decision.where != "local" or machine.gpus):
+        return None
+    peak = tflops * 1e12 if tflops else machine.cpu_flops
+    return answering_s(shape, asked * answer, peak=peak, cpu=not tflops)
+
+
+def _pilot(config: RunConfig) -> dict[str, Any] | None:
+    """What `--estimate` found in the run folder."""
+    run = RunDir(config.output)
+    return Results(run).data.get("estimate") if run.results.is_file() else None
+
+
+def _enhancement(config: RunConfig, load: Load) -> tuple[float | None, tuple[str, ...]]:
+    """USD of the loop's paid calls, and what that rests on; None where a price is not known."""
+    if pilot := _pilot(config):
+        usd = pilot["usd"]["all"]
+        return usd[0] if usd else None, ("the loop costs what its pilot in the run folder says",)
+    paid = list(_paid(config.enhance, config.model))
+    if not paid:
+        return 0.0, ()
+    rows = load.rows - load.held_out
+    calls = {"student": SAMPLES, "judge": SAMPLES * JUDGED_SHARE, "teacher": HINTED_SHARE}
+    usd = [price.usd(round(rows * calls[role] * READ_TOKENS), round(rows * calls[role] * WRITTEN_TOKENS))
+           for role, price in paid]  # fmt: skip
+    text = ", ".join(f"{calls[role]:g} calls of the {role}" for role, _ in paid)
+    said = f"{text} a row, {READ_TOKENS} tokens read and {WRITTEN_TOKENS} written each (--estimate measures it)"
+    return (None if None in usd else round(sum(filter(None, usd)), 4)), (said,)
+
+
+def _paid(config: StudentTeacherConfig, model_name: str) -> Iterator[tuple[str, Price]]:
+    """The roles that are paid for, with their prices."""
+    engine, student = student_of(config, model_name)
+    refs = {"teacher": config.teacher_model, "judge": config.judge_model}
+    if engine == "http":
+        refs["student"] = student
+    for role, endpoint in endpoints(config).items():
+        if role in refs and (price := _price(resolve_alias(refs[role]), endpoint)) is not FREE:
+            yield role, price
+
+
+def _price(ref: str, endpoint: Endpoint) -> Price:
+    provider, _, name = ref.partition("/")
+    own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
+    if ref in RULES.values() or own_server or provider not in PROVIDERS:
+        return FREE
+    return price_of(provider, name)
+
+
+def _money(decision: Decision, loop_s: float | None, enhancement: float | None, cloud: str) -> Money:
+    if decision.where == "local":
+        return Money(0.0, 0.0, enhancement)
+    price = decision.card.usd_per_hour(cloud) if decision.card else None
+    if price is None:
+        return Money(None, None, enhancement)
+    per_hour = price * decision.fit.cards
+    if decision.fit.seconds is None:
+        return Money(per_hour, None, enhancement)
+    hours = SET_UP_HOURS + (decision.fit.seconds + (loop_s or 0.0)) / 3600
+    return Money(per_hour, round(hours * per_hour, 2), enhancement)
+
+
+def _cautions(decision: Decision, loop_s: float | None, money: Money, where: WhereConfig) -> Iterator[str]:
+    if decision.where != "runpod":
+        return
+    hours = SET_UP_HOURS + ((decision.fit.seconds or 0.0) + (loop_s or 0.0)) / 3600
+    if hours > where.max_hours:
+        yield f"about {hours:.0f} h are needed, and the machine ends itself after where.max_hours, {where.max_hours:g}"
+    most = None if money.gpu_per_hour is None else money.gpu_per_hour * where.max_hours
+    if most is not None and where.max_usd is not None and most > where.max_usd:
+        yield f"where.max_hours cost {most:.2f} USD, above where.max_usd, {where.max_usd:g}: nothing would be rented"
+
+
+def _way(fit: Fit) -> dict[str, Any]:
+    return {
+        "load_in_4bit": fit.way.load_in_4bit,
+        "gradient_checkpointing": fit.way.checkpointing,
+        "offload": fit.way.offload,
+        "micro_tokens": fit.way.micro_tokens,
+        "gpus": fit.cards,
+        "sharded": fit.way.shards > 1,
+    }
+
+
+def _rented(decision: Decision, money: Money, cards: int) -> dict[str, Any] | None:
+    if decision.card is None:
+        return None
+    card = decision.card
+    priced = {"usd_per_hour": money.gpu_per_hour, "priced": card.priced}
+    return {"gpu": card.name, "runpod_id": card.runpod_id, "count": cards, **priced}
+
+
+def _gb(gib: float) -> float:
+    return round(gib * GIB / 1e9, 3)
+
+
+def _hours(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds / 3600, 3)
+
+
+# How much a data set is to train on, counted by its characters: rows and the tokens of each.
+
+ASSUMED_ROWS, LONG_ROWS = 1000, 20
+"""Where there is no data set yet: rows, and how many of them are as long as they may be."""
+ANSWER_TOKENS, TEMPLATE_TOKENS = 256, 20
+"""What the student is assumed to write to a question; what a chat template adds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a data set comes to.
+
+    Attributes:
+        rows: all, the held-out ones included.
+        held_out: of these.
+        lengths: tokens of each row as it will be trained.
+        assumed: what is not known and was taken for granted, in words.
+    """
+
+    rows: int
+    held_out: int
+    lengths: tuple[int, ...]
+    assumed: tuple[str, ...]
+
+
+def load_of(config: RunConfig, *, known: bool) -> Load:
+    """From the training rows of the run folder where it has them, else from the data set, else assumed.
+
+    Args:
+        known: False: no data set was named.
+
+    Raises:
+        UserError: there is no such data set.
+        OutsideError: it is on the Hub, which could not be asked.
+    """
+    run = RunDir(config.output)
+    answer = min(ANSWER_TOKENS, config.enhance.max_new_tokens)
+    if known and run.rows("train").exists():
+        lengths = tuple(_example_length(example) for example in iter_rows(run.rows("train"), Example.from_json))
+        rows, held_out = (_count(run.rows(name)) for name in ("train_in", "held_out"))
+        return Load(rows + held_out, held_out, lengths or (1,), ())
+    if not known or (config.generate.source and not run.rows("qa").exists()):
+        longest = 2048 if config.train.max_seq_length == "auto" else config.train.max_seq_length
+        usual = max(1, longest // 5)
+        text = f"{ASSUMED_ROWS} rows, as no data set is there yet: of {usual} tokens, some of {longest}"
+        lengths = (longest,) * LONG_ROWS + (usual,) * (ASSUMED_ROWS - LONG_ROWS)
+        return Load(ASSUMED_ROWS, 0, lengths, (text,))
+    text = f"every row is trained, with {answer} tokens of the student's own or its reference, whichever is longer"
+    if run.rows("train_in").exists():  # whatever became of the data set since
+        lengths = tuple(_row_length(row, answer) for row in iter_rows(run.rows("train_in"), QARow.from_json))
+        held_out = _count(run.rows("held_out"))
+        return Load(len(lengths) + held_out, held_out, lengths or (1,), (text,))
+    path = run.rows("qa") if config.generate.source else data_path(config.dataset)
+    lengths = [_row_length(row, answer) for row in data_set(path).rows()]
+    split = config.split
+    held_out = 0 if split.held_out else _capped(len(lengths), split.held_out_share, split.max_held_out_rows)
+    dev = _capped(len(lengths) - held_out, split.dev_share, split.max_dev_rows)
+    return Load(len(lengths), held_out, tuple(lengths[held_out + dev :]) or (1,), (text,))
+
+
+def _capped(rows: int, share: float, most: int) -> int:
+    return min(round(rows * share), most)
+
+
+def _row_length(row: QARow, answer: int) -> int:
+    return TEMPLATE_TOKENS + estimated_tokens(row.question) + max(answer, estimated_tokens(row.reference))
+
+
+def _example_length(example: Example) -> int:
+    asked = sum(estimated_tokens(str(turn["content"])) for turn in example.prompt)
+    pieces = example.pieces
+    said = sum(estimated_tokens(piece.text) if piece.token_ids is None else len(piece.token_ids) for piece in pieces)
+    return TEMPLATE_TOKENS + asked + said
+
+
+def _count(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)

@@ -1,0 +1,235 @@
+"""The loop in N Ray actors: each works on one shard in a folder of its own, with its part of the limits.
+
+Ray starts the actors where there is room, and starts one again that was killed; what a worker finished is in its
+journal, so it goes on where it was. In the end all journals are taken into the run's, and whatever comes behind sees
+no difference. The folder of the run has to be the same for all: one machine, or a shared file system.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from socratune.config import StudentTeacherConfig
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
+from socratune.llm.ledger import Ledger
+from socratune.llm.locate import local_name
+from socratune.llm.references import resolve_alias, student_of
+from socratune.runs.folder import RunDir, StageResult, Tick, read_jsonl
+from socratune.runs.journal import Journal
+from socratune.runs.shards import divided, gather, hand_out, pool_hint_measures, shard_rows
+from socratune.stages.pooling import pooled
+
+RESTARTS = 3
+"""How often a worker that was killed is started again. One that dies four times dies of its rows or its machine."""
+
+POLL_S = 0.5
+STOP_S = 20.0
+"""How long workers may take to close their journals when the run is stopped; then they are killed, which loses no more
+than the calls in flight."""
+
+Work = Callable[..., Awaitable[StageResult]]
+"""`work(run, config, journal=…, tick=…)`: the loop over the rows of one folder."""
+
+Progress = tuple[int, dict[str, Any]]
+"""Rows that a worker has done, and what it spent by role."""
+
+
+def ray_fault() -> Fault | None:
+    """Why the engine `ray` cannot be used here, or None. Imports nothing."""
+    if importlib.util.find_spec("ray") is not None:
+        return None
+    return Fault("engine", "the package ray, for the engine ray", Shown("none"), "Run: pip install 'socratune[ray]'")
+
+
+def enhance_on_ray(
+    run: RunDir,
+    config: StudentTeacherConfig,
+    work: Work,
+    *,
+    model_name: str,
+    shard: str | None,
+    workers: int,
+    stage: str,
+    tick: Tick,
+) -> dict[str, Any]:
+    """Finish every row of the run in `workers` Ray actors; afterwards the run's journal holds all of them.
+
+    Where it fails, what was finished stays in the folders of the workers; `sharding.gather` takes it from there. Uses
+    the Ray cluster that this process or the environment (`RAY_ADDRESS`, `ray start`) names, else starts one on this
+    machine and stops it in the end.
+
+    Args:
+        work: the loop of one shard; travels to the actors, so it and what it is bound to must pickle.
+        model_name: the model to be trained.
+        shard: `I/N`, the part of the rows that this run is about; None for all.
+        stage: name and fingerprint of the stage in the journal.
+
+    Returns:
+        The figures the journal does not tell (`sharding.pooled`).
+
+    Raises:
+        UserError: Ray is not installed, or the cluster has fewer GPUs than workers.
+        BudgetSpent: a worker reached its part of the limit; all are stopped, finished rows are kept.
+        OutsideError: a worker died more than `RESTARTS` times, or what its loop raised.
+    """
+    if fault := ray_fault():
+        raise UserError(fault)
+    shards = [f"{index}/{workers}" for index in range(1, workers + 1)]
+    folders = [hand_out(run, name, of=shard, stage=stage) for name in shards]
+    total = sum(1 for _ in shard_rows(read_jsonl(run.rows("train_in")), shard))
+
+    def tell(progress: list[Progress]) -> None:
+        spent = Ledger()
+        for _, summary in progress:
+            spent.carry_over(summary)
+        tick(sum(done for done, _ in progress), total, spent=spent.summary())
+
+    with _cluster() as ray:
+        actors = _started(ray, folders, _gpus_each(ray, workers) if _runs_a_model(config, model_name) else 0)
+        tasks = [worker.enhance.remote(work, divided(config, workers)) for worker in actors]
+        try:
+            results = _watch(ray, actors, tasks, tell)
+        finally:
+            _stop(ray, actors, tasks)
+    pool_hint_measures(run, folders)
+    gather(run)
+    return pooled([result.figures for result in results])
+
+
+class _Worker:
+    """One shard's loop, in a process of its own."""
+
+    def __init__(self, directory: str, folder: str) -> None:
+        self._directory = directory
+        self._folder = folder
+        self._progress: Progress = (0, {})
+
+    async def enhance(self, work: Work, config: StudentTeacherConfig) -> StageResult | SocratuneError:
+        """What `work` brings. An error of ours is a value here: Ray would hand it over in a wrapping of its own."""
+        if not Path(self._folder).is_dir():
+            where = f"{self._folder} is not on {socket.gethostname()}"
+            return OutsideError(f"{where}: all Ray workers need the run folder, on a shared file system.")
+        os.chdir(self._directory)  # relative paths mean what they mean where the run was started
+        run = RunDir(self._folder)
+        try:
+            with run.locked(), closing(Journal(run.journal)) as journal:
+                return await work(run, config, journal=journal, tick=self._tick)
+        except SocratuneError as error:
+            return error
+
+    async def progress(self) -> Progress:
+        """How far it is."""
+        return self._progress
+
+    def _tick(self, done: int, total: int, /, **live: Any) -> None:
+        self._progress = (done, live.get("spent", {}))
+
+
+def _started(ray: Any, folders: list[RunDir], gpus_each: int) -> list[Any]:
+    """An actor for each folder, spread over the machines."""
+    actor = ray.remote(_Worker).options(
+        num_cpus=0,  # a worker that waits for servers needs no core of its own
+        num_gpus=gpus_each,
+        scheduling_strategy="SPREAD",
+        max_restarts=RESTARTS,
+        max_task_retries=RESTARTS,
+    )
+    return [actor.remote(str(Path.cwd()), str(folder.root.resolve())) for folder in folders]
+
+
+def _watch(ray: Any, actors: list[Any], tasks: list[Any], tell: Callable[[list[Progress]], None]) -> list[StageResult]:
+    """Tell how far the workers are until each has its result.
+
+    Raises:
+        What the first worker that failed failed with.
+    """
+    from ray.exceptions import RayActorError  # pyright: ignore[reportMissingImports]
+
+    results: dict[int, StageResult] = {}
+    progress: list[Progress] = [(0, {})] * len(actors)
+    at_work = {task: number for number, task in enumerate(tasks)}
+    asked = {_asked(actor): number for number, actor in enumerate(actors)}
+    while at_work:
+        for task in ray.wait(list(at_work), timeout=POLL_S)[0]:
+            try:
+                result = ray.get(task)
+            except RayActorError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise OutsideError(f"A Ray worker ended {RESTARTS + 1} times, the last time so: {reason}") from error
+            if isinstance(result, SocratuneError):
+                raise result
+            number = at_work.pop(task)
+            results[number], progress[number] = result, (result.rows_in, result.figures["spent"])
+            ray.kill(actors[number])  # its GPU may be what another worker waits for
+        for answer in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0]:
+            number = asked.pop(answer)
+            if number not in results:
+                with suppress(RayActorError):  # it is just being started again
+                    progress[number] = ray.get(answer)
+                asked[_asked(actors[number])] = number
+        tell(progress)
+    return [results[number] for number in range(len(tasks))]
+
+
+def _asked(actor: Any) -> Any:
+    """A worker's progress, on its way."""
+    return actor.progress.options(max_task_retries=0).remote()
+
+
+def _stop(ray: Any, actors: list[Any], tasks: list[Any]) -> None:
+    """End all workers: those at work give up their rows in flight and close their journals."""
+    for task in tasks:
+        ray.cancel(task)
+    ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S)
+    for actor in actors:
+        ray.kill(actor)
+
+
+@contextmanager
+def _cluster() -> Iterator[Any]:
+    """Ray, connected to the cluster there is, else to one of our own that ends with the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of a run that has not been asked
+    import ray  # pyright: ignore[reportMissingImports]
+
+    if ray.is_initialized():
+        yield ray
+        return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError and others, by what Ray finds
+        raise OutsideError(f"Ray does not start: {error}") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts a handler of its own there
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _runs_a_model(config: StudentTeacherConfig, model_name: str) -> bool:
+    """Whether a worker holds a model itself, rather than asking servers only."""
+    engine, _ = student_of(config, model_name)
+    return engine != "http" or any(local_name(resolve_alias(ref)) for ref in (config.judge_model, config.teacher_model))
+
+
+def _gpus_each(ray: Any, workers: int) -> int:
+    """One for each worker where the cluster has GPUs, else none.
+
+    Raises:
+        UserError: there are fewer than workers.
+    """
+    there = int(ray.cluster_resources().get("GPU", 0))
+    if 0 < there < workers:
+        got = Shown(f"{workers} workers, {there} GPUs in the Ray cluster")
+        raise UserError(Fault("workers", "a GPU for each worker", got, f"Use --set workers={there}."))
+    return min(there, 1)

@@ -1,0 +1,259 @@
+"""The parts of a run that need its model, on a machine that is rented for them.
+
+    enhance     the student answers there, behind a tunnel; loop, judge, teacher and their keys stay here
+    train       the same command there; checkpoints and adapter come here as they are made
+    validate    base and adapter answer there; the verdicts are given here
+
+The machine is rented when the first of them begins and given back when the run ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TypeVar
+
+from socratune.compute import job
+from socratune.compute.decision import Decision
+from socratune.compute.renting import Machine, give_back, rented, spent_usd
+from socratune.compute.shipping import base_folder, fetch_checked, outfit, replace
+from socratune.compute.ssh import ConnectionLost
+from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
+from socratune.config import RunConfig
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.evaluation import exam
+from socratune.evaluation.forgetting import no_judge
+from socratune.llm.child import is_well
+from socratune.llm.locate import Base
+from socratune.llm.vllm import VLLM_ENVIRONMENT, vllm_arguments
+from socratune.runs.folder import RunDir, StageResult, Tick
+from socratune.runs.journal import Journal
+from socratune.teaching.student import ServedStudent, served_student
+
+log = logging.getLogger(__name__)
+
+READY_LIMIT_S = 3600.0
+"""Until a student answers there: its weights are downloaded first."""
+POLL_S = 1.0
+SPARE_DISK_GB, DISK_A_WEIGHT = 40, 4.5
+"""For libraries and checkpoints; of the weights' memory, which may be in 4 bits where the files are in 16."""
+LOCATION = """import sys
+from socratune import model_location
+print(model_location(sys.argv[1]))"""
+WHO = """import json, os, sys
+os.environ.update(json.load(sys.stdin))
+from socratune.inference import identity
+print(json.dumps(identity(sys.argv[1], engine="vllm")))"""
+
+Done = TypeVar("Done")
+
+
+class Elsewhere:
+    """A rented machine at the service of one run. A context manager; its end gives the machine back.
+
+    Args:
+        results: the content of `pipeline_results.json`, as the stages before have left it.
+        decision: which says what the machine has to hold.
+    """
+
+    def __init__(
+        self, run: RunDir, config: RunConfig, journal: Journal, results: dict[str, Any], decision: Decision
+    ) -> None:
+        self._run = run
+        self._config = config
+        self._journal = journal
+        self._results = results
+        self._decision = decision
+        self._stack = ExitStack()
+        self._rented: Machine | None = None
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Give the machine back, where one was rented.
+
+        Raises:
+            As `rented`.
+        """
+        self._rented = None
+        try:
+            self._stack.close()
+            give_back(self._run, self._config.where, self._journal)  # of a process before this one
+        finally:
+            if notes := self._journal.pods():
+                self._results["rented"] = {
+                    "machine": notes[-1][1],
+                    "usd": round(spent_usd(notes, self._config.where.max_hours), 4),
+                }
+
+    @property
+    def machine(self) -> Machine:
+        """The machine, rented when it is first asked for.
+
+        Raises:
+            As `rented`.
+        """
+        if self._rented is None:
+            fit = self._decision.fit
+            disk_gb = round(SPARE_DISK_GB + DISK_A_WEIGHT * fit.gib["weights"])
+            renting = rented(self._run, self._config.where, self._journal, memory_gb=fit.cards_gb, disk_gb=disk_gb)
+            self._rented = self._stack.enter_context(renting)
+        return self._rented
+
+    def with_student(self, work: Callable[[ServedStudent], Done]) -> Done:
+        """What `work` gives with the student there; done again, from the journal, where the machine dies meanwhile.
+
+        Raises:
+            OutsideError: the student did not come up, or ended by itself; or as `work`.
+        """
+        machine = self.machine
+        while True:
+            try:
+                with self._student() as served:
+                    return work(served)
+            except OutsideError as error:
+                if self._answers():
+                    raise
+                machine.renew(error)
+
+    def train(self, tick: Tick) -> StageResult:
+        """As `stages.train.run`.
+
+        Raises:
+            As `train_remotely`.
+        """
+        return train_remotely(self._run, self._config, self.machine, results=self._results, tick=tick)
+
+    def take_exam(self) -> None:
+        """Have base and adapter answer there, into `exam.jsonl` and `exam.json` of the run folder, unless they have.
+
+        Raises:
+            OutsideError: it did not end well there.
+        """
+        taken = self._is_taken() or not self._run.rows("held_out").stat().st_size  # which validate refuses
+        while not taken:
+            try:
+                self._take_exam()
+                taken = True
+            except ConnectionLost as error:
+                self.machine.renew(error)
+        self.end()  # the verdicts may take long, and need nobody there
+
+    def _is_taken(self) -> bool:
+        config, proof = self._config, self._config.validate_
+        base = Base(config.model, config.train.load_in_4bit, config.seed)
+        asked = {paper.name: paper for paper in exam.papers(self._run, proof, no_judge)}
+        return exam.recorded(self._run, asked, exam.manner(base, proof, config.enhance), base, proof) is not None
+
+    def _take_exam(self) -> None:
+        machine = self._outfitted()
+        own = exam.travelling(self._run, self._config.validate_)
+        outgoing = machine.folder / "outgoing"
+        missing = [name for name in own if not (self._run.root / name).exists()]  # the user's own files
+        questions = [outgoing / name for name in missing]
+        for path in questions:
+            shutil.copyfile(own[path.name], path)
+        machine.place.ssh.push([self._run.adapter, *questions], f"{machine.place.base}/run")
+        self._attended("exam", ["validate", "run", "--answers-only"])
+        fetched = machine.folder / "fetched"
+        for path in fetch_checked(machine.place, ["exam.jsonl", "exam.json"], fetched):
+            replace(fetched / "run" / path, self._run.root / path)
+
+    def _attended(self, name: str, command: list[str]) -> None:
+        """Begin a job there, or listen to the one at work, until it has ended well."""
+        machine, said = self.machine, []
+
+        def hear(line: str) -> None:
+            said.append(line)
+            log.info("%s: %s", machine.pod.name, line)
+
+        job.start(machine.place, name, self._socratune(*command), keys_for(self._config.where))
+        copy = machine.folder / f"{machine.pod.id}.{name}.log"
+        code = job.attend(machine.place, name, copy, hear=hear, meanwhile=lambda: None)
+        text = "\n".join(said[-LAST_LINES:])
+        if code == StageFailed.exit_code:
+            raise StageFailed(text)
+        if code == UserError.exit_code:
+            raise UserError(Fault(f"{name} on the rented machine", "one that can begin", Shown(text)))
+        if code != 0:
+            raise OutsideError(f"{' '.join(command)} on the rented machine ended with exit code {code}.\n{text}")
+
+    def _outfitted(self) -> Machine:
+        """The machine with Socratune and what the run folder has to offer for a stage there."""
+        machine = self.machine
+        outfit(machine.place, self._run, self._config, self._results, machine.folder)
+        return machine
+
+    def _socratune(self, *command: str) -> list[str]:
+        return [f"{self.machine.place.base}/python/bin/python", "-m", "socratune", *command]
+
+    def _python(self, program: str, *args: str, given: str = "") -> str:
+        """What a program says there that has Socratune's modules."""
+        place = self.machine.place
+        return place.ssh.run([f"{place.base}/python/bin/python", "-c", program, *args], given=given)
+
+    # --- the student -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _student(self) -> Iterator[ServedStudent]:
+        machine = self._outfitted()
+        port = 20_000 + secrets.randbelow(40_000)
+        by_vllm = self._has_vllm(machine)
+        model = f"{machine.place.base}/model" if base_folder(self._config) else self._config.model
+        if by_vllm:
+            settings = ["-u", "VLLM_API_KEY", *(f"{name}={value}" for name, value in VLLM_ENVIRONMENT.items())]
+            location = self._python(LOCATION, model).strip()  # of the embedded model, where it is there
+            command = ["env", *settings, "vllm", *vllm_arguments(location, model, port)]
+        else:
+            command = self._socratune("serve", "run", "--port", str(port))
+        job.stop(machine.place, "student")
+        job.start(machine.place, "student", command, keys_for(self._config.where))
+        try:
+            with machine.place.ssh.tunnel(port) as here:
+                self._await(machine, here)
+                base = f"http://127.0.0.1:{here}/v1"
+                if not by_vllm:
+                    yield served_student(base)
+                else:
+                    keys = json.dumps(keys_for(self._config.where))
+                    yield ServedStudent(base, model, json.loads(self._python(WHO, model, given=keys)))
+        finally:
+            with suppress(OutsideError):  # the machine may be gone, and what ended the block matters more
+                job.stop(machine.place, "student")
+
+    def _has_vllm(self, machine: Machine) -> bool:
+        chosen = self._config.where.student_server
+        if chosen != "auto":
+            return chosen == "vllm"
+        return bool(machine.place.ssh.run(["sh", "-c", "command -v vllm || :"]).strip())
+
+    def _await(self, machine: Machine, port: int) -> None:
+        """Wait until the student answers behind the tunnel."""
+        deadline = time.monotonic() + READY_LIMIT_S
+        while not is_well(port):
+            if not json.loads(machine.place.helper("status", "student"))["running"]:
+                text = "The student's server on the rented machine ended by itself."
+                raise OutsideError(f"{text}\n{self._last(machine)}")
+            if time.monotonic() > deadline:
+                raise OutsideError(f"The student did not answer within {READY_LIMIT_S:g} s.\n{self._last(machine)}")
+            time.sleep(POLL_S)
+
+    def _last(self, machine: Machine) -> str:
+        return machine.place.ssh.run(["tail", "-n", str(LAST_LINES), f"{machine.place.base}/jobs/student/log"])
+
+    def _answers(self) -> bool:
+        """Whether the machine can be reached, so that the fault is another."""
+        try:
+            self.machine.place.ssh.run(["true"])
+        except ConnectionLost:
+            return False
+        return True

@@ -1,0 +1,372 @@
+"""Renting a machine so that it never bills longer than it is needed, whatever becomes of this process.
+
+The run's journal knows the machine's name before it is ordered and its id afterwards; a run that starts again takes
+over the machine of that name. The machine ends itself after `where.max_hours`. And when the block ends, it is given
+back, and the provider is asked until it says that it is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import secrets
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from socratune.compute.job import Place
+from socratune.compute.provider import ComputeProvider, NoCapacity, Offer, Order, Pod
+from socratune.compute.runpod import RunPod
+from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_key, need_tools
+from socratune.config import WhereConfig
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
+from socratune.runs.folder import RunDir
+from socratune.runs.journal import Journal
+
+log = logging.getLogger(__name__)
+
+READY_LIMIT_S = 900.0
+"""Until a machine can be reached: its image, of some 10 GB, is downloaded first."""
+GONE_LIMIT_S = 180.0
+POLL_S = 3.0
+RENEWALS = 3
+"""Machines that may die under one run."""
+
+FOLDER, HOST = "SOCRATUNE_FOLDER", "SOCRATUNE_HOST"
+"""What a machine's environment says of where its run is, for `socratune pods`."""
+HELPER = Path(__file__).parent / "onpod.py"
+
+
+@contextmanager
+def rented(
+    run: RunDir,
+    where: WhereConfig,
+    journal: Journal,
+    *,
+    memory_gb: float,
+    disk_gb: int,
+    provider: ComputeProvider | None = None,
+) -> Iterator[Machine]:
+    """A machine that can be reached, this run's own where it has one; given back when the block ends.
+
+    Args:
+        memory_gb: that the cards of the machine need together.
+        disk_gb: where `where.disk_gb` does not say.
+        provider: RunPod by default.
+
+    Raises:
+        UserError: no key; a type of card that does not exist; none that is large or cheap enough.
+        OutsideError: nothing is free now; the provider cannot be asked; the machine could not be given back.
+    """
+    need_tools()
+    provider = provider or RunPod(where.api_base)
+    machine = Machine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb)
+    unheard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
+    with _on_signal(signal.default_int_handler, *unheard):
+        try:
+            machine.begin()
+            yield machine
+        finally:
+            # a second Ctrl-C changes nothing: the first is at work
+            with _on_signal(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                machine.end()
+
+
+def give_back(run: RunDir, where: WhereConfig, journal: Journal, provider: ComputeProvider | None = None) -> None:
+    """End what an earlier process of this run has left running; nothing where its journal says that nothing is.
+
+    Raises:
+        UserError: no key.
+        OutsideError: the provider does not say that it is gone.
+    """
+    notes = journal.pods()
+    if notes and notes[-1][3] != "ended":
+        Machine(run, where, journal, provider or RunPod(where.api_base), memory_gb=0, disk_gb=0).end()
+
+
+class Machine:
+    """The rented machine of a run; `place` is our folder on it.
+
+    When it dies, `renew` puts another in its place, with nothing on it.
+    """
+
+    place: Place
+    pod: Pod
+
+    def __init__(
+        self,
+        run: RunDir,
+        where: WhereConfig,
+        journal: Journal,
+        provider: ComputeProvider,
+        memory_gb: float,
+        disk_gb: int,
+    ) -> None:
+        self.folder = run / "remote"
+        self._run = run
+        self._where = where
+        self._journal = journal
+        self._provider = provider
+        self._memory_gb = memory_gb
+        self._disk_gb = disk_gb
+        self._connection = ExitStack()
+        self._renewals = 0
+        notes = journal.pods()  # of a folder that was copied, they may be another run's
+        left = notes and notes[-1][3] != "ended"
+        self._name = notes[-1][1] if left else f"{where.pod_name}-{secrets.token_hex(4)}"
+        self._has_key = (self.folder / "id").exists()
+        self._public_key = make_key(self.folder / "id", self._name)
+
+    def begin(self) -> None:
+        """Take over the machine that this run has, or rent one."""
+        self.pod = self._adopted() or self._rented()
+
+    def renew(self, reason: OutsideError) -> None:
+        """The connection again, or another machine where this one is gone or cannot be reached any more.
+
+        Args:
+            reason: why it is thought to be lost; raised after `RENEWALS` machines.
+        """
+        now = self._provider.get(self.pod.id)
+        if now is not None and now.status == "running" and now.host is not None:
+            with suppress(ConnectionLost):
+                self._reach(now)
+                return
+        self._renewals += 1
+        if self._renewals > RENEWALS or self._is_over():
+            raise reason
+        log.warning("The rented machine %s is lost (%s); renting another.", self.pod.id, reason)
+        self._end(self.pod)
+        self.pod = self._rented()
+
+    def _is_over(self) -> bool:
+        """Whether the machine has had its `max_hours`, so that it has ended itself."""
+        since = [at for at, _, pod_id, state, _ in self._journal.pods() if pod_id == self.pod.id and state == "rented"]
+        return bool(since) and time.time() - since[0] >= self._where.max_hours * 3600
+
+    def end(self) -> None:
+        """Give back every machine of this run.
+
+        Raises:
+            OutsideError: the provider does not say that they are gone.
+        """
+        failed: SocratuneError | None = None
+        with suppress(OSError):
+            self._connection.close()
+        try:
+            notes = self._journal.pods()
+            own = self._own() if notes else []
+            for pod_id in unended(notes) - {pod.id for pod in own}:  # it ended itself
+                self._journal.put_pod(self._name, pod_id, "ended", 0)
+            for pod in own:
+                try:
+                    self._end(pod)
+                except SocratuneError as error:
+                    failed = failed or error
+            if failed:
+                raise failed
+        except SocratuneError as error:
+            fix = f"Look at https://console.runpod.io/pods, or run: socratune pods reap ({self._name})"
+            raise OutsideError(f"The rented machine may still run, and cost money: {error} {fix}") from error
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _own(self) -> list[Pod]:
+        """The machines of this run's name, without those that another folder's run is at work on."""
+        here = str(self._run.root.resolve())
+        return [
+            pod
+            for pod in self._provider.list()
+            if pod.name == self._name and (pod.env.get(FOLDER, here) == here or not at_work(Path(pod.env[FOLDER])))
+        ]
+
+    def _adopted(self) -> Pod | None:
+        """The machine of this run that an earlier process has left; others of its name are ended."""
+        notes, found = self._journal.pods(), None
+        pods = self._own() if notes else []
+        for pod_id in unended(notes) - {pod.id for pod in pods}:  # it ended itself, or somebody ended it
+            self._journal.put_pod(self._name, pod_id, "ended", 0)
+        for pod in pods:
+            usable = found is None and pod.status != "ended" and self._has_key
+            if usable and (ready := self._when_ready(pod)):
+                log.info("Going on with the rented machine %s.", pod.id)
+                self._note(pod, "adopted")
+                found = ready
+            else:
+                self._end(pod)
+        return found
+
+    def _rented(self) -> Pod:
+        where, refusals = self._where, []
+        offers = self._provider.offers(where.gpu_count, where.cloud)
+        for offer in affordable(offers, where, self._memory_gb, spent_usd(self._journal.pods(), where.max_hours)):
+            log.info("Renting %d x %s for %.2f USD an hour.", where.gpu_count, offer.name, offer.usd_per_hour)
+            self._journal.put_pod(self._name, None, "wanted", offer.usd_per_hour)
+            try:
+                pod = self._provider.create(self._order(offer))
+            except NoCapacity as error:
+                refusals.append(f"{offer.name}: {error}")
+                continue
+            self._note(pod, "rented")
+            for twin in self._own():  # of an order whose answer was lost, and which was given once more
+                if twin.id != pod.id:
+                    self._end(twin)
+            if ready := self._when_ready(pod):
+                return ready
+            refusals.append(f"{offer.name}: {pod.id} could not be reached within {READY_LIMIT_S:g} s.")
+            self._end(pod)
+        text = "No machine could be rented. Try later, or name more types of card in where.preferred_gpus."
+        raise OutsideError("\n".join([text, *refusals]))
+
+    def _order(self, offer: Offer) -> Order:
+        where = self._where
+        told = {FOLDER: str(self._run.root.resolve()), HOST: socket.gethostname()}
+        return Order(
+            self._name,
+            offer.gpu,
+            where.gpu_count,
+            where.image,
+            self._disk_gb,
+            where.cloud,
+            {"PUBLIC_KEY": self._public_key, **told},
+        )
+
+    def _when_ready(self, pod: Pod) -> Pod | None:
+        """The pod once it can be reached; None where it ended, or took too long."""
+        deadline = time.monotonic() + READY_LIMIT_S
+        while time.monotonic() < deadline:
+            now = self._provider.get(pod.id)
+            if now is None or now.status == "ended":
+                return None
+            if now.host is not None:
+                try:
+                    self._reach(now)
+                    return now
+                except ConnectionLost as error:
+                    log.info("%s Its SSH server may be starting.", error)
+                except RemoteFailed as error:
+                    log.warning("The machine %s is of no use: %s", pod.id, error)
+                    return None
+            time.sleep(POLL_S)
+        return None
+
+    def _reach(self, pod: Pod) -> None:
+        """Connect, bring our helper, and start the dead man's timer."""
+        assert pod.host is not None
+        self._connection.close()
+        met = self.folder / f"{pod.id}.known_hosts"
+        ssh = self._connection.enter_context(connected(pod.host, pod.port, pod.user, self.folder / "id", met))
+        base = f"{ssh.run(['printenv', 'HOME']).strip().rstrip('/')}/socratune"
+        ssh.run(["mkdir", "-p", base])
+        ssh.run(["sh", "-c", "command -v rsync || (apt-get update && apt-get install --yes rsync)"], timeout_s=300)
+        ssh.push([HELPER], base)
+        self.place = Place(ssh, base)
+        self.place.helper("watch", f"{self._where.max_hours * 3600:.0f}", self._where.api_base)
+
+    def _end(self, pod: Pod) -> None:
+        """Give a machine back, and see that it is gone."""
+        deadline = time.monotonic() + GONE_LIMIT_S
+        self._provider.terminate(pod.id)
+        while self._provider.get(pod.id) is not None:
+            if time.monotonic() > deadline:
+                raise OutsideError(f"{pod.id} was ended, but is still there after {GONE_LIMIT_S:g} s.")
+            time.sleep(POLL_S)
+        self._note(pod, "ended")
+        log.info("The rented machine %s is given back.", pod.id)
+
+    def _note(self, pod: Pod, state: str) -> None:
+        self._journal.put_pod(self._name, pod.id, state, pod.usd_per_hour)
+
+
+def affordable(offers: list[Offer], where: WhereConfig, memory_gb: float, spent_usd: float) -> list[Offer]:
+    """The offers to try, as `where.preferred_gpus` orders them.
+
+    Raises:
+        UserError: a type that does not exist; none is large enough, or none costs little enough.
+        OutsideError: none is in stock.
+    """
+    found, dear, small, sold_out, unknown = [], [], [], [], []
+    for name in where.preferred_gpus:
+        offer = next((o for o in offers if name.lower() in (o.name.lower(), o.gpu.lower())), None)
+        if offer is None:
+            unknown.append(name)
+            continue
+        most_usd = offer.usd_per_hour * where.max_hours
+        if offer.memory_gb * where.gpu_count < memory_gb:
+            small.append(f"{name} {offer.memory_gb:g} GB")
+        elif where.max_usd is not None and spent_usd + most_usd > where.max_usd:
+            dear.append(f"{name} {most_usd:.2f} USD" + (f" beside {spent_usd:.2f} spent" if spent_usd else ""))
+        elif offer.stock == "NONE":
+            sold_out.append(name)
+        else:
+            found.append(offer)
+    if found:
+        return found
+    if sold_out:
+        fix = "Try later, or name more types in where.preferred_gpus."
+        raise OutsideError(f"No machine is free with {where.gpu_count} x {' or '.join(sold_out)}. {fix}")
+    faults = []
+    if dear:
+        expected = f"at most {where.max_usd:g} USD for {where.max_hours:g} hours"
+        fix = "Raise where.max_usd, or lower where.max_hours."
+        faults.append(Fault("where.max_usd", expected, Shown(", ".join(dear)), fix))
+    if small:
+        expected = f"cards with {memory_gb:.0f} GB together"
+        fix = "Name larger ones, or raise where.gpu_count."
+        faults.append(Fault("where.preferred_gpus", expected, Shown(", ".join(small)), fix))
+    if unknown:
+        expected = f"types of card in the {where.cloud} cloud, {where.gpu_count} to a machine"
+        known = "There are: " + ", ".join(sorted(offer.name for offer in offers)) + "."
+        faults.append(Fault("where.preferred_gpus", expected, Shown(", ".join(unknown)), known))
+    raise UserError(*faults)
+
+
+Note = tuple[float, str, str | None, str, float]
+"""What the journal says of a machine."""
+
+
+def spent_usd(notes: list[Note], max_hours: float) -> float:
+    """What the machines of a run have cost so far, by their price and the journal's clock; none ran for longer than
+    `max_hours`.
+    """
+    began = {pod_id: (at, usd) for at, _, pod_id, state, usd in notes if state == "rented"}
+    ended = {pod_id: at for at, _, pod_id, state, _ in notes if state == "ended"}
+    hours = {pod_id: min((ended.get(pod_id, time.time()) - at) / 3600, max_hours) for pod_id, (at, _) in began.items()}
+    return sum(hours[pod_id] * usd for pod_id, (_, usd) in began.items())
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process may hold a run folder's lock; asks without taking it."""
+    try:
+        with (folder / "run.lock").open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or another user's
+        return True
+    return False
+
+
+def unended(notes: list[Note]) -> set[str]:
+    """The ids of the machines that may still run."""
+    of = {state: {pod_id for _, _, pod_id, noted, _ in notes if noted == state} for state in ("rented", "ended")}
+    return {pod_id for pod_id in of["rented"] - of["ended"] if pod_id}
+
+
+@contextmanager
+def _on_signal(handler: Any, *kinds: signal.Signals) -> Iterator[None]:
+    """These signals handled so until the block ends; only a process's main thread can ask for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.signal(kind, handler) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, old in before.items():
+            signal.signal(kind, old)

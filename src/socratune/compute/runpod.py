@@ -1,0 +1,231 @@
+"""RunPod by its REST API v2: https://docs.runpod.io/api-reference-v2. Four calls of it and the catalog.
+
+The key goes to `where.api_base` and nowhere else: redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from socratune.compute.provider import NoCapacity, Offer, Order, Pod
+from socratune.errors import Fault, OutsideError, Shown, UserError
+
+log = logging.getLogger(__name__)
+
+KEY = "RUNPOD_API_KEY"
+MIN_CUDA = "13.0"
+"""Of the machine's driver: PyPI's torch of the version in `constraints-gpu.txt` is built for it."""
+TIMEOUT_S = 60.0
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Between the tries of a call; a pause the server asks for is kept where it is at most `LONGEST_PAUSE_S`."""
+LONGEST_PAUSE_S = 60.0
+
+_STATUS = {"PROVISIONING": "starting", "STARTING": "starting", "RUNNING": "running"}
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Refused(OutsideError):
+    """The server answered and said no; `status` is HTTP's."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _Unclear(OutsideError):
+    """Whether the call was done cannot be known; asking again may help. `pause_s`: what the server asked for."""
+
+    pause_s: float | None = None
+
+
+class RunPod:
+    """A `ComputeProvider`.
+
+    Args:
+        api_base: URL up to and with the version.
+
+    Raises:
+        UserError: no key, or an address that would show it to others.
+    """
+
+    def __init__(self, api_base: str) -> None:
+        try:
+            parts = urlsplit(api_base)
+            self._tls, self._host, self._port = parts.scheme == "https", parts.hostname or "", parts.port
+        except ValueError as error:
+            raise UserError(Fault("where.api_base", "an address like https://api.runpod.io/v2", api_base)) from error
+        self._path = parts.path.rstrip("/")
+        if not self._host or not (self._tls or (parts.scheme == "http" and self._host in _LOOPBACK)):
+            raise UserError(Fault("where.api_base", "an https:// address", api_base, "The key would be sent in clear."))
+        self._key = os.environ.get(KEY, "")
+        if not self._key:
+            fix = f"Make one at https://console.runpod.io/user/settings, then: export {KEY}=…"
+            raise UserError(Fault(KEY, "RunPod's API key in the environment", Shown("nothing"), fix))
+
+    def offers(self, gpu_count: int, cloud: str) -> list[Offer]:
+        """As `ComputeProvider.offers`."""
+        asked = {"include": "AVAILABILITY", "product": "POD", "count": gpu_count, "cloud": cloud.upper()}
+        asked["minCudaVersion"] = MIN_CUDA
+        found = self._settled("GET", f"/catalog/gpus?{urlencode(asked)}")["gpus"]
+        return [
+            Offer(
+                gpu=kind["id"],
+                name=kind["name"],
+                memory_gb=kind["memory"],
+                stock=kind.get("availability", "NONE"),
+                usd_per_hour=kind["price"][cloud] * gpu_count,
+            )
+            for kind in found
+            if kind[cloud] and kind["maxCount"][cloud] >= gpu_count and kind["price"][cloud] > 0
+        ]
+
+    def create(self, order: Order) -> Pod:
+        """As `ComputeProvider.create`.
+
+        The API has no key for idempotency, so after an answer that was lost the pod is looked for by its name.
+        """
+        body = {
+            "name": order.name,
+            "image": order.image,
+            "gpu": {"id": order.gpu, "count": order.gpu_count, "minCudaVersion": MIN_CUDA},
+            "cloud": order.cloud.upper(),
+            "disk": order.disk_gb,
+            "ports": ["22/tcp"],
+            "env": order.env,
+        }
+        try:
+            return _pod(self._settled("POST", "/pods", body, done=lambda: self._named(order.name)))
+        except Refused as error:
+            if error.status in (400, 403):  # 400 is also what "none is free" comes as; the API has no code for that
+                raise NoCapacity(str(error)) from None
+            raise
+
+    def get(self, pod_id: str) -> Pod | None:
+        """As `ComputeProvider.get`."""
+        try:
+            found = self._settled("GET", f"/pods/{pod_id}")
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+        return None if found["status"] == "TERMINATED" else _pod(found)
+
+    def list(self) -> list[Pod]:
+        """As `ComputeProvider.list`."""
+        return [_pod(found) for found in self._listed()]
+
+    def terminate(self, pod_id: str) -> None:
+        """As `ComputeProvider.terminate`."""
+        try:
+            self._settled("DELETE", f"/pods/{pod_id}")
+        except Refused as error:
+            if error.status != 404:
+                raise
+
+    def _listed(self) -> list[dict[str, Any]]:
+        return [found for found in self._settled("GET", "/pods")["pods"] if found["status"] != "TERMINATED"]
+
+    def _named(self, name: str) -> dict[str, Any] | None:
+        found = (pod for pod in self._listed() if pod["name"] == name and pod["status"] in _STATUS)
+        return next(found, None)
+
+    def _settled(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, done: Callable[[], Any] = lambda: None
+    ) -> Any:
+        """The answer to a call, tried again while it is unclear.
+
+        Args:
+            done: what there is where a try had its effect and only its answer was lost, or None.
+        """
+        for pause_s in (*PAUSES_S, None):
+            try:
+                return self._ask(method, path, body)
+            except _Unclear as error:
+                if pause_s is None:
+                    raise
+                asked_s = error.pause_s
+                waits_s = pause_s * random.uniform(0.5, 1) if asked_s is None else min(asked_s, LONGEST_PAUSE_S)
+                log.info("%s Trying again in %.0f s.", error, waits_s)
+                time.sleep(waits_s)
+            if (found := done()) is not None:
+                return found
+        raise AssertionError("the last try returns or raises")
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One try.
+
+        Raises:
+            UserError: the key is refused, or the account has no money.
+            Refused: another answer that will not change.
+            _Unclear: no answer, or one that may change.
+        """
+        connect = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+        connection = connect(self._host, self._port, timeout=TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+        try:
+            connection.request(method, self._path + path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            text = response.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise _Unclear(f"RunPod ({self._host}) did not answer: {error or type(error).__name__}.") from None
+        finally:
+            connection.close()
+        if response.status < 300:
+            try:
+                return json.loads(text) if text else None
+            except ValueError:
+                raise _Unclear(f"RunPod ({self._host}) answered with something that is no JSON.") from None
+        raise _failure(response.status, text, response.headers)
+
+
+def _pod(found: dict[str, Any]) -> Pod:
+    direct = (found.get("ssh") or {}).get("direct") or {}  # the proxy knows neither rsync nor forwarding
+    return Pod(
+        id=found["id"],
+        name=found["name"],
+        status=_STATUS.get(found["status"], "ended"),  # pyright: ignore[reportArgumentType]
+        usd_per_hour=found["cost"],
+        host=direct.get("host"),
+        port=direct.get("port", 22),
+        user=direct.get("username", "root"),
+        env=found.get("env") or {},
+    )
+
+
+def _failure(status: int, text: str, headers: Any) -> Exception:
+    """The error for an answer; RFC 9457 has the body's form."""
+    try:
+        problem = json.loads(text)
+        said = " ".join([problem.get("detail") or problem.get("title") or "", *problem.get("errors", [])])
+    except (ValueError, AttributeError, TypeError):
+        said = text
+    said = f"{status}: {' '.join(said.split())[:300]}"
+    if status == 401:
+        fix = "Check it, or make another at https://console.runpod.io/user/settings."
+        return UserError(Fault(KEY, "a key that RunPod accepts", Shown(said), fix))
+    if status == 402:
+        fix = "Add money at https://console.runpod.io/user/billing."
+        return UserError(Fault("RunPod", "an account with enough money", Shown(said), fix))
+    if status == 429 or status >= 500:
+        unclear = _Unclear(f"RunPod answered {said}.")
+        unclear.pause_s = _pause_s(headers)
+        return unclear
+    return Refused(status, f"RunPod answered {said}.")
+
+
+def _pause_s(headers: Any) -> float | None:
+    """How long the server wants to be left alone: Retry-After, else the reset time of an exhausted RateLimit."""
+    if (after := headers.get("Retry-After", "")).isdigit():
+        return float(after)
+    limit = headers.get("RateLimit", "")
+    reset = re.search(r"\bt=(\d+)", limit)
+    return float(reset[1]) if reset and re.search(r"\br=0\b", limit) else None

@@ -1,0 +1,192 @@
+"""Any other cloud, and spot machines: a task for SkyPilot, launched by its command `sky`.
+
+The command has an environment of its own, since no version of click, nor of uvicorn, suits both SkyPilot and Socratune.
+SkyPilot finds the machine, sets it up, runs the task and ends the machine; what is here only says what. Training and
+answers are made there by the same commands as everywhere. A spot machine keeps its checkpoints in a bucket, from which
+the job goes on elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from socratune.compute.shipping import CONSTRAINTS, base_folder, make_wheel, needed_rows, replace, write_settings
+from socratune.compute.train_there import result_there
+from socratune.config import RunConfig
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.runs.folder import RunDir, StageResult, Tick, fingerprint
+
+BASE, STORE = "$HOME/socratune", "/socratune-store"
+IDLE_MINUTES = 10
+"""After which a machine without work ends itself, whatever has become of this process."""
+RESULTS = ("adapter", "exam.jsonl", "exam.json", "trained.rejected.jsonl", "tensorboard", "pipeline_results.json")
+
+_SETUP = f"""set -e
+python3 -m venv --system-site-packages {BASE}/python
+{BASE}/python/bin/pip install -q -c {BASE}/in/{CONSTRAINTS.name} "$(ls {BASE}/in/*.whl)[gpu]"
+"""
+_RUN = """set -e
+mkdir -p {base}/run && cd {base} && cp -r in/run/. run/
+if [ -d {store}/checkpoints ]; then cp -r {store}/checkpoints run/; fi
+(while sleep {every_s}; do [ ! -d {store} ] || cp -ru run/checkpoints {store}/ 2>/dev/null || :; done) &
+saving=$!
+trap 'kill $saving' EXIT
+end=$(( $(date +%s) + {seconds} ))
+timeout $(( end - $(date +%s) )) python/bin/python -m socratune train run
+timeout $(( end - $(date +%s) )) python/bin/python -m socratune validate run --answers-only
+[ ! -d {store} ] || for one in {results}; do [ ! -e $one ] || cp -r $one {store}/; done
+"""
+
+
+def skypilot_fault(where: str = "where.place") -> Fault | None:
+    """Why SkyPilot cannot be asked from here, or None."""
+    if shutil.which("sky") is not None:
+        return None
+    fix = "Run: uv tool install 'skypilot[aws]' (or pipx install, and the cloud you use); not into this environment."
+    return Fault(where, "SkyPilot's command sky", Shown("it is not installed"), fix)
+
+
+def bundle(run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> Path:
+    """A folder with all that travels: the wheel, the constraints, the base where it is a folder here, and in `run/`
+    what training needs of the run folder.
+    """
+    base = base_folder(config)
+    shutil.rmtree(folder, ignore_errors=True)
+    write_settings(folder / "run", config, results, "in/model" if base else None)  # from where the commands run
+    for name in needed_rows(config):
+        if run.rows(name).exists():
+            shutil.copy2(run.rows(name), folder / "run")
+    if run.checkpoints.exists():
+        shutil.copytree(run.checkpoints, folder / "run" / "checkpoints")
+    if base:
+        shutil.copytree(base, folder / "model", ignore=shutil.ignore_patterns(".*"))
+    shutil.copy2(CONSTRAINTS, folder)
+    make_wheel(folder)
+    return folder
+
+
+def name_of(run: RunDir, config: RunConfig) -> str:
+    """Of the run's task, its machine and its bucket: always the same."""
+    return f"{config.where.pod_name}-{fingerprint(str(run.root.resolve()))[:8]}".lower()
+
+
+def task_of(name: str, config: RunConfig, inputs: Path, *, store: str = STORE, every_s: int = 60) -> dict[str, Any]:
+    """The task, as SkyPilot's YAML has it.
+
+    Args:
+        name: from `name_of`.
+        inputs: from `bundle`.
+        store: where the bucket of a spot job is mounted.
+        every_s: between two copies of the checkpoints into it.
+    """
+    where = config.where
+    resources: dict[str, Any] = {
+        "accelerators": dict.fromkeys((gpu.split()[0] for gpu in where.preferred_gpus), where.gpu_count),
+        "disk_size": where.disk_gb or 200,
+        "use_spot": where.spot,
+        "autostop": {"idle_minutes": IDLE_MINUTES, "down": True},
+    }
+    if where.max_usd is not None:
+        resources["max_hourly_cost"] = round(where.max_usd / where.max_hours, 4)
+    saved = " ".join(f"run/{one}" for one in RESULTS)
+    limit_s = round(where.max_hours * 3600)
+    task: dict[str, Any] = {
+        "name": name,
+        "resources": resources | where.sky,
+        "file_mounts": {"~/socratune/in": str(inputs.resolve())},
+        "setup": _SETUP,
+        "run": _RUN.format(base=BASE, store=store, seconds=limit_s, results=saved, every_s=every_s),
+    }
+    if where.spot:
+        task["file_mounts"][store] = {"name": name, "mode": "MOUNT"}
+    if where.send_hf_token and "HF_TOKEN" in os.environ:
+        task["secrets"] = {"HF_TOKEN": os.environ["HF_TOKEN"]}
+    return task
+
+
+class BySkyPilot:
+    """The parts of a run that SkyPilot has done elsewhere: training, and the answers of the proof. The loop's student
+    answers here, or behind a server of the user's.
+    """
+
+    with_student = None
+
+    def __init__(self, run: RunDir, config: RunConfig, results: dict[str, Any]) -> None:
+        self._run = run
+        self._config = config
+        self._results = results
+
+    def __enter__(self) -> BySkyPilot:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass  # the machine ends itself
+
+    def train(self, tick: Tick) -> StageResult:
+        """As `stages.train.run`; the answers come with it.
+
+        Raises:
+            As `launch`.
+        """
+        run, folder = self._run, self._run / "remote"
+        name = name_of(run, self._config)
+        if not (folder / "fetched" / "pipeline_results.json").exists():  # else they were copied out of a bucket
+            inputs = bundle(run, self._config, self._results, folder / "in")
+            launch(name, task_of(name, self._config, inputs), folder / "fetched")
+        for one in RESULTS[:-1]:
+            if (folder / "fetched" / one).exists():
+                replace(folder / "fetched" / one, run / one)
+        result = result_there(folder / "fetched" / "pipeline_results.json", name)
+        shutil.rmtree(folder)
+        return result
+
+    def take_exam(self) -> None:
+        """Nothing: base and adapter have answered there already."""
+
+
+def launch(name: str, task: dict[str, Any], fetched: Path) -> None:
+    """Have SkyPilot do the task; `RESULTS` are in the folder `fetched` when this returns.
+
+    Raises:
+        UserError: no SkyPilot here; or a spot job, whose results wait in its bucket.
+        OutsideError: SkyPilot, or the task, failed.
+    """
+    if fault := skypilot_fault():
+        raise UserError(fault)
+    fetched.parent.mkdir(parents=True, exist_ok=True)
+    file = fetched.with_name("task.yaml")
+    file.write_text(yaml.safe_dump({key: value for key, value in task.items() if key != "secrets"}), "utf-8")
+    given = [
+        "--yes",
+        *(f"--secret={key}" for key in task.get("secrets", ())),
+        str(file),
+    ]  # their values: the environment
+    if task["resources"]["use_spot"]:
+        _must(name, "sky", "jobs", "launch", "--name", name, *given)
+        got = Shown(f"they are in the bucket {name} (sky storage ls)")
+        fix = f"Copy them into {fetched} and run the same command again."
+        raise UserError(Fault("where.spot", "the job's results on this machine", got, fix))
+    _must(name, "sky", "launch", "--cluster", name, *given)
+    fetched.mkdir(exist_ok=True)
+    there = [f"{name}:socratune/run/{one}" for one in RESULTS]
+    _must(name, "rsync", "-rlpt", "--ignore-missing-args", *there, f"{fetched}/")
+    _must(name, "sky", "down", "--yes", name)
+
+
+def _must(name: str, *command: str) -> None:
+    try:
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+    except OSError as error:
+        code = error.strerror
+    if code:
+        text = (
+            f"`{shlex.join(command)}` failed ({code}). The machine, if there is one: sky logs {name}; sky down {name}."
+        )
+        raise OutsideError(text)

@@ -1,0 +1,226 @@
+"""A rented machine's shell and its files, by OpenSSH and rsync.
+
+Everything that is to be known of the machine stands in one file, `ssh -F`; the user's own configuration, keys and
+agent are not looked at. One connection is shared by all commands (ControlMaster); where it breaks, the next command
+makes another.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm.child import free_port
+
+log = logging.getLogger(__name__)
+
+PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 15.0)
+"""Between the tries to reach a machine that was reached before: about a minute in all with their timeouts."""
+CONNECT_TIMEOUT_S = 10
+COMMAND_TIMEOUT_S = 120.0
+TUNNEL_PAUSE_S = 0.5
+
+LOST = 255
+"""ssh's exit code where the connection failed."""
+_RSYNC_LOST = (10, 12, 30, 35, LOST)
+_RSYNC_VANISHED = 24
+"""A file of the source was removed meanwhile: a checkpoint made room for the next."""
+
+_CONFIG = """Host pod
+  HostName {host}
+  Port {port}
+  User {user}
+  IdentityFile {folder}/id
+  IdentitiesOnly yes
+  IdentityAgent none
+  PreferredAuthentications publickey
+  BatchMode yes
+  StrictHostKeyChecking accept-new
+  UserKnownHostsFile {folder}/known_hosts
+  GlobalKnownHostsFile /dev/null
+  ControlMaster auto
+  ControlPath {folder}/c
+  ControlPersist 120
+  ConnectTimeout {timeout_s}
+  ServerAliveInterval 5
+  ServerAliveCountMax 4
+  ForwardAgent no
+  ForwardX11 no
+  LogLevel ERROR
+"""
+
+
+class ConnectionLost(OutsideError):
+    """The machine could not be reached, several times in a row."""
+
+
+class RemoteFailed(OutsideError):
+    """A command was done there and failed. `code` is its exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def tools_fault() -> Fault | None:
+    """The programs that are missing on this machine, or None."""
+    missing = [name for name in ("ssh", "ssh-keygen", "rsync") if shutil.which(name) is None]
+    if not missing:
+        return None
+    return Fault(
+        "this machine", "OpenSSH and rsync", Shown(f"no {', '.join(missing)}"), "apt install openssh-client rsync"
+    )
+
+
+def make_key(path: Path, comment: str) -> str:
+    """The public key of the pair at `path`, which is made where it is not there; its folder is the owner's alone."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    if not path.exists():
+        making = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+        subprocess.run(making, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+    return path.with_suffix(".pub").read_text("utf-8").strip()
+
+
+@contextmanager
+def connected(host: str, port: int, user: str, key: Path, known_hosts: Path) -> Iterator[Ssh]:
+    """The machine at this address, until the block ends. Nothing is sent before the first command.
+
+    Args:
+        known_hosts: keeps the machine's own key as it is when it is first met; it has to stay the same.
+    """
+    if not all(re.fullmatch(r"[\w.:][\w.:-]*", part) for part in (host, user)):  # they become lines of a file
+        raise OutsideError(f"The provider gives an address that can be none: {user!r} at {host!r}.")
+    with tempfile.TemporaryDirectory(prefix="socratune-", dir="/tmp") as name:  # a short path: sockets allow 104 bytes
+        folder = Path(name)
+        (folder / "id").symlink_to(key.resolve())  # no run folder's path in ssh's file, which has a syntax for quotes
+        (folder / "known_hosts").symlink_to(known_hosts.resolve())
+        text = _CONFIG.format(host=host, port=port, user=user, folder=folder, timeout_s=CONNECT_TIMEOUT_S)
+        (folder / "config").write_text(text, "utf-8")
+        ssh = Ssh(folder / "config")
+        try:
+            yield ssh
+        finally:
+            leaving = [*ssh.command, "-O", "exit", "pod"]
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(leaving, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """A machine by its file for `ssh -F`, where it is called `pod`."""
+
+    config: Path
+
+    @property
+    def command(self) -> list[str]:
+        """OpenSSH with the machine's settings, before options and host."""
+        return ["ssh", "-F", str(self.config)]
+
+    def remote(self, argv: Sequence[str]) -> list[str]:
+        """The command here that runs `argv` there: the one place where words are quoted for the shell there."""
+        return [*self.command, "pod", shlex.join(argv)]
+
+    def run(self, argv: Sequence[str], *, given: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """What a command says, which may be begun again where the connection is lost.
+
+        Args:
+            given: its standard input.
+
+        Raises:
+            RemoteFailed: it failed.
+            ConnectionLost: the machine cannot be reached.
+        """
+        return self._tried(self.remote(argv), (LOST,), (), given=given, timeout_s=timeout_s)
+
+    def push(self, sources: Sequence[Path], target: str) -> None:
+        """Copy files and folders into the folder `target` there, without hidden ones; what was cut is gone on with.
+
+        Raises:
+            As `run`; RemoteFailed also where the disk there is full.
+        """
+        if sources:
+            paths = [str(source.absolute()) for source in sources]  # a colon in a relative one means another machine
+            self._copy([*paths, f"pod:{target}/"], "--copy-links")  # a model of the Hub's cache is a folder of links
+
+    def fetch(self, sources: Sequence[str], target: Path) -> None:
+        """Copy files and folders from there into the folder `target`; those that vanish meanwhile are left out.
+
+        Raises:
+            As `run`; RemoteFailed also where the disk here is full.
+        """
+        if sources:
+            target.mkdir(parents=True, exist_ok=True)
+            self._copy([*(f"pod:{source}" for source in sources), f"{target.absolute()}/"])
+
+    @contextmanager
+    def tunnel(self, remote_port: int) -> Iterator[int]:
+        """A port of this machine that leads to one there until the block ends; where it is cut, it is made again."""
+        port = free_port()
+        forward = ["-N", "-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"]
+        command = [*self.command, *forward, "-L", f"127.0.0.1:{port}:127.0.0.1:{remote_port}", "pod"]
+        closing, held = threading.Event(), [subprocess.Popen(command, stdin=subprocess.DEVNULL)]
+
+        def keep() -> None:
+            while not closing.wait(TUNNEL_PAUSE_S):
+                if held[0].poll() is not None:
+                    held[0] = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+        keeper = threading.Thread(target=keep, name="tunnel", daemon=True)
+        keeper.start()
+        try:
+            yield port
+        finally:
+            closing.set()
+            keeper.join()
+            held[0].terminate()
+            held[0].wait()
+
+    def _copy(self, paths: list[str], *more: str) -> None:
+        shell = shlex.join(self.command)
+        options = ["-rlpt", *more, "--exclude=.*", "--partial", "--secluded-args", "--timeout=60", "-e", shell]
+        self._tried(["rsync", *options, "--", *paths], _RSYNC_LOST, (_RSYNC_VANISHED,), timeout_s=None)
+
+    def _tried(
+        self, command: list[str], lost: Sequence[int], fine: Sequence[int], *, given: str = "", timeout_s: float | None
+    ) -> str:
+        for pause_s in (*PAUSES_S, None):
+            try:
+                done = subprocess.run(
+                    command, input=given.encode(), capture_output=True, timeout=timeout_s, check=False
+                )
+            except subprocess.TimeoutExpired:
+                code, said = LOST, f"no answer within {timeout_s:g} s"
+            else:
+                code, said = done.returncode, done.stderr.decode("utf-8", "replace").strip()[-500:]
+                if code in (0, *fine):
+                    return done.stdout.decode("utf-8", "replace")
+            if code not in lost or is_full(said):
+                raise RemoteFailed(said or f"exit code {code}", code)
+            if pause_s is None:
+                raise ConnectionLost(f"The rented machine cannot be reached: {said}.")
+            log.debug("Connection lost (%s); again in %.1f s.", said, pause_s)
+            time.sleep(pause_s)
+        raise AssertionError("the last try returns or raises")
+
+
+def need_tools() -> None:
+    """Raises UserError where ssh or rsync are missing here."""
+    if fault := tools_fault():
+        raise UserError(fault)
+
+
+def is_full(said: str) -> bool:
+    """Whether a program's words say that a disk is full."""
+    return any(words in said.lower() for words in ("no space left", "file too large", "disk quota exceeded"))

@@ -1,0 +1,178 @@
+"""Which rows of a data set may not be parted, found in one reading that keeps a few numbers per row."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import unicodedata
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from socratune.data.duplicates import Marks, name_of, wording_of
+from socratune.data.qa_files import data_set
+from socratune.errors import OutsideError
+from socratune.rows import QARow
+
+log = logging.getLogger(__name__)
+FEW_SOURCES = 5
+"""Fewer sources than this cannot be split by source; rows then go by what they ask."""
+
+MOST_JOINED = 10
+"""So many sources may be joined by their questions, also where they are more than a fifth of all."""
+
+
+class Clusters:
+    """The rows of a data set by their position: what each asks, its source, and so its cluster.
+
+    A cluster is a number: that of a source or, counted on behind the sources, that of the first row of a group of
+    rows that ask the same. That first row gives the group its place, so that rows added behind it do not move it.
+
+    Attributes:
+        data: the data set.
+        start: where the rows begin in `marks`.
+        clusters: row → cluster; set by `join`.
+        siblings: row → what its `metadata.sibling_of` names.
+    """
+
+    def __init__(self, path: Path, marks: Marks) -> None:
+        self.path = path
+        self.data = data_set(path)
+        self.start = len(marks)
+        self.clusters: Sequence[int] = ()
+        self.siblings: dict[int, list[str]] = {}
+        self._source_of, self._ids = array("q"), array("q")  # of every row; -1: no source
+        self._places = {"dev": array("d"), "held_out": array("d")}  # of every row
+        sources: dict[str, int] = {}
+        for row in self.data.rows():
+            name = name_of(row)
+            marks.add(row, name)
+            for salt, places in self._places.items():
+                places.append(_place(salt, name))
+            source = unicodedata.normalize("NFC", row.source).strip() if row.source else ""
+            self._source_of.append(sources.setdefault(source, len(sources)) if source else -1)
+            if named := originals(row):
+                self.siblings[len(self._ids)] = named
+            self._ids.append(hash(row.id))
+        self._sources = list(sources)
+        self._wordings: Sequence[int] = ()
+        self._groups: Sequence[int] = ()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def join(self, wordings: Sequence[int], groups: Sequence[int], *, most: int = 0) -> None:
+        """Set `clusters`: by source, else by group.
+
+        Few sources, or sources that all have more than `most` rows (0: any size is right), are labels rather than
+        documents; the rows then go by what they ask alone.
+
+        Args:
+            wordings: the first row with the same wording, of every row in the marks.
+            groups: the first row that asks the same, likewise.
+        """
+        own = slice(self.start, self.start + len(self))
+        self._wordings, self._groups = _first(wordings[own]), _first(groups[own])
+        self.clusters = array("q", (len(self._sources) + group for group in self._groups))
+        if len(self._sources) < FEW_SOURCES:
+            if self._sources:
+                text = "The rows come from %d source(s), too few to split by source; they are split by question."
+                log.warning(text, len(self._sources))
+        elif most and -1 not in self._source_of and (least := min(Counter(self._source_of).values())) > most:
+            text = "Every source has %d rows or more, too many to hold one out; the rows are split by question."
+            log.warning(text, least)
+        else:
+            self.clusters = array("q", self._joined())
+
+    def _joined(self) -> Iterator[int]:
+        """The cluster of every row where sources that share a question are one, named by the first in the alphabet.
+
+        Where that would join more than a fifth of them (a question that is put to every document), they stay apart:
+        decontamination then sees to the questions they share.
+        """
+        names, parent = self._sources, list(range(len(self._sources)))
+        asked_by: dict[int, int] = {}  # question → a source that asks it
+
+        def root(source: int) -> int:
+            while (above := parent[source]) != source:
+                parent[source] = parent[above]
+                source = above
+            return source
+
+        for question, source in zip(self._wordings, self._source_of, strict=True):
+            if source >= 0:
+                both = root(source), root(asked_by.setdefault(question, source))
+                first, second = sorted(both, key=names.__getitem__)
+                parent[second] = first
+        sizes = Counter(root(source) for source in range(len(names)))
+        most = max(MOST_JOINED, len(names) // 5)
+        whole = [root(source) if sizes[root(source)] <= most else source for source in range(len(names))]
+        for question, group, source in zip(self._wordings, self._groups, self._source_of, strict=True):
+            asker = source if source >= 0 else asked_by.get(question, -1)
+            yield whole[asker] if asker >= 0 else len(names) + group
+
+    def place(self, salt: str, cluster: int) -> float:
+        """The cluster's fixed number in [0, 1); `salt` is `dev` or `held_out`."""
+        if cluster < len(self._sources):
+            return _place(salt, f"source:{self._sources[cluster]}")
+        return self._places[salt][cluster - len(self._sources)]
+
+    def row_place(self, row: int) -> float:
+        """A row's own fixed number in [0, 1), by what it asks."""
+        return self._places["held_out"][row]
+
+    def named(self, siblings: dict[int, list[str]], marks: Marks) -> dict[str, list[int]]:
+        """For every name that siblings give, the rows that it is the id of, else those that ask this very question."""
+        names = {name for named in siblings.values() for name in named}
+        by_id = {hash(name): name for name in names}
+        by_wording = {wording_of(name): name for name in names}
+        found: dict[str, list[int]] = {name: [] for name in names}
+        asking: dict[str, list[int]] = {name: [] for name in names}
+        for row, row_id in enumerate(self._ids if names else ()):
+            if row_id in by_id:
+                found[by_id[row_id]].append(row)
+            if (wording := marks.wording(self.start + row)) in by_wording:
+                asking[by_wording[wording]].append(row)
+        return {name: found[name] or asking[name] for name in names}
+
+    def read(self) -> Iterator[QARow]:
+        """The rows, read once more, with the name of their cluster.
+
+        Raises:
+            OutsideError: the data set is not the one that was read before.
+        """
+        at = 0
+        several = {first for first, wording in zip(self._groups, self._wordings, strict=True) if first != wording}
+        names: dict[int, str] = {}  # of the groups with several wordings
+        for at, row in enumerate(self.data.rows(), start=1):
+            if at > len(self._ids) or hash(row.id) != self._ids[at - 1]:
+                break
+            cluster = self.clusters[at - 1] - len(self._sources)
+            if at - 1 in several:
+                names[at - 1] = name_of(row)
+            if cluster < 0:
+                yield replace(row, cluster=f"source:{self._sources[cluster]}")
+            else:
+                yield replace(row, cluster=names.get(cluster) or name_of(row))
+        else:
+            if at == len(self._ids):
+                return
+        raise OutsideError(f"{self.path} has changed while it was read. Run it again.")
+
+
+def originals(row: QARow) -> list[str]:
+    """What `metadata.sibling_of` names: ids or questions of rows, one or (for a multi-hop question) several."""
+    named = row.metadata.get("sibling_of")
+    return [str(name) for name in (named if isinstance(named, list) else [named]) if name not in (None, "")]
+
+
+def _first(groups: Sequence[int]) -> array[int]:
+    """The first row of each row's group, counted within this data set."""
+    first: dict[int, int] = {}
+    return array("q", (first.setdefault(group, row) for row, group in enumerate(groups)))
+
+
+def _place(salt: str, name: str) -> float:
+    return int.from_bytes(hashlib.sha256(f"{salt}/{name}".encode()).digest()[:8], "big") / 2**64

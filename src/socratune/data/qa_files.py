@@ -1,0 +1,274 @@
+"""Question-answer rows from whatever `--dataset` names: a file, a saved data set, or one of the Hub.
+
+A data set is parsed once for a command (`data_set`); its rows then wait on the disk and are read one after the other,
+so that a large one needs little memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from socratune.config import DEMO, DEMO_DATA
+from socratune.data import hub
+from socratune.data.records import SHOWN, Record, Unreadable, read_records
+from socratune.data.shapes import parse_row, shape_of
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.rows import QARow, Rejected, unique_ids
+from socratune.runs.folder import file_state
+
+MOST_FAULTS = 100
+"""Faults that are kept; of the rest only the number of rows."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What reading came to: good rows by shape, and the faults of the bad ones."""
+
+    shapes: Counter[str] = field(default_factory=Counter)
+    """`question–answer` → rows that were recognised by these columns."""
+    bad_rows: int = 0
+    first_faults: list[Fault] = field(default_factory=list)
+    not_shown: int = 0
+    """Bad rows whose faults are not among `first_faults`."""
+
+    @property
+    def rows(self) -> int:
+        """Good rows."""
+        return self.shapes.total()
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The first faults, and one that counts the rest."""
+        if not self.not_shown:
+            return self.first_faults
+        return [*self.first_faults, Fault("and further", "no faulty rows", Shown(f"{self.not_shown} more"))]
+
+
+def data_path(name: str, *, held_out: bool = False) -> Path:
+    """What is behind `--dataset NAME`; the name `demo` is the embedded data set."""
+    if name == DEMO:
+        return DEMO_DATA / ("held_out.jsonl" if held_out else "train.jsonl")
+    return Path(name)
+
+
+def qa_rows(path: Path, reading: Reading) -> Iterator[QARow]:
+    """The good rows in their order; what becomes of the others is in `reading` when the last row was given.
+
+    Raises:
+        UserError: nothing can be read there, or it holds no row at all.
+        OutsideError: it might be a data set of the Hub, which could not be asked.
+    """
+    return unique_ids(row for row in _parsed(path, reading) if isinstance(row, QARow))
+
+
+def _parsed(path: Path, reading: Reading) -> Iterator[QARow | Rejected]:
+    """Every record, as the row that it is or with the reason why it is none."""
+    for place, value in _records(path):
+        where = f"{path}, {place}"
+        row = _row(value, where)
+        if isinstance(row, QARow):
+            reading.shapes["–".join(shape_of(value) or ())] += 1
+            yield row
+            continue
+        reading.bad_rows += 1
+        if len(reading.first_faults) < MOST_FAULTS:
+            reading.first_faults += row
+        else:
+            reading.not_shown += 1
+        text = value.text if isinstance(value, Unreadable) else json.dumps(value, ensure_ascii=False)[:SHOWN]
+        detail = "; ".join(str(fault).removeprefix(where).lstrip(":, ") for fault in row)
+        kind = place.split(" ", maxsplit=1)[0]
+        yield Rejected("bad_row", detail, id=place.replace(" ", "-"), row={kind: text})
+    if not reading.rows and not reading.bad_rows:
+        raise UserError(Fault(str(path), "at least one row", Shown("an empty file")))
+
+
+def _row(value: object, where: str) -> QARow | list[Fault]:
+    return [value.fault] if isinstance(value, Unreadable) else parse_row(value, where)
+
+
+class DataSet:
+    """A data set that was parsed: what came of it, and its rows as often as they are wanted.
+
+    The rows wait in a file without a name. Where there is no room for that, they are parsed anew each time.
+
+    Attributes:
+        reading: what reading came to.
+        damage: why it could not be read to its end; empty where it could.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Parse the data set.
+
+        Raises:
+            OutsideError: it might be a data set of the Hub, which could not be asked; it changed meanwhile.
+        """
+        self.path = path
+        self.reading = Reading()
+        self.damage: list[Fault] = []
+        self.state = _state(path)
+        self._rows, self._bad = _Spool(), _Spool()
+        try:
+            for row in unique_ids(self._good()):
+                self._rows.put(row.to_json())
+        except UserError as error:
+            self.damage = [*error.faults]
+        if self.state != _state(path):
+            raise OutsideError(f"{path} has changed while it was read. Run it again.")
+
+    def _good(self) -> Iterator[QARow]:
+        for row in _parsed(self.path, self.reading):
+            if isinstance(row, QARow):
+                yield row
+            else:
+                self._bad.put(row.to_json())
+
+    def rows(self) -> Iterator[QARow]:
+        """The good rows in their order.
+
+        Raises:
+            UserError: there is damage.
+        """
+        if self.damage:
+            raise UserError(*self.damage)
+        kept = self._rows.values()
+        return qa_rows(self.path, Reading()) if kept is None else map(QARow.from_json, kept)
+
+    def bad_rows(self) -> Iterator[Rejected]:
+        """The other rows, each with its faults."""
+        kept = self._bad.values()
+        if kept is None:
+            return (row for row in _parsed(self.path, Reading()) if isinstance(row, Rejected))
+        return map(Rejected.from_json, kept)
+
+
+_kept: dict[Path, DataSet] = {}
+"""What this command has parsed. Those who read a data set (preflight, plan, split) meet nowhere but here."""
+
+
+def data_set(path: Path) -> DataSet:
+    """The data set at `path`, parsed only if this command has not done so yet, or if it has changed since.
+
+    Raises:
+        OutsideError: as `DataSet`.
+    """
+    found = _kept.get(path)
+    if found is None or found.state is None or found.state != _state(path):
+        _kept.pop(path, None)
+        found = _kept[path] = DataSet(path)
+    return found
+
+
+def forget_data_sets() -> None:
+    """Give up the rows that wait on the disk; after the split nobody asks for them."""
+    _kept.clear()
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """Another one when the data set is another one; None where there is nothing to tell it by."""
+    text = str(path)
+    if found := hub.saved_folder(text):
+        return file_state(*sorted(file for file in found[0].rglob("*") if file.is_file()))
+    return () if hub.hub_name(text) else file_state(path)  # of the Hub one commit is read, whatever comes after it
+
+
+class _Spool:
+    """JSON values one after the other in a file without a name; several may read it at once."""
+
+    def __init__(self) -> None:
+        # /tmp may lie in memory, /var/tmp does not
+        folder = "/var/tmp" if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK) else None
+        self._file: IO[bytes] | None = None
+        with suppress(OSError):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
+
+    def put(self, value: dict[str, Any]) -> None:
+        if self._file is not None:
+            try:
+                self._file.write(json.dumps(value).encode() + b"\n")
+            except OSError:
+                self._give_up()
+
+    def values(self) -> Iterator[dict[str, Any]] | None:
+        """The values; None where there was no room for them."""
+        if self._file is None:
+            return None
+        try:
+            self._file.flush()
+        except OSError:
+            self._give_up()
+            return None
+        return map(json.loads, io.BufferedReader(_Reader(self._file.fileno(), self), 1 << 16))
+
+    def _give_up(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):  # what it holds back cannot be written either
+                self._file.close()
+        self._file = None
+
+
+class _Reader(io.RawIOBase):
+    """Reads an open file from its beginning, wherever others are in it."""
+
+    def __init__(self, descriptor: int, owner: object) -> None:
+        self._descriptor, self._at = descriptor, 0
+        self._owner = owner  # closes the file when it goes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._descriptor, len(buffer), self._at)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def commit_of(path: Path) -> str | None:
+    """The commit of a data set of the Hub that `qa_rows` has read; None for what lies here."""
+    name = hub.hub_name(str(path))
+    return hub.revision(name, str(path)) if name else None
+
+
+def _records(path: Path) -> Iterator[Record]:
+    text = str(path)
+    if found := hub.saved_folder(text):
+        return hub.read_saved(*found, text)
+    if path.is_dir():
+        fix = "Name the file in it."
+        raise UserError(Fault(text, "a file of question-answer rows", Shown("a directory"), fix))
+    if path.exists() and not path.is_file():
+        raise UserError(Fault(text, "a file of question-answer rows", Shown("no regular file")))
+    if name := hub.hub_name(text):
+        return hub.read_hub(name, text)
+    return read_records(path)
+
+
+@dataclass(slots=True)
+class ReadRows:
+    """All rows of a data set at once, and its faults; for a look at a file."""
+
+    rows: list[QARow] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+
+def read_qa_rows(path: Path) -> ReadRows:
+    """Every good row and the faults; never raises for what is in the file."""
+    reading, found = Reading(), ReadRows()
+    try:
+        found.rows = list(qa_rows(path, reading))
+    except UserError as error:
+        found.faults = [*error.faults]
+    found.faults = [*reading.faults, *found.faults]
+    return found

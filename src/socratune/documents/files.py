@@ -1,0 +1,166 @@
+"""The user's files as documents: whatever cannot be read is named with its reason, and the others go on.
+
+.md .txt .rst …          as they are, UTF-8              .jsonl .json .csv .tsv .parquet   a row is a document
+.html .pdf .docx         with the extra [documents]      (a column `text`, `content`, `body` or `description`)
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from socratune.data.records import Unreadable, read_records
+from socratune.documents.document import Document
+from socratune.documents.parsing import PARSE, Parser, Unparsed, missing_parser
+from socratune.errors import Fault, Shown, UserError
+from socratune.rows import Rejected
+from socratune.runs.folder import file_hash, fingerprint
+
+PLAIN = (".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".adoc", ".org", ".tex")
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
+SUFFIXES = (*PLAIN, *PARSE, *TABLES)
+TEXTS = ("text", "content", "body", "description", "passage", "document")
+"""Columns with a document's text; the first that a row has."""
+TITLES = ("title", "name", "label", "heading")
+IDS = ("id", "_id", "_key", "key")
+
+
+def files_of(source: str) -> list[tuple[str, Path]]:
+    """Each file that a path, folder or pattern means, with its id: the path below the folder that was named.
+
+    Raises:
+        UserError: there is none; or a parser that one of them needs is not installed.
+    """
+    place = Path(source)
+    if place.is_dir():
+        found = [(str(path.relative_to(place)), path) for path in place.rglob("*") if path.suffix.lower() in SUFFIXES]
+        found = [(name, path) for name, path in found if path.is_file() and not name.startswith(".")]
+    elif place.exists():
+        found = [(place.name, place)]
+    else:
+        folder = Path(*place.parts[: _first_magic(place)])
+        paths = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
+        found = [(str(path.relative_to(folder)), path) for path in paths if path.is_file()]
+    if not found:
+        what = "a folder without any" if place.is_dir() else "none there"
+        fix = f"Known endings: {' '.join(SUFFIXES)}. A pattern belongs in quotes."
+        raise UserError(Fault(f"--source {source}", "files of documents", Shown(what), fix))
+    suffixes = sorted({path.suffix.lower() for _, path in found})
+    if faults := [fault for suffix in suffixes if (fault := missing_parser(suffix))]:
+        raise UserError(*faults)
+    return sorted(found)
+
+
+def files_hash(source: str) -> str | None:
+    """Of the names and contents of all files of a source; None where there are none (any more)."""
+    try:
+        found = files_of(source)
+    except UserError:
+        return None
+    return fingerprint([(name, file_hash(path)) for name, path in found])
+
+
+def _first_magic(place: Path) -> int:
+    return next((at for at, part in enumerate(place.parts) if glob.has_magic(part)), max(0, len(place.parts) - 1))
+
+
+def read_files(source: str, *, max_file_mb: int) -> Iterator[Document | Rejected]:
+    """Every document of the files, in the order of their ids, and what could not be read.
+
+    Raises:
+        UserError: as `files_of`.
+    """
+    seen: dict[bytes, str] = {}
+    with Parser() as parser:
+        for name, path in files_of(source):
+            for found in _read(name, path, parser, max_file_mb):
+                if isinstance(found, Rejected):
+                    yield found
+                elif not found.text.strip():
+                    yield Rejected("empty", "no text in it", id=found.id)
+                elif (first := seen.setdefault(_digest(found.text), found.id)) != found.id:
+                    yield Rejected("same_text", f"word for word as {first}", id=found.id)
+                else:
+                    yield found
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _read(name: str, path: Path, parser: Parser, max_file_mb: int) -> Iterator[Document | Rejected]:
+    suffix = path.suffix.lower()
+    try:
+        size = path.stat().st_size
+        if suffix in TABLES:
+            yield from _rows(name, path)
+        elif size > max_file_mb << 20:
+            yield Rejected("too_large", f"{size >> 20} MB; generate.max_file_mb allows {max_file_mb}", id=name)
+        elif suffix in PARSE:
+            text, pages = parser.text(path, suffix)
+            yield _document(name, text, {"pages": pages} if pages else {})
+        else:
+            yield _document(name, _decoded(path.read_bytes()), {})
+    except Unparsed as error:
+        yield Rejected(error.reason, error.detail, id=name)
+    except UserError as error:  # a table that is damaged, or has no text
+        yield Rejected("damaged", str(error), id=name)
+    except OSError as error:
+        yield Rejected("unreadable", error.strerror or str(error), id=name)
+
+
+def _decoded(data: bytes) -> str:
+    """UTF-8, or UTF-16 with its mark.
+
+    Raises:
+        Unparsed: it is neither, or no text at all. Nothing is guessed: a wrong guess would be trained on.
+    """
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if not wide and b"\0" in data:
+        raise Unparsed("no_text", "NUL bytes: no text file")
+    try:
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        detail = f"the byte 0x{data[error.start]:02x} at position {error.start + 1}; save it as UTF-8"
+        raise Unparsed("bad_encoding", detail) from None
+
+
+def _document(name: str, text: str, metadata: dict[str, Any], title: str = "") -> Document:
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return Document(name, title or _title(name, text), text, metadata)
+
+
+def _title(name: str, text: str) -> str:
+    """The first heading near the beginning, else the file's name in words."""
+    for line in text[:500].splitlines():
+        if line.startswith("# ") and line[2:].strip():
+            return line[2:].strip()
+    return Path(name).stem.replace("_", " ").replace("-", " ").strip() or name
+
+
+def _rows(name: str, path: Path) -> Iterator[Document | Rejected]:
+    """The rows of a table; each with a text is a document."""
+    for place, value in read_records(path, check=_check_text_column):
+        at = f"{name}/{place.replace(' ', '-')}"
+        if isinstance(value, Unreadable):
+            yield Rejected("bad_row", str(value.fault), id=at)
+            continue
+        row = value if isinstance(value, dict) else {}
+        column = next((one for one in TEXTS if isinstance(row.get(one), str)), None)
+        if column is None:
+            yield Rejected("no_text", f"none of the columns {', '.join(TEXTS)}", id=at)
+            continue
+        own = next((str(row[one]) for one in IDS if row.get(one) not in (None, "")), None)
+        title = next((row[one] for one in TITLES if isinstance(row.get(one), str)), "")
+        rest = {key: item for key, item in row.items() if key not in (column, *TITLES, *IDS)}
+        yield _document(f"{name}/{own}" if own else at, row[column], rest, title)
+
+
+def _check_text_column(names: Any, where: str) -> None:
+    if not set(names) & set(TEXTS):
+        got = Shown(f"the columns {', '.join(map(str, names))[:80]}")
+        raise UserError(Fault(where, f"a column {' or '.join(TEXTS[:4])}", got))

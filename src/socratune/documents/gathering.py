@@ -1,0 +1,131 @@
+"""Where questions come from: files, a database or the embedded handbook, drained to the disk before any is written.
+
+A model that writes takes its time, and no database waits for it; so the source is read to its end first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from socratune.config import DEMO, DEMO_DATA, GenerateConfig
+from socratune.documents.document import Document, Link, Passage
+from socratune.documents.extract import mentioned
+from socratune.documents.files import files_hash, read_files
+from socratune.documents.passages import Count, passages
+from socratune.errors import Fault, Shown, UserError
+from socratune.rows import Rejected
+from socratune.runs.folder import iter_rows, write_jsonl
+
+HANDBOOK, GRAPH = DEMO_DATA / "handbook", DEMO_DATA / "graph.json"
+DATABASES = ("arangodb://", "arangodbs://")
+
+
+class Gathered:
+    """A source on the disk: files by name, below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.unread: list[Rejected] = []
+        self.titles: dict[str, str] = {}
+        self.told: dict[str, frozenset[str]] = {}
+        """Document → what `extract.mentioned` finds in it."""
+
+    @property
+    def passages(self) -> Path:
+        return self.root / "passages.jsonl"
+
+    def documents(self) -> Iterator[Document]:
+        return iter_rows(self.root / "documents.jsonl", lambda data: Document(**data))
+
+    def links(self) -> Iterator[Link]:
+        path = self.root / "links.jsonl"
+        return iter_rows(path, lambda data: Link(**data)) if path.exists() else iter(())
+
+
+def gather(config: GenerateConfig, into: Path) -> Gathered:
+    """Read the source to its end; `documents.jsonl` and `links.jsonl` in the folder `into`.
+
+    Raises:
+        UserError: there is no such source, or no document in it can be read.
+        OutsideError: the database failed.
+    """
+    assert config.source, "preflight asks for a source"
+    into.mkdir(parents=True, exist_ok=True)
+    gathered = Gathered(into)
+    if config.source.startswith(DATABASES):
+        from socratune.documents.arango import drain
+
+        graph = config.arangodb
+        collections = graph.collections or None
+        drain(config.source, into=into, collections=collections, graph=graph.graph, aql=graph.aql, hops=graph.hops)
+        return gathered
+    found = _demo() if config.source == DEMO else read_files(config.source, max_file_mb=config.max_file_mb)
+    links: Iterable[Link] = _demo_links() if config.source == DEMO else ()
+    count = write_jsonl(into / "documents.jsonl", (asdict(one) for one in _sorted_out(found, gathered.unread)))
+    write_jsonl(into / "links.jsonl", map(asdict, links))
+    if not count:
+        why = "; ".join(f"{one.id}: {one.reason}, {one.detail}" for one in gathered.unread[:3])
+        raise UserError(Fault(f"--source {config.source}", "a document that can be read", Shown(why or "none")))
+    return gathered
+
+
+def source_hash(source: str) -> str | None:
+    """Of the files that a source is; None for a database and the embedded one, and where there are none (any more)."""
+    return None if source == DEMO or source.startswith(DATABASES) else files_hash(source)
+
+
+def cut(gathered: Gathered, config: GenerateConfig, count: Count) -> tuple[int, int, int]:
+    """Write `passages.jsonl`; the number of documents, passages and tokens."""
+    totals = [0, 0, 0]
+
+    def every() -> Iterator[dict[str, Any]]:
+        for document in gathered.documents():
+            gathered.titles[document.id] = document.title
+            gathered.told[document.id] = mentioned(document.text)
+            totals[0] += 1
+            totals[2] += count(document.text)
+            for one in passages(document, size=config.passage_tokens, overlap=config.overlap_tokens, count=count):
+                totals[1] += 1
+                yield asdict(one)
+
+    write_jsonl(gathered.passages, every())
+    return totals[0], totals[1], totals[2]
+
+
+def read_passages(gathered: Gathered) -> Iterator[Passage]:
+    """The passages that `cut` wrote."""
+    return iter_rows(gathered.passages, lambda data: Passage(**data))
+
+
+def linked(gathered: Gathered) -> dict[str, Document]:
+    """The documents that a link names, by id."""
+    named = {end for link in gathered.links() for end in (link.start, link.end)}
+    return {one.id: one for one in gathered.documents() if one.id in named} if named else {}
+
+
+def _sorted_out(found: Iterable[Document | Rejected], unread: list[Rejected]) -> Iterator[Document]:
+    ids: dict[str, int] = {}
+    for one in found:
+        if isinstance(one, Rejected):
+            unread.append(one)
+            continue
+        ids[one.id] = ids.get(one.id, 0) + 1
+        if ids[one.id] > 1:
+            unread.append(Rejected("same_id", f"the {ids[one.id]}. document with this id", id=one.id))
+            continue
+        yield one
+
+
+def _demo() -> Iterator[Document | Rejected]:
+    yield from read_files(str(HANDBOOK), max_file_mb=1)
+    for one in json.loads(GRAPH.read_text("utf-8"))["entities"]:
+        yield Document(f"graph/{one['key']}", one["title"], one["text"])
+
+
+def _demo_links() -> Iterator[Link]:
+    for number, one in enumerate(json.loads(GRAPH.read_text("utf-8"))["links"]):
+        yield Link(f"graph/link-{number}", one["relation"], f"graph/{one['start']}", f"graph/{one['end']}")

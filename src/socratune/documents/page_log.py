@@ -1,0 +1,214 @@
+"""The log of a drain: every page that has come from a database, in one SQLite file, until all have.
+
+A page is handed to the operating system, together with how far its step is, before the next one is asked. So after
+SIGKILL the same command goes on behind the last page.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from socratune.documents.document import Document, Link
+from socratune.errors import BusyError, Fault, OutsideError, Shown
+from socratune.runs.fastjson import decode, encode
+from socratune.runs.folder import write_lines
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (number INTEGER PRIMARY KEY, id TEXT UNIQUE, hop INTEGER, value TEXT);
+CREATE TABLE IF NOT EXISTS links (number INTEGER PRIMARY KEY, id TEXT UNIQUE, start TEXT, stop TEXT, value TEXT);
+CREATE TABLE IF NOT EXISTS steps (name TEXT PRIMARY KEY, position TEXT, done INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS asked (id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+_TABLES = ("documents", "links", "steps", "asked", "facts")
+_BOTH_ENDS = "start IN (SELECT id FROM documents) AND stop IN (SELECT id FROM documents)"
+_OTHER_ENDS = """
+WITH ends AS (
+    SELECT stop AS id FROM links JOIN documents ON documents.id = start WHERE hop = :hop
+    UNION SELECT start FROM links JOIN documents ON documents.id = stop WHERE hop = :hop
+)
+SELECT id FROM ends WHERE id NOT IN (SELECT id FROM documents) AND id NOT IN (SELECT id FROM asked) ORDER BY id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a drain has written.
+
+    Attributes:
+        documents, links: the files, one `Document` or `Link` as JSON a line.
+        without_text: documents of which only key and title are known.
+        loose_links: left out, as a document at one of their ends was not read.
+        pages: that came during this call, not before it.
+    """
+
+    documents: Path
+    links: Path
+    document_count: int
+    link_count: int
+    without_text: int
+    loose_links: int
+    pages: int
+
+
+class PageLog:
+    """A context manager. `question` names what is asked: the pages of another question are forgotten.
+
+    Raises:
+        BusyError: another process has it open.
+        OutsideError: the file cannot be used.
+    """
+
+    def __init__(self, folder: Path, question: str) -> None:
+        self._path = folder / "pages.sqlite"
+        self._documents, self._links = folder / "documents.jsonl", folder / "links.jsonl"
+        self._pages = 0
+        with self._failures():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self._path, isolation_level=None, timeout=0)
+        try:
+            with self._failures():
+                self._open(question)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> PageLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._db.close()
+
+    def position(self, step: str) -> str | None:
+        """Where a step goes on: what was kept with its last page, "" at its beginning, None when it is done."""
+        found = self._db.execute("SELECT position, done FROM steps WHERE name = ?", (step,)).fetchone()
+        position, done = found or ("", False)
+        return None if done else position
+
+    def keep(
+        self, step: str, position: str, rows: Sequence[Document | Link], *, done: bool, hop: int = 0,
+        asked: Sequence[str] = (),
+    ) -> int:  # fmt: skip
+        """Keep a page and how far its step is with it. What is known already stays as it is.
+
+        Args:
+            step: its name.
+            position: where the step goes on.
+            rows: what is on the page.
+            done: there is no further page.
+            hop: links between the documents and those that were named.
+            asked: ids of documents that the page was to bring.
+
+        Returns:
+            The characters of the rows as JSON.
+        """
+        values = [encode(asdict(row)).decode() for row in rows]
+        pairs = list(zip(rows, values, strict=True))
+        nodes = [(one.id, hop, value) for one, value in pairs if isinstance(one, Document)]
+        edges = [(one.id, one.start, one.end, value) for one, value in pairs if isinstance(one, Link)]
+        with self._failures(), self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO documents (id, hop, value) VALUES (?, ?, ?)", nodes)
+            self._db.executemany("INSERT OR IGNORE INTO links (id, start, stop, value) VALUES (?, ?, ?, ?)", edges)
+            self._db.executemany("INSERT OR IGNORE INTO asked VALUES (?)", [(one,) for one in asked])
+            self._db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?, ?)", (step, position, done))
+        self._pages += 1
+        return sum(map(len, values))
+
+    def count(self, collection: str) -> int:
+        """Documents and links of a collection that were kept."""
+        span = (f"{collection}/", f"{collection}0")  # "0" is the character behind "/"
+        kept = (self._number(f"SELECT COUNT(*) FROM {table} WHERE id > ? AND id < ?", span) for table in _TABLES[:2])
+        return sum(kept)
+
+    def batches(self, hop: int, size: int) -> Iterator[list[str]]:
+        """The ids of the documents so many links away, in their order."""
+        last, query = "", "SELECT id FROM documents WHERE id > ? AND hop = ? ORDER BY id LIMIT ?"
+        while ids := [found for (found,) in self._db.execute(query, (last, hop, size))]:
+            yield ids
+            last = ids[-1]
+
+    def other_ends(self, hop: int) -> list[str]:
+        """The ids that links of the documents `hop` links away lead to, of those never asked for; in their order."""
+        return [found for (found,) in self._db.execute(_OTHER_ENDS, {"hop": hop})]
+
+    def finished(self) -> Drained | None:
+        """What was written when all pages had come, if it is still there."""
+        fact = self._fact("drained")
+        if fact and self._documents.is_file() and self._links.is_file():
+            return Drained(self._documents, self._links, **decode(fact), pages=0)
+        if fact:
+            with self._failures():
+                self._clear(("documents", "links", "steps", "asked"))
+                self._db.execute("DELETE FROM facts WHERE name = 'drained'")
+        return None
+
+    def finish(self) -> Drained:
+        """All pages have come: write the files, each whole or not at all, and forget the pages.
+
+        Raises:
+            OutsideError: they cannot be written.
+        """
+        documents = self._db.execute("SELECT value FROM documents ORDER BY number")
+        links = self._db.execute(f"SELECT value FROM links WHERE {_BOTH_ENDS} ORDER BY number")
+        counts = {
+            "document_count": write_lines(self._documents, (f"{value}\n" for (value,) in documents)),
+            "link_count": write_lines(self._links, (f"{value}\n" for (value,) in links)),
+            "without_text": self._number("SELECT COUNT(*) FROM documents WHERE json_extract(value, '$.text') = ''"),
+        }
+        counts["loose_links"] = self._number("SELECT COUNT(*) FROM links") - counts["link_count"]
+        with self._failures():
+            self._set_fact("drained", encode(counts).decode())
+            self._clear(("documents", "links", "steps", "asked"))
+            self._db.execute("VACUUM")
+        return Drained(self._documents, self._links, **counts, pages=self._pages)
+
+    def _open(self, question: str) -> None:
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+        if self._fact("question") != question:
+            self._clear(_TABLES)
+            self._set_fact("question", question)
+
+    def _clear(self, tables: Sequence[str]) -> None:
+        with self._transaction():
+            for table in tables:
+                self._db.execute(f"DELETE FROM {table}")
+
+    def _number(self, query: str, values: Sequence[str] = ()) -> int:
+        return self._db.execute(query, values).fetchone()[0]
+
+    def _fact(self, name: str) -> str | None:
+        found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return found[0] if found else None
+
+    def _set_fact(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """What SQLite says, in our errors."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            if "locked" in str(error):
+                fix = "Wait for it, or name another folder."
+                got = Shown("another process that does")
+                raise BusyError(Fault(str(self._path.parent), "a folder nobody reads into", got, fix)) from None
+            raise OutsideError(f"{self._path}: cannot be used ({error}). Is the disk full, the file damaged?") from None

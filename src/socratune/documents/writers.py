@@ -1,0 +1,168 @@
+"""Who writes and who checks: from the configured references to functions, and a draft's way to a row."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from socratune.config import EndpointConfig, GenerateConfig
+from socratune.documents.extract import rules_extract
+from socratune.documents.gathering import Gathered
+from socratune.documents.grounding import fault_of, located
+from socratune.documents.writing import (
+    CHECKER_SAMPLING,
+    Checker,
+    Draft,
+    Task,
+    Writer,
+    drafts_of,
+    llm_checker,
+    llm_writer,
+)
+from socratune.errors import CallError
+from socratune.inference.student import LocalModels
+from socratune.llm.base import ChatModel, Sampling
+from socratune.llm.ledger import Ledger
+from socratune.llm.references import RULES, Endpoint, called, load_function, reach, resolve_alias
+from socratune.rows import Rejected, content_id
+from socratune.runs.journal import Journal
+
+SYSTEM = "You are a helpful assistant."
+
+
+@dataclass(frozen=True, slots=True)
+class Writers:
+    """The functions behind the configured writer and checker."""
+
+    writer: Writer
+    checker: Checker | None
+
+
+def writer_endpoints(config: GenerateConfig) -> dict[str, Endpoint]:
+    """How writer and checker are reached, by the configuration."""
+
+    def endpoint(bases: list[str], given: EndpointConfig) -> Endpoint:
+        return Endpoint(tuple(bases), call_timeout_s=config.call_timeout_s, **given.model_dump())
+
+    return {
+        "writer": endpoint(config.writer_api_base, config.endpoints.writer),
+        "checker": endpoint(config.checker_api_base, config.endpoints.checker),
+    }
+
+
+@asynccontextmanager
+async def attending_writers(
+    config: GenerateConfig, gathered: Gathered, *, seed: int, journal: Journal, ledger: Ledger
+) -> AsyncIterator[Writers]:
+    """Writer and checker, loaded and connected until the block ends."""
+    reached = writer_endpoints(config)
+    async with AsyncExitStack() as stack:
+        models = stack.enter_context(LocalModels())
+
+        def asked(role: str, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
+            found = reach(
+                ref, reached[role], sampling, role=f"generate.{role}", journal=journal, ledger=ledger, local=models.load
+            )
+            for model in found.connected:
+                stack.push_async_callback(model.close)
+            return found.model, found.sampling
+
+        ref = resolve_alias(config.writer_model)
+        if ref == RULES["writer"]:
+            writer = rules_extract(lambda document: gathered.told.get(document, frozenset()))
+        elif ref.startswith("python:"):
+            writer = python_writer(ref)
+        else:
+            sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens, seed=2 * seed)
+            writer = llm_writer(*asked("writer", ref, sampling))
+        checker = None
+        if config.checker_model is not None:
+            checker = llm_checker(*asked("checker", resolve_alias(config.checker_model), CHECKER_SAMPLING))
+        yield Writers(writer, checker)
+
+
+def python_writer(ref: str) -> Writer:
+    """`function(passage, title, wanted)` → a list of dicts with question, answer, evidence, type; may be async."""
+    function = load_function(ref)
+
+    async def write(task: Task) -> list[Draft]:
+        found = await called(function, task.passage.text, task.title, dict(task.wanted))
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise CallError(f"{function.__name__} gave {str(found)[:80]!r}; a writer gives a list of dicts.")
+        return drafts_of(found)
+
+    return write
+
+
+async def settled(draft: Draft, task: Task, checker: Checker | None) -> list[dict[str, Any] | Rejected]:
+    """A draft and its siblings, each a row or why it is none. Without its original a sibling is none."""
+    row = await _row(draft, task, checker)
+    if isinstance(row, Rejected):
+        lost = (_rejected(one, task, Rejected("original_rejected", row.reason)) for one in draft.siblings)
+        return [row, *lost]
+    original = content_id(row["messages"])
+    found: list[dict[str, Any] | Rejected] = [row]
+    for one in draft.siblings:
+        sibling = await _row(one, task, checker)
+        if not isinstance(sibling, Rejected):
+            sibling["metadata"]["sibling_of"] = original
+        found.append(sibling)
+    return found
+
+
+async def _row(draft: Draft, task: Task, checker: Checker | None) -> dict[str, Any] | Rejected:
+    passage = task.passage
+    sure = located(draft, passage.text)
+    if isinstance(sure, Rejected):
+        return _rejected(draft, task, sure)
+    if fault := fault_of(sure, passage.text):
+        return _rejected(draft, task, fault)
+    if checker is not None:
+        grounded = await checker(passage, sure)
+        if not grounded:
+            refused = Rejected("not_grounded", "by the checker")
+            return _rejected(draft, task, Rejected("unchecked", "no verdict") if grounded is None else refused)
+    return row_of(sure, passage_id=passage.id, source=passage.document, place=passage.place)
+
+
+def row_of(draft: Draft, *, passage_id: str, source: str, place: str) -> dict[str, Any]:
+    """The guide's JSONL object of a draft that is checked."""
+    evidence = draft.evidence[0] if draft.evidence else ""
+    metadata = {
+        "thinking": draft.thinking,
+        "source": source,
+        "evidence": evidence,
+        **({"evidence_all": list(draft.evidence)} if len(draft.evidence) > 1 else {}),
+        "type": draft.type,
+        "difficulty": draft.difficulty,
+        "passage_id": passage_id,
+        "place": place,
+    }
+    return {
+        "messages": _messages(draft),
+        "metadata": {key: value for key, value in metadata.items() if value or key in _ALWAYS},
+    }
+
+
+_ALWAYS = ("thinking", "source", "evidence", "type", "passage_id")
+
+
+def _messages(draft: Draft) -> list[dict[str, str]]:
+    turns = (("system", SYSTEM), ("user", draft.question), ("assistant", draft.answer))
+    return [{"role": role, "content": text} for role, text in turns]
+
+
+def _rejected(draft: Draft, task: Task, why: Rejected) -> Rejected:
+    shown = {**asdict(replace(draft, siblings=())), "passage_id": task.passage.id}
+    del shown["siblings"]
+    return replace(why, id=content_id(_messages(draft)), row=shown)
+
+
+def plain(found: list[dict[str, Any] | Rejected]) -> dict[str, Any]:
+    """What the journal keeps of a passage: its rows, and what was rejected."""
+    return {
+        "rows": [one for one in found if not isinstance(one, Rejected)],
+        "rejected": [one.to_json() for one in found if isinstance(one, Rejected)],
+    }

@@ -1,0 +1,140 @@
+"""Base against adapter on the same questions, in figures: what was won and lost, how surely, and the verdict.
+
+An answer nobody could judge is counted twice: once the pair is left out, once it is taken at its worst for the adapter
+(the base's as right, the adapter's as wrong). A verdict has to hold both ways, so an adapter cannot choose its own test
+by answering vaguely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from socratune.config import ValidateConfig
+from socratune.evaluation.stats import Comparison, Paired, compare, paired_difference, rows_needed
+from socratune.rows import QARow
+
+EXAMPLES = 3
+"""Of wins, losses and ties each; all answers are in `held_out_answers.jsonl`."""
+LONGEST_EXAMPLE = 600  # characters
+
+Answers = Sequence[dict[str, Any]]
+"""As `answering.answer_and_judge` gives them, in the rows' order."""
+
+
+def compared(rows: list[QARow], base: Answers, adapter: Answers, config: ValidateConfig, seed: int) -> dict[str, Any]:
+    """The paired comparison of the same questions, as it stands in the results.
+
+    Accuracies, `difference`, `ci95` and `p` are of the pairs that were decided, `worst_case` of all of them with the
+    undecided answers at their worst; `verdict` is the more cautious of the two, `passed` where it is `better`.
+    """
+    decided = [(score(one), score(other)) for one, other in zip(base, adapter, strict=True)]
+    kept = [at for at, pair in enumerate(decided) if None not in pair]
+    clusters = [row.cluster or row.id for row in rows]
+    before, after = ([float(decided[at][side] or 0) for at in kept] for side in (0, 1))
+    paired = _paired(before, after, [clusters[at] for at in kept], config, seed)
+    worst_before, worst_after = [worst(answer, 1) for answer in base], [worst(answer, 0) for answer in adapter]
+    worst_case = _paired(worst_before, worst_after, clusters, config, seed)
+    margin = config.not_worse_margin
+    verdict = _cautious(compare(paired, margin), compare(worst_case, margin))
+    change = {at: after - before for at, before, after in zip(kept, before, after, strict=True)}
+    figures: dict[str, Any] = {
+        "base_accuracy": _mean(before),
+        "adapter_accuracy": _mean(after),
+        "difference": paired.difference,
+        "ci95": [paired.low, paired.high],
+        "interval": paired.interval,
+        "p": paired.p,
+        "test": paired.test,
+        "n": paired.rows,
+        "clusters": paired.clusters,
+        "samples": max((len(samples(answer)) for answer in (*base, *adapter)), default=1),
+        "undecided": {"base": _undecided(base), "adapter": _undecided(adapter), "pairs": len(rows) - len(kept)},
+        "worst_case": {
+            "difference": worst_case.difference,
+            "ci95": [worst_case.low, worst_case.high],
+            "p": worst_case.p,
+            "n": worst_case.rows,
+        },
+        "wins": sum(gain > 0 for gain in change.values()),
+        "losses": sum(gain < 0 for gain in change.values()),
+        "ties": sum(gain == 0 for gain in change.values()),
+        "examples": _examples(rows, base, adapter, change),
+        "verdict": verdict,
+        "passed": verdict == "better",
+    }
+    if verdict in ("inconclusive", "not_worse"):
+        figures["rows_needed"] = rows_needed(paired if len(kept) == len(rows) else worst_case)
+    return figures
+
+
+def answer_rows(rows: list[QARow], base: Answers, adapter: Answers) -> list[dict[str, Any]]:
+    """Question, reference, and what both said and how it was judged: the rows of `held_out_answers.jsonl`."""
+    return [
+        {
+            "id": row.id,
+            "question": row.question,
+            "reference": row.reference,
+            "base": {"response": one["response"], "verdict": one["verdict"]},
+            "adapter": {"response": other["response"], "verdict": other["verdict"]},
+        }
+        for row, one, other in zip(rows, base, adapter, strict=True)
+    ]
+
+
+def samples(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """All answers to a question: one, or several where they were drawn."""
+    return [answer, *answer.get("more", [])]
+
+
+def score(answer: dict[str, Any]) -> float | None:
+    """The share of right ones among the decided answers to a question; None where none was decided."""
+    decided = [sample["verdict"] == "correct" for sample in samples(answer) if sample["verdict"] != "undecided"]
+    return sum(decided) / len(decided) if decided else None
+
+
+def worst(answer: dict[str, Any], undecided: int) -> float:
+    """The share of right ones where an undecided answer counts as `undecided` (1 or 0)."""
+    worth = {"correct": 1, "undecided": undecided, "incorrect": 0}
+    drawn = samples(answer)
+    return sum(worth[sample["verdict"]] for sample in drawn) / len(drawn)
+
+
+def _paired(base: list[float], adapter: list[float], names: list[str], config: ValidateConfig, seed: int) -> Paired:
+    return paired_difference(base, adapter, names, draws=config.bootstrap_draws, seed=seed)
+
+
+def _cautious(decided: Comparison, worst_case: Comparison) -> Comparison:
+    """The verdict both ways of counting allow."""
+    if decided == worst_case:
+        return decided
+    if {decided, worst_case} == {"better", "not_worse"}:
+        return "not_worse"
+    return "inconclusive"
+
+
+def _mean(scores: list[float]) -> float:
+    return sum(scores) / len(scores) if scores else 0.0
+
+
+def _undecided(answers: Answers) -> int:
+    """Questions with an answer that nobody could judge."""
+    return sum(any(sample["verdict"] == "undecided" for sample in samples(answer)) for answer in answers)
+
+
+def _examples(rows: list[QARow], base: Answers, adapter: Answers, change: dict[int, float]) -> dict[str, Any]:
+    kinds = {"wins": 1, "losses": -1, "ties": 0}
+    found: dict[str, Any] = {}
+    for kind, sign in kinds.items():
+        places = [at for at, gain in change.items() if (gain > 0) - (gain < 0) == sign][:EXAMPLES]
+        found[kind] = [
+            {
+                "question": row.question[:LONGEST_EXAMPLE],
+                "reference": row.reference[:LONGEST_EXAMPLE],
+                "base": base[at]["response"][:LONGEST_EXAMPLE],
+                "adapter": adapter[at]["response"][:LONGEST_EXAMPLE],
+            }
+            for at in places
+            for row in (rows[at],)
+        ]
+    return found

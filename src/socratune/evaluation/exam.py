@@ -1,0 +1,367 @@
+"""The exam of the proof: base and adapter at the same papers. It needs the model; its verdicts do not.
+
+    validate RUN --answers-only     where the model is: base and adapter answer; exam.jsonl, exam.json
+    validate RUN                    here: those answers are judged; without such files the model is asked here
+
+Every recorded answer carries a hash of its conversation and of how it was drawn. Another question, seed or setting
+finds no answer, so nothing else needs to be compared of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from socratune.config import RunConfig, StudentTeacherConfig, ValidateConfig
+from socratune.errors import Fault, Shown, StageFailed, UserError
+from socratune.evaluation import forgetting
+from socratune.evaluation.adapter_files import manifest
+from socratune.evaluation.comparison import samples
+from socratune.evaluation.lm_tasks import lm_eval_fault, task_results
+from socratune.evaluation.question_sets import forgetting_rows, meter_rows, read_prompts
+from socratune.inference.provenance import grade, identity
+from socratune.judging.rules import Judge
+from socratune.llm.base import Chat, ChatModel, Completion, Sampling
+from socratune.llm.locate import Base, chat_template, model_json
+from socratune.llm.sampling import exam_sampling, is_thinking
+from socratune.rows import QARow
+from socratune.runs.folder import RunDir, file_hash, fingerprint, read_jsonl, read_rows, write_json, write_jsonl
+from socratune.runs.journal import Journal
+from socratune.teaching.answering import answer_and_judge, behind, seed_of
+
+log = logging.getLogger(__name__)
+
+SIDES = ("base", "adapter")
+EXAMS = {"held_out", "recall"}
+"""Papers on which the adapter has to gain; a model that thinks first draws several answers to each question."""
+
+Answered = dict[str, dict[str, list[dict[str, Any]]]]
+"""The answers by paper and side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A set of questions with its judge; `of` says who is asked, `longest` bounds the answer of a model that does not
+    think first, in tokens.
+    """
+
+    name: str
+    rows: list[QARow]
+    judge: Judge
+    of: tuple[str, ...] = SIDES
+    longest: int = sys.maxsize
+
+
+def papers(run: RunDir, config: ValidateConfig, judge: Judge) -> Iterator[Paper]:
+    """What is asked, the held-out questions first."""
+    yield Paper("held_out", read_rows(run.rows("held_out"), QARow.from_json), judge)
+    if run.rows("recall").exists() and (recall := read_rows(run.rows("recall"), QARow.from_json)):
+        yield Paper("recall", recall, judge)
+    short = forgetting.LONGEST_ANSWER
+    own = _own_file(run, "forgetting", config.forgetting)
+    yield Paper("forgetting", forgetting_rows(own), forgetting.check_judge, longest=short)
+    if config.forgetting is None:  # a user's own questions serve the meters too
+        yield Paper("meter", meter_rows(), forgetting.no_judge, longest=short)
+    if prompts := _own_file(run, "prompts", config.prompts_file):
+        yield Paper("prompts", read_prompts(prompts), judge, of=("adapter",))
+
+
+def travelling(run: RunDir, config: ValidateConfig) -> dict[str, Path]:
+    """What the exam reads besides the adapter: name in the run folder where the model is → file here."""
+    found = {path.name: path for path in (run.config, run.rows("held_out"), run.rows("recall")) if path.exists()}
+    own = {"forgetting": config.forgetting, "prompts": config.prompts_file}
+    given = ((_copy(run, name, file).name, Path(file)) for name, file in own.items() if file)
+    return found | {name: file for name, file in given if file.is_file()}
+
+
+def _own_file(run: RunDir, name: str, file: str | None) -> str | None:
+    """A file of the user's, or its copy where the run folder was sent to."""
+    if file is None or Path(file).exists() or not (copy := _copy(run, name, file)).exists():
+        return file
+    return str(copy)
+
+
+def _copy(run: RunDir, name: str, file: str) -> Path:
+    return run / f"exam.{name}{Path(file).suffix}"
+
+
+# --- asking --------------------------------------------------------------------------------------------------------
+
+
+class Manner(NamedTuple):
+    """How an exam is asked, by the base's small files: `samples` answers to a question where they are drawn."""
+
+    sampling: Sampling
+    thinking: bool
+    samples: int
+
+    def of(self, paper: Paper) -> tuple[Sampling, int]:
+        """How the answers to a paper are drawn, and how many to a question."""
+        longest = self.sampling.max_new_tokens
+        longest = longest if self.thinking else min(paper.longest, longest)
+        several = self.sampling.temperature > 0 and paper.name in EXAMS
+        return replace(self.sampling, max_new_tokens=longest), self.samples if several else 1
+
+
+def manner(base: Base, config: ValidateConfig, asking: StudentTeacherConfig) -> Manner:
+    """How this base and its adapter are asked: greedily, unless it thinks before it answers."""
+    thinking = is_thinking(chat_template(base.model_name) or "")
+    own = model_json(base.model_name, "generation_config.json")
+    return Manner(exam_sampling(own, thinking=thinking, max_new_tokens=asking.max_new_tokens), thinking, config.samples)
+
+
+@dataclass(slots=True)
+class Sitting:
+    """An exam under way: what is asked and how, where the answers are kept, and those there are."""
+
+    papers: dict[str, Paper]
+    manner: Manner
+    journal: Journal
+    key: str
+    concurrency: int
+    tick: Callable[[int, int], None]
+    answers: Answered = field(default_factory=dict)
+    done: int = 0
+
+    async def ask(self, who: str, student: ChatModel) -> None:
+        """Base or adapter at its papers, one after the other."""
+        total = sum(len(paper.rows) * len(paper.of) for paper in self.papers.values())
+        for paper in (paper for paper in self.papers.values() if who in paper.of):
+            sampling, several = self.manner.of(paper)
+            self.answers.setdefault(paper.name, {})[who] = await answer_and_judge(
+                paper.rows,
+                student,
+                paper.judge,
+                sampling,
+                journal=self.journal,
+                # `audit_sheet` reads the held-out answers by this name
+                key=f"{self.key}.{who}" if paper.name == "held_out" else f"{self.key}.{paper.name}.{who}",
+                concurrency=self.concurrency,
+                tick=behind(self.tick, self.done, total),
+                samples=several,
+            )
+            self.done += len(paper.rows)
+
+
+async def examine(sitting: Sitting, adapter: Path, base: Base, config: ValidateConfig) -> dict[str, Any]:
+    """Ask base and adapter; what is measured while the adapter is loaded.
+
+    Raises:
+        StageFailed: PEFT refuses the adapter.
+    """
+    from peft import PeftModel
+
+    from socratune.inference.load import load
+    from socratune.inference.student import LocalStudent, serving
+
+    model, tokenizer = load(base.model_name, load_in_4bit=base.load_in_4bit)
+    measured: dict[str, Any] = {}
+    for who in SIDES:
+        if who == "adapter":
+            try:
+                model = PeftModel.from_pretrained(model, adapter).eval()
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what `base_problems` does not know of
+                reason = " ".join(str(error).split())[:300]
+                raise StageFailed(f"PEFT cannot put the adapter on {base.model_name}: {reason}.") from error
+        with serving(LocalStudent(model, tokenizer, name=who, fingerprint=sitting.key)) as student:
+            await sitting.ask(who, student)
+            if who == "adapter":
+                rows = sitting.papers["held_out"].rows
+                measured["performance"] = await performance(student, rows, sitting.manner.sampling)
+    neutral = "meter" if "meter" in sitting.papers else "forgetting"
+    rows, said, thinking = sitting.papers[neutral].rows, sitting.answers[neutral], sitting.manner.thinking
+    measured["meters"] = forgetting.meters(model, tokenizer, rows, said["base"], said["adapter"], thinking=thinking)
+    if config.lm_eval:
+        measured["lm_eval"] = task_results(model, tokenizer, config.lm_eval)
+    return measured
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An exam that was taken elsewhere: the answers by side and by `_asked`, and what was measured there."""
+
+    answers: dict[tuple[str, str], Completion]
+    measured: dict[str, Any]
+
+    async def examine(self, sitting: Sitting) -> dict[str, Any]:
+        """As the function of that name, with the answers that were given there."""
+        for who in SIDES:
+            await sitting.ask(who, _Recorded(who, sitting.key, self.answers))
+        return self.measured
+
+
+@dataclass(slots=True)
+class _Recorded:
+    """A `ChatModel` that says again what base or adapter have said."""
+
+    name: str
+    fingerprint: str
+    answers: dict[tuple[str, str], Completion]
+
+    async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
+        return self.answers[self.name, _asked(messages, sampling)]
+
+
+def answers_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], None], *, restart: bool = False) -> None:
+    """Take the exam of a run folder and write `exam.jsonl` and `exam.json`; asks no judge and needs no key.
+
+    Killed at any moment, the same call goes on.
+
+    Args:
+        restart: ask anew what was asked already.
+
+    Raises:
+        UserError: another process works on the folder, or a file of it is missing.
+        StageFailed: there is no held-out question, or PEFT refuses the adapter.
+    """
+    proof, base = config.validate_, Base(config.model, config.train.load_in_4bit, config.seed)
+    if fault := lm_eval_fault(proof.lm_eval):
+        raise UserError(fault)
+    if not (run.adapter / "adapter_config.json").is_file():
+        fix = f"Train it first: socratune train {run.root}."
+        raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
+    asked = {paper.name: paper for paper in papers(run, proof, forgetting.no_judge)}
+    if not asked["held_out"].rows:
+        raise StageFailed("No held-out rows: nothing can be proven. Raise split.held_out_share.")
+    how = manner(base, proof, config.enhance)
+    place = [manifest(run.adapter), base.model_name, base.load_in_4bit]
+    key = f"exam.{fingerprint(*place, sorted(_questions(asked, how)))}"
+    with run.locked(), closing(Journal(run.journal)) as journal:
+        if restart:
+            journal.forget("exam")
+        sitting = Sitting(asked, how, journal, key, config.enhance.concurrency, tick)
+        measured = asyncio.run(examine(sitting, run.adapter, base, proof))
+        run.exam_json.unlink(missing_ok=True)  # it vouches for the other file
+        write_jsonl(run.rows("exam"), _rows(sitting))
+        made_for = _made_for(run, base, proof)  # after loading, which brings the weights to this machine
+        told = {**made_for, "answers": file_hash(run.rows("exam")), "measured": measured}
+        write_json(run.exam_json, told)
+
+
+def recorded(run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, config: ValidateConfig) -> Record | None:
+    """The exam in the run folder's files; None where there is none, or one of something else, which is said."""
+    if not run.exam_json.exists():
+        return None
+    try:
+        told = json.loads(run.exam_json.read_text("utf-8"))
+        if unfit := _unfit(run, told, _made_for(run, base, config)):
+            raise ValueError(unfit)
+        answers = {
+            (row["side"], row["asked"]): Completion(row["text"], row["stop"], completion_tokens=row["tokens"])
+            for row in read_jsonl(run.rows("exam"))
+        }
+        if missing := set(_questions(asked, how)) - answers.keys():
+            raise ValueError(f"{len(missing)} answers are missing: other questions, or asked otherwise")
+        return Record(answers, told["measured"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        log.warning("%s is not used (%s): base and adapter are asked anew.", run.exam_json, error)
+        return None
+
+
+def _made_for(run: RunDir, base: Base, config: ValidateConfig) -> dict[str, Any]:
+    """What the answers depend on besides questions and sampling, and which tasks were measured."""
+    return {
+        "adapter": manifest(run.adapter),
+        "base": identity(base.model_name),
+        "load_in_4bit": base.load_in_4bit,
+        "lm_eval": config.lm_eval,
+    }
+
+
+def _unfit(run: RunDir, told: dict[str, Any], ours: dict[str, Any]) -> str | None:
+    """Why the recorded exam is not the one that is needed, or None."""
+    if told["adapter"] != ours["adapter"]:
+        return "it was taken by another adapter"
+    level, reason = grade(told["base"], ours["base"])
+    if level == "foreign":
+        return f"it was taken by another base: {reason}"
+    if told["answers"] != file_hash(run.rows("exam")):
+        return "its answers were altered"
+    other = [name for name in ("load_in_4bit", "lm_eval") if told[name] != ours[name]]
+    return f"it was taken with another {' and '.join(other)}" if other else None
+
+
+def _rows(sitting: Sitting) -> Iterator[dict[str, Any]]:
+    """The lines of `exam.jsonl`: every answer by paper, side, row and sample."""
+    for paper in sitting.papers.values():
+        sampling, _ = sitting.manner.of(paper)
+        for who in paper.of:
+            for row, answer in zip(paper.rows, sitting.answers[paper.name][who], strict=True):
+                for number, said in enumerate(samples(answer)):
+                    asked = _asked(row.prompt, sampling.drawn(seed_of(row.id, number)))
+                    place = {"paper": paper.name, "side": who, "id": row.id, "sample": number, "asked": asked}
+                    yield {**place, "text": said["response"], "stop": said["stop"], "tokens": said["tokens"]}
+
+
+def _questions(asked: dict[str, Paper], how: Manner) -> Iterator[tuple[str, str]]:
+    """(side, `_asked`) of every answer an exam consists of."""
+    for paper in asked.values():
+        sampling, several = how.of(paper)
+        for row in paper.rows:
+            for number in range(several):
+                question = _asked(row.prompt, sampling.drawn(seed_of(row.id, number)))
+                yield from ((who, question) for who in paper.of)
+
+
+def _asked(messages: Chat, sampling: Sampling) -> str:
+    """16 hex digits of a conversation and of how its answer is drawn."""
+    return fingerprint(messages, sampling.key())
+
+
+# How fast does the model answer, and in how much memory? Prompt and answer apart, because they are paid apart.
+
+TIMED_ROWS, ONE_BY_ONE = 64, 8
+LONGEST_ANSWER = 256  # tokens
+
+
+async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -> dict[str, Any]:
+    """Speed and peak memory; `passed` where it said anything at all.
+
+    `time_to_first_token_s`: median of 8 questions asked one by one. `prefill_tokens_per_second` and
+    `decode_tokens_per_second`: of up to 64 questions asked together, prompt tokens and answer tokens apart;
+    `tokens_per_second`: answer tokens over the whole time. `peak_memory_gb`: of this process.
+    """
+    import torch
+
+    rows = rows[:TIMED_ROWS]
+    sampling = replace(sampling, temperature=0.0)  # a prompt that answers are drawn to is not read again
+    first = replace(sampling, max_new_tokens=1)
+    whole = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, LONGEST_ANSWER))
+    await model.generate(rows[0].prompt, first)  # what is built at the first call is not timed
+    waits = [(await _timed(model, [row], first))[1] for row in rows[:ONE_BY_ONE]]
+    prompts, prefill_s = await _timed(model, rows, first)
+    answers, seconds = await _timed(model, rows, whole)
+    tokens = sum(answer.completion_tokens for answer in answers)
+    decode_s = seconds - prefill_s if seconds > prefill_s else seconds
+    gpu_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    rss_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * rss_unit
+    return {
+        "passed": tokens > 0,
+        "time_to_first_token_s": round(statistics.median(waits), 4),
+        "prefill_tokens_per_second": round(sum(answer.prompt_tokens for answer in prompts) / prefill_s, 1),
+        "decode_tokens_per_second": round((tokens - len(rows)) / decode_s, 1),
+        "tokens_per_second": round(tokens / seconds, 1),
+        "gpu_memory_used_gb": round(gpu_bytes / 1e9, 2),
+        "peak_memory_gb": round(peak / 1e9, 2),
+    }
+
+
+async def _timed(model: ChatModel, rows: list[QARow], sampling: Sampling) -> tuple[list[Completion], float]:
+    """The answers to questions asked together, and the seconds they took."""
+    started = time.monotonic()
+    answers = await asyncio.gather(*(model.generate(row.prompt, sampling) for row in rows))
+    return answers, time.monotonic() - started

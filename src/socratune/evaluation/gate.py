@@ -1,0 +1,125 @@
+"""The gate: does what was measured let the adapter pass? Every reason against it, the weightiest first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from socratune.config import GateConfig
+from socratune.evaluation.stats import FEWEST_CLUSTERS
+
+MANY_LOST = 0.1
+"""Share of what the base could that is lost although as much was won elsewhere: worth a warning."""
+
+Tests = dict[str, Any]
+
+
+def refusals(tests: Tests, gate: GateConfig, *, knowledge_rows: int) -> list[str]:
+    """Why the adapter does not pass, in whole sentences; empty where it does.
+
+    Args:
+        tests: as in the results; of tests that were not reached there is no entry.
+        gate: the user's conditions.
+        knowledge_rows: rows that taught a fact. Such a run has to show that the facts are recalled; questions about
+            other sources may then stay as they were, or lose `gate.max_held_out_loss`.
+    """
+    integrity = tests["file_integrity"]
+    if not integrity["passed"]:
+        return [f"The adapter's files do not pass: {'; '.join(integrity['problems'])}."]
+    found = []
+    if not tests["basic_inference"]["passed"]:
+        found.append("The adapter answers with silence.")
+    recalled, held_out = gated_on_recall(tests, knowledge_rows), tests["base_comparison"]
+    lost = held_out["difference"] < -gate.max_held_out_loss
+    if held_out["verdict"] == "worse" or not (held_out["passed"] or (recalled and not lost)):
+        found.append(_not_better(held_out, "held-out questions"))
+    if recalled and not tests["recall"]["passed"]:
+        found.append(_not_better(tests["recall"], "questions about what it was taught"))
+    gained = tests["recall"] if recalled else held_out
+    if gained["passed"]:
+        found += _too_little(gained, gate)
+    if _undecided_share(held_out) > gate.max_undecided_share:
+        found.append(
+            f"Of {_undecided_share(held_out):.0%} of the held-out questions an answer is undecided, more than the "
+            f"{gate.max_undecided_share:.0%} of validate.gate.max_undecided_share. Give a judge model that can decide."
+        )
+    if not tests["forgetting"]["passed"]:
+        found.append(_forgotten(tests["forgetting"]))
+    if not tests["meters"]["passed"]:
+        shifts = "; ".join(tests["meters"]["warnings"])
+        found.append(f"On neutral prompts the adapter thinks otherwise than its base: {shifts}.")
+    named = {"file_integrity", "basic_inference", "recall", "base_comparison", "forgetting", "meters"}
+    others = [name for name, test in tests.items() if name not in named and isinstance(test, dict)]
+    return found + [f"Failed: {name}." for name in others if not tests[name].get("passed", True)]
+
+
+def gated_on_recall(tests: Tests, knowledge_rows: int) -> bool:
+    """True where facts were taught and there are enough questions about them."""
+    return knowledge_rows > 0 and "recall" in tests and tests["recall"]["clusters"] >= FEWEST_CLUSTERS
+
+
+def warnings(tests: Tests, *, knowledge_rows: int) -> list[str]:
+    """What does not stop the adapter but has to be known of the figures."""
+    found = []
+    for name, label in (("base_comparison", "held-out"), ("recall", "recall")):
+        if tests.get(name, {}).get("interval") == "t":
+            found.append(
+                f"Only {tests[name]['clusters']} {label} sources: the interval is Student's t on their means, which is "
+                "rough. Rows of more sources help, more rows of the same do not."
+            )
+    if knowledge_rows and not gated_on_recall(tests, knowledge_rows):
+        count = tests.get("recall", {}).get("n", 0)
+        found.append(
+            f"{knowledge_rows} rows taught facts, and {count} questions ask for them again (metadata.sibling_of): too "
+            "few to tell. That the facts were learnt is not claimed."
+        )
+    if tests.get("forgetting") and not tests["forgetting"]["proven"] and tests["forgetting"]["passed"]:
+        found.append(f"Forgetting is not ruled out: {tests['forgetting']['reason']}.")
+    solved = tests.get("forgetting", {}).get("solved", {"n": 0, "lost": 0})
+    if solved["lost"] > MANY_LOST * solved["n"]:
+        found.append(
+            f"Of the {solved['n']} other questions the base solves, {solved['lost']} are lost; what was won elsewhere "
+            "makes up for it in the drop."
+        )
+    found += [f"On neutral prompts: {shift}." for shift in tests.get("meters", {}).get("warnings", [])]
+    return found
+
+
+def _not_better(comparison: dict[str, Any], questions: str) -> str:
+    low, high = comparison["ci95"]
+    figures = f"{comparison['difference']:+.1%} ({low:+.1%} … {high:+.1%})"
+    if comparison["verdict"] == "worse":
+        return f"On {questions} the adapter is worse than its base: {figures}."
+    text = f"On {questions} the adapter is not proven better than its base: "
+    text += f"{comparison['verdict'].replace('_', ' ')}, {figures}."
+    if comparison["undecided"]["pairs"]:
+        low, high = comparison["worst_case"]["ci95"]
+        text += f" With undecided answers at their worst: {low:+.1%} … {high:+.1%}."
+    if comparison.get("rows_needed"):
+        text += f" About {comparison['rows_needed']} rows would show a gain of this size."
+    return text
+
+
+def _too_little(comparison: dict[str, Any], gate: GateConfig) -> list[str]:
+    """A gain that is proven, but smaller than the user asked for; counted by the worse of both ways."""
+    both = (comparison, comparison["worst_case"])
+    gain, low = (min(found["difference"] for found in both), min(found["ci95"][0] for found in both))
+    if gain < gate.min_gain:
+        return [f"The adapter gains {gain:+.1%}, and validate.gate.min_gain asks for {gate.min_gain:+.1%}."]
+    if low <= gate.min_lower_bound:
+        wanted = f"{gate.min_lower_bound:+.1%}"
+        return [f"The gain may be as small as {low:+.1%}; validate.gate.min_lower_bound asks for more than {wanted}."]
+    return []
+
+
+def _undecided_share(comparison: dict[str, Any]) -> float:
+    return comparison["undecided"]["pairs"] / max(comparison["worst_case"]["n"], 1)
+
+
+def _forgotten(test: dict[str, Any]) -> str:
+    text = f"Forgetting is not ruled out: {test['reason']}."
+    if test["enough"]:
+        return text + " More curate.replay_share, a lower learning rate or fewer epochs help."
+    return text + (
+        " Name questions it can answer (validate.forgetting), or go on without proof "
+        "(validate.gate.max_forgetting: null in the configuration)."
+    )

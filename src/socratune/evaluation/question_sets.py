@@ -1,0 +1,99 @@
+"""What the proof asks besides the held-out questions: the user's own prompts, and what must not be unlearnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from socratune.config import DEMO, DEMO_DATA
+from socratune.data.qa_files import read_qa_rows
+from socratune.data.shapes import parse_row
+from socratune.errors import Fault, Shown, UserError
+from socratune.rows import QARow, content_id, unique_ids
+
+SHIPPED = Path(__file__).parents[1] / "neutral_data"
+
+
+def read_prompts(name: str) -> list[QARow]:
+    """The prompts of a file as rows; one without an expected answer has the reference "".
+
+    Of a file named `.jsonl`, each line is an object with `prompt` and perhaps `expected`, or a row as `--dataset` takes
+    it. Of any other file, each line that is not blank is a prompt.
+
+    Raises:
+        UserError: every line that is neither; no such file; no prompt in it.
+    """
+    path = Path(name)
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
+        raise UserError(Fault(f"--prompts {path}", "a readable text or JSONL file", Shown(reason))) from None
+    rows: list[QARow] = []
+    faults: list[Fault] = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            found = _parsed(line, f"{path}, line {number}") if path.suffix == ".jsonl" else _row(line.strip(), "")
+            if isinstance(found, QARow):
+                rows.append(found)
+            else:
+                faults += found
+    if not rows and not faults:
+        faults.append(Fault(f"--prompts {path}", "at least one prompt", Shown("an empty file")))
+    if faults:
+        raise UserError(*faults)
+    return list(unique_ids(rows))
+
+
+def _parsed(line: str, where: str) -> QARow | list[Fault]:
+    try:
+        data: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        return [Fault(where, "one JSON object per line", Shown(f"{error.msg} at column {error.colno}"))]
+    if (
+        not isinstance(data, dict)
+        or not isinstance(data.get("prompt"), str)
+        or data.keys() & {"completion", "response"}
+    ):
+        return parse_row(data, where)
+    expected = data.get("expected")
+    if not isinstance(expected, str | int | float | None) or not data["prompt"].strip():
+        return [Fault(where, '"prompt" and, if it is to be judged, "expected" as text', data)]
+    return _row(data["prompt"], "" if expected is None else str(expected))
+
+
+def _row(prompt: str, expected: str) -> QARow:
+    turns = _turns(prompt, expected)
+    return QARow(content_id(turns), turns, {})
+
+
+def _turns(prompt: str, expected: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": expected}]
+
+
+def forgetting_rows(name: str | None) -> list[QARow]:
+    """The questions: the 450 shipped ones, those of the embedded model (`demo`), or a data set of the user's.
+
+    Raises:
+        UserError: rows of that data set that cannot be read.
+    """
+    if name is not None:
+        found = read_qa_rows(DEMO_DATA / "probe.jsonl" if name == DEMO else Path(name))
+        if found.faults:
+            raise UserError(*found.faults)
+        return found.rows
+    return [
+        QARow(data["id"], data["messages"], {"check": data["check"], "stratum": data["stratum"]})
+        for data in _shipped("forgetting.jsonl")
+    ]
+
+
+def meter_rows() -> list[QARow]:
+    """The 206 shipped neutral prompts, without a reference."""
+    rows = _shipped("meter_prompts.jsonl")
+    return [QARow(data["id"], _turns(data["prompt"], ""), {}) for data in rows]
+
+
+def _shipped(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (SHIPPED / name).read_text("utf-8").splitlines()]

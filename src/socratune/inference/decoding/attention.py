@@ -1,0 +1,153 @@
+"""A cache of fixed shape, and the attention over it, put in the place of the model's own.
+
+transformers looks an attention up by name at every call. The name set here stands for one that acts as before, unless a
+call brings a `SlotCache` along: then keys and values go into its slots. So other users of the model notice nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from socratune.inference.decoding.growing import keeps_all
+
+PREFIX = "slots_or_"
+log = logging.getLogger(__name__)
+UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")  # what attention can be asked for beyond the plain
+
+
+class SlotCache:
+    """Keys and values of S slots of L positions; a layer's are made when it first has some.
+
+    Attributes:
+        filling: (B,) slots whose prompts are read; None while every slot gets one token.
+        positions: (S,), of the token that every slot gets next.
+        limit: positions that are looked at without the kernel; at least the highest position and one.
+    """
+
+    def __init__(self, slots: int, length: int, device: torch.device) -> None:
+        self.slots, self.length = slots, length
+        self.filling: torch.Tensor | None = None
+        self.positions = torch.zeros(slots, dtype=torch.long, device=device)
+        self.limit = length
+        self.kernel = _kernel(device)
+        self._every = torch.arange(slots, device=device)
+        self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._calls = 0
+
+    @property
+    def position_bytes(self) -> int:
+        """What one position of one slot takes in all layers that were seen."""
+        tensors = [states for pair in self._layers.values() for states in pair]
+        return sum(t.nbytes for t in tensors) // (self.slots * self.length)
+
+    def forward(self, model: Any, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """`(B, T)` tokens at their positions → logits `(B, V)` of what follows the last, the cache written.
+
+        Raises:
+            NotImplementedError: the model's attention is not, or not always, the one that was replaced.
+        """
+        self._calls = 0
+        _take_over(model)
+        out = model(
+            input_ids=ids,
+            attention_mask=ids.new_ones(1, 1, 1, 1, dtype=torch.bool),  # four dimensions: taken as made, and not used
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=1,
+            slots=self,
+        )
+        if not self._calls or self._calls != len(self._layers):
+            raise NotImplementedError("not every layer attends through transformers' attention interface")
+        return out.logits[:, -1]
+
+    def attend(self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> Any:
+        """Write a layer's `(B, K, T, D)` keys and values, and attend: query `(B, H, T, D)` → `(B, T, H, D)`."""
+        self._calls += 1
+        layer = module.layer_idx
+        if layer not in self._layers:
+            self._layers[layer] = (self._empty(key), self._empty(value))
+        keys, values = self._layers[layer]
+        if self.filling is not None:
+            keys[self.filling, :, : key.shape[2]] = key
+            values[self.filling, :, : value.shape[2]] = value
+            shared = query.shape[1] != key.shape[1]
+            return _sdpa(query, key, value, is_causal=True, scale=scale, enable_gqa=shared).transpose(1, 2)
+        if self.kernel is not None and key.shape == value.shape:
+            return self.kernel(query, key, value, keys, values, self.positions, scale)
+        keys[self._every, :, self.positions] = key[:, :, 0]
+        values[self._every, :, self.positions] = value[:, :, 0]
+        seen = torch.arange(self.limit, device=query.device) <= self.positions[:, None]
+        # The query heads that share a key head become its queries: no key is copied, and one mask fits all.
+        query = query.reshape(self.slots, key.shape[1], -1, query.shape[-1])
+        mixed = _sdpa(
+            query, keys[:, :, : self.limit], values[:, :, : self.limit], attn_mask=seen[:, None, None], scale=scale
+        )
+        return mixed.reshape(self.slots, 1, -1, value.shape[-1])
+
+    def _empty(self, states: torch.Tensor) -> torch.Tensor:
+        return states.new_zeros(self.slots, states.shape[1], self.length, states.shape[3])
+
+
+@cache
+def _kernel(device: torch.device) -> Any:
+    """The GPU kernel, where there is a GPU and it runs: it is built on this machine, which may lack a C compiler."""
+    if device.type != "cuda" or not find_spec("triton"):
+        return None
+    try:
+        from socratune.inference.decoding.kernel import attend
+
+        one = torch.ones(1, 1, 1, 64, device=device, dtype=torch.bfloat16)
+        attend(one.clone(), one, one, one.clone(), one.clone(), torch.zeros(1, dtype=torch.long, device=device), 1.0)
+    except Exception as error:  # whatever goes wrong in building it, there is a way without
+        log.info("The student is decoded without its GPU kernel: %s", error)
+        return None
+    return attend
+
+
+_sdpa = torch.nn.functional.scaled_dot_product_attention
+
+
+def replaceable(model: Any) -> bool:
+    """Whether every layer of the model attends to all that came before, by an attention that is looked up by name."""
+    if not isinstance(model, torch.nn.Module) or len({weight.device for weight in model.parameters()}) != 1:
+        return False
+    config: Any = model.config
+    return keeps_all(config) and config.get_text_config()._attn_implementation in ALL_ATTENTION_FUNCTIONS
+
+
+def hand_back(model: Any) -> None:
+    """Undo what decoding in slots changed about the model; what is compiled for training asks for the name."""
+    config = model.config.get_text_config()
+    if (name := config._attn_implementation or "").startswith(PREFIX):
+        config._attn_implementation = name.removeprefix(PREFIX)
+
+
+def _take_over(model: Any) -> None:
+    """Put the attention below in the place of the model's, until `hand_back`."""
+    config = model.config.get_text_config()
+    replaced = config._attn_implementation
+    if replaced.startswith(PREFIX):
+        return
+    name = PREFIX + replaced
+    AttentionInterface.register(name, partial(_attention, ALL_ATTENTION_FUNCTIONS[replaced]))
+    if replaced in ALL_MASK_ATTENTION_FUNCTIONS:
+        AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[replaced])
+    config._attn_implementation = name
+
+
+def _attention(
+    replaced: Any, module: Any, query: Any, key: Any, value: Any, mask: Any, *, slots: Any = None, **options: Any
+) -> tuple[torch.Tensor, Any]:
+    """An attention of transformers' form: the replaced one, except where `slots` holds what came before."""
+    if slots is None:
+        return replaced(module, query, key, value, mask, **options)
+    if asked := [name for name in UNKNOWN if options.get(name) is not None]:
+        raise NotImplementedError(f"attention with {', '.join(asked)}")
+    return slots.attend(module, query, key, value, options["scaling"]), None

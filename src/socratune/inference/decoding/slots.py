@@ -1,0 +1,296 @@
+"""Decoding in slots of fixed length: every step has one shape, so that a GPU replays it as one CUDA graph.
+
+A growing batch has a new shape at every step and asks the host for every token; a GPU then waits most of the time. Here
+nothing changes its shape, tokens are drawn on the device, and the host reads them some steps late: a row that has ended
+may run on for a few tokens, which nobody reads. A prompt's last token is decoded rather than read, so that the first
+new token is drawn like all others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from socratune.inference.decoding.attention import SlotCache, replaceable
+from socratune.inference.decoding.rows import Row, Settings, draw, joining, portions
+
+STEPS = 4  # decoded between two looks at the tokens
+PREFILL_TOKENS = 16_384  # read at once, padding included
+MEMORY_SHARE = 0.6  # of what is free on the device
+LENGTH_STEP = 256  # positions; a slot is somewhat longer than asked for, as the next rows may want more
+COMPILE_AFTER = 2_000  # steps, 7 s and more: compiling takes about as long, and saves a fifth of each
+TOLERANCE = 0.1  # relative; bf16 gives 0.01, a wrong attention 1
+
+log = logging.getLogger(__name__)
+
+
+def slot_bytes(model: Any) -> int:
+    """What a position costs in the cache, where `SlotDecoder` answers as the model itself does; else 0.
+
+    Looks at the model's kind, then compares the logits of a short text.
+    """
+    if not replaceable(model):
+        return 0
+    device = model.device
+    ids = (torch.arange(1, 13, device=device) * 7919 % model.config.get_text_config().vocab_size)[None]
+    cache = SlotCache(1, 16, device)
+    try:
+        with torch.inference_mode():
+            expected = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+            cache.filling = torch.zeros(1, dtype=torch.long, device=device)
+            cache.forward(model, ids[:, :10], torch.arange(10, device=device)[None])
+            cache.filling = None
+            for at in (10, 11):
+                cache.positions.fill_(at)
+                found = cache.forward(model, ids[:, at : at + 1], cache.positions[:, None]).float()
+    except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
+        log.info("The student is decoded in a growing batch: %s", error)
+        return 0
+    same = bool((found - expected).norm() <= TOLERANCE * expected.norm())
+    return cache.position_bytes if same else 0
+
+
+class SlotDecoder:
+    """A `Decoder` for models of which `slot_bytes` is not 0.
+
+    Args:
+        model: as for `GrowingDecoder`.
+        pad_id: of padding on the right of prompts, which no token sees.
+        max_batch: slots, unless the memory holds fewer.
+        position_bytes: what `slot_bytes` found.
+        compile_after: steps after which the model is compiled, on a GPU.
+    """
+
+    def __init__(
+        self, model: Any, *, pad_id: int, max_batch: int, position_bytes: int, compile_after: int = COMPILE_AFTER
+    ) -> None:
+        self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
+        self._compile_after = compile_after
+        self._position_bytes = position_bytes
+        self._slots: _Slots | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        return self._slots.unread if self._slots else []
+
+    @torch.inference_mode()
+    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+        if waiting:
+            longest = max(len(row.ids) + row.sampling.max_new_tokens for row in waiting)
+            if self._slots is None or longest > self._slots.length:
+                if self._slots and self._slots.unread:
+                    return self._slots.step([])  # longer slots are made when these are empty
+                self._slots = None  # its memory goes first
+                self._slots = self._make(longest)
+        return self._slots.step(waiting) if self._slots else []
+
+    def _make(self, longest: int) -> _Slots:
+        length = -(-longest * 5 // 4 // LENGTH_STEP) * LENGTH_STEP
+        count = self._max_batch
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+            free = torch.cuda.mem_get_info(self._model.device)[0] * MEMORY_SHARE
+            count = max(1, min(count, int(free // (length * self._position_bytes))))
+        return _Slots(self._model, count, length, self._pad_id, self._compile_after)
+
+
+_Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (S, V) logits, (S,) the likeliest ids, (S,) uniforms
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Tokens that were decoded and not read yet: `(steps, S)` on the host once `ready`, and whose each slot was."""
+
+    tokens: torch.Tensor
+    ready: torch.cuda.Event | None
+    rows: list[tuple[int, Row]]
+
+    def read(self) -> list[tuple[Row, list[int]]]:
+        if self.ready is not None:
+            self.ready.synchronize()
+        columns = self.tokens.T.tolist()
+        return [(row, columns[slot]) for slot, row in self.rows if not row.done]
+
+
+class _Slots:
+    """S slots of one length, and what each of them does next."""
+
+    def __init__(self, model: Any, count: int, length: int, pad_id: int, compile_after: int) -> None:
+        device = model.device
+        self.compiled, self.compile_after = model, compile_after
+        self.model, self.count, self.length, self.pad_id, self.device = model, count, length, pad_id, device
+        self.cache = SlotCache(count, length, device)
+        self.held: list[Row | None] = [None] * count
+        self.launched = [0] * count  # tokens decoded for the row that holds the slot
+        self.pending: deque[_Taken] = deque()
+        self.tokens = torch.full((count, 1), pad_id, dtype=torch.long, device=device)
+        self.moving = torch.zeros(count, dtype=torch.long, device=device)  # 1 where a row holds the slot
+        self.temperature = torch.ones(count, device=device)
+        self.top_p = torch.ones(count, device=device)
+        self.top_k = torch.ones(count, dtype=torch.long, device=device)
+        self.drawn = torch.zeros(count, dtype=torch.bool, device=device)
+        self.uniforms = torch.zeros(count, length, device=device)  # of the token that follows each position
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, _Step]] = {}
+        self.capture = device.type == "cuda"
+        self.steps = 0
+
+    @property
+    def unread(self) -> list[Row]:
+        """Rows that still want tokens."""
+        held = [row for row in self.held if row is not None]
+        held += [row for taken in self.pending for _, row in taken.rows]
+        return list({id(row): row for row in held if not row.done}.values())
+
+    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+        """Let rows in and out, launch the next steps, and read those before."""
+        self._release()
+        while self.pending and all(row.done for _, row in self.pending[0].rows):
+            self.pending.popleft()  # a row's tokens after its last
+        free = [slot for slot, row in enumerate(self.held) if row is None]
+        if fresh := joining(waiting, len(free), self.count - len(free)):
+            self._fill(list(zip(free, fresh, strict=False)))
+            del waiting[: len(fresh)]
+        active = [(slot, row) for slot, row in enumerate(self.held) if row is not None]
+        if active:
+            self._launch(active)
+        if len(self.pending) > (1 if active else 0):
+            return self.pending.popleft().read()
+        return []
+
+    def _release(self) -> None:
+        """Free the slots of rows that are done, or will be when what was launched is read."""
+        gone = [
+            slot
+            for slot, row in enumerate(self.held)
+            if row is not None and (row.done or self.launched[slot] >= row.sampling.max_new_tokens)
+        ]
+        if gone:
+            at = torch.tensor(gone, device=self.device)
+            self.moving[at] = 0
+            self.cache.positions[at] = 0
+            self.drawn[at] = False
+            self.top_k[at] = 1
+            for slot in gone:
+                self.held[slot] = None
+
+    def _fill(self, entries: list[tuple[int, Row]]) -> None:
+        """Read new rows' prompts, all but the last token, and set their slots to decode it."""
+        slot_of = {id(row): slot for slot, row in entries}
+        for rows in portions([row for _, row in entries], PREFILL_TOKENS):
+            self._prefill([(slot_of[id(row)], row) for row in rows], len(rows[0].ids) - 1)
+        slots = [slot for slot, _ in entries]
+        rows = [row for _, row in entries]
+        at = torch.tensor(slots, device=self.device)
+        uniforms = torch.zeros(len(rows), self.length)
+        for own, row in zip(uniforms, rows, strict=True):
+            if row.uniforms is not None:
+                own[len(row.ids) - 1 :][: len(row.uniforms)] = row.uniforms
+        asked = [row.sampling for row in rows]
+        self.uniforms[at] = uniforms.to(self.device)
+        self.tokens[at, 0] = torch.tensor([row.ids[-1] for row in rows], device=self.device)
+        self.cache.positions[at] = torch.tensor([len(row.ids) - 1 for row in rows], device=self.device)
+        self.moving[at] = 1
+        self.drawn[at] = torch.tensor([row.uniforms is not None for row in rows], device=self.device)
+        self.temperature[at] = torch.tensor([s.temperature or 1.0 for s in asked], device=self.device)
+        self.top_k[at] = torch.tensor([s.top_k if s.temperature else 1 for s in asked], device=self.device)
+        self.top_p[at] = torch.tensor([s.top_p for s in asked], device=self.device)
+        for slot, row in entries:
+            self.held[slot], self.launched[slot] = row, 0
+
+    def _prefill(self, entries: list[tuple[int, Row]], longest: int) -> None:
+        if not longest:
+            return
+        ids = [row.ids[:-1] + [self.pad_id] * (longest + 1 - len(row.ids)) for _, row in entries]
+        positions = torch.arange(longest, device=self.device).expand(len(ids), -1)
+        self.cache.filling = torch.tensor([slot for slot, _ in entries], device=self.device)
+        try:
+            self.cache.forward(self.model, torch.tensor(ids, device=self.device), positions)
+        finally:
+            self.cache.filling = None
+
+    def _launch(self, active: list[tuple[int, Row]]) -> None:
+        """Decode some steps for all slots, without waiting for them."""
+        steps = min(STEPS, max(row.sampling.max_new_tokens - self.launched[slot] for slot, row in active))
+        reach = max(len(row.ids) + self.launched[slot] for slot, row in active) + steps
+        if self.cache.kernel is None:
+            self.cache.limit = min(self.length, -(-reach // LENGTH_STEP) * LENGTH_STEP)
+        drawn = any(row.uniforms is not None for _, row in active)
+        taken = torch.empty(steps, self.count, dtype=torch.long, device=self.device)
+        for step in range(steps):
+            logits, chosen, uniform = self._next()
+            if drawn:
+                settings = Settings(self.temperature, self.top_k, self.top_p, uniform)
+                chosen = torch.where(self.drawn, draw(logits, settings), chosen)
+                self.tokens[:, 0] = chosen
+            taken[step] = chosen
+        for slot, _ in active:
+            self.launched[slot] += steps
+        self.pending.append(_on_its_way(taken, active))
+
+    def _next(self) -> _Step:
+        """Decode one token for every slot."""
+        self.steps += 1
+        if self.steps == self.compile_after and self.capture:
+            self._compile()
+        if self.capture and self.cache.limit not in self.graphs:
+            self._capture()
+        if self.cache.limit not in self.graphs:
+            return self._forward()
+        graph, result = self.graphs[self.cache.limit]
+        graph.replay()
+        return result
+
+    def _forward(self) -> _Step:
+        """Every slot's token goes in, the likeliest next one takes its place."""
+        logits = self.cache.forward(self.compiled, self.tokens, self.cache.positions[:, None])
+        chosen = logits.argmax(-1)
+        uniform = self.uniforms.gather(1, self.cache.positions[:, None])[:, 0]
+        self.tokens[:, 0] = chosen
+        self.cache.positions.add_(self.moving).clamp_(max=self.length - 1)
+        return logits, chosen, uniform
+
+    def _capture(self) -> None:
+        """Record a step; a model that asks the host for something in between is decoded without: slower, as right."""
+        tokens, positions = self.tokens.clone(), self.cache.positions.clone()
+        graph = torch.cuda.CUDAGraph()
+        pool = next(iter(self.graphs.values()))[0].pool() if self.graphs else None
+        try:
+            self._forward()  # what is made at a first call must exist before
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+                result = self._forward()
+            self.graphs[self.cache.limit] = (graph, result)
+        except RuntimeError as error:
+            log.info("The student is decoded without a CUDA graph: %s", error)
+            self.capture = False
+        finally:
+            self.tokens.copy_(tokens)
+            self.cache.positions.copy_(positions)
+
+    def _compile(self) -> None:
+        """Fuse the small kernels between matrix products, now that the run is long enough to pay for it."""
+        plain = self.graphs
+        self.graphs = {}
+        cache: Any = self.cache
+        cache.attend = torch.compiler.disable(cache.attend)  # all layers then share one compiled code
+        try:
+            self.compiled = torch.compile(self.model, dynamic=False)
+            self._capture()
+        except Exception as error:  # as many causes as there are compilers
+            log.info("The student is decoded uncompiled: %s", error)
+        if not self.graphs:
+            self.compiled, self.graphs, self.capture = self.model, plain, True
+
+
+def _on_its_way(tokens: torch.Tensor, rows: list[tuple[int, Row]]) -> _Taken:
+    """The tokens, on their way to the host."""
+    if tokens.device.type != "cuda":
+        return _Taken(tokens, None, rows)
+    host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
+    host.copy_(tokens, non_blocking=True)
+    ready = torch.cuda.Event()
+    ready.record()
+    return _Taken(host, ready, rows)

@@ -1,0 +1,58 @@
+"""Whole batches by the model's own `generate`: for models whose forward is not the library's, as Unsloth's are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from socratune.inference.decoding.rows import Row, joining
+
+
+class WholeDecoder:
+    """A `Decoder` that answers a batch from beginning to end before it takes the next.
+
+    Args:
+        model: as for `GrowingDecoder`.
+        pad_id: of padding on the left, which is masked.
+        end_ids: ids that end an answer.
+        max_batch: rows at a time.
+    """
+
+    def __init__(self, model: Any, *, pad_id: int, end_ids: Collection[int], max_batch: int) -> None:
+        self._model, self._pad_id, self._end_ids, self._max_batch = model, pad_id, sorted(end_ids), max_batch
+
+    @property
+    def rows(self) -> list[Row]:
+        return []
+
+    @torch.no_grad()
+    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+        rows = self._alike(joining(waiting, self._max_batch, 0))
+        if not rows:
+            return []
+        longest = max(len(row.ids) for row in rows)
+        ids = [[self._pad_id] * (longest - len(row.ids)) + row.ids for row in rows]
+        mask = [[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in rows]
+        device, sampling = self._model.device, rows[0].sampling
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        with torch.random.fork_rng():
+            torch.manual_seed(sampling.seed)
+            answers = self._model.generate(
+                input_ids=torch.tensor(ids, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                max_new_tokens=sampling.max_new_tokens,
+                pad_token_id=self._pad_id,
+                eos_token_id=self._end_ids,
+                do_sample=sampling.temperature > 0,
+                **(drawn if sampling.temperature > 0 else {}),
+            )
+        taken = {id(row) for row in rows}
+        waiting[:] = [row for row in waiting if id(row) not in taken]
+        return list(zip(rows, answers[:, longest:].tolist(), strict=True))
+
+    def _alike(self, rows: list[Row]) -> list[Row]:
+        """Those that are drawn as the first is."""
+        return [row for row in rows if replace(row.sampling, seed=rows[0].sampling.seed) == rows[0].sampling]

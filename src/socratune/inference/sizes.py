@@ -1,0 +1,145 @@
+"""How large a model is, without its weights: by its `config.json`, else by counting, else by what is left to go by."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.inference.memory import Shape, is_exact
+from socratune.llm.locate import model_fault, model_file, model_json
+
+LIKE = (
+    Shape(896, 24, 14, 2, 64, 4864, 151936, tied=True),
+    Shape(2048, 16, 32, 8, 64, 8192, 128256, tied=True),
+    Shape(3072, 28, 24, 8, 128, 8192, 128256, tied=True),
+    Shape(4096, 32, 32, 8, 128, 14336, 128256),
+    Shape(5120, 48, 40, 8, 128, 13824, 152064),
+    Shape(5120, 64, 40, 8, 128, 27648, 152064),
+    Shape(8192, 80, 64, 8, 128, 28672, 128256),
+    Shape(16384, 126, 128, 8, 128, 53248, 128256),
+)
+"""Models of 0.5 to 405 billion parameters, the likeness of one whose size is all that is known."""
+BY_CONFIG, BY_COUNT, BY_WEIGHTS, BY_NAME = "its config.json", "counting it", "its weight files", "its name"
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
+_IN_NAME = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A model's shape, and what it is known by.
+
+    Attributes:
+        by: one of the words above; only by config and by count it is exact.
+        four_bit: its weights are 4-bit ones, whatever is asked.
+    """
+
+    shape: Shape
+    by: str
+    four_bit: bool = False
+
+
+def size_of(name: str, where: str = "--model") -> Size:
+    """The size of a model: a folder, a Hub id, or `demo`.
+
+    Raises:
+        UserError: there is no such model, or nothing says how large it is.
+        OutsideError: the Hub could not be asked, and the name does not say it either.
+    """
+    try:
+        if fault := model_fault(name, where):
+            raise UserError(fault)
+        config = model_json(name, "config.json")
+    except OutsideError as error:
+        if shape := _by_name(name):
+            return Size(shape, BY_NAME)
+        raise OutsideError(f"{error} Nor does its name say how large it is.") from error
+    four_bit = bool((config.get("quantization_config") or {}).get("load_in_4bit"))
+    if is_exact(config):
+        return Size(Shape.of(config), BY_CONFIG, four_bit)
+    if shape := _by_count({key: value for key, value in config.items() if key != "quantization_config"}):
+        return Size(shape, BY_COUNT, four_bit)
+    if shape := _by_weights(name, config):
+        return Size(shape, BY_WEIGHTS)
+    if shape := _by_name(name):
+        return Size(shape, BY_NAME)
+    fix = "Name a model that transformers knows, or one with a size in its name, like 8B."
+    raise UserError(Fault(f"{where} {name}", "a model whose size can be told", Shown(_kind(config)), fix))
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    return f"model_type {config.get('model_type')!r}, no weight files"
+
+
+def _by_count(config: Mapping[str, Any]) -> Shape | None:
+    """All parameters of the model that transformers would make, which takes no memory on its meta device."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    try:
+        known = AutoConfig.for_model(**config)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(known)
+    except Exception as error:  # a kind it does not know, or values it cannot build: each fails in its own way
+        logging.getLogger(__name__).debug("Not counted: %s", error)
+        return None
+    inside = [module for name, module in model.named_modules() if re.search(r"\.\d+\.", name)]
+    linear = [module for module in inside if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"]
+    total = sum(weight.numel() for weight in model.parameters())
+    in_blocks: int = sum(module.weight.numel() for module in linear)  # pyright: ignore[reportCallIssue]
+    return replace(_about(known.get_text_config(), total), counted=(total, in_blocks))
+
+
+def _about(config: Any, parameters: int) -> Shape:
+    """The shape of a kind that the arithmetic does not know, as far as its configuration says it."""
+    try:
+        return Shape.of(config.to_dict())
+    except (KeyError, TypeError):  # names of its own, which transformers translates
+        pass
+    try:
+        hidden, heads = config.hidden_size, config.num_attention_heads
+        inner = getattr(config, "intermediate_size", None) or 4 * hidden
+        return Shape(hidden, config.num_hidden_layers, heads, heads, hidden // heads, inner, config.vocab_size)
+    except (AttributeError, TypeError):  # no attention at all
+        return _like(parameters)
+
+
+def _by_weights(name: str, config: Mapping[str, Any]) -> Shape | None:
+    """By the index of several weight files, or the head of a single one."""
+    index = model_json(name, "model.safetensors.index.json").get("metadata", {})
+    total = index.get("total_parameters")
+    if not total and (size := index.get("total_size")):
+        total = size // _BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 2)
+    if not total and (file := _single_file(name)):
+        from safetensors import safe_open
+
+        with safe_open(file, "np") as weights:
+            total = sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())  # noqa: SIM118
+    return _like(total) if total else None
+
+
+def _single_file(name: str) -> Path | None:
+    return model_file(name, "model.safetensors") if Path(name).is_dir() else None  # never downloaded for this
+
+
+def _by_name(name: str) -> Shape | None:
+    """`Llama-3.1-70B` is one of 70 billion; `8x7B` has eight experts that share a sixth of their weights."""
+    found = _IN_NAME.search(name.rsplit("/", 1)[-1].lower())
+    if found is None:
+        return None
+    experts, number, unit = found.groups()
+    total = float(number) * (1e9 if unit == "b" else 1e6)
+    return _like(round(total * int(experts) * 5 / 6 if experts else total))
+
+
+def _like(parameters: int) -> Shape:
+    nearest = min(LIKE, key=lambda shape: abs(math.log(shape.parameters / parameters)))
+    outside = nearest.parameters - nearest.block_parameters
+    return replace(nearest, counted=(parameters, max(parameters - outside, parameters // 2)))

@@ -1,0 +1,241 @@
+"""The student in this process: a `ChatModel` over the very weights that are trained.
+
+Whatever rows wait are decoded together, by one of the decoders in `decoding`. Randomness belongs to the row
+(`Sampling.seed`), not to the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socratune.inference.decoding.attention import hand_back
+from socratune.inference.decoding.growing import GrowingDecoder
+from socratune.inference.decoding.rows import Decoder, Row
+from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
+from socratune.inference.decoding.whole import WholeDecoder
+from socratune.inference.template import end_of_turn_id, prompt_ids
+from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.locate import model_location, weights_fingerprint
+from socratune.llm.sampling import choose_sampling, exam_sampling, is_thinking
+
+if TYPE_CHECKING:
+    pass
+
+MAX_BATCH = 256
+
+
+class LocalStudent:
+    """Answers with a transformers causal language model.
+
+    Attributes:
+        model, tokenizer: as given.
+        thinking: it thinks before it answers.
+
+    Args:
+        model: in eval mode, on its device; may be a PEFT model.
+        tokenizer: with the chat template the model is trained behind.
+        name: for people.
+        fingerprint: of weights, template and precision.
+        max_batch: rows that are decoded together at most.
+        slots: decode in slots of fixed shape where the model allows it; None: on a CUDA device, where it is faster.
+        turn: entered around every step of decoding, where others use the same model (see `serve.models`).
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        fingerprint: str,
+        max_batch: int = MAX_BATCH,
+        slots: bool | None = None,
+        turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.name = name
+        self.fingerprint = fingerprint
+        self.thinking = is_thinking(tokenizer.chat_template)
+        self.model = model
+        self.tokenizer = tokenizer
+        self._max_batch = max_batch
+        self._slots = model.device.type == "cuda" if slots is None else slots
+        self._turn = turn
+        self._end_ids = _end_ids(model, tokenizer)
+        self._asked: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self._worker = threading.Thread(target=self._work, name="student", daemon=True)
+        self._worker.start()
+
+    async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
+        """The answer to `messages`; waits while others are decoded."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Completion] = loop.create_future()
+
+        def settle(result: Completion | BaseException) -> None:
+            if answer.done():
+                return
+            if isinstance(result, BaseException):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+
+        ids = prompt_ids(self.tokenizer, messages)
+
+        def deliver(result: Completion | BaseException) -> None:
+            with suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, result)
+
+        self._asked.put(Row(ids, sampling, deliver))
+        return await answer
+
+    def sampling(self, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
+        """How its answers are drawn, with what was asked for; see `choose_sampling`."""
+        return choose_sampling(
+            self.model.generation_config.to_dict(),
+            thinking=self.thinking,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+        )
+
+    def exam_sampling(self, max_new_tokens: int) -> Sampling:
+        """How answers are drawn that are compared; see `sampling.exam_sampling`."""
+        own = self.model.generation_config.to_dict()
+        return exam_sampling(own, thinking=self.thinking, max_new_tokens=max_new_tokens)
+
+    def close(self) -> None:
+        """End the worker thread; rows in flight are given up."""
+        self._asked.put(None)
+        self._worker.join()
+
+    def _work(self) -> None:
+        decoder: Decoder | None = None
+        waiting: list[Row] = []
+        live = True
+        while live:
+            busy = decoder.rows if decoder else []
+            live = self._take(waiting, block=not busy and not waiting)
+            try:
+                with self._turn():
+                    decoder = decoder or self._decoder()
+                    tokens = decoder.step(waiting)
+                self._read(tokens)
+            except BaseException as error:  # handed to every caller that waits; the thread must not die silently
+                for row in [*waiting, *(decoder.rows if decoder else [])]:
+                    row.deliver(error)
+                decoder, waiting = None, []
+        if self._slots:
+            hand_back(self.model)
+
+    def _take(self, waiting: list[Row], *, block: bool) -> bool:
+        """Move what was asked into `waiting`; False when the student is closed."""
+        while block or not self._asked.empty():
+            row = self._asked.get()
+            if row is None:
+                return False
+            waiting.append(row)
+            block = False
+        return True
+
+    def _decoder(self) -> Decoder:
+        pad_id = self.tokenizer.pad_token_id or 0
+        if hasattr(self.model, "for_inference"):  # Unsloth's
+            return WholeDecoder(self.model, pad_id=pad_id, end_ids=self._end_ids, max_batch=self._max_batch)
+        if self._slots and (cost := slot_bytes(self.model)):
+            return SlotDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch, position_bytes=cost)
+        return GrowingDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch)
+
+    def _read(self, tokens: list[tuple[Row, list[int]]]) -> None:
+        """Append new tokens to their rows, and deliver the rows that end with them."""
+        for row, new_ids in tokens:
+            for token in new_ids:
+                if row.done:
+                    break
+                row.new_ids.append(token)
+                if token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
+                    row.done = True
+                    row.deliver(self._completion(row))
+
+    def _completion(self, row: Row) -> Completion:
+        ids = row.new_ids
+        ended = ids[-1] in self._end_ids
+        text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+        return Completion(
+            text=text.strip(),
+            stop="end" if ended else "length",
+            prompt_tokens=len(row.ids),
+            completion_tokens=len(ids),
+            token_ids=tuple(ids[:-1] if ended else ids),
+        )
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a turn: the template's, the tokenizer's, the generation config's."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in [*ids, tokenizer.eos_token_id, end_of_turn_id(tokenizer)] if token is not None)
+
+
+@contextmanager
+def serving(student: LocalStudent) -> Iterator[LocalStudent]:
+    """The student until the block ends."""
+    try:
+        yield student
+    finally:
+        student.close()
+
+
+# Models in this process, by name: the student, and a judge or teacher `local/NAME` beside it.
+
+
+class LocalModels:
+    """Loads a model when it is first asked for, and the same weights once, whatever they are called.
+
+    A context manager; its end stops the worker threads. Student and judge of the same weights are answered in one
+    batch, by the same thread.
+
+    Attributes:
+        load_in_4bit: for all of them, so that judge and student can be one.
+    """
+
+    def __init__(self, *, load_in_4bit: bool | str = "auto") -> None:
+        self.load_in_4bit = load_in_4bit
+        self._loaded: dict[str, LocalStudent] = {}
+
+    def load(self, name: str, *, adapter: Path | None = None) -> LocalStudent:
+        """The model at a folder, Hub id or `demo`. Takes as long as reading the weights takes.
+
+        Args:
+            adapter: a LoRA adapter to put on it; with it, the weights are loaded once more.
+
+        Raises:
+            UserError: there is no such model, or it cannot chat.
+        """
+        from socratune.inference.load import load
+
+        weights = weights_fingerprint(model_location(name))
+        if adapter is not None:
+            weights += f"-{weights_fingerprint(str(adapter))}"
+        if weights not in self._loaded:
+            model, tokenizer = load(name, adapter=adapter, load_in_4bit=self.load_in_4bit)
+            four_bit = getattr(model, "is_loaded_in_4bit", False)
+            fingerprint = f"{weights}-4bit" if four_bit else weights
+            self._loaded[weights] = LocalStudent(model, tokenizer, name=name, fingerprint=fingerprint)
+        return self._loaded[weights]
+
+    def close(self) -> None:
+        """Stop the workers and let go of the weights."""
+        while self._loaded:
+            _, model = self._loaded.popitem()
+            model.close()
+
+    def __enter__(self) -> LocalModels:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,228 @@
+"""The number an answer states as its result, against a reference that is one number."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from socratune.judging.quantities import Quantity, compare, joined, measure, quantities_in
+from socratune.judging.text import NEGATION, SENTENCE_END, Statement, numbers_in, plain, taken_back
+from socratune.rows import Judgement
+
+_FILLERS = frozenset(
+    """the answer result is it it's are was a an total of about
+    approximately roughly around so there therefore thus hence approx ca exactly equals sum""".split()  # noqa: SIM905
+)
+_ASIDE = re.compile(r"\s*(?:\b(?:because|since|as|which|where|given|after|when|if)\b|\()")
+_NUMBER_WORDS = re.compile(
+    r"\b(?:[a-z]*(?:teen|ty)(?:-\w+)?|hundred|thousand|million|dozen|half|third|quarter)\b", re.I
+)
+_ASSIGNED = re.compile(r"(?<![^\W\d])([^\W\d])\s*=")
+_DIGIT, _WORD = re.compile(r"\d"), re.compile(r"\w+")
+_CONCLUDED = re.compile(
+    r".*(?:\b(?:(?<!or )so|therefore|thus|hence|somit|daher|folglich|donc|leaving|making|giving|for a total of"
+    r"|(?:which|that|this) (?:makes|leaves|gives|means|is))\b|所以|因此|→)",
+    re.IGNORECASE | re.DOTALL,
+)
+_OR = re.compile(r"\b(?:or|either|and|oder|und|entweder|ou|et|o|y)\b|[或和与]|还是")
+_DOWN = re.compile(
+    r"\b(?:los[te]\w*|loss|drop\w*|f[ae]ll\w*|decreas\w*|declin\w*|below|down|minus|negative)\b", re.IGNORECASE
+)
+_VAGUE = re.compile(
+    r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be)\b", re.IGNORECASE
+)
+_RANGE = re.compile(r"\d\s?(?:to|bis|à|至|到)\s?\d")
+_RISE = re.compile(r"\b(?:from|von|de)\b|从")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The number an answer gives as its result.
+
+    Attributes:
+        sure: it is marked, stands alone or behind a `=`.
+        of: what it is said to be the value of, where that stands before a `=` and is no calculation: `x`, `2x`.
+        negated: a denial stands in the same sentence.
+    """
+
+    quantity: Quantity
+    sure: bool
+    of: str = ""
+    negated: bool = False
+
+
+def by_number(question: str, right: Statement, said: Statement) -> Judgement | None:
+    """A reference that is one number, with or without a unit, against the number the answer states."""
+    wanted = _reference_quantity(right)
+    if wanted is None:
+        return None
+    claim = None if said.doubtful else _claim(said, question)
+    if claim is None:
+        return None
+    same, reason = compare(wanted, claim.quantity, question)
+    if doubt := _doubt(wanted, right, claim, said, question, same):
+        return Judgement("undecided", "numeric", doubt)
+    if same is None:
+        return Judgement("undecided", "numeric", reason)
+    return Judgement("correct", "numeric") if same else Judgement("incorrect", "numeric", reason)
+
+
+def _doubt(
+    wanted: Quantity, right: Statement, claim: Claim, said: Statement, question: str, same: bool | None
+) -> str | None:
+    """Why the claim's number, be it the reference's or not, is perhaps not what the answer gives as its result."""
+    if claim.negated:
+        return "denied"
+    if claim.of and not _asked_for(claim.of, right, question, same):
+        return f"the value of {claim.of}"
+    down, known_down = _DOWN.search(said.text), _DOWN.search(f"{question} {right.whole}")
+    if (same and down and not known_down) or (claim.quantity.value == -wanted.value and (down or known_down)):
+        return "a gain or a loss?"
+    if same is False and _on_another_side(wanted, said):
+        return "the reference stands on another side of the equation"
+    if same is False and not claim.sure:
+        # a last line that names some number is no statement of the result if the right one stands elsewhere
+        elsewhere = {quantity.value for quantity in quantities_in(plain(said.whole))}
+        if wanted.value in elsewhere or wanted.other in elsewhere or _NUMBER_WORDS.search(said.whole):
+            return "no clear final number"
+    return None
+
+
+def _reference_quantity(right: Statement) -> Quantity | None:
+    """The number that a reference is, or None for prose, expressions, bounds and several numbers."""
+    text = plain(right.text)
+    if _several_assigned(text):
+        return None
+    text = _last_side(text)
+    found = joined(quantities_in(text), text)
+    if len(found) != 1 or found[0].kind not in ("plain", "about") or text.endswith(("!", "?")):
+        return None
+    before, after = text[: found[0].start], text[found[0].end :]
+    if not {word.lower() for word in re.findall(r"[\w']+", before)} <= _FILLERS or len(re.findall(r"\w+", after)) > 3:
+        return None
+    return None if re.search(r"[\\√π∞^_]", text[: found[0].start] + after) else found[0]
+
+
+def _claim(said: Statement, question: str) -> Claim | None:
+    """The number that an answer states as its result, or None where there is none or more than one."""
+    text, sure = (plain(said.text), True) if said.marked else (_last_with_number(said), False)
+    text, negated = _without_denied(text)
+    aside = next((cut.start() for cut in _ASIDE.finditer(text) if _DIGIT.search(text, 0, cut.start())), None)
+    if aside is not None and (said.marked or "=" not in text[aside:]):
+        if text.startswith(" (", aside) and taken_back(text[aside:]):  # 10 (or 12)
+            return None
+        text = text[:aside]
+    if (concluded := _CONCLUDED.match(text)) and _DIGIT.search(text, concluded.end()):
+        text = text[concluded.end() :].strip()
+    chain, of = "=" in text, ""
+    if (negated and not chain) or text.endswith("?") or _several_assigned(text) or _VAGUE.search(text):
+        return None
+    if chain:
+        of, text, sure = _unknown_in(text, question), _last_side(text), True
+    if _RANGE.search(text) and not _RISE.search(text):
+        return None
+    found = joined(quantities_in(text), text)
+    whole = [quantity for quantity in found if quantity.kind in ("plain", "about")]
+    if not whole or found[-1].kind == "part" or any(quantity.kind == "bound" for quantity in found):
+        return None
+    if len(whole) > 1 and len({quantity.size for quantity in whole}) > 1:
+        if _OR.search(text):
+            return None
+        known, sure = set(numbers_in(question)), False
+        whole = [quantity for quantity in whole if quantity.value not in known]
+        if len({quantity.size for quantity in whole}) != 1:
+            return None
+    result = whole[-1]
+    if _contradicted(result, said) or (text.startswith("!", result.end) and re.search(r"\d!|factorial", question)):
+        return None
+    around = text[: result.start] + " " + text[result.end :]
+    return Claim(result, sure or len(_WORD.findall(around)) <= 2, of, negated)
+
+
+def _last_side(text: str) -> str:
+    """What stands behind the last `=`; a minus sign there may stand apart (`x = - 5`)."""
+    _, equals, side = text.rpartition("=")
+    return re.sub(r"^[-–]\s+(?=[\d.])", "-", side.strip()) if equals else text
+
+
+_LETTER = re.compile(r"(?<![^\W\d_])[^\W\d_](?![^\W\d_])")
+_FUNCTION = re.compile(r"\b(?:sqrt|log|ln|sin|cos|tan|exp)\b|[√|]")
+
+
+def _unknown_in(text: str, question: str) -> str:
+    """What the last `=` gives the value of, where it holds an unknown: `x`, `2x`, `f(3)`, not `6*7` or `Total`."""
+    side = re.split(r"[=,;:]|\.\s", text.rpartition("=")[0])[-1].strip()
+    letters = [letter for letter in _LETTER.findall(side) if letter != "x" or not re.search(r"\d\s?x\s?[\d$]", side)]
+    if re.search(r"[^\W\d_]{3,}", _FUNCTION.sub("", side)):  # a sentence, or a formula in words
+        return ""
+    unknown = [letter for letter in letters if measure(letter) is None or _stands_in(letter, question)]
+    return re.sub(r"\s", "", side) if unknown else ""
+
+
+def _asked_for(side: str, right: Statement, question: str, same: bool | None) -> bool:
+    """Whether the value of `side` can be the result: a name of the reference's, or what the question asks for."""
+    named = _ASSIGNED.match(plain(right.text).strip())
+    if len(side) == 1:
+        return named is None or named.group(1) == side
+    asked = rf"(?<![-+*/^=\w]){re.escape(side)}(?![-+*/^=\d])"  # not a part of a given equation
+    return bool(same) and re.search(asked, re.sub(r"\s*([-+*/^=()|])\s*", r"\1", plain(question))) is not None
+
+
+def _on_another_side(wanted: Quantity, said: Statement) -> bool:
+    """True for `8 bits = 1 byte` where 8 is right, and for `2^5 = 32` where 5 is."""
+    for side in plain(said.text).split("=")[:-1]:
+        alone = quantities_in(side.strip())
+        if len(alone) == 1 and alone[0].value == wanted.value and len(_WORD.findall(side)) <= 3:
+            return True
+        if (power := re.search(r"\^\s*\{?(\d+)\}?\s*$", side)) and wanted.value == int(power.group(1)):
+            return True
+    return False
+
+
+def _stands_in(letter: str, question: str) -> bool:
+    """Whether a letter that is a unit's name, too, is a name in the question: `t` in `3t`, not in `2 t` or `km/t`."""
+    return re.search(rf"(?<![^\W\d_])(?<!/)(?<!\d\s){letter}(?![^\W\d_]|/)", question) is not None
+
+
+def _several_assigned(text: str) -> bool:
+    """True for `x = 3, y = 5` and `x = 3 or x = 5`."""
+    if "=" not in text:
+        return False
+    return len(set(_ASSIGNED.findall(text))) > 1 or re.search(r"=[^=]*\d[^=]*\bor\b", text) is not None
+
+
+def _contradicted(result: Quantity, said: Statement) -> bool:
+    """True where a calculation goes on behind the statement: `The result is 45. … 150 + 45 = 195`."""
+    if "=" not in said.tail:
+        return False
+    later = quantities_in(plain(said.tail).rsplit("=", 1)[1])
+    return bool(later) and later[0].value != result.value
+
+
+def _last_with_number(said: Statement) -> str:
+    """The last sentence that holds a number, of an answer that marks no final statement."""
+    lines = [line.strip() for line in said.whole.splitlines() if line.strip()]
+    tail = ""
+    for back, line in enumerate(reversed(lines[-4:])):
+        if re.search(r"\d", line):
+            parts = SENTENCE_END.split(plain(line))
+            while len(parts) > 1 and not re.search(r"\d", parts[-1]):
+                tail = parts.pop() + " " + tail
+            # further up than the last line only a line that ends in a result counts
+            usable = back == 0 or "=" in parts[-1]
+            return parts[-1] if usable and not taken_back(tail) else ""
+        tail = line + " " + tail
+    return ""
+
+
+def _without_denied(text: str) -> tuple[str, bool]:
+    """The text without the clauses that deny a number (`195, not 180`), and whether a denial is left."""
+    if not NEGATION.search(text):
+        return text, False
+    clauses = re.split(r",\s+|;|\bbut\b|\(", text)
+    kept = [clause for clause in clauses if not NEGATION.search(clause)]
+    denied = [clause for clause in clauses if NEGATION.search(clause)]
+    stated = [clause for clause in kept if re.search(r"\d", clause)]
+    if len(stated) == 1 and all(re.search(r"\d", clause) for clause in denied):
+        return stated[0], False
+    return text, True

@@ -1,0 +1,437 @@
+"""Numbers with their units, as answers write them, and when two of them are the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+_DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's own measure
+    "length": "nm 1e-9 µm|um 1e-6 mm|millimeter|millimetre 1e-3 cm|centimeter|centimetre|厘米 1e-2 dm 1e-1 "
+    "m|meter|metre|米 1 km|kilometer|kilometre|公里|千米 1000 inch|inches .0254 ft|foot|feet .3048 yd|yard .9144 "
+    "mi|mile 1609.344",
+    "mass": "µg|ug|microgram 1e-6 mg|milligram 1e-3 g|gram|gramme|Gramm|克 1 "
+    "kg|kilo|kilogram|kilogramme|公斤|千克 1000 t|tonne 1000000 lb|lbs 453.59237 oz|ounce 28.349523125",
+    "time": "ms|millisecond 1e-3 s|sec|second|Sekunde|Sekunden|秒 1 min|mins|minute|Minuten|分钟 60 "
+    "h|hr|hrs|hour|Stunde|Stunden|小时 3600 day|Tag|Tage|Tagen|天 86400 week|Woche|Wochen|周 604800",
+    "months": "month|months|Monat|Monate 1 year|years|Jahr|Jahre 12",
+    "length3": "ml|mL|milliliter|millilitre|cc 1e-6 cl|centiliter 1e-5 dl|dL 1e-4 l|L|liter|litre 1e-3",
+    "length2": "ha|hectare 10000", "length/time": "kmh|kph 5/18 mph .44704", "angle": "°|degree 1",
+    "dollars": "$|dollar|usd|USD|buck 1 cent .01", "euros": "€|euro|eur|EUR 1", "yen": "¥|yen|JPY 1",
+    "sterling": "£|GBP 1", "rupees": "₹|rupee|INR 1", "celsius": "°C|celsius 1", "fahrenheit": "°F|fahrenheit 1",
+    "energy": "J|joule 1 kJ 1000 MJ 1e6", "power": "mW 1e-3 W|watt 1 kW|kilowatt 1000 MW|megawatt 1e6",
+    "voltage": "mV 1e-3 V|volt 1 kV 1000", "force": "N|newton 1 kN 1000", "current": "mA 1e-3 A|ampere|amp 1",
+    "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01", "yuan": "元|RMB|CNY|yuan 1",
+}  # fmt: skip
+_UNITS: dict[str, tuple[str, Fraction]] = {}
+for _dimension, _spec in _DIMENSIONS.items():
+    for _names, _size in zip(_spec.split()[::2], _spec.split()[1::2], strict=True):
+        for _name in _names.split("|"):
+            _UNITS[_name] = _UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
+_SCALES = {
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12,
+    "lakh": 10**5, "crore": 10**7, "hundert": 100, "tausend": 1000, "millionen": 10**6, "mio": 10**6, "mrd": 10**9,
+    "milliarde": 10**9, "milliarden": 10**9, "milliard": 10**9, "billionen": 10**12, "dutzend": 12,
+    "millones": 10**6, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
+}  # fmt: skip
+_CURRENCIES = {"dollars", "euros", "yen", "sterling", "rupees", "yuan"}
+_NO_UNIT = frozenset(
+    """a about above after again all altogether and are as at away because before below but by each exactly for from
+    has have he here however if in including is it left less more of on or overall over per remain remains remaining
+    she since so than that the then there they this thus to together total under was were when where which while who
+    will with you not plus minus fewer squared cubed factorial pi ish divided multiplied""".split()  # noqa: SIM905
+)
+_QUANTITY = re.compile(
+    r"""(?<![\w.,])(?P<sign>[-+–](?=[\d.$€£¥₹]))?(?:(?P<money>[$€£¥₹]|USD|EUR|GBP|JPY|INR)\s?)?(?P<inner>-(?=\d))?(?:
+        (?P<whole>\d{1,9})\s+(?P<top>\d{1,9})\s?/\s?(?P<under>\d{1,9})
+      | (?P<above>\d{1,18})\s?/\s?(?P<below>\d{1,18})
+      | (?P<mantissa> \d{1,3}(?:[,\u202f\u00a0' ]\d{3})+(?:\.\d+)?(?!,\d) | \d{1,2}(?:,\d\d)+,\d{3}(?:\.\d+)?
+          | \d{1,3}(?:\.\d{3})+,\d+ | \d{1,3}(?:[ \u202f\u00a0]\d{3})+,\d\d?
+          | \d{1,3}(?:\.\d{3}){2,} | \d+,\d+ | \d+(?:\.\d+)? | \.\d+ )
+        (?: [eE](?P<exp>[-+]?\d{1,3})(?!\w) | \s?[×x*·]\s?10\s?(?:\^|\*\*)\s?[{(]?(?P<power>[-+]?\d{1,3})[)}]? )?
+    )(?![.,]?\d)(?:\s?(?P<money2>[$€£¥₹](?!\d)))?""",
+    re.VERBOSE,
+)
+_UNIT = re.compile(r"\s?(%|per\s?cent\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
+_BOUND = re.compile(
+    r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
+      | \bat\ (?:least|most)
+      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from) | [<>≤≥≠±])\s*$""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_PER = re.compile(r"\s?(?:/|(?:per|an?|each|every)\s)\s?(second|minute|hour|day|week|month|year|night|person|item)\b")
+_BELOW_ZERO = re.compile(r"(?:\s(?:below|under)\s(?:zero|freezing|0)|\sunter\s(?:null|0))\b", re.IGNORECASE)
+_APPROXIMATE = re.compile(r"(?:\b(?:about|approximately|approx\.?|roughly|around|circa|some)|[≈~∼])\s*$", re.IGNORECASE)
+_OPERATOR_BEFORE = re.compile(
+    r"(?:[\d)}%]|(?<![^\W\d_])[^\W\d_]|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|by))\s*(?:\*\*|[-+*/×·÷^–x])\s*[($€£]*$|\d:$"
+    r"|[√^_$€£]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
+)
+_OPERATOR_AFTER = re.compile(
+    r":\d|_|\+(?!\w)|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
+    r"divided by|multiplied by)\s\d|\s?(?:squared|cubed|factorial)\b|-ish\b|"
+    r"\s(?:more|fewer|less)\s(?=[^.]*\bthan\b)|\s?(?:pi|sqrt|π|[a-zB-Z])(?![\w'/%^])|\s*\("
+    r"(?=\s*\d+\s*[-+*/])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number as an answer states it.
+
+    Attributes:
+        value: in the unit written; percent are hundredths.
+        other: the second reading of separators that mean two things (`1,234`, `1.234`), or None.
+        form: integer, decimal, fraction or scientific.
+        decimals: how many digits stand behind the point.
+        unit: what stands behind it: a name of `UNITS`, a word or two, or nothing.
+        kind: "plain"; "part" of a larger expression; "bound" (`at least 5`); "about".
+    """
+
+    value: Fraction
+    other: Fraction | None
+    form: str
+    decimals: int
+    unit: str
+    kind: str
+    start: int
+    end: int
+
+    @property
+    def size(self) -> tuple[str, Fraction]:
+        """Dimension and value in the dimension's own measure; an unknown unit is its own dimension."""
+        if not self.unit:
+            return "", self.value
+        dimension, factor = measure(self.unit) or (self.unit, Fraction(1))
+        return dimension, self.value * factor
+
+
+@lru_cache(4096)
+def measure(unit: str) -> tuple[str, Fraction] | None:
+    """Dimension and size of a unit (`km`, `km/h`, `miles per hour`, `cm^2`, `square metres`), or None."""
+    if unit in _UNITS:
+        return _UNITS[unit]
+    if (len(unit) > 3 or unit in ("KM", "Km", "KG", "Kg", "CM", "Cm")) and unit.lower() in _UNITS:
+        return _UNITS[unit.lower()]
+    if unit.lower() in ("degrees celsius", "degrees fahrenheit"):
+        return _UNITS[unit.lower()[8:]]
+    if found := re.fullmatch(r"(.+?)(?: per |/)(.+)", unit):
+        above, below = measure(found.group(1)), measure(found.group(2))
+        return (f"{above[0]}/{below[0]}", above[1] / below[1]) if above and below else None
+    if found := re.fullmatch(r"(?:(square|sq|cubic|cu) )?([^\W\d]+)(?:\^?([23]))?", unit):
+        base = measure(found.group(2)) if found.group(1) or found.group(3) else None
+        power = int(found.group(3) or (2 if found.group(1) in ("square", "sq") else 3))
+        return (f"{base[0]}{power}", base[1] ** power) if base else None
+    return None
+
+
+@lru_cache(1024)
+def _unit_ratios(unit: str) -> frozenset[Fraction]:
+    """By what a bare number may differ from one in `unit` and still mean the same: the units of its dimension."""
+    known = measure(unit)
+    sizes = [size for dimension, size in _UNITS.values() if known and dimension == known[0]] or [Fraction(1)]
+    powers = [Fraction(10) ** n for n in range(-9, 10) if n]
+    large = [power for power in powers if not Fraction(1, 1000) < power < 1000]  # `mil`, `млн`: a scale, perhaps
+    return frozenset([one / other for one in sizes for other in sizes] + (powers if known else large))
+
+
+@lru_cache(512)
+def quantities_in(text: str) -> tuple[Quantity, ...]:
+    """The numbers of a plain text with unit, form and standing; digits inside words or codes are none."""
+    bare = text.strip().removesuffix(".")
+    if bare.isdecimal() and len(bare) < 19:  # the usual case, and the fast one
+        start = text.index(bare)
+        return (Quantity(Fraction(int(bare)), None, "integer", 0, "", "plain", start, start + len(bare)),)
+    found: list[Quantity] = []
+    for match in _QUANTITY.finditer(text):
+        if found and match.start() < found[-1].end:  # the 2 of m/s^2
+            continue
+        if text[match.start() - 1 : match.start()] == "'" and not text.startswith("'", match.end()):  # '89 is 1989
+            continue
+        read = _read(match)
+        unit, end = _unit_behind(text, match.end())
+        if read is None or unit is None:
+            continue
+        value, other, form, decimals = read
+        unit = unit or match["money"] or match["money2"] or ""
+        if (rate := _PER.match(text, end)) and measure(unit):  # $12 an hour
+            unit, end = f"{unit} per {rate.group(1)}", rate.end()
+        before = text[max(0, match.start() - 40) : match.start()]
+        kind = "plain"
+        if _BOUND.search(before) or _BELOW_ZERO.match(text, end):
+            kind = "bound"
+        elif (
+            _OPERATOR_BEFORE.search(before)
+            or _OPERATOR_AFTER.match(text, end)
+            or (match["sign"] and before.rstrip()[-1:].isdigit())
+        ):
+            kind = "part"
+        elif _APPROXIMATE.search(before):
+            kind = "about"
+        if re.search(r"(?:^|[^\d)])\b(?:negative|minus)\s$", before, re.IGNORECASE):
+            value, kind = -value, "plain"
+        if text.startswith("- ") and match.start() == 2 and other is None:
+            other = -value  # an item of a list, or a minus sign
+        if scaled := _scale_in(unit):
+            value, other, form = value * scaled[0], None, "scientific"
+            unit = scaled[1] or match["money"] or ""
+        found.append(Quantity(value, other, form, decimals, unit, kind, match.start(), end))
+    return tuple(found)
+
+
+def _scale_in(unit: str) -> tuple[int, str] | None:
+    """The factor in a unit and what is left of it: `million people`, `万人`; None where there is none."""
+    word, _, rest = unit.partition(" ")
+    for name in (word.lower(), word.lower().removesuffix("s")):
+        if name in _SCALES:
+            return _SCALES[name], rest
+    attached = word[:1] in _SCALES and not measure(word)
+    return (_SCALES[word[0]], word[1:]) if attached else None
+
+
+def _read(match: re.Match[str]) -> tuple[Fraction, Fraction | None, str, int] | None:
+    sign = -1 if (match["sign"] or match["inner"] or "+") in "-–" else 1
+    above, below, whole = match["above"] or match["top"], match["below"] or match["under"], match["whole"]
+    if above:
+        if int(below) == 0:
+            return None
+        return sign * (int(whole or 0) + Fraction(int(above), int(below))), None, "fraction", 0
+    digits, other = match["mantissa"], None
+    if digits.isdecimal() and len(digits) < 200 and not (match["exp"] or match["power"]):
+        return Fraction(sign * int(digits)), None, "integer", 0
+    if len(digits) > 200:
+        return None
+    if re.fullmatch(r"\d{1,3}[.,]\d{3}", digits) and digits[0] != "0":  # 1,234 and 1.234: which is it?
+        other = Fraction(digits.replace(",", "." if "," in digits else "")) if "," in digits else None
+        other = other if other is not None else Fraction(digits.replace(".", ""))
+    elif re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}", digits):
+        digits = digits.replace(".", "").replace(",", ".")
+    elif re.fullmatch(r"[\d \u202f\u00a0]+,\d\d?|\d+,\d+", digits) and not re.fullmatch(r"[1-9]\d{0,2},\d{3}", digits):
+        digits = digits.replace(",", ".")
+    digits = re.sub(r"[,\u202f\u00a0' ]", "", digits)
+    decimals = len(digits.partition(".")[2])
+    form = "decimal" if decimals else "integer"
+    value = Fraction(digits) if decimals else Fraction(int(digits))
+    if exponent := match["exp"] or match["power"]:
+        value, form = value * Fraction(10) ** int(exponent), "scientific"
+    if sign < 0:
+        value, other = -value, None if other is None else -other
+    return value, other, form, decimals
+
+
+def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
+    """The unit behind a number and where it ends; None for the unit where the digits are part of a word (`5th`)."""
+    found = _UNIT.match(text, start)
+    if found is None:
+        return "", start
+    if found.group(1):
+        sign = found.group(1).replace(" ", "")
+        return "%" if sign == "percent" else sign, found.end()
+    kept, end = "", start
+    for word in re.finditer(r"[^\s-]+", found.group()):
+        if (word.group().lower() in _NO_UNIT and not (kept and word.group() == "per")) or (
+            len(word.group()) == 1 and measure(word.group()) is None and word.group() not in _SCALES
+        ):
+            break
+        longer = f"{kept} {word.group()}".strip()
+        if measure(kept) and not measure(longer) and word.group() != "per":
+            break
+        kept, end = longer, start + word.end()
+    kept = kept.removesuffix(" per")
+    attached = not text[start].isspace() and text[start] != "-"
+    if attached and not measure(kept):
+        return None, start
+    return kept, end
+
+
+def joined(found: tuple[Quantity, ...], text: str) -> tuple[Quantity, ...]:
+    """`2 hours 30 minutes` as one quantity of 5/2 hours."""
+    if len(found) != 2 or not found[0].unit or any(quantity.kind != "plain" for quantity in found):
+        return found
+    first, second = found
+    one, two = measure(first.unit), measure(second.unit)
+    between = text[first.end : second.start].strip(" ,")
+    if one is None or two is None or one[0] != two[0] or one[1] <= two[1] or between not in ("", "and"):
+        return found
+    value = first.value + second.value * two[1] / one[1]
+    return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end),)
+
+
+# --- the same? -----------------------------------------------------------------------------------------------------
+
+ASKS_FORM = re.compile(
+    r"""simplif|simplest|lowest\ terms|reduc | \bas\ an?\ |\bin\ (?:terms|scientific|standard|radical|percent)
+      | \bin\ (?:the\ form|words) | \bfactor(?:i[sz]e)?\b | expand | rationali[sz]e | rounded|\bround\b
+      | nearest|significant | decimal\ places
+      | \b(?:convert|express)|mixed\ number|notation | complet\w*\ the\ square | partial\ fraction | \brewrite\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Words of a question that asks for a form: there an equal value in another form may still be no answer."""
+
+
+def compare(right: Quantity, said: Quantity, question: str) -> tuple[bool | None, str]:
+    """Whether two quantities are the same; None where that depends on what the question meant."""
+    if (right.form, right.kind, right.unit, right.other) == ("integer", "plain", said.unit, None) and (
+        (said.form, said.kind, said.other) == ("integer", "plain", None)
+    ):  # the usual case, and the fast one
+        return right.value == said.value, str(said.value)
+    reason = f"{float(said.value):.12g} {said.unit}".strip() if abs(said.value) < 10**300 else "a large number"
+    scale = _common_scale(right, said, question)
+    if scale is None:
+        return None, f"{reason}: the units cannot be compared"
+    value = said.value * scale
+    changed = scale != 1 or (right.form != said.form and "integer" not in (right.form, said.form))
+    changed = changed or right.form == said.form == "fraction"  # 6/8 where 3/4 was asked for
+    changed = changed or (right.form == said.form == "scientific" and right.decimals != said.decimals)  # 32e-6
+    if value == right.value:
+        if changed and (
+            ASKS_FORM.search(question)
+            or (scale != 1 and said.value in {known.value for known in quantities_in(question)})
+        ):
+            return None, "equal by value, and the question asks for a form"
+        return True, ""
+    second = None if said.other is None else said.other * scale
+    if (right.other in (value, second) and right.other is not None) or second == right.value:
+        return None, f"{reason}: the separator has two readings"
+    if right.unit != said.unit and _in_another_unit(right, said):
+        return None, f"{reason}: perhaps in another unit"
+    ratio = abs(said.value / right.value) if right.value else None
+    share = "percent" in question.lower() or "%" in question or max(abs(right.value), abs(said.value)) <= 100
+    units = {right.unit, said.unit} - {"%", "percent", "pct"}
+    if share and units <= {""} and ratio in (100, Fraction(1, 100)) and min(abs(right.value), abs(said.value)) < 1:
+        return None, f"{reason}: perhaps percent"
+    return _rounded(right, said, value, question, scale != 1), reason
+
+
+def _in_another_unit(right: Quantity, said: Quantity) -> bool:
+    """Whether two unequal numbers, one of them without a known unit, may be the same in two units, if rounded."""
+    unit = right.unit or said.unit
+    if (measure(right.unit) and measure(said.unit)) or (measure(unit) or ("",))[0] == "parts" or not right.value:
+        return False
+    ratio = abs(said.value / right.value)
+    exact = "integer" in (right.form, said.form) and right.form == said.form
+    return ratio in _unit_ratios(unit) or (
+        not exact and any(one != 1 and abs(ratio - one) * 100 <= one for one in _unit_ratios(unit))
+    )
+
+
+def _common_scale(right: Quantity, said: Quantity, question: str) -> Fraction | None:
+    """What the stated value is multiplied by to be in the reference's unit; None where the units do not meet."""
+    if right.unit == said.unit:
+        return Fraction(1)
+    one, two = measure(right.unit), measure(said.unit)
+    if not right.unit or not said.unit:
+        return _scale_to_bare(right, said, question)
+    if one and two:
+        return two[1] / one[1] if one[0] == two[0] else None
+    if one or two:
+        return None
+    stems = [{word.lower().removesuffix("s") for word in quantity.unit.split()[-1:]} for quantity in (right, said)]
+    return Fraction(1) if stems[0] == stems[1] else None
+
+
+def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction | None:
+    """`_common_scale` where one of the two has no unit: it is taken for the other's, but for percent and money."""
+    parts, whole = (right, said) if right.unit else (said, right)
+    dimension, size = measure(parts.unit) or ("", Fraction(1))
+    if parts.unit in ("BC", "BCE"):
+        return None
+    if dimension != "parts":
+        return Fraction(1) if parts is right or _fits(dimension, size, question) else None
+    if "percent" in question.lower() or "%" in question:
+        return Fraction(1)
+    if parts.value == whole.value:
+        return None  # 50 or 50 %?
+    return size if parts is said else 1 / size
+
+
+def _fits(dimension: str, size: Fraction, question: str) -> bool:
+    """Whether a unit may be the one a question means: it names this one, or none of its kind."""
+    words = re.findall(r"[^\W\d_]+/[^\W\d_]+|[^\W\d_]{3,}|[$€£¥₹元]", question)
+    named = {known for word in words if (known := measure(word))}
+    if (asked := re.search(r"\b[Hh]ow many (\w+)", question)) and (known := measure(asked.group(1))):
+        return known == (dimension, size)
+    sizes = {other for kind, other in named if kind == dimension}
+    if sizes or dimension not in _CURRENCIES:
+        return not sizes or size in sizes
+    return not any(kind in _CURRENCIES for kind, _ in named)
+
+
+def _rounded(right: Quantity, said: Quantity, value: Fraction, question: str, converted: bool) -> bool | None:
+    """Two unequal values: True where the answer, rounded to the reference's two or more decimals, is the reference.
+
+    False where the two differ by more than rounding explains, else None: a reference of fewer decimals, an answer that
+    is less precise than the reference, and approximations are for somebody who knows what was asked.
+    """
+    apart = abs(value - right.value)
+    relative = apart / abs(right.value) if right.value else Fraction(1)
+    if converted or "scientific" in (right.form, said.form):
+        return None if relative <= Fraction(1, 50) else False
+    if said.kind == "about" or right.kind == "about":
+        return None if relative <= Fraction(1, 10) else False
+    if "fraction" in (right.form, said.form):
+        places = said.decimals if right.form == "fraction" else right.decimals
+        near = apart < Fraction(1, 2 * 10**places) or (places >= 2 and apart < Fraction(1, 10**places))
+        return None if right.form != said.form and places and near else False
+    finer, coarser = max(right.decimals, said.decimals), min(right.decimals, said.decimals)
+    if finer == coarser:
+        return False
+    half = Fraction(1, 2 * 10**coarser)
+    if apart < half or (apart == half and (coarser or right.decimals > said.decimals)):
+        precise = said.decimals > right.decimals >= 2 and not ASKS_FORM.search(question)
+        return True if precise else None
+    fine, coarse = (value, right.value) if said.decimals == finer else (right.value, value)
+    return None if coarser and Fraction(int(fine * 10**coarser), 10**coarser) == coarse else False
+
+
+# English number words as digits: `three quarters` is `3/4`, `two and a half` is `2.5`.
+
+_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen""".split()  # noqa: SIM905
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_VALUES = {word: n for n, word in enumerate(_ONES)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_WORD_SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9}
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_PARTS |= {f"{word}s": value for word, value in _PARTS.items()} | {"halves": 2}
+
+_SMALL = rf"(?:(?:{'|'.join(_TENS)})(?:[ -](?:{'|'.join(_ONES[1:10])}))?|{'|'.join(reversed(_ONES))})"
+_GROUP = rf"(?:(?:(?:an?|{_SMALL}) )?(?:hundred|dozen)(?:(?: and)? {_SMALL})?|{_SMALL})"
+_WHOLE = rf"(?:(?:an?|{_GROUP}) (?:{'|'.join(_WORD_SCALES)})(?:(?:,| and)? {_GROUP})?|{_GROUP})"
+_PART = rf"(?:{'|'.join(sorted(_PARTS, key=len, reverse=True))})"
+_NUMBER = re.compile(
+    rf"\b(?:(?:(?P<whole>{_WHOLE}) and )?(?P<count>an?|{_SMALL})[ -](?P<part>{_PART})"
+    rf"|(?P<half>half)|(?P<only>{_WHOLE}))\b",
+    re.IGNORECASE,
+)
+
+NUMBER_WORDS = frozenset((*_ONES, *_TENS, *_WORD_SCALES, *_PARTS, "hundred", "dozen"))
+"""A text without any of them has no number in words."""
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
+
+
+def with_digits(text: str) -> str:
+    """The text with its number words written as digits; ordinals (`the third`) stay words."""
+    return _NUMBER.sub(_digits, text) if _NUMBER_WORD.search(text) else text
+
+
+def _digits(match: re.Match[str]) -> str:
+    if match["half"]:
+        return "1/2"
+    if match["only"]:
+        return str(_value(match["only"]))
+    share = Fraction(_value(match["count"]), _PARTS[match["part"].casefold()])
+    if share >= 1:  # twenty-fifth
+        return match.group()
+    return str(float(_value(match["whole"]) + share)) if match["whole"] else str(share)
+
+
+def _value(words: str) -> int:
+    total = group = 0
+    for word in re.split(r",? |-", words.casefold()):
+        if word in ("hundred", "dozen"):
+            group = max(group, 1) * (100 if word == "hundred" else 12)
+        elif word in _WORD_SCALES:
+            total, group = total + max(group, 1) * _WORD_SCALES[word], 0
+        else:
+            group += 1 if word in ("a", "an") else _VALUES.get(word, 0)
+    return total + group

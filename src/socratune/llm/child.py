@@ -1,0 +1,103 @@
+"""A child process with children of its own, ended with all of them whatever becomes of this process.
+
+    this process ──pipe──> keeper ──> command ──> its processes
+                                      └── one process group ──┘
+
+The keeper is a second Python that waits for the pipe to close, which it does when this process goes on, is interrupted
+or is killed; then it ends the whole group. A signal bound to the parent's death would reach the first process only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+POLL_S = 0.2
+LOG_LINES = 15
+"""Of a child's log, shown where it fails."""
+
+
+@contextmanager
+def kept(
+    command: list[str], environment: Mapping[str, str], log_path: Path, stop_timeout_s: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The keeper of a command, which ends with the block; the keeper's exit code is the command's.
+
+    Args:
+        log_path: the command's output; an earlier one is replaced.
+        stop_timeout_s: between asking it to end and ending it.
+    """
+    with log_path.open("wb") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-P", "-m", "socratune.llm.child", str(stop_timeout_s), *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C in the terminal is this process's to handle
+            env=environment,
+        )
+    assert keeper.stdin is not None
+    try:
+        yield keeper
+    finally:
+        keeper.stdin.close()
+        keeper.wait()
+
+
+def end_of(log_path: Path) -> str:
+    """The last lines of a log, for an error message."""
+    lines = log_path.read_text("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
+    return "\n".join([f"{log_path} ends:" if lines else f"{log_path} is empty.", *lines])
+
+
+def _keep(stop_timeout_s: float, command: list[str]) -> int:
+    """Run a command in a process group of its own until it ends or standard input does; its exit code.
+
+    Nothing of the group is left when this returns.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)  # the run gets one too, and then lets go of the pipe
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    while child.poll() is None and not select.select([sys.stdin], [], [], POLL_S)[0]:
+        pass
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(stop_timeout_s)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    return child.wait()
+
+
+# Servers on this machine, or at the near end of a tunnel: a port for one, and whether one is well.
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens at now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def is_well(port: int) -> bool:
+    """Whether a server at a port of 127.0.0.1 says so at `/health`."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)  # heeds no proxy
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    code = _keep(float(sys.argv[1]), sys.argv[2:])
+    sys.exit(code if code >= 0 else 128 - code)

@@ -1,0 +1,189 @@
+"""Which model a name means, whether it exists, its small files, and what identifies it; loads nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from socratune.config import DEMO, DEMO_DATA
+from socratune.errors import Fault, OutsideError, Shown
+
+LOCAL = "local/"
+
+_BLOCKS, _BLOCK_BYTES = 64, 1 << 16
+"""Of a weight file so many blocks are hashed, spread evenly: 4 MiB of any file, and hardly a matrix is missed."""
+
+
+def local_name(ref: str) -> str | None:
+    """`NAME` of the reference `local/NAME`, a model in this process; None for any other reference."""
+    return ref.removeprefix(LOCAL) if ref.startswith(LOCAL) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model to be trained, which is the student unless the configuration names another.
+
+    Attributes:
+        model_name: folder, Hub id or `demo`.
+        load_in_4bit: as it will be trained.
+        seed: of the run.
+        adapter: what the student wears on it, the LoRA adapter of the round before; None: it answers as it is.
+    """
+
+    model_name: str
+    load_in_4bit: bool | str
+    seed: int
+    adapter: Path | None = None
+
+
+def model_location(name: str) -> str:
+    """What transformers' `from_pretrained` takes: a directory, or a Hub id. The name `demo` is the embedded model."""
+    return str(DEMO_DATA / "base") if name == DEMO else name
+
+
+def model_fault(name: str, where: str = "--model") -> Fault | None:
+    """Why `name` is no model, or None.
+
+    Raises:
+        OutsideError: it looks like a Hub id that is not in the local cache, and the Hub could not be asked.
+    """
+    location = Path(model_location(name))
+    if location.is_dir():
+        missing = [file for file in ("config.json",) if not (location / file).is_file()]
+        if (location / "adapter_config.json").is_file():
+            fix = "Name its base model; an adapter is trained on a base."
+            return Fault(f"{where} {name}", "a base model", Shown("a LoRA adapter"), fix)
+        if missing:
+            return Fault(f"{where} {name}", "a model folder", Shown(f"a folder without {missing[0]}"))
+        return None
+    if location.exists():
+        return Fault(f"{where} {name}", "a model folder or a Hub id", Shown("a file"))
+    if is_path(name):
+        return Fault(f"{where} {name}", "a model folder or a Hub id", Shown("no such folder"))
+    return _hub_fault(name, where)
+
+
+def is_path(name: str) -> bool:
+    """True where a name can only be that of a folder, never a Hub id."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip()
+
+
+def _hub_fault(name: str, where: str) -> Fault | None:
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return None
+        HfApi().model_info(name, timeout=20)
+    except HFValidationError:
+        return Fault(f"{where} {name}", "a model folder or a Hub id like org/name", Shown("neither"))
+    except RepositoryNotFoundError:
+        fix = "Check the spelling; for a private or gated model set HF_TOKEN."
+        return Fault(f"{where} {name}", "a model on the Hugging Face Hub", Shown("none of that name"), fix)
+    except Exception as error:  # the client's transport errors have no common class across its versions
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OutsideError(
+            f"{where} {name}: no such folder, and the Hugging Face Hub could not be asked ({reason[:200]}). "
+            f"Check the spelling and the network, or use --model {DEMO}, the embedded model."
+        ) from error
+    return None
+
+
+def model_file(name: str, file: str) -> Path | None:
+    """A small file of a model, downloaded where it has to be; None where the model has no such file.
+
+    Raises:
+        OutsideError: it is on the Hub, and the Hub could not be asked.
+    """
+    location = model_location(name)
+    if Path(location).is_dir():
+        path = Path(location) / file
+        return path if path.is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(location, file))
+    except (LocalEntryNotFoundError, HfHubHTTPError) as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        raise OutsideError(f"{name}: {file} is not here, and the Hugging Face Hub did not give it.") from error
+
+
+def model_json(name: str, file: str) -> dict[str, Any]:
+    """The content of one of a model's JSON files; empty where it has no such file."""
+    path = model_file(name, file)
+    return {} if path is None else json.loads(path.read_text("utf-8"))
+
+
+def chat_template(name: str) -> str | None:
+    """The model's chat template; None where it has none."""
+    if path := model_file(name, "chat_template.jinja"):
+        return path.read_text("utf-8")
+    found = model_json(name, "tokenizer_config.json").get("chat_template")
+    if isinstance(found, list):  # several by name, as models with tools had them
+        found = {template["name"]: template["template"] for template in found}.get("default")
+    return found
+
+
+def revision(name: str) -> str | None:
+    """The commit of a Hub model in the local cache; None for a folder, or where it is not downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(model_location(name)).is_dir():
+        return None
+    cached = try_to_load_from_cache(name, "config.json")
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def weights_hash(name: str) -> str | None:
+    """16 hex digits of the weight files alone; None where they are not on this machine."""
+    folder = Path(model_location(name))
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(name, "config.json")
+        if not isinstance(cached, str):
+            return None
+        folder = Path(cached).parent
+    weights = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    return _hashed(weights) if weights else None
+
+
+def weights_fingerprint(location: str) -> str:
+    """16 hex digits of a model folder's or Hub model's identity.
+
+    A folder: blocks of every weight file, whole configuration and tokenizer files.
+    A Hub id: the id and the revision in the local cache.
+    """
+    folder = Path(location)
+    if not folder.is_dir():
+        from huggingface_hub import HfApi
+
+        known = (
+            revision(location) or HfApi().model_info(location, timeout=20).sha
+        )  # the one it will have when it is here
+        return hashlib.sha256(f"{location}@{known}".encode()).hexdigest()[:16]
+    kinds = (".json", ".jinja", ".safetensors", ".bin", ".model")
+    return _hashed(sorted(path for path in folder.iterdir() if path.suffix in kinds))
+
+
+def _hashed(files: Iterable[Path]) -> str:
+    """16 hex digits of names, sizes and contents; of a large weight file, of evenly spread blocks."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}\n".encode())
+        with path.open("rb") as stream:
+            if path.suffix not in (".safetensors", ".bin") or size <= _BLOCKS * _BLOCK_BYTES:
+                digest.update(stream.read())
+                continue
+            for block in range(_BLOCKS):
+                stream.seek((size - _BLOCK_BYTES) * block // (_BLOCKS - 1))
+                digest.update(stream.read(_BLOCK_BYTES))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,276 @@
+"""Who judges and who teaches: from a model's reference to a function the loop can call.
+
+rules/mechanical   rules/arithmetic      no model at all
+local/NAME                               a model in this process: a folder, a Hub id or `demo`
+openai/NAME        anthropic/NAME        their APIs, or with an API base any server that speaks OpenAI's protocol
+python:FILE.py:FUNCTION                  the user's own
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from socratune.config import StudentTeacherConfig
+from socratune.errors import CallError, Fault, Shown, UserError
+from socratune.llm.base import ChatModel, Engine, Sampling
+from socratune.llm.ledger import FREE, Ledger, Price, price_of
+from socratune.llm.locate import local_name, model_fault
+from socratune.llm.metered import MeteredModel
+from socratune.llm.prompts import JUDGE_SCHEMA
+from socratune.llm.sampling import THINKING
+from socratune.runs.journal import Journal
+
+Role = Literal["student", "teacher", "judge", "writer", "checker"]
+
+ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/gpt-4o-mini"}
+"""The guide's names."""
+
+PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic", "writer": "rules/extract"}
+SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
+"""Where a role is configured; all others in `enhance`."""
+JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
+TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
+RETIRED = "litellm"
+"""A provider of earlier versions, which called LiteLLM in this process."""
+LABORATORY_MOVED = "The laboratory's judge and teachers are in experiments/lab/lab.py of the repository."
+THOUGHT_TOKENS = 4096
+"""What a local model that thinks first may take for its thoughts, beside what it says."""
+
+
+class ClosableModel(ChatModel, Protocol):
+    """A model that holds connections."""
+
+    async def close(self) -> None:
+        """Let go of them."""
+        ...
+
+
+class LocalModel(ChatModel, Protocol):
+    """A model in this process."""
+
+    thinking: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How a role's model is reached.
+
+    Attributes:
+        api_bases: none is the provider's own address.
+        api_key_env: the environment variable with the key. Without it a server at an API base of one's own gets no
+            key: a provider's key must not travel to another host.
+        token_ids: ask for the ids that were sampled; for servers of which it is known that they tell.
+    """
+
+    api_bases: tuple[str, ...] = ()
+    api_key_env: str | None = None
+    call_timeout_s: float = 600.0
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    token_ids: bool = False
+
+
+def endpoints(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
+    """How each role is reached, by the configuration."""
+    bases: dict[Role, list[str]] = {
+        "student": config.student_api_base,
+        "teacher": config.teacher_api_base,
+        "judge": config.judge_api_base,
+    }
+    return {
+        role: Endpoint(
+            api_bases=tuple(base),
+            call_timeout_s=config.call_timeout_s,
+            **getattr(config.endpoints, role).model_dump(),
+        )
+        for role, base in bases.items()
+    }
+
+
+def resolve_alias(ref: str) -> str:
+    """The reference behind one of the guide's names."""
+    return ALIASES.get(ref, ref)
+
+
+def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[Engine, str]:
+    """Where the student answers, and its name or reference there.
+
+    Args:
+        model_name: the model to be trained: the student, unless the configuration names another.
+    """
+    ref = resolve_alias(config.student_model or model_name)
+    # a base on the Hub may be called openai/…; only a student that was named is one of the vendor's
+    vendors = ref != model_name and ref.split("/", 1)[0] in (*PROVIDERS, RETIRED)
+    if config.student_api_base or vendors:
+        return "http", ref
+    return config.student_engine, local_name(ref) or ref
+
+
+def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
+    """Why `ref` cannot be the model of a role, or None.
+
+    Raises:
+        OutsideError: it is `local/` and a Hub id that is not in the local cache, and the Hub could not be asked.
+    """
+    where, provider = f"{SECTIONS.get(role, 'enhance')}.{role}_model", ref.split("/", 1)[0]
+    if ref == RULES.get(role):
+        return None
+    if ref.startswith("rules/"):
+        return Fault(where, f"{RULES.get(role, 'a model, as rules cannot attempt')}", ref)
+    if ref.startswith("python:") and role not in ("student", "checker"):
+        return _python_fault(where, ref)
+    if (name := local_name(ref)) is not None:
+        return model_fault(name, where) if not endpoint.api_bases else Fault(where, "no API base beside local/", ref)
+    if provider == RETIRED:
+        return _retired_fault(role, where, ref)
+    known_provider = provider in PROVIDERS and bool(ref.partition("/")[2])
+    if known_provider or endpoint.api_bases:
+        variable = endpoint.api_key_env or (None if endpoint.api_bases else PROVIDERS[provider])
+        if variable and not os.environ.get(variable):
+            fix = f"Run: export {variable}=…"
+            return Fault(where, f"{variable} in the environment, for {ref}", Shown("no such variable"), fix)
+        return None
+    known = [name for name in (RULES.get(role), "local/NAME", "openai/NAME", "anthropic/NAME") if name]
+    known += ["python:FILE.py:FUNCTION"] * (role not in ("student", "checker"))
+    return Fault(where, f"one of {', '.join(known)}, or a name with --{role}-api-base", ref)
+
+
+def _retired_fault(role: Role, where: str, ref: str) -> Fault:
+    model = ref.partition("/")[2] or "PROVIDER/MODEL"
+    given = f"--{role}-model {model}"
+    if model.split("/", 1)[0] in PROVIDERS:
+        fix = f"Give {given}: this provider is asked without LiteLLM."
+    else:
+        fix = f"Run its proxy, litellm --model {model}, and give --{role}-api-base http://127.0.0.1:4000/v1 {given}"
+        fix += " (docs/guides/models.md#gateways)."
+    return Fault(where, "a model behind an address, as LiteLLM is no longer called in this process", ref, fix)
+
+
+def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
+    """Why a limit in USD cannot be kept with this model, or None."""
+    provider, _, name = ref.partition("/")
+    if provider not in PROVIDERS or (endpoint.api_bases and endpoint.api_key_env is None):
+        return None
+    if price_of(provider, name).per_completion_token_usd is not None:
+        return None
+    fix = "Limit tokens instead: --max-total-tokens."
+    return Fault(f"{SECTIONS.get(role, 'enhance')}.max_usd", f"a model whose price is known as {role}", ref, fix)
+
+
+def connect(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
+    """A model behind an API, and its price. Nothing is sent yet."""
+    provider, _, name = ref.partition("/")
+    given = {
+        "call_timeout_s": endpoint.call_timeout_s,
+        "requests_per_minute": endpoint.requests_per_minute,
+        "tokens_per_minute": endpoint.tokens_per_minute,
+    }
+    own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
+    key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None
+    from socratune.llm.http import HttpModel
+
+    if provider not in PROVIDERS or not name:
+        provider, name = "openai", ref
+    if not endpoint.api_bases and endpoint.api_key_env is None:
+        key = os.environ.get(PROVIDERS[provider])
+    kind: Literal["openai", "anthropic"] = "anthropic" if provider == "anthropic" else "openai"
+    bases, ids = endpoint.api_bases, endpoint.token_ids
+    model = HttpModel(kind=kind, model=name, api_bases=bases, api_key=key, token_ids=ids, **given)
+    return model, FREE if own_server else price_of(provider, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A role's model behind the journal, how it is sampled, and what has to be closed in the end, if anything."""
+
+    model: ChatModel
+    sampling: Sampling
+    connected: tuple[ClosableModel, ...] = ()
+
+
+def reach(
+    ref: str,
+    endpoint: Endpoint,
+    sampling: Sampling,
+    *,
+    role: str,
+    journal: Journal,
+    ledger: Ledger,
+    local: Callable[[str], LocalModel] | None,
+) -> Reached:
+    """The model behind a reference.
+
+    Args:
+        role: `STAGE.WHO`, in the journal and the ledger.
+        local: gives the model in this process of a name.
+    """
+    if (name := local_name(ref)) is not None:
+        assert local is not None, f"{ref}: nobody loads models here"
+        loaded = local(name)
+        return Reached(MeteredModel(loaded, journal, role), thoughtful(sampling) if loaded.thinking else sampling)
+    model, price = connect(ref, endpoint)
+    return Reached(MeteredModel(model, journal, role, ledger=ledger, price=price), sampling, (model,))
+
+
+def thoughtful(sampling: Sampling) -> Sampling:
+    """The sampling for a model that thinks first: never greedy, and with room for the thoughts."""
+    temperature, top_p = THINKING
+    return replace(
+        sampling, temperature=temperature, top_p=top_p, max_new_tokens=THOUGHT_TOKENS + sampling.max_new_tokens
+    )
+
+
+async def called(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the user's gives; one that is not async works in a thread.
+
+    Raises:
+        CallError: it raised.
+    """
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function(*arguments)
+        return await asyncio.to_thread(function, *arguments)
+    except Exception as error:  # the user's own code may raise anything; it is this row's outcome
+        raise CallError(f"{function.__name__} raised {type(error).__name__}: {error}") from error
+
+
+def load_function(ref: str) -> Callable[..., Any]:
+    """The function behind `python:FILE.py:FUNCTION`.
+
+    Raises:
+        UserError: no such file or function, or the file fails when it is imported.
+    """
+    if fault := _python_fault("--judge-model or --teacher-model", ref):
+        raise UserError(fault)
+    _, path, name = ref.split(":")
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(
+            Fault(path, "a file that can be imported", Shown(f"{type(error).__name__}: {error}"))
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UserError(Fault(ref, f"a function {name} in {path}", Shown("none of that name")))
+    return function
+
+
+def _python_fault(where: str, ref: str) -> Fault | None:
+    parts = ref.split(":")
+    if len(parts) != 3 or not all(parts):
+        return Fault(where, "python:FILE.py:FUNCTION", ref)
+    if not Path(parts[1]).is_file():
+        fix = LABORATORY_MOVED if parts[1].endswith("socratune/lab.py") else ""
+        return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"), fix)
+    return None

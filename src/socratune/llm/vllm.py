@@ -1,0 +1,123 @@
+"""vLLM as a child process: started for a run's student, asked, and stopped whatever becomes of the run.
+
+A keeper ends it with its engine processes; these survive its own death and would keep the GPU's memory
+(vllm-project/vllm#55510).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from socratune.errors import Fault, OutsideError, Shown
+from socratune.llm.child import end_of, free_port, is_well, kept
+from socratune.llm.locate import model_location
+
+START_TIMEOUT_S = 1800.0
+"""Downloading and loading the weights, compiling, capturing CUDA graphs: minutes, and more over a slow line."""
+
+STOP_TIMEOUT_S = 15.0
+NOTICE_S = 5.0
+POLL_S = 0.2
+VLLM_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1"}
+
+
+def vllm_command() -> list[str] | None:
+    """How vLLM is called: by the `vllm` on the path, else as a module of this Python; None where there is none."""
+    if found := shutil.which("vllm"):
+        return [found]
+    spec = importlib.util.find_spec("vllm")
+    if spec is not None and spec.origin is not None:  # a mere folder of that name has no origin
+        return [sys.executable, "-m", "vllm.entrypoints.cli.main"]
+    return None
+
+
+def vllm_fault(where: str = "enhance.student_engine") -> Fault | None:
+    """Why no vLLM can be started here, or None."""
+    if vllm_command() is not None:
+        return None
+    fix = "Run: pip install vllm (an environment of its own will do if its bin folder is on PATH)."
+    return Fault(where, "vLLM on this machine", Shown("no vllm on PATH"), fix)
+
+
+def vllm_arguments(location: str, name: str, port: int, max_model_len: int | None = None) -> list[str]:
+    """What vLLM is told behind its command.
+
+    The server's own defaults for sampling are off: what a request leaves out is neutral, as `HttpModel` means it.
+
+    Args:
+        name: under which the model at `location` is asked.
+        max_model_len: in tokens, prompt and answer; None: what fits into the GPU's memory.
+    """
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    return [
+        "serve", location, "--served-model-name", name, *place, "--generation-config", "vllm",
+        "--max-model-len", str(max_model_len or "auto"),
+    ]  # fmt: skip
+
+
+@asynccontextmanager
+async def vllm_serving(
+    model: str,
+    *,
+    log_path: Path,
+    max_model_len: int | None = None,
+    start_timeout_s: float = START_TIMEOUT_S,
+    stop_timeout_s: float = STOP_TIMEOUT_S,
+) -> AsyncIterator[str]:
+    """The API base of a vLLM that serves `model` under its own name, until the block ends.
+
+    Args:
+        model: folder, Hub id or `demo`.
+        log_path: vLLM's output; an earlier one is replaced.
+        max_model_len: in tokens, prompt and answer; None: what fits into the GPU's memory.
+        start_timeout_s: until it must be ready.
+        stop_timeout_s: between asking it to end and ending it.
+
+    Raises:
+        OutsideError: it ended by itself, or was not ready in time; with the end of its log.
+    """
+    command = vllm_command()
+    assert command is not None, "preflight has asked vllm_fault"
+    port = free_port()
+    command += vllm_arguments(model_location(model), model, port, max_model_len)
+    environment = {**os.environ, **VLLM_ENVIRONMENT}
+    environment.pop("VLLM_API_KEY", None)  # the server would ask us for it
+    with kept(command, environment, log_path, stop_timeout_s) as keeper:
+        await _ready(keeper, port, log_path, start_timeout_s)
+        try:
+            yield f"http://127.0.0.1:{port}/v1"
+        except OutsideError as error:
+            if is_well(port) or not _has_ended(keeper):
+                raise
+            raise _ended_by_itself(keeper, log_path) from error
+
+
+async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, timeout_s: float) -> None:
+    """Wait until the server says it is well."""
+    deadline = time.monotonic() + timeout_s
+    while not await asyncio.to_thread(is_well, port):
+        if keeper.poll() is not None:
+            raise _ended_by_itself(keeper, log_path)
+        if time.monotonic() > deadline:
+            raise OutsideError(f"vLLM was not ready within {timeout_s:g} s. {end_of(log_path)}")
+        await asyncio.sleep(POLL_S)
+
+
+def _has_ended(keeper: subprocess.Popen[bytes]) -> bool:
+    """Whether vLLM is gone. The keeper sees it a little later than the run, and then ends what vLLM has left."""
+    with suppress(subprocess.TimeoutExpired):
+        keeper.wait(NOTICE_S)
+    return keeper.poll() is not None
+
+
+def _ended_by_itself(keeper: subprocess.Popen[bytes], log_path: Path) -> OutsideError:
+    return OutsideError(f"vLLM ended by itself (code {keeper.returncode}). {end_of(log_path)}")

@@ -1,0 +1,84 @@
+"""`--estimate`: what a run would take, by a pilot of a few rows, whose calls the run does not pay again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from socratune.compute.plan import settle
+from socratune.errors import Fault, Shown, StageFailed, UserError
+from socratune.llm.references import RULES, student_of
+from socratune.pipeline import Pipeline, opened, run_stages
+from socratune.resolve import Resolved
+from socratune.rows import QARow
+from socratune.runs.folder import fingerprint
+from socratune.runs.progress import STAGES, Tell
+from socratune.stages import enhance, estimate
+
+
+def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
+    """What the loop would take, by a pilot of a few rows; `stages.estimate.of_loop` says what comes back.
+
+    Where a model is to write the rows first, what that would take is in `generate`, and the loop's pilot has the rows
+    of a few passages.
+
+    Raises:
+        As `run_pipeline`.
+    """
+    decision = settle(resolved.config, fits=False)
+    engine, _ = student_of(resolved.config.enhance, resolved.config.model)
+    if decision.where != "local" and engine != "http":
+        fix = "socratune plan says what it takes by arithmetic; or serve it, and give --student-api-base."
+        raise UserError(Fault("--estimate", "a student that answers here", Shown(decision.reason), fix))
+    with opened(resolved, None) as pipeline:
+        if _to_be_written(pipeline):
+            found = _with_source(pipeline)
+        else:
+            run_stages(pipeline, STAGES[: STAGES.index("split") + 1], tell)
+            rows = list(enhance.rows_of(pipeline.run, pipeline.config.shard))
+            found = _of_loop(pipeline, rows, len(rows))
+        pipeline.results.write(estimate=found)
+    return pipeline.results.data
+
+
+def _to_be_written(pipeline: Pipeline) -> bool:
+    """Whether a model has still to write the rows."""
+    config = pipeline.config.generate
+    mechanical = config.writer_model == RULES["writer"] and config.checker_model is None
+    return config.source is not None and not mechanical and pipeline.results.stage("generate").get("status") != "done"
+
+
+def _with_source(pipeline: Pipeline) -> dict[str, Any]:
+    """The pilot of a few passages, and that of the loop on their rows."""
+    work = estimate.of_source(
+        pipeline.place,
+        pipeline.config.generate,
+        model_name=pipeline.config.model,
+        seed=pipeline.config.seed,
+        journal=pipeline.journal,
+        key=f"estimate.{pipeline.key('generate')}",
+        tick=_untold,
+    )
+    found, rows = asyncio.run(work)
+    if not rows:
+        raise StageFailed("No question of the pilot stood its checks, so nothing can be said of the loop.")
+    total = estimate.trained_rows(found["questions"][0], pipeline.config.split)
+    return {**_of_loop(pipeline, rows, max(total, 1)), "generate": found}
+
+
+def _of_loop(pipeline: Pipeline, rows: list[QARow], total: int) -> dict[str, Any]:
+    work = estimate.of_loop(
+        pipeline.run,
+        rows,
+        total,
+        pipeline.config.enhance,
+        pipeline.base,
+        journal=pipeline.journal,
+        key=f"estimate.{fingerprint(pipeline.key('enhance'), [row.id for row in rows])}",
+        tick=_untold,
+    )
+    return asyncio.run(work)
+
+
+def _untold(done: int, total: int, **live: Any) -> None:
+    """For a pilot, which nobody watches."""

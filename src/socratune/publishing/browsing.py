@@ -1,0 +1,301 @@
+"""Traces and held-out answers for a person to look through: which come first, which fit a filter, what a page shows.
+
+Of every row its id, where it lies and what it is are held; the rows stay in their file, or in the journal while the
+loop still works.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from socratune.rows import Rejected
+from socratune.runs.fastjson import decode
+from socratune.runs.folder import RunDir
+from socratune.runs.review import Review
+
+TRACE_KINDS = (
+    "unsolved", "error", "undecided", "knowledge", "hinted", "reference", "learnable", "first_try", "mastered",
+)  # fmt: skip
+"""What the loop found of a row, in the order in which a person wants to see them."""
+ANSWER_KINDS = ("lost", "undecided", "both_wrong", "won", "both_right")
+"""How base and adapter did on a held-out question, losses first."""
+LEAKED, DROPPED = 1, 2
+VERDICTS = ("correct", "incorrect", "undecided")
+_KIND_OF = {
+    "solved_with_hint": "hinted",
+    "solved_with_evidence": "knowledge",
+    "rewritten": "reference",
+    "trained_on_reference": "reference",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a person wants to see. Empty text means all of it."""
+
+    kind: str = ""
+    mark: str = ""
+    """`leaked`, `dropped`, `trained` or `reviewed`."""
+    verdict: str = ""
+    """Of the first answer."""
+    text: str = ""
+
+
+@dataclass(slots=True)
+class Marks:
+    """What other files of the run say of a trace: why it was dropped, whether a hint spoils it, what was decided."""
+
+    dropped: dict[str, Rejected] = field(default_factory=dict)
+    spoiled: set[str] = field(default_factory=set)
+    reviews: dict[str, Review] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Source:
+    """Rows that can be fetched one by one.
+
+    Attributes:
+        scan: (handle, line of JSON) of every row, one after the other.
+        fetch: the lines behind some handles, in the same order.
+        name: of the file.
+    """
+
+    scan: Callable[[], Iterator[tuple[int, bytes]]]
+    fetch: Callable[[Iterable[int]], Iterator[bytes]]
+    name: str
+
+
+def in_file(path: Path) -> Source:
+    """The lines of a JSONL file; a handle is an offset. No file: no row."""
+
+    def scan() -> Iterator[tuple[int, bytes]]:
+        if path.exists():
+            with path.open("rb") as stream:
+                offset = 0
+                for line in stream:
+                    yield offset, line
+                    offset += len(line)
+
+    def fetch(handles: Iterable[int]) -> Iterator[bytes]:
+        if not path.exists():
+            return
+        with path.open("rb") as stream:
+            for handle in handles:
+                stream.seek(handle)
+                yield stream.readline()
+
+    return Source(scan, fetch, path.name)
+
+
+def in_journal(path: Path, stage: str) -> Source:
+    """The finished rows of a stage that still works; a handle is the row's position. Read-only, beside the writer."""
+
+    def lines(query: str, *given: Any) -> Iterator[tuple[int, bytes]]:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            for position, value in db.execute(f"SELECT position, value FROM rows WHERE stage = ? {query}", given):
+                yield position, value.encode()
+
+    def fetch(handles: Iterable[int]) -> Iterator[bytes]:
+        return (line for handle in handles for _, line in lines("AND position = ?", stage, handle))
+
+    return Source(lambda: lines("", stage) if path.exists() else iter(()), fetch, path.name)
+
+
+class Index:
+    """Where the rows of a source lie and what they are: their ids, and a few bytes per row."""
+
+    def __init__(self, source: Source, kinds: tuple[str, ...], marks: Marks | None = None) -> None:
+        self.source = source
+        self.kinds = kinds
+        self.marks = marks or Marks()
+        self.damaged = 0
+        self.ids: dict[str, int] = {}
+        self._handles = array("Q")
+        self._kind = bytearray()
+        self._mark = bytearray()
+        self._verdict = bytearray()
+        for handle, line in source.scan():
+            try:
+                self._add(handle, decode(line))
+            except (ValueError, LookupError, TypeError, AttributeError):
+                self.damaged += 1
+
+    def _add(self, handle: int, data: dict[str, Any]) -> None:
+        if "metadata" in data:
+            shown = trace_row(data, self.marks)
+            kind, verdict = shown["kind"], shown["attempts"][0]["verdict"] if shown["attempts"] else ""
+            mark = LEAKED * bool(shown["leaks"]) | DROPPED * bool(shown["dropped"])
+        else:
+            kind, verdict, mark = answer_kind(data), data["base"]["verdict"], 0
+        code = self.kinds.index(kind)
+        self.ids[data["id"]] = len(self._handles)
+        self._handles.append(handle)
+        self._kind.append(code)
+        self._mark.append(mark)
+        self._verdict.append(VERDICTS.index(verdict) if verdict in VERDICTS else len(VERDICTS))
+
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def counts(self, positions: Iterable[int] | None = None) -> dict[str, int]:
+        """Rows by kind, kinds without rows left out."""
+        found = Counter(self._kind if positions is None else (self._kind[at] for at in positions))
+        return {kind: found[code] for code, kind in enumerate(self.kinds) if found[code]}
+
+    def leaked(self) -> int:
+        """Rows in which a hint gave something away, was refused for it, or shows in the answer."""
+        return sum(mark & LEAKED for mark in self._mark)
+
+    def order(self) -> array[int]:
+        """All positions, the rows a person wants to see first at the front: by kind, leaked ones behind the first."""
+
+        def rank(at: int) -> int:
+            leaked = self._mark[at] & LEAKED and self._kind[at] > 0
+            return 1 if leaked else 2 * self._kind[at]
+
+        return array("L", sorted(range(len(self)), key=rank))
+
+    def lines(self, positions: Iterable[int]) -> Iterator[bytes]:
+        """The rows at some positions, as they stand in the file."""
+        return self.source.fetch(self._handles[at] for at in positions)
+
+    def rows(self, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """The rows at some positions as a page shows them."""
+        return (page_row(decode(line), self.marks) for line in self.lines(positions))
+
+    def matching(self, wanted: Filter) -> array[int]:
+        """The positions of the rows that fit, in `order`."""
+        reviewed = {self.ids[row_id] for row_id in self.marks.reviews if row_id in self.ids}
+        found = array("L", (at for at in self.order() if self._fits(at, wanted, reviewed)))
+        if not wanted.text.strip():
+            return found
+        needle = wanted.text.strip().lower()
+        raw = json.dumps(needle, ensure_ascii=False)[1:-1]
+
+        def says_it(line: bytes) -> bool:
+            text = line.decode("utf-8", "replace").lower()
+            escaped = not raw.isascii() and "\\u" in text
+            return (raw in text or escaped) and needle in _words(page_row(decode(line), self.marks))
+
+        return array("L", (at for at, line in zip(found, self.lines(found), strict=True) if says_it(line)))
+
+    def _fits(self, at: int, wanted: Filter, reviewed: set[int]) -> bool:
+        if wanted.kind and self.kinds[self._kind[at]] != wanted.kind:
+            return False
+        if wanted.verdict and wanted.verdict != (*VERDICTS, "")[self._verdict[at]]:
+            return False
+        mark = self._mark[at]
+        fitting = {
+            "leaked": bool(mark & LEAKED),
+            "dropped": bool(mark & DROPPED),
+            "trained": not mark & DROPPED,
+            "reviewed": at in reviewed,
+        }
+        return fitting.get(wanted.mark, True)
+
+
+def _words(value: Any) -> str:
+    """All text of a row as a page shows it, in lower case."""
+    if isinstance(value, str):
+        return value.lower()
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return "\n".join(_words(part) for part in parts)
+
+
+def page_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
+    """A trace or a held-out answer as a page shows it."""
+    return trace_row(data, marks) if "metadata" in data else {**data, "kind": answer_kind(data)}
+
+
+def trace_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
+    """One line of `enhanced_dataset.jsonl` as a page shows it; `answer` is None where it is the chosen attempt's."""
+    told = data["metadata"]["enhancement"]
+    row_id, review = data["id"], marks.reviews.get(data["id"])
+    answer, chosen = data["messages"][-1]["content"], told.get("chosen")
+    dropped = marks.dropped.get(row_id)
+    leaks = []
+    if refused := told.get("hints_rejected", 0):
+        leaks.append(
+            f"{refused} {'hint' if refused == 1 else 'hints'} would have given the answer away and went unused"
+        )
+    if row_id in marks.spoiled:
+        leaks.append("by the student's own probabilities, a hint gives the answer away")
+    if dropped and dropped.reason == "hint_echo":
+        leaks.append("the answer speaks of the hint")
+    attempts = [
+        {name: entry.get(name) for name in ("response", "verdict", "judged_by", "hint", "given")}
+        for entry in told["trace"]
+    ]
+    return {
+        "id": row_id,
+        "kind": trace_kind(told),
+        "outcome": told["outcome"],
+        "turns": data["messages"][:-2],
+        "question": data["messages"][-2]["content"],
+        "reference": told["reference"],
+        "answer": None if chosen and told["trace"][chosen - 1]["response"] == answer else answer,
+        "attempts": attempts,
+        "chosen": chosen,
+        "pass_rate": told.get("pass_rate"),
+        "source": data["metadata"].get("source"),
+        "leaks": leaks,
+        "dropped": dropped and [dropped.reason, dropped.detail],
+        "error": told.get("error"),
+        "review": None if review is None else {name: getattr(review, name) for name in ("decision", "text", "time")},
+    }
+
+
+def trace_kind(told: dict[str, Any]) -> str:
+    """What the loop found of a row: one of `TRACE_KINDS`."""
+    outcome = told["outcome"]
+    if outcome in ("unsolved", "undecided", "error"):
+        return outcome
+    if outcome != "solved_first_try":
+        return _KIND_OF.get(outcome, "error")
+    if told.get("pass_rate") == 1:
+        return "mastered" if len(told["trace"]) > 1 else "first_try"
+    return "learnable"
+
+
+def answer_kind(data: dict[str, Any]) -> str:
+    """How base and adapter did: one of `ANSWER_KINDS`."""
+    base, adapter = data["base"]["verdict"], data["adapter"]["verdict"]
+    if {base, adapter} - {"correct", "incorrect"}:
+        return "undecided"
+    if base == adapter:
+        return "both_right" if base == "correct" else "both_wrong"
+    return "won" if adapter == "correct" else "lost"
+
+
+def marks_of(run: RunDir, reviews: dict[str, Review]) -> Marks:
+    """What the other files of a run say of its traces; a file that is not there says nothing."""
+    marks = Marks(reviews=reviews)
+    for _, line in in_file(run.rejected("train")).scan():
+        data = decode(line)
+        marks.dropped[data["id"]] = Rejected.from_json({**data, "row": None})
+    for _, line in in_file(run.hint_measures).scan():
+        data = decode(line)
+        if data.get("spoils"):
+            marks.spoiled.add(data["row_id"])
+    return marks
+
+
+def traces_of(run: RunDir, reviews: dict[str, Review], stage_key: str | None = None) -> Index:
+    """The traces of a run; of a loop that still works (`stage_key`: the key of its stage) what is finished so far."""
+    source = in_file(run.enhanced)
+    if not run.enhanced.exists() and stage_key and run.journal.exists():
+        source = in_journal(run.journal, f"enhance.{stage_key}")
+    return Index(source, TRACE_KINDS, marks_of(run, reviews))
+
+
+def answers_of(run: RunDir) -> Index:
+    """What base and adapter said to the held-out questions."""
+    return Index(in_file(run.rows("held_out_answers")), ANSWER_KINDS)

@@ -1,0 +1,244 @@
+"""The report as a Starlette app on loopback: state, rows page by page, one row whole, and decisions.
+
+Only pages of this very server are answered: the Host header has to name loopback (a foreign name that was made to
+point here does not), and an Origin has to be our own.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, get_args
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from socratune.errors import Fault, Shown, SocratuneError, UserError
+from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
+from socratune.publishing.report import cut, live_page, overview
+from socratune.publishing.webserver import address, listening, serve_until_stopped
+from socratune.runs.fastjson import decode, encode
+from socratune.runs.folder import Results, RunDir, existing_run
+from socratune.runs.review import Decision, decide, decisions
+
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+LISTS = ("traces", "answers")
+MOST_ROWS = 200
+"""Per answer."""
+LIST_TEXT = 300
+"""Characters of each text that a list needs."""
+MOST_BODY = 4_000_000
+HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
+
+
+class Live:
+    """What is known of the run folder, read anew when its files have changed."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.lock = Lock()
+        self._stamps: dict[str, Any] = {}
+        self._known: dict[str, Any] = {}
+        self._seconds: dict[str, float] = {}
+        self._versions: Counter[str] = Counter()
+        self._growing_until = 0.0
+
+    def index(self, what: str) -> Index:
+        """The rows of `traces` or `answers` as they are now."""
+        run = self.run
+        if what == "answers":
+            return self._fresh("answers", _stamp(run.rows("held_out_answers")), lambda: answers_of(run))
+        stage = Results(run).stage("enhance")
+        stamp = (stage.get("key"), *_stamp(run.enhanced, run.rejected("train"), run.hint_measures))
+        if not run.enhanced.exists():
+            stamp = (*stamp, *self._journal_stamp())
+        found = self._fresh("traces", stamp, lambda: traces_of(run, {}, stage.get("key")))
+        found.marks.reviews = self._fresh("reviews", _stamp(run.review), lambda: decisions(run))
+        return found
+
+    def matching(self, what: str, wanted: Filter) -> tuple[Index, Any]:
+        """The rows of a list as they are now, and the positions of those that fit, in the order of the list."""
+        index = self.index(what)
+        version = (self._versions[what], _stamp(self.run.review) if wanted.mark == "reviewed" else None)
+        return index, self._fresh(f"matching {what}", (version, wanted), lambda: index.matching(wanted))
+
+    def state(self) -> tuple[str, bytes]:
+        """(a tag that changes when the overview does, the overview as JSON)."""
+        run = self.run
+        traces, answers = self.index("traces"), self.index("answers")
+        events = sorted(run.tensorboard.rglob("events.*"))
+        versions = (self._versions["traces"], self._versions["answers"])
+        stamp = (_stamp(run.results, run.config, run.review, *events), versions)
+        tag = f'"{abs(hash(stamp)):x}"'
+        return tag, self._fresh("state", stamp, lambda: encode(overview(run, traces, answers)))
+
+    def _journal_stamp(self) -> tuple[Any, ...]:
+        """Changes when the loop has finished rows, but so rarely that reading them takes a tenth of the time."""
+        now = time.monotonic()
+        if now < self._growing_until:
+            return self._stamps["traces"][-1:]
+        self._growing_until = now + 10 * self._seconds.get("traces", 0.0)
+        return (_stamp(Path(f"{self.run.journal}-wal"), self.run.journal),)
+
+    def _fresh(self, name: str, stamp: Any, make: Any) -> Any:
+        if name not in self._known or self._stamps[name] != stamp:
+            started = time.monotonic()
+            self._known[name] = make()
+            self._versions[name] += 1
+            self._seconds[name] = time.monotonic() - started
+            self._stamps[name] = stamp
+        return self._known[name]
+
+
+def _stamp(*paths: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Changes when one of the files does."""
+    found = []
+    for path in paths:
+        try:
+            stat = path.stat()
+            found.append((stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
+def app(run: RunDir) -> ASGIApp:
+    """The pages of a run folder, for loopback only."""
+    live, page = Live(run), live_page()
+
+    def state(request: Request) -> Response:
+        with live.lock:
+            tag, body = live.state()
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        return _json(body, {"ETag": tag})
+
+    def rows(what: str, request: Request) -> Response:
+        given = request.query_params
+        wanted = Filter(*(given.get(name, "") for name in ("kind", "mark", "verdict", "text")))
+        try:
+            offset, limit = int(given.get("offset", 0)), int(given.get("limit", MOST_ROWS))
+        except ValueError:
+            return PlainTextResponse("offset and limit: expected whole numbers", 400)
+        with live.lock:
+            index, found = live.matching(what, wanted)
+            some = found[max(0, offset) :][: max(0, min(limit, MOST_ROWS))]
+            shown = [cut(row, LIST_TEXT) for row in index.rows(some)]
+            return _json(encode({"rows": shown, "total": len(found), "kinds": index.counts()}))
+
+    def row(what: str, request: Request) -> Response:
+        with live.lock:
+            index = live.index(what)
+            at = index.ids.get(request.query_params.get("id", ""))
+            if at is None:
+                return PlainTextResponse("no such row", 404)
+            return _json(encode(next(index.rows([at]))))
+
+    async def review(request: Request) -> Response:
+        body = await request.body()
+        return await run_in_threadpool(_review, live, request.headers.get("content-type", ""), body)
+
+    routes = [
+        Route("/", lambda _: HTMLResponse(page, headers=HEADERS)),
+        Route("/api/state", state),
+        *(Route(f"/api/rows/{what}", partial(rows, what)) for what in LISTS),
+        *(Route(f"/api/row/{what}", partial(row, what)) for what in LISTS),
+        Route("/api/review", review, methods=["POST"]),
+    ]
+    return own_pages_only(Starlette(routes=routes, exception_handlers={SocratuneError: _failed}))
+
+
+def _review(live: Live, content_type: str, body: bytes) -> Response:
+    """Keep a decision about a trace that is there."""
+    if content_type.partition(";")[0].strip() != "application/json":
+        return PlainTextResponse("expected application/json", 415)
+    try:
+        given = decode(body)
+        row_id, decision, text = given["id"], given["decision"], given.get("text")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return PlainTextResponse('expected {"id", "decision", "text"}', 400)
+    if decision not in get_args(Decision) or not (text is None or isinstance(text, str)):
+        return PlainTextResponse(f"decision: expected one of {', '.join(get_args(Decision))}", 400)
+    if decision == "edit" and not (text or "").strip():
+        return PlainTextResponse("an edit without text", 400)
+    with live.lock:
+        if row_id not in live.index("traces").ids:
+            return PlainTextResponse("no such row", 404)
+        kept = decide(live.run, row_id, decision, text)
+        return _json(encode(asdict(kept)))
+
+
+def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:
+    return Response(body, media_type="application/json", headers={**HEADERS, **(headers or {})})
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    return PlainTextResponse(str(error), 500)
+
+
+def own_pages_only(inner: ASGIApp) -> ASGIApp:
+    """Refuse a request that does not come from a page of ours, and one that is too long."""
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (refusal := _refusal(dict(scope["headers"]))):
+            await refusal(scope, receive, send)
+        else:
+            await inner(scope, receive, send)
+
+    return guard
+
+
+def _refusal(headers: dict[bytes, bytes]) -> Response | None:
+    host = headers.get(b"host", b"").decode("latin-1")
+    name = re.sub(r":\d+$", "", host)
+    if name not in HOSTS:
+        return PlainTextResponse("This server answers on loopback only.", 403)
+    origin = headers.get(b"origin")
+    if origin is not None and origin.decode("latin-1") != f"http://{host}":
+        return PlainTextResponse("Not for other pages.", 403)
+    length = headers.get(b"content-length", b"0")
+    if b"transfer-encoding" in headers or not length.isdigit() or int(length) > MOST_BODY:
+        return PlainTextResponse(f"A body of at most {MOST_BODY} bytes, with its length.", 413)
+    return None
+
+
+# `socratune ui`: which run folder, which port, and the server until Ctrl-C.
+
+OUTPUTS = Path("outputs")
+
+
+def newest_run(folder: Path = OUTPUTS) -> RunDir:
+    """The run folder in `folder` that was worked on last.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [path.parent for path in folder.glob("*/config.yaml")]
+    if not found:
+        got = Shown(f"no run folder in {folder}/")
+        raise UserError(Fault("socratune ui", "the folder of a run", got, "Name one: socratune ui RUN."))
+    return max(
+        map(RunDir, found), key=lambda run: (run.results if run.results.exists() else run.config).stat().st_mtime
+    )
+
+
+def serve(folder: str | None, port: int, say: Callable[[str], None]) -> None:
+    """Serve the pages of a run on 127.0.0.1 until Ctrl-C; port 0 takes a free one.
+
+    Raises:
+        UserError: no such run, or the port is taken.
+    """
+    run = existing_run(folder) if folder is not None else newest_run()
+    place = listening("127.0.0.1", port)
+    say(f"{run.root}: {address(place)}/  (Ctrl-C ends it)")
+    serve_until_stopped(app(run), place)

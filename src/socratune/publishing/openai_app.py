@@ -1,0 +1,161 @@
+"""`/health`, `/v1/models`, `/v1/chat/completions` over the students that are served."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference.template import end_of_turn_id, prompt_ids
+from socratune.llm.base import Sampling
+from socratune.publishing import openai_protocol
+from socratune.publishing.openai_models import Served
+from socratune.publishing.openai_protocol import Asked, BadRequest
+from socratune.publishing.webserver import address, listening, serve_until_stopped
+
+MOST_BODY = 16_000_000  # bytes
+HEALTH = "/health"
+
+
+def app(models: Sequence[Served], key: str | None = None) -> ASGIApp:
+    """The server of these models.
+
+    Args:
+        models: each is asked by its name.
+        key: what a request has to bring as `Authorization: Bearer KEY`, except to `/health`; None: nothing.
+    """
+    by_name = {served.name: served for served in models}
+    listed = {"object": "list", "data": [_card(served) for served in models]}
+
+    async def complete(request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return _refused("expected application/json", 415)  # what pages of other sites can send without asking
+        if int(request.headers.get("content-length", MOST_BODY + 1)) > MOST_BODY:
+            return _refused(f"expected a body of at most {MOST_BODY} bytes, with its length", 413)
+        try:
+            asked = openai_protocol.parse(await request.body())
+            if (served := by_name.get(asked.model)) is None:
+                return _refused(f"the model {asked.model!r} does not exist; there is {', '.join(by_name)}", 404)
+            return await _completed(served, asked)
+        except BadRequest as error:
+            return _refused(str(error), 400)
+
+    routes = [
+        Route(HEALTH, lambda _: Response()),
+        Route("/v1/models", lambda _: JSONResponse(listed)),
+        Route("/v1/chat/completions", complete, methods=["POST"]),
+    ]
+    plain = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_route, Exception: _failed})
+    return plain if key is None else _with_key(plain, key)
+
+
+async def _completed(served: Served, asked: Asked) -> Response:
+    chat, student = asked.chat, served.student
+    sampling = _sampling(served, asked)
+    try:
+        length = len(prompt_ids(student.tokenizer, chat))
+    except Exception as error:  # whatever a template raises of turns it does not know
+        raise BadRequest(f"messages: the model's chat template does not take them ({error})") from None
+    most = getattr(student.model.config, "max_position_embeddings", None)
+    if most and length >= most:
+        raise BadRequest(f"messages: {length} tokens, and the model has room for {most}")
+    completion = await student.generate(chat, sampling)
+    end_id = end_of_turn_id(student.tokenizer)
+    if asked.stream:
+        body = b"".join(openai_protocol.events(asked, completion, end_id))
+        return Response(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return JSONResponse(openai_protocol.answer(asked, completion, end_id))
+
+
+def _sampling(served: Served, asked: Asked) -> Sampling:
+    """A request without a temperature is drawn as the model's own settings say; in one with it, what it leaves out is
+    neutral.
+    """
+    longest = asked.longest or served.max_new_tokens
+    if asked.temperature is not None:
+        found = Sampling(asked.temperature, 1.0 if asked.top_p is None else asked.top_p, max_new_tokens=longest)
+    else:
+        found = served.student.sampling(temperature=None, top_p=asked.top_p, max_new_tokens=longest)
+    return Sampling(
+        found.temperature,
+        found.top_p,
+        found.top_k if asked.top_k is None else max(0, asked.top_k),
+        longest,
+        secrets.randbits(53) if asked.seed is None else asked.seed,
+    )
+
+
+def _card(served: Served) -> dict[str, Any]:
+    """As in OpenAI's list of models, with vLLM's `parent` of an adapter, and who it is."""
+    card = {"id": served.name, "object": "model", "created": int(time.time()), "owned_by": "socratune"}
+    base = served.identity["name"]
+    return {**card, "parent": None if served.name == base else base, "identity": served.identity}
+
+
+def _refused(message: str, status: int) -> Response:
+    return JSONResponse(openai_protocol.error(message, "invalid_request_error"), status)
+
+
+def _no_such_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _refused(f"{request.method} {request.url.path}: {error.detail}", error.status_code)
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """The student failed: out of memory, as a rule."""
+    return JSONResponse(openai_protocol.error(f"{type(error).__name__}: {error}", "server_error"), 500)
+
+
+def _with_key(inner: ASGIApp, key: str) -> ASGIApp:
+    """Refuse a request that does not bring the key."""
+    expected = f"Bearer {key}".encode()
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        given = dict(scope.get("headers", [])).get(b"authorization", b"")
+        if scope["type"] == "http" and scope["path"] != HEALTH and not hmac.compare_digest(given, expected):
+            await _refused("expected Authorization: Bearer and the key of this server", 401)(scope, receive, send)
+        else:
+            await inner(scope, receive, send)
+
+    return guard
+
+
+# `socratune serve`: which models, which port, and the server until Ctrl-C.
+
+
+def serve(what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None) -> None:
+    """Serve a model, or a run's base and adapter, until Ctrl-C; port 0 takes a free one.
+
+    Args:
+        what: the folder of a run, or a model: a folder, a Hub id or `demo`.
+        say: hears the address when the models are loaded.
+        host: the address to listen at.
+        port: the port there.
+        key_env: the environment variable with the key that requests have to bring; None: they need none.
+
+    Raises:
+        UserError: no such run or model, the port is taken, or there is no such variable.
+        OutsideError: the Hub could not be asked about the model.
+    """
+    key = None if key_env is None else os.environ.get(key_env)
+    if key_env is not None and not key:
+        fix = f"Run: export {key_env}=…"
+        raise UserError(Fault("--api-key-env", f"{key_env} in the environment", Shown("no such variable"), fix))
+    from socratune.publishing.openai_models import serving_models
+
+    place = listening(host, port)  # before minutes of loading
+    with serving_models(what) as models:
+        names = " and ".join(served.name for served in models)
+        say(f"{names}: {address(place)}/v1  (Ctrl-C ends it)")
+        serve_until_stopped(app(models, key), place)

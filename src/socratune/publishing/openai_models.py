@@ -1,0 +1,120 @@
+"""What is served: a model, or a run's base and its adapter over one set of weights."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from socratune.errors import UserError
+from socratune.evaluation.adapter_files import WEIGHTS
+from socratune.inference.provenance import identity
+from socratune.llm.locate import model_fault
+from socratune.resolve import read_config_file, resolve
+from socratune.runs.folder import RunDir, file_hash
+
+if TYPE_CHECKING:
+    from socratune.inference.student import LocalStudent
+
+ADAPTER = "adapter"
+"""The name under which a run's adapter answers."""
+
+MAX_NEW_TOKENS = 1024
+"""Of an answer whose request names no limit, where no run says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that is asked by its name.
+
+    Attributes:
+        identity: who it is (`socratune.inference.provenance`); with `adapter`, the sha256 of the adapter's weights.
+        max_new_tokens: of an answer whose request names no limit.
+    """
+
+    name: str
+    student: LocalStudent
+    identity: dict[str, Any]
+    max_new_tokens: int = MAX_NEW_TOKENS
+
+
+@contextmanager
+def serving_models(what: str) -> Iterator[list[Served]]:
+    """The models behind a name until the block ends; loading takes as long as reading the weights.
+
+    Args:
+        what: the folder of a run, or a model: a folder, a Hub id or `demo`.
+
+    Raises:
+        UserError: it is neither, or its adapter does not fit.
+        OutsideError: it looks like a Hub id, and the Hub could not be asked.
+    """
+    name, four_bit, longest, adapter = _meant(what)
+    if fault := model_fault(name, "socratune serve"):
+        raise UserError(fault)
+    from socratune.inference.load import load
+    from socratune.inference.student import LocalStudent
+
+    model, tokenizer = load(name, adapter=adapter, load_in_4bit=four_bit)
+    who = identity(name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
+    with ExitStack() as stack:
+
+        def served(called: str, who: dict[str, Any], turn: Any) -> Served:
+            student = LocalStudent(model, tokenizer, name=called, fingerprint=called, turn=turn)
+            stack.callback(student.close)
+            return Served(called, student, who, longest)
+
+        if adapter is None:
+            yield [served(name, who, nullcontext)]
+            return
+        shared = SharedWeights(model)
+        with_adapter = {**who, "adapter": file_hash(adapter / WEIGHTS)}
+        models = [served(ADAPTER, with_adapter, partial(shared.turn, adapter=True))]
+        if all(lora.bias == "none" for lora in model.peft_config.values()):  # else the base's own biases were replaced
+            models.insert(0, served(name, who, partial(shared.turn, adapter=False)))
+        yield models
+
+
+def _meant(what: str) -> tuple[str, bool | str, int, Path | None]:
+    """Base, `load_in_4bit`, tokens of an answer at most, and the adapter where there is one."""
+    run = RunDir(what)
+    if not run.config.is_file():
+        return what, "auto", MAX_NEW_TOKENS, None
+    config = resolve(read_config_file(run.config), where=str(run.config)).config
+    adapter = run.adapter if (run.adapter / "adapter_config.json").is_file() else None
+    return config.model, config.train.load_in_4bit, config.enhance.max_new_tokens, adapter
+
+
+class SharedWeights:
+    """One model for several threads: each has it to itself for a step, with the adapter or without, in turn.
+
+    The batches of base and adapter are never mixed, so each answers as it would alone.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._with_adapter = True
+        self._free = threading.Condition()
+        self._drawn = self._called = 0  # tickets, as a lock may go to the same thread again and again
+
+    @contextmanager
+    def turn(self, *, adapter: bool) -> Iterator[None]:
+        """The model until the block ends; `adapter` says whether its adapter counts."""
+        with self._free:
+            ticket = self._drawn
+            self._drawn += 1
+            self._free.wait_for(lambda: self._called == ticket)
+        try:
+            if adapter != self._with_adapter:
+                lora = self._model.base_model
+                (lora.enable_adapter_layers if adapter else lora.disable_adapter_layers)()
+                self._with_adapter = adapter
+            yield
+        finally:
+            with self._free:
+                self._called += 1
+                self._free.notify_all()

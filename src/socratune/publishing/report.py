@@ -1,0 +1,199 @@
+"""A run folder as one page for a person: `report.html`, self-contained, opens from disk, written after every stage.
+
+    run folder → overview (verdict, funnel, curves, cost, configuration) + traces → page/*.html, *.css, *.js filled in
+
+The traces are read one after the other and never held. Texts of models are data: they stand in the page as JSON that
+no HTML parser can read as markup, and the scripts only ever set them as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from socratune.publishing.browsing import Index, answers_of, traces_of
+from socratune.resolve import flatten, read_config_file
+from socratune.runs.fastjson import encode
+from socratune.runs.folder import Results, RunDir, write_lines
+from socratune.runs.review import decisions
+
+log = logging.getLogger(__name__)
+
+MOST_ROWS = 10_000
+"""Traces in the page; `socratune ui` shows all."""
+TRACE_BYTES, ANSWER_BYTES = 40_000_000, 10_000_000
+"""What traces and held-out answers may take of the page."""
+SHARE_OF_ONE_ROW = 1 / 10
+"""Of the bytes that are left; the texts of a larger row are cut."""
+CUT_TEXT = 2_000
+"""Characters that stay of a text that is cut."""
+CURVE_POINTS = 500
+
+PAGE = Path(__file__).parent / "page"
+SCRIPTS = ("text.js", "overview.js", "list.js", "detail.js", "main.js")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def write_report(run: RunDir) -> None:
+    """Write `report.html`, or log why not: a run never fails for want of its page."""
+    try:
+        make_report(run)
+    except Exception as error:
+        log.warning("%s could not be written: %s: %s", run.report, type(error).__name__, error)
+
+
+def make_report(run: RunDir) -> Path:
+    """Write `report.html`; where it is.
+
+    Raises:
+        UserError: results or decisions are damaged.
+        OutsideError: it cannot be written.
+    """
+    traces, answers = traces_of(run, decisions(run)), answers_of(run)
+    lists = {"traces": Embedded(traces, TRACE_BYTES), "answers": Embedded(answers, ANSWER_BYTES)}
+    write_lines(run.report, _page(overview(run, traces, answers), lists))
+    return run.report
+
+
+def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
+    """Everything a page shows besides the single rows."""
+    results = dict(Results(run).data)
+    origins = results.pop("origins", {})
+    results.pop("config", None)
+    values = flatten(read_config_file(run.config)) if run.config.exists() else {}
+    values.pop("output", None)  # where the folder lies is nobody's business who gets the page
+    return {
+        "run": run.root.resolve().name,
+        "results": results,
+        "curves": curves(_kept_curves(run.tensorboard, results["stages"].get("train", {}))),
+        "config": [[key, _shown(value), origins.get(key, "")] for key, value in values.items()],
+        "kinds": traces.counts(),
+        "leaked": traces.leaked(),
+        "reviewed": len(traces.marks.reviews),
+        "lists": {
+            "traces": {"total": len(traces), "damaged": traces.damaged, "file": traces.source.name},
+            "answers": {"total": len(answers), "damaged": answers.damaged, "file": answers.source.name},
+        },
+    }
+
+
+def _shown(value: Any) -> str:
+    """A setting as text; what stands before an @ in an address stays at home."""
+    text = value if isinstance(value, str) else encode(value).decode()
+    return _CREDENTIALS.sub("…@", text)
+
+
+def _kept_curves(folder: Path, train: dict[str, Any]) -> Path:
+    """Where the curves of the training lie that was kept; of a sweep that still works, those of its latest one."""
+    if "sweep" in train:
+        return folder / f"lr-{train['learning_rate']:g}"
+    return max(folder.glob("lr-*"), key=lambda arm: arm.stat().st_mtime, default=folder)
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each.
+
+    What is not finite is left out.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return {}
+    from tensorboard.backend.event_processing.directory_watcher import DirectoryDeletedError
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": CURVE_POINTS})
+    try:
+        events.Reload()
+    except DirectoryDeletedError:  # the training begins anew at this moment
+        return {}
+    tags = {"loss": "train/loss", "dev": "dev/accuracy", "train": "train/accuracy"}
+    there = set(events.Tags()["scalars"])
+    return {
+        name: [(event.step, event.value) for event in events.Scalars(tag) if math.isfinite(event.value)]
+        for name, tag in tags.items()
+        if tag in there
+    }
+
+
+class Embedded:
+    """The rows of an index that go into the page, as JSON parts; afterwards it knows how many there were."""
+
+    def __init__(self, index: Index, most_bytes: int) -> None:
+        self._index = index
+        self._left = most_bytes
+        self.shown: list[int] = []
+
+    def __iter__(self) -> Iterator[str]:
+        positions = list(islice(self._index.order(), MOST_ROWS))
+        yield "["
+        for at, row in zip(positions, self._index.rows(positions), strict=True):
+            data = script_json(row)
+            if len(data.encode()) > self._left * SHARE_OF_ONE_ROW:
+                data = script_json(cut(row, CUT_TEXT))
+            self._left -= len(data.encode())
+            if self._left < 0:
+                break
+            yield f",\n{data}" if self.shown else data
+            self.shown.append(at)
+        yield "]"
+
+    def left_out(self) -> dict[str, int]:
+        """The rows that did not fit, by kind."""
+        shown = self._index.counts(self.shown)
+        return {kind: count - shown.get(kind, 0) for kind, count in self._index.counts().items()}
+
+
+def cut(value: Any, most: int) -> Any:
+    """The same value with every longer text as `{"cut": its beginning, "length": in characters}`."""
+    if isinstance(value, str):
+        return value if len(value) <= most else {"cut": value[:most], "length": len(value)}
+    if isinstance(value, dict):
+        return {name: cut(part, most) for name, part in value.items()}
+    return [cut(part, most) for part in value] if isinstance(value, list | tuple) else value
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a script element: no `<`, `>`, `&`, and none of the line ends of JavaScript."""
+    text = encode(value).decode()
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def live_page() -> str:
+    """The page of `socratune ui`: it fetches what it shows."""
+    return "".join(_page(None, {}))
+
+
+def _page(data: dict[str, Any] | None, lists: dict[str, Embedded]) -> Iterator[str]:
+    """The page in parts."""
+    style = (PAGE / "style.css").read_text("utf-8")
+    script = "".join((PAGE / name).read_text("utf-8") for name in SCRIPTS)
+    html = (PAGE / "page.html").read_text("utf-8")
+    policy = (
+        f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; img-src data:; "
+        f"connect-src {'none' if data else 'self'!r}; base-uri 'none'; form-action 'none'"
+    )
+    fill = {"policy": policy, "style": style, "script": script}
+    for at, part in enumerate(re.split(r"\{\{(\w+)\}\}", html)):
+        if at % 2 == 0:
+            yield part
+        elif part in fill:
+            yield fill[part]
+        elif part == "overview":
+            yield script_json(data)
+        elif part == "left_out":
+            yield script_json({name: rows.left_out() for name, rows in lists.items()})
+        else:
+            yield from lists.get(part, ["null"])
+
+
+def _hashed(text: str) -> str:
+    """The source expression of a Content Security Policy that allows this very text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

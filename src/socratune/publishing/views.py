@@ -1,0 +1,59 @@
+"""views: the loop's traces as the files other trainers read. Derived from `enhanced_dataset.jsonl` alone.
+
+preference.jsonl   {"prompt": […], "chosen": […], "rejected": […]}       DPO and its kin
+sdft.jsonl         {"prompt": […], "privileged_context": "…"}            TRL's self-distillation trainers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from socratune.rows import Trace
+from socratune.runs.folder import RunDir, iter_rows, write_jsonl
+from socratune.teaching.traces import last_wrong_answer, rejection
+
+
+def write(run: RunDir, views: Sequence[str]) -> dict[str, int]:
+    """Write the named views into the run folder; rows by view."""
+    return {view: write_jsonl(run.rows(view), _rows(run, VIEWS[view])) for view in views}
+
+
+def _rows(run: RunDir, view: Callable[[Trace], dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
+    for trace in iter_rows(run.enhanced, Trace.from_json):
+        if (data := view(trace)) is not None:
+            yield {"id": trace.row.id, **data}
+
+
+def preference(trace: Trace) -> dict[str, Any] | None:
+    """The last wrong attempt against the right one, or None for a row that has not both, or is not trained on.
+
+    Both are answers of the student's own, so the pair says what was wrong and not who wrote it.
+    """
+    wrong = last_wrong_answer(trace)
+    if trace.chosen is None or wrong is None or rejection(trace):
+        return None
+    right = trace.attempts[trace.chosen - 1]
+    return {
+        "prompt": trace.row.prompt,
+        "chosen": [{"role": "assistant", "content": right.response}],
+        "rejected": [{"role": "assistant", "content": wrong.text}],
+    }
+
+
+def sdft(trace: Trace) -> dict[str, Any] | None:
+    """The question, and what the teacher side of self-distillation may see beside it: the hint that worked, the
+    evidence, else the reference answer. None for a row the student masters, or one nobody could judge.
+    """
+    if trace.pass_rate == 1.0 or trace.outcome in ("undecided", "error"):
+        return None
+    hints = [attempt.hint for attempt in trace.attempts if attempt.hint is not None]
+    context = trace.row.reference
+    if trace.outcome == "solved_with_hint" and hints:
+        context = hints[-1]
+    elif trace.outcome == "solved_with_evidence":
+        context = trace.row.evidence or context
+    return {"prompt": trace.row.prompt, "privileged_context": context}
+
+
+VIEWS = {"preference": preference, "sdft": sdft}

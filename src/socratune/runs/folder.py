@@ -1,0 +1,386 @@
+"""The run folder: its files, its lock, atomic writes, and the results file that is true at every moment."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
+from socratune.rows import Example, Rejected, shared_system
+from socratune.runs.fastjson import encode
+
+RESULTS_INTERVAL_S = 2.0
+
+
+class Tick(Protocol):
+    """Hears how far a stage is: rows done and in all, and what else is worth showing (`spent`)."""
+
+    def __call__(self, done: int, total: int, /, **live: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a stage gives back: rows in and out, and its own figures."""
+
+    rows_in: int
+    rows_out: int
+    figures: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    """Why the stage's outcome is negative; the run's verdict is then `failed`."""
+
+
+class RunDir:
+    """The files of one run by name. Holds no state; every property is a path below `root`."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "pipeline_results.json"
+
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.sqlite"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "adapter"
+
+    @property
+    def student(self) -> Path:
+        """The adapter that the student of this run wears; not there where the base itself is the student."""
+        return self.root / "student"
+
+    @property
+    def rounds(self) -> Path:
+        """The run folders of the rounds by number, where there are several."""
+        return self.root / "rounds"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def enhanced(self) -> Path:
+        return self.root / "enhanced_dataset.jsonl"
+
+    def rows(self, name: str) -> Path:
+        """`train_in`, `held_out`, `held_out_answers`, a view like `preference`… → its JSONL file."""
+        return self.root / f"{name}.jsonl"
+
+    @property
+    def hint_measures(self) -> Path:
+        """What the student's probabilities say of a sample of the hints."""
+        return self.root / "hint_measures.jsonl"
+
+    @property
+    def exam_json(self) -> Path:
+        """What `exam.jsonl` was made for, and what was measured beside it."""
+        return self.root / "exam.json"
+
+    @property
+    def review(self) -> Path:
+        """What a person decided about single traces."""
+        return self.root / "review.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The page for a person."""
+        return self.root / "report.html"
+
+    def rejected(self, name: str) -> Path:
+        """The rows that were dropped on the way into `name`, with reasons."""
+        return self.root / f"{name}.rejected.jsonl"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UserError: it cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            got = Shown(error.strerror or str(error))
+            raise UserError(Fault(f"--output {self.root}", "a directory that can be made", got)) from None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the folder; a dead owner's lock is free at once.
+
+        Raises:
+            BusyError: another process owns it; names pid and host.
+        """
+        with locked(self.root / "run.lock", Fault(str(self.root), "a run folder nobody works on")):
+            yield
+
+
+@contextmanager
+def locked(path: Path, fault: Fault) -> Iterator[None]:
+    """Own the lock file until the block ends; a dead owner's lock is free at once.
+
+    Args:
+        fault: where, and what is expected, for the error.
+
+    Raises:
+        BusyError: another process owns it; names pid and host.
+    """
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            owner = stream.read().strip() or "an unknown process"
+            fix = "Wait for it, stop it, or use another --output."
+            raise BusyError(Fault(fault.where, fault.expected, Shown(owner), fix)) from None
+        stream.truncate(0)
+        stream.write(f"pid {os.getpid()} on host {socket.gethostname()}\n")
+        stream.flush()
+        try:
+            yield
+        finally:
+            stream.truncate(0)
+
+
+def output_fault(path: str) -> Fault | None:
+    """Why no run folder can be made or used at `path`, or None. Creates nothing.
+
+    A folder that holds other files is refused: a run replaces files by name, and they might be the user's.
+    """
+    place = Path(path)
+    if place.exists() and not place.is_dir():
+        return Fault(f"--output {path}", "a directory", Shown("a file"))
+    if place.is_dir() and not (place / "config.yaml").exists():
+        ours = ("run.lock", "rounds.lock", "run.log")
+        foreign = sorted(entry.name for entry in place.iterdir() if entry.name not in ours)
+        if foreign:
+            got = Shown(f"a folder with {', '.join(foreign[:3])}")
+            return Fault(f"--output {path}", "a new or empty folder, or one of an earlier run", got)
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return Fault(f"--output {path}", "a directory that can be made", Shown(f"{place} is a file"))
+    if not os.access(place, os.W_OK | os.X_OK) or os.statvfs(place).f_flag & os.ST_RDONLY:
+        return Fault(f"--output {path}", "a writable place", Shown(f"{place} cannot be written"))
+    return None
+
+
+@contextmanager
+def whole_folder(place: Path) -> Iterator[Path]:
+    """A folder beside `place` that takes its place when the block is done, and is gone when it fails.
+
+    Raises:
+        UserError: it cannot be made.
+        OSError: at the end there is something at `place` other than an empty folder.
+    """
+    folder = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        got = Shown(error.strerror or str(error))
+        raise UserError(Fault(str(place), "a place where a folder can be made", got)) from None
+    try:
+        yield folder
+        folder.rename(place)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write the whole file or nothing (a temporary file beside it, then rename)."""
+    write_lines(path, [text])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value for people to read, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Write the lines, each as it is, whole or not at all; returns how many."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    count = 0
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            for line in lines:
+                stream.write(line)
+                count += 1
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutsideError(f"{path}: cannot be written: {error.strerror}.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
+    """Write one JSON object per line, whole or not at all; returns how many."""
+    return write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def write_rejected(path: Path, rejected: Iterable[Rejected], *, compact: bool = False) -> Counter[str]:
+    """Write the rows that are out, each with its reason, and count the reasons.
+
+    Args:
+        compact: without spaces, as the rows beside it that `generate` writes.
+    """
+    counts: Counter[str] = Counter()
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for one in rejected:
+            counts[one.reason] += 1
+            yield one.to_json()
+
+    if compact:
+        write_lines(path, (f"{encode(row).decode()}\n" for row in counted()))
+    else:
+        write_jsonl(path, counted())
+    return counts
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file one of our stages wrote.
+
+    Raises:
+        UserError: the file is missing; names the stage order.
+    """
+    if not path.exists():
+        fix = "The run's own command makes it again."
+        raise UserError(Fault(str(path), "a file of an earlier stage", Shown("no such file"), fix))
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                got = Shown(f"{error.msg} at column {error.colno}")
+                raise UserError(Fault(f"{path}, line {number}", "one JSON object per line", got)) from None
+
+
+T = TypeVar("T")
+
+
+def read_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+    """`iter_rows`, all at once."""
+    return list(iter_rows(path, parse))
+
+
+def iter_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """The typed rows of a file one of our stages wrote, one after the other.
+
+    Raises:
+        UserError: it is missing, or a row was damaged by hand.
+    """
+    for number, data in enumerate(read_jsonl(path), start=1):
+        try:
+            row = parse(data)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            got = Shown(f"{type(error).__name__}: {error}")
+            raise UserError(Fault(f"{path}, line {number}", "a row as its stage wrote it", got)) from None
+        yield row
+
+
+def system_turn(run: RunDir) -> str | None:
+    """The system turn that the adapter was trained behind and is to be asked behind, if all its rows had the same."""
+    path = run.rows("train")
+    return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
+
+
+def file_hash(path: Path) -> str:
+    """The sha256 of a file, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_state(*paths: Path) -> tuple[int, ...] | None:
+    """Numbers that change when one of the files is written or replaced; None where one cannot be found."""
+    try:
+        found = [path.stat() for path in paths]
+    except OSError:
+        return None
+    return tuple(
+        number for one in found for number in (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+    )
+
+
+_canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex digits that change when any of the JSON-able parts does."""
+    return hashlib.sha256(_canonical(parts).encode()).hexdigest()[:16]
+
+
+class Results:
+    """`pipeline_results.json`: read at the start, written after every stage and at most every 2 s within one."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._path = run.results
+        self.data: dict[str, Any] = {"status": "running", "stages": {}}
+        if self._path.exists():
+            try:
+                self.data = json.loads(self._path.read_text("utf-8"))
+                if not all(isinstance(entry, dict) for entry in self.data["stages"].values()):
+                    raise TypeError
+            except (ValueError, TypeError, KeyError, AttributeError):
+                fix = "It was damaged; move it away, and the stages are done anew (calls in the journal are not)."
+                raise UserError(Fault(str(self._path), "the results of a run", Shown("something else"), fix)) from None
+        self._written_at = 0.0
+
+    def stage(self, name: str) -> dict[str, Any]:
+        """The entry of a stage, empty where it has not begun."""
+        return self.data["stages"].get(name, {})
+
+    def write(self, *, now: bool = True, **top: Any) -> None:
+        """Write the file; with `now=False` only if the last time is 2 s ago."""
+        self.data.update(top)
+        if now or time.monotonic() - self._written_at >= RESULTS_INTERVAL_S:
+            self.data["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            write_json(self._path, self.data)
+            self._written_at = time.monotonic()
+
+    def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> None:
+        """Update a stage's entry, in the order in which stages began."""
+        self.data["stages"].setdefault(name, {}).update(fields)
+        self.write(now=now)
+
+
+def existing_run(path: str) -> RunDir:
+    """The run folder at `path`.
+
+    Raises:
+        UserError: there is none.
+    """
+    run = RunDir(path)
+    if not run.config.is_file():
+        got = Shown("a folder without config.yaml" if Path(path).is_dir() else "no such folder")
+        raise UserError(Fault(path, "the folder of a run", got, "Make one with socratune run or socratune demo."))
+    return run

@@ -1,0 +1,232 @@
+"""The journal of a run: every finished model call and every finished row, in one SQLite file.
+
+A record is handed to the operating system before its result is used, so SIGKILL loses nothing that anyone has seen;
+records of one turn of the event loop share one commit. A thread makes the disk follow every 50 ms, so a power cut loses
+no more than that, and no result waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from socratune.errors import OutsideError
+from socratune.runs.fastjson import decode, encode
+
+# calls lie in the order they come (only their index is shuffled), the long column last: sums over the others skip it
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS calls (
+    key BLOB PRIMARY KEY, role TEXT, model TEXT, prompt_tokens INTEGER, completion_tokens INTEGER,
+    seconds REAL, at REAL, answer TEXT
+);
+CREATE TABLE IF NOT EXISTS rows (
+    stage TEXT, position INTEGER, id TEXT, value TEXT, PRIMARY KEY (stage, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pods (at REAL, name TEXT, id TEXT, state TEXT, usd_per_hour REAL);
+"""
+_PUT_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT_ROW = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
+
+SYNC_S = 0.05
+
+CHECKPOINT_PAGES = 8000
+"""32 MB of log between checkpoints: each waits for the disk, and the event loop with it."""
+
+_to_disk = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+
+
+class Journal:
+    """Calls by key, rows by (stage, position).
+
+    `stage` in the row methods is the stage's name with the fingerprint of what it depends on, so that rows made
+    under other settings are not found.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path = path.resolve()  # of a link: what SQLite writes beside a file lies beside what it points to
+        self._filter = bytearray(1 << 21)
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+            self._db.executescript(_SCHEMA)
+            for (key,) in self._db.execute("SELECT key FROM calls"):
+                self._remember(key)
+        except sqlite3.Error as error:
+            raise OutsideError(f"{path}: the journal cannot be opened: {error}.") from None
+        self._calls: list[tuple[Any, ...]] = []
+        self._rows: list[tuple[Any, ...]] = []
+        self._waiting: list[asyncio.Future[None]] = []
+        self._sync = _Sync(Path(f"{path}-wal"))
+
+    def find_call(self, key: bytes) -> dict[str, Any] | None:
+        """The answer of a finished call, or None.
+
+        Args:
+            key: a digest. Its first three bytes choose a bit that says without a look at the file that a key is new;
+                with half a million calls it is wrong for one new key in 34.
+        """
+        bit = int.from_bytes(key[:3], "big")
+        if not self._filter[bit >> 3] & 1 << (bit & 7):
+            return None
+        found = self._db.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
+        return decode(found[0]) if found else None
+
+    async def put_call(
+        self, key: bytes, *, role: str, model: str, answer: dict[str, Any], tokens: tuple[int, int], seconds: float
+    ) -> None:
+        """Keep a finished call; returns when the operating system has it. `tokens`: of prompt and completion."""
+        self._calls.append((key, role, model, *tokens, seconds, time.time(), encode(answer).decode()))
+        await self._written()
+        self._remember(key)
+
+    async def put_row(self, stage: str, position: int, row_id: str, value: dict[str, Any]) -> None:
+        """Keep a finished row; returns when the operating system has it."""
+        row_id = row_id.encode("utf-8", "replace").decode()  # for people; half a surrogate pair is no text to SQLite
+        self._rows.append((stage, position, row_id, encode(value).decode()))
+        await self._written()
+
+    def done_positions(self, stage: str) -> set[int]:
+        """Positions of the rows that are finished."""
+        return {found[0] for found in self._db.execute("SELECT position FROM rows WHERE stage = ?", (stage,))}
+
+    def rows(self, stage: str) -> Iterator[dict[str, Any]]:
+        """The finished rows in input order."""
+        return map(json.loads, self.row_texts(stage))
+
+    def row_texts(self, stage: str) -> Iterator[str]:
+        """The finished rows in input order, each as one line of JSON."""
+        query = "SELECT value FROM rows WHERE stage = ? ORDER BY position"
+        return (value for (value,) in self._db.execute(query, (stage,)))
+
+    def spent(self) -> dict[str, dict[str, float]]:
+        """Calls, tokens and summed call seconds by role."""
+        query = (
+            "SELECT role, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(seconds) FROM calls GROUP BY role"
+        )
+        names = ("calls", "prompt_tokens", "completion_tokens", "call_seconds")
+        return {role: dict(zip(names, sums, strict=True)) for role, *sums in self._db.execute(query)}
+
+    def spent_by(self, role: str) -> list[tuple[str, int, int]]:
+        """(model, prompt tokens, completion tokens) of each model that did a role."""
+        query = "SELECT model, SUM(prompt_tokens), SUM(completion_tokens) FROM calls WHERE role = ? GROUP BY model"
+        return [(model, int(prompt), int(completion)) for model, prompt, completion in self._db.execute(query, (role,))]
+
+    def put_pod(self, name: str, pod_id: str | None, state: str, usd_per_hour: float) -> None:
+        """Note what becomes of a rented machine; returns when the disk has it, as it is billed also after a power cut.
+
+        Args:
+            state: `wanted` before it is rented, then `rented`, `adopted`, `ended`.
+        """
+        try:
+            note = (time.time(), name, pod_id, state, usd_per_hour)
+            self._db.execute("INSERT INTO pods VALUES (?, ?, ?, ?, ?)", note)
+            self._db.execute("PRAGMA wal_checkpoint(FULL)")
+        except sqlite3.Error as error:
+            raise OutsideError(f"{self._path}: the journal cannot be written: {error}. Is the disk full?") from None
+
+    def pods(self) -> list[tuple[float, str, str | None, str, float]]:
+        """(seconds since 1970, name, id, state, USD per hour) of every note, the oldest first."""
+        return self._db.execute("SELECT at, name, id, state, usd_per_hour FROM pods ORDER BY rowid").fetchall()
+
+    def forget(self, stage: str) -> None:
+        """Drop the finished rows of a stage, for `--restart`. Its calls stay: the same question is not paid twice."""
+        self._db.execute("DELETE FROM rows WHERE stage LIKE ? || '%'", (stage,))
+
+    def close(self) -> None:
+        """Write what waits and close the file."""
+        self._flush()
+        self._sync.stop()
+        self._db.close()
+
+    def _remember(self, key: bytes) -> None:
+        bit = int.from_bytes(key[:3], "big")
+        self._filter[bit >> 3] |= 1 << (bit & 7)
+
+    def _written(self) -> asyncio.Future[None]:
+        """Done when all that was put is with the operating system; one for each, as a waiting row may be cancelled."""
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._flush)
+        written = loop.create_future()
+        self._waiting.append(written)
+        return written
+
+    def _flush(self) -> None:
+        calls, self._calls = self._calls, []
+        rows, self._rows = self._rows, []
+        waiting, self._waiting = self._waiting, []
+        failure = self._write(calls, rows)
+        for written in waiting:
+            if not written.done():
+                written.set_exception(failure) if failure else written.set_result(None)
+        if failure and not waiting:
+            raise failure
+
+    def _write(self, calls: list[tuple[Any, ...]], rows: list[tuple[Any, ...]]) -> OutsideError | None:
+        """One commit of all that waits. What went wrong, or None."""
+        if not calls and not rows:
+            return None
+        try:
+            self._sync.check()
+            self._db.execute("BEGIN")
+            self._db.executemany(_PUT_CALL, calls)
+            self._db.executemany(_PUT_ROW, rows)
+            self._db.execute("COMMIT")
+        except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            return OutsideError(f"{self._path}: the journal cannot be written: {error}. Is the disk full?")
+        self._sync.ask()
+        return None
+
+
+class _Sync:
+    """A thread that has a file written to the disk, 50 ms apart, while there is something to write."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._asked = threading.Event()
+        self._stopped = threading.Event()
+        self._failed: OSError | None = None
+        self._thread: threading.Thread | None = None
+
+    def ask(self) -> None:
+        """The file has grown."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
+            self._thread.start()
+        self._asked.set()
+
+    def check(self) -> None:
+        """Raises OSError if the disk has failed."""
+        if self._failed:
+            raise self._failed
+
+    def stop(self) -> None:
+        """End the thread; closing the database writes the rest."""
+        self._stopped.set()
+        self._asked.set()
+        if self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            file = os.open(self._path, os.O_RDONLY)
+            try:
+                while not self._stopped.wait(SYNC_S):
+                    self._asked.wait()
+                    self._asked.clear()
+                    _to_disk(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            self._failed = error

@@ -1,0 +1,237 @@
+"""What a run remembers: which stages are done and for what, which settings may still change, how it ended."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from socratune.config import is_free
+from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
+from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
+from socratune.runs.folder import Results, RunDir, StageResult, Tick, file_hash, file_state, write_text
+from socratune.runs.journal import Journal
+
+log = logging.getLogger(__name__)
+
+STAGES = ("generate", "split", "enhance", "curate", "train", "validate", "publish")
+
+OUTPUTS = {
+    "generate": ("qa.jsonl", "qa.rejected.jsonl", "source"),
+    "split": (
+        "train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl",
+        "input.rejected.jsonl",
+    ),
+    "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl", "rounds"),
+    "curate": ("train.jsonl", "train.rejected.jsonl"),
+    "train": ("trained.rejected.jsonl", "replay.jsonl", "checkpoints", "adapter", "tensorboard", "gpus.log"),
+    "validate": ("held_out_answers.jsonl", "recall_answers.jsonl"),
+    "publish": (),
+}  # fmt: skip
+
+
+class Tell(Protocol):
+    """Hears what happens: `begin`, `tick`, `done`, `kept` (done before), with the stage's entry in the results."""
+
+    def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None: ...
+
+
+NEEDED = {
+    **OUTPUTS,
+    "generate": ("qa.jsonl",),
+    "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl"),
+    "enhance": ("enhanced_dataset.jsonl",),
+    "train": (),
+    "validate": (),
+}
+"""Outputs without which a finished stage is done again. An adapter is not: that it is gone, validate has to say."""
+
+
+def stage_faults(start: str | None, until: str | None, restart: str | None) -> list[Fault]:
+    """What is wrong with the stages a command names."""
+    named = {"--from": start, "--until": until, "--restart": restart}
+    faults = [
+        Fault(flag, f"a stage: {', '.join(STAGES)}", name)
+        for flag, name in named.items()
+        if name is not None and name not in STAGES
+    ]
+    if not faults:
+        order = {flag: STAGES.index(name) for flag, name in named.items() if name is not None}
+        first = order.get("--from", 0)
+        if order.get("--until", len(STAGES)) < first:
+            faults.append(Fault("--until", f"{start} or a stage behind it, as --from says", until))
+        if order.get("--restart", len(STAGES)) < first:
+            faults.append(Fault("--from", f"{restart} or a stage before it, as --restart says", start))
+    return faults
+
+
+def first_stage_of(key: str) -> str | None:
+    """The first stage whose result a setting changes; None where it changes none."""
+    if is_free(key):
+        return None
+    if key == "curate.replay_share":
+        return "train"
+    if key in ("model", "seed", "shard", "rounds"):
+        return "enhance"
+    section = key.split(".", maxsplit=1)[0]
+    return {"dataset": "split", "hub_id": "publish"}.get(section, section)
+
+
+def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: str | None) -> None:
+    """Write `config.yaml`, or refuse settings that differ from those a begun stage ran with.
+
+    Raises:
+        UserError: every setting that changed, with both values and the way out.
+    """
+    new = flatten(dump(resolved.config))
+    if run.config.exists() or "config" in results.data:
+        # of a setting that the version did not know that began the run, the default is what it ran with
+        old = defaults() | flatten(results.data.get("config") or read_config_file(run.config))
+        faults = []
+        changed = (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key))
+        for key in changed:
+            stage = first_stage_of(key)
+            if stage in (None, "publish") or results.stage(stage).get("status") in (None, "error"):
+                continue  # nothing is made of it yet, or it ended in an error that another setting may mend
+            if restart is None or STAGES.index(restart) > STAGES.index(stage):
+                fix = f"Use the old value, --restart {stage} to redo from there, or another --output."
+                now = Shown(repr(new.get(key)))
+                faults.append(Fault(f"{run.root}: {key}", f"{old.get(key)!r} as this run began", now, fix))
+        if faults:
+            raise UserError(*faults)
+        origins = results.data.get("origins", {})
+        kept = {key: origins[key] for key in new if key in origins and old.get(key) == new[key]}
+        resolved = resolved.model_copy(update={"origins": {**resolved.origins, **kept}})
+    lasting = unflatten({key: value for key, value in new.items() if not is_free(key)})
+    results.data.update(config=lasting, origins=resolved.origins)
+    write_text(run.config, to_yaml(resolved))
+
+
+def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> None:
+    """Undo a stage and all behind it, for `--restart`."""
+    for name in STAGES[STAGES.index(stage) :]:
+        results.data["stages"].pop(name, None)
+        journal.forget(name)
+        for output in OUTPUTS[name]:
+            path = run / output
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    if stage != "publish":
+        results.data.pop("validation", None)
+    results.write()
+
+
+def refuse_other_data(split: dict[str, Any], key: str) -> None:
+    """Refuse a data set that is not the one that was split.
+
+    Args:
+        split: the entry of that stage.
+        key: of that stage as it would be now.
+
+    Raises:
+        UserError: it has changed.
+    """
+    if split.get("status") == "done" and split.get("key") != key:
+        fix = "Use --restart split to begin anew with it, or another --output."
+        raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
+
+
+def refuse_other_documents(source: str, known: str | None, found: str | None) -> None:
+    """Refuse documents that are not those the questions were written to.
+
+    Args:
+        known, found: `sources.source_hash` of them then and now; None is not known.
+
+    Raises:
+        UserError: they have changed.
+    """
+    if None not in (known, found) and known != found:
+        fix = "Use --restart generate to read them anew, or another --output."
+        raise UserError(Fault(f"--source {source}", "the documents this run began with", Shown("changed ones"), fix))
+
+
+def after_split(run: RunDir) -> str | None:
+    """The stage behind `split` where that is done: what was split stays so, whatever became of the data set since."""
+    done = Results(run).stage("split").get("status") == "done" and all(
+        (run / name).exists() for name in NEEDED["split"]
+    )
+    return "enhance" if done else None
+
+
+def hashes(*paths: Path) -> list[str | None]:
+    """The sha256 of each file, None for one that is not there. One that stays as it is is read once."""
+    return [_hash(path, file_state(path)) if path.is_file() else None for path in paths]
+
+
+@lru_cache(maxsize=64)
+def _hash(path: Path, state: tuple[int, ...] | None) -> str:
+    return file_hash(path)
+
+
+def status_after(error: BaseException) -> str:
+    """The status of a stage and of a run that `error` ended."""
+    if is_interrupt(error):
+        return "interrupted"
+    return error.run_status if isinstance(error, SocratuneError) else "error"
+
+
+def do_stage(
+    name: str,
+    key: str,
+    work: Callable[[Tick], StageResult],
+    results: Results,
+    tell: Tell,
+    *,
+    missing: bool,
+) -> bool:
+    """Do a stage unless it is done for this very key; False where its outcome is negative.
+
+    Its entry in the results is true at every moment: also when `work` raises.
+
+    Args:
+        missing: an output of the stage is not there (any more).
+    """
+    entry = results.stage(name)
+    if not missing and entry.get("status") in ("done", "failed") and entry.get("key") == key:
+        tell("kept", name, entry)
+        return entry["status"] == "done"
+    before = entry["seconds"] if entry and entry.get("key") == key else 0.0
+    results.data["stages"].pop(name, None)
+    started = time.monotonic()
+
+    def seconds() -> float:
+        return round(before + time.monotonic() - started, 2)
+
+    def tick(done: int, total: int, **live: Any) -> None:
+        results.set_stage(name, now=False, done=done, total=total, seconds=seconds(), **live)
+        tell("tick", name, results.stage(name))
+
+    results.set_stage(name, status="running", seconds=before, done=0, total=0, key=key)
+    tell("begin", name, results.stage(name))
+    try:
+        result = work(tick)
+    except BaseException as error:
+        results.set_stage(name, status=status_after(error), seconds=seconds(), error=str(error) or type(error).__name__)
+        raise
+    figures = dict(result.figures)
+    if "validation" in figures:
+        results.data["validation"] = figures.pop("validation")
+    total = results.stage(name)["total"] or result.rows_in
+    results.set_stage(
+        name,
+        **({"status": "failed", "reason": result.failure} if result.failure else {"status": "done"}),
+        seconds=seconds(),
+        done=total,
+        total=total,
+        rows_in=result.rows_in,
+        rows_out=result.rows_out,
+        **figures,
+    )
+    tell("done", name, results.stage(name))
+    return result.failure is None

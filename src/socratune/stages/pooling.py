@@ -1,0 +1,26 @@
+"""The figures of a whole that its shards worked out in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from socratune.llm.ledger import Ledger
+
+
+def pooled(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of the whole that its journal does not tell, from those of all shards.
+
+    What was spent and the hints that were measured add up; who took part is the same in all.
+    """
+    first, ledger = shards[0], Ledger()
+    for figures in shards:
+        ledger.carry_over(figures["spent"])
+    measured = [figures["leaks"] for figures in shards if figures.get("leaks")]
+    hints = sum(leaks["measured"] for leaks in measured)
+    spoilt = sum(leaks["rate"] * leaks["measured"] for leaks in measured)
+    return {
+        **{name: value for name, value in first.items() if name.endswith("_model") or name == "student"},
+        "spent": ledger.summary(),
+        "leaks": {"measured": hints, "rate": spoilt / hints} if hints else None,
+    }

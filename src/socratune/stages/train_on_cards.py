@@ -1,0 +1,231 @@
+"""train on several cards of this machine: one process a card, started by torchrun, watched from here.
+
+    this process ──pipe──> keeper ──> torchrun ──> rank 0, rank 1, …
+          └──────── a folder: the job; ticks and log lines; the result, or each rank's error ────────┘
+
+Every rank runs the very stage `train`; `backends.ranks` divides each step among them. The first half of this file is
+the process that waits, the second the ranks.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import pickle
+import re
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any
+
+from socratune.config import EnhancedTrainingConfig, RunConfig
+from socratune.errors import Fault, OutsideError
+from socratune.llm.child import end_of, kept
+from socratune.runs.folder import RunDir, StageResult, Tick, write_text
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.1
+STOP_TIMEOUT_S = 15.0
+KILLED = re.compile(r"Signal \d+ \(\w+\) received")
+"""As torchrun says it of a rank that left no word of its own."""
+
+
+def gpus_fault(config: RunConfig) -> Fault | None:
+    """Why the training cannot be shared as the configuration asks, or None."""
+    if rank_count(config.where.gpus) == 1:
+        return None
+    import torch
+
+    found = torch.cuda.device_count()
+    if isinstance(config.where.gpus, int) and config.where.gpus > found > 0:
+        return Fault("where.gpus", f"at most {found}, the cards of this machine", config.where.gpus, "--gpus all.")
+    if config.train.backend == "unsloth":
+        fix = "Take --backend hf, or one card."
+        return Fault("where.gpus", "1 beside --backend unsloth, which trains on one card", config.where.gpus, fix)
+    return None
+
+
+def rank_count(asked: int | str) -> int:
+    """How many processes will train: one a card. Without a card so many as asked for share the CPU, to try it."""
+    if asked != "all":
+        return int(asked)
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+def run(
+    run: RunDir,
+    config: EnhancedTrainingConfig,
+    *,
+    ranks: int,
+    tick: Tick,
+    join: Mapping[str, Any] = MappingProxyType({}),
+    **given: Any,
+) -> StageResult:
+    """`stages.train.run` by so many processes, of which none is left when this returns or raises.
+
+    Args:
+        join: arguments of `ranks.join`.
+        given: the other arguments, all of which JSON can hold.
+
+    Raises:
+        OutsideError: a process was killed, or waited in vain for another; the same command goes on.
+        Exception: what the first rank that failed has raised.
+    """
+    _let_go_of_the_card()
+    log.info("%d processes train together; what they say beyond this goes to %s.", ranks, run / "gpus.log")
+    log_path = run / "gpus.log"
+    with TemporaryDirectory(prefix="socratune-gpus-") as name:
+        place = Path(name)
+        job = {"run": str(run.root.resolve()), "config": config.model_dump(mode="json"), "join": dict(join), **given}
+        write_text(place / "job.json", json.dumps(job))
+        hears = _heard(place / "told.jsonl", tick)
+        with kept(_torchrun(ranks, place), _environment(), log_path, STOP_TIMEOUT_S) as keeper:
+            while keeper.poll() is None:
+                next(hears)
+                time.sleep(POLL_S)
+        next(hears)
+        for path in sorted(place.glob("error-*")):  # by time: what the first one ran into is the cause
+            raise pickle.loads(path.read_bytes())
+        if not (place / "result.json").exists():
+            killed = KILLED.search(log_path.read_text("utf-8", "replace"))
+            what = f"ended by itself ({killed.group()})" if killed else "ended by itself"
+            text = f"One of the {ranks} training processes {what}, so the others were ended. {end_of(log_path)}"
+            raise OutsideError(f"{text}\nThe same command goes on from the last checkpoint.")
+        return StageResult(**json.loads((place / "result.json").read_text("utf-8")))
+
+
+def _let_go_of_the_card() -> None:
+    """The loop's student is gone, but what it took of the card's memory is this process's until it is given back."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _torchrun(ranks: int, place: Path) -> list[str]:
+    here = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(ranks)]
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run"]
+    return [*torchrun, *here, "--module", "socratune.stages.train_on_cards", str(place)]
+
+
+def _environment() -> dict[str, str]:
+    usual = {"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}
+    return {"OMP_NUM_THREADS": "1", **usual, **os.environ, "PYTHONSAFEPATH": "1"}
+
+
+def _heard(path: Path, tick: Tick) -> Iterator[None]:
+    """Each step hands on what rank 0 has told since the step before: progress and log lines."""
+    while not path.exists():
+        yield
+    rest = ""
+    with path.open(encoding="utf-8") as stream:
+        while True:
+            *lines, rest = (rest + stream.read()).split("\n")
+            for line in lines:
+                told = json.loads(line)
+                if "log" in told:
+                    logging.getLogger(told["log"]).log(told["level"], "%s", told["text"])
+                else:
+                    tick(told["done"], told["total"], **told["live"])
+            yield
+
+
+class _Telling(logging.Handler):
+    """Rank 0's ticks and log lines on their way to `_heard`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._stream = path.open("a", encoding="utf-8")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell({"log": record.name, "level": record.levelno, "text": record.getMessage()})
+
+    def tick(self, done: int, total: int, /, **live: Any) -> None:
+        """See `rundir.Tick`."""
+        self._tell({"done": done, "total": total, "live": live})
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(what) + "\n")
+        self._stream.flush()
+
+
+def _work(place: Path) -> None:
+    """What a rank does: the stage, in step with the others. Its error is left in `place`, for `run`."""
+    _end_with_parent()
+    from socratune.inference import ranks
+    from socratune.stages import train
+
+    job = json.loads((place / "job.json").read_text("utf-8"))
+    folder, config = RunDir(job.pop("run")), EnhancedTrainingConfig.model_validate(job.pop("config"))
+    with _errors_left_in(place):
+        ranks.join(**job.pop("join"))
+        tick: Tick = _silent
+        if ranks.leads():
+            telling = _Telling(place / "told.jsonl")
+            logging.basicConfig(handlers=[telling], level=logging.WARNING)
+            logging.getLogger("socratune").setLevel(logging.INFO)
+            tick = telling.tick
+        result = train.run(folder, config, tick=tick, **job)
+        if ranks.leads():
+            write_text(place / "result.json", json.dumps(asdict(result)))
+        ranks.leave()
+
+
+@contextmanager
+def _errors_left_in(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        traceback.print_exc()
+        if not _is_about_another_rank(error):
+            error.add_note("".join(traceback.format_exception(error)))
+            try:
+                left = pickle.dumps(error)
+                pickle.loads(left)
+            except Exception:  # an error of a library that cannot be rebuilt elsewhere
+                left = pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
+            temporary = place / f".{os.getpid()}.tmp"
+            temporary.write_bytes(left)
+            temporary.rename(place / f"error-{time.time_ns()}")
+        sys.stderr.flush()
+        os._exit(1)  # an orderly end would wait for the others
+
+
+def _is_about_another_rank(error: BaseException) -> bool:
+    """Whether an exchange failed because another rank is gone, or late beyond patience."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+
+
+def _silent(done: int, total: int, /, **live: Any) -> None:
+    pass
+
+
+def _end_with_parent() -> None:
+    """A rank is in a session of its own, where torchrun put it: a torchrun that is killed would leave it behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))

@@ -1,0 +1,157 @@
+"""Judge and teacher of a run, put together from the models and functions that the configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from socratune.config import StudentTeacherConfig
+from socratune.errors import CallError
+from socratune.judging.rules import Judge, mechanical_judge
+from socratune.judging.text import still_thinking
+from socratune.llm.base import WARM, ChatModel, Sampling
+from socratune.llm.ledger import Ledger
+from socratune.llm.prompts import judge_messages, parse_hint, parse_verdict, teacher_messages
+from socratune.llm.references import (
+    JUDGE_SAMPLING,
+    RULES,
+    TEACHER_SAMPLING,
+    ClosableModel,
+    LocalModel,
+    Role,
+    called,
+    endpoints,
+    load_function,
+    reach,
+    resolve_alias,
+)
+from socratune.rows import Judgement, QARow
+from socratune.runs.journal import Journal
+from socratune.teaching.hints import HintRequest, Teacher, arithmetic_teacher
+from socratune.teaching.picking import Pick, judged_pick, pick_first, pick_longest
+
+
+@dataclass(slots=True)
+class Cast:
+    """Judge and teacher of a run, and what has to be closed when it ends."""
+
+    judge: Judge
+    teacher: Teacher
+    pick: Pick
+    models: list[ClosableModel]
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for model in self.models:
+            await model.close()
+
+
+def cast(
+    config: StudentTeacherConfig,
+    *,
+    stage: str,
+    journal: Journal,
+    ledger: Ledger,
+    local: Callable[[str], LocalModel] | None = None,
+) -> Cast:
+    """The functions behind the configured judge and teacher; their calls are kept as calls of `stage`.
+
+    Args:
+        local: gives the model in this process of a name (`LocalModels.load`), and closes it when it is done.
+    """
+    judge_ref, teacher_ref = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
+    reached = endpoints(config)
+    models: list[ClosableModel] = []
+
+    def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
+        found = reach(ref, reached[role], sampling, role=f"{stage}.{role}", journal=journal, ledger=ledger, local=local)
+        models.extend(found.connected)
+        return found.model, found.sampling
+
+    judge: Judge = mechanical_judge
+    pick: Pick = pick_first if config.trace_pick == "first" else pick_longest
+    if config.judge_mode == "mechanical":
+        pass
+    elif judge_ref.startswith("python:"):
+        judge = python_judge(load_function(judge_ref))
+    elif judge_ref != RULES["judge"]:
+        model, sampling = asked("judge", judge_ref, JUDGE_SAMPLING)
+        judge = llm_judge(model, sampling)
+        pick = judged_pick(model) if config.trace_pick == "judged" else pick
+    if config.judge_mode == "cascade" and judge is not mechanical_judge:
+        judge = cascade(mechanical_judge, judge)
+    teacher: Teacher = arithmetic_teacher
+    if teacher_ref.startswith("python:"):
+        teacher = python_teacher(load_function(teacher_ref))
+    elif teacher_ref != RULES["teacher"]:
+        teacher = llm_teacher(*asked("teacher", teacher_ref, TEACHER_SAMPLING))
+    return Cast(judge, teacher, pick, models)
+
+
+def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
+    """A judge that asks a model; a reply without a verdict is asked for once more, then the answer is undecided."""
+
+    async def judge(row: QARow, response: str) -> Judgement:
+        if still_thinking(response):
+            return Judgement("undecided", "llm", "the think block was never closed")
+        messages = judge_messages(row.question, row.reference, response)
+        # the second time not greedily: a model in this process would say the very same
+        for seed, temperature in enumerate((sampling.temperature, max(sampling.temperature, WARM))):
+            completion = await model.generate(messages, sampling.drawn(seed, temperature))
+            if (found := parse_verdict(completion.text, response)) is not None:
+                correct, reason = found
+                return Judgement("correct" if correct else "incorrect", "llm", reason)
+        return Judgement("undecided", "llm", "the judge gave no verdict")
+
+    return judge
+
+
+def cascade(first: Judge, then: Judge) -> Judge:
+    """A judge that asks `then` only what `first` leaves undecided."""
+
+    async def judge(row: QARow, response: str) -> Judgement:
+        judgement = await first(row, response)
+        return judgement if judgement.verdict != "undecided" else await then(row, response)
+
+    return judge
+
+
+def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teacher:
+    """A teacher that asks a model for a hint. One that is cut off is none: it may be a thought."""
+
+    async def teach(request: HintRequest) -> str | None:
+        attempts = []
+        for attempt in request.attempts:
+            shown = {"response": attempt.response}
+            attempts.append(shown | ({"hint_given": attempt.hint} if attempt.hint else {}))
+        messages = teacher_messages(request.row.question, request.row.reference, attempts)
+        completion = await model.generate(messages, sampling.drawn(request.seed))
+        return parse_hint(completion.text) if completion.stop == "end" else None
+
+    return teach
+
+
+def python_judge(function: Callable[..., Any]) -> Judge:
+    """`function(question, reference, response)` → True, False, or None where it cannot tell; may be async."""
+
+    async def judge(row: QARow, response: str) -> Judgement:
+        verdict = await called(function, row.question, row.reference, response)
+        if verdict is not None and not isinstance(verdict, bool):
+            raise CallError(f"{function.__name__} gave {verdict!r}; a judge gives True, False or None.")
+        return Judgement("undecided" if verdict is None else "correct" if verdict else "incorrect", "python")
+
+    return judge
+
+
+def python_teacher(function: Callable[..., Any]) -> Teacher:
+    """`function(question, reference, responses)` → a hint, or None where it has nothing to say; may be async."""
+
+    async def teach(request: HintRequest) -> str | None:
+        responses = [attempt.response for attempt in request.attempts]
+        hint = await called(function, request.row.question, request.row.reference, responses)
+        if hint is not None and not isinstance(hint, str):
+            raise CallError(f"{function.__name__} gave {hint!r}; a teacher gives a text or None.")
+        return hint or None
+
+    return teach

@@ -1,0 +1,51 @@
+"""Which of several right samples is trained on: `trace_pick: judged` asks a model which shows its work best."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from socratune.errors import CallError
+from socratune.llm.base import ChatModel, Sampling
+from socratune.llm.prompts import PICK_SCHEMA, parse_pick, pick_messages
+from socratune.rows import Attempt, QARow
+
+Pick = Callable[[QARow, Sequence[Attempt]], Coroutine[Any, Any, Attempt]]
+"""`await pick(row, right)` chooses the one of several right attempts that is trained on."""
+
+PICK_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=PICK_SCHEMA)
+
+
+async def pick_longest(row: QARow, right: Sequence[Attempt]) -> Attempt:
+    """The longest. The shortest is often a lucky guess (training on it cost 4 points in the laboratory)."""
+    return max(right, key=lambda attempt: len(attempt.response))
+
+
+async def pick_first(row: QARow, right: Sequence[Attempt]) -> Attempt:
+    """The first."""
+    return right[0]
+
+
+def judged_pick(model: ChatModel) -> Pick:
+    """`await pick(row, right)` gives the right attempt whose work `model` finds best: one call for two or more.
+
+    They are shown in an order drawn from the row's id, as judges prefer places. Without a usable reply, or where the
+    call is refused, the longest is taken: a row is not lost for want of a choice.
+    """
+
+    async def pick(row: QARow, right: Sequence[Attempt]) -> Attempt:
+        longest = await pick_longest(row, right)
+        if len({attempt.response for attempt in right}) == 1:
+            return longest
+        shown = list(right)
+        random.Random(row.id).shuffle(shown)
+        messages = pick_messages(row.question, row.reference, [attempt.response for attempt in shown])
+        try:
+            completion = await model.generate(messages, PICK_SAMPLING)
+        except CallError:
+            return longest
+        chosen = None if completion.stop == "length" else parse_pick(completion.text, len(shown))
+        return longest if chosen is None else shown[chosen]
+
+    return pick

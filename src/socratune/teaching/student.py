@@ -1,0 +1,140 @@
+"""The student of a run: in this process, behind a server that the run started itself, or behind one of the user's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.request import ProxyHandler, build_opener
+
+from socratune.config import StudentTeacherConfig
+from socratune.errors import OutsideError
+from socratune.inference.provenance import identity, with_sampling
+from socratune.llm.base import ChatModel, Sampling
+from socratune.llm.ledger import Ledger
+from socratune.llm.locate import model_location, weights_fingerprint
+from socratune.llm.metered import MeteredModel
+from socratune.llm.references import Endpoint, connect, endpoints, student_of
+from socratune.llm.sampling import served_sampling
+from socratune.llm.vllm import vllm_serving
+from socratune.runs.folder import fingerprint
+from socratune.runs.journal import Journal
+
+if TYPE_CHECKING:
+    from socratune.inference.student import LocalModels, LocalStudent
+
+ROLE = "enhance.student"
+ASK_TIMEOUT_S = 30.0
+
+
+class Student(NamedTuple):
+    """Who attempts, how its answers are drawn, and who it is (`socratune.inference.provenance`).
+
+    `loaded` is the model where it is in this process, else None.
+    """
+
+    model: ChatModel
+    sampling: Sampling
+    identity: dict[str, Any]
+    loaded: LocalStudent | None = None
+
+
+class ServedStudent(NamedTuple):
+    """A student that this run serves itself, on a machine of its own.
+
+    Attributes:
+        api_base: as it is reached from here, with its `/v1`.
+        model: its name at that server.
+        identity: from `inference.identity` on that machine, which `socratune serve` tells in `/v1/models`;
+            with the engine `served`, or `vllm` where that answers.
+    """
+
+    api_base: str
+    model: str
+    identity: dict[str, Any]
+
+
+def served_student(api_base: str) -> ServedStudent:
+    """The student behind a `socratune serve` that this run started: the model there that is no adapter.
+
+    Raises:
+        OutsideError: no such server answers there.
+    """
+    opener = build_opener(ProxyHandler({}))
+    try:
+        with opener.open(f"{api_base}/models", timeout=ASK_TIMEOUT_S) as reply:
+            card = next(card for card in json.load(reply)["data"] if card["parent"] is None)
+            return ServedStudent(api_base, card["id"], {**card["identity"], "engine": "served"})
+    except (OSError, ValueError, LookupError, TypeError, StopIteration) as error:
+        raise OutsideError(f"{api_base}: no socratune serve answers there ({error!r}).") from error
+
+
+@asynccontextmanager
+async def attending(
+    config: StudentTeacherConfig,
+    model_name: str,
+    models: LocalModels,
+    *,
+    adapter: Path | None = None,
+    vllm_log: Path,
+    journal: Journal,
+    ledger: Ledger,
+    served: ServedStudent | None = None,
+) -> AsyncIterator[Student]:
+    """The student until the block ends.
+
+    Args:
+        model_name: the model to be trained.
+        models: those of this process.
+        adapter: what a student in this process wears; preflight refuses it elsewhere.
+        vllm_log: where vLLM writes, if it is started.
+        served: takes the place of a student on this machine; one behind a server of the user's stays there.
+
+    Raises:
+        UserError: the model cannot be loaded, or not be asked as configured.
+        OutsideError: vLLM did not come up, or ended by itself.
+    """
+    engine, name = student_of(config, model_name)
+    endpoint = endpoints(config)["student"]
+    asked = {"temperature": config.temperature, "top_p": config.top_p, "max_new_tokens": config.max_new_tokens}
+    if served is not None and engine != "http":
+        sampling = served_sampling(name, **asked)
+        who = {**served.identity, "name": name}
+        ours = replace(endpoint, api_bases=(served.api_base,), api_key_env=None, token_ids=True)
+        async with _connected(f"openai/{served.model}", ours, journal, fingerprint=fingerprint(who)) as model:
+            yield Student(model, sampling, with_sampling(who, sampling))
+    elif engine == "local":
+        loaded = models.load(name, adapter=adapter)
+        sampling = loaded.sampling(**asked)
+        four_bit = getattr(loaded.model, "is_loaded_in_4bit", False)
+        who = identity(name, load_in_4bit=four_bit, sampling=sampling, adapter=adapter)
+        yield Student(MeteredModel(loaded, journal, ROLE), sampling, who, loaded)
+    elif engine == "vllm":
+        sampling = served_sampling(name, **asked)
+        who = identity(name, engine=engine, sampling=sampling)
+        weights = weights_fingerprint(model_location(name))
+        async with vllm_serving(name, log_path=vllm_log) as base:
+            ours = replace(endpoint, api_bases=(base,), api_key_env=None, token_ids=True)
+            async with _connected(f"openai/{name}", ours, journal, fingerprint=f"vllm/{weights}") as model:
+                yield Student(model, sampling, who)
+    else:
+        sampling = served_sampling(model_name, **asked)  # it is meant to be the base, or to be like it
+        async with _connected(name, endpoint, journal, ledger=ledger) as model:
+            yield Student(model, sampling, identity(name, engine=engine, sampling=sampling))
+
+
+@asynccontextmanager
+async def _connected(
+    ref: str, endpoint: Endpoint, journal: Journal, *, ledger: Ledger | None = None, fingerprint: str | None = None
+) -> AsyncIterator[MeteredModel]:
+    """The model behind an API; with `fingerprint` where more is known of it than its name."""
+    model, price = connect(ref, endpoint)
+    if fingerprint is not None:
+        model.fingerprint = fingerprint
+    try:
+        yield MeteredModel(model, journal, ROLE, ledger=ledger, price=price)
+    finally:
+        await model.close()

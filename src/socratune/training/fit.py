@@ -1,0 +1,155 @@
+"""One training by the back end that suits model and card, or several, of which the dev rows choose one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference.provenance import grade, mean_kl
+from socratune.llm.locate import model_json
+from socratune.rows import Example
+from socratune.runs.folder import RunDir, Tick
+from socratune.training.monitor import Course, Exam, trackers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is trained on and who watches.
+
+    Attributes:
+        items: rendered rows, or pairs of them.
+        report_to: trackers besides TensorBoard, by name.
+    """
+
+    run: RunDir
+    model_name: str
+    items: list[Any]
+    exam: Exam
+    tick: Tick
+    seed: int
+    report_to: Sequence[str]
+
+
+Fitted = tuple[Any, Any, dict[str, Any]]
+"""The adapter on its base, the training's course (`TrainState`), figures of its speed."""
+
+
+def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", part: tuple[int, int] = (0, 1)) -> Fitted:
+    """Train; what is finished already is only loaded.
+
+    Args:
+        model: the base, or the adapter that was trained on it before.
+        arm: names the checkpoints and curves of one of several trainings.
+        part: which of how many it is.
+    """
+    from socratune.inference import ranks
+    from socratune.inference.memory import device, free_gib
+    from socratune.training import hf
+    from socratune.training.choice import choose_backend
+    from socratune.training.monitor import flops_per_token
+    from socratune.training.steps import Hooks
+
+    shape = model_json(job.model_name, "config.json")
+    flops = flops_per_token(shape, [(len(item.ids), len(item.trained_ids)) for item in job.items])
+    name = "/".join(filter(None, (job.run.root.resolve().name, arm)))
+    curves = trackers(job.report_to, job.run.tensorboard / arm, name) if ranks.leads() else []
+    course = Course(curves, job.exam, job.tick, flops, part)
+    hooks, checkpoints = Hooks(course.evaluate, course.step), job.run.checkpoints / arm
+    free = free_gib() if device().type == "cuda" else None
+    if ranks.size() > 1:
+        backend, reason = "hf", f"{ranks.size()} processes share each step, which Unsloth does not"
+    else:
+        backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
+    log.info("Trained by %s: %s.", backend, reason)
+    if backend == "hf":
+        trained, state = hf.train(model, job.items, config, checkpoints, hooks, seed=job.seed)
+    else:
+        from socratune.training import unsloth
+
+        if not getattr(model, "is_loaded_in_4bit", False):  # bitsandbytes does not let its weights go
+            model.to("meta")  # its memory is for the copy that Unsloth loads
+        own, _ = unsloth.load(job.model_name, config)
+        trained, state = unsloth.train(own, job.items, config, checkpoints, hooks, seed=job.seed)
+    course.close()
+    return trained, state, course.speed()
+
+
+def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
+    """A training with each multiple of the learning rate; the one whose best epoch is best on the dev rows.
+
+    Of equally good ones the smallest rate, which leaves the base the least. Once every dev row is right, no larger one
+    is tried.
+
+    Raises:
+        UserError: there are no dev rows.
+    """
+    if not job.exam.questions.get("dev"):
+        fix = "Raise split.dev_share (and --restart split), or leave it out where rules cannot judge the answers."
+        raise UserError(Fault("train.by_dev.sweep_lr", "dev rows to choose by", Shown("none"), fix))
+    rates = sorted(config.learning_rate * multiple for multiple in set(config.by_dev.sweep_lr))
+    scores: dict[float, float] = {}
+    figures: dict[str, Any] = {}
+    for at, rate in enumerate(rates):
+        arm = config.model_copy(update={"learning_rate": rate})
+        model, state, speed = fit(job, model, arm, f"lr-{rate:g}", (at, len(rates)))
+        scores[rate] = state.best_score
+        figures = speed or figures
+        if state.best_score == 1.0:  # none can be better, and of equals the smallest is kept
+            break
+    best = max(scores, key=lambda rate: (scores[rate], -rate))
+    log.info(
+        "Learning rates by dev accuracy: %s.", ", ".join(f"{rate:g}: {score:.1%}" for rate, score in scores.items())
+    )
+    arm = config.model_copy(update={"learning_rate": best})
+    trained, state, _ = fit(job, model, arm, f"lr-{best:g}")
+    table = [{"learning_rate": rate, "dev_accuracy": score} for rate, score in scores.items()]
+    return trained, state, {**figures, "learning_rate": best, "sweep": table}
+
+
+# How near the models that wrote the traces are to the one that is trained: said, and measured where it can be.
+
+
+MEASURED_ROWS = 32
+
+
+def graded(
+    students: list[dict[str, Any]], base: dict[str, Any], model: Any, tokenizer: Any, examples: list[Example]
+) -> dict[str, dict[str, Any]]:
+    """Name → `grade` and `reason`, of each model that wrote traces; whatever is not `same` is warned of.
+
+    Where only the quantisation differs, the student is loaded beside the base for as long as it takes to measure
+    `mean_kl_nats` (see `inference.mean_kl`) on 32 of the rows. Another engine shows no distributions, and an
+    adapter is meant to differ.
+
+    Args:
+        students: see `socratune.inference.provenance.writers`.
+        base: identity of the model that is trained.
+        model: the base, loaded, in eval mode.
+        tokenizer: its tokenizer.
+        examples: training rows.
+    """
+    found = {}
+    for student in students:
+        level, reason = grade(student, base)
+        entry: dict[str, Any] = {"grade": level, "reason": reason}
+        if level == "near" and student["engine"] == "local" and "adapter" not in student:
+            four_bit = student["quantisation"] == "4bit"
+            entry["mean_kl_nats"] = _divergence(student["name"], four_bit, model, tokenizer, examples[:MEASURED_ROWS])
+            reason += f"; the next token differs by {entry['mean_kl_nats']:.4f} nats (mean KL)"
+        if level != "same":
+            log.warning("Student %s, graded %s: %s.", student["name"], level, reason)
+        found[student["name"]] = entry
+    return found
+
+
+def _divergence(name: str, load_in_4bit: bool, model: Any, tokenizer: Any, examples: list[Example]) -> float:
+    from socratune.inference.load import load
+
+    other, _ = load(name, load_in_4bit=load_in_4bit)
+    return round(mean_kl(other, model, tokenizer, examples), 6)

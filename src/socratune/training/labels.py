@@ -1,0 +1,89 @@
+"""The label doctor: is a row, as it will be trained, what it should be? Before a GPU is paid.
+
+It looks at the ids and labels of a row and judges them by its texts and by the template, not by how they were made.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import takewhile
+
+from socratune.inference.template import IGNORE, Rendered, Tokenizer, answer_prompt, encoded, end_of_turn_id
+from socratune.llm.prompts import EVIDENCE_NOTE, HINT_NOTE, REFERENCE_NOTE
+from socratune.rows import Example, Piece
+
+_PRIVATE = tuple(note.split("{")[0].strip() for note in (HINT_NOTE, EVIDENCE_NOTE, REFERENCE_NOTE))
+"""How the notes begin that only the student may see, and never at training."""
+
+
+def label_faults(tokenizer: Tokenizer, example: Example, row: Rendered, max_seq_length: int) -> Iterator[str]:
+    """Every fault of a rendered row, in words; nothing where it is right."""
+    if len(row.labels) != len(row.ids):
+        yield f"{len(row.ids)} tokens have {len(row.labels)} labels"
+        return
+    if not row.trained_ids:
+        yield "no token carries loss"
+        return
+    if any(label not in (IGNORE, token) for token, label in zip(row.ids, row.labels, strict=True)):
+        yield "a label is not the token at its place"
+    if len(row.ids) > max_seq_length:
+        yield f"truncation would cut the answer ({len(row.ids)} tokens, train.max_seq_length is {max_seq_length})"
+    before, first = answer_prompt(tokenizer, example)
+    yield from _prompt_faults(tokenizer, example, row, before)
+    yield from _answer_faults(tokenizer, (first, *example.pieces[1:]), row)
+
+
+def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, before: str) -> Iterator[str]:
+    """Is what stands before the answer the conversation, by the template, without loss and without secrets?"""
+    expected = encoded(tokenizer, before)
+    untrained = len(list(takewhile(lambda label: label == IGNORE, row.labels)))
+    if row.ids[: len(expected)] != expected:
+        yield "what stands before the answer is not the conversation by the chat template"
+    elif untrained < len(expected):
+        yield "tokens before the answer would carry loss (user or system turn, or what the template itself supplies)"
+    elif untrained > len(expected) and example.pieces[0].trained:
+        yield "tokens without loss stand between the conversation and what is trained"
+    control = _control_tokens(tokenizer, tokenizer.chat_template)
+    for message in example.prompt:
+        content, role = message["content"], message["role"]
+        if role != "assistant" and content.strip() not in before:
+            yield f"the chat template drops the {role} turn {content[:60]!r}"
+        held = next((token for token in control if token in content), None)
+        if held and role != "assistant":
+            yield f"the {role} turn holds {held!r}, which the model reads as the end or the beginning of a turn"
+        if any(lead_in in content for lead_in in _PRIVATE):
+            yield f"the {role} turn holds what was for the student alone (a hint, a passage, the reference)"
+
+
+def _answer_faults(tokenizer: Tokenizer, pieces: tuple[Piece, ...], row: Rendered) -> Iterator[str]:
+    """Is the answer, whole and once, what carries loss, and the end of turn behind it?"""
+    end, trained = end_of_turn_id(tokenizer), row.trained_ids
+    if trained[-1] != end or row.ids[-1] != end:
+        yield f"the end of turn {tokenizer.decode([end])!r} is not trained, so the model would never stop"
+    elif trained.count(end) > 1:
+        yield f"the end of turn {tokenizer.decode([end])!r} is trained {trained.count(end)} times"
+    expected = "".join(piece.text for piece in pieces if piece.trained)
+    text = tokenizer.decode([token for token in trained if token != end], skip_special_tokens=False)
+    if "</think>" in expected and "</think>" not in text:
+        yield "the thinking block is dropped"
+    elif _squeezed(text) != _squeezed(expected):
+        yield f"the trained text is not the answer: {text[:60]!r} instead of {expected[:60]!r}"
+    elif all(piece.token_ids for piece in pieces if piece.trained):
+        sampled = [token for piece in pieces if piece.trained for token in piece.token_ids or () if token != end]
+        if sampled != [token for token in trained if token != end]:
+            yield "the answer is not trained as the tokens that the student sampled"
+
+
+@lru_cache(maxsize=16)
+def _control_tokens(tokenizer: Tokenizer, template: str) -> tuple[str, ...]:
+    """Special tokens that the template itself writes: in a text of the user's they would forge a turn."""
+    added = tokenizer.added_tokens_decoder.values()
+    special = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
+    return tuple(sorted(token for token in special if token in template))
+
+
+def _squeezed(text: str) -> str:
+    """Without white space and differences of Unicode form, which some tokenizers do not keep."""
+    return "".join(unicodedata.normalize("NFKC", text).split())

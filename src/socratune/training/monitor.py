@@ -1,0 +1,257 @@
+"""The course of a training: what its steps cost, what its epochs can, for the curves and for whoever watches."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from socratune.errors import Fault, Shown
+from socratune.inference.cards import card_named, training_flops
+from socratune.inference.memory import Shape
+from socratune.judging.rules import mechanical_judge
+from socratune.rows import QARow
+from socratune.runs.folder import Tick
+from socratune.teaching.answering import accuracy
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """The questions answered after every epoch, by the name of their curve, and how."""
+
+    tokenizer: Any
+    questions: Mapping[str, list[QARow]]
+    max_new_tokens: int
+
+    def take(self, model: Any) -> dict[str, float]:
+        """`NAME_accuracy` of each set that has rows; judged by rules alone, so that nothing is paid.
+
+        Ranks that train together share the questions, and all come to the same figures.
+        """
+        from socratune.inference import ranks
+        from socratune.inference.sharded import together
+
+        right = dict.fromkeys((name for name, rows in self.questions.items() if rows), 0)
+        with together(model):
+            for name in right:
+                if own := self.questions[name][ranks.rank() :: ranks.size()]:
+                    right[name] = self._right(model, own)
+        return {f"{name}_accuracy": ranks.total(count) / len(self.questions[name]) for name, count in right.items()}
+
+    def _right(self, model: Any, rows: list[QARow]) -> int:
+        from socratune.inference.sharded import is_sharded
+        from socratune.inference.student import LocalStudent, serving
+
+        slots = False if is_sharded(model) else None  # a recorded step would leave out gathering the blocks
+        student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev", slots=slots)
+        with serving(student):
+            sampling = student.exam_sampling(self.max_new_tokens)
+            share = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
+        return round(share * len(rows))
+
+
+@dataclass(slots=True)
+class Course:
+    """Hears of steps and epochs; `backends.loop.Hooks` are its methods.
+
+    Attributes:
+        trackers: where the curves go.
+        flops_per_token: None where it is not known.
+        part: (this training, trainings in all): several share one bar.
+    """
+
+    trackers: list[Tracker]
+    exam: Exam
+    tick: Tick
+    flops_per_token: float | None = None
+    part: tuple[int, int] = (0, 1)
+    _live: dict[str, float] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+    _first: int | None = None
+    _done: int = 0
+    _tokens: float = 0.0
+    _seconds: float = 0.0
+
+    def step(self, done: int, total: int, figures: dict[str, float]) -> None:
+        """After every step."""
+        self._done = done
+        self._first = done - 1 if self._first is None else self._first
+        self._tokens += figures["tokens_per_second"] * figures["seconds"]
+        self._seconds += figures["seconds"]
+        self._live |= {"loss": round(figures["loss"], 4), **self.speed()}
+        self._track({f"train/{name}": value for name, value in figures.items()})
+        at, of = self.part
+        passed, left = time.monotonic() - self._began, total - done + total * (of - 1 - at)
+        self._live["left_s"] = round(passed / (done - self._first) * left)
+        self.tick(at * total + done, of * total, **self._live)
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """After every epoch: what the model in training knows."""
+        figures = self.exam.take(model)
+        self._live |= figures
+        self._track({name.replace("_accuracy", "/accuracy"): value for name, value in figures.items()})
+        return figures
+
+    def close(self) -> None:
+        """Write what waits."""
+        for tracker in self.trackers:
+            tracker.close()
+
+    def speed(self) -> dict[str, float]:
+        """Tokens a second of the steps taken here (answering not counted), share of the card's rate, its memory."""
+        import torch
+
+        from socratune.inference import ranks
+
+        if not self._seconds:
+            return {}
+        found: dict[str, float] = {"tokens_per_second": round(self._tokens / self._seconds)}
+        if torch.cuda.is_available():
+            found["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        if (peak := peak_flops()) and self.flops_per_token:
+            found["mfu"] = round(self.flops_per_token * self._tokens / self._seconds / (peak * ranks.size()), 3)
+        return found
+
+    def _track(self, figures: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.log(figures, self._done)
+
+
+# How much of the card's rate a training uses: model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311).
+
+
+def peak_flops() -> float | None:
+    """FLOP/s of the card by its data sheet; None without a card, or for one that is not in the table."""
+    if not torch.cuda.is_available():
+        return None
+    card = card_named(torch.cuda.get_device_name())
+    return card.tflops * 1e12 if card else None
+
+
+def flops_per_token(config: Mapping[str, Any], lengths: list[tuple[int, int]]) -> float | None:
+    """`training_flops` by all tokens; None for a shape the arithmetic does not know."""
+    try:
+        shape = Shape.of(config)
+    except KeyError:
+        return None
+    return training_flops(shape, lengths) / sum(tokens for tokens, _ in lengths)
+
+
+# Where the curves of a training go: TensorBoard always, other trackers by name.
+
+log = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """Takes figures by name, at a step."""
+
+    def log(self, figures: dict[str, float], step: int) -> None: ...
+
+    def close(self) -> None:
+        """Write what waits."""
+        ...
+
+
+def tracker_faults(names: Sequence[str]) -> list[Fault]:
+    """Trackers that are not installed."""
+    return [
+        Fault("--report-to", f"an installed package {name}", Shown("none of that name"), f"pip install {name}")
+        for name in names
+        if find_spec(name) is None
+    ]
+
+
+def trackers(names: Sequence[str], curves: Path, run_name: str) -> list[Tracker]:
+    """TensorBoard with its files in `curves`, and the trackers of these names."""
+    others = (Guarded(f"--report-to {name}", partial(TRACKERS[name], run_name)) for name in names)
+    return [Guarded("TensorBoard", partial(TensorBoard, curves)), *others]
+
+
+class Guarded:
+    """A tracker that begins with its first figure, so that a training that is only loaded leaves none, and that is
+    left alone once it has failed.
+    """
+
+    def __init__(self, name: str, begin: Callable[[], Tracker]) -> None:
+        self._name, self._begin = name, begin
+        self._tracker: Tracker | None = None
+        self._failed = False
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        if not self._failed:
+            self._try(lambda: self._begun().log(figures, step))
+
+    def close(self) -> None:
+        if self._tracker is not None:
+            self._try(self._tracker.close)
+
+    def _begun(self) -> Tracker:
+        if self._tracker is None:
+            self._tracker = self._begin()
+        return self._tracker
+
+    def _try(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception as error:  # each has its own
+            self._failed = True
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s gets no more curves: %s: %s", self._name, type(error).__name__, reason)
+
+
+class TensorBoard:
+    """Files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), flush_secs=5)
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbLike:
+    """Weights & Biases, and Trackio, which took over its interface."""
+
+    def __init__(self, package: str, run_name: str) -> None:
+        self._run = import_module(package).init(project="socratune", name=run_name)
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        self._run.log(figures, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class MLflow:
+    """A run of the experiment that MLFLOW_EXPERIMENT_NAME names."""
+
+    def __init__(self, run_name: str) -> None:
+        self._mlflow = import_module("mlflow")
+        self._mlflow.start_run(run_name=run_name)
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        self._mlflow.log_metrics(figures, step=step)
+
+    def close(self) -> None:
+        self._mlflow.end_run()
+
+
+TRACKERS = {
+    "wandb": lambda run_name: WandbLike("wandb", run_name),
+    "trackio": lambda run_name: WandbLike("trackio", run_name),
+    "mlflow": MLflow,
+}

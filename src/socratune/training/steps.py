@@ -1,0 +1,345 @@
+"""The training loop of every back end and objective: packed steps, schedule, checkpoints, the best epoch by dev.
+
+A back end gives the loss of a packed row, an objective the losses of a step; everything else is here, once. The loop
+never waits for the card within a step: losses stay there and are read every few steps.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import StageFailed
+from socratune.inference import ranks
+from socratune.inference.sharded import is_sharded
+from socratune.inference.template import Rendered
+from socratune.training.checkpoints import TrainState, at_step, load_weights, restore, save
+from socratune.training.packing import PackedRow, best_fit, join
+
+READ_EVERY = 10
+"""Steps between two readings of losses on a card."""
+SAVE_EVERY_S = 300.0
+"""Between two checkpoints within an epoch."""
+
+
+class Item(Protocol):
+    """What a step is made of: a row, or a pair of rows."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def labels(self) -> list[int]: ...
+
+
+Losses = Callable[[Any, list[Any]], Iterator[torch.Tensor]]
+"""(engine, items of a step) → the losses of this rank's micro-batches; all ranks' add up to the loss of the step."""
+
+
+class Engine(Protocol):
+    """How a back end computes."""
+
+    model: Any
+    """A PEFT model."""
+    micro_tokens: int
+    """Most tokens of one packed row; 0: each document for itself."""
+    halved: bool
+    """Memory ran out once, and `micro_tokens` was halved."""
+
+    def loss(self, row: PackedRow) -> torch.Tensor:
+        """Cross entropy of the labelled tokens, summed; float32."""
+        ...
+
+    def stepped(self) -> None:
+        """The parameters have changed."""
+        ...
+
+    def training(self) -> AbstractContextManager[Any]:
+        """What is in force while gradients are taken, and not while the model answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What training tells the stage.
+
+    Attributes:
+        evaluate: model in eval mode → figures of the epoch; `dev_accuracy` chooses the checkpoint where it is there.
+        step: (steps done, steps in all, figures of this step); on a card some steps late.
+    """
+
+    evaluate: Callable[[Any], dict[str, float]]
+    step: Callable[[int, int, dict[str, float]], None]
+
+
+def token_mean(engine: Engine, rows: list[Rendered]) -> Iterator[torch.Tensor]:
+    """The mean over all trained tokens of a step: a row counts by its length, and packing changes nothing."""
+    trained = sum(len(row.trained_ids) for row in rows)
+    for row, weight in ranks.passes(rows, lambda share: pack(share, engine.micro_tokens)):
+        yield engine.loss(row) * weight / trained
+
+
+def run(
+    engine: Engine,
+    items: Sequence[Item],
+    config: EnhancedTrainingConfig,
+    checkpoints: Path,
+    hooks: Hooks,
+    *,
+    seed: int,
+    losses: Losses = token_mean,
+) -> TrainState:
+    """Train the engine's adapter; checkpoints every epoch and every few minutes, resumed from the last whole one.
+
+    Returns:
+        The training's course; the model holds the weights of the best epoch by `dev_accuracy` (the last one where
+        there are no dev rows).
+
+    Raises:
+        StageFailed: loss or gradient is not finite; the last whole checkpoint is kept.
+    """
+    model = engine.model
+    epochs, decay = length_and_decay(config)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    fused = weights[0].device.type in ("cuda", "cpu")
+    optimizer = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=decay, fused=fused)
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    per_epoch = math.ceil(len(items) / per_step)
+    schedule = Schedule(config.learning_rate, config.warmup_ratio, per_epoch * epochs)
+    stepper = _Stepper(engine, losses, weights, optimizer, config.max_grad_norm)
+    state = ranks.leader_first(lambda: restore(checkpoints, model, optimizer, stepper.scaler))
+    saved = time.monotonic()
+    while state.epoch < epochs and not _given_up(state, config.by_dev.patience):
+        model.train()
+        readings = _Readings(hooks, schedule.steps)
+        with engine.training():
+            engine.stepped()
+            steps = _shuffled(items, per_step, seed * 1000 + state.epoch)
+            for batch in islice(steps, state.step - state.epoch * per_epoch, None):
+                if time.monotonic() - saved >= SAVE_EVERY_S and state.step > state.epoch * per_epoch:
+                    readings.read()
+                    save(checkpoints, model, optimizer, stepper.scaler, state)
+                    saved = time.monotonic()
+                rate = schedule.at(state.step)
+                state.step += 1
+                readings.add(stepper.step(batch, rate, state.step))
+            readings.read()
+        state.epoch += 1
+        model.eval()
+        state.history.append({"epoch": float(state.epoch), "step": float(state.step), **hooks.evaluate(model)})
+        save(checkpoints, model, optimizer, stepper.scaler, state)
+        saved = time.monotonic()
+    if state.best_step != state.step:
+        load_weights(model, at_step(checkpoints, state.best_step))
+    return state
+
+
+def _given_up(state: TrainState, patience: int) -> bool:
+    """Whether the dev rows have seen no better epoch for `patience` epochs; 0 never gives up."""
+    first = next(
+        (at for at, figures in enumerate(state.history, 1) if figures.get("dev_accuracy") == state.best_score), 0
+    )
+    return bool(patience and first) and state.epoch - first >= patience
+
+
+def length_and_decay(config: EnhancedTrainingConfig) -> tuple[int, float]:
+    """Epochs and weight decay, after grokking has had its say."""
+    grokking = config.grokking
+    if grokking.enable_grokking:
+        return round(config.num_train_epochs * grokking.grokking_multiplier), grokking.grokking_weight_decay
+    return config.num_train_epochs, config.weight_decay
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Linear warm-up, then a cosine to a fiftieth of the peak."""
+
+    peak: float
+    warmup_ratio: float
+    steps: int
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step, the first being 0."""
+        warmup = max(1, round(self.steps * self.warmup_ratio))
+        if step < warmup:
+            return self.peak * (step + 1) / warmup
+        done = (step - warmup) / max(1, self.steps - warmup)
+        return self.peak * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
+    """The rows of a step as micro-batches; see `groups`."""
+    shared = groups([len(row.ids) for row in rows], micro_tokens)
+    return [join([(rows[at].ids, rows[at].labels) for at in group]) for group in shared]
+
+
+def groups(lengths: list[int], micro_tokens: int) -> list[list[int]]:
+    """Which items of a step share a micro-batch of at most `micro_tokens`, as few and as equal as may be; 0: none."""
+    if not micro_tokens or not lengths:
+        return [[at] for at in range(len(lengths))]
+    fewest = best_fit(lengths, max(micro_tokens, *lengths))
+    equal = best_fit(lengths, max(math.ceil(sum(lengths) / len(fewest)), *lengths))
+    return equal if len(equal) == len(fewest) else fewest
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A step that was taken and not yet read."""
+
+    step: int
+    batch: Sequence[Item]
+    rate: float
+    loss: torch.Tensor
+    norm: torch.Tensor
+
+
+class _Stepper:
+    def __init__(
+        self, engine: Engine, losses: Losses, weights: list[Any], optimizer: torch.optim.Optimizer, max_norm: float
+    ) -> None:
+        self._engine, self._losses = engine, losses
+        self._weights, self._optimizer, self._max_norm = weights, optimizer, max_norm
+        half = next(engine.model.parameters()).dtype is torch.float16
+        self.scaler = torch.amp.GradScaler(weights[0].device.type, enabled=half)
+
+    def step(self, batch: list[Any], rate: float, number: int) -> _Taken:
+        """One optimizer step; done again with half the micro-batch where memory runs out, once in a training.
+
+        Raises:
+            StageFailed: it runs out again.
+        """
+        while True:
+            try:
+                return self._tried(batch, rate, number)
+            except torch.OutOfMemoryError as error:
+                self._optimizer.zero_grad()
+                halve(self._engine, [len(item.ids) for item in batch], error)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _tried(self, batch: list[Any], rate: float, number: int) -> _Taken:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=self._weights[0].device)
+        for loss in self._losses(self._engine, batch):
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        ranks.add_up([total, *(_gradient(weight) for weight in self._weights)])
+        self.scaler.unscale_(self._optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self._max_norm)
+        if self.scaler.is_enabled():
+            norm = norm.nan_to_num(posinf=0.0)  # an overflow is the scaler's business: it skips the step
+        self.scaler.step(self._optimizer)
+        self.scaler.update()
+        self._optimizer.zero_grad()
+        self._engine.stepped()
+        return _Taken(number, batch, rate, total, norm)
+
+
+def _gradient(weight: torch.Tensor) -> torch.Tensor:
+    """Of a weight; zeros where no row of this rank's came by it."""
+    if weight.grad is None and ranks.size() > 1:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad  # type: ignore[return-value]
+
+
+@dataclass(slots=True)
+class _Readings:
+    """Losses on their way from the card to the hooks."""
+
+    hooks: Hooks
+    steps: int
+    waiting: list[_Taken] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    def add(self, taken: _Taken) -> None:
+        self.waiting.append(taken)
+        if len(self.waiting) >= (READ_EVERY if taken.loss.is_cuda else 1):
+            self.read()
+
+    def read(self) -> None:
+        """Wait for the card and tell the hooks.
+
+        Raises:
+            StageFailed: see `run`.
+        """
+        if not self.waiting:
+            return
+        values = torch.stack([figure for taken in self.waiting for figure in (taken.loss, taken.norm)]).tolist()
+        seconds = time.monotonic() - self.since
+        speed = sum(len(item.ids) for taken in self.waiting for item in taken.batch) / seconds
+        for taken, loss, norm in zip(self.waiting, values[::2], values[1::2], strict=True):
+            if not math.isfinite(loss + norm):
+                what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's length is {norm}"
+                ids = ", ".join(item.id for item in taken.batch)
+                raise StageFailed(f"The {what} at step {taken.step}, in a batch of the rows {ids}.")
+            figures = {"loss": loss, "learning_rate": taken.rate, "grad_norm": norm, "tokens_per_second": speed}
+            figures["seconds"] = seconds / len(self.waiting)
+            self.hooks.step(taken.step, self.steps, figures)
+        self.waiting.clear()
+        self.since = time.monotonic()
+
+
+def _shuffled(items: Sequence[Any], count: int, seed: int) -> Iterator[list[Any]]:
+    """The steps of an epoch: every item once, in seeded order."""
+    order = random.Random(seed).sample(items, len(items))
+    for at in range(0, len(order), count):
+        yield order[at : at + count]
+
+
+# A card that gives less memory than the arithmetic promised: one retreat, then a clear stop.
+
+log = logging.getLogger(__name__)
+
+
+class Halving(Protocol):
+    """What packs rows into micro-batches.
+
+    Attributes:
+        model: of which other processes may hold parts.
+        micro_tokens: most tokens of one; 0: each row for itself.
+        halved: the size of a micro-batch was halved once.
+    """
+
+    model: Any
+    micro_tokens: int
+    halved: bool
+
+
+def halve(engine: Halving, lengths: Sequence[int], error: torch.OutOfMemoryError) -> None:
+    """Half the micro-batch, once, and said so; a step's rows stay the same, so it accumulates twice as many.
+
+    Args:
+        lengths: tokens of the rows that were computed. A micro-batch has to hold the longest of them.
+
+    Raises:
+        StageFailed: it was halved before, or holds a single row already; or other processes wait within the same pass
+            through a model that is spread over them.
+    """
+    longest, held = max(lengths), min(engine.micro_tokens, sum(lengths))
+    smaller = max(held // 2, longest)
+    spread = is_sharded(engine.model)
+    if engine.halved or spread or smaller >= held:
+        reason = "with half the micro-batch too" if engine.halved else f"with a single row of {longest} tokens"
+        if spread:
+            reason = "with the model spread over several cards, which leaves no second try"
+        raise StageFailed(
+            f"The card ran out of memory, {reason}. The last whole checkpoint is kept. Free the card of other "
+            f"processes (nvidia-smi lists them) and run the same command again; or lower train.max_seq_length, or set "
+            f"train.load_in_4bit or train.gradient_checkpointing to true (socratune plan counts what they save)."
+        ) from error
+    engine.micro_tokens, engine.halved = smaller, True
+    text = "OUT OF MEMORY: micro-batches of %d tokens from here on, twice as many to a step; the result is the same."
+    log.warning(text, smaller)

@@ -1,0 +1,121 @@
+"""The `unsloth` back end: Unsloth's kernels and its checkpoints in main memory, in our loop, over our packed rows.
+
+The only module that imports unsloth. It takes less memory than `hf`, and less speed on packed rows; without a GPU it
+runs on Unsloth's own CPU back end, which is enough to try it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference.memory import device, dtype_on
+from socratune.inference.template import IGNORE, Rendered
+from socratune.llm.locate import model_json, model_location
+from socratune.training import steps
+from socratune.training.checkpoints import TrainState
+from socratune.training.packing import PackedRow
+from socratune.training.steps import Hooks
+
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MICRO_TOKENS = 8192
+"""Of a micro-batch, unless the model has fewer positions; its checkpoints lie in main memory."""
+
+
+def load(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
+    """Model with a fresh adapter, and tokenizer.
+
+    Raises:
+        UserError: the model cannot be read, or Unsloth does not know its family.
+    """
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports]
+
+    where = device()
+    four_bit = config.load_in_4bit is True and where.type == "cuda"
+    targets = ALL_LINEAR if config.target_modules == "all-linear" else config.target_modules
+    shape = model_json(name, "config.json")
+    positions = shape.get("text_config", shape).get("max_position_embeddings", MICRO_TOKENS)
+    try:
+        model, tokenizer = FastLanguageModel.from_pretrained(
+            str(model_location(name)),
+            max_seq_length=min(MICRO_TOKENS, positions),  # beyond its positions Unsloth bends the model's
+            dtype=dtype_on(where),
+            load_in_4bit=four_bit,
+        )
+        model = FastLanguageModel.get_peft_model(
+            model,
+            r=config.r,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            target_modules=targets,
+            bias="none",
+            use_gradient_checkpointing=False if config.gradient_checkpointing is False else "unsloth",
+            **config.peft,
+        )
+    except (OSError, TypeError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        reason = Shown(str(error).splitlines()[0][:300] if str(error) else type(error).__name__)
+        raise UserError(Fault(f"--model {name}", "a model that Unsloth can train", reason, "--backend hf")) from error
+    return model, tokenizer
+
+
+def train(
+    model: Any, rows: list[Rendered], config: EnhancedTrainingConfig, checkpoints: Path, hooks: Hooks, *, seed: int
+) -> tuple[Any, TrainState]:
+    """As `hf.train`, for a model of `load`."""
+    torch.manual_seed(seed)
+    engine = UnslothEngine(model)
+    state = steps.run(engine, rows, config, checkpoints, hooks, seed=seed)
+    state.engine = engine.figures()
+    return model, state
+
+
+class UnslothEngine:
+    """See `loop.Engine`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.micro_tokens = min(MICRO_TOKENS, model.config.max_position_embeddings)
+        self.halved = False
+
+    def loss(self, row: PackedRow) -> torch.Tensor:
+        """See `loop.Engine`."""
+        where = self.model.device
+        ids, positions = (torch.from_numpy(part).unsqueeze(0).to(where) for part in (row.ids, row.positions))
+        labels = torch.full_like(ids, IGNORE)
+        labels[0, torch.from_numpy(row.at + 1).to(where)] = torch.from_numpy(row.targets).to(where)
+        lengths = torch.from_numpy(row.boundaries).diff().to(where, torch.int32)
+        with torch.autocast(where.type, dtype_on(where), enabled=where.type == "cuda"):
+            return self.model(
+                input_ids=ids,
+                position_ids=positions,
+                labels=labels,
+                packed_seq_lengths=lengths,
+                num_items_in_batch=torch.ones((), device=where),
+                use_cache=False,
+            ).loss
+
+    def stepped(self) -> None:
+        """Nothing to do: Unsloth multiplies with the parameters themselves."""
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Unsloth's own switch to training; the loop switches back."""
+        from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports]
+
+        FastLanguageModel.for_training(self.model)
+        yield
+
+    def figures(self) -> dict[str, Any]:
+        """For the results."""
+        found: dict[str, Any] = {"back_end": "unsloth", "packed": True, "micro_tokens": self.micro_tokens}
+        if self.model.device.type == "cuda":
+            found["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        return found

@@ -1,0 +1,240 @@
+"""All arms in order of usefulness, within the time and the money that were given; killed, the same command goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from socratune.errors import BusyError, Fault, Shown, StageFailed, UserError
+from socratune.llm.ledger import BudgetSpent
+from socratune.llm.prompts import GENERIC_PROMPTS, with_examples, with_system_prompt
+from socratune.pilot import estimate_run
+from socratune.pipeline import run_pipeline
+from socratune.preflight import preflight
+from socratune.resolve import deep_merge
+from socratune.rows import QARow
+from socratune.runs.folder import RunDir, iter_rows, read_rows
+from socratune.runs.progress import Tell
+from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
+from socratune.ways.exam import examined
+from socratune.ways.folders import READINGS, Job, begin, folder
+from socratune.ways.found import Found
+from socratune.ways.report import write
+from socratune.ways.work import Bench, do, judge_config, shape
+
+EXAMPLES = 3
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How far an ablation may go."""
+
+    seeds: int
+    minutes: float
+    budget_usd: float | None
+
+
+def ablate(
+    given: dict[str, Any], output: Path, arms: Sequence[str], limits: Limits, *, tell: Tell, say: Say
+) -> dict[str, Any]:
+    """Compare the arms on the user's data; the content of `ablation.json`, which lies in `output` with the page.
+
+    Args:
+        given: configuration as for a run, nested, without `output`.
+        arms: as `arms.chosen` gives them.
+        tell: hears of the stages of every run.
+        say: hears of every finished arm, and the estimate before the first.
+
+    Raises:
+        UserError: something given is wrong; no held-out rows.
+        OutsideError: something outside failed; the same command goes on.
+    """
+    deadline = time.monotonic() + limits.minutes * 60
+    bench = Bench(output, given, tell)
+    top = RunDir(output)
+    resolved = preflight(_priced(bench, limits.budget_usd), where="socratune ablate")
+    if resolved.config.rounds > 1:
+        raise UserError(Fault("ablate", "one round: the ways are compared in it", resolved.config.rounds))
+    top.create()
+    with top.locked():
+        run_pipeline(resolved, until="split", tell=tell)
+        rows = bench.held_out()
+        if not rows:
+            fix = "Raise split.held_out_share, or give --held-out."
+            raise UserError(Fault("ablate", "held-out rows to read the arms on", Shown("none"), fix))
+        _estimate(bench, arms, limits, say)
+        exam = examined(top, judge_config(bench), {"held_out": rows}, None, _silent)
+        clusters = [row.cluster or row.id for row in rows]
+        paid_usd = sum(entry["usd"] or 0.0 for entry in exam["spent"].values())
+        found = Found(list(arms), clusters, exam["right"]["held_out"], paid_usd)
+        for job in jobs(arms, limits.seeds):
+            _do(bench, job, found, limits, deadline, say)
+            if job in found.done:
+                write(output, found)
+        return write(output, found)
+
+
+def _priced(bench: Bench, budget_usd: float | None) -> dict[str, Any]:
+    """What preflight looks at: with the budget, which it refuses where a price is not known."""
+    own: dict[str, Any] = {"output": str(bench.shared.root)}
+    if budget_usd is not None:
+        own["enhance"] = {"max_usd": budget_usd}
+    return deep_merge(bench.given, own)
+
+
+def jobs(arms: Sequence[str], seeds: int) -> Iterator[Job]:
+    """Every arm once, then its other readings, then the same with the next seed."""
+    for seed in range(seeds):
+        for reading in READINGS:
+            for arm in arms:
+                if arm == "prompt" and (seed, reading) != (0, "rows"):
+                    continue
+                if arm != REFERENCE or reading == "rows":
+                    yield Job(arm, seed, reading)
+
+
+def _do(bench: Bench, job: Job, found: Found, limits: Limits, deadline: float, say: Say) -> None:
+    """One job into `found`, or why it was not done."""
+    why = _impossible(job, found) or _no_time(bench, job, found, deadline)
+    before = time.monotonic()
+    if why is None:
+        left = None if limits.budget_usd is None else limits.budget_usd - found.paid_usd()
+        why = _tried(replace(bench, tell=_naming(bench.tell, job), left_usd=0.0 if found.broke else left), job, found)
+    if why is not None:
+        found.not_done[job] = why
+    if job.reading == "rows":
+        done = found.done.get(job)
+        right = f"{sum(done['right']) / len(done['right']):.1%}" if done else ""
+        say(f"{job}: {why or f'{right} in {time.monotonic() - before:.0f} s'}{_tuned(done)}")
+
+
+def _tried(bench: Bench, job: Job, found: Found) -> str | None:
+    """One job into `found.done`; why it ended without."""
+    try:
+        found.done[job] = _prompted(bench) if ARMS[job.arm].kind == "prompt" else do(bench, job)
+    except StageFailed as error:
+        return str(error)
+    except UserError as error:  # rows that are too long, labels that are wrong: of this way, not of all
+        if job.arm == REFERENCE or isinstance(error, BusyError):
+            raise
+        return str(error).splitlines()[0]
+    except BudgetSpent:
+        found.broke = True  # what it has paid belongs to no finished job
+        return "no money left"
+    return None
+
+
+def _naming(tell: Tell, job: Job) -> Tell:
+    """`tell` with the arm before the stage: there are many stages of one name."""
+
+    def named(event: str, stage: str, entry: dict[str, Any]) -> None:
+        tell(event, f"{job.arm}: {stage}", entry)
+
+    return named
+
+
+def _tuned(done: dict[str, Any] | None) -> str:
+    return f", learning rate {done['learning_rate']:g}" if done and done.get("rates", 1) > 1 else ""
+
+
+def _impossible(job: Job, found: Found) -> str | None:
+    """What has to be there before a job."""
+    reference = Job(REFERENCE, job.seed)
+    if job.arm in (REFERENCE, "prompt"):
+        return found.not_done.get(Job(job.arm)) if job.seed else None
+    own = Job(job.arm, 0 if job.reading == "rows" else job.seed)
+    if own != job and own in found.not_done:
+        return found.not_done[own]
+    if reference in found.not_done and (job.reading != "rows" or ARMS[job.arm].kind == "loop"):
+        return f"{REFERENCE} is not there to be compared with: {found.not_done[reference]}"
+    return None
+
+
+def _no_time(bench: Bench, job: Job, found: Found, deadline: float) -> str | None:
+    """Why a job will not be done in time, by what the reference took; None where it is done or will be."""
+    examined_before = job.arm == "prompt" and (bench.output / "prompt" / "held_out" / "exam.json").exists()
+    if examined_before or bench.done(job) is not None or job == Job(REFERENCE) or Job(REFERENCE) not in found.done:
+        return None
+    if job.reading != "rows" and Job(job.arm, job.seed) in found.done and shape(bench, job) is None:
+        return None  # it is a training that is there
+    reference = found.done[Job(REFERENCE)]
+    seconds = _seconds(job, reference["seconds"], reference["rates"])
+    left = deadline - time.monotonic()
+    return "no time left" if seconds > left else None
+
+
+def _seconds(job: Job, took: dict[str, float], tried: int) -> float:
+    """About how long a job takes.
+
+    Args:
+        took: by the reference: its loop, its trainings, its exam.
+        tried: learning rates, by the reference.
+    """
+    if job.arm == "prompt":
+        return took["exam"] * 2
+    rates = len(TRY_RATES) if job == Job(job.arm) else 1
+    loop = took["loop"] if job.reading == "rows" and ARMS[job.arm].kind == "loop" else 0.0
+    return loop + took["train"] * rates / tried + took["exam"]
+
+
+def _estimate(bench: Bench, arms: Sequence[str], limits: Limits, say: Say) -> None:
+    """Say what is to come, by a pilot of the reference's loop, whose calls are kept."""
+    loops = sum(ARMS[arm].kind == "loop" for arm in arms) * limits.seeds
+    every = [job for job in jobs(arms, limits.seeds) if job.arm != "prompt"]
+    trainings = len(every) + (len(TRY_RATES) - 1) * sum(job == Job(job.arm) for job in every)
+    text = f"{len(arms)} arms, {limits.seeds} seeds: {loops} loops, at most {trainings} trainings"
+    if bench.done(Job(REFERENCE)) is None:
+        run = folder(bench.output, Job(REFERENCE))
+        begin(run, bench.shared, until="split")
+        settings = {**ARMS[REFERENCE].settings, "seed": bench.given.get("seed", 0)}
+        if limits.budget_usd:
+            settings["enhance.max_usd"] = limits.budget_usd
+        pilot = estimate_run(bench.resolved(run, settings), tell=bench.tell)["estimate"]
+        tokens = sum(part[0] for part in pilot["tokens"].values())
+        text += f". One loop over {pilot['rows']} rows takes about {tokens:,.0f} tokens"
+        text += f", {pilot['usd']['all'][0]:.4g} USD" if pilot["usd"]["all"] else ", at a price that is not known"
+        text += f", {pilot['seconds'][0]:.0f} s" if pilot["seconds"] else ""
+    money = "" if limits.budget_usd is None else f" and {limits.budget_usd:g} USD"
+    say(f"{text}. Limits: {limits.minutes:g} minutes{money}; the last arms are cut first, and named.")
+
+
+def _prompted(bench: Bench) -> dict[str, Any]:
+    """The prompt that is best on the dev rows, on the held-out questions: `right`, `prompt`, and of all prompts `dev`.
+
+    Raises:
+        StageFailed: there are no dev rows to choose by.
+    """
+    dev = read_rows(bench.shared.rows("dev"), QARow.from_json)
+    if not dev:
+        raise StageFailed("no dev rows to choose a prompt by")
+    train = iter_rows(bench.shared.rows("train_in"), QARow.from_json)
+    examples = [(row.question, row.reference) for row, _ in zip(train, range(EXAMPLES), strict=False)]
+    ways = {prompt: partial(with_system_prompt, prompt=prompt) for prompt in GENERIC_PROMPTS}
+    few_shot = {f"{len(examples)} worked examples": partial(with_examples, examples=examples)}
+
+    def asked(rows: Sequence[QARow], way: str) -> list[QARow]:
+        return [replace(row, messages=[*(ways | few_shot)[way](row.prompt), row.messages[-1]]) for row in rows]
+
+    run, config = RunDir(bench.output / "prompt"), judge_config(bench)
+    for part in ("dev", "held_out"):
+        RunDir(run / part).create()
+    tried = examined(RunDir(run / "dev"), config, {way: asked(dev, way) for way in (*ways, *few_shot)}, None, _silent)
+    best = max(tried["right"], key=lambda way: sum(tried["right"][way]))
+    exam = examined(RunDir(run / "held_out"), config, {"held_out": asked(bench.held_out(), best)}, None, _silent)
+    paid = sum(entry["usd"] or 0.0 for part in (tried, exam) for entry in part["spent"].values())
+    dev_accuracy = {way: sum(right) / len(right) for way, right in tried["right"].items()}
+    return {
+        "right": exam["right"]["held_out"],
+        "prompt": best,
+        "dev": dev_accuracy,
+        "paid_usd": paid,
+    }
+
+
+def _silent(done: int, total: int, /, **live: Any) -> None:
+    """A tick nobody hears."""

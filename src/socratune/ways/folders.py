@@ -1,0 +1,70 @@
+"""Run folders that begin as copies of others, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from socratune.runs.folder import RunDir, read_jsonl, write_json, write_jsonl
+from socratune.runs.progress import OUTPUTS, STAGES
+
+Reading = Literal["rows", "tokens", "money"]
+"""What is equal to the reference arm's: the questions, the trained tokens, or what the calls cost."""
+READINGS: tuple[Reading, ...] = ("rows", "tokens", "money")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training and its exam."""
+
+    arm: str
+    seed: int = 0
+    reading: Reading = "rows"
+
+    def __str__(self) -> str:
+        reading = "" if self.reading == "rows" else f", equal {self.reading}"
+        return f"{self.arm}, seed {self.seed}{reading}"
+
+
+def folder(output: Path, job: Job) -> RunDir:
+    """Where a job's run is."""
+    name = f"seed-{job.seed}" if job.reading == "rows" else f"seed-{job.seed}-{job.reading}"
+    return RunDir(output / job.arm / name)
+
+
+def begin(run: RunDir, source: RunDir, *, until: str, share: float = 1.0, journal: Path | None = None) -> None:
+    """Make `run` a copy of `source` as it was after the stage `until`; one that is there already is left as it is.
+
+    Args:
+        share: of the training rows, chosen by the hash of their ids.
+        journal: whose calls need not be made again.
+    """
+    if run.config.exists():
+        return
+    stages = STAGES[: STAGES.index(until) + 1]
+    begun = RunDir(run.root.with_name(f".{run.root.name}.tmp"))
+    shutil.rmtree(begun.root, ignore_errors=True)
+    begun.create()
+    for name in [run.config.name, *(output for stage in stages for output in OUTPUTS[stage])]:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, begun / name)
+    if share < 1:
+        rows = list(read_jsonl(source.rows("train")))
+        write_jsonl(begun.rows("train"), _part(rows, share))
+    results = json.loads(source.results.read_text("utf-8"))
+    results["stages"] = {name: entry for name, entry in results["stages"].items() if name in stages}
+    write_json(begun.results, results)
+    if journal is not None:
+        shutil.copyfile(journal, begun.journal)
+    begun.root.rename(run.root)
+
+
+def _part(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """At least one row."""
+    order = sorted(range(len(rows)), key=lambda at: sha256(f"part/{rows[at]['id']}".encode()).digest())
+    kept = set(order[: max(1, round(share * len(rows)))])
+    return [row for at, row in enumerate(rows) if at in kept]

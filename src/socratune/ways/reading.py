@@ -1,0 +1,153 @@
+"""What the verdicts of all arms say: differences with a two-level bootstrap, and one sentence.
+
+Seeds are drawn first, then clusters of questions: a figure of one way is a figure of its trainings and of the questions
+it was asked, and both would come out otherwise another time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from socratune.evaluation.stats import FEW_CLUSTERS, FEWEST_CLUSTERS
+from socratune.ways.arms import by_need
+
+DRAWS = 5_000
+
+Verdicts = Sequence[Sequence[bool]]
+"""(S, Q): for each seed, whether the answer to each question is right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of two ways on the same questions, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def clear(self) -> bool:
+        """More, and not by chance."""
+        return self.low > 0
+
+
+def accuracy(verdicts: Verdicts) -> float:
+    """The share of right answers over seeds and questions."""
+    return float(np.asarray(verdicts, dtype=float).mean())
+
+
+def difference(more: Verdicts, less: Verdicts, clusters: Sequence[str], *, seed: int = 0) -> Difference:
+    """`more` − `less` by a two-level bootstrap: seeds of either side, then clusters of questions.
+
+    Percentiles of `DRAWS` resamples. With two seeds it knows little of how trainings vary, and with fewer than 30
+    clusters it is too narrow; with fewer than 6 it is the whole range.
+    """
+    index, weights, rows = _resamples(tuple(clusters), seed)
+    value = accuracy(more) - accuracy(less)
+    if weights.shape[1] < FEWEST_CLUSTERS:
+        return Difference(value, -1.0, 1.0)
+    generator = np.random.default_rng(seed + 1)
+    drawn = _drawn(more, index, weights, generator) - _drawn(less, index, weights, generator)  # (draws,)
+    low, high = np.percentile(drawn / rows, (2.5, 97.5))
+    return Difference(value, float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _resamples(clusters: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(Q,): the cluster of each question; (draws, C): how often each cluster is in each resample; (draws,): rows.
+
+    Several are kept, as who reads families of questions goes back and forth between them.
+    """
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    equal = np.full(len(names), 1 / len(names))
+    drawn = np.random.default_rng(seed).multinomial(len(names), equal, size=DRAWS)
+    return index, drawn.astype(np.float32), drawn @ np.bincount(index)
+
+
+def _drawn(verdicts: Verdicts, index: np.ndarray, weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(draws,): right answers in each resample of clusters, averaged over a resample of the seeds."""
+    sums = np.stack(
+        [np.bincount(index, weights=np.asarray(one, dtype=float)) for one in verdicts], dtype=np.float32
+    )  # (S, C)
+    seeds = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=len(weights)) / len(sums)
+    return ((weights @ sums.T) * seeds).sum(axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """Which way is worth it.
+
+    Attributes:
+        arm: None: none is.
+        sentence: for a person.
+        cautions: what the figures do not show.
+    """
+
+    arm: str | None
+    sentence: str
+    cautions: tuple[str, ...] = ()
+
+
+def advice(base: Verdicts, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> Advice:
+    """The least demanding arm that is clearly better than the base and that no other is clearly better than.
+
+    Args:
+        base: of the model as it is, (1, Q).
+        arms: name → verdicts at equal rows, controls included.
+    """
+    gains = {name: difference(verdicts, base, clusters) for name, verdicts in arms.items()}
+    worth = [name for name in by_need(list(arms)) if gains[name].clear]
+    cautions = _cautions(arms, clusters)
+    if not worth:
+        best = max(by_need(list(arms)), key=lambda name: gains[name].value, default=None)
+        text = "Do not fine-tune on this: no way is clearly better than the model as it is"
+        text += f"; the best, {best}, changes {_points(gains[best])}." if best else "."
+        return Advice(None, text, cautions)
+    beaten = {one for one in worth for other in worth if difference(arms[other], arms[one], clusters).clear}
+    arm = next((name for name in worth if name not in beaten), max(worth, key=lambda name: gains[name].value))
+    how = "A prompt does it, do not fine-tune" if arm == "prompt" else f"`{arm}` is worth it on your data"
+    text = f"{how}: {accuracy(base):.1%} → {accuracy(arms[arm]):.1%} of {len(base[0])} held-out questions"
+    return Advice(arm, f"{text} ({_points(gains[arm])}){_against(arm, arms, clusters)}.", cautions)
+
+
+def _against(arm: str, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> str:
+    """What is at least as good, and what comes next behind it, in words."""
+    others = [name for name in by_need(list(arms)) if name != arm]
+    at_least = [name for name in others if accuracy(arms[name]) >= accuracy(arms[arm])]
+    less = max((name for name in others if name not in at_least), key=lambda name: accuracy(arms[name]), default=None)
+    text = ""
+    if at_least:
+        verb = "ask more of you and are" if len(at_least) > 1 else "asks more of you and is"
+        text += f"; {' and '.join(at_least)} {verb} not clearly better"
+    if less:
+        found = difference(arms[arm], arms[less], clusters)
+        text += f"; {'clearly' if found.clear else 'not clearly'} better than {less} ({_points(found)})"
+    return text
+
+
+def _cautions(arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> tuple[str, ...]:
+    found = []
+    if (seeds := max((len(verdicts) for verdicts in arms.values()), default=0)) < 3:
+        found.append(f"{seeds} seed{'s' * (seeds > 1)}: how much trainings vary is hardly in the intervals.")
+    if (count := len(set(clusters))) < FEW_CLUSTERS:
+        found.append(f"{count} independent held-out questions or sources: the intervals are too narrow.")
+    if {"direct", "wrong-hints"} <= arms.keys() and not difference(arms["direct"], arms["wrong-hints"], clusters).clear:
+        found.append("Hints of other rows did as well: what the hints say is not what helps.")
+    return tuple(found)
+
+
+def other_readings(arm: str | None, reading: str, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> list[str]:
+    """Which ways are clearly better than the advised one at equal tokens or money, as sentences."""
+    if arm is None or not arms.get(arm):
+        return []
+    others = [name for name in by_need(list(arms)) if arms[name] and name != arm]
+    better = [name for name in others if difference(arms[name], arms[arm], clusters).clear]
+    return [f"At equal {reading} {', '.join(better)} did clearly better than {arm}."] if better else []
+
+
+def _points(found: Difference) -> str:
+    return f"{found.value * 100:+.1f} points, {found.low * 100:+.1f} … {found.high * 100:+.1f}"

@@ -1,0 +1,143 @@
+"""`ablation.json`, `ablation.md` and `ablation.svg`: the table, the sentence, the plot. Written after every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from socratune.runs.folder import write_json, write_text
+from socratune.ways.arms import ARMS, REFERENCE
+from socratune.ways.folders import READINGS, Job
+from socratune.ways.found import Found
+from socratune.ways.reading import DRAWS, accuracy, advice, difference, other_readings
+from socratune.ways.work import LOCAL_USD_PER_TOKEN, MOST_EPOCHS
+
+HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
+         "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")  # fmt: skip
+
+NOTES = """Accuracies on the held-out questions, means over seeds. *Equal rows*: what each way makes of the same
+questions, with the configured epochs. *Equal trained tokens*: epochs (and rows, where one epoch is too much) so that
+as many tokens carry loss as with `{reference}`, at most {most} times the epochs. *Equal money*: a way that costs more
+than `{reference}` gets the share of its rows that the same money buys; `rft` and `mix` draw as many samples as
+`{reference}` pays calls for; a way that costs less, or nothing, has nothing to spend the rest on. A dash: not done, or
+not possible (a prompt trains nothing). Tokens that nobody is paid for count {per_million:g} USD a million. The
+learning rate of every way was chosen on the dev rows with the first seed, out of 0.3, 1 and 3 times the configured
+one. Intervals: seeds first, then questions by source, {draws:,} resamples. Undecided answers count as wrong. The way
+was chosen by these very questions, so its own figure is a little too good."""
+
+
+def write(output: Path, found: Found) -> dict[str, Any]:
+    """Write the three files; the content of the first, `ablation.json`."""
+    rows = [_row(arm, found) for arm in found.arms]
+    arms = {arm: verdicts for arm in found.arms if (verdicts := found.verdicts(arm))}
+    told = advice([found.base], arms, found.clusters)
+    cautions = list(told.cautions)
+    for reading in READINGS[1:]:
+        read = {arm: found.verdicts(arm, "rows" if arm == REFERENCE else reading) for arm in found.arms}
+        cautions += other_readings(told.arm, reading, read, found.clusters)
+    result = {
+        "advice": {"arm": told.arm, "sentence": told.sentence, "cautions": cautions},
+        "base": accuracy([found.base]),
+        "held_out": {"rows": len(found.base), "clusters": len(set(found.clusters))},
+        "arms": rows,
+        "not_done": _not_done(found),
+    }
+    write_json(output / "ablation.json", result)
+    write_text(output / "ablation.svg", plot(result["base"], rows))
+    write_text(output / "ablation.md", page(result))
+    return result
+
+
+def _not_done(found: Found) -> dict[str, list[str]]:
+    """Why → jobs; without those that only follow from an arm's first."""
+    why: dict[str, list[str]] = {}
+    for job, reason in found.not_done.items():
+        if job == Job(job.arm) or Job(job.arm) not in found.not_done:
+            why.setdefault(reason, []).append(str(job))
+    return why
+
+
+def not_done(result: dict[str, Any]) -> list[str]:
+    """What was cut, a line for each reason."""
+    return [f"Not done, {why}: {'; '.join(jobs)}." for why, jobs in result["not_done"].items()]
+
+
+def _row(arm: str, found: Found) -> dict[str, Any]:
+    """What the table says of an arm; None where a figure is not there."""
+    first = found.done.get(Job(arm), {})
+    row: dict[str, Any] = {"arm": arm, "does": ARMS[arm].does, "control": ARMS[arm].control}
+    row |= {name: first.get(name) for name in ("rows", "trained_tokens", "calls_tokens", "cost_usd", "learning_rate")}
+    row["readings"] = {reading: _read(found, arm, reading) for reading in READINGS}
+    return row | {name: first[name] for name in ("prompt", "dev") if name in first}
+
+
+def _read(found: Found, arm: str, reading: str) -> dict[str, Any]:
+    """Mean accuracy, that of each seed, and the gain over the base as [value, low, high]."""
+    verdicts = found.verdicts(arm, "rows" if arm == REFERENCE else reading)
+    if not verdicts:
+        return {"accuracy": None, "seeds": [], "gain": None}
+    gain = difference(verdicts, [found.base], found.clusters)
+    seeds = [accuracy([one]) for one in verdicts]
+    return {"accuracy": accuracy(verdicts), "seeds": seeds, "gain": [gain.value, gain.low, gain.high]}
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """An arm as one line of the table, by `HEADS`."""
+    gain = row["readings"]["rows"]["gain"]
+    interval = "–" if gain is None else f"{gain[0] * 100:+.1f} ({gain[1] * 100:+.1f} … {gain[2] * 100:+.1f})"
+    readings = ["–" if (value := row["readings"][one]["accuracy"]) is None else f"{value:.1%}" for one in READINGS]
+    counts = ["–" if row[one] is None else f"{row[one]:,}" for one in ("rows", "trained_tokens", "calls_tokens")]
+    rate = "–" if row["learning_rate"] is None else f"{row['learning_rate']:g}"
+    does = row["does"] + (f": {row['prompt']}" if "prompt" in row else "") + (" (control)" if row["control"] else "")
+    return [row["arm"], does, *counts, rate, *readings, interval]
+
+
+def page(result: dict[str, Any]) -> str:
+    """`ablation.md`."""
+    lines = ["# Which way is worth it", "", result["advice"]["sentence"], ""]
+    lines += [f"- {text}" for text in result["advice"]["cautions"]] + [""] * bool(result["advice"]["cautions"])
+    lines += [_line(HEADS), _line(["---"] * 2 + ["--:"] * (len(HEADS) - 2))]
+    base = ["the model as it is", "", "–", "–", "–", "–", *[f"{result['base']:.1%}"] * 3, ""]
+    lines += [_line(base), *(_line(cells(row)) for row in result["arms"]), "", "![accuracy by way](ablation.svg)", ""]
+    figures = {"reference": REFERENCE, "most": MOST_EPOCHS, "per_million": LOCAL_USD_PER_TOKEN * 1e6, "draws": DRAWS}
+    lines += [NOTES.format(**figures), ""]
+    lines += [f"- {text}" for text in not_done(result)] + [""] * bool(result["not_done"])
+    return "\n".join(lines)
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+
+
+LEFT, WIDTH, STEP = 210, 480, 26
+
+
+def plot(base: float, rows: Sequence[dict[str, Any]]) -> str:
+    """Accuracy at equal rows by arm, its 95 % interval, and the model as it is as a line, as SVG."""
+    shown = [row for row in rows if row["readings"]["rows"]["gain"]]
+    bottom = STEP * len(shown) + 30
+
+    def x(share: float) -> float:
+        return LEFT + WIDTH * min(1.0, max(0.0, share))
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 70} {bottom + 25}" '
+        'font-family="sans-serif" font-size="13" fill="#888">'
+    ]
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(f'<line x1="{x(tick)}" x2="{x(tick)}" y1="10" y2="{bottom}" stroke="#8884"/>')
+        parts.append(f'<text x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:.0%}</text>')
+    parts.append(f'<line x1="{x(base)}" x2="{x(base)}" y1="10" y2="{bottom}" stroke="#c60" stroke-dasharray="4 3"/>')
+    for at, row in enumerate(shown):
+        y, value = 28 + at * STEP, row["readings"]["rows"]["accuracy"]
+        _, low, high = row["readings"]["rows"]["gain"]
+        color = "#999" if row["control"] else "#27c"
+        parts.append(f'<text x="{LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(row["arm"])}</text>')
+        parts.append(
+            f'<line x1="{x(base + low)}" x2="{x(base + high)}" y1="{y}" y2="{y}" stroke="{color}" stroke-width="3"/>'
+        )
+        parts.append(f'<circle cx="{x(value)}" cy="{y}" r="5" fill="{color}"/>')
+        parts.append(f'<text x="{x(1) + 12}" y="{y + 4}">{value:.1%}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
