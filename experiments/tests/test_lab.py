@@ -214,9 +214,9 @@ def test_the_demo_ends_well_only_where_the_second_run_is_refused(
 
     monkeypatch.setattr(demo, "socratune", run)
     assert ended() == 0 and "Refused, as it has to be." in capsys.readouterr().out
-    for words, data in zip(begun, (lab.DATA, tmp_path / "run" / "hopeless" / "data"), strict=True):
-        assert words[0] == "run" and words[-2:] == ["--set", "train.r=8"] and "seed=3" in words
-        assert f"dataset={json.dumps(str(data / 'train.jsonl'))}" in words
+    for given, data in zip(begun, (lab.DATA, tmp_path / "run" / "hopeless" / "data"), strict=True):
+        assert given[0] == "run" and given[-2:] == ["--set", "train.r=8"] and "seed=3" in given
+        assert f"dataset={json.dumps(str(data / 'train.jsonl'))}" in given
     assert ended(until="enhance") == 0 and len(begun) == 1 and begun[0][-2:] == ["--until", "enhance"]
     codes = [3, 0]
     assert ended() == 3 and len(begun) == 1
