@@ -22,7 +22,7 @@ FLOORS = {
     "llm": 3, "sources": 3, "judge": 3, "hints": 3, "sharding": 3, "chat": 3, "rowmap": 3, "sampling": 3, "serving": 3,
     "replay": 3, "review": 3, "licences": 3, "decoding": 3, "picking": 3, "grok_demo": 3,
     "answering": 4, "backends": 4, "loop": 4, "scoring": 4, "audit": 4, "labels": 4, "student": 4, "identity": 4,
-    "litellm_model": 4, "forgetting_checks": 4, "browsing": 4, "card": 4, "modelfile": 4, "comparison": 4, "gate": 4,
+    "litellm_model": 4, "forgetting_checks": 4, "browsing": 4, "card": 4, "modelfile": 4, "comparison": 4, "gate": 3,
     "performance": 4, "questions": 4, "lab": 4, "trackers": 2, "lm_tasks": 4,
     "sizes": 3, "decision": 3, "passages": 3, "writing": 3, "extract": 4, "hops": 4, "grounding": 4,
     "roles": 5, "local_models": 5, "leaks": 5, "audit_sheet": 5, "report": 5, "parity": 5, "forgetting": 5,

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from socratune.errors import Fault, Shown, UserError
+from socratune.gate import proof_of
 from socratune.resolve import flatten
 from socratune.rundir import read_jsonl, write_jsonl
 
@@ -104,9 +105,8 @@ def _deranged(answers: list[str], rng: random.Random) -> list[str]:
 
 def refused_for_no_gain(results: dict[str, Any]) -> bool:
     """Whether the gate refused a run because the adapter was not proven better; `results`: its results file."""
-    proof = results.get("validation", {})
-    comparison = proof.get("tests", {}).get("base_comparison", {})
-    return proof.get("status") == "failed" and comparison.get("passed") is False
+    proof = proof_of(results)
+    return proof is not None and not proof.passed and proof.comparison.get("passed") is False
 
 
 # --- the judge and the teachers ------------------------------------------------------------------------------------

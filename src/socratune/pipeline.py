@@ -32,6 +32,7 @@ from socratune.bookkeeping import (
 )
 from socratune.config import RunConfig
 from socratune.errors import Fault, StageFailed, UserError
+from socratune.gate import proof_of
 from socratune.identity import writers
 from socratune.journal import Journal
 from socratune.modelref import Base, model_location, weights_fingerprint
@@ -160,9 +161,9 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
             write_report(pipeline.run)
         if name == "enhance" and config.views:
             views.write(pipeline.run, config.views)
-    proof = results.stage("validate")
-    valid = proof.get("status") in ("done", "failed") and proof.get("key") == pipeline.key("validate")
-    results.write(status=results.data["validation"]["status"] if valid else "incomplete")
+    done, proof = results.stage("validate"), proof_of(results.data)
+    valid = done.get("status") in ("done", "failed") and done.get("key") == pipeline.key("validate")
+    results.write(status=proof.status if valid and proof else "incomplete")
 
 
 class Pipeline:

@@ -20,6 +20,7 @@ from typing import Any
 
 from socratune.browsing import Index, answers_of, traces_of
 from socratune.fastjson import encode
+from socratune.gate import headline, why
 from socratune.resolve import flatten, read_config_file
 from socratune.review import decisions
 from socratune.rundir import Results, RunDir, write_lines
@@ -72,6 +73,8 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
     return {
         "run": run.root.resolve().name,
         "results": results,
+        "headline": headline(results),
+        "why": why(results),
         "curves": curves(_kept_curves(run.tensorboard, results["stages"].get("train", {}))),
         "config": [[key, _shown(value), origins.get(key, "")] for key, value in values.items()],
         "kinds": traces.counts(),
