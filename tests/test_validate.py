@@ -14,8 +14,10 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 
-from socratune.config import DEMO_DATA, StudentTeacherConfig, ValidateConfig
+from socratune.config import DEMO_DATA, GateConfig, StudentTeacherConfig, ValidateConfig
+from socratune.evaluation.gate import verdict_on
 from socratune.llm.locate import Base
+from socratune.resolve import read_config_file
 from socratune.rows import QARow
 from socratune.runs.folder import RunDir, StageResult, write_jsonl
 from socratune.runs.journal import Journal
@@ -30,6 +32,10 @@ def proof_of(run: Path, results_of: Results) -> dict[str, Any]:
 
 def test_the_proof_is_written_down(finished_run: Path, results_of: Results) -> None:
     proof = proof_of(finished_run, results_of)
+    gate = GateConfig(**read_config_file(finished_run / "config.yaml")["validate"]["gate"])
+    curated = results_of(finished_run)["stages"]["curate"]
+    taught = curated["outcomes"].get("solved_with_evidence", 0)
+    assert verdict_on(proof["tests"], gate, knowledge_rows=taught).to_json() == proof  # by what is stored alone
     comparison = proof["tests"]["base_comparison"]
     assert proof["status"] == "passed" and comparison["passed"] and comparison["test"] == "mcnemar"
     rows = [json.loads(line) for line in (finished_run / "held_out_answers.jsonl").read_text().splitlines()]

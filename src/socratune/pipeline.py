@@ -22,6 +22,7 @@ from socratune.config import RunConfig
 from socratune.data.qa_files import data_path
 from socratune.documents.gathering import source_hash
 from socratune.errors import Fault, StageFailed, UserError
+from socratune.evaluation.gate import proof_of
 from socratune.inference.provenance import writers
 from socratune.llm.locate import Base, model_location, weights_fingerprint
 from socratune.llm.references import student_of
@@ -160,9 +161,9 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
             write_report(pipeline.run)
         if name == "enhance" and config.views:
             views.write(pipeline.run, config.views)
-    proof = results.stage("validate")
-    valid = proof.get("status") in ("done", "failed") and proof.get("key") == pipeline.key("validate")
-    results.write(status=results.data["validation"]["status"] if valid else "incomplete")
+    done, proof = results.stage("validate"), proof_of(results.data)
+    valid = done.get("status") in ("done", "failed") and done.get("key") == pipeline.key("validate")
+    results.write(status=proof.status if valid and proof else "incomplete")
 
 
 class Pipeline:

@@ -24,6 +24,7 @@ from socratune.cli.given import Stages, merged_settings, resolved_by
 from socratune.compute.shipping import is_shipped
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
+from socratune.evaluation.gate import proof_of, why
 from socratune.inference.student import LocalModels
 from socratune.llm.ledger import Ledger
 from socratune.pilot import estimate_run
@@ -190,11 +191,12 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     if results.get("rounds"):
         show_rounds(results["rounds"], progress.console)
     if results["status"] in ("passed", "failed"):
-        show_proof(results.get("validation", {}).get("tests", {}), progress.console)
+        proof = proof_of(results)
+        show_proof(proof.tests if proof else {}, progress.console)
     status = results["status"]
     text = f"{status}: {run.root}"
     if status == "failed":
-        text += f"\n{results.get('error') or results.get('validation', {}).get('reason') or ''}"
+        text += f"\n{why(results)}"
     if run.report.exists():
         text += f"\nreport: {run.report}"
     progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")

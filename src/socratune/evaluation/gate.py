@@ -1,8 +1,14 @@
-"""The gate: does what was measured let the adapter pass? Every reason against it, the weightiest first."""
+"""The gate: does what was measured let the adapter pass? Every reason against it, the weightiest first.
+
+`verdict_on` decides, and nobody else: results, console, page, card, publish and export read what it came to, by
+`proof_of`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from socratune.config import GateConfig
 from socratune.evaluation.stats import FEWEST_CLUSTERS
@@ -13,22 +19,123 @@ MANY_LOST = 0.1
 Tests = dict[str, Any]
 
 
-def refusals(tests: Tests, gate: GateConfig, *, knowledge_rows: int) -> list[str]:
-    """Why the adapter does not pass, in whole sentences; empty where it does.
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a validation came to: the entry `validation` of the results.
+
+    Attributes:
+        tests: what was measured, by name.
+        reasons: why the adapter does not pass, in whole sentences, the weightiest first.
+        warnings: what does not stop it but has to be known of the figures.
+    """
+
+    status: Literal["passed", "failed"]
+    tests: Tests
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.status == "passed"
+
+    @property
+    def reason(self) -> str:
+        """All reasons in one text; empty where it passed."""
+        return " ".join(self.reasons)
+
+    @property
+    def comparison(self) -> dict[str, Any]:
+        """Base against adapter on the held-out questions; empty where it came to none."""
+        return self.tests.get("base_comparison") or {}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The sha256 of every file of the adapter that was validated."""
+        return self.tests["file_integrity"]["sha256"]
+
+    @property
+    def damage(self) -> list[str]:
+        """What is wrong with these files."""
+        integrity = self.tests["file_integrity"]
+        return [] if integrity["passed"] else integrity["problems"]
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry in the results."""
+        told = {"status": self.status, "tests": self.tests, "warnings": list(self.warnings)}
+        return {**told, "reason": self.reason, "reasons": list(self.reasons)} if self.reasons else told
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Proof:
+        """The inverse of `to_json`, also of what other versions wrote."""
+        reasons = data.get("reasons") or ([data["reason"]] if data.get("reason") else [])
+        status = "passed" if data.get("status") == "passed" else "failed"
+        return cls(status, data.get("tests") or {}, tuple(reasons), tuple(data.get("warnings") or ()))
+
+
+def proof_of(results: dict[str, Any]) -> Proof | None:
+    """What the run's validation came to, by its results; None where there was none."""
+    data = results.get("validation")
+    return Proof.from_json(data) if data else None
+
+
+def verdict_on(tests: Tests, gate: GateConfig, *, knowledge_rows: int, noted: Sequence[str] = ()) -> Proof:
+    """Whether the adapter passes, by what was measured and by nothing else: the same tests give the same verdict.
 
     Args:
         tests: as in the results; of tests that were not reached there is no entry.
         gate: the user's conditions.
         knowledge_rows: rows that taught a fact. Such a run has to show that the facts are recalled; questions about
             other sources may then stay as they were, or lose `gate.max_held_out_loss`.
+        noted: further warnings, of what the figures do not tell.
     """
+    reasons, measured = _refusals(tests, gate, knowledge_rows), "base_comparison" in tests
+    warned = [*_warnings(tests, knowledge_rows), *noted] if measured else []
+    return Proof("failed" if reasons else "passed", tests, tuple(reasons), tuple(warned))
+
+
+_HEADLINES = {
+    "not_worse": ("Not proven better", "open"),
+    "inconclusive": ("Inconclusive", "open"),
+    "worse": ("Worse than its base", "bad"),
+}
+_STATES = {
+    "running": ("Running", ""),
+    "incomplete": ("Not proven yet", ""),
+    "stopped": ("Stopped", "open"),
+    "interrupted": ("Interrupted", "open"),
+    "error": ("Ended in an error", "bad"),
+    "failed": ("Failed", "bad"),
+    "passed": ("Passed", "good"),
+}
+
+
+def headline(results: dict[str, Any]) -> tuple[str, str]:
+    """A run's outcome in a few words, and how to take it: `good`, `open`, `bad`, or empty where it has none yet."""
+    status, proof = str(results.get("status", "unknown")), proof_of(results)
+    state = _STATES.get(status, (status.replace("_", " "), ""))
+    word = proof.comparison.get("verdict") if proof else None
+    if status == "passed" and word == "better":  # with another word it passed for the facts that it recalls
+        return "Better than its base", "good"
+    return _HEADLINES.get(str(word), state) if status == "failed" else state
+
+
+def why(results: dict[str, Any]) -> str:
+    """Why a run ended as it did: the error, or what the gate says; empty where there is nothing to say."""
+    proof = proof_of(results)
+    return str(results.get("error") or (proof.reason if proof and results.get("status") == "failed" else ""))
+
+
+def _refusals(tests: Tests, gate: GateConfig, knowledge_rows: int) -> list[str]:
+    """Why the adapter does not pass, in whole sentences; empty where it does."""
     integrity = tests["file_integrity"]
     if not integrity["passed"]:
         return [f"The adapter's files do not pass: {'; '.join(integrity['problems'])}."]
+    if "base_comparison" not in tests:
+        return ["No held-out rows: nothing can be proven. Raise split.held_out_share."]
     found = []
     if not tests["basic_inference"]["passed"]:
         found.append("The adapter answers with silence.")
-    recalled, held_out = gated_on_recall(tests, knowledge_rows), tests["base_comparison"]
+    recalled, held_out = _gated_on_recall(tests, knowledge_rows), tests["base_comparison"]
     lost = held_out["difference"] < -gate.max_held_out_loss
     if held_out["verdict"] == "worse" or not (held_out["passed"] or (recalled and not lost)):
         found.append(_not_better(held_out, "held-out questions"))
@@ -52,12 +159,12 @@ def refusals(tests: Tests, gate: GateConfig, *, knowledge_rows: int) -> list[str
     return found + [f"Failed: {name}." for name in others if not tests[name].get("passed", True)]
 
 
-def gated_on_recall(tests: Tests, knowledge_rows: int) -> bool:
+def _gated_on_recall(tests: Tests, knowledge_rows: int) -> bool:
     """True where facts were taught and there are enough questions about them."""
     return knowledge_rows > 0 and "recall" in tests and tests["recall"]["clusters"] >= FEWEST_CLUSTERS
 
 
-def warnings(tests: Tests, *, knowledge_rows: int) -> list[str]:
+def _warnings(tests: Tests, knowledge_rows: int) -> list[str]:
     """What does not stop the adapter but has to be known of the figures."""
     found = []
     for name, label in (("base_comparison", "held-out"), ("recall", "recall")):
@@ -66,7 +173,7 @@ def warnings(tests: Tests, *, knowledge_rows: int) -> list[str]:
                 f"Only {tests[name]['clusters']} {label} sources: the interval is Student's t on their means, which is "
                 "rough. Rows of more sources help, more rows of the same do not."
             )
-    if knowledge_rows and not gated_on_recall(tests, knowledge_rows):
+    if knowledge_rows and not _gated_on_recall(tests, knowledge_rows):
         count = tests.get("recall", {}).get("n", 0)
         found.append(
             f"{knowledge_rows} rows taught facts, and {count} questions ask for them again (metadata.sibling_of): too "

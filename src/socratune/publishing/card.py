@@ -9,6 +9,7 @@ import json
 import re
 from typing import Any
 
+from socratune.evaluation.gate import proof_of
 from socratune.publishing.licences import Licence, PublicBase
 
 SETTINGS = ("enhance.attempts", "enhance.max_iterations", "enhance.thinking_format", "enhance.max_new_tokens",
@@ -148,7 +149,8 @@ def _licence_fields(licence: Licence) -> dict[str, Any]:
 
 def _comparison(results: dict[str, Any]) -> dict[str, Any]:
     """The paired comparison; empty for an adapter that was published by force without one."""
-    found = results["validation"]["tests"].get("base_comparison") or {}
+    proof = proof_of(results)
+    found = proof.comparison if proof else {}
     return found if "adapter_accuracy" in found else {}
 
 
@@ -181,12 +183,10 @@ def _rounded(values: list[float]) -> list[float]:
 
 def _warnings(results: dict[str, Any], base: PublicBase) -> list[str]:
     """What a reader has to know first."""
-    found = []
-    validation = results["validation"]
-    if validation["status"] != "passed":
-        reason = validation.get("reason", "")
+    found, proof = [], proof_of(results)
+    if proof is not None and not proof.passed:
         found.append(
-            f"> **Warning: this adapter did not pass its validation.** {text(reason)} It was published by force."
+            f"> **Warning: this adapter did not pass its validation.** {text(proof.reason)} It was published by force."
         )
     if doubt := _doubtful(base.licence, code(base.name)):
         found.append(f"> {doubt}")
@@ -203,7 +203,8 @@ def _measured(results: dict[str, Any]) -> list[str]:
     found = _comparison(results)
     if not found:
         return ["Nothing was measured."]
-    tests = results["validation"]["tests"]
+    proof = proof_of(results)
+    tests = proof.tests if proof else {}
     rows = [_accuracy("held-out questions", found)]
     if recall := tests.get("recall"):
         rows.append(_accuracy("questions about trained facts", recall))

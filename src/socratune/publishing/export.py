@@ -26,6 +26,7 @@ from typing import Any
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.evaluation.adapter_files import file_integrity
+from socratune.evaluation.gate import proof_of
 from socratune.llm.locate import model_fault, model_json, model_location
 from socratune.publishing.export_parity import parity
 from socratune.publishing.modelfile import modelfile
@@ -115,12 +116,12 @@ def export(
 
 def _status(run: RunDir, files: dict[str, str]) -> str:
     """Of the proof of these very files, by their sha256."""
-    validation = Results(run).data.get("validation")
-    if not validation:
+    proof = proof_of(Results(run).data)
+    if proof is None:
         return "it was not validated"
-    if validation["tests"]["file_integrity"]["sha256"] != files:
+    if proof.files != files:
         return "it was changed after it was validated"
-    return "passed" if validation["status"] == "passed" else "its validation failed"
+    return "passed" if proof.passed else "its validation failed"
 
 
 def _merged(job: Job) -> str:

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from socratune.evaluation.gate import headline, why
 from socratune.publishing.browsing import Index, answers_of, traces_of
 from socratune.resolve import flatten, read_config_file
 from socratune.runs.fastjson import encode
@@ -72,6 +73,8 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
     return {
         "run": run.root.resolve().name,
         "results": results,
+        "headline": headline(results),
+        "why": why(results),
         "curves": curves(_kept_curves(run.tensorboard, results["stages"].get("train", {}))),
         "config": [[key, _shown(value), origins.get(key, "")] for key, value in values.items()],
         "kinds": traces.counts(),

@@ -18,6 +18,7 @@ from typing import Any
 
 from socratune.config import DEMO, PublishConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed
+from socratune.evaluation.gate import Proof, proof_of
 from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
 from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
 from socratune.runs.folder import (
@@ -100,17 +101,17 @@ def prepared(
     Raises:
         StageFailed: see `check_gate`.
     """
-    check_gate(run, results, force=force)
+    proof = check_gate(run, results, force=force)
     base = public_base(model_name, config.base, results, offline=offline)
     if base.licence.doubt:
         log.warning("The licence of %s is not known: %s. The card says so.", base.name, base.licence.doubt)
-    shown = public_results(results, base)
+    shown = public_results(results, proof, base)
     repos = []
     if config.with_dataset:
         repos.append(_dataset_folder(run, place / "dataset", shown, hub_id, base, offline=offline))
     folder = place / "model"
     shutil.copytree(run.adapter, folder)
-    _check_manifest(folder, results)
+    _check_manifest(folder, proof)
     write_json(folder / "pipeline_results.json", shown)
     _make_public(folder, base)
     dataset_id = hub_id if config.with_dataset else None
@@ -119,27 +120,26 @@ def prepared(
     return [*repos, Repo("model", folder, "pipeline_results.json")]
 
 
-def check_gate(run: RunDir, results: dict[str, Any], *, force: bool = False) -> None:
+def check_gate(run: RunDir, results: dict[str, Any], *, force: bool = False) -> Proof:
     """Refuse what did not pass, and what is not what passed. `force` lets the first go by, never the second."""
-    validation = results.get("validation") or {}
+    proof = proof_of(results)
     again = shlex.join(["socratune", "validate", str(run.root)])
     if results["stages"].get("train", {}).get("status", "done") != "done":
         raise StageFailed(f"Not published, because a training that has begun anew is not finished. First: {again}")
-    if not validation:
+    if proof is None:
         raise StageFailed(f"Not published, because it was not validated yet. First: {again}")
-    if validation.get("status") != "passed" and not force:
-        reason = validation.get("reason", "")
-        raise StageFailed(f"Not published, because the validation did not pass. {reason}")
-    integrity = validation["tests"]["file_integrity"]
-    if not integrity["passed"]:
-        problems = "; ".join(integrity["problems"])
+    if not proof.passed and not force:
+        raise StageFailed(f"Not published, because the validation did not pass. {proof.reason}")
+    if proof.damage:
+        problems = "; ".join(proof.damage)
         raise StageFailed(f"Not published, and not by force: the adapter's files are not whole ({problems}).")
-    _check_manifest(run.adapter, results, again=f"Run {again} --restart.")
+    _check_manifest(run.adapter, proof, again=f"Run {again} --restart.")
+    return proof
 
 
-def _check_manifest(folder: Path, results: dict[str, Any], *, again: str = "Run it again.") -> None:
+def _check_manifest(folder: Path, proof: Proof, *, again: str = "Run it again.") -> None:
     """Every file of the adapter is the one that was validated, and none was added."""
-    proven = results["validation"]["tests"]["file_integrity"]["sha256"]
+    proven = proof.files
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     for name in sorted(proven.keys() | there):
         if name not in proven:
@@ -148,17 +148,17 @@ def _check_manifest(folder: Path, results: dict[str, Any], *, again: str = "Run 
             raise StageFailed(f"Not published: {folder / name} is not the file that was validated. {again}")
 
 
-def public_results(results: dict[str, Any], base: PublicBase) -> dict[str, Any]:
+def public_results(results: dict[str, Any], proof: Proof, base: PublicBase) -> dict[str, Any]:
     """The run's results without paths of this machine, without the user's data, and without what changes by itself."""
     shown = {name: results[name] for name in ("socratune", "stages", "config", "inputs") if name in results}
     shown["stages"] = {name: entry for name, entry in shown["stages"].items() if name != "publish"}
     dataset = str(results.get("dataset", "not recorded"))
     on_hub = results["stages"].get("split", {}).get("commit")
     shown |= {
-        "status": results["validation"]["status"],
+        "status": proof.status,
         "model": base.name,
         "dataset": dataset if on_hub else Path(dataset).name,
-        "validation": without_data(results["validation"]),
+        "validation": without_data(proof.to_json()),
     }
     config = {key: value for key, value in shown.get("config", {}).items() if key not in ("hub_id", "publish")}
     return without_paths(shown | {"config": config | {"model": base.name, "dataset": shown["dataset"]}})

@@ -15,7 +15,7 @@ from socratune.evaluation import exam, forgetting
 from socratune.evaluation.adapter_files import file_integrity
 from socratune.evaluation.comparison import answer_rows, compared
 from socratune.evaluation.exam import EXAMS, Answered, Paper, Sitting
-from socratune.evaluation.gate import refusals, warnings
+from socratune.evaluation.gate import Proof, verdict_on
 from socratune.llm.ledger import Ledger
 from socratune.llm.locate import Base
 from socratune.llm.references import RULES, resolve_alias
@@ -47,15 +47,13 @@ async def run(
 
     Args:
         asking: whose judge and limits hold here too; answers are as long as there at most.
-        knowledge_rows: rows that taught a fact; see `gate.refusals`.
+        knowledge_rows: rows that taught a fact; see `gate.verdict_on`.
         spent: by the loop, role by role; the limits are those of the whole run.
     """
     rows = read_rows(run.rows("held_out"), QARow.from_json)
     tests: dict[str, Any] = {"file_integrity": file_integrity(run.adapter, base.model_name)}
-    if not tests["file_integrity"]["passed"]:
-        return _result(tests, rows, refusals(tests, config.gate, knowledge_rows=knowledge_rows))
-    if not rows:
-        return _result(tests, rows, ["No held-out rows: nothing can be proven. Raise split.held_out_share."])
+    if not tests["file_integrity"]["passed"] or not rows:
+        return _result(verdict_on(tests, config.gate, knowledge_rows=knowledge_rows), rows)
     from socratune.inference.student import LocalModels
 
     ledger = Ledger(asking.max_usd, asking.max_total_tokens)
@@ -79,8 +77,8 @@ async def run(
             run.rows(f"{name}_answers"), answer_rows(papers[name].rows, answers[name]["base"], answers[name]["adapter"])
         )
     tests |= _tests(papers, answers, config, base.seed) | measured
-    refused = refusals(tests, config.gate, knowledge_rows=knowledge_rows)
-    return _result(tests, rows, refused, [*warnings(tests, knowledge_rows=knowledge_rows), *_judge_warnings(asking)])
+    proof = verdict_on(tests, config.gate, knowledge_rows=knowledge_rows, noted=_judge_warnings(asking))
+    return _result(proof, rows)
 
 
 def _tests(papers: dict[str, Paper], answers: Answered, config: ValidateConfig, seed: int) -> dict[str, Any]:
@@ -142,13 +140,8 @@ def _judge_warnings(asking: StudentTeacherConfig) -> list[str]:
     ]
 
 
-def _result(
-    tests: dict[str, Any], rows: list[QARow], reasons: list[str], warned: list[str] | None = None
-) -> StageResult:
-    validation: dict[str, Any] = {"status": "failed" if reasons else "passed", "tests": tests, "warnings": warned or []}
-    failure = " ".join(reasons) or None
-    if failure:
-        validation |= {"reason": failure, "reasons": reasons}
-    for text in validation["warnings"]:
+def _result(proof: Proof, rows: list[QARow]) -> StageResult:
+    for text in proof.warnings:
         log.warning("%s", text)
-    return StageResult(rows_in=len(rows), rows_out=len(rows), figures={"validation": validation}, failure=failure)
+    figures = {"validation": proof.to_json()}
+    return StageResult(rows_in=len(rows), rows_out=len(rows), figures=figures, failure=proof.reason or None)

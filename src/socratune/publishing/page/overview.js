@@ -17,37 +17,13 @@ const KIND_NAMES = {
 };
 const kindName = (kind) => KIND_NAMES[kind]?.[0] ?? words(kind);
 
-const HEADLINES = {
-  better: ["Better than its base", "good"],
-  not_worse: ["Not proven better", "open"],
-  inconclusive: ["Inconclusive", "open"],
-  worse: ["Worse than its base", "bad"],
-};
-const STATES = {
-  running: ["Running", ""],
-  incomplete: ["Not proven yet", ""],
-  stopped: ["Stopped", "open"],
-  interrupted: ["Interrupted", "open"],
-  error: ["Ended in an error", "bad"],
-  failed: ["Failed", "bad"],
-  passed: ["Passed", "good"],
-};
-
-function headline(results) {
-  const found = results.validation?.tests?.base_comparison?.verdict;
-  if (results.status === "passed" || (results.status === "failed" && found && found !== "better")) {
-    return HEADLINES[found] ?? STATES[results.status];
-  }
-  return STATES[results.status] ?? [words(results.status ?? "unknown"), ""];
-}
-
 function proven(results) {
   const done = ["done", "failed"].includes(results.stages?.validate?.status);
   const comparison = results.validation?.tests?.base_comparison;
   return done && comparison && "base_accuracy" in comparison ? comparison : null;
 }
 
-function leadText(results) {
+function leadText({ results, why }) {
   const comparison = proven(results);
   const sentences = [];
   if (comparison) {
@@ -57,8 +33,7 @@ function leadText(results) {
         `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95 % interval ${signed(low)} to ${signed(high)}.`,
     );
   }
-  const reason = results.error ?? (results.status === "failed" ? results.validation?.reason : null);
-  if (reason) sentences.push(reason);
+  if (why) sentences.push(why);
   if (!sentences.length) sentences.push("There is no proof yet that the adapter is better than its base.");
   return sentences.join(" ");
 }
@@ -76,7 +51,7 @@ function running({ stages, updated }) {
 
 function verdictSection(data) {
   const { results } = data;
-  const [title, tone] = headline(results);
+  const [title, tone] = data.headline;
   const comparison = proven(results);
   const facts = [
     ["model", results.model], ["data", results.dataset],
@@ -87,7 +62,7 @@ function verdictSection(data) {
   ].filter(Boolean).filter(([, value]) => value != null);
   return el("section", { class: "verdict", id: "verdict-section" },
     el("h1", { class: tone }, title),
-    el("p", { class: "lead" }, ...visible(leadText(results))),
+    el("p", { class: "lead" }, ...visible(leadText(data))),
     results.status === "running" ? running(results) : null,
     comparison && intervalFigure(comparison),
     el("dl", { class: "facts" }, facts.map(([name, value]) => {
@@ -399,7 +374,7 @@ function showOverview(data) {
   const appendix = document.getElementById("appendix");
   if (!appendix.firstChild) appendix.replaceChildren(...[part(configSection, data)].filter(Boolean));
   document.getElementById("run-name").replaceChildren(...visible(data.run));
-  document.title = `${headline(data.results)[0]} · ${data.run} · Socratune`;
+  document.title = `${data.headline[0]} · ${data.run} · Socratune`;
   const links = [...document.querySelectorAll("#overview section[id]:not(.verdict) > h2, .explorer > h2, #configuration > h2")];
   document.getElementById("sections").replaceChildren(...links.map((heading) => el("a", { href: `#${heading.id}` }, heading.textContent)));
 }
