@@ -8,14 +8,13 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Fork, demo_rows, socratune, write_rows
+from conftest import Fork, demo_rows, few_general_questions, socratune, write_rows
 
 from socratune.data import qa_files
 from socratune.preflight import preflight
@@ -30,7 +29,8 @@ def again(run: Path, *more: str) -> subprocess.CompletedProcess[str]:
 
     config = read_config_file(run / "config.yaml")
     given = ["--model", config["model"], "--dataset", config["dataset"], "--held-out", config["split"]["held_out"]]
-    settings = ["--set", "train.num_train_epochs=6", "--set", "validate.gate.max_forgetting=0.1"]
+    proof = [f"validate.forgetting={config['validate']['forgetting']}", "validate.gate.max_forgetting=null"]
+    settings = [word for setting in ("train.num_train_epochs=6", *proof) for word in ("--set", setting)]
     return socratune("run", *given, "--output", run, *settings, *more)
 
 
@@ -143,7 +143,8 @@ def test_a_busy_folder_names_its_owner(copied_run: Path) -> None:
 
 def test_restart_redoes_a_stage_and_what_is_behind_it(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
     before = results_of(copied_run)["stages"]
-    done = again(copied_run, "--restart", "train", "--until", "train", "--set", "train.learning_rate=0.002")
+    shorter = ["--set", "train.learning_rate=0.002", "--set", "train.num_train_epochs=1"]
+    done = again(copied_run, "--restart", "train", "--until", "train", *shorter)
     assert done.returncode == 0, done.stderr
     after = results_of(copied_run)
     assert after["stages"]["enhance"] == before["enhance"]
@@ -216,7 +217,8 @@ def test_shuffled_answers_fail(tmp_path: Path, results_of: Callable[[Path], Any]
     for row, answer in zip(rows, answers, strict=True):
         row["messages"][-1]["content"] = answer
     data = write_rows(tmp_path / "shuffled.jsonl", rows)
-    done = socratune("run", "--model", "demo", "--dataset", data, "--held-out", "demo", "--output", tmp_path / "run")
+    flags = ["--dataset", data, "--held-out", "demo", "--output", tmp_path / "run", *few_general_questions(tmp_path)]
+    done = socratune("run", "--model", "demo", *flags)
     assert done.returncode == 1, done.stdout + done.stderr
     results = results_of(tmp_path / "run")
     assert results["status"] == "failed"
@@ -239,7 +241,7 @@ def test_sigkill_at_any_moment_loses_nothing(tmp_path: Path, results_of: Callabl
     """Killed again and again, each time a little later, the run ends as one that was never killed."""
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 150))
     held_out = write_rows(tmp_path / "held.jsonl", demo_rows("held_out", 40))
-    flags = ["run", "--model", "demo", "--dataset", data, "--held-out", held_out]
+    flags = ["run", "--model", "demo", "--dataset", data, "--held-out", held_out, *few_general_questions(tmp_path)]
     whole = tmp_path / "whole"
     assert socratune(*flags, "--output", whole).returncode in (0, 1)
     killed = tmp_path / "killed"
@@ -278,13 +280,15 @@ def _wait_until(process: Fork, run: Path, stage: str) -> None:
 
 @pytest.mark.slow
 def test_interrupt_is_130_and_resumable(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
-    flags = ["demo", "--output", str(tmp_path / "run"), "--until", "enhance"]
-    process = subprocess.Popen([sys.executable, "-m", "socratune", *flags], stderr=subprocess.PIPE, text=True)
-    _wait_until(process, tmp_path / "run", "enhance")  # type: ignore[arg-type]
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 300))
+    flags = ["run", "--model", "demo", "--dataset", data, "--output", tmp_path / "run", "--until", "enhance"]
+    said = tmp_path / "stderr"
+    said.touch()
+    process = Fork(*flags, files=(Path(os.devnull), said))
+    _wait_until(process, tmp_path / "run", "enhance")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "The same command goes on from here" in said and "Traceback" not in said
+    assert process.wait(60) == 130
+    assert "The same command goes on from here" in said.read_text() and "Traceback" not in said.read_text()
     assert results_of(tmp_path / "run")["status"] == "interrupted"
     assert socratune(*flags).returncode == 0
     assert results_of(tmp_path / "run")["status"] == "incomplete"
