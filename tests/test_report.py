@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import socratune, write_rows
-from pages import answer, browser, make_run, opened, trace
+from pages import answer, browser, make_large_run, make_run, opened, trace
 
 from socratune import report
 from socratune.browsing import Filter, answers_of, traces_of
@@ -215,7 +215,7 @@ def test_a_stage_that_fails_is_reported_too(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_in_little_memory(tmp_path: Path) -> None:
     text = "Twice three is six, and six is what was asked. " * 20
-    run = make_run(tmp_path, (trace(f"t{n}", outcome="solved_with_hint", response=text) for n in range(100_000)))
+    run = make_large_run(tmp_path, 100_000, "What is 2 * 3?", text)
     code = (
         "import sys; from socratune.report import make_report; from socratune.rundir import RunDir\n"
         "make_report(RunDir(sys.argv[1]))\n"
@@ -397,8 +397,7 @@ def test_light_and_dark_follow_the_system_and_the_button(tmp_path: Path, chromiu
 @pytest.mark.parametrize("count", [0, 10_000])
 def test_it_is_quick(tmp_path: Path, chromium: Any, count: int) -> None:
     text = "First I take two, then I add three times the rest of it, and so on. " * 15
-    rows = (trace(f"t{n}", f"Question {n}? {text}", outcome="solved_with_hint", response=text) for n in range(count))
-    run = make_run(tmp_path, rows)
+    run = make_large_run(tmp_path, count, f"Question {{n}}? {text}", text)
     make_report(run)
     with opened(chromium, url(run)) as page:
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
