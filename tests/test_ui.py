@@ -169,6 +169,7 @@ def test_traces_show_while_the_loop_works(tmp_path: Path) -> None:
     assert set(decisions(run)) == {"t7"}
 
 
+@pytest.mark.slow
 def test_the_page_follows_a_run_that_works(tmp_path: Path, chromium: Any) -> None:
     run = make_run(tmp_path)
     run.enhanced.unlink()
@@ -190,6 +191,7 @@ def test_the_page_follows_a_run_that_works(tmp_path: Path, chromium: Any) -> Non
         assert "No trainable row is left." in page.inner_text(".lead")
 
 
+@pytest.mark.slow
 def test_a_review_survives_a_restart(tmp_path: Path, chromium: Any) -> None:
     rows = [trace("a", "First?"), trace("b", "Second?"), trace("u", "Open?", outcome="unsolved")]
     run = make_run(tmp_path, rows)
