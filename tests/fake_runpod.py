@@ -145,7 +145,7 @@ class FakeRunPod:
         self.fail_next: list[int] = []
         self.lose_next = 0
         self.limit_disk_mb: int | None = None
-        self.image_environment: dict[str, str] = {}
+        self.image_environment = {"PIP_NO_COMPILE": "1"}  # a pod lives for seconds
         self.hold: tuple[str, str] | None = None
         self.held, self.go_on = threading.Event(), threading.Event()
         self.seen: list[tuple[str, str, Any]] = []

@@ -58,6 +58,21 @@ def make_run(folder: Path, traces: Any = (), answers: Any = (), **results: Any) 
     return run
 
 
+def make_large_run(folder: Path, count: int, question: str, response: str) -> RunDir:
+    """A run folder with so many hinted traces `t0`, `t1`, …; `{n}` in the question is the number.
+
+    One trace is put into JSON, and every line is its text with another number.
+    """
+    run = make_run(folder)
+    line = json.dumps(trace("t{n}", question, outcome="solved_with_hint", response=response))
+    with run.enhanced.open("w", encoding="utf-8") as stream:
+        stream.writelines(f"{line.replace('{n}', str(n))}\n" for n in range(count))
+    results = json.loads(run.results.read_text("utf-8"))
+    results["stages"]["enhance"] |= {"done": count, "total": count}
+    write_results(run, results)
+    return run
+
+
 def write_results(run: RunDir, data: dict[str, Any]) -> None:
     run.results.write_text(json.dumps(data), "utf-8")
 

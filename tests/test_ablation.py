@@ -297,7 +297,7 @@ def test_killed_and_started_again_it_names_the_right_way(tmp_path: Path) -> None
     train = write_rows(tmp_path / "train.jsonl", demo_rows("train", 160))
     held_out = write_rows(tmp_path / "held_out.jsonl", demo_rows("held_out", 60))
     args = ["ablate", "--model", "demo", "--dataset", train, "--held-out", held_out, "--output", tmp_path / "a",
-            "--arms", "direct,prompt,sft", "--seeds", "1", "--set", "train.num_train_epochs=4"]  # fmt: skip
+            "--arms", "direct,prompt,sft", "--seeds", "1", "--set", "train.num_train_epochs=2"]  # fmt: skip
     kept = folder(tmp_path / "a", Job("direct"))
     process = Fork(*args)
     while not (kept / "job.json").exists():

@@ -1,4 +1,7 @@
-"""A whole run on a rented machine: student, training and answers there, loop and verdicts here; the same result."""
+"""A whole run on a rented machine: student, training and answers there, loop and verdicts here; the same result.
+
+Once all of it is done there in earnest; in the other tests a prepared training comes between loop and exam.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ import fake_runpod
 import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
+from few import few_forgetting_questions
+from pod_training import hold, train_like, trainings_begun
 from vllm_stub import Stub
 
+from socratune.inference.provenance import grade, identity
 from socratune.llm.vllm import vllm_arguments
 
 pytestmark = [
@@ -35,7 +41,8 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("rows")
     train = write_rows(folder / "train.jsonl", demo_rows("train", 60))
     held_out = write_rows(folder / "held_out.jsonl", demo_rows("held_out", 30))
-    return ["run", "--model", "demo", "--dataset", str(train), "--held-out", str(held_out)]
+    few = f"validate.forgetting={few_forgetting_questions(folder)}"
+    return ["run", "--model", "demo", "--dataset", str(train), "--held-out", str(held_out), "--set", few]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +89,8 @@ def test_a_whole_run_there_is_the_run_here(
 def test_killed_again_and_again_the_run_takes_its_machine_over(
     command: list[str], here: Path, service: FakeRunPod, tmp_path: Path
 ) -> None:
-    """SIGKILL once in each phase; every time the same command goes on, on the same machine."""
+    """SIGKILL once in each phase; every time the same command goes on, on the same machine, and trains there once."""
+    train_like(service, here)
     run = tmp_path / "run"
 
     def pod(path: str) -> Path:
@@ -113,15 +121,23 @@ def test_killed_again_and_again_the_run_takes_its_machine_over(
     assert process.wait(300) in (0, 1), (run / "run.log").read_text("utf-8")
     is_the_same(run, here)
     assert service.pods == {} and len(service.ended) == 1
+    assert trainings_begun(service) == 1
     assert len(reached) >= 6, reached
 
 
-def test_a_vllm_of_the_image_serves_the_student(command: list[str], service: FakeRunPod, tmp_path: Path) -> None:
-    stub, run = Stub(service.root), tmp_path / "run"
+def test_a_vllm_of_the_image_serves_the_student(
+    command: list[str], here: Path, service: FakeRunPod, tmp_path: Path
+) -> None:
+    train_like(service, here)
+    hold(service).touch()
+    stub, run, sent = Stub(service.root), tmp_path / "run", {}
     service.image_environment["VLLM_API_KEY"] = "of the image"
 
     def trains() -> bool:
-        return (service.only_pod().folder / "home/socratune/jobs/train/log").exists()
+        folder = service.only_pod().folder / "home/socratune"
+        if started := (folder / "jobs/train/log").exists():
+            sent.update(json.loads((folder / "run/pipeline_results.json").read_text("utf-8"))["stages"]["enhance"])
+        return started
 
     process = begun([*command, "--until", "train"], service, run)
     try:
@@ -132,6 +148,7 @@ def test_a_vllm_of_the_image_serves_the_student(command: list[str], service: Fak
         seen, pod = stub.seen, service.only_pod()
         model, port = Path(seen["flags"]["model_tag"]), seen["flags"]["port"]
         assert model.is_relative_to(pod.folder) and (model / "config.json").exists()
+        hold(service).unlink()
         assert process.wait(300) == 0, (run / "run.log").read_text("utf-8")
     finally:
         process.kill()  # it must not outlive its service
@@ -142,7 +159,8 @@ def test_a_vllm_of_the_image_serves_the_student(command: list[str], service: Fak
     student = stages["enhance"]["student"]
     assert (student["name"], student["engine"], student["quantisation"]) == ("demo", "vllm", "none")
     assert stages["enhance"]["outcomes"] == {"solved_first_try": stages["enhance"]["rows_in"]}
-    assert stages["train"]["students"]["demo"]["grade"] == "near"
+    assert sent["student"] == student  # by which the training there judges who wrote the traces
+    assert grade(student, identity("demo"))[0] == "near"
     assert service.pods == {} and len(service.ended) == 1
 
 

@@ -325,15 +325,17 @@ def test_vllm_gets_a_line_it_takes(
 
 @pytest.mark.slow
 def test_the_command_on_a_trained_run(copied_run: Path, results_of: Callable[[Path], Any]) -> None:
-    done = socratune("export", copied_run, "--to", "merged", "--prompts", "40")
+    done = socratune("export", copied_run, "--to", "merged", "--prompts", "16")
     assert done.returncode == 0, done.stderr
-    assert "of 40 greedy answers" in done.stdout and "Traceback" not in done.stderr
+    assert "of 16 greedy answers" in done.stdout and "Traceback" not in done.stderr
     figures = json.loads((copied_run / "export" / "merged" / "parity.json").read_text())
     assert figures["agreement"] >= 0.9
     script = """
 import sys
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model, tokenizer = AutoModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
+torch.set_num_threads(1)  # a tiny model on a busy machine waits for its second thread
 turns = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "What is 85 * 99?"}]
 inputs = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=96, do_sample=False)[0]))

@@ -1,7 +1,7 @@
 """Renting a machine, training there, and giving it back: through a loopback RunPod whose pods are real `sshd`s.
 
 After whatever goes wrong, the adapter is the one that training here gives, or there is a clear error; and no pod is
-left.
+left. Where the training is not what may go wrong, a prepared one is in its place (`pod_training`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
+from pod_training import hold, train_like, trainings_begun
 from runpod import Client, entry_of
 
 from socratune.compute.job import take_lines
@@ -79,6 +80,14 @@ def service() -> Iterator[FakeRunPod]:
 
 
 @pytest.fixture
+def prepared_training(service: FakeRunPod, here: Path) -> Iterator[None]:
+    """On the pods nothing is trained: what was trained here comes instead."""
+    train_like(service, here)
+    yield
+    assert trainings_begun(service), "nothing was trained, or in earnest"
+
+
+@pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch, service: FakeRunPod) -> RunPod:
     """The client in this process."""
     monkeypatch.setenv("RUNPOD_API_KEY", KEY)
@@ -106,7 +115,8 @@ def is_as_trained_here(run: Path, here: Path) -> None:
 
 @needs_sshd
 @pytest.mark.slow
-def test_training_there_gives_what_training_here_gives(run: Path, here: Path, service: FakeRunPod) -> None:
+@pytest.mark.usefixtures("prepared_training")
+def test_what_goes_there_and_what_comes_back(run: Path, here: Path, service: FakeRunPod) -> None:
     if reason := fake_runpod.schema_missing():
         print(f"Requests and answers are not compared with RunPod's schema: {reason}.")
     canaries = {"OPENAI_API_KEY": "sk-canary", "HF_TOKEN": "hf_canary", "ANTHROPIC_API_KEY": "ant-canary"}
@@ -170,6 +180,7 @@ OFTEN = ("while the pod is given back",)
 @pytest.mark.parametrize(
     "moment", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.storm) for name in KILLED]
 )
+@pytest.mark.usefixtures("prepared_training")
 def test_a_client_that_is_killed_and_started_again(moment: str, run: Path, here: Path, service: FakeRunPod) -> None:
     service.hold, happens = KILLED[moment]
     first = Client(run, service)
@@ -181,6 +192,7 @@ def test_a_client_that_is_killed_and_started_again(moment: str, run: Path, here:
     assert again.wait() == 0, again.said()
     assert service.pods == {}
     assert len(service.ended) == 1 or moment == "while the pod is given back"
+    assert trainings_begun(service) == len(service.ended) or moment == "while the pod is given back"
     is_as_trained_here(run, here)
 
 
@@ -208,6 +220,7 @@ def test_no_capacity_anywhere(run: Path, service: FakeRunPod) -> None:
 @pytest.mark.storm
 @needs_sshd
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_training")
 def test_a_pod_that_never_becomes_ready(run: Path, here: Path, service: FakeRunPod) -> None:
     service.never_ready = {"NVIDIA H100 PCIe"}
     client = Client(run, service, READY_LIMIT_S="10")
@@ -220,6 +233,7 @@ def test_a_pod_that_never_becomes_ready(run: Path, here: Path, service: FakeRunP
 @needs_sshd
 @pytest.mark.slow
 def test_a_pod_that_dies_and_another_goes_on(run: Path, here: Path, service: FakeRunPod) -> None:
+    """Both train in earnest, the second from a checkpoint of the first."""
     client = Client(run, service)
     client.until("a checkpoint here", lambda: any(run.glob("checkpoints/step-*")))
     service.die(service.only_pod())
@@ -239,6 +253,7 @@ def test_a_pod_that_dies_and_another_goes_on(run: Path, here: Path, service: Fak
         pytest.param("when the training has ended", marks=pytest.mark.storm),
     ],
 )
+@pytest.mark.usefixtures("prepared_training")
 def test_a_connection_that_is_cut(moment: str, run: Path, here: Path, service: FakeRunPod) -> None:
     client = Client(run, service)
     client.until(moment, lambda: KILLED[moment][1](service, run))
@@ -276,6 +291,7 @@ def test_a_pod_whose_disk_is_full(size_mb: int, said: str, run: Path, service: F
 
 @needs_sshd
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_training")
 def test_a_service_with_a_bad_day(run: Path, here: Path, service: FakeRunPod) -> None:
     """Refusals, an answer that is lost, and no capacity for the first two types: each type is ordered once."""
     service.fail_next, service.lose_next = [429, 500, 503], 1
@@ -290,6 +306,7 @@ def test_a_service_with_a_bad_day(run: Path, here: Path, service: FakeRunPod) ->
 
 @needs_sshd
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_training")
 def test_an_adapter_that_is_altered_on_the_way(run: Path, here: Path, service: FakeRunPod) -> None:
     service.alter_next(1)
     client = Client(run, service, SYNC_S="600")  # no look at the checkpoints takes the altered transfer
@@ -301,6 +318,7 @@ def test_an_adapter_that_is_altered_on_the_way(run: Path, here: Path, service: F
 @pytest.mark.storm
 @needs_sshd
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_training")
 def test_an_adapter_that_is_altered_every_time(run: Path, service: FakeRunPod) -> None:
     service.alter_next(99)
     client = Client(run, service)
@@ -311,20 +329,25 @@ def test_an_adapter_that_is_altered_every_time(run: Path, service: FakeRunPod) -
 @needs_sshd
 @pytest.mark.slow
 def test_a_pod_ends_itself_when_nobody_comes_back(run: Path, service: FakeRunPod) -> None:
-    client = Client(run, service, f"where.max_hours={15 / 3600}")
+    client = Client(run, service, f"where.max_hours={6 / 3600}")
     client.until("the timer", lambda: at("deadline")(service, run))
     client.process.kill()
     client.process.wait()
     deadline = time.monotonic() + 90
     while service.pods:
         assert time.monotonic() < deadline, "the pod still bills"
-        time.sleep(0.2)
+        time.sleep(0.02)
     assert 0 < service.billed_usd() < 0.1
 
 
 @pytest.mark.slow
-def test_a_price_that_is_too_high_is_refused_before_anything_is_rented(run: Path, service: FakeRunPod) -> None:
-    client = Client(run, service, "where.max_usd=20")
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="not installed here: ssh-keygen")
+def test_a_price_that_is_too_high_is_refused_before_anything_is_rented(
+    run: Path, service: FakeRunPod, tmp_path: Path
+) -> None:
+    for name in ("ssh", "rsync"):  # only looked for, and only where the real ones are missing
+        (tmp_path / name).touch(0o755)
+    client = Client(run, service, "where.max_usd=20", PATH=f"{os.environ['PATH']}:{tmp_path}")
     assert client.wait() == 2
     assert "at most 20 USD for 12 hours" in client.said() and "28.68 USD" in client.said()
     assert all(method == "GET" for method, _, _ in service.seen)
@@ -527,11 +550,13 @@ def test_a_tunnel_that_is_made_again(tmp_path: Path, client: RunPod, service: Fa
 
 @needs_sshd
 @pytest.mark.slow
+@pytest.mark.usefixtures("prepared_training")
 def test_pods_are_listed_reaped_and_taken_over(run: Path, here: Path, service: FakeRunPod) -> None:
     flags = ("--api-base", service.api_base)
     key = {"RUNPOD_API_KEY": KEY}
+    hold(service).touch()
     client = Client(run, service)
-    client.until("the training", lambda: at("jobs/train/pid")(service, run))
+    client.until("the training", lambda: at("run/checkpoints/made_for.json")(service, run))
     pod = service.only_pod()
     shown = socratune("pods", "list", *flags, env=key)
     assert shown.returncode == 0 and pod.id in shown.stdout and "in use" in shown.stdout
@@ -545,9 +570,10 @@ def test_pods_are_listed_reaped_and_taken_over(run: Path, here: Path, service: F
         journal.unlink()
     taken = socratune("pods", "adopt", pod.id, run, *flags, env=key)
     assert taken.returncode == 0, taken.stderr
+    hold(service).unlink()
     again = Client(run, service)
     assert again.wait() == 0, again.said()
-    assert len(service.ended) == 1 and service.pods == {}
+    assert len(service.ended) == 1 and service.pods == {} and trainings_begun(service) == 1
     is_as_trained_here(run, here)
     pod_elsewhere = service.make({**pod.body, "name": "socratune-x", "env": {"SOCRATUNE_HOST": "another"}})
     idle = {"SOCRATUNE_HOST": socket.gethostname(), "SOCRATUNE_FOLDER": "/no/such/run"}

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import socratune, write_rows
-from pages import answer, browser, make_run, opened, trace
+from pages import answer, browser, make_large_run, make_run, opened, trace
 
 from socratune.publishing import report
 from socratune.publishing.browsing import Filter, answers_of, traces_of
@@ -215,7 +215,7 @@ def test_a_stage_that_fails_is_reported_too(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_in_little_memory(tmp_path: Path) -> None:
     text = "Twice three is six, and six is what was asked. " * 20
-    run = make_run(tmp_path, (trace(f"t{n}", outcome="solved_with_hint", response=text) for n in range(100_000)))
+    run = make_large_run(tmp_path, 100_000, "What is 2 * 3?", text)
     code = (
         "import sys; from socratune.publishing.report import make_report; from socratune.runs.folder import RunDir\n"
         "make_report(RunDir(sys.argv[1]))\n"
@@ -263,26 +263,28 @@ def test_the_verdict_at_one_glance(tmp_path: Path, chromium: Any) -> None:
         assert levels[0] == 1 and all(after - before <= 1 for before, after in pairwise(levels))
 
 
-@pytest.mark.parametrize(
-    ("status", "verdict", "title"),
-    [
-        ("failed", "worse", "Worse than its base"),
-        ("failed", "not_worse", "Not proven better"),
-        ("failed", "better", "Failed"),
-        ("interrupted", None, "Interrupted"),
-    ],
-)
-def test_a_run_that_did_not_pass_says_why(
-    tmp_path: Path, chromium: Any, status: str, verdict: str | None, title: str
-) -> None:
-    tests = {"base_comparison": {**COMPARISON, "verdict": verdict}} if verdict else {}
-    more = {"error": "Forgetting: <b>7 points</b>.", "validation": {"status": "failed", "tests": tests}}
-    run = make_run(tmp_path, status=status, **more)
-    make_report(run)
-    with opened(chromium, url(run)) as page:
-        assert page.inner_text("h1") == title
-        assert "Forgetting: <b>7 points</b>." in page.inner_text(".lead")
-        assert "0 of 0 rows" in page.inner_text("#count")
+NOT_PASSED = {
+    "Worse than its base": ("failed", "worse"),
+    "Not proven better": ("failed", "not_worse"),
+    "Failed": ("failed", "better"),
+    "Interrupted": ("interrupted", None),
+}
+
+
+def test_a_run_that_did_not_pass_says_why(tmp_path: Path, chromium: Any) -> None:
+    runs = []
+    for title, (status, verdict) in NOT_PASSED.items():
+        tests = {"base_comparison": {**COMPARISON, "verdict": verdict}} if verdict else {}
+        more = {"error": "Forgetting: <b>7 points</b>.", "validation": {"status": "failed", "tests": tests}}
+        runs.append(make_run(tmp_path / title, status=status, **more))
+        make_report(runs[-1])
+    with opened(chromium, url(runs[0])) as page:
+        for run, title in zip(runs, NOT_PASSED, strict=True):
+            page.goto(url(run))
+            page.wait_for_selector("#count:not(:empty)")
+            assert page.inner_text("h1") == title
+            assert "Forgetting: <b>7 points</b>." in page.inner_text(".lead")
+            assert "0 of 0 rows" in page.inner_text("#count")
 
 
 def test_results_of_another_version_cost_their_part_of_the_page_only(tmp_path: Path, chromium: Any) -> None:
@@ -397,8 +399,7 @@ def test_light_and_dark_follow_the_system_and_the_button(tmp_path: Path, chromiu
 @pytest.mark.parametrize("count", [0, 10_000])
 def test_it_is_quick(tmp_path: Path, chromium: Any, count: int) -> None:
     text = "First I take two, then I add three times the rest of it, and so on. " * 15
-    rows = (trace(f"t{n}", f"Question {n}? {text}", outcome="solved_with_hint", response=text) for n in range(count))
-    run = make_run(tmp_path, rows)
+    run = make_large_run(tmp_path, count, f"Question {{n}}? {text}", text)
     make_report(run)
     with opened(chromium, url(run)) as page:
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
+from few import few_forgetting_questions
 
 from socratune.errors import UserError
 from socratune.inference.provenance import grade, identity
@@ -158,7 +159,9 @@ def command(folder: Path) -> list[str]:
     if not train.exists():
         write_rows(train, demo_rows("train", 120))
         write_rows(held_out, demo_rows("held_out", 30))
+        few_forgetting_questions(folder)
     settings = ["train.num_train_epochs=2", "train.learning_rate=0.0015", "split.dev_share=0.3"]
+    settings += [f"validate.forgetting={folder / 'forgetting.jsonl'}"]
     named = ["--model", "demo", "--dataset", str(train), "--held-out", str(held_out), "--output", str(folder / "run")]
     return ["run", *named, "--rounds", "2", *(part for setting in settings for part in ("--set", setting))]
 

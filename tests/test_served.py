@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import demo_rows, socratune, write_rows
+from few import few_forgetting_questions
 from model_server import Answer, ModelServer
 from safetensors.torch import load_file, save_file
 from vllm_stub import Stub
@@ -139,7 +140,7 @@ def test_the_judge_model_also_judges_the_proof(tmp_path: Path, results_of: Calla
         done = socratune(
             "run", "--model", "demo", "--dataset", in_words("train", 60), "--held-out", in_words("held_out", 30),
             "--output", tmp_path / "run", "--judge-model", "judge", "--judge-api-base", server.openai_base,
-            "--judge-mode", "llm",
+            "--judge-mode", "llm", "--set", f"validate.forgetting={few_forgetting_questions(tmp_path)}",
         )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
     comparison = results_of(tmp_path / "run")["validation"]["tests"]["base_comparison"]

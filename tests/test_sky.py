@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
+from quick_python import quick_python
 
 from socratune.compute.sky import BASE, bundle, launch, skypilot_fault, task_of
 from socratune.config import RunConfig
@@ -131,8 +131,8 @@ def test_without_skypilot_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.slow
 def test_the_script_trains_answers_and_goes_on_from_the_bucket(tmp_path: Path) -> None:
-    """The task's own `run`, in a home of its own with this Python; the bucket is a folder."""
-    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 60))
+    """The task's own `run`, in a home of its own whose Python begins its commands here; the bucket is a folder."""
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 40))
     run, home, store = RunDir(tmp_path / "run"), tmp_path / "home", tmp_path / "store"
     begun = socratune("run", "--model", "demo", "--dataset", data, "--output", run.root, "--until", "curate")
     assert begun.returncode == 0, begun.stderr
@@ -142,13 +142,13 @@ def test_the_script_trains_answers_and_goes_on_from_the_bucket(tmp_path: Path) -
     assert not (inputs / "run" / "journal.sqlite").exists()
     python = home / "socratune" / "python" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
     store.mkdir()
     task = task_of("socratune-1", config, inputs, store=str(store), every_s=1)
     environment = {**os.environ, "HOME": str(home)}
     for _ in range(2):  # the second time on another machine, with what the bucket has
-        done = subprocess.run(["bash", "-c", task["run"]], env=environment, capture_output=True, text=True, check=False)
+        with quick_python(python):
+            command = ["bash", "-c", task["run"]]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         shutil.rmtree(home / "socratune" / "run")
     assert (store / "adapter" / "adapter_model.safetensors").exists() and any((store / "checkpoints").glob("step-*"))

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import socratune
-from pages import answer, browser, make_run, opened, served, trace, write_results
+from pages import answer, browser, make_large_run, make_run, opened, served, trace, write_results
 
 from socratune.runs.folder import RunDir
 from socratune.runs.journal import Journal
@@ -169,6 +169,7 @@ def test_traces_show_while_the_loop_works(tmp_path: Path) -> None:
     assert set(decisions(run)) == {"t7"}
 
 
+@pytest.mark.slow
 def test_the_page_follows_a_run_that_works(tmp_path: Path, chromium: Any) -> None:
     run = make_run(tmp_path)
     run.enhanced.unlink()
@@ -190,6 +191,7 @@ def test_the_page_follows_a_run_that_works(tmp_path: Path, chromium: Any) -> Non
         assert "No trainable row is left." in page.inner_text(".lead")
 
 
+@pytest.mark.slow
 def test_a_review_survives_a_restart(tmp_path: Path, chromium: Any) -> None:
     rows = [trace("a", "First?"), trace("b", "Second?"), trace("u", "Open?", outcome="unsolved")]
     run = make_run(tmp_path, rows)
@@ -227,8 +229,7 @@ def test_a_review_survives_a_restart(tmp_path: Path, chromium: Any) -> None:
 @pytest.mark.slow
 def test_a_hundred_thousand_rows_are_served(tmp_path: Path, chromium: Any) -> None:
     text = "Twice three is six, and six is what was asked. " * 20
-    rows = (trace(f"t{n}", f"Question {n}?", outcome="solved_with_hint", response=text) for n in range(100_000))
-    run = make_run(tmp_path, rows)
+    run = make_large_run(tmp_path, 100_000, "Question {n}?", text)
     with served(run) as url:
         took = []
         for path in ("/api/state", "/api/rows/traces?offset=99900&limit=100", "/api/rows/traces?text=question+9999"):
