@@ -322,6 +322,7 @@ def test_a_pod_ends_itself_when_nobody_comes_back(run: Path, service: FakeRunPod
     assert 0 < service.billed_usd() < 0.1
 
 
+@needs_sshd
 @pytest.mark.slow
 def test_a_price_that_is_too_high_is_refused_before_anything_is_rented(run: Path, service: FakeRunPod) -> None:
     client = Client(run, service, "where.max_usd=20")
