@@ -340,6 +340,7 @@ def test_a_pod_ends_itself_when_nobody_comes_back(run: Path, service: FakeRunPod
     assert 0 < service.billed_usd() < 0.1
 
 
+@needs_sshd
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="not installed here: ssh-keygen")
 def test_a_price_that_is_too_high_is_refused_before_anything_is_rented(

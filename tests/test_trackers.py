@@ -39,11 +39,14 @@ def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed (pip install wandb)")
 def test_wandb_keeps_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb  # pyright: ignore[reportMissingImports]
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     run = trackers(["wandb"], tmp_path, "mine")[1]
     run.log({"train/loss": 0.25}, 3)
     run.close()
+    wandb.teardown()  # its own process may still be writing the file, until this process ends
     (kept,) = tmp_path.rglob("*.wandb")
     assert b"train/loss" in kept.read_bytes()
 

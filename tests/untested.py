@@ -48,7 +48,6 @@ GAPS = (
         "^(ray|SkyPilot|wandb|mlflow) is not installed", "Ray, SkyPilot, wandb, MLflow", "make test-engines",
         allowed="`make test-engines` runs them",
     ),
-    Gap("^litellm is not installed", "LiteLLM", allowed="it leaves the package"),
     Gap("^Unsloth is not installed", "Unsloth", allowed="it needs an NVIDIA GPU"),
     Gap("^root may write anywhere", "folders that are write-protected", allowed="it needs a user other than root"),
     Gap("OpenAPI document", "the double of RunPod against RunPod's schema", allowed="the schema is not ours to ship"),
