@@ -37,10 +37,10 @@ def client(folder: Path, port: str) -> None:
         source=str(folder / "documents.jsonl"), writer_model="writer", concurrency=CONCURRENCY,
         writer_api_base=[f"http://127.0.0.1:{port}/v1"],
     )  # fmt: skip
-    place = generate.Place(folder / "qa.jsonl", folder / "qa.rejected.jsonl", folder / "source")
+    place = generate.GeneratedFiles(folder / "qa.jsonl", folder / "qa.rejected.jsonl", folder / "source")
     journal = Journal(folder / "journal.sqlite")
     cpu, started = time.process_time(), time.monotonic()
-    work = generate.run(
+    work = generate.generate_questions(
         place, config, model_name=None, seed=0, journal=journal, key="bench", tick=lambda done, total, **live: None
     )  # fmt: skip
     figures = asyncio.run(work).figures

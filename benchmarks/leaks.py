@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from socratune.config import DEMO_DATA
-from socratune.inference.load import load
+from socratune.inference.load import load_model
 from socratune.inference.student import LocalStudent, serving
 from socratune.judging.text import final_number
 from socratune.llm.base import Completion, Sampling
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--hints", type=int, default=100, help="of each class")
     parser.add_argument("--model", default="demo")
     options = parser.parse_args()
-    model, tokenizer = load(options.model)
+    model, tokenizer = load_model(options.model)
     rng = random.Random(0)
     with (DEMO_DATA / "train.jsonl").open(encoding="utf-8") as stream:
         rows = [QARow(str(at), **json.loads(line)) for at, line in enumerate(stream)]

@@ -40,7 +40,7 @@ def main() -> None:
 
     cpu, started = time.process_time(), time.monotonic()
     result = asyncio.run(
-        enhance.run(
+        enhance.enhance_rows(
             RunDir(folder), config, Base("demo", load_in_4bit=False, seed=0), shard=None,
             journal=journal, key="enhance.bench", tick=tell,
         )

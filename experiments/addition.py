@@ -227,7 +227,7 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
     from contextlib import closing
     from tempfile import TemporaryDirectory
 
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.student import LocalStudent, serving
     from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
@@ -241,7 +241,7 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
         for n in DIGITS
         for at, (a, b) in enumerate(pairs(rng, n, ASKED))
     ]
-    model, tokenizer = load(str(base), adapter=adapter)
+    model, tokenizer = load_model(str(base), adapter=adapter)
     with (
         TemporaryDirectory() as folder,
         closing(Journal(Path(folder) / "journal.sqlite")) as journal,
@@ -299,10 +299,10 @@ def learn(folder: Path, base: Path, arm: str, seed: int, rounds: int, found: lis
     from socratune import rounds as outer
     from socratune.errors import StageFailed
     from socratune.pipeline import run_pipeline
-    from socratune.preflight import preflight
+    from socratune.preflight import check_run
 
     outer.SAMPLED_ROWS = 8  # pass@8 of a round is not looked at here, and 100 rows are half the time
-    resolved = preflight(settings(folder, base, arm, seed), where="addition")
+    resolved = check_run(settings(folder, base, arm, seed), where="addition")
     run_pipeline(resolved, until="split", tell=quiet)
     for number in range(len(found) + 1, rounds + 1):
         if rounds_to_enough(found):

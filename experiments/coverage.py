@@ -21,7 +21,7 @@ from statistics import NormalDist
 import numpy as np
 
 from socratune.evaluation.forgetting import non_inferiority
-from socratune.evaluation.stats import compare, paired_difference
+from socratune.evaluation.stats import compare_paired, paired_difference
 from socratune.rows import QARow
 
 SOURCES, ROWS, BASE = 40, 10, 0.5
@@ -57,7 +57,7 @@ def simulated(splits: int) -> None:
             base, adapter = split(generator, sources, rows, correlation, gain)
             found = paired_difference(base, adapter, names, draws=2000, seed=0)
             covered += found.low <= gain <= found.high
-            passed += compare(found, 0.02) == "better"
+            passed += compare_paired(found, 0.02) == "better"
             alone = paired_difference(base, adapter, [str(at) for at in range(len(names))], draws=2000, seed=0)
             naive += alone.low <= gain <= alone.high
         shares = " | ".join(f"{count / splits:.1%}" for count in (covered, naive, passed))
@@ -125,14 +125,14 @@ def _scores(rows: list, adapter: Path | None) -> np.ndarray:
     from contextlib import closing
     from tempfile import TemporaryDirectory
 
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.student import LocalStudent, serving
     from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
     from socratune.runs.journal import Journal
     from socratune.teaching.answering import answer_and_judge
 
-    model, tokenizer = load("demo", adapter=adapter)
+    model, tokenizer = load_model("demo", adapter=adapter)
     with (
         TemporaryDirectory() as folder,
         closing(Journal(Path(folder) / "journal.sqlite")) as journal,

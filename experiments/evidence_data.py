@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from socratune.ways.reading import Difference, difference
+from socratune.ways.reading import Difference, arm_difference
 
 SAMPLES = 4
 """Answers per question and seed behind `sampled`, where the result does not say."""
@@ -209,7 +209,7 @@ def apart(more: np.ndarray, less: np.ndarray, mask: np.ndarray | None = None) ->
     if mask is not None:
         more, less = more[:, mask], less[:, mask]
     # Only the number of clusters counts, so groups of one size share their resamples.
-    return difference(list(more), list(less), _clusters(more.shape[1]))
+    return arm_difference(list(more), list(less), _clusters(more.shape[1]))
 
 
 @cache

@@ -16,7 +16,7 @@ from pathlib import Path
 from socratune import run
 from socratune.config import DEMO_DATA
 from socratune.data.qa_files import read_qa_rows
-from socratune.inference.load import load
+from socratune.inference.load import load_model
 from socratune.inference.student import LocalStudent, serving
 from socratune.judging.rules import mechanical_judge
 from socratune.llm.base import Sampling
@@ -51,7 +51,7 @@ def measure(arm: str, seed: int, output: Path) -> dict[str, float]:
     results = run(config=nested)
     comparison = results["validation"]["tests"]["base_comparison"]
     train = results["stages"]["train"]
-    model, tokenizer = load("demo", adapter=folder.adapter)
+    model, tokenizer = load_model("demo", adapter=folder.adapter)
     probe = read_qa_rows(DEMO_DATA / "probe.jsonl").rows
     sampling = Sampling(max_new_tokens=96)
     with serving(LocalStudent(model, tokenizer, name=arm, fingerprint=arm)) as student:

@@ -66,9 +66,9 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def demo_base() -> tuple[Any, Any]:
     """The embedded model and its tokenizer."""
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
 
-    return load("demo")
+    return load_model("demo")
 
 
 @pytest.fixture(scope="session")

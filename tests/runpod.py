@@ -22,7 +22,7 @@ from fake_runpod import KEY, FakeRunPod
 from socratune.cli.console import guarded
 from socratune.compute import renting, runpod, ssh
 from socratune.compute import train_there as remote_train
-from socratune.resolve import deep_merge, read_config_file, resolve, unflatten
+from socratune.resolve import deep_merge, read_config_file, resolve_settings, unflatten
 from socratune.runs.folder import Results, RunDir, StageResult, Tick
 from socratune.runs.journal import Journal
 from socratune.runs.progress import do_stage
@@ -30,12 +30,12 @@ from socratune.runs.progress import do_stage
 
 def hurry() -> None:
     """Pauses for a service on this machine."""
-    runpod.PAUSES_S = (0.1, 0.2, 0.3)
-    ssh.PAUSES_S = (0.1, 0.2, 0.3, 0.5)
-    renting.POLL_S = 0.1
-    renting.READY_LIMIT_S = float(os.environ.get("READY_LIMIT_S", "60"))
+    runpod._PAUSES_S = (0.1, 0.2, 0.3)
+    ssh._PAUSES_S = (0.1, 0.2, 0.3, 0.5)
+    renting.POD_POLL_S = 0.1
+    renting.POD_READY_LIMIT_S = float(os.environ.get("READY_LIMIT_S", "60"))
     remote_train.TICK_S = 0.2
-    remote_train.SYNC_S = float(os.environ.get("SYNC_S", "0.3"))
+    remote_train._SYNC_S = float(os.environ.get("SYNC_S", "0.3"))
 
 
 def train_on_pod(folder: Path, api_base: str, settings: list[str]) -> int:
@@ -47,7 +47,7 @@ def train_on_pod(folder: Path, api_base: str, settings: list[str]) -> int:
     def work() -> int:
         run = RunDir(folder)
         given_too = unflatten({"output": str(folder), "where.api_base": api_base})
-        config = resolve(deep_merge(deep_merge(read_config_file(run.config), given_too), given)).config
+        config = resolve_settings(deep_merge(deep_merge(read_config_file(run.config), given_too), given)).config
         with run.locked(), closing(Journal(run.journal)) as journal:
             results = Results(run)
 

@@ -18,7 +18,7 @@ from socratune.errors import StageFailed, UserError
 from socratune.llm.ledger import price_of
 from socratune.llm.prompts import with_examples
 from socratune.llm.references import load_function
-from socratune.resolve import resolve
+from socratune.resolve import resolve_settings
 from socratune.rows import QARow, Trace
 from socratune.runs.folder import RunDir, read_jsonl, read_rows
 from socratune.runs.journal import Journal
@@ -26,10 +26,10 @@ from socratune.teaching.hints import breakdown_hint, parse_product
 from socratune.ways import controls, report, work, writing
 from socratune.ways.arms import ARMS, chosen
 from socratune.ways.bench import Limits, _seconds, jobs
-from socratune.ways.bench import ablate as compare
-from socratune.ways.folders import Job, begin, folder
-from socratune.ways.found import Found
-from socratune.ways.reading import advice, difference, other_readings
+from socratune.ways.bench import compare_ways as compare
+from socratune.ways.folders import AblationJob, begin, folder
+from socratune.ways.found import Findings
+from socratune.ways.reading import advice, arm_difference, other_readings
 
 NAMES = [f"q{at}" for at in range(200)]
 
@@ -45,8 +45,8 @@ def right(share: float, *, seed: int = 0, count: int = 200) -> list[bool]:
 
 def test_seeds_that_differ_widen_the_interval() -> None:
     base = [right(0.3, seed=9)]
-    steady = difference([right(0.6, seed=1), right(0.6, seed=1), right(0.6, seed=1)], base, NAMES)
-    shaky = difference([right(0.3, seed=1), right(0.6, seed=1), right(0.9, seed=1)], base, NAMES)
+    steady = arm_difference([right(0.6, seed=1), right(0.6, seed=1), right(0.6, seed=1)], base, NAMES)
+    shaky = arm_difference([right(0.3, seed=1), right(0.6, seed=1), right(0.9, seed=1)], base, NAMES)
     assert steady.value == pytest.approx(0.3) == shaky.value
     assert steady.clear
     assert shaky.high - shaky.low > 1.5 * (steady.high - steady.low)
@@ -54,10 +54,12 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 def test_questions_of_one_source_are_drawn_together() -> None:
     more, less = [[at < 120 for at in range(200)]], [right(0.3, seed=3)]
-    alone = difference(more, less, NAMES)
-    together = difference(more, less, [f"source {at // 20}" for at in range(200)])
+    alone = arm_difference(more, less, NAMES)
+    together = arm_difference(more, less, [f"source {at // 20}" for at in range(200)])
     assert together.high - together.low > 1.5 * (alone.high - alone.low)
-    assert difference(more, less, [f"source {at // 50}" for at in range(200)]).low == -1  # four sources prove nothing
+    assert (
+        arm_difference(more, less, [f"source {at // 50}" for at in range(200)]).low == -1
+    )  # four sources prove nothing
 
 
 def test_the_interval_holds_the_true_difference() -> None:
@@ -68,7 +70,7 @@ def test_the_interval_holds_the_true_difference() -> None:
         for share in (0.6, 0.4):
             rates = [share + drawn.gauss(0, 0.03) for _ in range(4)]
             ways.append([[drawn.random() < rate for _ in range(200)] for rate in rates])
-        found = difference(ways[0], ways[1], NAMES)
+        found = arm_difference(ways[0], ways[1], NAMES)
         inside += found.low <= 0.2 <= found.high
     assert inside >= 52
 
@@ -123,9 +125,9 @@ def test_the_reference_is_always_one_of_the_arms() -> None:
 
 def test_every_arm_once_before_any_second_seed() -> None:
     order = list(jobs(["direct", "prompt", "sft"], 2))
-    assert order[:3] == [Job("direct"), Job("prompt"), Job("sft")]
-    assert order.index(Job("direct", 1)) > order.index(Job("sft", 0, "money"))
-    assert [job for job in order if job.arm == "prompt"] == [Job("prompt")]
+    assert order[:3] == [AblationJob("direct"), AblationJob("prompt"), AblationJob("sft")]
+    assert order.index(AblationJob("direct", 1)) > order.index(AblationJob("sft", 0, "money"))
+    assert [job for job in order if job.arm == "prompt"] == [AblationJob("prompt")]
 
 
 def test_a_hint_of_another_row(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_a_folder_begins_as_a_copy_up_to_a_stage(begun: RunDir, tmp_path: Path) 
     assert not run.rows("train").exists()
 
 
-def finished(bench: work.Bench, job: Job, **figures: Any) -> None:
+def finished(bench: work.Bench, job: AblationJob, **figures: Any) -> None:
     run = folder(bench.output, job)
     run.create()
     (run / "job.json").write_text(json.dumps({"epochs": 3, **figures}), "utf-8")
@@ -183,29 +185,29 @@ def finished(bench: work.Bench, job: Job, **figures: Any) -> None:
 
 def test_epochs_and_rows_that_make_tokens_and_money_equal(tmp_path: Path) -> None:
     bench = work.Bench(tmp_path, {}, lambda event, stage, entry: None)
-    finished(bench, Job("direct"), trained_tokens=90_000, cost_usd=0.02)
-    finished(bench, Job("sft"), trained_tokens=30_000, cost_usd=0.0)
-    finished(bench, Job("iterative"), trained_tokens=180_000, cost_usd=0.021)
-    finished(bench, Job("mix"), trained_tokens=92_000, cost_usd=0.04)
-    finished(bench, Job("rft"), trained_tokens=300, cost_usd=0.02)
-    shapes = {arm: work.shape(bench, Job(arm, 0, "tokens")) for arm in ("sft", "iterative", "mix", "rft")}
+    finished(bench, AblationJob("direct"), trained_tokens=90_000, cost_usd=0.02)
+    finished(bench, AblationJob("sft"), trained_tokens=30_000, cost_usd=0.0)
+    finished(bench, AblationJob("iterative"), trained_tokens=180_000, cost_usd=0.021)
+    finished(bench, AblationJob("mix"), trained_tokens=92_000, cost_usd=0.04)
+    finished(bench, AblationJob("rft"), trained_tokens=300, cost_usd=0.02)
+    shapes = {arm: work.shape(bench, AblationJob(arm, 0, "tokens")) for arm in ("sft", "iterative", "mix", "rft")}
     assert shapes["sft"] == (1.0, 9)
     assert shapes["mix"] is None  # its training is the same already
     share, epochs = shapes["iterative"] or (0, 0)
     assert share * epochs == pytest.approx(1.5)
     assert shapes["rft"] == (1.0, 30)  # not for ever
-    assert work.shape(bench, Job("mix", 0, "money")) == (0.5, 3)
-    assert work.shape(bench, Job("sft", 0, "money")) is None  # it costs nothing
-    assert work.shape(bench, Job("iterative", 0, "money")) is None
+    assert work.shape(bench, AblationJob("mix", 0, "money")) == (0.5, 3)
+    assert work.shape(bench, AblationJob("sft", 0, "money")) is None  # it costs nothing
+    assert work.shape(bench, AblationJob("iterative", 0, "money")) is None
 
 
 def test_what_a_job_takes_is_foretold_by_the_reference() -> None:
     took = {"loop": 10.0, "train": 30.0, "exam": 2.0}
-    assert _seconds(Job("rft"), took, 3) == 42
-    assert _seconds(Job("rft"), took, 1) == 102
-    assert _seconds(Job("sft"), took, 3) == 32
-    assert _seconds(Job("rft", 1), took, 3) == 22
-    assert _seconds(Job("rft", 1, "tokens"), took, 3) == 12
+    assert _seconds(AblationJob("rft"), took, 3) == 42
+    assert _seconds(AblationJob("rft"), took, 1) == 102
+    assert _seconds(AblationJob("sft"), took, 3) == 32
+    assert _seconds(AblationJob("rft", 1), took, 3) == 22
+    assert _seconds(AblationJob("rft", 1, "tokens"), took, 3) == 12
 
 
 # --- somebody else's traces
@@ -220,7 +222,9 @@ def product_rows(run: RunDir, count: int = 6) -> list[QARow]:
 
 def written(run: RunDir, samples: Any, **enhance: Any) -> tuple[list[Trace], dict[str, Any]]:
     given = {"model": "demo", "dataset": "demo", "output": str(run.root), "enhance": enhance}
-    spent = asyncio.run(writing.solutions(run, resolve(given).config, samples, tick=lambda done, total, **live: None))
+    spent = asyncio.run(
+        writing.solutions(run, resolve_settings(given).config, samples, tick=lambda done, total, **live: None)
+    )
     return read_rows(run.enhanced, Trace.from_json), spent
 
 
@@ -265,12 +269,12 @@ def test_a_function_that_hints_writes_no_solutions(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_is_not_there(tmp_path: Path) -> None:
-    found = Found(["direct", "prompt", "sft"], NAMES, right(0.3))
+    found = Findings(["direct", "prompt", "sft"], NAMES, right(0.3))
     figures = {"rows": 10, "trained_tokens": 1000, "calls_tokens": 50, "cost_usd": 0.1, "learning_rate": 1e-4}
-    found.done[Job("direct")] = {"right": right(0.9, seed=1), **figures}
-    found.done[Job("prompt")] = {"right": right(0.31), "prompt": "a | b", "dev": {"a | b": 0.3}}
-    found.not_done[Job("sft")] = found.not_done[Job("sft", 0, "tokens")] = "no time left"
-    result = report.write(tmp_path, found)
+    found.done[AblationJob("direct")] = {"right": right(0.9, seed=1), **figures}
+    found.done[AblationJob("prompt")] = {"right": right(0.31), "prompt": "a | b", "dev": {"a | b": 0.3}}
+    found.not_done[AblationJob("sft")] = found.not_done[AblationJob("sft", 0, "tokens")] = "no time left"
+    result = report.write_ablation(tmp_path, found)
     page = (tmp_path / "ablation.md").read_text("utf-8")
     assert "- Not done, no time left: sft, seed 0." in page
     assert "a \\| b" in page
@@ -298,7 +302,7 @@ def test_killed_and_started_again_it_names_the_right_way(tmp_path: Path) -> None
     held_out = write_rows(tmp_path / "held_out.jsonl", demo_rows("held_out", 60))
     args = ["ablate", "--model", "demo", "--dataset", train, "--held-out", held_out, "--output", tmp_path / "a",
             "--arms", "direct,prompt,sft", "--seeds", "1", "--set", "train.num_train_epochs=2"]  # fmt: skip
-    kept = folder(tmp_path / "a", Job("direct"))
+    kept = folder(tmp_path / "a", AblationJob("direct"))
     process = Fork(*args)
     while not (kept / "job.json").exists():
         assert process.poll() is None, "it ended before its first arm"

@@ -13,7 +13,7 @@ from socratune.judging.text import (
     is_numeric_answer,
     numbers_in,
     options_in,
-    plain,
+    plain_text,
     statement_of,
     still_thinking,
     strip_thinking,
@@ -99,7 +99,7 @@ def test_choice(text: str, letter: str | None) -> None:
     ],
 )
 def test_plain(text: str, plainly: str) -> None:
-    assert plain(text) == plainly
+    assert plain_text(text) == plainly
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 from conftest import write_rows
 
 from socratune.errors import CallError, UserError
-from socratune.evaluation.audit import SIDES, Audit, Judged, Labelled, Rate, Reported, Side, audit
-from socratune.evaluation.audit_sheet import audit_sheet, read_labels, recorded_judge, reported_by, run_answers
+from socratune.evaluation.audit import SIDES, Audit, Judged, Labelled, Rate, Reported, Side, audit_verdicts
+from socratune.evaluation.audit_sheet import draw_audit_sheet, read_labels, recorded_judge, reported_by, run_answers
 from socratune.rows import Judgement, QARow, Verdict
 from socratune.runs.folder import Results, RunDir
 from socratune.runs.journal import Journal
@@ -43,7 +43,7 @@ def side_of(side: Side, *, hits: int, misses: int, rejections: int, passes: int)
 
 
 def audited(rows: list[Labelled], reported: dict[Side, Reported] | None = None) -> Audit:
-    return asyncio.run(audit(rows, says_what_it_reads, reported=reported))
+    return asyncio.run(audit_verdicts(rows, says_what_it_reads, reported=reported))
 
 
 KINDER = [
@@ -194,13 +194,13 @@ def run(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_sheet_is_blind_half_and_half_and_joins_again(run: Path, tmp_path: Path) -> None:
-    sheet = audit_sheet(run, 30)
-    assert sheet == audit_sheet(run, 30) != audit_sheet(run, 30, seed=1)
+    sheet = draw_audit_sheet(run, 30)
+    assert sheet == draw_audit_sheet(run, 30) != draw_audit_sheet(run, 30, seed=1)
     assert {tuple(row) for row in sheet} == {("id", "question", "reference", "response", "label")}
     assert len({row["id"] for row in sheet}) == 30
     by_place = [row["response"][0] for row in sheet]
     assert by_place.count("b") == 15 and by_place != sorted(by_place) and by_place != sorted(by_place, reverse=True)
-    assert not {"b 0", "a 2"} & {row["response"] for row in audit_sheet(run, 78)}, "undecided or cut off"
+    assert not {"b 0", "a 2"} & {row["response"] for row in draw_audit_sheet(run, 78)}, "undecided or cut off"
     file = write_rows(tmp_path / "labels.jsonl", [{**row, "label": True} for row in sheet])
     joined = read_labels(file, run)
     assert [(one.side or "")[0] for one in joined] == by_place
@@ -211,9 +211,9 @@ def test_a_sheet_is_blind_half_and_half_and_joins_again(run: Path, tmp_path: Pat
 
 def test_the_run_is_audited_as_it_judged_then(run: Path, tmp_path: Path) -> None:
     assert reported_by(run) == {"base": Reported(20, 39), "adapter": Reported(37, 39, truncated=1)}
-    labels = [{**row, "label": row["response"].startswith("a")} for row in audit_sheet(run, 78)]
+    labels = [{**row, "label": row["response"].startswith("a")} for row in draw_audit_sheet(run, 78)]
     file = write_rows(tmp_path / "labels.jsonl", labels)
-    found = asyncio.run(audit(read_labels(file, run), recorded_judge(run), reported=reported_by(run)))
+    found = asyncio.run(audit_verdicts(read_labels(file, run), recorded_judge(run), reported=reported_by(run)))
     assert found.sides["base"].leniency.count == 20, "all that the base got right are labelled wrong"
     assert found.sides["base"].undecided == found.sides["adapter"].undecided == 0
     judgement = asyncio.run(recorded_judge(run)(ROW, "never seen"))
@@ -231,13 +231,13 @@ def test_a_run_without_a_finished_validation_is_refused(run: Path, spoil: str) -
         with folder.rows("held_out").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(ROW.to_json()) + "\n")
     with pytest.raises(UserError, match="finished validation"):
-        audit_sheet(run, 10)
+        draw_audit_sheet(run, 10)
 
 
 def test_more_than_there_is_is_refused(run: Path) -> None:
     for count in (1, 200):
         with pytest.raises(UserError, match="judged answers of the"):
-            audit_sheet(run, count)
+            draw_audit_sheet(run, count)
 
 
 def test_a_real_run_has_what_an_audit_needs(finished_run: Path) -> None:
@@ -248,4 +248,4 @@ def test_a_real_run_has_what_an_audit_needs(finished_run: Path) -> None:
         judgements = [answer.judgement.verdict for answer in answers if answer.side == side]
         assert len(judgements) == comparison["n"]
         assert judgements.count("correct") / len(judgements) == pytest.approx(comparison[f"{side}_accuracy"])
-    assert len(audit_sheet(finished_run, 40)) == 40
+    assert len(draw_audit_sheet(finished_run, 40)) == 40

@@ -13,13 +13,13 @@ from socratune.cli.app import main
 from socratune.cli.flags import flagged, option, read
 from socratune.config import Flag, Free, RunConfig, Section, Setting, settings_of
 from socratune.errors import UserError
-from socratune.resolve import dump, flatten, known_keys, read_config_file, resolve, to_yaml
+from socratune.resolve import dump, flatten, known_keys, read_config_file, resolve_settings, to_yaml
 
 NEEDED = {"model": "m", "dataset": "d", "output": "o"}
 
 
 def test_three_values_are_enough_and_each_value_has_an_origin() -> None:
-    resolved = resolve({**NEEDED, "train": {"r": 8}})
+    resolved = resolve_settings({**NEEDED, "train": {"r": 8}})
     assert resolved.config.train.r == 8
     assert resolved.origins["train.r"] == "given"
     assert resolved.origins["train.lora_alpha"] == "default"
@@ -27,22 +27,22 @@ def test_three_values_are_enough_and_each_value_has_an_origin() -> None:
 
 
 def test_the_embedded_model_brings_its_own_settings() -> None:
-    resolved = resolve({**NEEDED, "model": "demo", "train": {"num_train_epochs": 9}})
+    resolved = resolve_settings({**NEEDED, "model": "demo", "train": {"num_train_epochs": 9}})
     assert resolved.origins["train.learning_rate"] == "demo profile"
     assert resolved.origins["train.num_train_epochs"] == "given"
     assert resolved.config.train.num_train_epochs == 9
 
 
 def test_the_written_yaml_reads_back_as_the_same_configuration() -> None:
-    resolved = resolve({**NEEDED, "hub_id": "me/x: y # z", "train": {"target_modules": ["q_proj", "v_proj"]}})
-    again = resolve(yaml.safe_load(to_yaml(resolved)))
+    resolved = resolve_settings({**NEEDED, "hub_id": "me/x: y # z", "train": {"target_modules": ["q_proj", "v_proj"]}})
+    again = resolve_settings(yaml.safe_load(to_yaml(resolved)))
     assert dump(again.config) == dump(resolved.config)
 
 
 def test_all_faults_at_once_with_the_nearest_key() -> None:
     given = {"model": "m", "output": "o", "train": {"learnin_rate": 1, "r": 0}, "enhanc": {"x": 1}, "seed": "x"}
     with pytest.raises(UserError) as caught:
-        resolve(given)
+        resolve_settings(given)
     text = str(caught.value)
     for said in (
         "dataset: expected a value",
@@ -72,19 +72,19 @@ def test_the_guides_classes_and_names(caplog: pytest.LogCaptureFixture) -> None:
     grokking = GrokkingConfig(enable_grokking=True, grokking_multiplier=30.0, grokking_weight_decay=0.1)
     given = {"dataset": "d", "output": "o", "enhance": loop, "train": training}
     given["train"] = {**flatten({"t": training}), "grokking": grokking}
-    resolved = resolve({"dataset": "d", "output": "o", "enhance": loop, "train": training})
+    resolved = resolve_settings({"dataset": "d", "output": "o", "enhance": loop, "train": training})
     assert resolved.config.model == "m"
     assert resolved.config.train.lora_dropout == 0.05
     assert resolved.config.where.pod_name == "unsloth-llama-70b"
     assert resolved.config.where.preferred_gpus == ["H100 PCIe", "H100 SXM"]
     assert resolved.origins["where.pod_name"] == "given" and resolved.config.train.pod_name is None
     assert resolved.config.enhance.thinking_format == "iterative"
-    assert resolve({**NEEDED, "train": {"grokking": grokking}}).config.train.grokking.enable_grokking
+    assert resolve_settings({**NEEDED, "train": {"grokking": grokking}}).config.train.grokking.enable_grokking
 
 
 def test_another_student_than_the_trained_model_is_refused() -> None:
     with pytest.raises(UserError, match="the very model that is trained"):
-        resolve({**NEEDED, "enhance": {"student_model": "other"}})
+        resolve_settings({**NEEDED, "enhance": {"student_model": "other"}})
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"- 1", b"\xff", b"just text"])
@@ -99,16 +99,16 @@ def test_a_bad_config_file_is_the_users_mistake(tmp_path: Path, content: bytes) 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("examples/*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_yaml_is_valid(path: Path) -> None:
-    resolve({**NEEDED, **read_config_file(path)}, where=str(path))
+    resolve_settings({**NEEDED, **read_config_file(path)}, where=str(path))
 
 
 def test_ranks_by_layer_come_through_the_configuration_file_as_they_are(tmp_path: Path) -> None:
     ranks = {"model.layers.0.self_attn.q_proj": 4, "k_proj": 8}
     given = {"model": "demo", "dataset": "demo", "output": "x", "train": {"peft": {"rank_pattern": ranks}}}
-    resolved = resolve(given)
+    resolved = resolve_settings(given)
     assert resolved.config.train.peft == {"rank_pattern": ranks}
     (tmp_path / "config.yaml").write_text(to_yaml(resolved), "utf-8")
-    again = resolve(read_config_file(tmp_path / "config.yaml"))
+    again = resolve_settings(read_config_file(tmp_path / "config.yaml"))
     assert again.config == resolved.config
 
 

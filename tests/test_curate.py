@@ -12,7 +12,7 @@ from socratune.config import CurateConfig
 from socratune.errors import UserError
 from socratune.rows import Attempt, Outcome, QARow, Trace
 from socratune.runs.folder import RunDir, StageResult, write_jsonl
-from socratune.runs.review import decide
+from socratune.runs.review import record_decision
 from socratune.stages import curate
 
 
@@ -26,7 +26,7 @@ def trace(name: str, outcome: Outcome = "solved_first_try", response: str = "2 a
 def do(run: RunDir, rows: list[dict[str, Any]]) -> tuple[StageResult, list[dict[str, Any]], list[dict[str, Any]]]:
     """What curate says, what is trained on, and what is not."""
     write_jsonl(run.enhanced, rows)
-    result = curate.run(run, CurateConfig())
+    result = curate.curate_traces(run, CurateConfig())
     kept, dropped = (
         [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         for path in (run.rows("train"), run.rejected("train"))
@@ -60,7 +60,7 @@ def test_an_answer_written_by_hand_into_an_unsolved_row_is_trained_on(tmp_path: 
 
 def test_only_facts_that_are_trained_on_count_as_taught(tmp_path: Path) -> None:
     facts = [replace(trace(name), outcome="solved_with_evidence").to_json("2 and 2 make 4") for name in ("a", "b")]
-    decide(RunDir(tmp_path), "a", "reject", None)
+    record_decision(RunDir(tmp_path), "a", "reject", None)
     result, _, _ = do(RunDir(tmp_path), [*facts, trace("c").to_json("2 and 2 make 4")])
     assert result.figures["outcomes"] == {"solved_with_evidence": 1, "solved_first_try": 1}
 
@@ -87,7 +87,7 @@ def test_memory_does_not_grow_with_the_traces(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     write_jsonl(run.enhanced, (trace(f"r{n}", response="x" * 10_000).to_json("x" * 10_000) for n in range(500)))
     tracemalloc.start()
-    result = curate.run(run, CurateConfig())
+    result = curate.curate_traces(run, CurateConfig())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert result.rows_out == 500

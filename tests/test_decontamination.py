@@ -17,7 +17,7 @@ from conftest import write_rows
 import socratune
 from socratune.cli.app import main
 from socratune.config import SplitConfig
-from socratune.data.duplicates import Marks, name_of
+from socratune.data.duplicates import Marks, wording_id
 from socratune.errors import UserError
 from socratune.rows import QARow
 from socratune.runs.folder import RunDir
@@ -37,7 +37,7 @@ def together(*rows: dict[str, Any]) -> list[bool]:
     marks = Marks()
     for at, data in enumerate(rows):
         row = QARow(str(at), data["messages"], data["metadata"])
-        marks.add(row, name_of(row))
+        marks.add(row, wording_id(row))
     groups = marks.groups()[1]
     return [group == groups[0] for group in groups[1:]]
 
@@ -172,7 +172,7 @@ def test_a_conversation_is_more_than_its_last_question() -> None:
 def do(tmp_path: Path, rows: Sequence[Any], **settings: Any) -> dict[str, list[dict]]:
     run = RunDir(tmp_path / "run")
     run.create()
-    found = split.run(run, SplitConfig(**settings), dataset=str(write_rows(tmp_path / "in.jsonl", rows)))
+    found = split.split_rows(run, SplitConfig(**settings), dataset=str(write_rows(tmp_path / "in.jsonl", rows)))
     names = ("train_in", "dev", "held_out", "recall", "train_in.rejected")
     parts = {name: [json.loads(line) for line in run.rows(name).read_text().splitlines()] for name in names}
     return {**parts, "figures": [found.figures]}

@@ -152,7 +152,7 @@ def test_a_parser_that_dies_or_hangs_costs_one_file(tmp_path: Path, monkeypatch:
         [parsing.sys.executable, str(tmp_path / "parser.py")], stdin=-1, stdout=-1
     )
     monkeypatch.setattr(parsing, "_started", started)
-    monkeypatch.setattr(parsing, "TIMEOUT_S", 5.0)
+    monkeypatch.setattr(parsing, "_TIMEOUT_S", 5.0)
     for name in ("1-die", "2-hang", "3-good"):
         (tmp_path / f"{name}.pdf").write_bytes(b"")
     documents, rejected = read(tmp_path / "*.pdf")
@@ -164,7 +164,7 @@ def test_a_parser_that_dies_or_hangs_costs_one_file(tmp_path: Path, monkeypatch:
 def test_where_memory_is_limited_already_files_are_parsed(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text("<p>The oven is hot.</p>", "utf-8")
     command = shlex.join([sys.executable, "-m", "socratune.documents.parsing"])
-    limited = ["sh", "-c", f"ulimit -v {parsing.MEMORY_BYTES // 2048} && exec {command}"]  # kB: half of our own limit
+    limited = ["sh", "-c", f"ulimit -v {parsing._MEMORY_BYTES // 2048} && exec {command}"]  # kB: half of our own limit
     request = json.dumps([str(tmp_path / "a.html"), ".html"])
     done = subprocess.run(limited, input=request, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["text"] == "The oven is hot."

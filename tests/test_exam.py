@@ -29,7 +29,7 @@ FILES = ("exam.jsonl", "exam.json")
 def proven(run: Path, config: RunConfig) -> dict[str, Any]:
     """The entry `validation` of the stage alone, without what is measured in seconds."""
     with closing(Journal(run / "journal.sqlite")) as journal:
-        work = validate.run(
+        work = validate.validate_adapter(
             RunDir(run), config.validate_, Base(config.model, config.train.load_in_4bit, config.seed),
             asking=config.enhance, knowledge_rows=0, spent={}, journal=journal, key="validate.test",
             tick=lambda *at: None,
@@ -90,7 +90,7 @@ def test_both_halves_are_the_whole(folder: Path, tmp_path: Path, thinks: bool, m
     mine = [prompts, tmp_path / "general.jsonl"]
     for file in mine:
         file.rename(file.with_suffix(".away"))
-    exam.answers_only(RunDir(there), config, lambda *at: None)
+    exam.take_exam_only(RunDir(there), config, lambda *at: None)
     for file in mine:
         file.with_suffix(".away").rename(file)
     fetch(there, folder)
@@ -134,10 +134,10 @@ def another_base(run: Path) -> None:
 def test_answers_of_something_else_are_not_used(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = settings(tmp_path, "demo")
     there = send(folder, config, tmp_path / "there")
-    exam.answers_only(RunDir(there), config, lambda *at: None)
+    exam.take_exam_only(RunDir(there), config, lambda *at: None)
     fetch(there, folder)
 
-    def found(run: Path, config: RunConfig = config) -> exam.Record | None:
+    def found(run: Path, config: RunConfig = config) -> exam._Record | None:
         base = Base(config.model, config.train.load_in_4bit, config.seed)
         papers = {paper.name: paper for paper in exam.papers(RunDir(run), config.validate_, no_judge)}
         how = exam.manner(base, config.validate_, config.enhance)

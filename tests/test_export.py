@@ -19,7 +19,7 @@ from socratune.errors import OutsideError, StageFailed, UserError
 from socratune.publishing import export as exporting
 from socratune.publishing.export_parity import bfloat16_step, parity
 from socratune.publishing.modelfile import go_template, modelfile
-from socratune.resolve import read_config_file, resolve
+from socratune.resolve import read_config_file, resolve_settings
 from socratune.rows import QARow
 from socratune.runs.folder import RunDir
 
@@ -31,10 +31,10 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file, save_file
 
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
 
     folder = tmp_path_factory.mktemp("made") / "run"
-    model, tokenizer = load("demo")
+    model, tokenizer = load_model("demo")
     torch.manual_seed(0)
     adapter = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     adapter.save_pretrained(str(folder / "adapter"))
@@ -53,7 +53,7 @@ def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(made_run: Path) -> RunConfig:
-    return resolve(read_config_file(made_run / "config.yaml")).config
+    return resolve_settings(read_config_file(made_run / "config.yaml")).config
 
 
 def rows_of(folder: Path, count: int) -> list[QARow]:
@@ -69,7 +69,7 @@ def test_merged_loads_like_any_model_and_answers_as_the_adapter(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     out = tmp_path / "out" / "merged"
-    said = exporting.export(RunDir(made_run), config, "merged", out=str(out), prompts=24)
+    said = exporting.export_adapter(RunDir(made_run), config, "merged", out=str(out), prompts=24)
     figures = json.loads((out / "parity.json").read_text())
     assert figures["passed"] and figures["prompts"] == 24 and f"{figures['equal']} of 24" in said
     model = AutoModelForCausalLM.from_pretrained(out)
@@ -79,7 +79,7 @@ def test_merged_loads_like_any_model_and_answers_as_the_adapter(
     published = [path for path in out.iterdir() if path.suffix in (".json", ".jinja")]
     assert not [path for path in published if str(made_run.parent) in path.read_text()]
     assert not [path for path in out.parent.iterdir() if path.name != "merged"]  # nothing left of the making
-    exporting.export(RunDir(made_run), config, "merged", out=str(out), prompts=4)  # replaces it
+    exporting.export_adapter(RunDir(made_run), config, "merged", out=str(out), prompts=4)  # replaces it
     assert json.loads((out / "parity.json").read_text())["prompts"] == 4
 
 
@@ -87,7 +87,7 @@ def test_merged_loads_like_any_model_and_answers_as_the_adapter(
 def test_an_export_without_the_adapter_is_refused_and_not_left_behind(
     made_run: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forgets_the_adapter(job: exporting.Job, folder: Path) -> None:
+    def forgets_the_adapter(job: exporting.ExportJob, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         AutoModelForCausalLM.from_pretrained(DEMO_DATA / "base").save_pretrained(folder)
@@ -96,7 +96,7 @@ def test_an_export_without_the_adapter_is_refused_and_not_left_behind(
     monkeypatch.setattr(exporting, "_merge", forgets_the_adapter)
     out = tmp_path / "out"
     with pytest.raises(StageFailed, match="Not exported") as failed:
-        exporting.export(RunDir(made_run), config, "merged", out=str(out), prompts=16)
+        exporting.export_adapter(RunDir(made_run), config, "merged", out=str(out), prompts=16)
     assert list(tmp_path.iterdir()) == [tmp_path / "out.parity.json"]
     figures = json.loads((tmp_path / "out.parity.json").read_text())
     assert not figures["passed"] and figures["agreement"] < 0.9
@@ -107,15 +107,15 @@ def test_an_export_without_the_adapter_is_refused_and_not_left_behind(
 
 @pytest.mark.slow
 def test_a_template_that_was_lost_on_the_way_shows_in_the_answers(made_run: Path) -> None:
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
 
     def with_another_template() -> tuple[Any, Any]:
-        model, tokenizer = load("demo", adapter=made_run / "adapter")
+        model, tokenizer = load_model("demo", adapter=made_run / "adapter")
         tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
         return model, tokenizer
 
     def right() -> tuple[Any, Any]:
-        return load("demo", adapter=made_run / "adapter")
+        return load_model("demo", adapter=made_run / "adapter")
 
     rows = rows_of(made_run, 8)
     assert parity(rows, right, right, max_new_tokens=24, min_agreement=1.0)["equal"] == 8
@@ -147,13 +147,13 @@ def test_what_cannot_be_exported_is_said_before_anything_is_loaded(
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     monkeypatch.setattr(exporting, "_merge", lambda *_: pytest.fail("it began to merge"))
     with pytest.raises(UserError, match=re.escape(said)):
-        exporting.export(RunDir(made_run), config, to, **flags)
+        exporting.export_adapter(RunDir(made_run), config, to, **flags)
 
 
 def test_a_folder_with_something_else_is_left_alone(made_run: Path, config: RunConfig, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="something else"):
-        exporting.export(RunDir(made_run), config, "merged", out=str(tmp_path))
+        exporting.export_adapter(RunDir(made_run), config, "merged", out=str(tmp_path))
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
@@ -164,16 +164,16 @@ def test_an_adapter_that_is_not_whole_is_refused_and_a_changed_one_is_said(
     run = RunDir(shutil.copytree(made_run, tmp_path / "run"))
     proof = {"status": "passed", "tests": {"file_integrity": {"sha256": {"adapter_config.json": "another"}}}}
     run.results.write_text(json.dumps({"stages": {}, "validation": proof}))
-    exporting.export(run, config, "vllm")
+    exporting.export_adapter(run, config, "vllm")
     assert "changed after it was validated" in caplog.text
     weights = run.adapter / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     for to in exporting.FORMATS:
         if to != "gguf":
             with pytest.raises(StageFailed, match="cannot be read"):
-                exporting.export(run, config, to)
+                exporting.export_adapter(run, config, to)
     with pytest.raises(UserError, match="no such folder"):
-        exporting.export(run, config.model_copy(update={"model": "/nowhere/tiny"}), "vllm")
+        exporting.export_adapter(run, config.model_copy(update={"model": "/nowhere/tiny"}), "vllm")
     done = socratune("chat", run.root, "What is 2 * 3?")
     assert done.returncode == 2 and "a LoRA adapter for demo" in done.stderr and "Traceback" not in done.stderr
 
@@ -211,10 +211,10 @@ def test_gguf_is_made_by_llama_cpps_converter(made_run: Path, config: RunConfig,
     out, tools = tmp_path / "gguf", tmp_path / "llama.cpp"
     with pytest.raises(OutsideError, match="pre-tokenizer was not recognized"):
         given = converter(tools, fails=True)
-        exporting.export(RunDir(made_run), config, "gguf", out=str(out), llama_cpp=given, prompts=4)
+        exporting.export_adapter(RunDir(made_run), config, "gguf", out=str(out), llama_cpp=given, prompts=4)
     assert not out.exists()
     given = converter(tools, fails=False)
-    said = exporting.export(RunDir(made_run), config, "gguf", out=str(out), llama_cpp=given, prompts=4)
+    said = exporting.export_adapter(RunDir(made_run), config, "gguf", out=str(out), llama_cpp=given, prompts=4)
     assert sorted(path.name for path in out.iterdir()) == ["model.gguf", "parity.json"]
     assert (out / "model.gguf").read_bytes().endswith(b"bf16")
     assert "GGUF" in json.loads((out / "parity.json").read_text())["not_run"] and "Not run here" in said
@@ -226,14 +226,14 @@ def test_ollama_gets_the_template_the_stop_and_the_system_turn(
 ) -> None:
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     out = tmp_path / "ollama"
-    said = exporting.export(RunDir(made_run), config, "ollama", out=str(out), prompts=4)
+    said = exporting.export_adapter(RunDir(made_run), config, "ollama", out=str(out), prompts=4)
     text = (out / "Modelfile").read_text()
     assert "\nFROM ./model\n" in text and (out / "model" / "model.safetensors").is_file()
     assert 'PARAMETER stop "<|im_end|>"' in text and 'SYSTEM """You are a helpful assistant."""' in text
     assert "ADAPTER" not in "".join(line for line in text.splitlines() if not line.startswith("#"))
     assert "was not run here" in said
     given = converter(tmp_path / "llama.cpp", fails=False)
-    exporting.export(RunDir(made_run), config, "ollama", out=str(out), llama_cpp=given, prompts=4)
+    exporting.export_adapter(RunDir(made_run), config, "ollama", out=str(out), llama_cpp=given, prompts=4)
     assert "\nFROM ./model.gguf\n" in (out / "Modelfile").read_text() and not (out / "model").exists()
 
 
@@ -318,7 +318,7 @@ def test_vllm_gets_a_line_it_takes(
             exporting, "_check", lambda job, folder: job.checked.update(equal=1, prompts=1, near_ties=0, divergences=[])
         )
     out = tmp_path / "out"
-    said = exporting.export(RunDir(run), config, "vllm", out=str(out))
+    said = exporting.export_adapter(RunDir(run), config, "vllm", out=str(out))
     assert line.replace("OUT", str(out)) in said and line.replace("OUT", str(out)) in (out / "serve.sh").read_text()
     assert subprocess.run(["sh", "-n", str(out / "serve.sh")], check=False).returncode == 0
 

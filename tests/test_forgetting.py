@@ -62,10 +62,10 @@ def tuned() -> tuple[Any, Any]:
     from peft import get_peft_model
 
     from socratune.config import EnhancedTrainingConfig
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.training.lora import lora_config
 
-    model, tokenizer = load("demo")
+    model, tokenizer = load_model("demo")
     return get_peft_model(model, lora_config(EnhancedTrainingConfig(r=4))).eval(), tokenizer
 
 

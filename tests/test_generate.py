@@ -112,7 +112,7 @@ def test_siblings_become_the_recall_test_of_the_split(tmp_path: Path) -> None:
     write("demo", tmp_path / "qa.jsonl")
     run = RunDir(tmp_path / "run")
     run.create()
-    figures = split.run(run, SplitConfig(), dataset=str(tmp_path / "qa.jsonl")).figures
+    figures = split.split_rows(run, SplitConfig(), dataset=str(tmp_path / "qa.jsonl")).figures
     assert figures["recall"] >= 20 and figures["held_out"] >= 20 and figures["bad_rows"] == 0
     trained = {row["id"]: row for row in lines(run.rows("train_in"))}
     recall = lines(run.rows("recall"))
@@ -357,9 +357,9 @@ def test_documents_that_changed_are_refused_and_read_anew_on_request(tmp_path: P
 
 def test_dataset_and_source_exclude_each_other() -> None:
     with pytest.raises(UserError, match="none beside generate"):
-        from socratune.resolve import resolve
+        from socratune.resolve import resolve_settings
 
-        resolve({"model": "demo", "dataset": "rows.jsonl", "output": "o", "generate": {"source": "docs"}})
+        resolve_settings({"model": "demo", "dataset": "rows.jsonl", "output": "o", "generate": {"source": "docs"}})
 
 
 def test_nothing_to_read_says_why(tmp_path: Path) -> None:

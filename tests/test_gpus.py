@@ -56,8 +56,8 @@ def test_a_base_spread_over_cards_fits_where_it_does_not_alone() -> None:
         "intermediate_size": 28672, "vocab_size": 128256,
     })  # fmt: skip
     options: dict[str, Any] = {"longest": 2048, "rank": 16, "load_in_4bit": False}
-    assert memory.plan(shape, 139.0, **options) is None
-    spread = memory.plan(shape, 139.0, **options, shards=2)
+    assert memory.plan_memory(shape, 139.0, **options) is None
+    spread = memory.plan_memory(shape, 139.0, **options, shards=2)
     assert spread is not None and "16-bit weights on 2 cards" in spread.reason
     whole = memory.BYTES * shape.parameters / memory.GIB
     assert whole / 2 < spread.gib["weights"] < whole * 0.56, "embeddings and some blocks are whole on each"
@@ -118,7 +118,7 @@ class Trained:
             "model_name": "demo", "seed": 0, "key": "k", "max_new_tokens": 64, "replay_share": 0.0, "students": [],
             "report_to": [], **given,
         }  # fmt: skip
-        work = train.run if ranks == 1 else partial(train_on_cards.run, ranks=ranks)
+        work = train.train_adapter if ranks == 1 else partial(train_on_cards.train_on_ranks, ranks=ranks)
         result = work(self.run, self.config, tick=hear, **arguments)
         self.figures = result.figures
         return result

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from socratune.config import ByDevConfig, EnhancedTrainingConfig
 from socratune.errors import StageFailed, UserError
-from socratune.inference.load import load
+from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
 from socratune.llm.locate import model_location
 from socratune.training import fp8, hf, loss
@@ -28,7 +28,7 @@ from socratune.training.attention import packed_attention
 from socratune.training.choice import choose_backend
 from socratune.training.engine import HFEngine
 from socratune.training.lora import lora_config
-from socratune.training.packing import PackedRow, join
+from socratune.training.packing import PackedRow, join_rows
 from socratune.training.steps import Hooks, pack
 
 CONFIG = EnhancedTrainingConfig(
@@ -63,7 +63,7 @@ def test_weights_that_were_cut_off_on_the_way_are_said_to_be(tmp_path: Path) -> 
     weights = tmp_path / "base" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(UserError, match=r"expected a causal language model with weights, got .*not fully covered"):
-        load(str(tmp_path / "base"))
+        load_model(str(tmp_path / "base"))
 
 
 def small(kind: str, **values: Any) -> Any:
@@ -95,7 +95,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 MODELS: dict[str, Callable[[], Any]] = {
-    "embedded": lambda: load("demo")[0],
+    "embedded": lambda: load_model("demo")[0],
     "grouped heads": lambda: small("llama"),
     "biases": lambda: small("qwen2"),
     "sliding window": lambda: small("mistral", sliding_window=16),
@@ -114,8 +114,8 @@ def test_packed_rows_have_the_gradient_of_each_row_alone(name: str) -> None:
 
 
 def test_without_boundaries_the_gradient_is_far_away() -> None:
-    engine = HFEngine(adapted(load("demo")[0]), ROWS, CONFIG)
-    packed = join([(each.ids, each.labels) for each in ROWS])
+    engine = HFEngine(adapted(load_model("demo")[0]), ROWS, CONFIG)
+    packed = join_rows([(each.ids, each.labels) for each in ROWS])
     leaking = replace(packed, boundaries=packed.boundaries[[0, -1]], positions=np.arange(len(packed.ids)))
     assert difference(gradient(engine, [leaking]), gradient(engine, [packed])) > 0.2
 
@@ -151,7 +151,7 @@ def test_the_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None
     targets = torch.randint(0, 50, (23,))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     (expected_gradient,) = torch.autograd.grad(expected, hidden)
-    monkeypatch.setattr(loss, "CHUNK", 200)  # four rows at once
+    monkeypatch.setattr(loss, "_CHUNK", 200)  # four rows at once
     found = loss.head_losses(hidden, weight, targets).sum()
     (found_gradient,) = torch.autograd.grad(found, hidden)
     torch.testing.assert_close(found, expected)
@@ -173,10 +173,10 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         if done == 5:
             raise Killed
 
-    whole, _ = hf.train(small("llama"), ROWS, config, tmp_path / "whole", silent(), seed=1)
+    whole, _ = hf.train_hf(small("llama"), ROWS, config, tmp_path / "whole", silent(), seed=1)
     with pytest.raises(Killed):
-        hf.train(small("llama"), ROWS, config, tmp_path / "cut", Hooks(lambda _model: {}, die), seed=1)
-    resumed, state = hf.train(small("llama"), ROWS, config, tmp_path / "cut", silent(), seed=1)
+        hf.train_hf(small("llama"), ROWS, config, tmp_path / "cut", Hooks(lambda _model: {}, die), seed=1)
+    resumed, state = hf.train_hf(small("llama"), ROWS, config, tmp_path / "cut", silent(), seed=1)
     assert state.step == 9
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -185,7 +185,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 def test_it_goes_on_within_an_epoch_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = CONFIG.model_copy(update={"lora_dropout": 0.1})  # draws random numbers at every step
     monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
-    whole, _ = hf.train(small("llama"), ROWS, config, tmp_path / "whole", silent(), seed=1)
+    whole, _ = hf.train_hf(small("llama"), ROWS, config, tmp_path / "whole", silent(), seed=1)
     heard: list[int] = []
 
     def killed_after(step: int) -> Hooks:
@@ -198,8 +198,8 @@ def test_it_goes_on_within_an_epoch_to_the_same_bits(tmp_path: Path, monkeypatch
 
     for step in (2, 3, 5, 6):
         with pytest.raises(Killed):
-            hf.train(small("llama"), ROWS, config, tmp_path / "cut", killed_after(step), seed=1)
-    resumed, state = hf.train(small("llama"), ROWS, config, tmp_path / "cut", silent(), seed=1)
+            hf.train_hf(small("llama"), ROWS, config, tmp_path / "cut", killed_after(step), seed=1)
+    resumed, state = hf.train_hf(small("llama"), ROWS, config, tmp_path / "cut", silent(), seed=1)
     assert heard == [1, 2, 2, 3, 3, 4, 5, 5, 6] and state.step == 6
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -207,12 +207,12 @@ def test_it_goes_on_within_an_epoch_to_the_same_bits(tmp_path: Path, monkeypatch
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = CONFIG.model_copy(update={"num_train_epochs": 3})
-    whole, _ = hf.train(small("llama"), ROWS, config, tmp_path, silent(), seed=1)
+    whole, _ = hf.train_hf(small("llama"), ROWS, config, tmp_path, silent(), seed=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-6", "step-9"]
     weights = tmp_path / "step-9" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     steps: list[dict[str, float]] = []
-    again, _ = hf.train(small("llama"), ROWS, config, tmp_path, silent(steps), seed=1)
+    again, _ = hf.train_hf(small("llama"), ROWS, config, tmp_path, silent(steps), seed=1)
     assert len(steps) == 3 and "step-9 is damaged" in caplog.text
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -222,9 +222,9 @@ def test_training_gives_up_when_dev_sees_nothing_better(tmp_path: Path) -> None:
     scores = iter([0.2, 0.5, 0.5, 0.4, 0.9])
     config = CONFIG.model_copy(update={"num_train_epochs": 5, "by_dev": ByDevConfig(patience=2)})
     hooks = Hooks(lambda _model: {"dev_accuracy": next(scores)}, silent().step)
-    _, state = hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    _, state = hf.train_hf(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
     assert (state.epoch, state.best_epoch) == (4, 3)
-    _, again = hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    _, again = hf.train_hf(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
     assert again.epoch == 4, "the same command does not go on behind the end"
 
 
@@ -232,13 +232,13 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(tmp_path: Path) -> N
     scores = iter([0.5, 0.2, 0.4])
     config = CONFIG.model_copy(update={"num_train_epochs": 2})
     hooks = Hooks(lambda _model: {"dev_accuracy": next(scores)}, silent().step)
-    hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    hf.train_hf(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
     for path in tmp_path.glob("step-*/training.pt"):
         saved = torch.load(path, weights_only=True)
         saved["state"] |= {"best_epoch": 1, "best_step": 3, "best_score": 0.5}
         torch.save(saved, path)
     config = config.model_copy(update={"num_train_epochs": 3})
-    _, state = hf.train(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
+    _, state = hf.train_hf(small("llama"), ROWS, config, tmp_path, hooks, seed=1)
     assert [figures["dev_accuracy"] for figures in state.history] == [0.5, 0.2, 0.4]
     assert (state.best_epoch, state.best_step, state.best_score) == (1, 3, 0.5)
 
@@ -247,8 +247,8 @@ def test_a_checkpoint_of_an_earlier_version_is_gone_on_from(tmp_path: Path) -> N
 def test_it_learns_in_half_precision(tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})
-    model = load("demo")[0].half()
-    trained, _ = hf.train(model, ROWS, config, tmp_path, silent(figures), seed=1)
+    model = load_model("demo")[0].half()
+    trained, _ = hf.train_hf(model, ROWS, config, tmp_path, silent(figures), seed=1)
     assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
     assert {weight.dtype for weight in trained.parameters() if weight.requires_grad} == {torch.float32}
 
@@ -264,17 +264,17 @@ def test_half_precision_goes_on_with_its_loss_scale(tmp_path: Path) -> None:
     def scale(folder: Path, step: int) -> float:
         return torch.load(folder / f"step-{step}" / "training.pt", weights_only=True)["scaler"]["_growth_tracker"]
 
-    hf.train(small("llama").half(), ROWS, config, tmp_path / "whole", silent(), seed=1)
+    hf.train_hf(small("llama").half(), ROWS, config, tmp_path / "whole", silent(), seed=1)
     with pytest.raises(Killed):
-        hf.train(small("llama").half(), ROWS, config, tmp_path / "cut", Hooks(lambda _model: {}, die), seed=1)
-    hf.train(small("llama").half(), ROWS, config, tmp_path / "cut", silent(), seed=1)
+        hf.train_hf(small("llama").half(), ROWS, config, tmp_path / "cut", Hooks(lambda _model: {}, die), seed=1)
+    hf.train_hf(small("llama").half(), ROWS, config, tmp_path / "cut", silent(), seed=1)
     assert scale(tmp_path / "cut", 9) == scale(tmp_path / "whole", 9) == 9
 
 
 def test_a_step_is_the_same_however_it_is_cut_into_micro_batches(tmp_path: Path) -> None:
     losses: list[list[dict[str, float]]] = [[], []]
     for found, most in zip(losses, (4096, 64), strict=True):
-        hf.train(small("llama"), ROWS, CONFIG, tmp_path / str(most), silent(found), seed=1, most_tokens=most)
+        hf.train_hf(small("llama"), ROWS, CONFIG, tmp_path / str(most), silent(found), seed=1, most_tokens=most)
     assert [each["loss"] for each in losses[0]] == pytest.approx([each["loss"] for each in losses[1]], rel=1e-4)
 
 
@@ -282,7 +282,7 @@ def test_a_step_is_the_same_however_it_is_cut_into_micro_batches(tmp_path: Path)
 def test_it_learns(tmp_path: Path) -> None:
     figures: list[dict[str, float]] = []
     config = CONFIG.model_copy(update={"num_train_epochs": 15, "learning_rate": 1e-2})
-    hf.train(load("demo")[0], ROWS, config, tmp_path, silent(figures), seed=1)
+    hf.train_hf(load_model("demo")[0], ROWS, config, tmp_path, silent(figures), seed=1)
     assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
     assert all(each["grad_norm"] > 0 for each in figures)
 
@@ -294,7 +294,7 @@ def test_a_loss_that_is_no_number_stops_and_names_its_rows(tmp_path: Path, value
         model.get_input_embeddings().weight[290:] = value
     poisoned = Rendered("poisoned", [295] * 9, [-100, *[295] * 8], 1)
     with pytest.raises(StageFailed, match="poisoned"):
-        hf.train(model, [*ROWS, poisoned], CONFIG, tmp_path, silent(), seed=1)
+        hf.train_hf(model, [*ROWS, poisoned], CONFIG, tmp_path, silent(), seed=1)
 
 
 def test_float32_adapters_lose_nothing_by_products_in_16_bits() -> None:
@@ -365,7 +365,7 @@ def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) 
 
 def test_8_bits_are_refused_where_the_card_has_none(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train\.fp8"):
-        hf.train(small("llama"), ROWS, CONFIG.model_copy(update={"fp8": True}), tmp_path, silent(), seed=1)
+        hf.train_hf(small("llama"), ROWS, CONFIG.model_copy(update={"fp8": True}), tmp_path, silent(), seed=1)
 
 
 @pytest.mark.slow
@@ -373,8 +373,8 @@ def test_8_bits_are_refused_where_the_card_has_none(tmp_path: Path) -> None:
 def test_unsloth_trains_on_its_cpu_back_end(tmp_path: Path) -> None:
     from socratune.training import unsloth
 
-    model, _ = unsloth.load("demo", CONFIG)
+    model, _ = unsloth.load_unsloth("demo", CONFIG)
     figures: list[dict[str, float]] = []
-    _, state = unsloth.train(model, ROWS, CONFIG, tmp_path, silent(figures), seed=1)
+    _, state = unsloth.train_unsloth(model, ROWS, CONFIG, tmp_path, silent(figures), seed=1)
     assert state.epoch == 2
     assert figures[-1]["loss"] < figures[0]["loss"]

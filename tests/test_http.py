@@ -17,7 +17,7 @@ from socratune.errors import CallError, OutsideError, SocratuneError, UserError
 from socratune.llm import http, limits
 from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
-from socratune.llm.limits import Breaker, Bucket, Endpoint, Endpoints, retry_after_s
+from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 
 T = TypeVar("T")
 KEY = "sk-canary-7f3a91d2c4"
@@ -30,7 +30,7 @@ SCHEMA = json.dumps({"type": "object", "properties": {"correct": {"type": "boole
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BACKOFF_BASE_S", 0.002)
-    monkeypatch.setattr(http, "BACKOFF_CAP_S", 0.01)
+    monkeypatch.setattr(http, "_BACKOFF_CAP_S", 0.01)
 
 
 def use(do: Callable[[HttpModel], Awaitable[T]], *bases: str, **settings: Any) -> T:
@@ -404,7 +404,7 @@ def test_the_least_loaded_address_wins() -> None:
 
 def test_a_dead_address_is_put_aside_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
-    dead, well = Endpoint("dead"), Endpoint("well")
+    dead, well = RateLimits("dead"), RateLimits("well")
     both = Endpoints([dead, well])
     assert both.pick() is dead
     dead.failed(unreachable=True)
@@ -444,7 +444,7 @@ def test_a_busy_address_gets_less() -> None:
 
 def test_calls_go_on_at_once_beside_a_dead_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "BACKOFF_BASE_S", 60)
-    monkeypatch.setattr(http, "BACKOFF_CAP_S", 60)
+    monkeypatch.setattr(http, "_BACKOFF_CAP_S", 60)
     started = time.monotonic()
     with ModelServer() as server:
         completions = many(dead_base(), server.openai_base, calls=30, max_retries=2)

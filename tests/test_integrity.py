@@ -22,11 +22,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from peft import get_peft_model
 
     from socratune.config import EnhancedTrainingConfig
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.training.lora import lora_config
 
     folder = tmp_path_factory.mktemp("adapters") / "adapter"
-    model, tokenizer = load("demo")
+    model, tokenizer = load_model("demo")
     tuned = get_peft_model(model, lora_config(EnhancedTrainingConfig(r=4)))
     with torch.no_grad():
         for name, weight in tuned.named_parameters():

@@ -146,7 +146,7 @@ def test_a_hint_that_led_nowhere_is_measured_without_reliance(
     nowhere, spoilt = measure_hints(*demo_base, [HintUse(qa, "Try again."), HintUse(qa, "It is 195.")])
     assert (nowhere.reliance, spoilt.reliance) == (None, None)
     assert (nowhere.spoils, spoilt.spoils) == (False, True)
-    monkeypatch.setattr(leaks, "LONGEST_ANSWER", 3)
+    monkeypatch.setattr(leaks, "_LONGEST_ANSWER", 3)
     too_long = measure_hints(*demo_base, [HintUse(qa, "It is 195.", "15 * 13 = 195.")])
     assert too_long[0].reliance is None
 

@@ -260,12 +260,12 @@ def test_caps_keep_the_mix(tmp_path: Path) -> None:
     ]
     run_dir = RunDir(tmp_path)
     write_jsonl(run_dir.enhanced, (trace.to_json("x") for trace in traces))
-    result = curate.run(run_dir, CurateConfig())
+    result = curate.curate_traces(run_dir, CurateConfig())
     kept = [data["id"].split("-")[0] for data in read_jsonl(run_dir.rows("train"))]
     assert kept.count("own") == 30
     assert kept.count("hinted") == 30  # 30 of 90 are less than 40 %
     assert kept.count("mastered") == 20  # a quarter of 80
     assert result.figures["dropped"] == {"too_many_mastered": 10}
-    curate.run(run_dir, CurateConfig(max_hinted_share=0.1, max_mastered_share=1))
+    curate.curate_traces(run_dir, CurateConfig(max_hinted_share=0.1, max_mastered_share=1))
     kept = [data["id"].split("-")[0] for data in read_jsonl(run_dir.rows("train"))]
     assert (kept.count("hinted"), kept.count("mastered")) == (6, 30)  # 7 of 67 would be more than a tenth

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from socratune.inference.memory import Shape, Training, plan, training_gib
+from socratune.inference.memory import Shape, Training, plan_memory, training_gib
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -90,7 +90,7 @@ def test_estimates_are_near_what_was_measured(
 def test_less_memory_means_a_slower_way_and_never_a_way_that_does_not_fit() -> None:
     shape, ways = Shape.of(LLAMA_8B), []
     for free in (139, 80, 40, 24, 16, 12, 9):
-        found = plan(shape, free, longest=2048, rank=16)
+        found = plan_memory(shape, free, longest=2048, rank=16)
         assert found is not None and found.gib["total"] <= free
         ways.append((found.training.load_in_4bit, found.training.checkpointing, -found.training.micro_tokens))
     assert ways == sorted(ways)
@@ -98,7 +98,7 @@ def test_less_memory_means_a_slower_way_and_never_a_way_that_does_not_fit() -> N
 
 
 def test_the_reason_says_what_did_not_fit() -> None:
-    found = plan(Shape.of(LLAMA_8B), 24, longest=2048, rank=16)
+    found = plan_memory(Shape.of(LLAMA_8B), 24, longest=2048, rank=16)
     assert found is not None
     assert "activations recomputed" in found.reason
     assert "16-bit weights, activations kept would take" in found.reason
@@ -106,15 +106,15 @@ def test_the_reason_says_what_did_not_fit() -> None:
 
 def test_what_the_user_set_is_kept() -> None:
     shape = Shape.of(LLAMA_8B)
-    asked = plan(shape, 139, longest=2048, rank=16, checkpointing=True, load_in_4bit=True)
+    asked = plan_memory(shape, 139, longest=2048, rank=16, checkpointing=True, load_in_4bit=True)
     assert asked is not None
     assert (asked.training.checkpointing, asked.training.load_in_4bit) == (True, True)
-    assert plan(shape, 16, longest=2048, rank=16, load_in_4bit=False) is None
+    assert plan_memory(shape, 16, longest=2048, rank=16, load_in_4bit=False) is None
 
 
 def test_a_micro_batch_holds_the_longest_row_and_no_more_than_a_step() -> None:
     shape = Shape.of(LLAMA_1B)
-    long = plan(shape, 139, longest=5000, rank=16, most_tokens=8192)
+    long = plan_memory(shape, 139, longest=5000, rank=16, most_tokens=8192)
     assert long is not None and long.training.micro_tokens == 8192
-    short = plan(shape, 139, longest=300, rank=16, most_tokens=1200)
+    short = plan_memory(shape, 139, longest=300, rank=16, most_tokens=1200)
     assert short is not None and short.training.micro_tokens == 1200

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import socratune
-from socratune.evaluation.forgetting_checks import passes
+from socratune.evaluation.forgetting_checks import passes_check
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(socratune.__file__).parent / "neutral_data"
@@ -102,33 +102,33 @@ def test_rows_are_conversations_that_end_with_a_good_answer() -> None:
 
 
 def test_the_good_answer_of_every_row_passes_and_its_bad_one_fails() -> None:
-    assert [row["id"] for row in FORGETTING if not passes(row["check"], good(row))] == []
-    assert [row["id"] for row in FORGETTING if passes(row["check"], row["bad"])] == []
+    assert [row["id"] for row in FORGETTING if not passes_check(row["check"], good(row))] == []
+    assert [row["id"] for row in FORGETTING if passes_check(row["check"], row["bad"])] == []
 
 
 @pytest.mark.parametrize(
     "answer", ["", " \n", "I'm sorry, but I can't help with that.", "Banana banana banana banana."]
 )
 def test_no_row_is_passed_by_silence_refusal_or_babble(answer: str) -> None:
-    assert [row["id"] for row in FORGETTING if passes(row["check"], answer)] == []
+    assert [row["id"] for row in FORGETTING if passes_check(row["check"], answer)] == []
 
 
 def test_no_row_is_passed_by_repeating_its_question() -> None:
-    assert [row["id"] for row in FORGETTING if passes(row["check"], question(row))] == []
+    assert [row["id"] for row in FORGETTING if passes_check(row["check"], question(row))] == []
 
 
 def test_only_what_cannot_be_known_is_passed_by_not_knowing() -> None:
-    passed = [row for row in FORGETTING if passes(row["check"], "I don't know.")]
+    passed = [row for row in FORGETTING if passes_check(row["check"], "I don't know.")]
     assert len(passed) >= 40
     assert {json.dumps(row["check"]) for row in passed} == {'{"kind": "says_unknown"}'}
 
 
 def test_thinking_is_no_answer_and_does_no_harm() -> None:
     for row in FORGETTING:
-        assert passes(row["check"], f"<think>\nIs it 7, or {row['bad']}?\n</think>\n\n{good(row)}\n"), row["id"]
-        assert passes(row["check"], f"opened by the template, {row['bad']}</think>{good(row)}"), row["id"]
-        assert not passes(row["check"], f"<think>{good(row)}"), row["id"]
-        assert not passes(row["check"], f"<think>{good(row)}</think>"), row["id"]
+        assert passes_check(row["check"], f"<think>\nIs it 7, or {row['bad']}?\n</think>\n\n{good(row)}\n"), row["id"]
+        assert passes_check(row["check"], f"opened by the template, {row['bad']}</think>{good(row)}"), row["id"]
+        assert not passes_check(row["check"], f"<think>{good(row)}"), row["id"]
+        assert not passes_check(row["check"], f"<think>{good(row)}</think>"), row["id"]
 
 
 NUMBER_STYLES = [
@@ -150,7 +150,7 @@ def test_the_dress_of_an_answer_does_not_matter() -> None:
         (row["id"], style)
         for row in FORGETTING
         for style in STYLES.get(row["check"]["kind"], [])
-        if not passes(row["check"], style.format(good(row)))
+        if not passes_check(row["check"], style.format(good(row)))
     ]
     assert failed == []
 
@@ -215,8 +215,8 @@ EDGES = [
 
 @pytest.mark.parametrize(("check", "fine", "wrong"), EDGES, ids=lambda value: str(value)[:50])
 def test_edges_of_the_checks(check: dict[str, Any], fine: str, wrong: str) -> None:
-    assert passes(check, fine)
-    assert not passes(check, wrong)
+    assert passes_check(check, fine)
+    assert not passes_check(check, wrong)
 
 
 REFUSALS = [
@@ -255,10 +255,10 @@ MADE_UP = [
     ids=["not_refused", "says_unknown"],
 )
 def test_refusing_and_not_knowing_are_told_from_answering(kind: str, passing: list[str], failing: list[str]) -> None:
-    assert [text for text in passing if not passes({"kind": kind}, text)] == []
-    assert [text for text in failing if passes({"kind": kind}, text)] == []
+    assert [text for text in passing if not passes_check({"kind": kind}, text)] == []
+    assert [text for text in failing if passes_check({"kind": kind}, text)] == []
 
 
 def test_a_check_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(KeyError, match="haiku"):
-        passes({"kind": "haiku"}, "anything")
+        passes_check({"kind": "haiku"}, "anything")

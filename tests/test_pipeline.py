@@ -17,7 +17,7 @@ import pytest
 from conftest import Fork, demo_rows, few_general_questions, socratune, write_rows
 
 from socratune.data import qa_files
-from socratune.preflight import preflight
+from socratune.preflight import check_run
 from socratune.rounds import run_rounds
 from socratune.runs import progress
 from socratune.runs.folder import RunDir
@@ -58,7 +58,7 @@ def test_a_run_parses_and_hashes_its_data_set_once(tmp_path: Path, monkeypatch: 
     eval_file = write_rows(tmp_path / "eval.jsonl", demo_rows("train", 1))  # that row is dropped
     given = {"model": "demo", "dataset": str(dataset), "output": str(tmp_path / "run")}
     given |= {"split": {"on_bad_row": "skip", "eval_file": [str(eval_file)]}, "train": {"num_train_epochs": 1}}
-    tasks = run_rounds(preflight(given, where="here"), until="train", tell=lambda event, stage, entry: None)["stages"]
+    tasks = run_rounds(check_run(given, where="here"), until="train", tell=lambda event, stage, entry: None)["stages"]
     assert (tasks["train"]["status"], tasks["split"]["bad_rows"], tasks["split"]["contaminated"]) == ("done", 1, 1)
     assert (parsed.count("in.jsonl"), hashed.count("in.jsonl")) == (1, 1)
     assert (parsed.count("eval.jsonl"), hashed.count("eval.jsonl")) == (1, 1)
@@ -115,12 +115,12 @@ def test_a_new_setting_at_its_default_is_no_other_input(tmp_path: Path, monkeypa
     from contextlib import closing
 
     from socratune import pipeline
-    from socratune.resolve import dump, resolve
+    from socratune.resolve import dump, resolve_settings
     from socratune.runs.folder import Results
     from socratune.runs.journal import Journal
 
     def key(**train: Any) -> str:
-        config = resolve({"model": "demo", "dataset": "demo", "output": str(tmp_path), "train": train}).config
+        config = resolve_settings({"model": "demo", "dataset": "demo", "output": str(tmp_path), "train": train}).config
         with closing(Journal(tmp_path / "journal.sqlite")) as journal:
             return pipeline.Pipeline(config, journal, Results(RunDir(tmp_path))).key("train")
 

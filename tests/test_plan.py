@@ -13,14 +13,14 @@ import pytest
 from conftest import demo_rows, socratune, write_rows
 from test_memory import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, PHI, QWEN_14B, QWEN_HALF_B
 
-from socratune.compute.decision import Decision, Settings, Work, decide, fit_on
+from socratune.compute.decision import Placement, PlacementSettings, TrainingWork, decide_placement, fit_on
 from socratune.compute.machine import Gpu, Machine, described, nvidia_gpus, this_machine
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import OutsideError, UserError
 from socratune.inference.cards import card_named, rentable
 from socratune.inference.memory import EXACT_KINDS, Shape, is_exact
 from socratune.inference.sizes import BY_CONFIG, BY_COUNT, BY_NAME, BY_WEIGHTS, size_of
-from socratune.resolve import resolve
+from socratune.resolve import resolve_settings
 
 EXACT = {
     "llama-8b": (LLAMA_8B, 8_030_261_248),
@@ -126,8 +126,10 @@ def machine(text: str) -> Machine:
     return replace(CPU, gpus=described(text))
 
 
-def decided(config: dict[str, Any], text: str, *, key: bool = True, flops: float = 1e17, **settings: Any) -> Decision:
-    return decide(Shape.of(config), Settings(**settings), machine(text), Work(flops, 100), has_key=key)
+def decided(config: dict[str, Any], text: str, *, key: bool = True, flops: float = 1e17, **settings: Any) -> Placement:
+    return decide_placement(
+        Shape.of(config), PlacementSettings(**settings), machine(text), TrainingWork(flops, 100), has_key=key
+    )
 
 
 @pytest.mark.parametrize(
@@ -179,8 +181,8 @@ def test_a_precision_that_was_set_is_kept(set_to: bool | None, where: str) -> No
 
 
 def test_every_remedy_is_true_and_names_one_change() -> None:
-    asked = Settings(load_in_4bit=False, checkpointing=False, place="local", longest=8192, step_tokens=8192)
-    found = decide(Shape.of(LLAMA_8B), asked, machine("2xRTX 4090:24"), Work(1e17, 10), has_key=True)
+    asked = PlacementSettings(load_in_4bit=False, checkpointing=False, place="local", longest=8192, step_tokens=8192)
+    found = decide_placement(Shape.of(LLAMA_8B), asked, machine("2xRTX 4090:24"), TrainingWork(1e17, 10), has_key=True)
     assert found.fault is not None and found.where == "local"
     changes = {
         "train.gradient_checkpointing=auto": {"checkpointing": None},
@@ -194,7 +196,12 @@ def test_every_remedy_is_true_and_names_one_change() -> None:
     assert said and set(said) <= changes.keys()
     for name, change in changes.items():
         changed = replace(asked, **change)
-        fits = decide(Shape.of(LLAMA_8B), changed, machine("2xRTX 4090:24"), Work(1e17, 10), has_key=True).fault is None
+        fits = (
+            decide_placement(
+                Shape.of(LLAMA_8B), changed, machine("2xRTX 4090:24"), TrainingWork(1e17, 10), has_key=True
+            ).fault
+            is None
+        )
         assert fits == (name in said) or (name.startswith("train.max_seq_length") and fits)
     for remedy in found.remedies:
         assert remedy in str(found.fault)
@@ -243,9 +250,9 @@ def test_a_place_that_was_asked_for_is_kept() -> None:
 
 
 def test_experts_stay_in_16_bits_whatever_was_asked() -> None:
-    shape, asked = Shape.of(MIXTRAL), Settings(load_in_4bit=True)
-    assert not fit_on(shape, asked, Work(1e15, 1), 78.8, 989, 1).fits
-    assert fit_on(shape, asked, Work(1e15, 1), 138.9, 989, 1).gib["weights"] > 84
+    shape, asked = Shape.of(MIXTRAL), PlacementSettings(load_in_4bit=True)
+    assert not fit_on(shape, asked, TrainingWork(1e15, 1), 78.8, 989, 1).fits
+    assert fit_on(shape, asked, TrainingWork(1e15, 1), 138.9, 989, 1).gib["weights"] > 84
 
 
 @pytest.mark.parametrize(
@@ -303,10 +310,10 @@ def test_the_guides_names_move_to_where() -> None:
     given = {"dataset": "d", "output": "o", "model": "m"}
     training = EnhancedTrainingConfig(pod_name="unsloth-llama-70b", preferred_gpus=["H100 SXM"])
     for train in (training, {"pod_name": "unsloth-llama-70b", "preferred_gpus": ["H100 SXM"]}):
-        where = resolve({**given, "train": train}).config.where
+        where = resolve_settings({**given, "train": train}).config.where
         assert (where.pod_name, where.preferred_gpus) == ("unsloth-llama-70b", ["H100 SXM"])
     with pytest.raises(UserError, match=r"the same as where\.pod_name"):
-        resolve({**given, "train": {"pod_name": "a"}, "where": {"pod_name": "b"}})
+        resolve_settings({**given, "train": {"pod_name": "a"}, "where": {"pod_name": "b"}})
 
 
 @pytest.mark.slow

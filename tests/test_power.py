@@ -17,7 +17,7 @@ from socratune.evaluation.stats import (
     CORRELATION,
     DISCORDANCE,
     FEWEST_CLUSTERS,
-    compare,
+    compare_paired,
     detectable,
     paired_difference,
     quantile,
@@ -47,7 +47,7 @@ def proofs_that_find_it(sizes: Sequence[int], difference: float, repeats: int) -
         change = np.where(generator.random(len(cluster)) < np.sqrt(CORRELATION), common, own)
         base, adapter = (change < 0).tolist(), (change > 0).tolist()
         paired = paired_difference(base, adapter, [str(name) for name in cluster], draws=DRAWS, seed=seed)
-        found += compare(paired, 0.02) == "better"
+        found += compare_paired(paired, 0.02) == "better"
     return found / repeats
 
 
@@ -87,7 +87,7 @@ def do(tmp_path: Path, rows: int, sources: int) -> dict[str, Any]:
     run = RunDir(tmp_path)
     run.create()
     data = [{"question": f"Question {n}?", "answer": f"it is {n}", "source": f"doc {n % sources}"} for n in range(rows)]
-    return split.run(run, SplitConfig(), dataset=str(write_rows(tmp_path / "in.jsonl", data))).figures
+    return split.split_rows(run, SplitConfig(), dataset=str(write_rows(tmp_path / "in.jsonl", data))).figures
 
 
 def test_the_split_says_what_its_held_out_rows_will_show(tmp_path: Path) -> None:

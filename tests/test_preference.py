@@ -68,7 +68,7 @@ def test_the_right_answer_gains_on_the_wrong_one_and_is_not_lost(tmp_path: Path)
     base = small("llama")
     with torch.no_grad():
         before = [(log_likelihood(base, p.chosen), log_likelihood(base, p.rejected)) for p in PAIRS]
-    model, state = hf.train(base, PAIRS, CONFIG, tmp_path, silent(losses), seed=1)
+    model, state = hf.train_hf(base, PAIRS, CONFIG, tmp_path, silent(losses), seed=1)
     engine = HFEngine(model, PAIRS, CONFIG)
     with engine.training(), torch.no_grad():
         right, wrong = answer_losses(engine, PAIRS)
@@ -80,9 +80,9 @@ def test_the_right_answer_gains_on_the_wrong_one_and_is_not_lost(tmp_path: Path)
 
 @pytest.mark.slow
 def test_a_second_training_on_the_same_model_begins_anew(tmp_path: Path) -> None:
-    first, _ = hf.train(small("llama"), PAIRS, CONFIG, tmp_path / "a", silent(), seed=1)
-    again, _ = hf.train(first, PAIRS, CONFIG, tmp_path / "b", silent(), seed=1)
-    alone, _ = hf.train(small("llama"), PAIRS, CONFIG, tmp_path / "c", silent(), seed=1)
+    first, _ = hf.train_hf(small("llama"), PAIRS, CONFIG, tmp_path / "a", silent(), seed=1)
+    again, _ = hf.train_hf(first, PAIRS, CONFIG, tmp_path / "b", silent(), seed=1)
+    alone, _ = hf.train_hf(small("llama"), PAIRS, CONFIG, tmp_path / "c", silent(), seed=1)
     for one, other in zip(again.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -268,14 +268,14 @@ def test_a_base_folder_that_is_gone_is_said_and_not_published(made_run: Path, tm
 
 
 def test_the_data_set_is_published_as_it_was_reviewed(made_run: Path, tmp_path: Path) -> None:
-    from socratune.runs.review import decide
+    from socratune.runs.review import record_decision
 
     run = RunDir(made_run)
     (row,) = (json.loads(line) for line in run.enhanced.read_text().splitlines())
     rejected, edited, kept = ({**row, "id": name} for name in ("rejected", "edited", "kept"))
     write_rows(run.enhanced, [rejected, edited, kept])
-    decide(run, "rejected", "reject", None)
-    decide(run, "edited", "edit", "As it should read.")
+    record_decision(run, "rejected", "reject", None)
+    record_decision(run, "edited", "edit", "As it should read.")
     results = json.loads((made_run / "pipeline_results.json").read_text())
     config = PublishConfig(with_dataset=True)
     dataset, _ = publish.prepared(

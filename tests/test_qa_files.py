@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from socratune.data import qa_files, records
-from socratune.data.qa_files import MOST_FAULTS, Reading, data_path, data_set, forget_data_sets, qa_rows, read_qa_rows
+from socratune.data.qa_files import MOST_FAULTS, _Reading, data_path, data_set, forget_data_sets, qa_rows, read_qa_rows
 from socratune.errors import OutsideError, UserError
 from socratune.rows import QARow
 
@@ -64,7 +64,7 @@ def test_deeply_nested_json_and_half_a_surrogate_pair_are_faults_not_crashes(tmp
 def test_of_very_many_faults_the_first_are_kept_and_all_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"x": 1}\n' * 1000 + GOOD)
-    reading = Reading()
+    reading = _Reading()
     assert len(list(qa_rows(path, reading))) == 1
     assert (reading.rows, reading.bad_rows, len(reading.faults)) == (1, 1000, MOST_FAULTS + 1)
     assert f"{1000 - MOST_FAULTS} more" in str(reading.faults[-1])
@@ -73,7 +73,7 @@ def test_of_very_many_faults_the_first_are_kept_and_all_are_counted(tmp_path: Pa
 def test_reading_says_which_shapes_it_recognised(tmp_path: Path) -> None:
     path = tmp_path / "mixed.jsonl"
     path.write_bytes(GOOD + b'\n{"question": "q", "answer": "a"}\n' + GOOD)
-    reading = Reading()
+    reading = _Reading()
     list(qa_rows(path, reading))
     assert reading.shapes == {"messages": 2, "question–answer": 1}
 
@@ -127,7 +127,7 @@ def test_a_parquet_file_gives_the_same_rows(tmp_path: Path) -> None:
 
 
 def test_a_json_array_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "CHUNK", 7)  # every token is cut somewhere
+    monkeypatch.setattr(records, "_CHUNK", 7)  # every token is cut somewhere
     found = read(tmp_path, json.dumps(PAIRS[:20], indent=1).encode(), "rows.json")
     assert questions(found) == [row["question"] for row in PAIRS[:20]]
 
@@ -208,7 +208,7 @@ def test_a_damaged_file_is_refused_even_where_bad_rows_are_skipped(tmp_path: Pat
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(LINES)[:-9])
     with pytest.raises(UserError, match="whole gzip file"):
-        list(qa_rows(path, Reading()))
+        list(qa_rows(path, _Reading()))
 
 
 def test_missing_file_and_directory(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_rows_wait_as_they_were_read(tmp_path: Path) -> None:
     }
     path = tmp_path / "in.json"
     path.write_text(json.dumps([row, row]), "utf-8")
-    assert list(data_set(path).rows()) == list(qa_rows(path, Reading()))
+    assert list(data_set(path).rows()) == list(qa_rows(path, _Reading()))
 
 
 def test_without_room_on_the_disk_the_rows_are_parsed_anew(
@@ -319,4 +319,4 @@ def test_damage_is_told_with_the_faults_before_it(tmp_path: Path) -> None:
     assert "whole gzip file" in str(found.damage[0]) and found.reading.bad_rows == 1
     with pytest.raises(UserError, match="whole gzip file"):
         next(found.rows())
-    assert all(isinstance(row, QARow) for row in qa_rows(data_path("demo"), Reading()))
+    assert all(isinstance(row, QARow) for row in qa_rows(data_path("demo"), _Reading()))

@@ -21,7 +21,7 @@ from socratune.config import StudentTeacherConfig
 from socratune.errors import OutsideError, UserError
 from socratune.llm.ledger import BudgetSpent
 from socratune.pipeline import run_pipeline
-from socratune.preflight import preflight
+from socratune.preflight import check_run
 from socratune.runs.folder import RunDir, write_jsonl
 from socratune.runs.journal import Journal
 
@@ -60,7 +60,7 @@ def enhanced(
         "split": {"held_out_share": 0.1, "max_dev_rows": 0},
         "enhance": {"attempts": 1, "hint_attempts": 1, "concurrency": IN_FLIGHT, **served, **limits},
     }  # fmt: skip
-    return run_pipeline(preflight(given, where="test"), until="enhance", tell=quiet)
+    return run_pipeline(check_run(given, where="test"), until="enhance", tell=quiet)
 
 
 def begin(run: RunDir, work: Any, *, workers: int) -> None:

@@ -91,7 +91,7 @@ def prepared_training(service: FakeRunPod, here: Path) -> Iterator[None]:
 def client(monkeypatch: pytest.MonkeyPatch, service: FakeRunPod) -> RunPod:
     """The client in this process."""
     monkeypatch.setenv("RUNPOD_API_KEY", KEY)
-    monkeypatch.setattr("socratune.compute.runpod.PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("socratune.compute.runpod._PAUSES_S", (0.0, 0.0, 0.0))
     return RunPod(service.api_base)
 
 

@@ -20,9 +20,9 @@ from pages import answer, browser, make_large_run, make_run, opened, trace
 
 from socratune.publishing import report
 from socratune.publishing.browsing import Filter, answers_of, traces_of
-from socratune.publishing.report import curves, cut, make_report, script_json, write_report
+from socratune.publishing.report import curves, make_report, script_json, shortened, write_report
 from socratune.runs.folder import RunDir, write_jsonl
-from socratune.runs.review import decide, decisions
+from socratune.runs.review import record_decision, review_decisions
 
 COMPARISON = {
     "base_accuracy": 0.275, "adapter_accuracy": 0.9975, "difference": 0.7225, "ci95": [0.6775, 0.765], "p": 0.0001,
@@ -83,7 +83,7 @@ def test_unsolved_and_leaked_come_first_and_losses_lead_the_held_out_answers(tmp
 
 
 def test_what_does_not_fit_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "MOST_ROWS", 3)
+    monkeypatch.setattr(report, "_MOST_ROWS", 3)
     run = make_run(tmp_path, [*(trace(f"t{n}") for n in range(5)), trace("u", outcome="unsolved")])
     make_report(run)
     assert [row["id"] for row in embedded(run, "traces")] == ["u", "t0", "t1"]
@@ -107,7 +107,7 @@ def test_json_in_a_script_element_holds_nothing_a_parser_acts_on() -> None:
     text = script_json({"a": "</script><!--<script>\u2028\u2029&\ud800"})
     assert not set(text) & set("<>&\u2028\u2029")
     assert json.loads(text) == {"a": "</script><!--<script>\u2028\u2029&\ud800"}
-    assert cut(["ab", {"c": "abc"}, None], 2) == ["ab", {"c": {"cut": "ab", "length": 3}}, None]
+    assert shortened(["ab", {"c": "abc"}, None], 2) == ["ab", {"c": {"cut": "ab", "length": 3}}, None]
 
 
 def test_a_run_outlives_its_report(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -186,8 +186,8 @@ def test_the_command_writes_it_anew_and_names_a_wrong_folder(tmp_path: Path) -> 
 def test_filters_on_the_server_find_what_the_page_would_show(tmp_path: Path) -> None:
     rows = [trace("a", "Größe „groß“?"), trace("b", outcome="unsolved"), trace("c", 'say "hi"\\n', response="ÜBER 6")]
     run = make_run(tmp_path, rows, [answer("x"), answer("y", "correct", "incorrect")])
-    decide(run, "c", "accept", None)
-    index = traces_of(run, decisions(run))
+    record_decision(run, "c", "accept", None)
+    index = traces_of(run, review_decisions(run))
 
     def found(**wanted: str) -> list[str]:
         return [row["id"] for row in index.rows(index.matching(Filter(**wanted)))]

@@ -14,7 +14,7 @@ from socratune.config import CurateConfig
 from socratune.errors import UserError
 from socratune.rows import Trace
 from socratune.runs.folder import RunDir, StageResult, write_jsonl
-from socratune.runs.review import decide, decisions, take_over
+from socratune.runs.review import record_decision, review_decisions, take_over_reviews
 from socratune.stages import curate
 
 
@@ -23,7 +23,7 @@ def curated(
 ) -> tuple[StageResult, dict[str, str], dict[str, str]]:
     """The stage's result, the text trained on by row, the reason by dropped row."""
     write_jsonl(run.enhanced, rows)
-    result = curate.run(run, CurateConfig(**config))
+    result = curate.curate_traces(run, CurateConfig(**config))
     kept, dropped = (
         [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         for path in (run.rows("train"), run.rejected("train"))
@@ -35,9 +35,9 @@ def curated(
 def test_reject_edit_and_accept_are_honoured(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     rows = [trace("no"), trace("mine"), trace("unsolved", outcome="unsolved"), trace("left")]
-    decide(run, "no", "reject", "2 * 3 = 6.")
-    decide(run, "mine", "edit", "Twice three is six.")
-    decide(run, "unsolved", "edit", "2 + 2 + 2 = 6.")
+    record_decision(run, "no", "reject", "2 * 3 = 6.")
+    record_decision(run, "mine", "edit", "Twice three is six.")
+    record_decision(run, "unsolved", "edit", "2 + 2 + 2 = 6.")
     result, texts, dropped = curated(run, rows)
     assert texts == {"mine": "Twice three is six.", "unsolved": "2 + 2 + 2 = 6.", "left": "2 * 3 = 6."}
     assert dropped == {"no": "rejected_in_review"}
@@ -46,7 +46,7 @@ def test_reject_edit_and_accept_are_honoured(tmp_path: Path) -> None:
 
 def test_an_edit_into_the_reference_answer_is_trained_on(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    decide(run, "r", "edit", "6")
+    record_decision(run, "r", "edit", "6")
     assert curated(run, [trace("r", outcome="unsolved")])[1] == {"r": "6"}
 
 
@@ -55,7 +55,7 @@ def test_an_accepted_row_is_not_one_too_many(tmp_path: Path) -> None:
     rows = [trace(f"h{n}", outcome="solved_with_hint") for n in range(4)] + [trace("plain")]
     _, _, before = curated(run, rows, max_hinted_share=0.01)
     assert set(before.values()) == {"too_many_hinted"}
-    decide(run, "h2", "accept", "2 * 3 = 6.")
+    record_decision(run, "h2", "accept", "2 * 3 = 6.")
     _, texts, dropped = curated(run, rows, max_hinted_share=0.01)
     assert set(texts) == {"h2", "plain"} and "h2" not in dropped
 
@@ -68,14 +68,14 @@ def test_an_accepted_answer_that_was_not_found_unaided_is_kept_unless_it_leaks(t
     ]
     assert set(curated(run, clean)[2].values()) == {"not_found_unaided"}
     for row in clean:
-        decide(run, row["id"], "accept", row["messages"][-1]["content"])
+        record_decision(run, row["id"], "accept", row["messages"][-1]["content"])
     _, texts, dropped = curated(run, clean)
     assert set(texts) == {"good"} and dropped == {"leak": "hint_echo"}
 
 
 def test_a_decision_is_about_the_answer_that_was_seen(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    decide(run, "r", "reject", "another answer, from before the loop ran again")
+    record_decision(run, "r", "reject", "another answer, from before the loop ran again")
     result, texts, _ = curated(run, [trace("r")])
     assert texts == {"r": "2 * 3 = 6."} and result.figures["reviewed"] == {}
 
@@ -83,32 +83,32 @@ def test_a_decision_is_about_the_answer_that_was_seen(tmp_path: Path) -> None:
 def test_the_last_decision_counts_and_undo_takes_it_back(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     for decision in ("reject", "accept"):
-        decide(run, "a", decision, None)
-    decide(run, "b", "reject", None)
-    decide(run, "b", "undo", None)
-    assert {name: review.decision for name, review in decisions(run).items()} == {"a": "accept"}
+        record_decision(run, "a", decision, None)
+    record_decision(run, "b", "reject", None)
+    record_decision(run, "b", "undo", None)
+    assert {name: review.decision for name, review in review_decisions(run).items()} == {"a": "accept"}
     assert len(run.review.read_text("utf-8").splitlines()) == 4
 
 
 def test_a_line_that_a_power_cut_tore_costs_that_line_only(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    decide(run, "a", "reject", "✓ <\u2028>\ud800")
+    record_decision(run, "a", "reject", "✓ <\u2028>\ud800")
     with run.review.open("a") as stream:
         stream.write('{"id": "b", "deci')
-    assert set(decisions(run)) == {"a"}
-    decide(run, "c", "reject", None)
-    assert set(decisions(run)) == {"a", "c"}
+    assert set(review_decisions(run)) == {"a"}
+    record_decision(run, "c", "reject", None)
+    assert set(review_decisions(run)) == {"a", "c"}
 
 
 def test_a_merged_run_takes_over_what_was_decided_in_its_shards(tmp_path: Path) -> None:
     runs = [RunDir(tmp_path / name) for name in ("all", "one", "two")]
     for run in runs:
         run.create()
-    decide(runs[0], "a", "accept", None)
-    decide(runs[1], "a", "reject", None)
-    decide(runs[2], "b", "edit", "mine")
-    take_over(runs[0], runs[1:])
-    assert {name: one.decision for name, one in decisions(runs[0]).items()} == {"a": "accept", "b": "edit"}
+    record_decision(runs[0], "a", "accept", None)
+    record_decision(runs[1], "a", "reject", None)
+    record_decision(runs[2], "b", "edit", "mine")
+    take_over_reviews(runs[0], runs[1:])
+    assert {name: one.decision for name, one in review_decisions(runs[0]).items()} == {"a": "accept", "b": "edit"}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     run = RunDir(tmp_path)
     run.review.write_text(f'{{"id": "z", "decision": "undo"}}\n{line}\n', "utf-8")
     with pytest.raises(UserError, match=r"review.jsonl, line 2"):
-        decisions(run)
+        review_decisions(run)
 
 
 def test_curate_is_done_again_after_a_review(copied_run: Path) -> None:
@@ -126,7 +126,7 @@ def test_curate_is_done_again_after_a_review(copied_run: Path) -> None:
     from conftest import socratune
 
     first = json.loads((copied_run / "train.jsonl").read_text("utf-8").splitlines()[0])
-    decide(RunDir(copied_run), first["id"], "reject", None)
+    record_decision(RunDir(copied_run), first["id"], "reject", None)
     done = socratune("train", copied_run)
     assert done.returncode == 0, done.stderr
     assert first["id"] not in (copied_run / "train.jsonl").read_text("utf-8")

@@ -31,7 +31,7 @@ from socratune.llm.references import (
 from socratune.llm.scripted import ScriptedModel
 from socratune.rows import Attempt, Judgement, QARow
 from socratune.runs.journal import Journal
-from socratune.teaching.cast import Cast, cascade, cast, llm_judge, llm_teacher, python_judge, python_teacher
+from socratune.teaching.cast import Cast, assemble_cast, cascade, llm_judge, llm_teacher, python_judge, python_teacher
 from socratune.teaching.hints import HintRequest
 
 ROW = QARow(
@@ -203,7 +203,7 @@ def with_local(model: Local, config: StudentTeacherConfig, tmp_path: Path, quest
     async def run() -> Any:
         journal = Journal(tmp_path / "journal.sqlite")
         asked: list[str] = []
-        people = cast(
+        people = assemble_cast(
             config, stage="enhance", journal=journal, ledger=Ledger(), local=lambda name: asked.append(name) or model
         )
         try:
@@ -249,7 +249,7 @@ def test_the_student_itself_can_judge(tmp_path: Path) -> None:
 
     async def run(models: LocalModels) -> tuple[Judgement, dict[str, Any]]:
         journal = Journal(tmp_path / "journal.sqlite")
-        people = cast(config, stage="enhance", journal=journal, ledger=Ledger(), local=models.load)
+        people = assemble_cast(config, stage="enhance", journal=journal, ledger=Ledger(), local=models.load)
         judgement = await people.judge(ROW, "It is Paris.")
         spent = journal.spent()
         journal.close()

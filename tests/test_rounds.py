@@ -15,8 +15,8 @@ from few import few_forgetting_questions
 
 from socratune.errors import UserError
 from socratune.inference.provenance import grade, identity
-from socratune.preflight import preflight
-from socratune.rounds import SAMPLES, Round, best, run_rounds, unite, why_stop
+from socratune.preflight import check_run
+from socratune.rounds import _SAMPLES, Round, best, run_rounds, unite, why_stop
 from socratune.rows import Attempt, QARow, Trace
 from socratune.runs.folder import RunDir, read_rows, write_jsonl
 
@@ -28,7 +28,7 @@ SOURCES = [str(at) for at in range(60)]
 def played(number: int, dev: float, reached: int = 40, ways: float = 3.0) -> Round:
     """A round whose model reaches so many of 60 rows, in so many ways each."""
     solved = [float(at < reached) for at in range(60)]
-    distinct = [one * (ways + at % 3 - 1) / SAMPLES for at, one in enumerate(solved)]
+    distinct = [one * (ways + at % 3 - 1) / _SAMPLES for at, one in enumerate(solved)]
     return Round(number, dev, solved, distinct, SOURCES, {"solved": 30, "hinted": 10, "rows": 40})
 
 
@@ -117,7 +117,7 @@ def test_what_does_not_go_with_rounds_is_refused_before_anything_is_written(
 ) -> None:
     given = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run"), **settings}
     with pytest.raises(UserError) as refused:
-        preflight({**given, "rounds": 2}, where="test")
+        check_run({**given, "rounds": 2}, where="test")
     (found,) = (fault for fault in refused.value.faults if fault.expected.endswith("with --rounds"))
     assert found.where == where
     assert not (tmp_path / "run").exists()
@@ -130,7 +130,7 @@ def untold(event: str, stage: str, entry: dict[str, Any]) -> None:
 def test_no_stage_within_the_rounds_can_be_the_last(tmp_path: Path) -> None:
     given = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run"), "rounds": 2}
     with pytest.raises(UserError, match="before the rounds or behind them"):
-        run_rounds(preflight(given, where="test"), until="curate", tell=untold)
+        run_rounds(check_run(given, where="test"), until="curate", tell=untold)
 
 
 def test_without_dev_rows_that_rules_can_judge_no_round_can_be_chosen(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_without_dev_rows_that_rules_can_judge_no_round_can_be_chosen(tmp_path: 
     data = write_rows(tmp_path / "rows.jsonl", rows)
     given = {"model": "demo", "dataset": str(data), "output": str(tmp_path / "run"), "rounds": 2}
     with pytest.raises(UserError, match="dev rows to choose the round by"):
-        run_rounds(preflight({**given, "split": {"held_out_share": 0.0}}, where="test"), tell=untold)
+        run_rounds(check_run({**given, "split": {"held_out_share": 0.0}}, where="test"), tell=untold)
 
 
 @pytest.mark.slow

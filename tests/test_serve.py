@@ -24,7 +24,7 @@ from conftest import Fork, demo_rows, socratune, write_rows
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import OutsideError
-from socratune.inference.load import load
+from socratune.inference.load import load_model
 from socratune.inference.provenance import grade, identity
 from socratune.inference.student import LocalModels, LocalStudent, serving
 from socratune.inference.template import end_of_turn_id
@@ -122,8 +122,8 @@ def test_answers_are_those_of_the_student_in_process(base: str, demo_base: tuple
 def test_a_run_serves_its_base_and_its_adapter_over_one_set_of_weights(finished_run: Path) -> None:
     asked = [(chat, replace(SAMPLINGS[name], seed=7)) for name in ("greedy", "drawn") for chat in QUESTIONS]
     expected = {
-        "demo": ask_here(*load("demo"), asked),
-        "adapter": ask_here(*load("demo", adapter=finished_run / "adapter"), asked),
+        "demo": ask_here(*load_model("demo"), asked),
+        "adapter": ask_here(*load_model("demo", adapter=finished_run / "adapter"), asked),
     }
 
     async def both(base: str) -> list[list[Completion]]:
@@ -145,8 +145,8 @@ def test_base_and_adapter_take_turns_in_slots_too(finished_run: Path) -> None:
     """As on a GPU: each has its own slots, and whoever decodes switches the adapter first."""
     asked = [(chat, replace(SAMPLINGS["drawn"], seed=7)) for chat in QUESTIONS]
     adapter = finished_run / "adapter"
-    expected = [ask_here(*load("demo", adapter=place), asked) for place in (None, adapter)]
-    model, tokenizer = load("demo", adapter=adapter)
+    expected = [ask_here(*load_model("demo", adapter=place), asked) for place in (None, adapter)]
+    model, tokenizer = load_model("demo", adapter=adapter)
     shared = SharedWeights(model)
 
     async def both() -> list[list[Completion]]:
@@ -319,7 +319,7 @@ def test_the_loop_through_it_writes_what_the_loop_in_process_writes(base: str, t
         write_rows(run.rows("train_in"), rows)
         config = StudentTeacherConfig(temperature=0.8, max_new_tokens=96)
         with closing(Journal(run.journal)) as journal:
-            work = enhance.run(
+            work = enhance.enhance_rows(
                 run, config, Base("demo", False, 3), shard=None, journal=journal, key="enhance.x",
                 tick=lambda *at, **live: None, served=served,
             )  # fmt: skip

@@ -17,13 +17,21 @@ from model_server import Answer, ModelServer
 
 from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import BusyError, UserError
-from socratune.merge import merge
+from socratune.merge import merge_shards
 from socratune.pipeline import run_pipeline
-from socratune.preflight import preflight
+from socratune.preflight import check_run
 from socratune.resolve import read_config_file
 from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.runs.journal import Journal
-from socratune.runs.shards import divided, gather, hand_out, interleaved, parse_shard, shard_rows, take_over
+from socratune.runs.shards import (
+    divided,
+    gather_shards,
+    hand_out,
+    interleaved,
+    parse_shard,
+    shard_rows,
+    take_over_journal,
+)
 from socratune.teaching.hints import parse_product
 
 
@@ -102,13 +110,13 @@ def test_workers_go_on_where_the_run_was_and_the_run_where_they_were(tmp_path: P
     fill(workers[0].journal, {1: "3", 2: "6"}, (b"key c",))
     fill(workers[1].journal, {0: "1"})
     fill(workers[2].journal, {0: "2"})
-    gather(run)
+    gather_shards(run)
     with closing(Journal(run.journal)) as journal:
         assert [row["id"] for row in journal.rows(STAGE)] == [str(at) for at in range(7)]
         assert journal.spent()["enhance.judge"]["calls"] == 3
         assert journal.spent()["enhance.judge"]["prompt_tokens"] == 30
     assert not (run / "shards").exists()
-    gather(run)  # nothing there: nothing to do
+    gather_shards(run)  # nothing there: nothing to do
 
 
 def test_workers_of_a_sharded_run_divide_its_shard(tmp_path: Path) -> None:
@@ -128,11 +136,11 @@ def test_a_worker_still_at_work_is_waited_for_and_then_left_alone(
     with worker.locked():
         monkeypatch.setattr("socratune.runs.shards.ORPHANS_S", 0.2)
         with pytest.raises(BusyError):
-            gather(run)
+            gather_shards(run)
         with pytest.raises(BusyError):
             hand_out(run, "1/2", of=None, stage=STAGE)
         monkeypatch.setattr("socratune.runs.shards.ORPHANS_S", 60)
-        gathering = threading.Thread(target=gather, args=(run,))
+        gathering = threading.Thread(target=gather_shards, args=(run,))
         gathering.start()
     gathering.join(30)
     assert not gathering.is_alive() and not worker.root.exists()
@@ -144,7 +152,7 @@ def test_taking_over_twice_changes_nothing(tmp_path: Path) -> None:
     fill(tmp_path / "whole", {}, (b"key a",))
     fill(tmp_path / "part", {0: "x", 1: "y"}, (b"key a", b"key b"))
     for _ in range(2):
-        take_over(tmp_path / "whole", tmp_path / "part", "2/3", rename=(STAGE, "enhance.other"))
+        take_over_journal(tmp_path / "whole", tmp_path / "part", "2/3", rename=(STAGE, "enhance.other"))
     with closing(Journal(tmp_path / "whole")) as journal:
         assert journal.done_positions("enhance.other") == {1, 4}
         assert journal.done_positions(STAGE) == set()
@@ -165,7 +173,7 @@ def enhanced(data: Path, output: Path, **settings: Any) -> dict[str, Any]:
     """The results of a run up to `enhance`."""
     given = {"model": "demo", "dataset": str(data), "output": str(output)}
     split = {"held_out_share": 0.1, "max_dev_rows": 0}
-    resolved = preflight({**given, "split": split, **settings}, where="test")
+    resolved = check_run({**given, "split": split, **settings}, where="test")
     return run_pipeline(resolved, until="enhance", tell=quiet)
 
 
@@ -206,7 +214,7 @@ def copies(runs: Path, tmp_path: Path) -> Path:
 def assert_merged_is_whole(runs: Path, out: Path, count: int) -> None:
     """What is merged from `count` shards is what one machine made."""
     folders = [str(runs / f"{index}of{count}") for index in range(count, 0, -1)]  # in any order
-    results = merge(str(out), folders, tell=quiet)
+    results = merge_shards(str(out), folders, tell=quiet)
     assert results == json.loads((out / "pipeline_results.json").read_text())
     whole = json.loads((runs / "whole" / "pipeline_results.json").read_text())
     assert (out / "enhanced_dataset.jsonl").read_bytes() == (runs / "whole" / "enhanced_dataset.jsonl").read_bytes()
@@ -244,36 +252,36 @@ def test_shards_of_the_embedded_model_too(tmp_path: Path) -> None:
 
 def test_a_merged_run_goes_on_without_a_call(runs: Path, server: ModelServer, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    before, asked = merge(str(out), [str(runs / "1of2"), str(runs / "2of2")], tell=quiet), len(server.seen)
+    before, asked = merge_shards(str(out), [str(runs / "1of2"), str(runs / "2of2")], tell=quiet), len(server.seen)
     given = {**read_config_file(out / "config.yaml"), "output": str(out)}
     told: list[tuple[str, str]] = []
 
     def tell(event: str, stage: str, entry: dict[str, Any]) -> None:
         told.append((event, stage))
 
-    after = run_pipeline(preflight(given, where="test"), until="curate", tell=tell)
+    after = run_pipeline(check_run(given, where="test"), until="curate", tell=tell)
     assert ("kept", "split") in told and ("kept", "enhance") in told and ("done", "curate") in told
     assert after["stages"]["enhance"] == before["stages"]["enhance"]
     whole = (runs / "whole" / "enhanced_dataset.jsonl").read_bytes()
     (out / "enhanced_dataset.jsonl").unlink()
-    run_pipeline(preflight(given, where="test"), until="enhance", tell=quiet)
+    run_pipeline(check_run(given, where="test"), until="enhance", tell=quiet)
     assert (out / "enhanced_dataset.jsonl").read_bytes() == whole
-    run_pipeline(preflight(given, where="test"), until="enhance", restart="enhance", tell=quiet)
+    run_pipeline(check_run(given, where="test"), until="enhance", restart="enhance", tell=quiet)
     assert (out / "enhanced_dataset.jsonl").read_bytes() == whole
     assert len(server.seen) == asked
 
 
 def test_merging_again_leaves_the_merge_as_it_is(copies: Path) -> None:
     out, folders = copies / "out", [str(copies / "1of2"), str(copies / "2of2")]
-    merge(str(out), folders, tell=quiet)
+    merge_shards(str(out), folders, tell=quiet)
     (out / "adapter").mkdir()
-    assert merge(str(out), folders, tell=quiet)["status"] == "incomplete"
+    assert merge_shards(str(out), folders, tell=quiet)["status"] == "incomplete"
     assert (out / "adapter").exists()
     with pytest.raises(UserError, match="a new or empty folder"):
-        merge(str(out), [str(copies / f"{index}of3") for index in (1, 2, 3)], tell=quiet)
+        merge_shards(str(out), [str(copies / f"{index}of3") for index in (1, 2, 3)], tell=quiet)
     assert (out / "adapter").exists()
     with pytest.raises(UserError, match="a new or empty folder"):
-        merge(str(copies / "1of2"), folders, tell=quiet)
+        merge_shards(str(copies / "1of2"), folders, tell=quiet)
 
 
 def test_an_answer_edited_in_a_shard_stays_edited(copies: Path) -> None:
@@ -281,7 +289,7 @@ def test_an_answer_edited_in_a_shard_stays_edited(copies: Path) -> None:
     rows = list(read_jsonl(path))
     rows[-1]["messages"][-1]["content"] = "Edited by hand: 195."
     path.write_text("\n".join(json.dumps(row) for row in rows))  # as some editors do, without a last newline
-    merge(str(copies / "out"), [str(copies / "1of2"), str(copies / "2of2")], tell=quiet)
+    merge_shards(str(copies / "out"), [str(copies / "1of2"), str(copies / "2of2")], tell=quiet)
     merged = list(read_jsonl(copies / "out" / "enhanced_dataset.jsonl"))
     whole = list(read_jsonl(copies / "whole" / "enhanced_dataset.jsonl"))
     assert [row["id"] for row in merged] == [row["id"] for row in whole]
@@ -293,7 +301,7 @@ def test_what_is_not_one_run_is_not_merged(copies: Path) -> None:
 
     def refused(*names: str) -> str:
         with pytest.raises(UserError) as caught:
-            merge(str(out), [str(copies / name) for name in names], tell=quiet)
+            merge_shards(str(out), [str(copies / name) for name in names], tell=quiet)
         assert not out.exists() and not list(copies.glob(".*"))
         return str(caught.value)
 
@@ -325,7 +333,7 @@ def test_a_shard_that_lost_rows_is_not_merged(copies: Path) -> None:
     results["stages"]["enhance"]["status"] = "stopped"
     (copies / "3of3" / "pipeline_results.json").write_text(json.dumps(results))
     with pytest.raises(UserError) as caught:
-        merge(str(copies / "out"), folders, tell=quiet)
+        merge_shards(str(copies / "out"), folders, tell=quiet)
     said = str(caught.value)
     assert len(caught.value.faults) == 3 and "got 0 rows" in said and "enhance: stopped" in said
     assert f"got {len(lines) - 1} rows" in said and not (copies / "out").exists()
@@ -336,7 +344,7 @@ def test_a_merge_that_fails_leaves_nothing(copies: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr("socratune.merge.write_lines", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
-            merge(str(copies / "out"), folders, tell=quiet)
+            merge_shards(str(copies / "out"), folders, tell=quiet)
     assert not (copies / "out").exists() and not list(copies.glob(".*"))
     (copies / "out").mkdir()
-    assert merge(str(copies / "out"), folders, tell=quiet)["status"] == "incomplete"
+    assert merge_shards(str(copies / "out"), folders, tell=quiet)["status"] == "incomplete"

@@ -40,7 +40,7 @@ def _run_out(gradient: torch.Tensor) -> None:
 def trained(folder: Path, room: int) -> tuple[Card, torch.Tensor]:
     engine = Card(adapted(small("llama")), ROWS, CONFIG)
     engine.room = room
-    loop.run(engine, ROWS, CONFIG, folder, HOOKS, seed=0)
+    loop.run_steps(engine, ROWS, CONFIG, folder, HOOKS, seed=0)
     weights: list[Any] = [weight.flatten() for weight in engine.model.parameters() if weight.requires_grad]
     return engine, torch.cat(weights).detach()
 
@@ -67,5 +67,5 @@ def test_a_single_row_is_not_halved(tmp_path: Path) -> None:
     engine = Card(adapted(small("llama")), ROWS[:1], CONFIG)
     engine.room = 10
     with pytest.raises(StageFailed, match="a single row of 40 tokens"):
-        loop.run(engine, ROWS[:1], CONFIG, tmp_path, HOOKS, seed=0)
+        loop.run_steps(engine, ROWS[:1], CONFIG, tmp_path, HOOKS, seed=0)
     assert not engine.halved

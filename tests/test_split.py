@@ -28,7 +28,7 @@ def qa(question: str, source: str | None = None) -> dict[str, Any]:
 def do(tmp_path: Path, rows: Sequence[Any], **settings: object) -> dict[str, list[dict]]:
     run = RunDir(tmp_path)
     run.create()
-    split.run(run, SplitConfig(**settings), dataset=str(write_rows(tmp_path / "in.jsonl", rows)))  # type: ignore[arg-type]
+    split.split_rows(run, SplitConfig(**settings), dataset=str(write_rows(tmp_path / "in.jsonl", rows)))  # type: ignore[arg-type]
     names = ("train_in", "dev", "held_out", "train_in.rejected")
     return {name: [json.loads(line) for line in run.rows(name).read_text().splitlines()] for name in names}
 
@@ -148,7 +148,7 @@ def test_every_shape_and_format_is_split_alike(tmp_path: Path) -> None:
     path.write_text(json.dumps(pairs))
     run = RunDir(tmp_path / "b")
     run.create()
-    found = split.run(run, SplitConfig(), dataset=str(path))
+    found = split.split_rows(run, SplitConfig(), dataset=str(path))
     assert found.figures["shapes"] == {"question–answer": 50}
     for name in ("train_in", "dev", "held_out"):
         assert [json.loads(line) for line in run.rows(name).read_text().splitlines()] == plain[name]
@@ -180,7 +180,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             stream.write(json.dumps(qa(f"question {n} {'x' * 6000}", f"doc-{n // 5}")) + "\n")
     run = RunDir(tmp_path)
     tracemalloc.start()
-    split.run(run, SplitConfig(max_held_out_rows=20, max_dev_rows=10), dataset=str(path))
+    split.split_rows(run, SplitConfig(max_held_out_rows=20, max_dev_rows=10), dataset=str(path))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6

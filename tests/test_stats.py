@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socratune.evaluation.stats import Paired, compare, most_lost, paired_difference, rows_needed, t_quantile
+from socratune.evaluation.stats import Paired, compare_paired, most_lost, paired_difference, rows_needed, t_quantile
 
 
 def simulate(generator: np.random.Generator, clusters: int, size: int) -> tuple[list[bool], list[bool], list[str]]:
@@ -28,7 +28,7 @@ def share_passed(clusters: int, size: int, *, by_row: bool = False) -> float:
     for _ in range(200):
         base, adapter, names = simulate(generator, clusters, size)
         labels = [str(n) for n in range(len(base))] if by_row else names
-        passed += compare(paired_difference(base, adapter, labels, draws=400, seed=0), 0.02) == "better"
+        passed += compare_paired(paired_difference(base, adapter, labels, draws=400, seed=0), 0.02) == "better"
     return passed / 200
 
 
@@ -42,7 +42,7 @@ def test_an_adapter_that_does_nothing_is_never_better() -> None:
     same = [True, False] * 50
     paired = paired_difference(same, same, [str(n) for n in range(100)], draws=1000, seed=0)
     assert (paired.difference, paired.low, paired.high, paired.p) == (0, 0, 0, 1)
-    assert compare(paired, 0.02) == "not_worse"
+    assert compare_paired(paired, 0.02) == "not_worse"
 
 
 def test_a_clear_gain_is_better_and_its_mirror_worse() -> None:
@@ -52,13 +52,13 @@ def test_a_clear_gain_is_better_and_its_mirror_worse() -> None:
     assert gain.low < gain.difference < gain.high
     assert gain.difference == pytest.approx(0.65)
     assert gain.p < 0.01
-    assert compare(gain, 0.02) == "better"
-    assert compare(paired_difference(adapter, base, names, draws=2000, seed=0), 0.02) == "worse"
+    assert compare_paired(gain, 0.02) == "better"
+    assert compare_paired(paired_difference(adapter, base, names, draws=2000, seed=0), 0.02) == "worse"
 
 
 def test_too_few_rows_are_inconclusive_and_say_how_many_are_needed() -> None:
     paired = paired_difference([False] * 6, [True, False, True, False, False, False], list("abcdef"), draws=500, seed=0)
-    assert compare(paired, 0.02) == "inconclusive"
+    assert compare_paired(paired, 0.02) == "inconclusive"
     assert (rows_needed(paired) or 0) > 6
     assert rows_needed(Paired(-0.1, -0.3, 0.1, 0.5, 10, 10)) is None
 
@@ -67,19 +67,19 @@ def test_unequal_clusters_do_not_turn_a_loss_into_a_gain() -> None:
     base, adapter = [False] * 10 + [True] * 40 + [False] * 60, [True] * 10 + [False] * 100
     paired = paired_difference(base, adapter, [*map(str, range(10)), *["big"] * 100], draws=2000, seed=0)
     assert paired.low <= paired.difference <= paired.high and paired.difference < 0
-    assert compare(paired, 0.02) == "inconclusive"
+    assert compare_paired(paired, 0.02) == "inconclusive"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_a_handful_of_wins_proves_nothing(count: int) -> None:
     names = [str(n) for n in range(count)]
     paired = paired_difference([False] * count, [True] * count, names, draws=500, seed=0)
-    assert compare(paired, 0.02) == "inconclusive" and (rows_needed(paired) or 0) > count
+    assert compare_paired(paired, 0.02) == "inconclusive" and (rows_needed(paired) or 0) > count
 
 
 def test_one_cluster_proves_nothing() -> None:
     paired = paired_difference([False] * 9, [True] * 9, ["one"] * 9, draws=500, seed=0)
-    assert compare(paired, 0.02) == "inconclusive"
+    assert compare_paired(paired, 0.02) == "inconclusive"
 
 
 # --- the interval --------------------------------------------------------------------------------------------------
@@ -169,4 +169,4 @@ def test_many_rows_take_little_memory() -> None:
 def test_without_rows_nothing_is_known() -> None:
     paired = paired_difference([], [], [], draws=500, seed=0)
     assert (paired.low, paired.high, paired.rows) == (-1, 1, 0)
-    assert compare(paired, 0.02) == "inconclusive"
+    assert compare_paired(paired, 0.02) == "inconclusive"

@@ -20,7 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 from socratune.config import DEMO_DATA
 from socratune.errors import UserError
 from socratune.inference.decoding import rows
-from socratune.inference.decoding.rows import Settings, draw
+from socratune.inference.decoding.rows import DecodingSettings, draw
 from socratune.inference.decoding.slots import slot_bytes
 from socratune.inference.student import LocalModels, LocalStudent, serving
 from socratune.inference.template import prompt_ids
@@ -173,7 +173,7 @@ def test_slots_refuse_an_attention_of_another_kind(demo_base: tuple[Any, Any]) -
 @pytest.mark.parametrize("uniform", [0.001, 0.3, 0.9, 0.999])
 def test_the_likeliest_tokens_draw_as_all_do(monkeypatch: pytest.MonkeyPatch, uniform: float) -> None:
     torch.manual_seed(0)
-    settings = Settings(
+    settings = DecodingSettings(
         temperature=torch.tensor([0.7, 1.0, 1.0, 1.0]),
         top_k=torch.tensor([0, 50, 0, 0]),
         top_p=torch.tensor([0.9, 1.0, 0.95, 1.0]),

@@ -18,7 +18,7 @@ from pages import answer, browser, make_large_run, make_run, opened, served, tra
 
 from socratune.runs.folder import RunDir
 from socratune.runs.journal import Journal
-from socratune.runs.review import decisions
+from socratune.runs.review import review_decisions
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_traces_show_while_the_loop_works(tmp_path: Path) -> None:
                 assert ask(url, "/api/rows/traces?mark=reviewed")[1]["total"] == 1
     finally:
         journal.close()
-    assert set(decisions(run)) == {"t7"}
+    assert set(review_decisions(run)) == {"t7"}
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def test_a_review_survives_a_restart(tmp_path: Path, chromium: Any) -> None:
         page.locator("#rows button", has_text="Open?").click()
         assert "Edited" in page.inner_text(".review")
         assert "</script>" in page.inner_text("#detail .pair")
-    kept = decisions(run)
+    kept = review_decisions(run)
     assert {name: (one.decision, one.text) for name, one in kept.items()} == {
         "u": ("edit", hostile),
         "a": ("accept", "2 * 3 = 6."),

@@ -162,7 +162,7 @@ def test_tasks_of_lm_eval_need_lm_eval(copied_run: Path, results_of: Results) ->
 def proven(run: Path, *, model: str = "demo", knowledge_rows: int = 0, **settings: Any) -> StageResult:
     """The stage alone, on a folder with held-out rows and an adapter."""
     with closing(Journal(run / "journal.sqlite")) as journal:
-        work = validate.run(
+        work = validate.validate_adapter(
             RunDir(run),
             ValidateConfig(**settings),
             Base(model, False, 0),

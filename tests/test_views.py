@@ -50,6 +50,6 @@ def test_the_views_are_files_of_the_run(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     found = [trace("solved_with_hint", HINTED, RIGHT, chosen=2), trace("unsolved", WRONG)]
     write_jsonl(run.enhanced, (each.to_json("195") for each in found))
-    assert views.write(run, ["preference", "sdft"]) == {"preference": 1, "sdft": 2}
+    assert views.write_views(run, ["preference", "sdft"]) == {"preference": 1, "sdft": 2}
     first = json.loads((tmp_path / "sdft.jsonl").read_text().splitlines()[0])
     assert first == {"id": "r", "prompt": [QUESTION], "privileged_context": "Split 13."}

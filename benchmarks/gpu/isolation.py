@@ -22,7 +22,7 @@ from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered
 from socratune.training.engine import HFEngine
 from socratune.training.lora import lora_config
-from socratune.training.packing import PackedRow, join
+from socratune.training.packing import PackedRow, join_rows
 
 LENGTHS = (700, 300, 900, 148)
 
@@ -41,8 +41,8 @@ def main() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.01)  # so that A has a gradient too
     engine = HFEngine(model, rows, config)
-    alone = [join([(ids, ids)]) for ids in documents]
-    packed = join([(ids, ids) for ids in documents])
+    alone = [join_rows([(ids, ids)]) for ids in documents]
+    packed = join_rows([(ids, ids) for ids in documents])
     leaking = replace(packed, boundaries=packed.boundaries[[0, -1]], positions=np.arange(len(packed.ids)))
     reference = gradient(engine, alone)
 

@@ -51,7 +51,7 @@ def measure(shape: str, four_bit: bool, recompute: bool, count: int, length: int
     )
     with tempfile.TemporaryDirectory() as folder:
         hooks = Hooks(lambda _model: {}, lambda _done, _total, _figures: None)
-        _, state = hf.train(model, fixed(3 * count, length), config, Path(folder), hooks, seed=0)
+        _, state = hf.train_hf(model, fixed(3 * count, length), config, Path(folder), hooks, seed=0)
     estimate, peak = state.engine["memory_gib"]["total"], state.engine["peak_gib"]
     return {
         "shape": shape,

@@ -25,7 +25,7 @@ from socratune.inference.template import Rendered
 from socratune.training.engine import HFEngine
 from socratune.training.fp8 import available
 from socratune.training.lora import lora_config
-from socratune.training.steps import Hooks, run
+from socratune.training.steps import Hooks, run_steps
 
 VARIANTS = ("float32, PEFT's layers", "float32, products in bfloat16", "bfloat16", "float32, frozen weights in fp8")
 
@@ -73,7 +73,7 @@ def main() -> None:
         losses: list[float] = []
         hooks = Hooks(lambda _model: {}, lambda _done, _total, figures, into=losses: into.append(figures["loss"]))
         with tempfile.TemporaryDirectory() as folder:
-            run(engine, rows, config, Path(folder), hooks, seed=0)
+            run_steps(engine, rows, config, Path(folder), hooks, seed=0)
         tenth = max(1, len(losses) // 10)
         curve = [round(sum(losses[at : at + tenth]) / tenth, 4) for at in range(0, len(losses), tenth)]
         print(json.dumps({"adapter": variant, "loss": curve}), flush=True)

@@ -20,7 +20,7 @@ import torch
 from peft import get_peft_model
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.inference.load import load
+from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
 from socratune.training import hf, steps
 from socratune.training.lora import lora_config
@@ -50,7 +50,7 @@ def ours(model: Any, pairs: list[Pair], config: EnhancedTrainingConfig) -> list[
     losses: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         hooks = Hooks(lambda _model: {}, lambda _done, _total, figures: losses.append(figures["loss"]))
-        hf.train(model, pairs, config, Path(folder), hooks, seed=0)
+        hf.train_hf(model, pairs, config, Path(folder), hooks, seed=0)
     return losses
 
 
@@ -130,7 +130,7 @@ def main() -> None:
     )
     curves, seconds = {}, {}
     for name in ("ours", "trl"):
-        model, tokenizer = load(options.model)
+        model, tokenizer = load_model(options.model)
         pairs = made_pairs(options.pairs, min(400, model.config.vocab_size))
         started = time.monotonic()
         curves[name] = ours(model, pairs, config) if name == "ours" else trl(model, tokenizer, pairs, config)

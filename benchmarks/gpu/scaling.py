@@ -55,12 +55,12 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     from socratune.inference import ranks
 
     sharded = options.work == "sharded"
-    ranks.join(options.timeout_s, parallel="sharded" if sharded else "data")
+    ranks.join_ranks(options.timeout_s, parallel="sharded" if sharded else "data")
     import torch
     from shapes import build, question_answer
 
     from socratune.config import EnhancedTrainingConfig
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.training import hf
     from socratune.training.steps import READ_EVERY, Hooks
 
@@ -68,7 +68,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
         share = options.cap_gib * 2**30 / torch.cuda.mem_get_info(0)[1]
         torch.cuda.set_per_process_memory_fraction(min(1.0, share), 0)  # of the one card that this process sees
     if sharded:
-        model, _ = load(str(options.base), load_in_4bit=False)
+        model, _ = load_model(str(options.base), load_in_4bit=False)
     else:
         model = build(options.shape)
     steps = READ_EVERY * (1 if sharded else options.windows + 1)
@@ -91,7 +91,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     hooks = Hooks(lambda _model: {}, step)
     most = 2048 if sharded else None  # the arithmetic does not know of the cap
     rows = rows[: per_step * steps]
-    model, state = hf.train(model, rows, config, folder / "checkpoints", hooks, seed=0, most_tokens=most)
+    model, state = hf.train_hf(model, rows, config, folder / "checkpoints", hooks, seed=0, most_tokens=most)
     if ranks.leads():
         model.save_pretrained(folder / "adapter")
         timed = speeds if sharded else speeds[1:]

@@ -23,7 +23,7 @@ from shapes import SHAPES, config_of, quantise
 from transformers import AutoModelForCausalLM
 
 from socratune.inference.decoding.growing import GrowingDecoder
-from socratune.inference.decoding.rows import Decoder, Row
+from socratune.inference.decoding.rows import Decoder, DecodingRow
 from socratune.inference.decoding.slots import COMPILE_AFTER, SlotDecoder, slot_bytes
 from socratune.llm.base import Sampling
 
@@ -51,7 +51,7 @@ def prompts(count: int) -> list[list[int]]:
 
 def decode(decoder: Decoder, texts: list[list[int]], sampling: Sampling) -> list[list[int]]:
     """The answers, none of which ends before `max_new_tokens`."""
-    rows = [Row(ids, sampling.drawn(at), lambda _: None) for at, ids in enumerate(texts)]
+    rows = [DecodingRow(ids, sampling.drawn(at), lambda _: None) for at, ids in enumerate(texts)]
     waiting = list(rows)
     while waiting or decoder.rows:
         for row, new_ids in decoder.step(waiting):

@@ -89,7 +89,7 @@ def measure(name: str, work: Work, windows: int, *, tiny: bool) -> dict[str, Any
 
     with tempfile.TemporaryDirectory() as folder:
         hooks = Hooks(lambda _model: {}, step)
-        _, state = hf.train(model, rows, config, Path(folder), hooks, seed=0, most_tokens=work.most_tokens)
+        _, state = hf.train_hf(model, rows, config, Path(folder), hooks, seed=0, most_tokens=work.most_tokens)
     warm_up, *timed = speeds
     speed = statistics.harmonic_mean(timed)
     useful, done = (

@@ -26,7 +26,7 @@ from problem import Problem, corrupted, guess
 from smalltalk import arithmetic, fact
 from words import EXAM_PROMPTS
 
-from socratune.inference.load import load
+from socratune.inference.load import load_model
 from socratune.inference.student import LocalStudent, serving
 from socratune.llm.base import Chat, Sampling
 from socratune.llm.prompts import with_hint_turn, with_private_hint
@@ -219,7 +219,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     begin = time.monotonic()
-    model, tokenizer = load(str(args.base))
+    model, tokenizer = load_model(str(args.base))
     with serving(LocalStudent(model, tokenizer, name="base", fingerprint=str(args.base))) as student:
         table = measure(Examiner(student), args.per_family, args.seed)
     seconds = time.monotonic() - begin

@@ -24,7 +24,7 @@ from lab_solver import solve
 from socratune.config import RunConfig
 from socratune.data.qa_files import read_qa_rows
 from socratune.judging.rules import judge_by_rules
-from socratune.preflight import preflight
+from socratune.preflight import check_run
 from socratune.resolve import unflatten
 from socratune.rows import QARow
 from socratune.teaching.hints import leak
@@ -179,7 +179,7 @@ def test_the_labs_settings_are_those_of_a_run_that_can_begin(tmp_path: Path) -> 
     from socratune.config import DEMO_DATA
 
     given = lab.settings(DEMO_DATA / "base", tmp_path / "run")
-    resolved = preflight(unflatten(given), where="make lab", restart=None)
+    resolved = check_run(unflatten(given), where="make lab", restart=None)
     assert isinstance(resolved.config, RunConfig)
     assert resolved.config.enhance.temperature == 0.8
 
@@ -251,7 +251,7 @@ def test_pretraining_writes_a_model_that_transformers_computes_alike(tmp_path: P
     found = done.stdout.splitlines()[-1]
     assert float(re.findall(r"'export_difference': ([\d.e-]+)", found)[0]) < 1e-3
     assert (tmp_path / "base" / "model.safetensors").stat().st_size < 12e6
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
 
-    _, tokenizer = load(str(tmp_path / "base"))
+    _, tokenizer = load_model(str(tmp_path / "base"))
     assert tokenizer.chat_template

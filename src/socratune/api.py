@@ -8,7 +8,7 @@ from typing import Any
 
 from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.errors import UserError
-from socratune.preflight import preflight
+from socratune.preflight import check_run
 from socratune.resolve import deep_merge, read_config_file
 from socratune.rounds import run_rounds
 from socratune.runs.progress import STAGES, stage_faults
@@ -62,5 +62,5 @@ def run(
     faults = stage_faults(None, until, restart)
     if faults:
         raise UserError(*faults)
-    resolved = preflight(given, where="socratune.run", restart=restart)
+    resolved = check_run(given, where="socratune.run", restart=restart)
     return run_rounds(resolved, until=until, restart=restart, tell=lambda event, stage, entry: None)

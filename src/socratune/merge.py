@@ -20,7 +20,7 @@ from socratune.llm.locate import model_fault
 from socratune.pipeline import Pipeline
 from socratune.publishing import views
 from socratune.publishing.report import write_report
-from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve
+from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve_settings
 from socratune.runs import review
 from socratune.runs.folder import (
     Results,
@@ -35,7 +35,7 @@ from socratune.runs.folder import (
 )
 from socratune.runs.journal import Journal
 from socratune.runs.progress import NEEDED, OUTPUTS, Tell, do_stage, settle_config
-from socratune.runs.shards import interleaved, parse_shard, pool_hint_measures, take_over
+from socratune.runs.shards import interleaved, parse_shard, pool_hint_measures, take_over_journal
 from socratune.stages import enhance
 from socratune.stages.pooling import pooled
 
@@ -55,7 +55,7 @@ class _Part:
         return self.results.stage("enhance")
 
 
-def merge(output: str, folders: Sequence[str], *, tell: Tell) -> dict[str, Any]:
+def merge_shards(output: str, folders: Sequence[str], *, tell: Tell) -> dict[str, Any]:
     """Put the runs of all shards together in the new folder `output`; the content of its `pipeline_results.json`.
 
     The folder appears whole or not at all. Where it is the merge of these very shards already, it is left as it is.
@@ -117,7 +117,7 @@ def _read_one(folder: str) -> _Part:
     run = existing_run(folder)
     results = Results(run)
     given = deep_merge(read_config_file(run.config), results.data.get("config", {}))
-    config = resolve({**given, "output": folder}, where=folder).config
+    config = resolve_settings({**given, "output": folder}, where=folder).config
     if config.shard is None:
         raise UserError(Fault(folder, "the run of a shard", Shown("one of all rows"), "Make it with --shard I/N."))
     parse_shard(config.shard)
@@ -212,7 +212,7 @@ def _build(run: RunDir, results: Results, parts: list[_Part], *, output: str, te
         key = Pipeline(config.model_copy(update={"output": str(run.root)}), journal, results).key("enhance")
         stage = f"enhance.{key}"
         for part in parts:
-            take_over(run.journal, part.run.journal, part.shard, rename=(f"enhance.{part.entry['key']}", stage))
+            take_over_journal(run.journal, part.run.journal, part.shard, rename=(f"enhance.{part.entry['key']}", stage))
 
         def work(_: Tick) -> StageResult:
             figures = pooled([part.entry for part in parts])
@@ -223,9 +223,9 @@ def _build(run: RunDir, results: Results, parts: list[_Part], *, output: str, te
 
         solved = do_stage("enhance", key, work, results, tell, missing=False)
     pool_hint_measures(run, [part.run for part in parts])
-    review.take_over(run, [part.run for part in parts])
+    review.take_over_reviews(run, [part.run for part in parts])
     if config.views:
-        views.write(run, config.views)
+        views.write_views(run, config.views)
     results.set_stage("enhance", seconds=round(sum(part.entry["seconds"] for part in parts), 2))
     error = {} if solved else {"error": results.stage("enhance")["reason"]}
     status = "incomplete" if solved else "failed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from socratune.compute.plan import settle
+from socratune.compute.plan import settle_placement
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.llm.references import RULES, student_of
 from socratune.pipeline import Pipeline, opened, run_stages
@@ -25,7 +25,7 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
     Raises:
         As `run_pipeline`.
     """
-    decision = settle(resolved.config, fits=False)
+    decision = settle_placement(resolved.config, fits=False)
     engine, _ = student_of(resolved.config.enhance, resolved.config.model)
     if decision.where != "local" and engine != "http":
         fix = "socratune plan says what it takes by arithmetic; or serve it, and give --student-api-base."

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune import __version__
-from socratune.compute.plan import settle
+from socratune.compute.plan import settle_placement
 from socratune.config import RunConfig
 from socratune.data.qa_files import data_path
 from socratune.documents.gathering import source_hash
@@ -44,7 +44,7 @@ from socratune.runs.progress import (
     settle_config,
     status_after,
 )
-from socratune.runs.shards import gather
+from socratune.runs.shards import gather_shards
 
 if TYPE_CHECKING:
     from socratune.compute.remote_run import Elsewhere
@@ -73,7 +73,7 @@ def run_pipeline(
     """
     wanted = STAGES[STAGES.index(start) : STAGES.index(until) + 1]
     if "train" in wanted and not RunDir(resolved.config.output).results.exists():
-        settle(resolved.config)  # what cannot begin leaves nothing behind
+        settle_placement(resolved.config)  # what cannot begin leaves nothing behind
     with opened(resolved, restart, start) as pipeline, pipeline.placed(wanted):
         run_stages(pipeline, wanted, tell)
     return pipeline.results.data
@@ -100,7 +100,7 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
         repo = {"hub_id": config.hub_id, "model_name": config.model}
 
         def work(_: Tick) -> StageResult:
-            return publish.run(run, config.publish, **repo, results=results.data, force=force)
+            return publish.publish_adapter(run, config.publish, **repo, results=results.data, force=force)
 
         results.data["stages"].pop("publish", None)  # only the Hub knows what is there, so it is asked each time
         key = fingerprint("publish", repo, dump(config.publish))
@@ -119,7 +119,7 @@ def opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> I
     with run.locked():
         results = Results(run)
         settle_config(run, resolved, results, restart)
-        gather(run)
+        gather_shards(run)
         try:
             with closing(Journal(run.journal)) as journal:
                 pipeline = Pipeline(resolved.config, journal, results)
@@ -160,7 +160,7 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
         if results.stage(name) is not before:  # it was not done before
             write_report(pipeline.run)
         if name == "enhance" and config.views:
-            views.write(pipeline.run, config.views)
+            views.write_views(pipeline.run, config.views)
     done, proof = results.stage("validate"), proof_of(results.data)
     valid = done.get("status") in ("done", "failed") and done.get("key") == pipeline.key("validate")
     results.write(status=proof.status if valid and proof else "incomplete")
@@ -232,7 +232,7 @@ class Pipeline:
 
         config = self.config.generate
         self.results.data.setdefault("inputs", {})["source"] = source_hash(str(config.source))
-        work = generate.run(
+        work = generate.generate_questions(
             self.place,
             config,
             model_name=self.config.model,
@@ -244,22 +244,22 @@ class Pipeline:
         return asyncio.run(work)
 
     @property
-    def place(self) -> generate.Place:
+    def place(self) -> generate.GeneratedFiles:
         """Of the rows that are written out of a source."""
-        from socratune.stages.generate import Place
+        from socratune.stages.generate import GeneratedFiles
 
-        return Place(self.run.rows("qa"), self.run.rejected("qa"), self.run / "source")
+        return GeneratedFiles(self.run.rows("qa"), self.run.rejected("qa"), self.run / "source")
 
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split
 
-        return split.run(self.run, self.config.split, dataset=self.dataset)
+        return split.split_rows(self.run, self.config.split, dataset=self.dataset)
 
     def enhance(self, tick: Tick) -> StageResult:
         from socratune.stages import enhance
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
-        loop = partial(enhance.run, base=self.base, key=key)
+        loop = partial(enhance.enhance_rows, base=self.base, key=key)
         with_student = self.elsewhere and self.elsewhere.with_student
         engine, student = student_of(config.enhance, config.model)
         if with_student and engine != "http" and student == config.model:
@@ -297,7 +297,7 @@ class Pipeline:
             UserError: the training cannot begin so; the text says what would have to change.
         """
         missing = "train" in wanted and self.results.stage("train").get("status") != "done"
-        decision = settle(self.config, fits=missing) if MODEL_STAGES.intersection(wanted) else None
+        decision = settle_placement(self.config, fits=missing) if MODEL_STAGES.intersection(wanted) else None
         if decision is None or decision.where == "local":
             self._warn_of_machine()
             yield
@@ -339,7 +339,7 @@ class Pipeline:
     def curate(self, tick: Tick) -> StageResult:
         from socratune.stages import curate
 
-        return curate.run(self.run, self.config.curate)
+        return curate.curate_traces(self.run, self.config.curate)
 
     def train(self, tick: Tick) -> StageResult:
         from socratune.stages import train, train_on_cards
@@ -347,7 +347,7 @@ class Pipeline:
         if self.elsewhere:
             return self.elsewhere.train(tick)
         ranks = train_on_cards.rank_count(self.config.where.gpus)
-        work = train.run if ranks == 1 else partial(train_on_cards.run, ranks=ranks)
+        work = train.train_adapter if ranks == 1 else partial(train_on_cards.train_on_ranks, ranks=ranks)
         return work(
             self.run,
             self.config.train,
@@ -368,7 +368,7 @@ class Pipeline:
 
         if self.elsewhere:
             self.elsewhere.take_exam()
-        work = validate.run(
+        work = validate.validate_adapter(
             self.run,
             self.config.validate_,
             self.base,
@@ -385,7 +385,7 @@ class Pipeline:
         from socratune.stages import publish
 
         assert self.config.hub_id is not None
-        return publish.run(
+        return publish.publish_adapter(
             self.run,
             self.config.publish,
             hub_id=self.config.hub_id,

@@ -14,11 +14,11 @@ from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation.lm_tasks import lm_eval_fault
 from socratune.evaluation.question_sets import forgetting_rows, read_prompts
 from socratune.inference.provenance import foreign_fault, identity
-from socratune.llm.base import Engine
+from socratune.llm.base import StudentEngine
 from socratune.llm.locate import model_fault
 from socratune.llm.references import RULES, Role, endpoints, price_fault, reference_fault, resolve_alias, student_of
 from socratune.llm.vllm import vllm_fault
-from socratune.resolve import Resolved, flatten, resolve, validated
+from socratune.resolve import Resolved, flatten, resolve_settings, validated
 from socratune.runs.folder import RunDir, output_fault
 from socratune.runs.shards import parse_shard
 from socratune.stages.publish import hub_id_fault
@@ -26,7 +26,7 @@ from socratune.stages.train_on_cards import gpus_fault
 from socratune.training.monitor import tracker_faults
 
 
-def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
+def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
     """The resolved configuration of a command that can begin.
 
     Args:
@@ -41,7 +41,7 @@ def preflight(given: dict[str, Any], *, where: str, restart: str | None = None) 
     faults: list[Fault] = []
     resolved = None
     try:
-        resolved = resolve(given, where=where)
+        resolved = resolve_settings(given, where=where)
         flat = {**flatten(resolved.config.model_dump(by_alias=True)), **flat}
     except UserError as error:
         faults += error.faults
@@ -248,7 +248,7 @@ def _proof_faults(config: RunConfig) -> list[Fault]:
     return [fault for fault in faults if fault]
 
 
-def _student_faults(config: RunConfig, engine: Engine, name: str) -> list[Fault]:
+def _student_faults(config: RunConfig, engine: StudentEngine, name: str) -> list[Fault]:
     """What is wrong with a student on this machine; another model than the base has to be allowed."""
     faults = [vllm_fault()] if engine == "vllm" and config.where.place != "runpod" else []
     if name != config.model:

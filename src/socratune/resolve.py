@@ -32,7 +32,7 @@ class Resolved(Section):
     """`train.learning_rate` → `given` (file or flag), `demo profile`, `for dpo` or `default`."""
 
 
-def resolve(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
+def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
     """The complete configuration from what was given (nested dict of the YAML's shape).
 
     Args:

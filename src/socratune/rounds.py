@@ -37,7 +37,7 @@ from socratune.teaching.traces import rejection, training_text
 
 LOOP = ("enhance", "curate", "train")
 """The stages of a round."""
-SAMPLED_ROWS, SAMPLES = 100, 8
+SAMPLED_ROWS, _SAMPLES = 100, 8
 """After each round its model answers so many of the rows it may train on so often: what it can reach, and how many ways
 it knows."""
 
@@ -67,9 +67,9 @@ class Round:
         return {
             "round": self.number,
             "dev_accuracy": self.dev_accuracy,
-            "samples": SAMPLES,
+            "samples": _SAMPLES,
             "pass_at_k": sum(self.solved) / count,
-            "distinct_traces": sum(self.distinct) * SAMPLES / count,
+            "distinct_traces": sum(self.distinct) * _SAMPLES / count,
             **self.figures,
         }
 
@@ -229,7 +229,7 @@ def _sampled(run: RunDir, config: RunConfig, tell: Tell) -> tuple[list[float], l
     rows = read_rows(run.rows("train_in"), QARow.from_json)
     rows = random.Random(config.seed).sample(rows, min(SAMPLED_ROWS, len(rows)))
     weights = hashes(*(run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")))
-    key = f"sample.{fingerprint(weights, config.model, [row.id for row in rows], SAMPLES)}"
+    key = f"sample.{fingerprint(weights, config.model, [row.id for row in rows], _SAMPLES)}"
     began = time.monotonic()
 
     def tick(done: int, total: int) -> None:
@@ -241,7 +241,7 @@ def _sampled(run: RunDir, config: RunConfig, tell: Tell) -> tuple[list[float], l
             asyncio.run(_answer(rows, run.adapter, config, journal, key, tick))
         answers = [[answer, *answer["more"]] for answer in journal.rows(key)]
     right = [[" ".join(one["response"].split()) for one in each if one["verdict"] == "correct"] for each in answers]
-    solved, distinct = [float(bool(each)) for each in right], [len(set(each)) / SAMPLES for each in right]
+    solved, distinct = [float(bool(each)) for each in right], [len(set(each)) / _SAMPLES for each in right]
     return solved, distinct, [row.cluster or row.id for row in rows]
 
 
@@ -253,7 +253,7 @@ async def _answer(rows: list[QARow], adapter: Path, config: RunConfig, journal: 
         usual = student.sampling(**asked)
         warm = usual.drawn(config.seed, max(usual.temperature, WARM))
         named = {"journal": journal, "key": key, "concurrency": loop.concurrency, "tick": tick}
-        await answer_and_judge(rows, student, mechanical_judge, warm, samples=SAMPLES, **named)
+        await answer_and_judge(rows, student, mechanical_judge, warm, samples=_SAMPLES, **named)
 
 
 def why_stop(rounds: Sequence[Round], most: int) -> str | None:
@@ -272,7 +272,7 @@ def why_stop(rounds: Sequence[Round], most: int) -> str | None:
             return f"dev did not rise in round {last.number}: {last.dev_accuracy:.1%} after {top:.1%}"
         reach, ways = _change(before.solved, last), _change(before.distinct, last, "distinct")
         if reach < 0:
-            return f"round {last.number} solves fewer rows with {SAMPLES} samples: it sharpens and does not learn"
+            return f"round {last.number} solves fewer rows with {_SAMPLES} samples: it sharpens and does not learn"
         if reach == 0 and ways < 0:
             return f"round {last.number} knows fewer right ways and solves no more rows: it sharpens and does not learn"
     return f"all {most} rounds are done" if len(rounds) == most else None

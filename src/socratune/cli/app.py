@@ -43,7 +43,7 @@ def _root(
     pass
 
 
-Given = dict[str, Any]
+GivenSettings = dict[str, Any]
 """Settings that were given as flags, by dotted key."""
 
 
@@ -61,7 +61,7 @@ def command(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     "where.place", "where.gpus",
 )  # fmt: skip
 def run(
-    given: Given,
+    given: GivenSettings,
     config: ConfigFile = None,
     settings: Settings = None,
     estimate: Estimate = False,
@@ -77,7 +77,7 @@ def run(
         raise typer.Exit(planning.dry_run(given, config, settings, (start, until, restart)))
     if estimate:
         raise typer.Exit(commands.estimate(given, config, settings, (start, until, restart)))
-    raise typer.Exit(commands.run(given, config, settings, start=start, until=until, restart=restart))
+    raise typer.Exit(commands.run_command(given, config, settings, start=start, until=until, restart=restart))
 
 
 command("model", "dataset", "output", "where.place", "where.gpus")(planning.plan)
@@ -85,7 +85,7 @@ command("model", "dataset", "output", "where.place", "where.gpus")(planning.plan
 
 @command("generate", "seed")
 def generate(
-    given: Given,
+    given: GivenSettings,
     output: Annotated[
         str | None, typer.Option(metavar="FILE.jsonl", help="The rows; what was rejected beside it.")
     ] = None,
@@ -98,12 +98,12 @@ def generate(
     from socratune.cli import commands
 
     given |= {} if model is None else {"model": model}
-    raise typer.Exit(commands.generate(given, config, settings, output=output, database=database))
+    raise typer.Exit(commands.generate_command(given, config, settings, output=output, database=database))
 
 
 @command("output", "enhance.thinking_format", "seed")
 def demo(
-    given: Given,
+    given: GivenSettings,
     settings: Settings = None,
     until: Until = None,
     restart: Restart = None,
@@ -112,12 +112,12 @@ def demo(
     from socratune.cli import commands
 
     given = {"output": "outputs/demo"} | given | {"model": "demo", "dataset": "demo"}
-    raise typer.Exit(commands.run(given, None, settings, start=None, until=until, restart=restart))
+    raise typer.Exit(commands.run_command(given, None, settings, start=None, until=until, restart=restart))
 
 
 @command("model", "dataset", "output", "views", "shard", "engine", "workers", "seed", "split", "enhance")
 def enhance(
-    given: Given,
+    given: GivenSettings,
     config: ConfigFile = None,
     settings: Settings = None,
     estimate: Estimate = False,
@@ -128,11 +128,11 @@ def enhance(
 
     if estimate:
         raise typer.Exit(commands.estimate(given, config, settings, (None, None, restart)))
-    raise typer.Exit(commands.run(given, config, settings, start=None, until="enhance", restart=restart))
+    raise typer.Exit(commands.run_command(given, config, settings, start=None, until="enhance", restart=restart))
 
 
 @command("train", "report_to", "where.gpus")
-def train(given: Given, run: Run, restart: Annotated[bool, typer.Option(help="Train anew.")] = False) -> None:
+def train(given: GivenSettings, run: Run, restart: Annotated[bool, typer.Option(help="Train anew.")] = False) -> None:
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
@@ -141,7 +141,7 @@ def train(given: Given, run: Run, restart: Annotated[bool, typer.Option(help="Tr
 
 @command("validate")
 def validate(
-    given: Given,
+    given: GivenSettings,
     run: Run,
     restart: Annotated[bool, typer.Option(help="Ask and judge anew.")] = False,
     answers_only: Annotated[
@@ -162,7 +162,7 @@ app.command()(export)
 
 @command("model", "dataset", "enhance.teacher_model", "enhance.judge_model", "split.held_out")
 def ablate(
-    given: Given,
+    given: GivenSettings,
     output: Annotated[str, typer.Option(help="Folder of all its runs; an existing one is gone on with.")] = (
         "outputs/ablation"
     ),
@@ -176,7 +176,9 @@ def ablate(
     """Which way is worth it on your data: prompts, references, samples, hints, a teacher's words, side by side."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.ablate(given, config, settings, output, arms, (seeds, minutes, budget_usd or None)))
+    raise typer.Exit(
+        commands.ablate_command(given, config, settings, output, arms, (seeds, minutes, budget_usd or None))
+    )
 
 
 @app.command()
@@ -189,7 +191,7 @@ def inspect(
     """Show training rows as the model sees them, the trained tokens coloured, and check their labels."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.inspect(what, model, rows, row_id))
+    raise typer.Exit(commands.inspect_command(what, model, rows, row_id))
 
 
 @app.command()
@@ -201,7 +203,7 @@ def chat(
     """Ask the adapter of a run folder."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.chat(run, question, compare))
+    raise typer.Exit(commands.chat_command(run, question, compare))
 
 
 @app.command()
@@ -212,12 +214,12 @@ def merge(
     """Put the runs of `--shard 1/N` … `N/N` together: one run folder, rows in input order, no call repeated."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.merge(output, shards))
+    raise typer.Exit(commands.merge_command(output, shards))
 
 
 @command("enhance.judge_model", "enhance.judge_mode", "enhance.judge_api_base")
 def audit_judge(
-    given: Given,
+    given: GivenSettings,
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run whose proof is finished.")] = None,
     sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw answers of RUN to label.")] = None,
     rows: Annotated[int, typer.Option(min=2, help="How many, half of base and adapter each.")] = 200,
@@ -242,9 +244,9 @@ for plain in (report, ui, serve):
 @app.command()
 def doctor() -> None:
     """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
-    from socratune.cli.doctor import report
+    from socratune.cli.doctor import doctor_report
 
-    raise typer.Exit(guarded(report))
+    raise typer.Exit(guarded(doctor_report))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

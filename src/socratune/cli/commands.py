@@ -30,15 +30,15 @@ from socratune.llm.ledger import Ledger
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
-from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve, unflatten
+from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.rounds import run_rounds
 from socratune.runs.folder import Results, RunDir, existing_run, write_jsonl
 from socratune.runs.journal import Journal
 from socratune.runs.progress import STAGES, Tell, after_split
-from socratune.teaching.cast import cast
+from socratune.teaching.cast import assemble_cast
 
 
-def run(
+def run_command(
     given: dict[str, Any],
     config_file: str | None,
     settings: list[str] | None,
@@ -96,7 +96,7 @@ def _begun(
     return guarded(begin, lambda: run_log[0] if run_log else None)
 
 
-def generate(
+def generate_command(
     given: dict[str, Any],
     config_file: str | None,
     settings: list[str] | None,
@@ -145,7 +145,7 @@ def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew
         begun["restart"] = until if redo else None
         return 0
 
-    return guarded(read) or run(config_file=None, settings=None, until=until, **begun)
+    return guarded(read) or run_command(config_file=None, settings=None, until=until, **begun)
 
 
 def _shipped(folder: str, stage: str) -> int:
@@ -154,7 +154,7 @@ def _shipped(folder: str, stage: str) -> int:
     def work() -> int:
         run = RunDir(folder)
         start_logging(run / "run.log")
-        resolved = resolve(deep_merge(read_config_file(run.config), {"output": folder}))
+        resolved = resolve_settings(deep_merge(read_config_file(run.config), {"output": folder}))
         with Progress() as progress:
             return _verdict(run_pipeline(resolved, start=stage, until=stage, tell=progress), run, progress)
 
@@ -165,7 +165,7 @@ def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int
     """`socratune validate RUN --answers-only`: what base and adapter say, for a validate elsewhere."""
 
     def work() -> int:
-        from socratune.evaluation.exam import answers_only
+        from socratune.evaluation.exam import take_exam_only
 
         start_logging()
         run, entry = existing_run(folder), {"done": 0, "total": 0, "seconds": 0.0}
@@ -178,7 +178,7 @@ def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int
 
         with Progress() as progress:
             progress("begin", "exam", entry)
-            answers_only(run, resolve(config, where=str(run.config)).config, tick, restart=restart)
+            take_exam_only(run, resolve_settings(config, where=str(run.config)).config, tick, restart=restart)
             progress.stop()
             progress.say(f"exam      {entry['done']} answers  {entry['seconds']:.1f} s: {run.rows('exam')}")
         return 0
@@ -203,7 +203,7 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     return 1 if status == "failed" else 0
 
 
-def ablate(
+def ablate_command(
     given: dict[str, Any],
     config_file: str | None,
     settings: list[str] | None,
@@ -217,7 +217,7 @@ def ablate(
     def work() -> int:
         from socratune.ways.arms import chosen
         from socratune.ways.bench import Limits
-        from socratune.ways.bench import ablate as compare
+        from socratune.ways.bench import compare_ways as compare
 
         names = chosen(arms)
         start_logging()
@@ -247,7 +247,7 @@ def _only_live(progress: Progress) -> Tell:
     return tell
 
 
-def inspect(what: str, model_name: str | None, count: int, row_id: str | None) -> int:
+def inspect_command(what: str, model_name: str | None, count: int, row_id: str | None) -> int:
     """`socratune inspect`: rows as token stretches, the trained ones coloured, then the label doctor's verdict."""
 
     def work() -> int:
@@ -269,7 +269,7 @@ def inspect(what: str, model_name: str | None, count: int, row_id: str | None) -
     return guarded(work)
 
 
-def chat(folder: str, question: str, compare: bool) -> int:
+def chat_command(folder: str, question: str, compare: bool) -> int:
     """`socratune chat`: one question to the adapter, with `compare` to its base as well."""
 
     def work() -> int:
@@ -287,7 +287,7 @@ def chat(folder: str, question: str, compare: bool) -> int:
     return guarded(work)
 
 
-def merge(output: str, shards: list[str]) -> int:
+def merge_command(output: str, shards: list[str]) -> int:
     """`socratune merge`: the runs of all shards as one."""
 
     def work() -> int:
@@ -295,7 +295,7 @@ def merge(output: str, shards: list[str]) -> int:
 
         start_logging()
         with Progress() as progress:
-            results = merging.merge(output, shards, tell=progress)
+            results = merging.merge_shards(output, shards, tell=progress)
             progress.say(f"{len(shards)} shards → {output}. Go on: socratune train {output}")
         return 0 if results["stages"]["enhance"]["status"] == "done" else 1
 
@@ -306,7 +306,7 @@ def audit_sheet(run: str | None, sheet: str, rows: int, seed: int) -> int:
     """`socratune audit-judge RUN --sheet FILE`: answers for a person to label."""
 
     def work() -> int:
-        from socratune.evaluation.audit_sheet import audit_sheet as draw
+        from socratune.evaluation.audit_sheet import draw_audit_sheet as draw
 
         if run is None:
             raise UserError(Fault("audit-judge", "the folder of a run before --sheet", Shown("nothing")))
@@ -323,7 +323,7 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
 
     def work() -> int:
         from socratune.evaluation import audit_sheet
-        from socratune.evaluation.audit import audit as audited
+        from socratune.evaluation.audit import audit_verdicts as audited
 
         if labels is None:
             raise UserError(Fault("audit-judge", "--sheet FILE or --labels FILE", Shown("neither")))
@@ -338,13 +338,13 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
         return 0
 
     async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
-        from socratune.evaluation.audit import audit as audited
+        from socratune.evaluation.audit import audit_verdicts as audited
 
         with ExitStack() as stack:
             place = Path(stack.enter_context(TemporaryDirectory()))
             journal = stack.enter_context(closing(Journal(place / "journal.sqlite")))
             models = stack.enter_context(LocalModels())
-            people = cast(config, stage="audit", journal=journal, ledger=Ledger(), local=models.load)
+            people = assemble_cast(config, stage="audit", journal=journal, ledger=Ledger(), local=models.load)
             try:
                 return await audited(labelled, people.judge)
             finally:
@@ -353,7 +353,7 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
     return guarded(work)
 
 
-def report(folder: str) -> int:
+def report_command(folder: str) -> int:
     """`socratune report`: the page of a run folder, also where an earlier version or nobody wrote one."""
 
     def work() -> int:

@@ -115,7 +115,7 @@ def _nvidia_devices() -> list[str]:
     return found.stdout.splitlines() if found.returncode == 0 else []
 
 
-def report() -> int:
+def doctor_report() -> int:
     """Print every check; 0 when nothing is wrong, 1 otherwise."""
     wrong = 0
     for check in checks():

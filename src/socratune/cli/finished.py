@@ -18,7 +18,7 @@ def publish(
     """Upload the adapter of a run folder that passed, in one commit with its card and results."""
     from socratune.cli import publishing
 
-    raise typer.Exit(publishing.publish(run, given, dry_run=dry_run, force=force))
+    raise typer.Exit(publishing.publish_command(run, given, dry_run=dry_run, force=force))
 
 
 def export(
@@ -34,11 +34,11 @@ def export(
     """The adapter in another form, proven to answer as the adapter does."""
     from socratune.cli import publishing
 
-    raise typer.Exit(publishing.export(run, to, out, llama_cpp, prompts=prompts, min_agreement=min_agreement))
+    raise typer.Exit(publishing.export_command(run, to, out, llama_cpp, prompts=prompts, min_agreement=min_agreement))
 
 
 def report(run: Run) -> None:
     """Write the page of a run folder, report.html, anew. Every run writes it after each of its stages."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.report(run))
+    raise typer.Exit(commands.report_command(run))

@@ -88,7 +88,7 @@ def write_questions(settings: Writing, output: Path, *, tell: Tell) -> dict[str,
         UserError: nothing in the source can be read, or another process writes this file.
         OutsideError: the budget is spent, or something outside failed; call again to go on.
     """
-    place = generate.Place(output, output.with_suffix(".rejected.jsonl"), output.with_suffix(".source"))
+    place = generate.GeneratedFiles(output, output.with_suffix(".rejected.jsonl"), output.with_suffix(".source"))
     config, model_name, seed = settings.generate, settings.model, settings.seed
     lasting = {name: value for name, value in flatten(dump(config)).items() if not is_free(f"generate.{name}")}
     started = time.monotonic()
@@ -102,7 +102,7 @@ def write_questions(settings: Writing, output: Path, *, tell: Tell) -> dict[str,
         journal = Journal(_journal(output))
         tell("begin", "generate", entry)
         try:
-            work = generate.run(
+            work = generate.generate_questions(
                 place,
                 config,
                 model_name=model_name,

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from socratune.errors import Fault, UserError
-from socratune.preflight import preflight
+from socratune.preflight import check_run
 from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
 from socratune.runs.progress import stage_faults
 
@@ -29,7 +29,7 @@ def resolved_by(
     faults += wrong
     try:
         where = f"--config {config_file}" if config_file else "socratune run"
-        resolved = preflight(merged, where=where, restart=stages[2])
+        resolved = check_run(merged, where=where, restart=stages[2])
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults:

@@ -12,7 +12,7 @@ from socratune.data.qa_files import data_path, read_qa_rows
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference.template import IGNORE, render
 from socratune.llm.locate import model_fault, model_location
-from socratune.resolve import read_config_file, resolve
+from socratune.resolve import read_config_file, resolve_settings
 from socratune.rows import Example, Piece, QARow
 from socratune.runs.folder import RunDir, read_rows, system_turn
 from socratune.training.labels import label_faults
@@ -26,7 +26,7 @@ def load_examples(what: str) -> tuple[list[Example], str | None, int]:
     """
     run = RunDir(what)
     if run.config.is_file():
-        config = resolve(read_config_file(run.config), where=str(run.config)).config
+        config = resolve_settings(read_config_file(run.config), where=str(run.config)).config
         return read_rows(run.rows("train"), Example.from_json), config.model, _longest(config.train)
     read = read_qa_rows(data_path(what))
     if read.faults:
@@ -102,15 +102,15 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     if not (run.adapter / "adapter_config.json").is_file():
         fix = f"Train it first: socratune train {run.root}."
         raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.student import LocalStudent, serving
 
-    config = resolve(read_config_file(run.config), where=str(run.config)).config
+    config = resolve_settings(read_config_file(run.config), where=str(run.config)).config
     system = system_turn(run)
     behind = [] if system is None else [{"role": "system", "content": system}]
     messages = [*behind, {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
-        model, tokenizer = load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
+        model, tokenizer = load_model(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
         with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
             sampling = student.exam_sampling(config.enhance.max_new_tokens)
             yield who, asyncio.run(student.generate(messages, sampling)).text

@@ -33,7 +33,7 @@ def plan(
         from socratune.cli.given import merged_settings
         from socratune.compute.plan import make_plan
         from socratune.errors import UserError
-        from socratune.resolve import flatten, resolve, unflatten
+        from socratune.resolve import flatten, resolve_settings, unflatten
 
         start_logging()
         merged, faults = merged_settings(given, config, settings or [])
@@ -41,7 +41,7 @@ def plan(
         known = bool(flat.get("dataset") or flat.get("generate.source"))
         flat = {"output": NOWHERE, **({} if known else {"dataset": NOWHERE}), **flat}
         try:
-            resolved = resolve(unflatten(flat), where=f"--config {config}" if config else "socratune plan")
+            resolved = resolve_settings(unflatten(flat), where=f"--config {config}" if config else "socratune plan")
         except UserError as error:
             raise UserError(*faults, *error.faults) from None
         if faults:
@@ -79,11 +79,11 @@ def _print_task(config: RunConfig) -> None:
     """SkyPilot's task, as `sky launch` would take it."""
     import yaml
 
-    from socratune.compute.sky import name_of, task_of
+    from socratune.compute.sky import sky_task_name, task_of
     from socratune.runs.folder import RunDir
 
     run = RunDir(config.output)
-    task = task_of(name_of(run, config), config, run / "remote" / "in")
+    task = task_of(sky_task_name(run, config), config, run / "remote" / "in")
     if "secrets" in task:
         task["secrets"] = dict.fromkeys(task["secrets"])  # of no use to who looks over a shoulder
     print(f"\nSkyPilot's task:\n\n{yaml.safe_dump(task, sort_keys=False)}")

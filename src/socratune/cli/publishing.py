@@ -10,19 +10,19 @@ from socratune.cli.console import Progress, guarded, start_logging
 from socratune.errors import Fault, Shown, UserError
 from socratune.pipeline import publish_run
 from socratune.publishing import export as exporting
-from socratune.resolve import Resolved, deep_merge, read_config_file, resolve, unflatten
+from socratune.resolve import Resolved, deep_merge, read_config_file, resolve_settings, unflatten
 from socratune.runs.folder import Results, RunDir, existing_run
 from socratune.stages import publish as publishing
 
 
-def publish(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
+def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
     """`socratune publish RUN`: upload it, or with `dry_run` show what would be uploaded. `given`: by dotted key."""
 
     def work() -> int:
         start_logging()
         run = existing_run(folder)
         known = deep_merge(read_config_file(run.config), unflatten(given))
-        resolved = resolve({**known, "output": folder}, where=str(run.config))
+        resolved = resolve_settings({**known, "output": folder}, where=str(run.config))
         hub_id = resolved.config.hub_id
         faults = [
             publishing.hub_id_fault(hub_id)
@@ -66,14 +66,16 @@ def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:
     return 0
 
 
-def export(folder: str, to: str, out: str | None, llama_cpp: str | None, *, prompts: int, min_agreement: float) -> int:
+def export_command(
+    folder: str, to: str, out: str | None, llama_cpp: str | None, *, prompts: int, min_agreement: float
+) -> int:
     """`socratune export RUN --to FORMAT`: write it, check it, say how it is used."""
 
     def work() -> int:
         start_logging()
         run = existing_run(folder)
-        config = resolve({**read_config_file(run.config), "output": folder}, where=str(run.config)).config
-        done = exporting.export(
+        config = resolve_settings({**read_config_file(run.config), "output": folder}, where=str(run.config)).config
+        done = exporting.export_adapter(
             run, config, to, out=out, llama_cpp=llama_cpp, prompts=prompts, min_agreement=min_agreement
         )
         print(done)

@@ -19,9 +19,9 @@ def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
 ) -> None:
     """The report live while a run works, and the review of single traces. On this machine only."""
-    from socratune.publishing.live import serve
+    from socratune.publishing.live import serve_report
 
-    _until_stopped(lambda: serve(run, port, _say))
+    _until_stopped(lambda: serve_report(run, port, _say))
 
 
 def serve(
@@ -33,9 +33,9 @@ def serve(
     ] = None,
 ) -> None:
     """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
-    from socratune.publishing.openai_app import serve
+    from socratune.publishing.openai_app import serve_models
 
-    _until_stopped(partial(serve, what, _say, host=host, port=port, key_env=api_key_env))
+    _until_stopped(partial(serve_models, what, _say, host=host, port=port, key_env=api_key_env))
 
 
 def _until_stopped(work: Callable[[], None]) -> None:

@@ -16,17 +16,17 @@ from typing import Literal
 from socratune.compute.machine import Machine
 from socratune.errors import Fault, Shown
 from socratune.inference.cards import FREE_SHARE, Card, card_named, rentable, training_s
-from socratune.inference.memory import GIB, HEADROOM, Shape, Training, in_words, plan, training_gib
+from socratune.inference.memory import GIB, HEADROOM, Shape, Training, in_words, plan_memory, training_gib
 
 CPU_TOKENS = 4096
 """Of a micro-batch on a CPU (`backends.engine`)."""
 SHORTER = (1024, 512, 256)
 """Lengths of rows that are tried where longer ones do not fit."""
-KEY = "RUNPOD_API_KEY"
+RUNPOD_KEY = "RUNPOD_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PlacementSettings:
     """What of the configuration decides.
 
     Attributes:
@@ -50,7 +50,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TrainingWork:
     """What a training computes: floating-point operations and optimizer steps."""
 
     flops: float
@@ -83,7 +83,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Placement:
     """Where, why, and what would change it.
 
     Attributes:
@@ -101,7 +101,9 @@ class Decision:
     fault: Fault | None = None
 
 
-def decide(shape: Shape, settings: Settings, machine: Machine, work: Work, *, has_key: bool) -> Decision:
+def decide_placement(
+    shape: Shape, settings: PlacementSettings, machine: Machine, work: TrainingWork, *, has_key: bool
+) -> Placement:
     """Where to train.
 
     Args:
@@ -109,14 +111,14 @@ def decide(shape: Shape, settings: Settings, machine: Machine, work: Work, *, ha
     """
     here = fit_here(shape, settings, machine, work)
     if settings.place == "sky":
-        return Decision("sky", "asked for; SkyPilot finds the machine", here)
+        return Placement("sky", "asked for; SkyPilot finds the machine", here)
     if settings.place == "runpod":
         fits_here = ("--where local",) if here.fits else ()
         return _rented(shape, settings, work, here, "asked for", has_key=has_key, remedies=fits_here)
     hours = None if here.seconds is None else here.seconds / 3600
     too_long = not machine.gpus and hours is not None and hours > settings.max_local_hours
     if here.fits and (settings.place == "local" or not too_long):
-        return Decision("local", _said(here, machine), here)
+        return Placement("local", _said(here, machine), here)
     remedies = tuple(_remedies(shape, settings, machine, work))
     if here.fits:
         why = f"about {hours:.0f} h without a card, where.max_local_hours is {settings.max_local_hours:g}"
@@ -125,11 +127,11 @@ def decide(shape: Shape, settings: Settings, machine: Machine, work: Work, *, ha
     if settings.place == "local":
         bigger = tuple(_larger_cards(shape, settings, work))
         fault = Fault("where.place local", "a model that fits here", Shown(why), _advice((*remedies, *bigger)))
-        return Decision("local", why, here, remedies=(*remedies, *bigger), fault=fault)
+        return Placement("local", why, here, remedies=(*remedies, *bigger), fault=fault)
     return _rented(shape, settings, work, here, why, has_key=has_key, remedies=remedies)
 
 
-def fit_here(shape: Shape, settings: Settings, machine: Machine, work: Work) -> Fit:
+def fit_here(shape: Shape, settings: PlacementSettings, machine: Machine, work: TrainingWork) -> Fit:
     """How the model would be trained on a machine: on the cards that may, else without one."""
     if not machine.gpus:
         return _without_card(shape, settings, machine, work)
@@ -139,7 +141,9 @@ def fit_here(shape: Shape, settings: Settings, machine: Machine, work: Work) -> 
     return fit_on(shape, settings, work, min(gpu.free_gib for gpu in used), tflops or None, count)
 
 
-def fit_on(shape: Shape, settings: Settings, work: Work, free_gib: float, tflops: float | None, cards: int) -> Fit:
+def fit_on(
+    shape: Shape, settings: PlacementSettings, work: TrainingWork, free_gib: float, tflops: float | None, cards: int
+) -> Fit:
     """How the model would be trained on so many equal cards: whole on each in 16 bits; else spread over them; else
     whole on each in 4 bits (`backends.hf.load` chooses in the same order).
     """
@@ -152,11 +156,11 @@ def fit_on(shape: Shape, settings: Settings, work: Work, free_gib: float, tflops
     }
     found = None
     if settings.load_in_4bit is not True:
-        found = plan(shape, free_gib, load_in_4bit=False, **asked)
+        found = plan_memory(shape, free_gib, load_in_4bit=False, **asked)
         if found is None and cards > 1 and not settings.fp8:
-            found = plan(shape, free_gib, load_in_4bit=False, shards=cards, **asked)
+            found = plan_memory(shape, free_gib, load_in_4bit=False, shards=cards, **asked)
     if found is None and settings.load_in_4bit is not False:
-        found = plan(shape, free_gib, load_in_4bit=True, **asked)
+        found = plan_memory(shape, free_gib, load_in_4bit=True, **asked)
     recompute = settings.checkpointing is not False
     four_bit = settings.load_in_4bit is not False
     smallest = Training(settings.longest, settings.rank, recompute, recompute, four_bit, settings.fp8)
@@ -167,7 +171,7 @@ def fit_on(shape: Shape, settings: Settings, work: Work, free_gib: float, tflops
     return Fit(found is not None, way, training_gib(shape, way), free_gib, cards, seconds)
 
 
-def _without_card(shape: Shape, settings: Settings, machine: Machine, work: Work) -> Fit:
+def _without_card(shape: Shape, settings: PlacementSettings, machine: Machine, work: TrainingWork) -> Fit:
     tokens = max(settings.longest, min(CPU_TOKENS, settings.step_tokens))
     way = Training(tokens, settings.rank, checkpointing=settings.checkpointing is True, cpu=True)
     gib = training_gib(shape, way)
@@ -177,14 +181,14 @@ def _without_card(shape: Shape, settings: Settings, machine: Machine, work: Work
 
 def _rented(
     shape: Shape,
-    settings: Settings,
-    work: Work,
+    settings: PlacementSettings,
+    work: TrainingWork,
     here: Fit,
     why: str,
     *,
     has_key: bool,
     remedies: tuple[str, ...] = (),
-) -> Decision:
+) -> Placement:
     """On the first of the preferred cards that it fits."""
     for name in settings.preferred_gpus:
         card = card_named(name)
@@ -195,23 +199,23 @@ def _rented(
             which = f"{settings.gpu_count} × {card.name}" if settings.gpu_count > 1 else card.name
             reason = f"{why}; on RunPod it fits {which}: {in_words(fit.way)} take {gb(fit.gib['total'])}"
             fault = None if has_key else _no_key(why, remedies)
-            return Decision("runpod", reason, fit, card, remedies, fault)
+            return Placement("runpod", reason, fit, card, remedies, fault)
     bigger = tuple(_larger_cards(shape, settings, work))
     names = ", ".join(settings.preferred_gpus)
     expected = f"a card that it fits, {settings.gpu_count} at a time"
     fault = Fault("where.preferred_gpus", expected, names, _advice((*remedies, *bigger)))
     reason = f"{why}; none of the preferred cards holds it either ({names})"
-    return Decision("runpod", reason, here, None, (*remedies, *bigger), fault)
+    return Placement("runpod", reason, here, None, (*remedies, *bigger), fault)
 
 
 def _no_key(why: str, remedies: tuple[str, ...]) -> Fault:
     here = f"Or here, with {'; or '.join(remedies)}." if remedies else "No setting makes it fit here."
-    fix = f"Run: export {KEY}=… {here}"
+    fix = f"Run: export {RUNPOD_KEY}=… {here}"
     expected = f"RunPod's key in the environment, as a machine has to be rented ({why})"
-    return Fault(KEY, expected, Shown("no such variable"), fix)
+    return Fault(RUNPOD_KEY, expected, Shown("no such variable"), fix)
 
 
-def _remedies(shape: Shape, settings: Settings, machine: Machine, work: Work) -> Iterator[str]:
+def _remedies(shape: Shape, settings: PlacementSettings, machine: Machine, work: TrainingWork) -> Iterator[str]:
     """Changes of the settings with which the model fits here: one at a time, else all of them together."""
     together, names, alone = settings, [], 0
     for name, change in _changes(settings, machine):
@@ -229,7 +233,7 @@ def _remedies(shape: Shape, settings: Settings, machine: Machine, work: Work) ->
         yield f"{' and '.join(names)} ({gb(fit.gib['total'])})"
 
 
-def _changes(settings: Settings, machine: Machine) -> Iterator[tuple[str, dict[str, object]]]:
+def _changes(settings: PlacementSettings, machine: Machine) -> Iterator[tuple[str, dict[str, object]]]:
     if machine.gpus:
         if settings.checkpointing is False:
             yield "train.gradient_checkpointing=auto", {"checkpointing": None}
@@ -251,7 +255,7 @@ def _changes(settings: Settings, machine: Machine) -> Iterator[tuple[str, dict[s
             yield f"train.max_seq_length={longest}", {"longest": longest, "step_tokens": step_tokens}
 
 
-def _larger_cards(shape: Shape, settings: Settings, work: Work) -> Iterator[str]:
+def _larger_cards(shape: Shape, settings: PlacementSettings, work: TrainingWork) -> Iterator[str]:
     """The cheapest rented card that holds it; where none does, so many of the preferred ones."""
     for card in rentable():
         if fit_on(shape, settings, work, card.free_gib, card.tflops, 1).fits:

@@ -21,7 +21,7 @@ LONGEST_LINE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JobPlace:
     """Where we are on a machine: `base` is our folder there."""
 
     ssh: Ssh
@@ -36,7 +36,7 @@ class Place:
         return ["python3", f"{self.base}/onpod.py", self.base, command, *args]
 
 
-def start(place: Place, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
+def start_job(place: JobPlace, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
     """Begin a job; where one of that name runs, it is left running.
 
     Args:
@@ -45,13 +45,13 @@ def start(place: Place, name: str, argv: Sequence[str], env: dict[str, str] | No
     place.helper("start", name, given=json.dumps({"argv": [*argv], "env": env or {}}))
 
 
-def stop(place: Place, name: str) -> None:
+def stop_job(place: JobPlace, name: str) -> None:
     """End a job and what it has started; nothing where none runs."""
     place.helper("stop", name)
 
 
-def attend(
-    place: Place, name: str, copy: Path, *, hear: Callable[[str], None], meanwhile: Callable[[], None]
+def attend_job(
+    place: JobPlace, name: str, copy: Path, *, hear: Callable[[str], None], meanwhile: Callable[[], None]
 ) -> int | None:
     """Listen to a job until it ends; its exit code, None where it ended without one (the machine was restarted).
 
@@ -76,7 +76,7 @@ def attend(
 
 
 def _stream(
-    place: Place,
+    place: JobPlace,
     name: str,
     copy: Path,
     heard: bytearray,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socratune.errors import Fault, UserError
-from socratune.inference.cards import card_named, free_gib
+from socratune.inference.cards import card_named, free_gib_by_card
 from socratune.inference.memory import GIB
 
 FLOPS_A_CORE = 30e9
@@ -82,7 +82,7 @@ def described(text: str) -> tuple[Gpu, ...]:
         fix = "Give its memory in GB behind a colon, or none for a machine without a card."
         raise UserError(Fault("--gpu", "a card like H100:80, 2xA100:40 or none", text, fix))
     memory_gb = float(size) if size else card.memory_gb if card else 0.0
-    one = Gpu(name, free_gib(name, memory_gb), card.tflops if card else None)
+    one = Gpu(name, free_gib_by_card(name, memory_gb), card.tflops if card else None)
     return (one,) * int(count or 1)
 
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-POLL_S = 0.2
-STOP_S = 10.0
+_POLL_S = 0.2
+_STOP_S = 10.0
 END_AGAIN_S = 60.0
 
 
@@ -100,7 +100,7 @@ def follow(base: Path, name: str, offset: str) -> None:
             sys.stdout.buffer.flush()
         if not running:
             return
-        time.sleep(POLL_S)
+        time.sleep(_POLL_S)
 
 
 def stop(base: Path, name: str) -> None:
@@ -111,12 +111,12 @@ def stop(base: Path, name: str) -> None:
             return
         with suppress(OSError, ValueError):
             os.killpg(int((folder / "pid").read_text()), kind)
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + _STOP_S
         while _is_held(folder / "lock") and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
 
 
-def manifest(base: Path, *names: str) -> None:
+def _manifest(base: Path, *names: str) -> None:
     """Print the sha256 of every file in these files and folders of BASE, by its path; not of unfinished ones."""
     found = {}
     for name in names:
@@ -276,7 +276,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-COMMANDS = {function.__name__: function for function in (start, status, follow, stop, manifest, setup, watch)}
+COMMANDS = {function.__name__: function for function in (start, status, follow, stop, _manifest, setup, watch)}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[2]](Path(sys.argv[1]), *sys.argv[3:])

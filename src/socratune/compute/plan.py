@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socratune.compute.decision import KEY, Decision, Fit, Settings, Work, decide
+from socratune.compute.decision import RUNPOD_KEY, Fit, Placement, PlacementSettings, TrainingWork, decide_placement
 from socratune.compute.machine import Machine, this_machine
 from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
 from socratune.data.qa_files import data_path, data_set
@@ -31,7 +31,7 @@ from socratune.runs.folder import Results, RunDir, iter_rows
 
 log = logging.getLogger(__name__)
 
-SAMPLES, JUDGED_SHARE, HINTED_SHARE = 3.0, 0.5, 0.4
+_SAMPLES, JUDGED_SHARE, HINTED_SHARE = 3.0, 0.5, 0.4
 """Assumed of a row: its samples in the loop; the share of them that rules leave to the judge model; its hints."""
 READ_TOKENS, WRITTEN_TOKENS = 600, 150
 """Assumed of a call to judge or teacher."""
@@ -39,7 +39,7 @@ ANSWERING_ROOM = 1.3
 """Memory of a model that answers, as a multiple of its weights."""
 SET_UP_HOURS = 0.3
 """Until a rented machine has its libraries and the model."""
-SMALL = 50_000_000
+_SMALL = 50_000_000
 """Parameters below which a run begins without a measurement of the processor and without a count of its rows."""
 
 
@@ -76,8 +76,8 @@ class Plan:
 
     size: Size
     machine: Machine
-    decision: Decision
-    load: Load
+    decision: Placement
+    load: Workload
     tokens: int
     loop_s: float | None
     money: Money
@@ -125,7 +125,7 @@ def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None
     """
     size = size_of(config.model)
     load = load_of(config, known=dataset)
-    machine = this_machine(gpu=gpu, measure=size.shape.parameters > SMALL)
+    machine = this_machine(gpu=gpu, measure=size.shape.parameters > _SMALL)
     decision = _decision(size, load, machine, config)
     loop_s = _loop_s(size.shape, config, load, machine, decision)
     enhancement, said = _enhancement(config, load)
@@ -136,7 +136,7 @@ def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None
     return Plan(size, machine, decision, load, tokens, loop_s, money, assumed, cautions)
 
 
-def settle(config: RunConfig, *, fits: bool = True) -> Decision:
+def settle_placement(config: RunConfig, *, fits: bool = True) -> Placement:
     """Where this run trains, decided once before it begins and told in the log.
 
     Args:
@@ -147,8 +147,8 @@ def settle(config: RunConfig, *, fits: bool = True) -> Decision:
         OutsideError: the Hub could not be asked about the model.
     """
     size = size_of(config.model)
-    load = load_of(config, known=size.shape.parameters > SMALL)
-    machine = this_machine(measure=size.shape.parameters > SMALL)
+    load = load_of(config, known=size.shape.parameters > _SMALL)
+    machine = this_machine(measure=size.shape.parameters > _SMALL)
     decision = _decision(size, load, machine, config)
     if not fits and config.where.place == "auto" and _can_answer(decision, machine):
         decision = replace(decision, where="local", reason="nothing is trained any more, and it can answer here")
@@ -159,19 +159,19 @@ def settle(config: RunConfig, *, fits: bool = True) -> Decision:
     return decision
 
 
-def _can_answer(decision: Decision, machine: Machine) -> bool:
+def _can_answer(decision: Placement, machine: Machine) -> bool:
     """Whether the model fits a machine when it only answers: its weights, and some room."""
     weights = decision.fit.gib["weights"]
     room = max((gpu.free_gib for gpu in machine.gpus), default=machine.free_ram_gib / 2)  # 32 bits without a card
     return ANSWERING_ROOM * weights <= room
 
 
-def settings_of(config: RunConfig, lengths: tuple[int, ...]) -> Settings:
+def placement_settings(config: RunConfig, lengths: tuple[int, ...]) -> PlacementSettings:
     """What of a configuration decides, for rows of these lengths."""
     train, where = config.train, config.where
     longest = max(lengths) if train.max_seq_length == "auto" else min(max(lengths), train.max_seq_length)
     per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    return Settings(
+    return PlacementSettings(
         place=where.place,
         gpus=where.gpus,
         max_local_hours=where.max_local_hours,
@@ -186,16 +186,16 @@ def settings_of(config: RunConfig, lengths: tuple[int, ...]) -> Settings:
     )
 
 
-def _decision(size: Size, load: Load, machine: Machine, config: RunConfig) -> Decision:
+def _decision(size: Size, load: Workload, machine: Machine, config: RunConfig) -> Placement:
     """The decision on what a training computes; every token counts as labelled."""
     train, times = config.train, _times(config.train)
     flops = training_flops(size.shape, [(length, length) for length in load.lengths])
     steps = -(-len(load.lengths) // (train.per_device_train_batch_size * train.gradient_accumulation_steps))
-    work = Work(flops * times, round(steps * times))
-    settings = settings_of(config, load.lengths)
+    work = TrainingWork(flops * times, round(steps * times))
+    settings = placement_settings(config, load.lengths)
     if size.four_bit:
         settings = replace(settings, load_in_4bit=True)
-    return decide(size.shape, settings, machine, work, has_key=bool(os.environ.get(KEY)))
+    return decide_placement(size.shape, settings, machine, work, has_key=bool(os.environ.get(RUNPOD_KEY)))
 
 
 def _times(train: EnhancedTrainingConfig) -> float:
@@ -205,7 +205,7 @@ def _times(train: EnhancedTrainingConfig) -> float:
     return epochs * (len(train.by_dev.sweep_lr) or 1)
 
 
-def _loop_s(shape: Shape, config: RunConfig, load: Load, machine: Machine, decision: Decision) -> float | None:
+def _loop_s(shape: Shape, config: RunConfig, load: Workload, machine: Machine, decision: Placement) -> float | None:
     """The student's answers where it is trained: of an earlier pilot what it measured, else by assumption."""
     engine, _ = student_of(config.enhance, config.model)
     pilot = _pilot(config)
@@ -214,7 +214,7 @@ def _loop_s(shape: Shape, config: RunConfig, load: Load, machine: Machine, decis
     if engine == "http":
         return None
     answer = min(ANSWER_TOKENS, config.enhance.max_new_tokens)
-    samples = min(SAMPLES, float(config.enhance.attempts * config.enhance.max_iterations))
+    samples = min(_SAMPLES, float(config.enhance.attempts * config.enhance.max_iterations))
     asked = (load.rows - load.held_out) * samples + 2 * load.held_out
     card = decision.card
     tflops = card.tflops if card else machine.gpus[0].tflops if machine.gpus else None
@@ -230,7 +230,7 @@ def _pilot(config: RunConfig) -> dict[str, Any] | None:
     return Results(run).data.get("estimate") if run.results.is_file() else None
 
 
-def _enhancement(config: RunConfig, load: Load) -> tuple[float | None, tuple[str, ...]]:
+def _enhancement(config: RunConfig, load: Workload) -> tuple[float | None, tuple[str, ...]]:
     """USD of the loop's paid calls, and what that rests on; None where a price is not known."""
     if pilot := _pilot(config):
         usd = pilot["usd"]["all"]
@@ -239,7 +239,7 @@ def _enhancement(config: RunConfig, load: Load) -> tuple[float | None, tuple[str
     if not paid:
         return 0.0, ()
     rows = load.rows - load.held_out
-    calls = {"student": SAMPLES, "judge": SAMPLES * JUDGED_SHARE, "teacher": HINTED_SHARE}
+    calls = {"student": _SAMPLES, "judge": _SAMPLES * JUDGED_SHARE, "teacher": HINTED_SHARE}
     usd = [price.usd(round(rows * calls[role] * READ_TOKENS), round(rows * calls[role] * WRITTEN_TOKENS))
            for role, price in paid]  # fmt: skip
     text = ", ".join(f"{calls[role]:g} calls of the {role}" for role, _ in paid)
@@ -266,7 +266,7 @@ def _price(ref: str, endpoint: Endpoint) -> Price:
     return price_of(provider, name)
 
 
-def _money(decision: Decision, loop_s: float | None, enhancement: float | None, cloud: str) -> Money:
+def _money(decision: Placement, loop_s: float | None, enhancement: float | None, cloud: str) -> Money:
     if decision.where == "local":
         return Money(0.0, 0.0, enhancement)
     price = decision.card.usd_per_hour(cloud) if decision.card else None
@@ -279,7 +279,7 @@ def _money(decision: Decision, loop_s: float | None, enhancement: float | None, 
     return Money(per_hour, round(hours * per_hour, 2), enhancement)
 
 
-def _cautions(decision: Decision, loop_s: float | None, money: Money, where: WhereConfig) -> Iterator[str]:
+def _cautions(decision: Placement, loop_s: float | None, money: Money, where: WhereConfig) -> Iterator[str]:
     if decision.where != "runpod":
         return
     hours = SET_UP_HOURS + ((decision.fit.seconds or 0.0) + (loop_s or 0.0)) / 3600
@@ -301,7 +301,7 @@ def _way(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _rented(decision: Decision, money: Money, cards: int) -> dict[str, Any] | None:
+def _rented(decision: Placement, money: Money, cards: int) -> dict[str, Any] | None:
     if decision.card is None:
         return None
     card = decision.card
@@ -326,7 +326,7 @@ ANSWER_TOKENS, TEMPLATE_TOKENS = 256, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Workload:
     """What a data set comes to.
 
     Attributes:
@@ -342,7 +342,7 @@ class Load:
     assumed: tuple[str, ...]
 
 
-def load_of(config: RunConfig, *, known: bool) -> Load:
+def load_of(config: RunConfig, *, known: bool) -> Workload:
     """From the training rows of the run folder where it has them, else from the data set, else assumed.
 
     Args:
@@ -357,24 +357,24 @@ def load_of(config: RunConfig, *, known: bool) -> Load:
     if known and run.rows("train").exists():
         lengths = tuple(_example_length(example) for example in iter_rows(run.rows("train"), Example.from_json))
         rows, held_out = (_count(run.rows(name)) for name in ("train_in", "held_out"))
-        return Load(rows + held_out, held_out, lengths or (1,), ())
+        return Workload(rows + held_out, held_out, lengths or (1,), ())
     if not known or (config.generate.source and not run.rows("qa").exists()):
         longest = 2048 if config.train.max_seq_length == "auto" else config.train.max_seq_length
         usual = max(1, longest // 5)
         text = f"{ASSUMED_ROWS} rows, as no data set is there yet: of {usual} tokens, some of {longest}"
         lengths = (longest,) * LONG_ROWS + (usual,) * (ASSUMED_ROWS - LONG_ROWS)
-        return Load(ASSUMED_ROWS, 0, lengths, (text,))
+        return Workload(ASSUMED_ROWS, 0, lengths, (text,))
     text = f"every row is trained, with {answer} tokens of the student's own or its reference, whichever is longer"
     if run.rows("train_in").exists():  # whatever became of the data set since
         lengths = tuple(_row_length(row, answer) for row in iter_rows(run.rows("train_in"), QARow.from_json))
         held_out = _count(run.rows("held_out"))
-        return Load(len(lengths) + held_out, held_out, lengths or (1,), (text,))
+        return Workload(len(lengths) + held_out, held_out, lengths or (1,), (text,))
     path = run.rows("qa") if config.generate.source else data_path(config.dataset)
     lengths = [_row_length(row, answer) for row in data_set(path).rows()]
     split = config.split
     held_out = 0 if split.held_out else _capped(len(lengths), split.held_out_share, split.max_held_out_rows)
     dev = _capped(len(lengths) - held_out, split.dev_share, split.max_dev_rows)
-    return Load(len(lengths), held_out, tuple(lengths[held_out + dev :]) or (1,), (text,))
+    return Workload(len(lengths), held_out, tuple(lengths[held_out + dev :]) or (1,), (text,))
 
 
 def _capped(rows: int, share: float, most: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socratune.compute.provider import ComputeProvider, Pod
-from socratune.compute.renting import FOLDER, GONE_LIMIT_S, HOST, POLL_S, at_work
+from socratune.compute.renting import FOLDER, GONE_LIMIT_S, HOST, POD_POLL_S, at_work
 from socratune.compute.runpod import RunPod
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
@@ -70,7 +70,7 @@ def reap(provider: ComputeProvider, pods: list[Owned]) -> None:
         while provider.get(one.pod.id) is not None:
             if time.monotonic() > deadline:
                 raise OutsideError(f"{one.pod.id} was ended, but is still there after {GONE_LIMIT_S:g} s.")
-            time.sleep(POLL_S)
+            time.sleep(POD_POLL_S)
 
 
 def adopt(provider: ComputeProvider, pod_id: str, folder: str) -> Pod:

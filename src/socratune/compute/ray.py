@@ -25,21 +25,21 @@ from socratune.llm.locate import local_name
 from socratune.llm.references import resolve_alias, student_of
 from socratune.runs.folder import RunDir, StageResult, Tick, read_jsonl
 from socratune.runs.journal import Journal
-from socratune.runs.shards import divided, gather, hand_out, pool_hint_measures, shard_rows
+from socratune.runs.shards import divided, gather_shards, hand_out, pool_hint_measures, shard_rows
 from socratune.stages.pooling import pooled
 
-RESTARTS = 3
+_RESTARTS = 3
 """How often a worker that was killed is started again. One that dies four times dies of its rows or its machine."""
 
-POLL_S = 0.5
-STOP_S = 20.0
+_POLL_S = 0.5
+_STOP_S = 20.0
 """How long workers may take to close their journals when the run is stopped; then they are killed, which loses no more
 than the calls in flight."""
 
 Work = Callable[..., Awaitable[StageResult]]
 """`work(run, config, journal=…, tick=…)`: the loop over the rows of one folder."""
 
-Progress = tuple[int, dict[str, Any]]
+_Progress = tuple[int, dict[str, Any]]
 """Rows that a worker has done, and what it spent by role."""
 
 
@@ -87,7 +87,7 @@ def enhance_on_ray(
     folders = [hand_out(run, name, of=shard, stage=stage) for name in shards]
     total = sum(1 for _ in shard_rows(read_jsonl(run.rows("train_in")), shard))
 
-    def tell(progress: list[Progress]) -> None:
+    def tell(progress: list[_Progress]) -> None:
         spent = Ledger()
         for _, summary in progress:
             spent.carry_over(summary)
@@ -101,7 +101,7 @@ def enhance_on_ray(
         finally:
             _stop(ray, actors, tasks)
     pool_hint_measures(run, folders)
-    gather(run)
+    gather_shards(run)
     return pooled([result.figures for result in results])
 
 
@@ -111,7 +111,7 @@ class _Worker:
     def __init__(self, directory: str, folder: str) -> None:
         self._directory = directory
         self._folder = folder
-        self._progress: Progress = (0, {})
+        self._progress: _Progress = (0, {})
 
     async def enhance(self, work: Work, config: StudentTeacherConfig) -> StageResult | SocratuneError:
         """What `work` brings. An error of ours is a value here: Ray would hand it over in a wrapping of its own."""
@@ -126,7 +126,7 @@ class _Worker:
         except SocratuneError as error:
             return error
 
-    async def progress(self) -> Progress:
+    async def progress(self) -> _Progress:
         """How far it is."""
         return self._progress
 
@@ -140,13 +140,13 @@ def _started(ray: Any, folders: list[RunDir], gpus_each: int) -> list[Any]:
         num_cpus=0,  # a worker that waits for servers needs no core of its own
         num_gpus=gpus_each,
         scheduling_strategy="SPREAD",
-        max_restarts=RESTARTS,
-        max_task_retries=RESTARTS,
+        max_restarts=_RESTARTS,
+        max_task_retries=_RESTARTS,
     )
     return [actor.remote(str(Path.cwd()), str(folder.root.resolve())) for folder in folders]
 
 
-def _watch(ray: Any, actors: list[Any], tasks: list[Any], tell: Callable[[list[Progress]], None]) -> list[StageResult]:
+def _watch(ray: Any, actors: list[Any], tasks: list[Any], tell: Callable[[list[_Progress]], None]) -> list[StageResult]:
     """Tell how far the workers are until each has its result.
 
     Raises:
@@ -155,16 +155,16 @@ def _watch(ray: Any, actors: list[Any], tasks: list[Any], tell: Callable[[list[P
     from ray.exceptions import RayActorError  # pyright: ignore[reportMissingImports]
 
     results: dict[int, StageResult] = {}
-    progress: list[Progress] = [(0, {})] * len(actors)
+    progress: list[_Progress] = [(0, {})] * len(actors)
     at_work = {task: number for number, task in enumerate(tasks)}
     asked = {_asked(actor): number for number, actor in enumerate(actors)}
     while at_work:
-        for task in ray.wait(list(at_work), timeout=POLL_S)[0]:
+        for task in ray.wait(list(at_work), timeout=_POLL_S)[0]:
             try:
                 result = ray.get(task)
             except RayActorError as error:
                 reason = " ".join(str(error).split())[:300]
-                raise OutsideError(f"A Ray worker ended {RESTARTS + 1} times, the last time so: {reason}") from error
+                raise OutsideError(f"A Ray worker ended {_RESTARTS + 1} times, the last time so: {reason}") from error
             if isinstance(result, SocratuneError):
                 raise result
             number = at_work.pop(task)
@@ -189,7 +189,7 @@ def _stop(ray: Any, actors: list[Any], tasks: list[Any]) -> None:
     """End all workers: those at work give up their rows in flight and close their journals."""
     for task in tasks:
         ray.cancel(task)
-    ray.wait(tasks, num_returns=len(tasks), timeout=STOP_S)
+    ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_S)
     for actor in actors:
         ray.kill(actor)
 

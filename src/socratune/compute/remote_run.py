@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 from socratune.compute import job
-from socratune.compute.decision import Decision
-from socratune.compute.renting import Machine, give_back, rented, spent_usd
+from socratune.compute.decision import Placement
+from socratune.compute.renting import RentedMachine, give_back, rented, spent_usd
 from socratune.compute.shipping import base_folder, fetch_checked, outfit, replace
 from socratune.compute.ssh import ConnectionLost
 from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 READY_LIMIT_S = 3600.0
 """Until a student answers there: its weights are downloaded first."""
-POLL_S = 1.0
+_POLL_S = 1.0
 SPARE_DISK_GB, DISK_A_WEIGHT = 40, 4.5
 """For libraries and checkpoints; of the weights' memory, which may be in 4 bits where the files are in 16."""
 LOCATION = """import sys
@@ -62,7 +62,7 @@ class Elsewhere:
     """
 
     def __init__(
-        self, run: RunDir, config: RunConfig, journal: Journal, results: dict[str, Any], decision: Decision
+        self, run: RunDir, config: RunConfig, journal: Journal, results: dict[str, Any], decision: Placement
     ) -> None:
         self._run = run
         self._config = config
@@ -70,7 +70,7 @@ class Elsewhere:
         self._results = results
         self._decision = decision
         self._stack = ExitStack()
-        self._rented: Machine | None = None
+        self._rented: RentedMachine | None = None
 
     def __enter__(self) -> Elsewhere:
         return self
@@ -96,7 +96,7 @@ class Elsewhere:
                 }
 
     @property
-    def machine(self) -> Machine:
+    def machine(self) -> RentedMachine:
         """The machine, rented when it is first asked for.
 
         Raises:
@@ -176,9 +176,9 @@ class Elsewhere:
             said.append(line)
             log.info("%s: %s", machine.pod.name, line)
 
-        job.start(machine.place, name, self._socratune(*command), keys_for(self._config.where))
+        job.start_job(machine.place, name, self._socratune(*command), keys_for(self._config.where))
         copy = machine.folder / f"{machine.pod.id}.{name}.log"
-        code = job.attend(machine.place, name, copy, hear=hear, meanwhile=lambda: None)
+        code = job.attend_job(machine.place, name, copy, hear=hear, meanwhile=lambda: None)
         text = "\n".join(said[-LAST_LINES:])
         if code == StageFailed.exit_code:
             raise StageFailed(text)
@@ -187,7 +187,7 @@ class Elsewhere:
         if code != 0:
             raise OutsideError(f"{' '.join(command)} on the rented machine ended with exit code {code}.\n{text}")
 
-    def _outfitted(self) -> Machine:
+    def _outfitted(self) -> RentedMachine:
         """The machine with Socratune and what the run folder has to offer for a stage there."""
         machine = self.machine
         outfit(machine.place, self._run, self._config, self._results, machine.folder)
@@ -215,8 +215,8 @@ class Elsewhere:
             command = ["env", *settings, "vllm", *vllm_arguments(location, model, port)]
         else:
             command = self._socratune("serve", "run", "--port", str(port))
-        job.stop(machine.place, "student")
-        job.start(machine.place, "student", command, keys_for(self._config.where))
+        job.stop_job(machine.place, "student")
+        job.start_job(machine.place, "student", command, keys_for(self._config.where))
         try:
             with machine.place.ssh.tunnel(port) as here:
                 self._await(machine, here)
@@ -228,15 +228,15 @@ class Elsewhere:
                     yield ServedStudent(base, model, json.loads(self._python(WHO, model, given=keys)))
         finally:
             with suppress(OutsideError):  # the machine may be gone, and what ended the block matters more
-                job.stop(machine.place, "student")
+                job.stop_job(machine.place, "student")
 
-    def _has_vllm(self, machine: Machine) -> bool:
+    def _has_vllm(self, machine: RentedMachine) -> bool:
         chosen = self._config.where.student_server
         if chosen != "auto":
             return chosen == "vllm"
         return bool(machine.place.ssh.run(["sh", "-c", "command -v vllm || :"]).strip())
 
-    def _await(self, machine: Machine, port: int) -> None:
+    def _await(self, machine: RentedMachine, port: int) -> None:
         """Wait until the student answers behind the tunnel."""
         deadline = time.monotonic() + READY_LIMIT_S
         while not is_well(port):
@@ -245,9 +245,9 @@ class Elsewhere:
                 raise OutsideError(f"{text}\n{self._last(machine)}")
             if time.monotonic() > deadline:
                 raise OutsideError(f"The student did not answer within {READY_LIMIT_S:g} s.\n{self._last(machine)}")
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
 
-    def _last(self, machine: Machine) -> str:
+    def _last(self, machine: RentedMachine) -> str:
         return machine.place.ssh.run(["tail", "-n", str(LAST_LINES), f"{machine.place.base}/jobs/student/log"])
 
     def _answers(self) -> bool:

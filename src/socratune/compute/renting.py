@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from socratune.compute.job import Place
+from socratune.compute.job import JobPlace
 from socratune.compute.provider import ComputeProvider, NoCapacity, Offer, Order, Pod
 from socratune.compute.runpod import RunPod
 from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_key, need_tools
@@ -31,10 +31,10 @@ from socratune.runs.journal import Journal
 
 log = logging.getLogger(__name__)
 
-READY_LIMIT_S = 900.0
+POD_READY_LIMIT_S = 900.0
 """Until a machine can be reached: its image, of some 10 GB, is downloaded first."""
 GONE_LIMIT_S = 180.0
-POLL_S = 3.0
+POD_POLL_S = 3.0
 RENEWALS = 3
 """Machines that may die under one run."""
 
@@ -52,7 +52,7 @@ def rented(
     memory_gb: float,
     disk_gb: int,
     provider: ComputeProvider | None = None,
-) -> Iterator[Machine]:
+) -> Iterator[RentedMachine]:
     """A machine that can be reached, this run's own where it has one; given back when the block ends.
 
     Args:
@@ -66,7 +66,7 @@ def rented(
     """
     need_tools()
     provider = provider or RunPod(where.api_base)
-    machine = Machine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb)
+    machine = RentedMachine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb)
     unheard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
     with _on_signal(signal.default_int_handler, *unheard):
         try:
@@ -87,16 +87,16 @@ def give_back(run: RunDir, where: WhereConfig, journal: Journal, provider: Compu
     """
     notes = journal.pods()
     if notes and notes[-1][3] != "ended":
-        Machine(run, where, journal, provider or RunPod(where.api_base), memory_gb=0, disk_gb=0).end()
+        RentedMachine(run, where, journal, provider or RunPod(where.api_base), memory_gb=0, disk_gb=0).end()
 
 
-class Machine:
+class RentedMachine:
     """The rented machine of a run; `place` is our folder on it.
 
     When it dies, `renew` puts another in its place, with nothing on it.
     """
 
-    place: Place
+    place: JobPlace
     pod: Pod
 
     def __init__(
@@ -218,7 +218,7 @@ class Machine:
                     self._end(twin)
             if ready := self._when_ready(pod):
                 return ready
-            refusals.append(f"{offer.name}: {pod.id} could not be reached within {READY_LIMIT_S:g} s.")
+            refusals.append(f"{offer.name}: {pod.id} could not be reached within {POD_READY_LIMIT_S:g} s.")
             self._end(pod)
         text = "No machine could be rented. Try later, or name more types of card in where.preferred_gpus."
         raise OutsideError("\n".join([text, *refusals]))
@@ -238,7 +238,7 @@ class Machine:
 
     def _when_ready(self, pod: Pod) -> Pod | None:
         """The pod once it can be reached; None where it ended, or took too long."""
-        deadline = time.monotonic() + READY_LIMIT_S
+        deadline = time.monotonic() + POD_READY_LIMIT_S
         while time.monotonic() < deadline:
             now = self._provider.get(pod.id)
             if now is None or now.status == "ended":
@@ -252,7 +252,7 @@ class Machine:
                 except RemoteFailed as error:
                     log.warning("The machine %s is of no use: %s", pod.id, error)
                     return None
-            time.sleep(POLL_S)
+            time.sleep(POD_POLL_S)
         return None
 
     def _reach(self, pod: Pod) -> None:
@@ -265,7 +265,7 @@ class Machine:
         ssh.run(["mkdir", "-p", base])
         ssh.run(["sh", "-c", "command -v rsync || (apt-get update && apt-get install --yes rsync)"], timeout_s=300)
         ssh.push([HELPER], base)
-        self.place = Place(ssh, base)
+        self.place = JobPlace(ssh, base)
         self.place.helper("watch", f"{self._where.max_hours * 3600:.0f}", self._where.api_base)
 
     def _end(self, pod: Pod) -> None:
@@ -275,7 +275,7 @@ class Machine:
         while self._provider.get(pod.id) is not None:
             if time.monotonic() > deadline:
                 raise OutsideError(f"{pod.id} was ended, but is still there after {GONE_LIMIT_S:g} s.")
-            time.sleep(POLL_S)
+            time.sleep(POD_POLL_S)
         self._note(pod, "ended")
         log.info("The rented machine %s is given back.", pod.id)
 

@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 KEY = "RUNPOD_API_KEY"
 MIN_CUDA = "13.0"
 """Of the machine's driver: PyPI's torch of the version in `constraints-gpu.txt` is built for it."""
-TIMEOUT_S = 60.0
-PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_TIMEOUT_S = 60.0
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between the tries of a call; a pause the server asks for is kept where it is at most `LONGEST_PAUSE_S`."""
-LONGEST_PAUSE_S = 60.0
+_LONGEST_PAUSE_S = 60.0
 
 _STATUS = {"PROVISIONING": "starting", "STARTING": "starting", "RUNNING": "running"}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -146,14 +146,14 @@ class RunPod:
         Args:
             done: what there is where a try had its effect and only its answer was lost, or None.
         """
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in (*_PAUSES_S, None):
             try:
                 return self._ask(method, path, body)
             except _Unclear as error:
                 if pause_s is None:
                     raise
                 asked_s = error.pause_s
-                waits_s = pause_s * random.uniform(0.5, 1) if asked_s is None else min(asked_s, LONGEST_PAUSE_S)
+                waits_s = pause_s * random.uniform(0.5, 1) if asked_s is None else min(asked_s, _LONGEST_PAUSE_S)
                 log.info("%s Trying again in %.0f s.", error, waits_s)
                 time.sleep(waits_s)
             if (found := done()) is not None:
@@ -169,7 +169,7 @@ class RunPod:
             _Unclear: no answer, or one that may change.
         """
         connect = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = connect(self._host, self._port, timeout=TIMEOUT_S)
+        connection = connect(self._host, self._port, timeout=_TIMEOUT_S)
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         try:
             connection.request(method, self._path + path, None if body is None else json.dumps(body), headers)

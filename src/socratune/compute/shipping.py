@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 import socratune
-from socratune.compute.job import Place, attend, start, stop
+from socratune.compute.job import JobPlace, attend_job, start_job, stop_job
 from socratune.compute.ssh import RemoteFailed, is_full
 from socratune.config import RunConfig, is_free
 from socratune.errors import OutsideError
@@ -27,7 +27,7 @@ from socratune.runs.folder import RunDir, file_hash, fingerprint, write_json, wr
 log = logging.getLogger(__name__)
 
 CONSTRAINTS = Path(__file__).parent / "constraints-gpu.txt"
-SECTIONS = ("model", "seed", "curate", "enhance", "train", "validate")
+_SECTIONS = ("model", "seed", "curate", "enhance", "train", "validate")
 """Of the configuration what training and answering need; where data came from and where it is published stays here."""
 
 _TIME = (2020, 1, 1, 0, 0, 0)
@@ -58,7 +58,7 @@ def make_wheel(folder: Path) -> Path:
     return path
 
 
-def outfit(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> None:
+def outfit(place: JobPlace, run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> None:
     """Socratune and the run's inputs on the machine; nothing where the very same are there already.
 
     Args:
@@ -77,7 +77,7 @@ def outfit(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any]
     if place.ssh.run(["sh", "-c", 'cat "$0" 2>/dev/null || :', f"{place.base}/run/.shipped"]).strip() == mark:
         return
     for job in ("train", "setup"):
-        stop(place, job)
+        stop_job(place, job)
     place.ssh.run(["rm", "-rf", f"{place.base}/run"])
     place.ssh.run(["mkdir", "-p", f"{place.base}/run", f"{place.base}/model"])
     begun = [path for path in (run.checkpoints, run.rows("replay"), run.tensorboard) if path.exists()]
@@ -92,13 +92,13 @@ def outfit(place: Place, run: RunDir, config: RunConfig, results: dict[str, Any]
         raise OutsideError(f"{text}{' Raise where.disk_gb.' if is_full(str(error)) else ''}") from None
 
 
-def _install(place: Place, wheel: Path, log_copy: Path) -> None:
+def _install(place: JobPlace, wheel: Path, log_copy: Path) -> None:
     """Socratune in an environment of its own there, with the libraries the image lacks."""
     place.ssh.push([wheel, CONSTRAINTS], place.base)
-    start(place, "setup", place.argv("setup", f"{place.base}/{wheel.name}", f"{place.base}/{CONSTRAINTS.name}"))
+    start_job(place, "setup", place.argv("setup", f"{place.base}/{wheel.name}", f"{place.base}/{CONSTRAINTS.name}"))
     said: list[str] = []
     log_copy.unlink(missing_ok=True)
-    code = attend(place, "setup", log_copy, hear=said.append, meanwhile=lambda: None)
+    code = attend_job(place, "setup", log_copy, hear=said.append, meanwhile=lambda: None)
     if code != 0:
         raise RemoteFailed("\n".join(["installing Socratune there failed:", *said[-15:]]), code or 1)
 
@@ -135,7 +135,7 @@ def shipped_config(config: RunConfig, model: str | None) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in flatten(dump(config)).items()
-        if key.split(".", maxsplit=1)[0] in SECTIONS and not is_free(key)
+        if key.split(".", maxsplit=1)[0] in _SECTIONS and not is_free(key)
     }
     kept.pop("enhance.student_model", None)  # the student is the base there, whatever it is called here
     if model is not None:
@@ -162,7 +162,7 @@ def is_shipped(run: RunDir) -> bool:
     return False
 
 
-def fetch_checked(place: Place, names: list[str], folder: Path) -> list[Path]:
+def fetch_checked(place: JobPlace, names: list[str], folder: Path) -> list[Path]:
     """Files and folders of `BASE/run` into a folder here, each file compared with its sha256 there; those that differ
     are fetched once more. What came, by its path below `run`.
 

@@ -72,7 +72,7 @@ def bundle(run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path
     return folder
 
 
-def name_of(run: RunDir, config: RunConfig) -> str:
+def sky_task_name(run: RunDir, config: RunConfig) -> str:
     """Of the run's task, its machine and its bucket: always the same."""
     return f"{config.where.pod_name}-{fingerprint(str(run.root.resolve()))[:8]}".lower()
 
@@ -136,7 +136,7 @@ class BySkyPilot:
             As `launch`.
         """
         run, folder = self._run, self._run / "remote"
-        name = name_of(run, self._config)
+        name = sky_task_name(run, self._config)
         if not (folder / "fetched" / "pipeline_results.json").exists():  # else they were copied out of a bucket
             inputs = bundle(run, self._config, self._results, folder / "in")
             launch(name, task_of(name, self._config, inputs), folder / "fetched")

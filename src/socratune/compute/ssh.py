@@ -25,9 +25,9 @@ from socratune.llm.child import free_port
 
 log = logging.getLogger(__name__)
 
-PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 15.0)
+_PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 15.0)
 """Between the tries to reach a machine that was reached before: about a minute in all with their timeouts."""
-CONNECT_TIMEOUT_S = 10
+_CONNECT_TIMEOUT_S = 10
 COMMAND_TIMEOUT_S = 120.0
 TUNNEL_PAUSE_S = 0.5
 
@@ -106,7 +106,7 @@ def connected(host: str, port: int, user: str, key: Path, known_hosts: Path) -> 
         folder = Path(name)
         (folder / "id").symlink_to(key.resolve())  # no run folder's path in ssh's file, which has a syntax for quotes
         (folder / "known_hosts").symlink_to(known_hosts.resolve())
-        text = _CONFIG.format(host=host, port=port, user=user, folder=folder, timeout_s=CONNECT_TIMEOUT_S)
+        text = _CONFIG.format(host=host, port=port, user=user, folder=folder, timeout_s=_CONNECT_TIMEOUT_S)
         (folder / "config").write_text(text, "utf-8")
         ssh = Ssh(folder / "config")
         try:
@@ -195,7 +195,7 @@ class Ssh:
     def _tried(
         self, command: list[str], lost: Sequence[int], fine: Sequence[int], *, given: str = "", timeout_s: float | None
     ) -> str:
-        for pause_s in (*PAUSES_S, None):
+        for pause_s in (*_PAUSES_S, None):
             try:
                 done = subprocess.run(
                     command, input=given.encode(), capture_output=True, timeout=timeout_s, check=False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.compute import job
-from socratune.compute.renting import Machine
+from socratune.compute.renting import RentedMachine
 from socratune.compute.shipping import fetch_checked, outfit, replace
 from socratune.compute.ssh import ConnectionLost, is_full
 from socratune.config import RunConfig, WhereConfig
@@ -22,7 +22,7 @@ from socratune.runs.folder import RunDir, StageResult, Tick, write_text
 log = logging.getLogger(__name__)
 
 TICK_S = 5.0
-SYNC_S = 60.0
+_SYNC_S = 60.0
 """Between two looks at the checkpoints there: as much as a machine that dies may cost."""
 LAST_LINES = 15
 
@@ -32,7 +32,7 @@ _NOT_FIGURES = ("status", "seconds", "done", "total", "rows_in", "rows_out", "ke
 
 
 def train_remotely(
-    run: RunDir, config: RunConfig, machine: Machine, *, results: dict[str, Any], tick: Tick
+    run: RunDir, config: RunConfig, machine: RentedMachine, *, results: dict[str, Any], tick: Tick
 ) -> StageResult:
     """Train on the machine what the run folder holds; `adapter/` and the rest are here when this returns.
 
@@ -54,12 +54,12 @@ def train_remotely(
             machine.renew(error)
 
 
-def _train(run: RunDir, config: RunConfig, machine: Machine, tick: Tick) -> None:
+def _train(run: RunDir, config: RunConfig, machine: RentedMachine, tick: Tick) -> None:
     """Begin the training, or listen to the one at work, until it has ended well."""
     place, said = machine.place, []
     python = f"{place.base}/python/bin/python"
     if _entry(machine).get("status") != "done":  # else it ended well before, and only its result was not fetched
-        job.start(place, "train", [python, "-m", "socratune", "train", "run"], keys_for(config.where))
+        job.start_job(place, "train", [python, "-m", "socratune", "train", "run"], keys_for(config.where))
     looking = _Looks(run, machine, tick)
 
     def hear(line: str) -> None:
@@ -68,7 +68,7 @@ def _train(run: RunDir, config: RunConfig, machine: Machine, tick: Tick) -> None
         log.info("%s: %s", machine.pod.name, line)
 
     copy = machine.folder / f"{machine.pod.id}.log"
-    code = job.attend(place, "train", copy, hear=hear, meanwhile=looking.turn)
+    code = job.attend_job(place, "train", copy, hear=hear, meanwhile=looking.turn)
     if code != 0:
         _raise_as_there(machine, code, said)
 
@@ -82,7 +82,7 @@ def keys_for(where: WhereConfig) -> dict[str, str]:
 class _Looks:
     """What is looked at while a training is listened to: how far it is, and its checkpoints."""
 
-    def __init__(self, run: RunDir, machine: Machine, tick: Tick) -> None:
+    def __init__(self, run: RunDir, machine: RentedMachine, tick: Tick) -> None:
         self._run = run
         self._machine = machine
         self._tick = tick
@@ -97,7 +97,7 @@ class _Looks:
             if entry.get("total"):
                 live = {key: value for key, value in entry.items() if key not in _NOT_FIGURES}
                 self._tick(entry["done"], entry["total"], **live)
-        if now - self._synced >= SYNC_S:
+        if now - self._synced >= _SYNC_S:
             self._synced = now
             try:
                 _take(self._run, self._machine, RESUMED_FROM)
@@ -107,7 +107,7 @@ class _Looks:
                 log.info("The checkpoints changed while they were fetched; again in a minute (%s).", error)
 
 
-def _take(run: RunDir, machine: Machine, names: list[str]) -> None:
+def _take(run: RunDir, machine: RentedMachine, names: list[str]) -> None:
     """Fetch, compare, and only then put in the place of what the run folder has.
 
     What was fetched stays beside it, so that the next look fetches only what is new.
@@ -125,7 +125,7 @@ def _take(run: RunDir, machine: Machine, names: list[str]) -> None:
             replace(temporary, run / name)
 
 
-def _brought_home(run: RunDir, config: RunConfig, machine: Machine) -> StageResult:
+def _brought_home(run: RunDir, config: RunConfig, machine: RentedMachine) -> StageResult:
     """The result in the run folder, and what the stage gave back there."""
     _take(run, machine, RESULT)
     described = run.adapter / "adapter_config.json"
@@ -141,13 +141,13 @@ def result_there(results: Path, machine: str) -> StageResult:
     return StageResult(entry["rows_in"], entry["rows_out"], {**figures, "trained_on": machine})
 
 
-def _entry(machine: Machine) -> dict[str, Any]:
+def _entry(machine: RentedMachine) -> dict[str, Any]:
     """What the results there say of the training."""
     there = f"{machine.place.base}/run/pipeline_results.json"
     return json.loads(machine.place.ssh.run(["cat", there]))["stages"].get("train", {})
 
 
-def _raise_as_there(machine: Machine, code: int | None, said: list[str]) -> None:
+def _raise_as_there(machine: RentedMachine, code: int | None, said: list[str]) -> None:
     """Raise what the training there ended with."""
     text = _entry(machine).get("error") or "\n".join(said)
     if code == StageFailed.exit_code:

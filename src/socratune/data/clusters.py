@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from socratune.data.duplicates import Marks, name_of, wording_of
+from socratune.data.duplicates import Marks, wording_id, wording_of
 from socratune.data.qa_files import data_set
 from socratune.errors import OutsideError
 from socratune.rows import QARow
@@ -47,7 +47,7 @@ class Clusters:
         self._places = {"dev": array("d"), "held_out": array("d")}  # of every row
         sources: dict[str, int] = {}
         for row in self.data.rows():
-            name = name_of(row)
+            name = wording_id(row)
             marks.add(row, name)
             for salt, places in self._places.items():
                 places.append(_place(salt, name))
@@ -151,11 +151,11 @@ class Clusters:
                 break
             cluster = self.clusters[at - 1] - len(self._sources)
             if at - 1 in several:
-                names[at - 1] = name_of(row)
+                names[at - 1] = wording_id(row)
             if cluster < 0:
                 yield replace(row, cluster=f"source:{self._sources[cluster]}")
             else:
-                yield replace(row, cluster=names.get(cluster) or name_of(row))
+                yield replace(row, cluster=names.get(cluster) or wording_id(row))
         else:
             if at == len(self._ids):
                 return

@@ -21,14 +21,14 @@ class Recall:
     of: int
 
 
-Part = str | Rejected | Recall
+SplitPart = str | Rejected | Recall
 """`train_in`, `dev`, `held_out`; recall; or why a row is in none of them."""
 Siblings = dict[int, list[list[int]]]
 """Row → for every name it gives in `sibling_of`, the rows of the data set that bear it."""
 
 
 def drop(
-    parts: list[Part],
+    parts: list[SplitPart],
     rows: Clusters,
     tests: Clusters,
     asked: Iterable[int],
@@ -66,9 +66,9 @@ def kin(asking: Clusters, rows: Clusters, marks: Marks) -> Siblings:
     return {row: originals for row, originals in found.items() if asking is rows or all(originals)}
 
 
-def settle(
-    parts: Sequence[Part], asking: Clusters, siblings: Siblings, rows: Clusters, *, marks: Marks, most: int
-) -> dict[int, Part]:
+def settle_parts(
+    parts: Sequence[SplitPart], asking: Clusters, siblings: Siblings, rows: Clusters, *, marks: Marks, most: int
+) -> dict[int, SplitPart]:
     """For every sibling `Recall`, or why not.
 
     One is asked only where all rows it names are trained on and none is asked in its very wording: then it asks for
@@ -78,7 +78,7 @@ def settle(
         most: siblings that may be asked; by their place, so that added ones move nothing but the cut.
     """
     trained = {marks.wording(rows.start + row) for row, part in enumerate(parts) if part == "train_in"}
-    settled: dict[int, Part] = {}
+    settled: dict[int, SplitPart] = {}
     for row, originals in siblings.items():
         names = asking.siblings[row]
         unfit = (why for pair in zip(names, originals, strict=True) if (why := _unfit(parts, *pair)))
@@ -90,7 +90,7 @@ def settle(
     return {**settled, **dict.fromkeys(fit[most:], too_many)}
 
 
-def _unfit(parts: Sequence[Part], name: str, originals: list[int]) -> Rejected | None:
+def _unfit(parts: Sequence[SplitPart], name: str, originals: list[int]) -> Rejected | None:
     """Why the sibling of a row cannot be asked for what was trained, or None."""
     if not originals:
         return Rejected("sibling_of_none", f"no row has the id or asks the question {name[:100]!r}")

@@ -45,7 +45,7 @@ SLOTS, BAND = 64, 4
 """Values of a MinHash signature, and how many of them make a band: texts that share a band are compared."""
 EMPTY, LONGEST_TEXT = 0xFFFF, 1 << 14
 _FACTOR = 0xC2B2AE3D27D4EB4F
-SHORT_ANSWER, LONGEST_ANSWER = 8, 200
+_SHORT_ANSWER, _LONGEST_ANSWER = 8, 200
 """Words and characters of an answer that is compared as a whole."""
 TELLING_DIGITS = 4
 """Numbers with so many digits in all (zeros at the end aside) do not meet with the same result by chance."""
@@ -81,7 +81,7 @@ _EMPTY_WORDS = frozenset(
 )
 
 
-def name_of(row: QARow) -> str:
+def wording_id(row: QARow) -> str:
     """What the row asks, normalised: all turns before the reference answer but the system's."""
     return _name(_turns(row))
 
@@ -230,17 +230,17 @@ def _plain(text: str) -> str:
 def _answer(reference: str, options: dict[str, str]) -> str | None:
     """The reference's statement where it is a number, an option or a few words; of an option, its text."""
     last = reference.rstrip().rpartition("\n")[2]
-    if len(last) > LONGEST_ANSWER and not any(sign in reference for sign in _STATED):  # as most long texts
+    if len(last) > _LONGEST_ANSWER and not any(sign in reference for sign in _STATED):  # as most long texts
         return None
     said = final_answer(reference)
-    if len(said) > LONGEST_ANSWER:
+    if len(said) > _LONGEST_ANSWER:
         return None
     if options and (letter := choice_of(said)):
         said = options.get(letter, said)
     if is_numeric_answer(said) and (number := final_number(said)) is not None:
         return str(number)
     words = _tokens(normalise(said))
-    return " ".join(words) if 0 < len(words) <= SHORT_ANSWER else None
+    return " ".join(words) if 0 < len(words) <= _SHORT_ANSWER else None
 
 
 def _stem(question: str, options: dict[str, str]) -> str:

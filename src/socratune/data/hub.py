@@ -63,7 +63,7 @@ def _hub_files(name: HubName, where: str) -> tuple[str, ...]:
     except ImportError:
         fix = "If it is a data set of the Hugging Face Hub: pip install 'socratune[data]'."
         raise UserError(Fault(where, "a file of question-answer rows", Shown("no such file"), fix)) from None
-    commit = revision(name, where)
+    commit = dataset_revision(name, where)
     # Arrow's own pool keeps what it has freed: 318 MB instead of 288 for the first loading of 100,000 rows
     pa.set_memory_pool(pa.system_memory_pool())
     try:
@@ -78,7 +78,7 @@ def _hub_files(name: HubName, where: str) -> tuple[str, ...]:
 
 
 @lru_cache
-def revision(name: HubName, where: str) -> str | None:
+def dataset_revision(name: HubName, where: str) -> str | None:
     """The commit that the Hub has now; None where it may not be asked (`HF_HUB_OFFLINE`).
 
     Raises:

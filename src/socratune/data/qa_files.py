@@ -31,7 +31,7 @@ MOST_FAULTS = 100
 
 
 @dataclass(slots=True)
-class Reading:
+class _Reading:
     """What reading came to: good rows by shape, and the faults of the bad ones."""
 
     shapes: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,7 @@ def data_path(name: str, *, held_out: bool = False) -> Path:
     return Path(name)
 
 
-def qa_rows(path: Path, reading: Reading) -> Iterator[QARow]:
+def qa_rows(path: Path, reading: _Reading) -> Iterator[QARow]:
     """The good rows in their order; what becomes of the others is in `reading` when the last row was given.
 
     Raises:
@@ -71,7 +71,7 @@ def qa_rows(path: Path, reading: Reading) -> Iterator[QARow]:
     return unique_ids(row for row in _parsed(path, reading) if isinstance(row, QARow))
 
 
-def _parsed(path: Path, reading: Reading) -> Iterator[QARow | Rejected]:
+def _parsed(path: Path, reading: _Reading) -> Iterator[QARow | Rejected]:
     """Every record, as the row that it is or with the reason why it is none."""
     for place, value in _records(path):
         where = f"{path}, {place}"
@@ -114,7 +114,7 @@ class DataSet:
             OutsideError: it might be a data set of the Hub, which could not be asked; it changed meanwhile.
         """
         self.path = path
-        self.reading = Reading()
+        self.reading = _Reading()
         self.damage: list[Fault] = []
         self.state = _state(path)
         self._rows, self._bad = _Spool(), _Spool()
@@ -142,13 +142,13 @@ class DataSet:
         if self.damage:
             raise UserError(*self.damage)
         kept = self._rows.values()
-        return qa_rows(self.path, Reading()) if kept is None else map(QARow.from_json, kept)
+        return qa_rows(self.path, _Reading()) if kept is None else map(QARow.from_json, kept)
 
     def bad_rows(self) -> Iterator[Rejected]:
         """The other rows, each with its faults."""
         kept = self._bad.values()
         if kept is None:
-            return (row for row in _parsed(self.path, Reading()) if isinstance(row, Rejected))
+            return (row for row in _parsed(self.path, _Reading()) if isinstance(row, Rejected))
         return map(Rejected.from_json, kept)
 
 
@@ -238,7 +238,7 @@ class _Reader(io.RawIOBase):
 def commit_of(path: Path) -> str | None:
     """The commit of a data set of the Hub that `qa_rows` has read; None for what lies here."""
     name = hub.hub_name(str(path))
-    return hub.revision(name, str(path)) if name else None
+    return hub.dataset_revision(name, str(path)) if name else None
 
 
 def _records(path: Path) -> Iterator[Record]:
@@ -265,7 +265,7 @@ class ReadRows:
 
 def read_qa_rows(path: Path) -> ReadRows:
     """Every good row and the faults; never raises for what is in the file."""
-    reading, found = Reading(), ReadRows()
+    reading, found = _Reading(), ReadRows()
     try:
         found.rows = list(qa_rows(path, reading))
     except UserError as error:

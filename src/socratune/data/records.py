@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 SHOWN = 2000
 """Bytes of a record that cannot be decoded that are kept."""
-CHUNK = 1 << 20
+_CHUNK = 1 << 20
 """Characters of a JSON array that are read at a time."""
-LONGEST_MEMBER = 64 * CHUNK
+LONGEST_MEMBER = 64 * _CHUNK
 """What of a JSON array is no row after so many characters is damage."""
-BATCH_ROWS = 256
+_BATCH_ROWS = 256
 """Rows of a Parquet file that are decoded at a time."""
 
 
@@ -48,11 +48,11 @@ Record = tuple[str, Any]
 """Where a record stands in its file (`line 3`, `row 3`), and its decoded value or what is `Unreadable`."""
 
 
-Check = Callable[[Sequence[str], str], None]
+_Check = Callable[[Sequence[str], str], None]
 """Raises UserError where the columns of a table do not do; gets their names and the file."""
 
 
-def read_records(path: Path, check: Check | None = None) -> Iterator[Record]:
+def read_records(path: Path, check: _Check | None = None) -> Iterator[Record]:
     """The records of a file in its order.
 
     Args:
@@ -90,7 +90,7 @@ def _opened(path: Path) -> IO[bytes]:
 # --- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _lines(path: Path, check: Check) -> Iterator[Record]:
+def _lines(path: Path, check: _Check) -> Iterator[Record]:
     """Every line that is not blank; a byte-order mark is taken off."""
     with _opened(path) as stream:
         for number, line in enumerate(stream, start=1):
@@ -132,10 +132,10 @@ def _half_pair(text: str, value: Any, where: str) -> Unreadable | None:
     return None
 
 
-def _json(path: Path, check: Check) -> Iterator[Record]:
+def _json(path: Path, check: _Check) -> Iterator[Record]:
     """A `.json` file: an array, or one object per line all the same."""
     with _opened(path) as stream:
-        start = stream.read(CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
+        start = stream.read(_CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[":
         return _array(path)
     if start.split(b"\n", 1)[0].rstrip().endswith((b"{", b"[", b",")):
@@ -165,7 +165,7 @@ _BLANK = re.compile(r"\s*")
 def _members(stream: IO[str]) -> Iterator[tuple[str, Any]]:
     """Each member's text and value, decoded one by one from a stream that begins with a bracket."""
     decode = json.JSONDecoder().raw_decode
-    text, at = stream.read(CHUNK).lstrip()[1:], 0
+    text, at = stream.read(_CHUNK).lstrip()[1:], 0
     while True:
         try:
             start = _BLANK.match(text, at).end()  # type: ignore[union-attr]  # it matches anything
@@ -176,7 +176,7 @@ def _members(stream: IO[str]) -> Iterator[tuple[str, Any]]:
             if text[behind] not in ",]":
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, behind)
         except (json.JSONDecodeError, IndexError):  # the member may go on behind what was read
-            more = stream.read(max(CHUNK, len(text) - at)) if len(text) - at < LONGEST_MEMBER else ""
+            more = stream.read(max(_CHUNK, len(text) - at)) if len(text) - at < LONGEST_MEMBER else ""
             if not more:
                 raise
             text, at = text[at:] + more, 0
@@ -188,7 +188,7 @@ def _members(stream: IO[str]) -> Iterator[tuple[str, Any]]:
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
-def _csv(path: Path, check: Check) -> Iterator[Record]:
+def _csv(path: Path, check: _Check) -> Iterator[Record]:
     """The rows of a CSV file; an empty cell is no value. As in a spreadsheet, row 1 is the header."""
     number = 1
     with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
@@ -228,14 +228,14 @@ def _encoding_fault(text: str, where: str) -> Fault | None:
     return None
 
 
-def _parquet(path: Path, check: Check) -> Iterator[Record]:
+def _parquet(path: Path, check: _Check) -> Iterator[Record]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise UserError(missing_library("pyarrow", str(path))) from None
     try:
         with ParquetFile(path, pre_buffer=False) as file:  # else a whole row group lies in memory
-            batches = file.iter_batches(batch_size=BATCH_ROWS, use_threads=False)
+            batches = file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
             yield from arrow_records(batches, file.schema_arrow.names, str(path), check)
     except UserError:
         raise
@@ -244,7 +244,7 @@ def _parquet(path: Path, check: Check) -> Iterator[Record]:
 
 
 def arrow_records(
-    batches: Iterable[Any], names: Sequence[str], where: str, check: Check | None = None
+    batches: Iterable[Any], names: Sequence[str], where: str, check: _Check | None = None
 ) -> Iterator[Record]:
     """The rows of Arrow record batches as records.
 

@@ -31,7 +31,7 @@ FIRST_PAGE, LONGEST_PAGE = 25, 2000
 PAGE_CHARACTERS = 4_000_000
 """What a page should hold: documents may be of a line or of a megabyte, so each page's size follows from the last."""
 IDS_A_QUESTION = 200
-RESTARTS = 3
+_RESTARTS = 3
 """How often a query of the user's is asked from its beginning because the server has lost its cursor."""
 
 
@@ -178,7 +178,7 @@ def _read_query(server: Server, pages: PageLog, query: str) -> None:
             rows, after = server.next_batch(*decode(position)) if position else server.first_batch(query)
         except CursorLost:
             restarts += 1
-            if restarts > RESTARTS:
+            if restarts > _RESTARTS:
                 raise OutsideError(f"--aql: the server lost the query's cursor {restarts} times.") from None
             log.warning("--aql: the server has lost the cursor; the query is asked again, what is here stays.")
             position = ""
@@ -198,19 +198,19 @@ def _records(rows: Any) -> list[Document | Link]:
 
 # What a row of the database is to Socratune: a document with a title and a text, or a link between two documents.
 
-TEXTS = ("text", "content", "body", "description")
-TITLES = ("title", "name", "label")
+_TEXTS = ("text", "content", "body", "description")
+_TITLES = ("title", "name", "label")
 RELATIONS = ("relation", "label", "type", "name")
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
-def is_edge(row: Row) -> bool:
+def is_edge(row: _Row) -> bool:
     """True for an edge; one that a query returned without its key is told by its two ends."""
     return isinstance(row.get("_from"), str) and isinstance(row.get("_to"), str)
 
 
-def document_of(row: Row) -> Document:
+def document_of(row: _Row) -> Document:
     """A document of the database.
 
     Its text is the first of `TEXTS` it has, else its plain attributes as `name: value`, one a line; empty if it has
@@ -219,8 +219,8 @@ def document_of(row: Row) -> Document:
     """
     collection, key = _collection_and_key(row)
     plain = {name: value for name, value in row.items() if not name.startswith("_") and _is_plain(value)}
-    source = _first(plain, TEXTS)
-    title = _first(plain, TITLES)
+    source = _first(plain, _TEXTS)
+    title = _first(plain, _TITLES)
     if source is None:
         text = "\n".join(f"{name.replace('_', ' ')}: {_spoken(value)}" for name, value in plain.items())
         rest = {}
@@ -231,7 +231,7 @@ def document_of(row: Row) -> Document:
     return Document(f"{collection}/{key}", _clean(plain[title]) if title else key, _clean(text), metadata)
 
 
-def link_of(row: Row) -> Link:
+def link_of(row: _Row) -> Link:
     """An edge of the database; its relation is the first of `RELATIONS` it has, else its collection's name."""
     collection, key = _collection_and_key(row)
     named = _first(row, RELATIONS)
@@ -239,7 +239,7 @@ def link_of(row: Row) -> Link:
     return Link(f"{collection}/{key}", relation, row["_from"], row["_to"])
 
 
-def records_in(value: Any) -> Iterator[Row]:
+def records_in(value: Any) -> Iterator[_Row]:
     """The documents and edges in what a query returned for one row: itself, or those inside of it (`{v, e}`, a path).
 
     A row with none inside is one that the query put together, and a text by itself is a document's text.
@@ -254,7 +254,7 @@ def records_in(value: Any) -> Iterator[Row]:
             yield value
 
 
-def _stored(value: Any) -> Iterator[Row]:
+def _stored(value: Any) -> Iterator[_Row]:
     if isinstance(value, dict) and (isinstance(value.get("_id"), str) or is_edge(value)):
         yield value
     elif isinstance(value, dict | list):
@@ -262,12 +262,12 @@ def _stored(value: Any) -> Iterator[Row]:
             yield from _stored(part)
 
 
-def _collection_and_key(row: Row) -> tuple[str, str]:
+def _collection_and_key(row: _Row) -> tuple[str, str]:
     collection, _, key = str(row.get("_id", "")).partition("/")
     return (collection, key) if key else ("aql", hashlib.sha256(encode(row)).hexdigest()[:16])
 
 
-def _first(row: Row, names: tuple[str, ...]) -> str | None:
+def _first(row: _Row, names: tuple[str, ...]) -> str | None:
     return next((name for name in names if isinstance(row.get(name), str) and row[name].strip()), None)
 
 

@@ -25,7 +25,7 @@ from arango.response import Response
 from requests import Session
 from requests.exceptions import ConnectionError as NoConnection
 
-from socratune.documents.arango_place import Place
+from socratune.documents.arango_place import ArangoPlace
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.runs.fastjson import decode
 
@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 RETRIES = 6
 BACKOFF_S = 0.5
 """The first pause between two tries; each further one is twice as long, up to `BACKOFF_CAP_S`."""
-BACKOFF_CAP_S = 8.0
+_BACKOFF_CAP_S = 8.0
 REQUEST_TIMEOUT_S = 60
 CURSOR_TTL_S = 600
 """How long a cursor waits for its next batch; the server's own 30 s are less than a retry can take."""
-BATCH_ROWS = 200
+_BATCH_ROWS = 200
 """Rows of a batch of a user's query. Nothing is known of their size, so they are few."""
 
 PASSING = {408, 429, 502, 503, 504}
@@ -63,7 +63,7 @@ class Server:
         OutsideError: the server cannot be reached, or has not answered after all retries.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: ArangoPlace) -> None:
         self._place = place
         self._client = ArangoClient(place.url, http_client=_Transport(), resolver_max_tries=1, deserializer=decode)
         self._answered = False
@@ -138,7 +138,7 @@ class Server:
         Raises:
             UserError: the server cannot run it.
         """
-        options: dict[str, Any] = {"batch_size": BATCH_ROWS, "ttl": CURSOR_TTL_S, "stream": True, "allow_retry": True}
+        options: dict[str, Any] = {"batch_size": _BATCH_ROWS, "ttl": CURSOR_TTL_S, "stream": True, "allow_retry": True}
         try:
             cursor = self._ask(lambda: self._db.aql.execute(query, **options))
         except ArangoServerError as error:
@@ -218,7 +218,7 @@ class Server:
                 return answer
             self._answered = True
             if retry < RETRIES:
-                wait_s = min(BACKOFF_S * 2**retry, BACKOFF_CAP_S) * random.uniform(0.5, 1.0)
+                wait_s = min(BACKOFF_S * 2**retry, _BACKOFF_CAP_S) * random.uniform(0.5, 1.0)
                 log.warning("%s: %s; asked again in %.1f s.", self._place.shown, reason, wait_s)
                 time.sleep(wait_s)
         raise OutsideError(

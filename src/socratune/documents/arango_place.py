@@ -17,7 +17,7 @@ ADDRESS = "an address like arangodb://localhost:8529/DATABASE"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ArangoPlace:
     """One database as one user.
 
     Attributes:
@@ -53,7 +53,7 @@ def without_password(place: str) -> str:
     return f"{scheme}{behind}{place.removeprefix(scheme + behind).rpartition('@')[2]}"
 
 
-def parse_place(text: str) -> Place:
+def parse_place(text: str) -> ArangoPlace:
     """The place that an address means.
 
     What it does not say comes from `ARANGO_USER`, `ARANGO_PASSWORD` and `ARANGO_TOKEN`; a user in it goes before those.
@@ -73,9 +73,9 @@ def parse_place(text: str) -> Place:
     if login:
         user, _, password = login.partition(":")
         password = unquote(password) or os.environ.get("ARANGO_PASSWORD", "")
-        return Place(url, database, shown, user=unquote(user), password=password)
+        return ArangoPlace(url, database, shown, user=unquote(user), password=password)
     user, password = os.environ.get("ARANGO_USER") or "root", os.environ.get("ARANGO_PASSWORD", "")
-    return Place(url, database, shown, user=user, password=password, token=os.environ.get("ARANGO_TOKEN", ""))
+    return ArangoPlace(url, database, shown, user=user, password=password, token=os.environ.get("ARANGO_TOKEN", ""))
 
 
 def _server(text: str, where: str, expected: str) -> tuple[str, str]:

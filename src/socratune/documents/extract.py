@@ -78,7 +78,7 @@ UNTOLD = {
     "telephone phone": "What is the telephone number of {}?", "portrait paint": "Who painted a picture of {}?",
 }  # fmt: skip
 """Stems of words that tell it → a question that could be asked about any name."""
-UNKNOWN = "That is not known."
+_UNKNOWN = "That is not known."
 
 
 def mentioned(text: str) -> frozenset[str]:
@@ -317,4 +317,4 @@ def _untold(prose: Iterable[_Sentence], task: Task, told: frozenset[str]) -> Ite
         key = keys[(task.passage.begin + sum(map(ord, task.passage.id))) % len(keys)]
         question = UNTOLD[key].format(name)
         thinking = f"Of {name} I know several things, but none that tells this. It would be a guess."
-        yield Draft("unanswerable", question, UNKNOWN, thinking, (), "medium")
+        yield Draft("unanswerable", question, _UNKNOWN, thinking, (), "medium")

@@ -20,12 +20,12 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Rejected
 from socratune.runs.folder import file_hash, fingerprint
 
-PLAIN = (".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".adoc", ".org", ".tex")
+_PLAIN = (".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".adoc", ".org", ".tex")
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
-SUFFIXES = (*PLAIN, *PARSE, *TABLES)
-TEXTS = ("text", "content", "body", "description", "passage", "document")
+_SUFFIXES = (*_PLAIN, *PARSE, *TABLES)
+_TEXTS = ("text", "content", "body", "description", "passage", "document")
 """Columns with a document's text; the first that a row has."""
-TITLES = ("title", "name", "label", "heading")
+_TITLES = ("title", "name", "label", "heading")
 IDS = ("id", "_id", "_key", "key")
 
 
@@ -37,7 +37,7 @@ def files_of(source: str) -> list[tuple[str, Path]]:
     """
     place = Path(source)
     if place.is_dir():
-        found = [(str(path.relative_to(place)), path) for path in place.rglob("*") if path.suffix.lower() in SUFFIXES]
+        found = [(str(path.relative_to(place)), path) for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES]
         found = [(name, path) for name, path in found if path.is_file() and not name.startswith(".")]
     elif place.exists():
         found = [(place.name, place)]
@@ -47,7 +47,7 @@ def files_of(source: str) -> list[tuple[str, Path]]:
         found = [(str(path.relative_to(folder)), path) for path in paths if path.is_file()]
     if not found:
         what = "a folder without any" if place.is_dir() else "none there"
-        fix = f"Known endings: {' '.join(SUFFIXES)}. A pattern belongs in quotes."
+        fix = f"Known endings: {' '.join(_SUFFIXES)}. A pattern belongs in quotes."
         raise UserError(Fault(f"--source {source}", "files of documents", Shown(what), fix))
     suffixes = sorted({path.suffix.lower() for _, path in found})
     if faults := [fault for suffix in suffixes if (fault := missing_parser(suffix))]:
@@ -150,17 +150,17 @@ def _rows(name: str, path: Path) -> Iterator[Document | Rejected]:
             yield Rejected("bad_row", str(value.fault), id=at)
             continue
         row = value if isinstance(value, dict) else {}
-        column = next((one for one in TEXTS if isinstance(row.get(one), str)), None)
+        column = next((one for one in _TEXTS if isinstance(row.get(one), str)), None)
         if column is None:
-            yield Rejected("no_text", f"none of the columns {', '.join(TEXTS)}", id=at)
+            yield Rejected("no_text", f"none of the columns {', '.join(_TEXTS)}", id=at)
             continue
         own = next((str(row[one]) for one in IDS if row.get(one) not in (None, "")), None)
-        title = next((row[one] for one in TITLES if isinstance(row.get(one), str)), "")
-        rest = {key: item for key, item in row.items() if key not in (column, *TITLES, *IDS)}
+        title = next((row[one] for one in _TITLES if isinstance(row.get(one), str)), "")
+        rest = {key: item for key, item in row.items() if key not in (column, *_TITLES, *IDS)}
         yield _document(f"{name}/{own}" if own else at, row[column], rest, title)
 
 
 def _check_text_column(names: Any, where: str) -> None:
-    if not set(names) & set(TEXTS):
+    if not set(names) & set(_TEXTS):
         got = Shown(f"the columns {', '.join(map(str, names))[:80]}")
-        raise UserError(Fault(where, f"a column {' or '.join(TEXTS[:4])}", got))
+        raise UserError(Fault(where, f"a column {' or '.join(_TEXTS[:4])}", got))

@@ -46,7 +46,7 @@ class Gathered:
         return iter_rows(path, lambda data: Link(**data)) if path.exists() else iter(())
 
 
-def gather(config: GenerateConfig, into: Path) -> Gathered:
+def gather_passages(config: GenerateConfig, into: Path) -> Gathered:
     """Read the source to its end; `documents.jsonl` and `links.jsonl` in the folder `into`.
 
     Raises:
@@ -78,7 +78,7 @@ def source_hash(source: str) -> str | None:
     return None if source == DEMO or source.startswith(DATABASES) else files_hash(source)
 
 
-def cut(gathered: Gathered, config: GenerateConfig, count: Count) -> tuple[int, int, int]:
+def cut_passages(gathered: Gathered, config: GenerateConfig, count: Count) -> tuple[int, int, int]:
     """Write `passages.jsonl`; the number of documents, passages and tokens."""
     totals = [0, 0, 0]
 

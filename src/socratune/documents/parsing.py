@@ -22,8 +22,8 @@ from socratune.errors import Fault, Shown
 
 LIBRARIES = {".pdf": ("pypdfium2",), ".docx": ("mammoth", "markdownify"), ".html": ("markdownify",)}
 LIBRARIES[".htm"] = LIBRARIES[".html"]
-TIMEOUT_S = 120.0
-MEMORY_BYTES = 4 << 30
+_TIMEOUT_S = 120.0
+_MEMORY_BYTES = 4 << 30
 MOST_UNPACKED = 300 << 20
 """Bytes of a DOCX without its compression: a book with pictures has less."""
 FEWEST_LETTERS = 15
@@ -72,14 +72,14 @@ class Parser:
         try:
             child.stdin.write(json.dumps([str(path), suffix]).encode() + b"\n")
             child.stdin.flush()
-            ready, _, _ = select.select([child.stdout], [], [], TIMEOUT_S)
+            ready, _, _ = select.select([child.stdout], [], [], _TIMEOUT_S)
             reply = json.loads(child.stdout.readline()) if ready else None
         except (OSError, ValueError):
             self._end()
             raise Unparsed("damaged", "the parser came to its end over it") from None
         if reply is None:
             self._end()
-            raise Unparsed("too_slow", f"no text after {TIMEOUT_S:.0f} s")
+            raise Unparsed("too_slow", f"no text after {_TIMEOUT_S:.0f} s")
         if "reason" in reply:
             raise Unparsed(**reply)
         return reply["text"], reply["pages"]
@@ -187,7 +187,7 @@ def _replies(requests: Iterator[bytes]) -> Iterator[dict[str, Any]]:
         except UnicodeDecodeError as error:
             yield {"reason": "bad_encoding", "detail": f"no UTF-8 at byte {error.start}"}
         except MemoryError:
-            yield {"reason": "too_large", "detail": f"more than {MEMORY_BYTES >> 30} GB of memory to parse"}
+            yield {"reason": "too_large", "detail": f"more than {_MEMORY_BYTES >> 30} GB of memory to parse"}
         except Exception as error:  # a parser may raise anything over a damaged file; the next file is no worse for it
             yield {"reason": "damaged", "detail": f"{type(error).__name__}: {error}"[:200]}
 
@@ -196,7 +196,7 @@ def _serve() -> None:
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MEMORY_BYTES, most)
+    limit = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(_MEMORY_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # a library that prints must not spoil the replies

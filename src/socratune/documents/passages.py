@@ -14,7 +14,7 @@ from socratune.llm.locate import model_file
 Count = Callable[[str], int]
 """The number of tokens of a text."""
 
-SMALL = 4
+_SMALL = 4
 """A heading opens a new passage unless the one before it has less than the SMALL-th part of the size."""
 
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*?)\s*#*$")
@@ -86,7 +86,7 @@ def passages(document: Document, *, size: int, overlap: int, count: Count) -> It
     repeated: tuple[int, int] | None = None  # where the repeated sentences begin, and their tokens
     for unit in _units(document, size, count):
         full = sum(one.tokens for one in kept) + (repeated[1] if repeated else 0)
-        closes = unit.heading and full * SMALL >= size
+        closes = unit.heading and full * _SMALL >= size
         if kept and (closes or full + unit.tokens > size):
             carried = []
             while len(kept) > 1 and kept[-1].heading:

@@ -160,7 +160,7 @@ def _rejected(draft: Draft, task: Task, why: Rejected) -> Rejected:
     return replace(why, id=content_id(_messages(draft)), row=shown)
 
 
-def plain(found: list[dict[str, Any] | Rejected]) -> dict[str, Any]:
+def as_journal_value(found: list[dict[str, Any] | Rejected]) -> dict[str, Any]:
     """What the journal keeps of a passage: its rows, and what was rejected."""
     return {
         "rows": [one for one in found if not isinstance(one, Rejected)],

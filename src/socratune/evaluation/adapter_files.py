@@ -17,7 +17,7 @@ from socratune.runs.folder import file_hash
 
 WEIGHTS = "adapter_model.safetensors"
 REQUIRED_FILES = ("adapter_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
-SHOWN = 3
+_SHOWN = 3
 """Layers named in a problem; the rest is counted."""
 
 Shapes = dict[str, tuple[int, ...]]
@@ -103,8 +103,8 @@ def base_problems(config: dict[str, Any], shapes: Shapes, model_name: str) -> li
     misfits = list(_misfits(config, shapes, _base_layers(model_name)))
     if not misfits:
         return []
-    more = f" and {len(misfits) - SHOWN} more" if len(misfits) > SHOWN else ""
-    return [f"the adapter is for another base than {model_name}: {'; '.join(misfits[:SHOWN])}{more}"]
+    more = f" and {len(misfits) - _SHOWN} more" if len(misfits) > _SHOWN else ""
+    return [f"the adapter is for another base than {model_name}: {'; '.join(misfits[:_SHOWN])}{more}"]
 
 
 def _another_model(recorded: str, model_name: str) -> bool:

@@ -25,7 +25,7 @@ FEWEST_LABELS = 5
 """Of right and of wrong answers on a side; with fewer, nothing is corrected."""
 WEAKEST_JUDGE = 0.1
 """Sensitivity + specificity − 1 at which nothing is corrected: the correction divides by it, and 0 is a coin."""
-DRAWS = 4000
+_DRAWS = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class _Estimate:
     """A figure with its 95 % interval; `value` is None where it cannot be had, and `reason` says why."""
 
     value: float | None
@@ -159,11 +159,11 @@ class Audit:
 
     overall: Judged
     sides: dict[Side, Judged] = field(default_factory=dict)
-    leniency: Estimate | None = None
-    inflation: Estimate | None = None
+    leniency: _Estimate | None = None
+    inflation: _Estimate | None = None
     reported: dict[Side, float] = field(default_factory=dict)
-    corrected: dict[Side, Estimate] = field(default_factory=dict)
-    gain: Estimate | None = None
+    corrected: dict[Side, _Estimate] = field(default_factory=dict)
+    gain: _Estimate | None = None
     verdict: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class Audit:
         return "\n".join(row.rstrip() for row in rows)
 
 
-async def audit(
+async def audit_verdicts(
     labelled: Sequence[Labelled],
     judge: Judge,
     *,
@@ -261,20 +261,20 @@ def _judged(pairs: Sequence[tuple[bool, Verdict]]) -> Judged:
 # --- estimates -----------------------------------------------------------------------------------------------------
 
 
-def _leniency(base: Judged, adapter: Judged) -> Estimate:
+def _leniency(base: Judged, adapter: Judged) -> _Estimate:
     """The difference of the false-positive rates, with Newcombe's interval (from Wilson's two)."""
     one, other = adapter.leniency, base.leniency
     if one.value is None or other.value is None:
         side = "adapter" if one.value is None else "base"
-        return Estimate(None, reason=f"no wrong answer of the {side} is labelled and judged")
+        return _Estimate(None, reason=f"no wrong answer of the {side} is labelled and judged")
     (low, high), (other_low, other_high) = one.ci95, other.ci95
     difference = one.value - other.value
     below = math.hypot(one.value - low, other_high - other.value)
     above = math.hypot(high - one.value, other.value - other_low)
-    return Estimate(difference, difference - below, difference + above)
+    return _Estimate(difference, difference - below, difference + above)
 
 
-def _inflation(base: Judged, adapter: Judged) -> Estimate:
+def _inflation(base: Judged, adapter: Judged) -> _Estimate:
     """The difference of (reported − true) accuracy. Half an error of each kind is added to the variance's counts, so
     that a side without any error is not taken for certain.
     """
@@ -284,7 +284,7 @@ def _inflation(base: Judged, adapter: Judged) -> Estimate:
         value += sign * (up - down) / n
         variance += ((up + down + 1) / (n + 2) - ((up - down) / (n + 2)) ** 2) / n
     half = 1.96 * math.sqrt(variance)
-    return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+    return _Estimate(value, max(-1.0, value - half), min(1.0, value + half))
 
 
 def _share(reported: Reported) -> float:
@@ -293,25 +293,25 @@ def _share(reported: Reported) -> float:
 
 def _corrected(
     sides: Mapping[Side, Judged], reported: Mapping[Side, Reported] | None, seed: int
-) -> tuple[dict[Side, Estimate], Estimate]:
+) -> tuple[dict[Side, _Estimate], _Estimate]:
     """The corrected accuracy of either side, and their difference."""
     import numpy as np
 
     draws: dict[Side, Any] = {}
-    corrected: dict[Side, Estimate] = {}
+    corrected: dict[Side, _Estimate] = {}
     generator = np.random.default_rng(seed)
     for side, judged in sides.items():
         if reported is None:
             value, draws[side] = judged.true.value or 0.0, _draws(judged.true, generator)
         elif reason := _why_not(judged, reported[side], side):
-            corrected[side] = Estimate(None, reason=reason)
+            corrected[side] = _Estimate(None, reason=reason)
             continue
         else:
             value, draws[side] = _rogan_gladen(judged, reported[side], generator)
         corrected[side] = _with_interval(value, draws[side])
     one, other = corrected["adapter"], corrected["base"]
     if one.value is None or other.value is None:
-        return corrected, Estimate(None, reason=one.reason or other.reason)
+        return corrected, _Estimate(None, reason=one.reason or other.reason)
     return corrected, _with_interval(one.value - other.value, draws["adapter"] - draws["base"])
 
 
@@ -344,14 +344,14 @@ def _rogan_gladen(judged: Judged, reported: Reported, generator: Any) -> tuple[f
 
 def _draws(rate: Rate, generator: Any) -> Any:
     """Draws of a share from its posterior under Jeffreys' prior: a count of 0 makes nothing certain."""
-    return generator.beta(rate.count + 0.5, rate.of - rate.count + 0.5, DRAWS)
+    return generator.beta(rate.count + 0.5, rate.of - rate.count + 0.5, _DRAWS)
 
 
-def _with_interval(value: float, draws: Any) -> Estimate:
+def _with_interval(value: float, draws: Any) -> _Estimate:
     import numpy as np
 
     low, high = np.percentile(draws, (2.5, 97.5))
-    return Estimate(value, float(low), float(high))
+    return _Estimate(value, float(low), float(high))
 
 
 # --- in words ------------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def _verdict(found: Audit) -> str:
     return f"{_overall_verdict(found.overall)} {_kindness(found, found.leniency)} {_gain_in_words(found, found.gain)}"
 
 
-def _kindness(found: Audit, leniency: Estimate) -> str:
+def _kindness(found: Audit, leniency: _Estimate) -> str:
     if leniency.value is None or leniency.low is None or leniency.high is None:
         return f"Whether it is kinder to one side cannot be told: {leniency.reason}."
     interval = f"95 % {_points(leniency.low)} to {_points(leniency.high)}"
@@ -391,7 +391,7 @@ def _kindness(found: Audit, leniency: Estimate) -> str:
     )
 
 
-def _gain_in_words(found: Audit, gain: Estimate) -> str:
+def _gain_in_words(found: Audit, gain: _Estimate) -> str:
     told = found.reported["adapter"] - found.reported["base"]
     if gain.value is None or gain.low is None or gain.high is None:
         return f"The reported gain of {_points(told)} points cannot be corrected: {gain.reason}."
@@ -403,7 +403,7 @@ def _points(share: float) -> str:
     return f"{round(share * 100, 1) + 0.0:+.1f}"  # never -0.0
 
 
-def _shown(figure: Rate | Estimate) -> str:
+def _shown(figure: Rate | _Estimate) -> str:
     if figure.value is None:
         return "–"
     low, high = figure.ci95 if isinstance(figure, Rate) else (figure.low or 0.0, figure.high or 0.0)

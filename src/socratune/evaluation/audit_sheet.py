@@ -64,7 +64,7 @@ def _answer(row: QARow, side: Side, data: dict[str, Any]) -> Answer:
     return Answer(name, row, side, data["response"], Judgement(data["verdict"], data["judged_by"]))
 
 
-def audit_sheet(folder: Path, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
+def draw_audit_sheet(folder: Path, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
     """Answers of a run for a person to label: half of them the base's, half the adapter's, mixed, without their side.
 
     `label` is null and becomes true or false; `id` joins the row with its side again. Undecided answers are left out:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from socratune.config import ValidateConfig
-from socratune.evaluation.stats import Comparison, Paired, compare, paired_difference, rows_needed
+from socratune.evaluation.stats import Comparison, Paired, compare_paired, paired_difference, rows_needed
 from socratune.rows import QARow
 
-EXAMPLES = 3
+_EXAMPLES = 3
 """Of wins, losses and ties each; all answers are in `held_out_answers.jsonl`."""
 LONGEST_EXAMPLE = 600  # characters
 
@@ -36,7 +36,7 @@ def compared(rows: list[QARow], base: Answers, adapter: Answers, config: Validat
     worst_before, worst_after = [worst(answer, 1) for answer in base], [worst(answer, 0) for answer in adapter]
     worst_case = _paired(worst_before, worst_after, clusters, config, seed)
     margin = config.not_worse_margin
-    verdict = _cautious(compare(paired, margin), compare(worst_case, margin))
+    verdict = _cautious(compare_paired(paired, margin), compare_paired(worst_case, margin))
     change = {at: after - before for at, before, after in zip(kept, before, after, strict=True)}
     figures: dict[str, Any] = {
         "base_accuracy": _mean(before),
@@ -126,7 +126,7 @@ def _examples(rows: list[QARow], base: Answers, adapter: Answers, change: dict[i
     kinds = {"wins": 1, "losses": -1, "ties": 0}
     found: dict[str, Any] = {}
     for kind, sign in kinds.items():
-        places = [at for at, gain in change.items() if (gain > 0) - (gain < 0) == sign][:EXAMPLES]
+        places = [at for at, gain in change.items() if (gain > 0) - (gain < 0) == sign][:_EXAMPLES]
         found[kind] = [
             {
                 "question": row.question[:LONGEST_EXAMPLE],

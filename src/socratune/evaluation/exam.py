@@ -41,7 +41,7 @@ from socratune.teaching.answering import answer_and_judge, behind, seed_of
 
 log = logging.getLogger(__name__)
 
-SIDES = ("base", "adapter")
+_SIDES = ("base", "adapter")
 EXAMS = {"held_out", "recall"}
 """Papers on which the adapter has to gain; a model that thinks first draws several answers to each question."""
 
@@ -58,7 +58,7 @@ class Paper:
     name: str
     rows: list[QARow]
     judge: Judge
-    of: tuple[str, ...] = SIDES
+    of: tuple[str, ...] = _SIDES
     longest: int = sys.maxsize
 
 
@@ -67,7 +67,7 @@ def papers(run: RunDir, config: ValidateConfig, judge: Judge) -> Iterator[Paper]
     yield Paper("held_out", read_rows(run.rows("held_out"), QARow.from_json), judge)
     if run.rows("recall").exists() and (recall := read_rows(run.rows("recall"), QARow.from_json)):
         yield Paper("recall", recall, judge)
-    short = forgetting.LONGEST_ANSWER
+    short = forgetting.LONGEST_FORGETTING_ANSWER
     own = _own_file(run, "forgetting", config.forgetting)
     yield Paper("forgetting", forgetting_rows(own), forgetting.check_judge, longest=short)
     if config.forgetting is None:  # a user's own questions serve the meters too
@@ -161,12 +161,12 @@ async def examine(sitting: Sitting, adapter: Path, base: Base, config: ValidateC
     """
     from peft import PeftModel
 
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.student import LocalStudent, serving
 
-    model, tokenizer = load(base.model_name, load_in_4bit=base.load_in_4bit)
+    model, tokenizer = load_model(base.model_name, load_in_4bit=base.load_in_4bit)
     measured: dict[str, Any] = {}
-    for who in SIDES:
+    for who in _SIDES:
         if who == "adapter":
             try:
                 model = PeftModel.from_pretrained(model, adapter).eval()
@@ -190,7 +190,7 @@ async def examine(sitting: Sitting, adapter: Path, base: Base, config: ValidateC
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class _Record:
     """An exam that was taken elsewhere: the answers by side and by `_asked`, and what was measured there."""
 
     answers: dict[tuple[str, str], Completion]
@@ -198,7 +198,7 @@ class Record:
 
     async def examine(self, sitting: Sitting) -> dict[str, Any]:
         """As the function of that name, with the answers that were given there."""
-        for who in SIDES:
+        for who in _SIDES:
             await sitting.ask(who, _Recorded(who, sitting.key, self.answers))
         return self.measured
 
@@ -215,7 +215,7 @@ class _Recorded:
         return self.answers[self.name, _asked(messages, sampling)]
 
 
-def answers_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], None], *, restart: bool = False) -> None:
+def take_exam_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], None], *, restart: bool = False) -> None:
     """Take the exam of a run folder and write `exam.jsonl` and `exam.json`; asks no judge and needs no key.
 
     Killed at any moment, the same call goes on.
@@ -251,7 +251,7 @@ def answers_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], None
         write_json(run.exam_json, told)
 
 
-def recorded(run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, config: ValidateConfig) -> Record | None:
+def recorded(run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, config: ValidateConfig) -> _Record | None:
     """The exam in the run folder's files; None where there is none, or one of something else, which is said."""
     if not run.exam_json.exists():
         return None
@@ -265,7 +265,7 @@ def recorded(run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, conf
         }
         if missing := set(_questions(asked, how)) - answers.keys():
             raise ValueError(f"{len(missing)} answers are missing: other questions, or asked otherwise")
-        return Record(answers, told["measured"])
+        return _Record(answers, told["measured"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         log.warning("%s is not used (%s): base and adapter are asked anew.", run.exam_json, error)
         return None
@@ -324,7 +324,7 @@ def _asked(messages: Chat, sampling: Sampling) -> str:
 # How fast does the model answer, and in how much memory? Prompt and answer apart, because they are paid apart.
 
 TIMED_ROWS, ONE_BY_ONE = 64, 8
-LONGEST_ANSWER = 256  # tokens
+_LONGEST_ANSWER = 256  # tokens
 
 
 async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -> dict[str, Any]:
@@ -339,7 +339,7 @@ async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -
     rows = rows[:TIMED_ROWS]
     sampling = replace(sampling, temperature=0.0)  # a prompt that answers are drawn to is not read again
     first = replace(sampling, max_new_tokens=1)
-    whole = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, LONGEST_ANSWER))
+    whole = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, _LONGEST_ANSWER))
     await model.generate(rows[0].prompt, first)  # what is built at the first call is not timed
     waits = [(await _timed(model, [row], first))[1] for row in rows[:ONE_BY_ONE]]
     prompts, prefill_s = await _timed(model, rows, first)

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from socratune.evaluation.comparison import Answers
-from socratune.evaluation.forgetting_checks import passes
+from socratune.evaluation.forgetting_checks import passes_check
 from socratune.evaluation.stats import most_lost, paired_difference
 from socratune.inference.template import IGNORE, render
 from socratune.judging.rules import mechanical_judge
 from socratune.rows import Example, Judgement, Piece, QARow
 
-LONGEST_ANSWER = 256
+LONGEST_FORGETTING_ANSWER = 256
 """In tokens, of a model that does not think first: the questions ask for short answers."""
 MARGIN = 0.03
 """The drop to be ruled out where the gate names none."""
@@ -35,7 +35,7 @@ FEWEST_MARKERS = 20
 async def check_judge(row: QARow, response: str) -> Judgement:
     """By the row's own check where it has one, else by the rules of the mechanical judge."""
     if "check" in row.metadata:
-        return Judgement("correct" if passes(row.metadata["check"], response) else "incorrect", "check")
+        return Judgement("correct" if passes_check(row.metadata["check"], response) else "incorrect", "check")
     return await mechanical_judge(row, response)
 
 
@@ -143,7 +143,7 @@ def meters(
         for row, answer in list(zip(rows, base, strict=True))[::every]
         if answer["response"]
     ]
-    kl = mean_kl(model, tokenizer, examples)
+    kl = _mean_kl(model, tokenizer, examples)
     before, after = _style(base), _style(adapter)
     markers = before["uncertainty_markers"] + after["uncertainty_markers"]
     shift = {
@@ -168,7 +168,7 @@ def meters(
     }
 
 
-def mean_kl(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
+def _mean_kl(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
     """Mean KL(base ‖ adapter) of the next token in nats over the trained tokens of the examples; 0 without any.
 
     Rows are padded on the right: a causal model does not see what comes after a token.

@@ -20,16 +20,16 @@ from socratune.judging.text import (
     choice_of,
     final_answer,
     numbers_in,
-    plain,
+    plain_text,
     still_thinking,
     strip_thinking,
     taken_back,
 )
 
-Check = dict[str, Any]
+_Check = dict[str, Any]
 
 
-def passes(check: Check, response: str) -> bool:
+def passes_check(check: _Check, response: str) -> bool:
     """True where the response, without its think blocks, does what the check asks; an empty one never does.
 
     Raises KeyError for a kind of check that does not exist.
@@ -49,7 +49,7 @@ _NUMBERED = re.compile(r"(?m)^[^\w\n]*\d+[.)][*_]*\s+\S")
 _QUOTES = "*_\"'“”`"
 
 
-def _json_keys(check: Check, said: str) -> bool:
+def _json_keys(check: _Check, said: str) -> bool:
     """An object with exactly `keys`; where `values` are given, these too."""
     found = _parsed(said)
     if not isinstance(found, dict) or set(found) != set(check["keys"]):
@@ -57,7 +57,7 @@ def _json_keys(check: Check, said: str) -> bool:
     return all(_same(found[key], value) for key, value in check.get("values", {}).items())
 
 
-def _json_list(check: Check, said: str) -> bool:
+def _json_list(check: _Check, said: str) -> bool:
     """A list of `count` members; where `values` are given, these in this order."""
     found = _parsed(said)
     if not isinstance(found, list) or len(found) != check["count"]:
@@ -78,24 +78,24 @@ def _same(found: Any, wanted: Any) -> bool:
     return left == right
 
 
-def _one_word(check: Check, said: str) -> bool:
+def _one_word(check: _Check, said: str) -> bool:
     return re.fullmatch(r"\W*\w+(?:['-]\w+)*\W*", said) is not None and _contains_any(check, said)
 
 
-def _words(check: Check, said: str) -> bool:
+def _words(check: _Check, said: str) -> bool:
     count = sum(re.search(r"\w", word) is not None for word in said.split())
     return check.get("at_least", 1) <= count <= check.get("at_most", count)
 
 
-def _lines(check: Check, said: str) -> bool:
+def _lines(check: _Check, said: str) -> bool:
     return sum(bool(line.strip()) for line in said.splitlines()) == check["count"]
 
 
-def _starts_with(check: Check, said: str) -> bool:
+def _starts_with(check: _Check, said: str) -> bool:
     return any(text.casefold().startswith(check["text"].casefold()) for text in (said, said.lstrip(_QUOTES)))
 
 
-def _ends_with(check: Check, said: str) -> bool:
+def _ends_with(check: _Check, said: str) -> bool:
     bare = said.rstrip(_QUOTES)
     return any(text.casefold().endswith(check["text"].casefold()) for text in (said, bare, bare.rstrip(".")))
 
@@ -103,29 +103,29 @@ def _ends_with(check: Check, said: str) -> bool:
 # --- what an answer says -------------------------------------------------------------------------------------------
 
 
-def _exact(check: Check, said: str) -> bool:
+def _exact(check: _Check, said: str) -> bool:
     return canonical(said) in {canonical(value) for value in check["values"]}
 
 
-def _number(check: Check, said: str) -> bool:
+def _number(check: _Check, said: str) -> bool:
     """The number is the result: by the judge's rules, or, where these leave it open, in an undoubted last statement."""
     verdict = judge_by_rules("", str(check["value"]), said).verdict
     if verdict != "undecided":
         return verdict == "correct"
-    statement = plain(final_answer(said))
+    statement = plain_text(final_answer(said))
     return check["value"] in numbers_in(statement) and not taken_back(statement)
 
 
-def _choice(check: Check, said: str) -> bool:
-    return choice_of(plain(said)) == check["value"]
+def _choice(check: _Check, said: str) -> bool:
+    return choice_of(plain_text(said)) == check["value"]
 
 
-def _contains_any(check: Check, said: str) -> bool:
+def _contains_any(check: _Check, said: str) -> bool:
     text = _folded(said) + " "
     return any(_holds(text, value) for value in check["values"])
 
 
-def _contains_all(check: Check, said: str) -> bool:
+def _contains_all(check: _Check, said: str) -> bool:
     text = _folded(said) + " "
     return all(_holds(text, value) for value in check["values"])
 
@@ -183,8 +183,8 @@ _NOT_KNOWING = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
-_KINDS: dict[str, Callable[[Check, str], bool]] = {
-    "all": lambda check, said: all(passes(part, said) for part in check["checks"]),
+_KINDS: dict[str, Callable[[_Check, str], bool]] = {
+    "all": lambda check, said: all(passes_check(part, said) for part in check["checks"]),
     "json_keys": _json_keys,
     "json_list": _json_list,
     "one_word": _one_word,

@@ -177,7 +177,7 @@ def total_interval(sample: Sequence[float], population: int) -> tuple[float, flo
     return seen + rest * mean, max(seen, seen + rest * mean - half), seen + rest * mean + half
 
 
-def compare(paired: Paired, margin: float) -> Comparison:
+def compare_paired(paired: Paired, margin: float) -> Comparison:
     """`better`: the interval lies above 0 and p < 0.05; `worse`: the same below.
 
     `not_worse`: at most `margin` is lost; else `inconclusive`. p guards the interval where all clusters agree: a

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from socratune.inference.memory import Shape, Training
 
 GB = 1e9
-GIB = 2**30
 FREE_SHARE, FREE_SHARE_ECC = 0.985, 0.92
 """Of the memory in a card's name (in GiB) a process finds free; the second where error correction takes its part."""
 
@@ -40,7 +39,7 @@ class Card:
     @property
     def free_gib(self) -> float:
         """What a process finds free on it."""
-        return free_gib(self.name, self.memory_gb)
+        return free_gib_by_card(self.name, self.memory_gb)
 
     def usd_per_hour(self, cloud: str) -> float | None:
         """List price of `secure` or `community`; None where it is not known."""
@@ -89,7 +88,7 @@ def _main_word(card: Card) -> str:
     return next(word for word in card.name.upper().split() if any(letter.isdigit() for letter in word))
 
 
-def free_gib(name: str, memory_gb: float) -> float:
+def free_gib_by_card(name: str, memory_gb: float) -> float:
     """What a process finds free on a card of this name and size."""
     card = card_named(name)
     return memory_gb * (FREE_SHARE_ECC if card and card.corrects else FREE_SHARE)

@@ -31,7 +31,7 @@ TINY_MODEL = 5_000_000  # parameters
 _THREADS = torch.get_num_threads()
 
 
-def load(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "auto") -> tuple[Any, Any]:
+def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "auto") -> tuple[Any, Any]:
     """Model in eval mode and tokenizer; of ranks that train together, each has the whole or, see `ranks.Parallel`, a
     part.
 
@@ -87,7 +87,7 @@ def _wants_sharding(location: str, where: torch.device, load_in_4bit: bool | str
     except KeyError:
         return False
     free, need = ranks.least(free_gib()), {"longest": memory.ENOUGH_TOKENS, "rank": 16, "load_in_4bit": False}
-    alone, shared = (memory.plan(shape, free, **need, shards=shards) for shards in (1, ranks.size()))
+    alone, shared = (memory.plan_memory(shape, free, **need, shards=shards) for shards in (1, ranks.size()))
     return alone is None and shared is not None
 
 
@@ -102,7 +102,7 @@ def _wants_4bit(location: str, where: torch.device, asked: bool | str) -> bool:
         shape = memory.Shape.of(AutoConfig.from_pretrained(location).to_dict())
     except KeyError:  # a shape the arithmetic does not know
         return False
-    found = memory.plan(shape, free_gib(), longest=memory.ENOUGH_TOKENS, rank=16)
+    found = memory.plan_memory(shape, free_gib(), longest=memory.ENOUGH_TOKENS, rank=16)
     return found is not None and found.training.load_in_4bit
 
 

@@ -23,7 +23,7 @@ WORKSPACE_GIB = 0.1
 """What cuBLAS and the kernels of the attention work in."""
 LOGITS = 2**26
 """Logits held at once (see `backends.loss`), each in 16 bits, and its gradient."""
-MICRO_TOKENS = (49152, 32768, 24576, 20480, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1024, 512)
+_MICRO_TOKENS = (49152, 32768, 24576, 20480, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1024, 512)
 """Sizes of a micro-batch that are tried, largest first; above 8,192 a card is full and only launches get fewer."""
 HEADROOM = 0.95
 """Of free memory is planned with: the allocator cannot use every gap."""
@@ -224,7 +224,7 @@ class MemoryPlan:
     reason: str
 
 
-def plan(
+def plan_memory(
     shape: Shape,
     free_gib: float,
     *,
@@ -232,7 +232,7 @@ def plan(
     rank: int,
     checkpointing: bool | None = None,
     load_in_4bit: bool | None = None,
-    most_tokens: int = MICRO_TOKENS[0],
+    most_tokens: int = _MICRO_TOKENS[0],
     fp8: bool = False,
     shards: int = 1,
 ) -> MemoryPlan | None:
@@ -247,8 +247,8 @@ def plan(
         most_tokens: of a step; a larger micro-batch would stay empty.
         shards: see `Training`; `free_gib` is that of one card.
     """
-    largest = max(longest, min(most_tokens, MICRO_TOKENS[0]))
-    sizes = sorted({longest, largest, *(size for size in MICRO_TOKENS if longest < size < largest)}, reverse=True)
+    largest = max(longest, min(most_tokens, _MICRO_TOKENS[0]))
+    sizes = sorted({longest, largest, *(size for size in _MICRO_TOKENS if longest < size < largest)}, reverse=True)
     start = Training(longest, rank, fp8=fp8, shards=shards)
     refused: list[str] = []
     for way in _ways(start, checkpointing, load_in_4bit):

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from socratune.errors import Fault, Shown
 from socratune.inference.template import IGNORE, render
-from socratune.llm.base import Engine, Sampling
-from socratune.llm.locate import chat_template, local_name, revision, weights_hash
+from socratune.llm.base import Sampling, StudentEngine
+from socratune.llm.locate import chat_template, local_name, model_revision, weights_hash
 from socratune.rows import Example
 from socratune.runs.folder import fingerprint
 
@@ -25,7 +25,7 @@ Grade = Literal["same", "near", "foreign", "unverified"]
 def identity(
     name: str,
     *,
-    engine: Engine = "local",
+    engine: StudentEngine = "local",
     load_in_4bit: bool | str = False,
     sampling: Sampling | None = None,
     adapter: Path | None = None,
@@ -42,7 +42,7 @@ def identity(
     if engine != "http":
         template = chat_template(name)
         found |= {
-            "revision": revision(name),
+            "revision": model_revision(name),
             "weights": weights_hash(name),
             "template": None if template is None else fingerprint(template),
             "quantisation": "4bit" if engine == "local" and load_in_4bit is True and _has_gpu() else "none",

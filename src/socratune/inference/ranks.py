@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 import torch.distributed as dist
 
-TIMEOUT_S = 1800.0
+_TIMEOUT_S = 1800.0
 """Of one exchange within training: a rank that is behind by so much has stopped."""
 PATIENCE = timedelta(days=7)
 """Of the exchanges in which a rank waits for others that may answer questions for hours."""
@@ -33,7 +33,7 @@ class Sized(Protocol):
     def ids(self) -> list[int]: ...
 
 
-Item = TypeVar("Item", bound=Sized)
+_Item = TypeVar("_Item", bound=Sized)
 Part = TypeVar("Part")
 Found = TypeVar("Found")
 
@@ -56,7 +56,7 @@ class _Joined:
 _joined = _Joined()
 
 
-def join(timeout_s: float = TIMEOUT_S, parallel: Parallel = "auto") -> None:
+def join_ranks(timeout_s: float = _TIMEOUT_S, parallel: Parallel = "auto") -> None:
     """Become one of the processes that torchrun started, before anything is done on a card."""
     _take_own_card()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -149,7 +149,7 @@ def _back(together: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
         tensor.copy_(part.view_as(tensor))
 
 
-def passes(items: Sequence[Item], group: Callable[[list[Item]], list[Part]]) -> Iterator[tuple[Part, float]]:
+def rank_passes(items: Sequence[_Item], group: Callable[[list[_Item]], list[Part]]) -> Iterator[tuple[Part, float]]:
     """This rank's micro-batches of a step's items, each with its weight.
 
     All ranks get equally many, as a sharded model computes only where all do: one that has fewer of its own repeats
@@ -165,14 +165,14 @@ def passes(items: Sequence[Item], group: Callable[[list[Item]], list[Part]]) -> 
     yield from ((idle[-1], 0.0) for _ in range(len(own), max(map(len, by_rank))))
 
 
-def shares(items: Sequence[Item], count: int) -> list[list[Item]]:
+def shares(items: Sequence[_Item], count: int) -> list[list[_Item]]:
     """The items in `count` parts of nearly equally many tokens: longest first, each to the part that has least.
 
     The largest part has at most 4/3 of the tokens it must have (Graham 1969).
     """
     if count == 1:
         return [list(items)]
-    parts: list[list[Item]] = [[] for _ in range(count)]
+    parts: list[list[_Item]] = [[] for _ in range(count)]
     tokens = [0] * count
     for item in sorted(items, key=lambda item: -len(item.ids)):
         at = tokens.index(min(tokens))

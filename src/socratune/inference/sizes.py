@@ -14,7 +14,7 @@ from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.inference.memory import Shape, is_exact
 from socratune.llm.locate import model_fault, model_file, model_json
 
-LIKE = (
+_LIKE = (
     Shape(896, 24, 14, 2, 64, 4864, 151936, tied=True),
     Shape(2048, 16, 32, 8, 64, 8192, 128256, tied=True),
     Shape(3072, 28, 24, 8, 128, 8192, 128256, tied=True),
@@ -140,6 +140,6 @@ def _by_name(name: str) -> Shape | None:
 
 
 def _like(parameters: int) -> Shape:
-    nearest = min(LIKE, key=lambda shape: abs(math.log(shape.parameters / parameters)))
+    nearest = min(_LIKE, key=lambda shape: abs(math.log(shape.parameters / parameters)))
     outside = nearest.parameters - nearest.block_parameters
     return replace(nearest, counted=(parameters, max(parameters - outside, parameters // 2)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from socratune.inference.decoding.attention import hand_back
 from socratune.inference.decoding.growing import GrowingDecoder
-from socratune.inference.decoding.rows import Decoder, Row
+from socratune.inference.decoding.rows import Decoder, DecodingRow
 from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
 from socratune.inference.decoding.whole import WholeDecoder
 from socratune.inference.template import end_of_turn_id, prompt_ids
@@ -67,7 +67,7 @@ class LocalStudent:
         self._slots = model.device.type == "cuda" if slots is None else slots
         self._turn = turn
         self._end_ids = _end_ids(model, tokenizer)
-        self._asked: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[DecodingRow | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="student", daemon=True)
         self._worker.start()
 
@@ -90,7 +90,7 @@ class LocalStudent:
             with suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, result)
 
-        self._asked.put(Row(ids, sampling, deliver))
+        self._asked.put(DecodingRow(ids, sampling, deliver))
         return await answer
 
     def sampling(self, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
@@ -115,7 +115,7 @@ class LocalStudent:
 
     def _work(self) -> None:
         decoder: Decoder | None = None
-        waiting: list[Row] = []
+        waiting: list[DecodingRow] = []
         live = True
         while live:
             busy = decoder.rows if decoder else []
@@ -132,7 +132,7 @@ class LocalStudent:
         if self._slots:
             hand_back(self.model)
 
-    def _take(self, waiting: list[Row], *, block: bool) -> bool:
+    def _take(self, waiting: list[DecodingRow], *, block: bool) -> bool:
         """Move what was asked into `waiting`; False when the student is closed."""
         while block or not self._asked.empty():
             row = self._asked.get()
@@ -150,7 +150,7 @@ class LocalStudent:
             return SlotDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch, position_bytes=cost)
         return GrowingDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch)
 
-    def _read(self, tokens: list[tuple[Row, list[int]]]) -> None:
+    def _read(self, tokens: list[tuple[DecodingRow, list[int]]]) -> None:
         """Append new tokens to their rows, and deliver the rows that end with them."""
         for row, new_ids in tokens:
             for token in new_ids:
@@ -161,7 +161,7 @@ class LocalStudent:
                     row.done = True
                     row.deliver(self._completion(row))
 
-    def _completion(self, row: Row) -> Completion:
+    def _completion(self, row: DecodingRow) -> Completion:
         ids = row.new_ids
         ended = ids[-1] in self._end_ids
         text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
@@ -216,13 +216,13 @@ class LocalModels:
         Raises:
             UserError: there is no such model, or it cannot chat.
         """
-        from socratune.inference.load import load
+        from socratune.inference.load import load_model
 
         weights = weights_fingerprint(model_location(name))
         if adapter is not None:
             weights += f"-{weights_fingerprint(str(adapter))}"
         if weights not in self._loaded:
-            model, tokenizer = load(name, adapter=adapter, load_in_4bit=self.load_in_4bit)
+            model, tokenizer = load_model(name, adapter=adapter, load_in_4bit=self.load_in_4bit)
             four_bit = getattr(model, "is_loaded_in_4bit", False)
             fingerprint = f"{weights}-4bit" if four_bit else weights
             self._loaded[weights] = LocalStudent(model, tokenizer, name=name, fingerprint=fingerprint)

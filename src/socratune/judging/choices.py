@@ -12,7 +12,7 @@ from socratune.judging.text import (
     canonical,
     first_sentence,
     options_in,
-    plain,
+    plain_text,
     taken_back,
 )
 from socratune.rows import Judgement
@@ -56,7 +56,7 @@ def by_choice(question: str, right: Statement, said: Statement) -> Judgement | N
 
 def _choices(text: str, options: dict[str, str]) -> set[str]:
     """The letters of the options that a statement names, by letter or text."""
-    text = plain(text).strip()
+    text = plain_text(text).strip()
     if NEGATION.search(text) or text.endswith("?") or re.search(r"\b(?:or|either|both|oder)\b|或|还是", text):
         return {letter for letter, option in options.items() if canonical(option) == canonical(text)}
     if found := _LETTER.match(text):
@@ -92,7 +92,7 @@ def _by_value(text: str, options: dict[str, str]) -> set[str]:
     numbers = quantities_in(text.rsplit("=", 1)[-1])
     if len(numbers) != 1 or numbers[0].kind != "plain":
         return set()
-    values = {letter: quantities_in(plain(option)) for letter, option in options.items()}
+    values = {letter: quantities_in(plain_text(option)) for letter, option in options.items()}
     return {letter for letter, found in values.items() if len(found) == 1 and found[0].size == numbers[0].size}
 
 
@@ -114,8 +114,8 @@ _POSITIVE = {"yes": True, "true": True, "no": False, "false": False}
 
 def by_polarity(question: str, right: Statement, said: Statement) -> Judgement | None:
     """References that are yes, no, true or false: by a clear word at the answer's start or in its final statement."""
-    wanted = _POLAR_START.match(plain(right.text)) or _POLAR_START.match(plain(right.whole))
-    if wanted is None or (right.marked and not _POLAR_START.match(plain(right.text))):
+    wanted = _POLAR_START.match(plain_text(right.text)) or _POLAR_START.match(plain_text(right.whole))
+    if wanted is None or (right.marked and not _POLAR_START.match(plain_text(right.text))):
         return None
     words = _polar_words(said)
     if said.doubtful or len({_POSITIVE[word] for word in words}) != 1:
@@ -136,7 +136,7 @@ def _english(found: re.Match[str]) -> str:
 
 def _polar_words(said: Statement) -> set[str]:
     words = set()
-    first, rest = first_sentence(plain(said.whole.splitlines()[0]))
+    first, rest = first_sentence(plain_text(said.whole.splitlines()[0]))
     if start := _POLAR_START.match(first):
         word = _english(start)
         remainder = first[start.end() :]
@@ -145,7 +145,7 @@ def _polar_words(said: Statement) -> set[str]:
         if (_POSITIVE[word] and NEGATION.search(remainder)) or taken_back(remainder + " " + rest):
             return set()  # "Yes, it is not prime": which of the two?
         words.add(word)
-    statement = plain(said.text)
+    statement = plain_text(said.text)
     last = statement if said.marked else SENTENCE_END.split(statement)[-1]
     end = (_POLAR_START.match(last) if said.marked else None) or _POLAR_END.search(last)
     if end and not NEGATION.search(last[: end.start(1)] + last[end.end(1) :]):
@@ -190,7 +190,7 @@ def by_list(question: str, right: Statement, said: Statement) -> Judgement | Non
 
 def members_of(text: str) -> tuple[str, list[str]] | None:
     """The brackets and the members of a list of short items, or None."""
-    text = plain(text).rstrip(" .")
+    text = plain_text(text).rstrip(" .")
     if not _SEVERAL.search(text) or len(text) > 300 or "\n" in text:
         return None
     bracket = ""

@@ -20,8 +20,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-START_TIMEOUT_S = 60.0  # importing sympy takes 3 s, and far more on a loaded machine
-MEMORY_BYTES = 4 << 30
+_START_TIMEOUT_S = 60.0  # importing sympy takes 3 s, and far more on a loaded machine
+_MEMORY_BYTES = 4 << 30
 
 
 class MathChecker:
@@ -92,7 +92,7 @@ class MathChecker:
         atexit.unregister(self.close)
         atexit.register(self.close)
         self._child = child
-        if _line(child, START_TIMEOUT_S) is None:
+        if _line(child, _START_TIMEOUT_S) is None:
             self._installed = False  # it cannot be imported, and will not be able to for the next pair either
             raise BrokenPipeError
         return child
@@ -174,7 +174,7 @@ def _limit() -> None:
 
         used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         resource.setrlimit(resource.RLIMIT_CPU, (int(used) + 30, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _clearly_different(right: Any, said: Any, tolerance: float) -> bool:

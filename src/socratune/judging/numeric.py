@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from socratune.judging.quantities import Quantity, compare, joined, measure, quantities_in
-from socratune.judging.text import NEGATION, SENTENCE_END, Statement, numbers_in, plain, taken_back
+from socratune.judging.quantities import Quantity, compare_quantities, joined_number, measure, quantities_in
+from socratune.judging.text import NEGATION, SENTENCE_END, Statement, numbers_in, plain_text, taken_back
 from socratune.rows import Judgement
 
 _FILLERS = frozenset(
@@ -59,7 +59,7 @@ def by_number(question: str, right: Statement, said: Statement) -> Judgement | N
     claim = None if said.doubtful else _claim(said, question)
     if claim is None:
         return None
-    same, reason = compare(wanted, claim.quantity, question)
+    same, reason = compare_quantities(wanted, claim.quantity, question)
     if doubt := _doubt(wanted, right, claim, said, question, same):
         return Judgement("undecided", "numeric", doubt)
     if same is None:
@@ -82,7 +82,7 @@ def _doubt(
         return "the reference stands on another side of the equation"
     if same is False and not claim.sure:
         # a last line that names some number is no statement of the result if the right one stands elsewhere
-        elsewhere = {quantity.value for quantity in quantities_in(plain(said.whole))}
+        elsewhere = {quantity.value for quantity in quantities_in(plain_text(said.whole))}
         if wanted.value in elsewhere or wanted.other in elsewhere or _NUMBER_WORDS.search(said.whole):
             return "no clear final number"
     return None
@@ -90,11 +90,11 @@ def _doubt(
 
 def _reference_quantity(right: Statement) -> Quantity | None:
     """The number that a reference is, or None for prose, expressions, bounds and several numbers."""
-    text = plain(right.text)
+    text = plain_text(right.text)
     if _several_assigned(text):
         return None
     text = _last_side(text)
-    found = joined(quantities_in(text), text)
+    found = joined_number(quantities_in(text), text)
     if len(found) != 1 or found[0].kind not in ("plain", "about") or text.endswith(("!", "?")):
         return None
     before, after = text[: found[0].start], text[found[0].end :]
@@ -105,7 +105,7 @@ def _reference_quantity(right: Statement) -> Quantity | None:
 
 def _claim(said: Statement, question: str) -> Claim | None:
     """The number that an answer states as its result, or None where there is none or more than one."""
-    text, sure = (plain(said.text), True) if said.marked else (_last_with_number(said), False)
+    text, sure = (plain_text(said.text), True) if said.marked else (_last_with_number(said), False)
     text, negated = _without_denied(text)
     aside = next((cut.start() for cut in _ASIDE.finditer(text) if _DIGIT.search(text, 0, cut.start())), None)
     if aside is not None and (said.marked or "=" not in text[aside:]):
@@ -121,7 +121,7 @@ def _claim(said: Statement, question: str) -> Claim | None:
         of, text, sure = _unknown_in(text, question), _last_side(text), True
     if _RANGE.search(text) and not _RISE.search(text):
         return None
-    found = joined(quantities_in(text), text)
+    found = joined_number(quantities_in(text), text)
     whole = [quantity for quantity in found if quantity.kind in ("plain", "about")]
     if not whole or found[-1].kind == "part" or any(quantity.kind == "bound" for quantity in found):
         return None
@@ -161,16 +161,16 @@ def _unknown_in(text: str, question: str) -> str:
 
 def _asked_for(side: str, right: Statement, question: str, same: bool | None) -> bool:
     """Whether the value of `side` can be the result: a name of the reference's, or what the question asks for."""
-    named = _ASSIGNED.match(plain(right.text).strip())
+    named = _ASSIGNED.match(plain_text(right.text).strip())
     if len(side) == 1:
         return named is None or named.group(1) == side
     asked = rf"(?<![-+*/^=\w]){re.escape(side)}(?![-+*/^=\d])"  # not a part of a given equation
-    return bool(same) and re.search(asked, re.sub(r"\s*([-+*/^=()|])\s*", r"\1", plain(question))) is not None
+    return bool(same) and re.search(asked, re.sub(r"\s*([-+*/^=()|])\s*", r"\1", plain_text(question))) is not None
 
 
 def _on_another_side(wanted: Quantity, said: Statement) -> bool:
     """True for `8 bits = 1 byte` where 8 is right, and for `2^5 = 32` where 5 is."""
-    for side in plain(said.text).split("=")[:-1]:
+    for side in plain_text(said.text).split("=")[:-1]:
         alone = quantities_in(side.strip())
         if len(alone) == 1 and alone[0].value == wanted.value and len(_WORD.findall(side)) <= 3:
             return True
@@ -195,7 +195,7 @@ def _contradicted(result: Quantity, said: Statement) -> bool:
     """True where a calculation goes on behind the statement: `The result is 45. … 150 + 45 = 195`."""
     if "=" not in said.tail:
         return False
-    later = quantities_in(plain(said.tail).rsplit("=", 1)[1])
+    later = quantities_in(plain_text(said.tail).rsplit("=", 1)[1])
     return bool(later) and later[0].value != result.value
 
 
@@ -205,7 +205,7 @@ def _last_with_number(said: Statement) -> str:
     tail = ""
     for back, line in enumerate(reversed(lines[-4:])):
         if re.search(r"\d", line):
-            parts = SENTENCE_END.split(plain(line))
+            parts = SENTENCE_END.split(plain_text(line))
             while len(parts) > 1 and not re.search(r"\d", parts[-1]):
                 tail = parts.pop() + " " + tail
             # further up than the last line only a line that ends in a result counts

@@ -244,7 +244,7 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
     return kept, end
 
 
-def joined(found: tuple[Quantity, ...], text: str) -> tuple[Quantity, ...]:
+def joined_number(found: tuple[Quantity, ...], text: str) -> tuple[Quantity, ...]:
     """`2 hours 30 minutes` as one quantity of 5/2 hours."""
     if len(found) != 2 or not found[0].unit or any(quantity.kind != "plain" for quantity in found):
         return found
@@ -269,7 +269,7 @@ ASKS_FORM = re.compile(
 """Words of a question that asks for a form: there an equal value in another form may still be no answer."""
 
 
-def compare(right: Quantity, said: Quantity, question: str) -> tuple[bool | None, str]:
+def compare_quantities(right: Quantity, said: Quantity, question: str) -> tuple[bool | None, str]:
     """Whether two quantities are the same; None where that depends on what the question meant."""
     if (right.form, right.kind, right.unit, right.other) == ("integer", "plain", said.unit, None) and (
         (said.form, said.kind, said.other) == ("integer", "plain", None)

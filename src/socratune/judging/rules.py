@@ -15,7 +15,7 @@ from socratune.judging.text import (
     Statement,
     before_thinking,
     canonical,
-    plain,
+    plain_text,
     statement_of,
     still_thinking,
     strip_thinking,
@@ -94,7 +94,7 @@ def _formulas(question: str, reference: str, response: str) -> tuple[str, str] |
     pair = as_latex(right.text), as_latex(said.text)
     if not all(pair) or any(measure(number.unit) for text in pair for number in quantities_in(text)):
         return None
-    given, wanted = re.sub(r"\s", "", plain(said.text)), re.sub(r"\s", "", plain(right.text))
+    given, wanted = re.sub(r"\s", "", plain_text(said.text)), re.sub(r"\s", "", plain_text(right.text))
     if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
         return None  # two numbers: what the numeric rule leaves open stays open (70.000)
     lists = [members[0] for part in (right.text, said.text) if (members := members_of(part))]
@@ -102,7 +102,7 @@ def _formulas(question: str, reference: str, response: str) -> tuple[str, str] |
         return None  # math-verify takes every list for a set, and 3:4 for a quotient
     if re.fullmatch(r"[\d.,+*/×·÷()^-]+", given.rsplit("=", 1)[-1]) and quantities_in(wanted):
         return None  # a sum that was not done is no result
-    if re.sub(r"[\\(){}.]", "", given) in re.sub(r"[\s\\(){}.]", "", plain(question)):
+    if re.sub(r"[\\(){}.]", "", given) in re.sub(r"[\s\\(){}.]", "", plain_text(question)):
         return None  # the question said back
     brackets = wanted[:1] + wanted[-1:], given[:1] + given[-1:]
     if brackets[0] != brackets[1] and "," in wanted + given and re.search(r"[(\[]", wanted[:1] + given[:1]):

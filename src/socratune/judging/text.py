@@ -182,7 +182,7 @@ _CJK_SIGNS = str.maketrans("。，：；（）＝？！", ".,:;()=?!")
 
 
 @lru_cache(512)  # a rule asks for the statement that the rule before it has read
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     r"""The text without Markdown and LaTeX dress: `**\frac{1}{2}**` is `1/2`, `x²` is `x^2`."""
     if not _DRESS.search(text):
         return text.strip()
@@ -241,7 +241,7 @@ def canonical(text: str, fold: bool = True) -> str:
 
     Signs, decimal points, operators and brackets stay, as they carry meaning in an answer.
     """
-    text = plain(text)
+    text = plain_text(text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     text = " ".join((text.casefold() if fold else text).translate(_QUOTES).split()).lstrip(" ,;:").rstrip(" ,;:.")
@@ -314,7 +314,7 @@ class Statement:
 def statement_of(text: str) -> Statement:
     """The statement that gives the result of an answer (think blocks already taken out)."""
     if boxes := boxed_in(text):
-        several = len({plain(content).replace(" ", "") for content, _ in boxes}) > 1
+        several = len({plain_text(content).replace(" ", "") for content, _ in boxes}) > 1
         content, end = boxes[-1]
         return Statement(content, text[end:], True, several or taken_back(text[end:]), text)
     if "*" in text:
@@ -337,7 +337,7 @@ def _marked(text: str, found: list[re.Match[str]], worded: bool) -> Statement:
     first, rest = first_sentence(match.group(1))
     tail = rest + text[match.end(1) :]
     lead = SENTENCE_END.split(text[: match.start()].rsplit("\n", 1)[-1])[-1]
-    others = {plain(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in found[-20:]}
+    others = {plain_text(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in found[-20:]}
     several = len(others) > 1 and not (worded and match.group().casefold().startswith("final"))
     if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
         several = False  # "The answer is 180. No, wait: the answer is 195."

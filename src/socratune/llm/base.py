@@ -12,7 +12,7 @@ were right).
 """
 
 
-Engine = Literal["local", "served", "vllm", "http"]
+StudentEngine = Literal["local", "served", "vllm", "http"]
 """`served`: our own engine on another machine, behind a `socratune serve` that this run started."""
 
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-POLL_S = 0.2
+_POLL_S = 0.2
 LOG_LINES = 15
 """Of a child's log, shown where it fails."""
 
@@ -65,7 +65,7 @@ def _keep(stop_timeout_s: float, command: list[str]) -> int:
     """
     signal.signal(signal.SIGTERM, lambda *_: None)  # the run gets one too, and then lets go of the pipe
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    while child.poll() is None and not select.select([sys.stdin], [], [], POLL_S)[0]:
+    while child.poll() is None and not select.select([sys.stdin], [], [], _POLL_S)[0]:
         pass
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGTERM)
@@ -73,7 +73,8 @@ def _keep(stop_timeout_s: float, command: list[str]) -> int:
         child.wait(stop_timeout_s)
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    return child.wait()
+    code = child.wait()
+    return code if code >= 0 else 128 - code  # as a shell has it for one that a signal ended
 
 
 # Servers on this machine, or at the near end of a tunnel: a port for one, and whether one is well.
@@ -99,5 +100,4 @@ def is_well(port: int) -> bool:
 
 
 if __name__ == "__main__":
-    code = _keep(float(sys.argv[1]), sys.argv[2:])
-    sys.exit(code if code >= 0 else 128 - code)
+    sys.exit(_keep(float(sys.argv[1]), sys.argv[2:]))

@@ -12,9 +12,9 @@ from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies_environment
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
-Steps = Generator[None, bool, T]
+Steps = Generator[None, bool, _T]
 """A reader of bytes that grow between its steps. Each step is sent whether the connection has ended."""
 
 LONGEST_HEAD = 65_536

@@ -18,20 +18,20 @@ from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.connection import CannotConnect, Pool, Response
-from socratune.llm.limits import Breaker, Bucket, Endpoint, Endpoints, retry_after_s
+from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.runs.fastjson import decode, encode
 
 log = logging.getLogger(__name__)
 
 BACKOFF_BASE_S = 0.5
 BACKOFF_FACTOR = 3.0
-BACKOFF_CAP_S = 60.0
+_BACKOFF_CAP_S = 60.0
 """Waits of 0.5, 1.5, 4.5, 13.5, 40.5, 60 s (each times 0.5 to 1): the first retry is soon, six outlast a restart."""
 
 LONGEST_WAIT_S = 900.0
 """A server that asks for more (a daily quota) stops the run; the user decides when to go on."""
 
-CONNECT_TIMEOUT_S = 30.0
+_CONNECT_TIMEOUT_S = 30.0
 """A host that swallows packets must not hold a call for its whole time when another address could take it."""
 
 KEEP_ALIVE_S = 4.0
@@ -92,7 +92,7 @@ class HttpModel:
     def __init__(
         self,
         *,
-        kind: wire.Kind,
+        kind: wire.WireProtocol,
         model: str,
         api_bases: Sequence[str],
         api_key: str | None,
@@ -106,7 +106,7 @@ class HttpModel:
         self.fingerprint = self.name
         self.dropped: set[str] = set()
         self._unasked = frozenset() if token_ids else frozenset({wire.TOKEN_IDS})
-        self._kind: wire.Kind = kind
+        self._kind: wire.WireProtocol = kind
         self._model = model
         self._key = (api_key or "").strip()
         if not self._key.isprintable():
@@ -125,7 +125,7 @@ class HttpModel:
     def __repr__(self) -> str:
         return f"HttpModel({self.name!r})"
 
-    def _reach(self, base: str) -> tuple[Endpoint, Pool]:
+    def _reach(self, base: str) -> tuple[RateLimits, Pool]:
         base = base.strip().rstrip("/")
         try:
             parts = urlsplit(base)
@@ -140,10 +140,10 @@ class HttpModel:
         pool = Pool(
             wire.url_of(self._kind, base),
             wire.headers_of(self._kind, self._key),
-            connect_timeout_s=min(CONNECT_TIMEOUT_S, self._call_timeout_s),
+            connect_timeout_s=min(_CONNECT_TIMEOUT_S, self._call_timeout_s),
             keep_alive_s=KEEP_ALIVE_S,
         )
-        return Endpoint(base), pool
+        return RateLimits(base), pool
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
         """The answer to `messages`.
@@ -199,12 +199,12 @@ class HttpModel:
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
         return estimate
 
-    def _count_failure(self, endpoint: Endpoint, failure: _Failure) -> None:
+    def _count_failure(self, endpoint: RateLimits, failure: _Failure) -> None:
         if not failure.throttled:
             endpoint.failed(unreachable=failure.unreachable)
             self._breaker.failed(self._told(endpoint, failure))
 
-    def _give_up(self, endpoint: Endpoint, failure: _Failure, tries: int, *, alone: bool) -> NoReturn:
+    def _give_up(self, endpoint: RateLimits, failure: _Failure, tries: int, *, alone: bool) -> NoReturn:
         """End a call whose retries are spent; `alone`: other calls were answered since its first failure.
 
         Such a call fails by itself (a question that crashes the server), and its row can bear that. Where nobody is
@@ -219,7 +219,7 @@ class HttpModel:
             raise CallError(f"{what}, while other calls were answered")
         raise OutsideError(what)
 
-    def _wait_s(self, endpoint: Endpoint, failure: _Failure, tries: int) -> float:
+    def _wait_s(self, endpoint: RateLimits, failure: _Failure, tries: int) -> float:
         """Seconds to wait before the next try.
 
         Raises:
@@ -229,15 +229,15 @@ class HttpModel:
             raise OutsideError(f"{self._told(endpoint, failure)}. It asks to wait {failure.wait_s:.0f} s")
         if failure.unreachable and self._endpoints.another_is_able(endpoint):
             return 0.0
-        longest = min(BACKOFF_BASE_S * BACKOFF_FACTOR ** min(tries - 1, 10), BACKOFF_CAP_S)
+        longest = min(BACKOFF_BASE_S * BACKOFF_FACTOR ** min(tries - 1, 10), _BACKOFF_CAP_S)
         backoff_s = longest * self._random.uniform(0.5, 1.0)
         # a little more than was asked for, so that the calls throttled together do not come back together
         return backoff_s if failure.wait_s is None else failure.wait_s + min(backoff_s, BACKOFF_BASE_S)
 
-    def _told(self, endpoint: Endpoint, failure: _Failure) -> str:
+    def _told(self, endpoint: RateLimits, failure: _Failure) -> str:
         return f"{self._clean(f'{self.name} at {endpoint.base}')}: {failure.what}"
 
-    async def _ask(self, endpoint: Endpoint, messages: Chat, sampling: Sampling) -> Completion | None:
+    async def _ask(self, endpoint: RateLimits, messages: Chat, sampling: Sampling) -> Completion | None:
         """One try. None where the server refused a parameter that will be left out of the next one."""
         body = wire.request(self._kind, self._model, messages, sampling, self.dropped | self._unasked)
         endpoint.in_flight += 1
@@ -286,7 +286,7 @@ class HttpModel:
         return answer
 
     def _read_error(
-        self, endpoint: Endpoint, status: int, headers: Mapping[str, str], data: bytes, body: dict[str, Any]
+        self, endpoint: RateLimits, status: int, headers: Mapping[str, str], data: bytes, body: dict[str, Any]
     ) -> None:
         """Raise what an error answer means. Returns where a parameter was refused that can be left out."""
         said = data[:10_000].decode("utf-8", "replace").lower()

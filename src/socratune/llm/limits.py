@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from socratune.errors import OutsideError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 BURST_S = 1.0
 """Seconds of allowance that may be used at once after a pause: servers count in windows of a second or longer."""
@@ -86,7 +86,7 @@ class Breaker:
         if self._down_until > time.monotonic():
             raise OutsideError(self._why)
 
-    async def bounded(self, limit_s: float | None, work: Callable[..., Awaitable[T]], *args: object) -> T:
+    async def bounded(self, limit_s: float | None, work: Callable[..., Awaitable[_T]], *args: object) -> _T:
         """What `work(*args)` returns, within `limit_s` (None: no limit).
 
         Raises:
@@ -141,7 +141,7 @@ class Breaker:
 
 
 @dataclass(slots=True, eq=False)
-class Endpoint:
+class RateLimits:
     """One address of a model.
 
     Attributes:
@@ -180,10 +180,10 @@ class Endpoint:
 class Endpoints:
     """The addresses of one model."""
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, endpoints: Sequence[RateLimits]) -> None:
         self._all = tuple(endpoints)
 
-    def pick(self) -> Endpoint:
+    def pick(self) -> RateLimits:
         """The least loaded one that is not put aside; where all are, the one that has not failed for longest.
 
         An address that comes back gets a single call until it has answered one: it looks idle, and would draw all.
@@ -195,11 +195,11 @@ class Endpoints:
             return min(able, key=lambda endpoint: (endpoint.in_flight, endpoint.sent))
         return min(self._all, key=lambda endpoint: endpoint.failed_at)
 
-    def another_is_able(self, than: Endpoint) -> bool:
+    def another_is_able(self, than: RateLimits) -> bool:
         """Whether a call that failed at `than` can go elsewhere at once."""
         return any(endpoint is not than for endpoint in self._able())
 
-    def _able(self) -> list[Endpoint]:
+    def _able(self) -> list[RateLimits]:
         now = time.monotonic()
         return [
             endpoint

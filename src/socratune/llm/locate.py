@@ -131,7 +131,7 @@ def chat_template(name: str) -> str | None:
     return found
 
 
-def revision(name: str) -> str | None:
+def model_revision(name: str) -> str | None:
     """The commit of a Hub model in the local cache; None for a folder, or where it is not downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -166,7 +166,7 @@ def weights_fingerprint(location: str) -> str:
         from huggingface_hub import HfApi
 
         known = (
-            revision(location) or HfApi().model_info(location, timeout=20).sha
+            model_revision(location) or HfApi().model_info(location, timeout=20).sha
         )  # the one it will have when it is here
         return hashlib.sha256(f"{location}@{known}".encode()).hexdigest()[:16]
     kinds = (".json", ".jinja", ".safetensors", ".bin", ".model")

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from socratune.judging.text import still_thinking, strip_thinking
+from socratune.llm.base import Chat
 
 HINT_NOTE = "Hint, for you alone: {hint}"
 """The private note of a fresh retry. It stands in the system turn, so that the answer need not mention it."""
 
 HINT_TURN = "Hint: {hint}"
 """The user turn that follows a wrong attempt in the `iterative` dialogue."""
-
-Chat = list[dict[str, str]]
 
 
 def with_private_hint(messages: Chat, hint: str) -> Chat:

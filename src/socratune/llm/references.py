@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
-from socratune.llm.base import ChatModel, Engine, Sampling
+from socratune.llm.base import ChatModel, Sampling, StudentEngine
 from socratune.llm.ledger import FREE, Ledger, Price, price_of
 from socratune.llm.locate import local_name, model_fault
 from socratune.llm.metered import MeteredModel
@@ -34,11 +34,11 @@ ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/
 
 PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic", "writer": "rules/extract"}
-SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
+_SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
 """Where a role is configured; all others in `enhance`."""
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
-RETIRED = "litellm"
+_RETIRED = "litellm"
 """A provider of earlier versions, which called LiteLLM in this process."""
 LABORATORY_MOVED = "The laboratory's judge and teachers are in experiments/lab/lab.py of the repository."
 THOUGHT_TOKENS = 4096
@@ -100,7 +100,7 @@ def resolve_alias(ref: str) -> str:
     return ALIASES.get(ref, ref)
 
 
-def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[Engine, str]:
+def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[StudentEngine, str]:
     """Where the student answers, and its name or reference there.
 
     Args:
@@ -108,7 +108,7 @@ def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[Engine, s
     """
     ref = resolve_alias(config.student_model or model_name)
     # a base on the Hub may be called openai/…; only a student that was named is one of the vendor's
-    vendors = ref != model_name and ref.split("/", 1)[0] in (*PROVIDERS, RETIRED)
+    vendors = ref != model_name and ref.split("/", 1)[0] in (*PROVIDERS, _RETIRED)
     if config.student_api_base or vendors:
         return "http", ref
     return config.student_engine, local_name(ref) or ref
@@ -120,7 +120,7 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     Raises:
         OutsideError: it is `local/` and a Hub id that is not in the local cache, and the Hub could not be asked.
     """
-    where, provider = f"{SECTIONS.get(role, 'enhance')}.{role}_model", ref.split("/", 1)[0]
+    where, provider = f"{_SECTIONS.get(role, 'enhance')}.{role}_model", ref.split("/", 1)[0]
     if ref == RULES.get(role):
         return None
     if ref.startswith("rules/"):
@@ -129,7 +129,7 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         return _python_fault(where, ref)
     if (name := local_name(ref)) is not None:
         return model_fault(name, where) if not endpoint.api_bases else Fault(where, "no API base beside local/", ref)
-    if provider == RETIRED:
+    if provider == _RETIRED:
         return _retired_fault(role, where, ref)
     known_provider = provider in PROVIDERS and bool(ref.partition("/")[2])
     if known_provider or endpoint.api_bases:
@@ -162,7 +162,7 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     if price_of(provider, name).per_completion_token_usd is not None:
         return None
     fix = "Limit tokens instead: --max-total-tokens."
-    return Fault(f"{SECTIONS.get(role, 'enhance')}.max_usd", f"a model whose price is known as {role}", ref, fix)
+    return Fault(f"{_SECTIONS.get(role, 'enhance')}.max_usd", f"a model whose price is known as {role}", ref, fix)
 
 
 def connect(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:

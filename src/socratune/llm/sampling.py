@@ -12,7 +12,7 @@ from socratune.errors import Fault, UserError
 from socratune.llm.base import Sampling
 from socratune.llm.locate import chat_template, model_json
 
-PLAIN = (0.7, 0.8)
+_PLAIN = (0.7, 0.8)
 THINKING = (0.6, 0.95)
 """Temperature and top-p where the model names none. Read greedily, a thinking model may repeat itself for ever."""
 
@@ -38,7 +38,7 @@ def choose_sampling(
     elif not greedy and (own.get("do_sample") or own.get("temperature") not in (None, 1.0)):
         found = Sampling(own.get("temperature") or 1.0, own.get("top_p") or 1.0, own.get("top_k") or 0)
     else:
-        found = Sampling(*(THINKING if thinking else PLAIN))
+        found = Sampling(*(THINKING if thinking else _PLAIN))
     return Sampling(
         temperature=found.temperature if temperature is None else temperature,
         top_p=found.top_p if top_p is None else top_p,

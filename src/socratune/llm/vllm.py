@@ -21,12 +21,12 @@ from socratune.errors import Fault, OutsideError, Shown
 from socratune.llm.child import end_of, free_port, is_well, kept
 from socratune.llm.locate import model_location
 
-START_TIMEOUT_S = 1800.0
+_START_TIMEOUT_S = 1800.0
 """Downloading and loading the weights, compiling, capturing CUDA graphs: minutes, and more over a slow line."""
 
-STOP_TIMEOUT_S = 15.0
+_STOP_TIMEOUT_S = 15.0
 NOTICE_S = 5.0
-POLL_S = 0.2
+_POLL_S = 0.2
 VLLM_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1"}
 
 
@@ -70,8 +70,8 @@ async def vllm_serving(
     *,
     log_path: Path,
     max_model_len: int | None = None,
-    start_timeout_s: float = START_TIMEOUT_S,
-    stop_timeout_s: float = STOP_TIMEOUT_S,
+    start_timeout_s: float = _START_TIMEOUT_S,
+    stop_timeout_s: float = _STOP_TIMEOUT_S,
 ) -> AsyncIterator[str]:
     """The API base of a vLLM that serves `model` under its own name, until the block ends.
 
@@ -109,7 +109,7 @@ async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, tim
             raise _ended_by_itself(keeper, log_path)
         if time.monotonic() > deadline:
             raise OutsideError(f"vLLM was not ready within {timeout_s:g} s. {end_of(log_path)}")
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(_POLL_S)
 
 
 def _has_ended(keeper: subprocess.Popen[bytes]) -> bool:

@@ -14,10 +14,10 @@ from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.runs.fastjson import decode
 
-Kind = Literal["openai", "anthropic"]
+WireProtocol = Literal["openai", "anthropic"]
 
-BASES: dict[Kind, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-KEY_VARIABLES: dict[Kind, str] = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+BASES: dict[WireProtocol, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+KEY_VARIABLES: dict[WireProtocol, str] = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 TOKEN_IDS = "return_token_ids"
 """vLLM's parameter: the sampled ids stand in the choice, the end of turn last. Other servers may refuse it."""
 
@@ -29,14 +29,14 @@ _NOT_TAKEN = re.compile(
 )
 
 
-def url_of(kind: Kind, base: str) -> str:
+def url_of(kind: WireProtocol, base: str) -> str:
     """Where calls are posted; an anthropic base may come with or without its `/v1`."""
     if kind == "anthropic":
         return base.removesuffix("/v1") + "/v1/messages"
     return base + "/chat/completions"
 
 
-def headers_of(kind: Kind, key: str) -> dict[str, str]:
+def headers_of(kind: WireProtocol, key: str) -> dict[str, str]:
     """The headers of every call; an empty key sends none."""
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "socratune"}
     if kind == "anthropic":
@@ -46,7 +46,7 @@ def headers_of(kind: Kind, key: str) -> dict[str, str]:
     return headers
 
 
-def request(kind: Kind, model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+def request(kind: WireProtocol, model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
     """The body of a call, without the parameters in `dropped`."""
     build = _openai_request if kind == "openai" else _anthropic_request
     return build(model, messages, sampling, dropped)
@@ -92,7 +92,7 @@ def _schema(text: str) -> dict[str, Any]:
     return json.loads(text)
 
 
-def completion(kind: Kind, data: Any) -> Completion:
+def completion(kind: WireProtocol, data: Any) -> Completion:
     """The answer in the parsed body of a 200.
 
     Raises:
@@ -160,7 +160,7 @@ def _with_thought(thought: str, text: str) -> str:
     return said.encode("utf-8", "replace").decode()
 
 
-def refused_parameter(kind: Kind, body: dict[str, Any], said: str) -> str | None:
+def refused_parameter(kind: WireProtocol, body: dict[str, Any], said: str) -> str | None:
     """The parameter of `body` that a 400 says is not taken; None where the 400 is about something else.
 
     Args:

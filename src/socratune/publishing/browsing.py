@@ -50,7 +50,7 @@ class Filter:
 
 
 @dataclass(slots=True)
-class Marks:
+class _Marks:
     """What other files of the run say of a trace: why it was dropped, whether a hint spoils it, what was decided."""
 
     dropped: dict[str, Rejected] = field(default_factory=dict)
@@ -112,10 +112,10 @@ def in_journal(path: Path, stage: str) -> Source:
 class Index:
     """Where the rows of a source lie and what they are: their ids, and a few bytes per row."""
 
-    def __init__(self, source: Source, kinds: tuple[str, ...], marks: Marks | None = None) -> None:
+    def __init__(self, source: Source, kinds: tuple[str, ...], marks: _Marks | None = None) -> None:
         self.source = source
         self.kinds = kinds
-        self.marks = marks or Marks()
+        self.marks = marks or _Marks()
         self.damaged = 0
         self.ids: dict[str, int] = {}
         self._handles = array("Q")
@@ -210,12 +210,12 @@ def _words(value: Any) -> str:
     return "\n".join(_words(part) for part in parts)
 
 
-def page_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
+def page_row(data: dict[str, Any], marks: _Marks) -> dict[str, Any]:
     """A trace or a held-out answer as a page shows it."""
     return trace_row(data, marks) if "metadata" in data else {**data, "kind": answer_kind(data)}
 
 
-def trace_row(data: dict[str, Any], marks: Marks) -> dict[str, Any]:
+def trace_row(data: dict[str, Any], marks: _Marks) -> dict[str, Any]:
     """One line of `enhanced_dataset.jsonl` as a page shows it; `answer` is None where it is the chosen attempt's."""
     told = data["metadata"]["enhancement"]
     row_id, review = data["id"], marks.reviews.get(data["id"])
@@ -275,9 +275,9 @@ def answer_kind(data: dict[str, Any]) -> str:
     return "won" if adapter == "correct" else "lost"
 
 
-def marks_of(run: RunDir, reviews: dict[str, Review]) -> Marks:
+def marks_of(run: RunDir, reviews: dict[str, Review]) -> _Marks:
     """What the other files of a run say of its traces; a file that is not there says nothing."""
-    marks = Marks(reviews=reviews)
+    marks = _Marks(reviews=reviews)
     for _, line in in_file(run.rejected("train")).scan():
         data = decode(line)
         marks.dropped[data["id"]] = Rejected.from_json({**data, "row": None})

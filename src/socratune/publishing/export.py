@@ -42,7 +42,7 @@ CONVERTER = "convert_hf_to_gguf.py"
 
 
 @dataclass(slots=True)
-class Job:
+class ExportJob:
     """One export.
 
     Attributes:
@@ -62,7 +62,7 @@ class Job:
     checked: dict[str, Any] = field(default_factory=dict)
 
 
-def export(
+def export_adapter(
     run: RunDir,
     config: RunConfig,
     to: str,
@@ -107,7 +107,7 @@ def export(
         log.warning("This adapter is not proven better than its base: %s.", status)
     with whole_folder(place) as folder:
         rows = held_out[:: max(1, len(held_out) // prompts)][:prompts]
-        job = Job(run, config, folder, place, converter, rows, min_agreement)
+        job = ExportJob(run, config, folder, place, converter, rows, min_agreement)
         said = FORMATS[to](job)
         write_json(folder / "parity.json", job.checked)
         shutil.rmtree(place, ignore_errors=True)
@@ -124,19 +124,19 @@ def _status(run: RunDir, files: dict[str, str]) -> str:
     return "passed" if proof.passed else "its validation failed"
 
 
-def _merged(job: Job) -> str:
+def _merged(job: ExportJob) -> str:
     _merge(job, job.folder)
     _check(job, job.folder)
     return f"{_agreed(job)}\nLoad it: AutoModelForCausalLM.from_pretrained({json.dumps(str(job.place))})"
 
 
-def _gguf(job: Job) -> str:
+def _gguf(job: ExportJob) -> str:
     _merge(job, job.folder / "merged")
     _as_gguf(job, job.folder / "merged")
     return f"{_agreed(job)}\nRun it: llama-cli -m {shlex.quote(str(job.place / 'model.gguf'))}"
 
 
-def _ollama(job: Job) -> str:
+def _ollama(job: ExportJob) -> str:
     from transformers import AutoTokenizer
 
     _merge(job, job.folder / "model")
@@ -156,7 +156,7 @@ def _ollama(job: Job) -> str:
     return f"{_agreed(job)} Ollama itself was not run here.\nMake it: ollama create NAME -f {file}"
 
 
-def _vllm(job: Job) -> str:
+def _vllm(job: ExportJob) -> str:
     adapter = json.loads((job.run.adapter / "adapter_config.json").read_text("utf-8"))
     if reason := _not_served(adapter):
         _merge(job, job.folder / "model")
@@ -178,7 +178,7 @@ def _vllm(job: Job) -> str:
     return f"{said}vLLM itself was not run here.\n{line}\nMerged instead: {merged}"
 
 
-FORMATS: dict[str, Callable[[Job], str]] = {"merged": _merged, "gguf": _gguf, "ollama": _ollama, "vllm": _vllm}
+FORMATS: dict[str, Callable[[ExportJob], str]] = {"merged": _merged, "gguf": _gguf, "ollama": _ollama, "vllm": _vllm}
 
 
 def _not_served(adapter: dict[str, Any]) -> str:
@@ -193,7 +193,7 @@ def _not_served(adapter: dict[str, Any]) -> str:
     return ", ".join(found + ([f"rank {rank}"] if rank > VLLM_RANKS[-1] else []))
 
 
-def _merge(job: Job, folder: Path) -> None:
+def _merge(job: ExportJob, folder: Path) -> None:
     """Base plus adapter in the base's own 16 bits (bfloat16 where it has 32), and the tokenizer with its template.
 
     Merged into the base as it was published, never into 4 bits, which would round the adapter away.
@@ -223,7 +223,7 @@ def _merge(job: Job, folder: Path) -> None:
         AutoTokenizer.from_pretrained(job.run.adapter).save_pretrained(folder)
 
 
-def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
+def _check(job: ExportJob, folder: Path, gguf: Path | None = None) -> None:
     """Greedy answers of the adapter and of the weights in `folder`, or in a GGUF file read back by transformers.
 
     Raises:
@@ -231,7 +231,7 @@ def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.memory import device
 
     def exported() -> tuple[Any, Any]:
@@ -242,7 +242,7 @@ def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
     four_bit = job.config.train.load_in_4bit
     job.checked = parity(
         job.rows,
-        partial(load, job.config.model, adapter=job.run.adapter, load_in_4bit=four_bit),
+        partial(load_model, job.config.model, adapter=job.run.adapter, load_in_4bit=four_bit),
         exported,
         max_new_tokens=job.config.enhance.max_new_tokens,
         min_agreement=job.min_agreement,
@@ -253,7 +253,7 @@ def _check(job: Job, folder: Path, gguf: Path | None = None) -> None:
         raise StageFailed(f"Not exported: {_agreed(job)} At least {job.min_agreement:.0%} are wanted; see {figures}.")
 
 
-def _agreed(job: Job) -> str:
+def _agreed(job: ExportJob) -> str:
     found = job.checked
     text = f"{found['equal']} of {found['prompts']} greedy answers are the adapter's to the last token"
     if found["near_ties"]:
@@ -286,7 +286,7 @@ def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
     return None
 
 
-def _as_gguf(job: Job, merged: Path) -> None:
+def _as_gguf(job: ExportJob, merged: Path) -> None:
     """`model.gguf` instead of the merged weights, checked itself where transformers can read it back."""
     file = job.folder / "model.gguf"
     _convert(job, merged, file)
@@ -300,7 +300,7 @@ def _as_gguf(job: Job, merged: Path) -> None:
     shutil.rmtree(merged)
 
 
-def _convert(job: Job, folder: Path, file: Path) -> None:
+def _convert(job: ExportJob, folder: Path, file: Path) -> None:
     """The merged weights as one GGUF file of the same 16 bits."""
     assert job.converter is not None
     dtype = json.loads((folder / "config.json").read_text("utf-8")).get("dtype")

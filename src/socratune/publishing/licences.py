@@ -12,7 +12,7 @@ from typing import Any
 
 from socratune.config import DEMO
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.llm.locate import is_path, model_location, revision
+from socratune.llm.locate import is_path, model_location, model_revision
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LINK = re.compile(r"https?://[^\s<>\"'`|]+")
@@ -67,7 +67,7 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
             fix = "Put it back, or name where it is in the run's config.yaml."
             raise UserError(Fault(model_name, "the folder of the base model", Shown("no such folder"), fix))
         student = results["stages"].get("enhance", {}).get("student") or {}
-        commit = student.get("revision") if student.get("name") == model_name else revision(model_name)
+        commit = student.get("revision") if student.get("name") == model_name else model_revision(model_name)
         return PublicBase(model_name, True, commit, licence_of(model_name, offline=offline))
     if model_name == DEMO:
         return PublicBase("socratune/demo-base", False, None, Licence("apache-2.0"))

@@ -25,19 +25,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from socratune.errors import Fault, Shown, SocratuneError, UserError
 from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
-from socratune.publishing.report import cut, live_page, overview
+from socratune.publishing.report import live_page, overview, shortened
 from socratune.publishing.webserver import address, listening, serve_until_stopped
 from socratune.runs.fastjson import decode, encode
 from socratune.runs.folder import Results, RunDir, existing_run
-from socratune.runs.review import Decision, decide, decisions
+from socratune.runs.review import ReviewDecision, record_decision, review_decisions
 
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 LISTS = ("traces", "answers")
-MOST_ROWS = 200
+_MOST_ROWS = 200
 """Per answer."""
 LIST_TEXT = 300
 """Characters of each text that a list needs."""
-MOST_BODY = 4_000_000
+_MOST_BODY = 4_000_000
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY"}
 
 
@@ -63,7 +63,7 @@ class Live:
         if not run.enhanced.exists():
             stamp = (*stamp, *self._journal_stamp())
         found = self._fresh("traces", stamp, lambda: traces_of(run, {}, stage.get("key")))
-        found.marks.reviews = self._fresh("reviews", _stamp(run.review), lambda: decisions(run))
+        found.marks.reviews = self._fresh("reviews", _stamp(run.review), lambda: review_decisions(run))
         return found
 
     def matching(self, what: str, wanted: Filter) -> tuple[Index, Any]:
@@ -112,7 +112,7 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int] | None, ...]:
     return tuple(found)
 
 
-def app(run: RunDir) -> ASGIApp:
+def report_server(run: RunDir) -> ASGIApp:
     """The pages of a run folder, for loopback only."""
     live, page = Live(run), live_page()
 
@@ -127,13 +127,13 @@ def app(run: RunDir) -> ASGIApp:
         given = request.query_params
         wanted = Filter(*(given.get(name, "") for name in ("kind", "mark", "verdict", "text")))
         try:
-            offset, limit = int(given.get("offset", 0)), int(given.get("limit", MOST_ROWS))
+            offset, limit = int(given.get("offset", 0)), int(given.get("limit", _MOST_ROWS))
         except ValueError:
             return PlainTextResponse("offset and limit: expected whole numbers", 400)
         with live.lock:
             index, found = live.matching(what, wanted)
-            some = found[max(0, offset) :][: max(0, min(limit, MOST_ROWS))]
-            shown = [cut(row, LIST_TEXT) for row in index.rows(some)]
+            some = found[max(0, offset) :][: max(0, min(limit, _MOST_ROWS))]
+            shown = [shortened(row, LIST_TEXT) for row in index.rows(some)]
             return _json(encode({"rows": shown, "total": len(found), "kinds": index.counts()}))
 
     def row(what: str, request: Request) -> Response:
@@ -167,14 +167,14 @@ def _review(live: Live, content_type: str, body: bytes) -> Response:
         row_id, decision, text = given["id"], given["decision"], given.get("text")
     except (ValueError, LookupError, TypeError, AttributeError):
         return PlainTextResponse('expected {"id", "decision", "text"}', 400)
-    if decision not in get_args(Decision) or not (text is None or isinstance(text, str)):
-        return PlainTextResponse(f"decision: expected one of {', '.join(get_args(Decision))}", 400)
+    if decision not in get_args(ReviewDecision) or not (text is None or isinstance(text, str)):
+        return PlainTextResponse(f"decision: expected one of {', '.join(get_args(ReviewDecision))}", 400)
     if decision == "edit" and not (text or "").strip():
         return PlainTextResponse("an edit without text", 400)
     with live.lock:
         if row_id not in live.index("traces").ids:
             return PlainTextResponse("no such row", 404)
-        kept = decide(live.run, row_id, decision, text)
+        kept = record_decision(live.run, row_id, decision, text)
         return _json(encode(asdict(kept)))
 
 
@@ -207,17 +207,17 @@ def _refusal(headers: dict[bytes, bytes]) -> Response | None:
     if origin is not None and origin.decode("latin-1") != f"http://{host}":
         return PlainTextResponse("Not for other pages.", 403)
     length = headers.get(b"content-length", b"0")
-    if b"transfer-encoding" in headers or not length.isdigit() or int(length) > MOST_BODY:
-        return PlainTextResponse(f"A body of at most {MOST_BODY} bytes, with its length.", 413)
+    if b"transfer-encoding" in headers or not length.isdigit() or int(length) > _MOST_BODY:
+        return PlainTextResponse(f"A body of at most {_MOST_BODY} bytes, with its length.", 413)
     return None
 
 
 # `socratune ui`: which run folder, which port, and the server until Ctrl-C.
 
-OUTPUTS = Path("outputs")
+_OUTPUTS = Path("outputs")
 
 
-def newest_run(folder: Path = OUTPUTS) -> RunDir:
+def newest_run(folder: Path = _OUTPUTS) -> RunDir:
     """The run folder in `folder` that was worked on last.
 
     Raises:
@@ -232,7 +232,7 @@ def newest_run(folder: Path = OUTPUTS) -> RunDir:
     )
 
 
-def serve(folder: str | None, port: int, say: Callable[[str], None]) -> None:
+def serve_report(folder: str | None, port: int, say: Callable[[str], None]) -> None:
     """Serve the pages of a run on 127.0.0.1 until Ctrl-C; port 0 takes a free one.
 
     Raises:
@@ -241,4 +241,4 @@ def serve(folder: str | None, port: int, say: Callable[[str], None]) -> None:
     run = existing_run(folder) if folder is not None else newest_run()
     place = listening("127.0.0.1", port)
     say(f"{run.root}: {address(place)}/  (Ctrl-C ends it)")
-    serve_until_stopped(app(run), place)
+    serve_until_stopped(report_server(run), place)

@@ -24,11 +24,11 @@ from socratune.publishing.openai_models import Served
 from socratune.publishing.openai_protocol import Asked, BadRequest
 from socratune.publishing.webserver import address, listening, serve_until_stopped
 
-MOST_BODY = 16_000_000  # bytes
+_MOST_BODY = 16_000_000  # bytes
 HEALTH = "/health"
 
 
-def app(models: Sequence[Served], key: str | None = None) -> ASGIApp:
+def openai_server(models: Sequence[Served], key: str | None = None) -> ASGIApp:
     """The server of these models.
 
     Args:
@@ -41,8 +41,8 @@ def app(models: Sequence[Served], key: str | None = None) -> ASGIApp:
     async def complete(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _refused("expected application/json", 415)  # what pages of other sites can send without asking
-        if int(request.headers.get("content-length", MOST_BODY + 1)) > MOST_BODY:
-            return _refused(f"expected a body of at most {MOST_BODY} bytes, with its length", 413)
+        if int(request.headers.get("content-length", _MOST_BODY + 1)) > _MOST_BODY:
+            return _refused(f"expected a body of at most {_MOST_BODY} bytes, with its length", 413)
         try:
             asked = openai_protocol.parse(await request.body())
             if (served := by_name.get(asked.model)) is None:
@@ -134,7 +134,7 @@ def _with_key(inner: ASGIApp, key: str) -> ASGIApp:
 # `socratune serve`: which models, which port, and the server until Ctrl-C.
 
 
-def serve(what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None) -> None:
+def serve_models(what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None) -> None:
     """Serve a model, or a run's base and adapter, until Ctrl-C; port 0 takes a free one.
 
     Args:
@@ -158,4 +158,4 @@ def serve(what: str, say: Callable[[str], None], *, host: str, port: int, key_en
     with serving_models(what) as models:
         names = " and ".join(served.name for served in models)
         say(f"{names}: {address(place)}/v1  (Ctrl-C ends it)")
-        serve_until_stopped(app(models, key), place)
+        serve_until_stopped(openai_server(models, key), place)

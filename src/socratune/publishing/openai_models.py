@@ -14,7 +14,7 @@ from socratune.errors import UserError
 from socratune.evaluation.adapter_files import WEIGHTS
 from socratune.inference.provenance import identity
 from socratune.llm.locate import model_fault
-from socratune.resolve import read_config_file, resolve
+from socratune.resolve import read_config_file, resolve_settings
 from socratune.runs.folder import RunDir, file_hash
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ def serving_models(what: str) -> Iterator[list[Served]]:
     name, four_bit, longest, adapter = _meant(what)
     if fault := model_fault(name, "socratune serve"):
         raise UserError(fault)
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.student import LocalStudent
 
-    model, tokenizer = load(name, adapter=adapter, load_in_4bit=four_bit)
+    model, tokenizer = load_model(name, adapter=adapter, load_in_4bit=four_bit)
     who = identity(name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     with ExitStack() as stack:
 
@@ -84,7 +84,7 @@ def _meant(what: str) -> tuple[str, bool | str, int, Path | None]:
     run = RunDir(what)
     if not run.config.is_file():
         return what, "auto", MAX_NEW_TOKENS, None
-    config = resolve(read_config_file(run.config), where=str(run.config)).config
+    config = resolve_settings(read_config_file(run.config), where=str(run.config)).config
     adapter = run.adapter if (run.adapter / "adapter_config.json").is_file() else None
     return config.model, config.train.load_in_4bit, config.enhance.max_new_tokens, adapter
 

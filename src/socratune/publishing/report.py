@@ -23,11 +23,11 @@ from socratune.publishing.browsing import Index, answers_of, traces_of
 from socratune.resolve import flatten, read_config_file
 from socratune.runs.fastjson import encode
 from socratune.runs.folder import Results, RunDir, write_lines
-from socratune.runs.review import decisions
+from socratune.runs.review import review_decisions
 
 log = logging.getLogger(__name__)
 
-MOST_ROWS = 10_000
+_MOST_ROWS = 10_000
 """Traces in the page; `socratune ui` shows all."""
 TRACE_BYTES, ANSWER_BYTES = 40_000_000, 10_000_000
 """What traces and held-out answers may take of the page."""
@@ -37,7 +37,7 @@ CUT_TEXT = 2_000
 """Characters that stay of a text that is cut."""
 CURVE_POINTS = 500
 
-PAGE = Path(__file__).parent / "page"
+_PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("text.js", "overview.js", "list.js", "detail.js", "main.js")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -57,7 +57,7 @@ def make_report(run: RunDir) -> Path:
         UserError: results or decisions are damaged.
         OutsideError: it cannot be written.
     """
-    traces, answers = traces_of(run, decisions(run)), answers_of(run)
+    traces, answers = traces_of(run, review_decisions(run)), answers_of(run)
     lists = {"traces": Embedded(traces, TRACE_BYTES), "answers": Embedded(answers, ANSWER_BYTES)}
     write_lines(run.report, _page(overview(run, traces, answers), lists))
     return run.report
@@ -133,12 +133,12 @@ class Embedded:
         self.shown: list[int] = []
 
     def __iter__(self) -> Iterator[str]:
-        positions = list(islice(self._index.order(), MOST_ROWS))
+        positions = list(islice(self._index.order(), _MOST_ROWS))
         yield "["
         for at, row in zip(positions, self._index.rows(positions), strict=True):
             data = script_json(row)
             if len(data.encode()) > self._left * SHARE_OF_ONE_ROW:
-                data = script_json(cut(row, CUT_TEXT))
+                data = script_json(shortened(row, CUT_TEXT))
             self._left -= len(data.encode())
             if self._left < 0:
                 break
@@ -152,13 +152,13 @@ class Embedded:
         return {kind: count - shown.get(kind, 0) for kind, count in self._index.counts().items()}
 
 
-def cut(value: Any, most: int) -> Any:
+def shortened(value: Any, most: int) -> Any:
     """The same value with every longer text as `{"cut": its beginning, "length": in characters}`."""
     if isinstance(value, str):
         return value if len(value) <= most else {"cut": value[:most], "length": len(value)}
     if isinstance(value, dict):
-        return {name: cut(part, most) for name, part in value.items()}
-    return [cut(part, most) for part in value] if isinstance(value, list | tuple) else value
+        return {name: shortened(part, most) for name, part in value.items()}
+    return [shortened(part, most) for part in value] if isinstance(value, list | tuple) else value
 
 
 def script_json(value: Any) -> str:
@@ -176,9 +176,9 @@ def live_page() -> str:
 
 def _page(data: dict[str, Any] | None, lists: dict[str, Embedded]) -> Iterator[str]:
     """The page in parts."""
-    style = (PAGE / "style.css").read_text("utf-8")
-    script = "".join((PAGE / name).read_text("utf-8") for name in SCRIPTS)
-    html = (PAGE / "page.html").read_text("utf-8")
+    style = (_PAGE / "style.css").read_text("utf-8")
+    script = "".join((_PAGE / name).read_text("utf-8") for name in SCRIPTS)
+    html = (_PAGE / "page.html").read_text("utf-8")
     policy = (
         f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; img-src data:; "
         f"connect-src {'none' if data else 'self'!r}; base-uri 'none'; form-action 'none'"

@@ -14,7 +14,7 @@ from socratune.runs.folder import RunDir, iter_rows, write_jsonl
 from socratune.teaching.traces import last_wrong_answer, rejection
 
 
-def write(run: RunDir, views: Sequence[str]) -> dict[str, int]:
+def write_views(run: RunDir, views: Sequence[str]) -> dict[str, int]:
     """Write the named views into the run folder; rows by view."""
     return {view: write_jsonl(run.rows(view), _rows(run, VIEWS[view])) for view in views}
 

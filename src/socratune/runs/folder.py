@@ -282,15 +282,15 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise UserError(Fault(f"{path}, line {number}", "one JSON object per line", got)) from None
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def read_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> list[T]:
+def read_rows(path: Path, parse: Callable[[dict[str, Any]], _T]) -> list[_T]:
     """`iter_rows`, all at once."""
     return list(iter_rows(path, parse))
 
 
-def iter_rows(path: Path, parse: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+def iter_rows(path: Path, parse: Callable[[dict[str, Any]], _T]) -> Iterator[_T]:
     """The typed rows of a file one of our stages wrote, one after the other.
 
     Raises:

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS pods (at REAL, name TEXT, id TEXT, state TEXT, usd_pe
 _PUT_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_ROW = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
 
-SYNC_S = 0.05
+_SYNC_S = 0.05
 
 CHECKPOINT_PAGES = 8000
 """32 MB of log between checkpoints: each waits for the disk, and the event loop with it."""
@@ -222,7 +222,7 @@ class _Sync:
         try:
             file = os.open(self._path, os.O_RDONLY)
             try:
-                while not self._stopped.wait(SYNC_S):
+                while not self._stopped.wait(_SYNC_S):
                     self._asked.wait()
                     self._asked.clear()
                     _to_disk(file)

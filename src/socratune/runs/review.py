@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.runs.folder import RunDir
 
-Decision = Literal["accept", "edit", "reject", "undo"]
+ReviewDecision = Literal["accept", "edit", "reject", "undo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Review:
     """
 
     id: str
-    decision: Decision
+    decision: ReviewDecision
     text: str | None
     time: str
 
@@ -42,7 +42,7 @@ class Review:
         return self.decision == "edit" or self.text is None or self.text == answer
 
 
-def decide(run: RunDir, row_id: str, decision: Decision, text: str | None) -> Review:
+def record_decision(run: RunDir, row_id: str, decision: ReviewDecision, text: str | None) -> Review:
     """Append a decision; it is on the disk when this returns.
 
     Raises:
@@ -53,16 +53,16 @@ def decide(run: RunDir, row_id: str, decision: Decision, text: str | None) -> Re
     return review
 
 
-def take_over(run: RunDir, parts: Iterable[RunDir]) -> None:
+def take_over_reviews(run: RunDir, parts: Iterable[RunDir]) -> None:
     """Append the decisions of other folders about rows nobody has decided about here, for `socratune merge`.
 
     Raises:
         UserError: a file of them is damaged.
         OutsideError: they cannot be written.
     """
-    known = decisions(run)
+    known = review_decisions(run)
     for part in parts:
-        for row_id, review in decisions(part).items():
+        for row_id, review in review_decisions(part).items():
             if row_id not in known:
                 _append(run, review)
 
@@ -81,7 +81,7 @@ def _append(run: RunDir, review: Review) -> None:
         raise OutsideError(f"{run.review}: cannot be written: {error.strerror}.") from error
 
 
-def decisions(run: RunDir) -> dict[str, Review]:
+def review_decisions(run: RunDir) -> dict[str, Review]:
     """The decision that counts, by row id; rows without one are not in it.
 
     Raises:
@@ -112,7 +112,7 @@ def decisions(run: RunDir) -> dict[str, Review]:
 
 def _read(data: dict[str, Any]) -> Review:
     review = Review(data["id"], data["decision"], data.get("text"), data.get("time", ""))
-    if not isinstance(review.id, str) or review.decision not in get_args(Decision):
+    if not isinstance(review.id, str) or review.decision not in get_args(ReviewDecision):
         raise ValueError(f"decision {review.decision!r} of row {review.id!r}")
     if review.decision == "edit" and not (isinstance(review.text, str) and review.text.strip()):
         raise ValueError("an edit without text")

@@ -16,12 +16,12 @@ class HasId(Protocol):
     def id(self) -> str: ...
 
 
-Row = TypeVar("Row", bound=HasId)
+_Row = TypeVar("_Row", bound=HasId)
 
 
 async def map_rows(
-    rows: Iterable[Row],
-    step: Callable[[Row], Awaitable[dict[str, Any]]],
+    rows: Iterable[_Row],
+    step: Callable[[_Row], Awaitable[dict[str, Any]]],
     *,
     journal: Journal,
     stage: str,
@@ -45,7 +45,7 @@ async def map_rows(
         Whatever `step` raises first; rows finished by then are kept.
     """
     done = journal.done_positions(stage)
-    waiting: Iterator[tuple[int, Row]] = ((at, row) for at, row in enumerate(rows) if at not in done)
+    waiting: Iterator[tuple[int, _Row]] = ((at, row) for at, row in enumerate(rows) if at not in done)
     finished = len(done)
     if total is None:
         assert isinstance(rows, Sized), "rows without a length need a total"

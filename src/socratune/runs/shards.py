@@ -20,7 +20,7 @@ from socratune.errors import BusyError, Fault, OutsideError, UserError
 from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.runs.journal import Journal
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 LOCK_WAIT_S = 60.0
 """For the journal of a run that another connection is just writing."""
@@ -44,7 +44,7 @@ def parse_shard(shard: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def shard_rows(rows: Iterable[T], shard: str | None) -> Iterator[T]:
+def shard_rows(rows: Iterable[_T], shard: str | None) -> Iterator[_T]:
     """The rows of a shard in their order; all of them where `shard` is None.
 
     Raises:
@@ -54,7 +54,7 @@ def shard_rows(rows: Iterable[T], shard: str | None) -> Iterator[T]:
     return islice(rows, index - 1, None, count)
 
 
-def interleaved(shards: Sequence[Iterable[T]]) -> Iterator[T]:
+def interleaved(shards: Sequence[Iterable[_T]]) -> Iterator[_T]:
     """The inverse of `shard_rows`: the rows of shards 1 … N in the order of the whole."""
     gone = object()
     for turn in zip_longest(*shards, fillvalue=gone):
@@ -94,7 +94,7 @@ def pool_hint_measures(run: RunDir, shards: Sequence[RunDir]) -> None:
         write_jsonl(run.hint_measures, chain.from_iterable(map(read_jsonl, files)))
 
 
-def take_over(journal: Path, other: Path, shard: str, *, rename: tuple[str, str] | None = None) -> None:
+def take_over_journal(journal: Path, other: Path, shard: str, *, rename: tuple[str, str] | None = None) -> None:
     """Copy the calls and the finished rows of a shard's journal into the journal of the whole, all or nothing.
 
     What the whole already has stays as it is, so this may be repeated. A `Journal` opened before knows the rows, but
@@ -161,7 +161,7 @@ def hand_out(run: RunDir, shard: str, *, of: str | None, stage: str) -> RunDir:
     return worker
 
 
-def gather(run: RunDir) -> None:
+def gather_shards(run: RunDir) -> None:
     """Take into the run's journal what workers have finished, and remove their folders.
 
     Before the run's `Journal` is opened, as with `take_over`.
@@ -174,7 +174,7 @@ def gather(run: RunDir) -> None:
         worker = RunDir(folder)
         with _owned(worker):
             if worker.journal.exists():
-                take_over(run.journal, worker.journal, folder.name.replace("-of-", "/"))
+                take_over_journal(run.journal, worker.journal, folder.name.replace("-of-", "/"))
             shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):
         (run / "shards").rmdir()

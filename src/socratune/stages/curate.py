@@ -17,14 +17,14 @@ from typing import Any
 from socratune.config import CurateConfig
 from socratune.rows import Example, Piece, Rejected, Trace
 from socratune.runs.folder import RunDir, StageResult, iter_rows, write_jsonl, write_rejected
-from socratune.runs.review import Decision, Review, decisions
+from socratune.runs.review import Review, ReviewDecision, review_decisions
 from socratune.teaching.traces import answer_pieces, rejection, training_text
 
 
-def run(run: RunDir, config: CurateConfig) -> StageResult:
+def curate_traces(run: RunDir, config: CurateConfig) -> StageResult:
     """Write `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
-    read = partial(_read, decisions(run))
-    reviewed: Counter[Decision] = Counter()
+    read = partial(_read, review_decisions(run))
+    reviewed: Counter[ReviewDecision] = Counter()
     reasons = _reasons(run, config, read, reviewed)
     students: set[str] = set()
     outcomes: Counter[str] = Counter()
@@ -37,12 +37,12 @@ def run(run: RunDir, config: CurateConfig) -> StageResult:
     return StageResult(rows_in=len(reasons), rows_out=kept, figures=figures, failure=failure)
 
 
-Row = tuple[Trace, str, Decision | None]
+_Row = tuple[Trace, str, ReviewDecision | None]
 """A trace, the assistant's message, and what a person decided about it."""
-Read = Callable[[dict[str, Any]], Row]
+Read = Callable[[dict[str, Any]], _Row]
 
 
-def _read(reviews: dict[str, Review], data: dict[str, Any]) -> Row:
+def _read(reviews: dict[str, Review], data: dict[str, Any]) -> _Row:
     """The message is the one in the file, where a person may have edited it, unless review has another."""
     trace, answer = Trace.from_json(data), data["messages"][-1]["content"]
     if not isinstance(answer, str) or not answer.strip():
@@ -85,7 +85,7 @@ def _edited(trace: Trace, answer: str) -> str | None:
     return None if answer == (training_text(trace) or trace.row.reference) else answer
 
 
-def _reason(trace: Trace, answer: str, decision: Decision | None) -> Rejected | None:
+def _reason(trace: Trace, answer: str, decision: ReviewDecision | None) -> Rejected | None:
     """Why a row is dropped before any cap. A person's yes stands above choices, not above the check for leaks."""
     if decision == "reject":
         return Rejected("rejected_in_review", "rejected in review")
@@ -104,7 +104,7 @@ def is_mastered(trace: Trace) -> bool:
     return trace.pass_rate == 1.0 and len(trace.attempts) > 1
 
 
-def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[Decision]) -> list[Rejected | None]:
+def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[ReviewDecision]) -> list[Rejected | None]:
     """Why each row is dropped, None for those that are kept; caps included. The decisions are counted in `reviewed`.
 
     Which rows are too many of their kind is decided by the hash of their id; a row a person accepted is never one.

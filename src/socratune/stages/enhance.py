@@ -21,7 +21,7 @@ from socratune.runs.folder import RunDir, StageResult, Tick, iter_rows, write_js
 from socratune.runs.journal import Journal
 from socratune.runs.runner import map_rows
 from socratune.runs.shards import shard_rows
-from socratune.teaching.cast import cast
+from socratune.teaching.cast import assemble_cast
 from socratune.teaching.leaks import hint_uses, leak_rate, measure_hints
 from socratune.teaching.loop import Loop, Rules, enhance_row
 from socratune.teaching.student import ServedStudent, Student, attending
@@ -33,7 +33,7 @@ MEASURED_HINTS = 200
 """Of so many hints the student's probabilities are asked; a rate is known to about 3 points then."""
 
 
-async def run(
+async def enhance_rows(
     run: RunDir,
     config: StudentTeacherConfig,
     base: Base,
@@ -108,7 +108,7 @@ async def attended(
     }
     async with AsyncExitStack() as stack:
         models = stack.enter_context(LocalModels(load_in_4bit=base.load_in_4bit))
-        people = cast(config, stage="enhance", journal=journal, ledger=ledger, local=models.load)
+        people = assemble_cast(config, stage="enhance", journal=journal, ledger=ledger, local=models.load)
         stack.push_async_callback(people.close)
         student = await stack.enter_async_context(
             attending(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from socratune.config import EndpointConfig, GenerateConfig, SplitConfig, StudentTeacherConfig
 from socratune.data.shapes import parse_row
-from socratune.documents.gathering import cut, gather, linked, read_passages
+from socratune.documents.gathering import cut_passages, gather_passages, linked, read_passages
 from socratune.documents.graph import Graph
 from socratune.documents.passages import token_counter
 from socratune.documents.writers import attending_writers
@@ -25,14 +25,14 @@ from socratune.runs.folder import RunDir, Tick
 from socratune.runs.journal import Journal
 from socratune.runs.runner import HasId, map_rows
 from socratune.stages.enhance import attended
-from socratune.stages.generate import Place, passage_step
+from socratune.stages.generate import GeneratedFiles, passage_step
 from socratune.teaching.loop import Loop, enhance_row
 
 PILOT_ROWS = 20
 
 Span = tuple[float, float, float]
 """Expected value, lower and upper end of the 95 % interval."""
-Row = TypeVar("Row", bound=HasId)
+_Row = TypeVar("_Row", bound=HasId)
 
 
 async def of_loop(
@@ -65,7 +65,7 @@ async def of_loop(
 
 
 async def of_source(
-    place: Place,
+    place: GeneratedFiles,
     config: GenerateConfig,
     *,
     model_name: str,
@@ -83,8 +83,8 @@ async def of_source(
         UserError: no such source, or nothing in it can be read.
         BudgetSpent, OutsideError: as in `of_loop`.
     """
-    gathered = gather(config, place.source)
-    _, total, _ = cut(gathered, config, token_counter(model_name))
+    gathered = gather_passages(config, place.source)
+    _, total, _ = cut_passages(gathered, config, token_counter(model_name))
     ledger = Ledger(config.max_usd, config.max_total_tokens)
     graph = Graph(linked(gathered), gathered.links())
     async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
@@ -106,8 +106,8 @@ def trained_rows(questions: float, split: SplitConfig) -> int:
 
 
 async def _tried(
-    rows: Iterable[Row],
-    step: Callable[[Row], Awaitable[dict[str, Any]]],
+    rows: Iterable[_Row],
+    step: Callable[[_Row], Awaitable[dict[str, Any]]],
     concurrency: int,
     *,
     journal: Journal,
@@ -131,10 +131,10 @@ async def _tried(
     return pilot, wall_s
 
 
-def _measured(step: Callable[[Row], Awaitable[dict[str, Any]]]) -> Callable[[Row], Awaitable[dict[str, Any]]]:
+def _measured(step: Callable[[_Row], Awaitable[dict[str, Any]]]) -> Callable[[_Row], Awaitable[dict[str, Any]]]:
     """`step`, its value with what it took beside it."""
 
-    async def measured(row: Row) -> dict[str, Any]:
+    async def measured(row: _Row) -> dict[str, Any]:
         started = time.monotonic()
         with tallied() as tally:
             value = await step(row)

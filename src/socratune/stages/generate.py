@@ -11,11 +11,11 @@ from typing import Any
 from socratune.config import GenerateConfig
 from socratune.documents.document import Passage
 from socratune.documents.duplicate_questions import asked_before
-from socratune.documents.gathering import Gathered, cut, gather, linked, read_passages
+from socratune.documents.gathering import Gathered, cut_passages, gather_passages, linked, read_passages
 from socratune.documents.graph import Edge, Graph
 from socratune.documents.grounding import injection_in
 from socratune.documents.passages import estimated_tokens, token_counter
-from socratune.documents.writers import Writers, attending_writers, plain, settled
+from socratune.documents.writers import Writers, as_journal_value, attending_writers, settled
 from socratune.documents.writing import Draft, Task, share_out
 from socratune.errors import CallError, OutsideError
 from socratune.llm.ledger import Ledger
@@ -33,7 +33,7 @@ FEWEST_PATHS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GeneratedFiles:
     """Where the rows go, what was rejected, and the folder with what was read of the source."""
 
     rows: Path
@@ -41,8 +41,8 @@ class Place:
     source: Path
 
 
-async def run(
-    place: Place,
+async def generate_questions(
+    place: GeneratedFiles,
     config: GenerateConfig,
     *,
     model_name: str | None,
@@ -61,9 +61,9 @@ async def run(
         UserError: no such source, or nothing in it can be read.
         BudgetSpent: the limit of money or tokens is reached; finished passages are kept.
     """
-    gathered = gather(config, place.source)
+    gathered = gather_passages(config, place.source)
     count = token_counter(model_name)
-    documents, total, tokens = cut(gathered, config, count)
+    documents, total, tokens = cut_passages(gathered, config, count)
     ledger = Ledger(config.max_usd, config.max_total_tokens)
     graph = Graph(linked(gathered), gathered.links())
     key = f"{key}.{fingerprint(file_hash(gathered.passages))}"
@@ -107,7 +107,9 @@ def passage_step(
     async def step(passage: Passage) -> dict[str, Any]:
         nonlocal seen, failed
         if found := injection_in(passage.text):
-            return plain([Rejected("prompt_injection", found, id=passage.id, row={"text": passage.text[:2000]})])
+            return as_journal_value(
+                [Rejected("prompt_injection", found, id=passage.id, row={"text": passage.text[:2000]})]
+            )
         wanted = share_out(passage.id, mix, config.questions_per_passage)
         title, near = gathered.titles[passage.document], graph.neighbours(passage.document)
         task = Task(passage, title, near, wanted, config.siblings)
@@ -119,8 +121,8 @@ def passage_step(
             failed += 1
             if seen >= FIRST_PASSAGES > failed - 1 and failed > seen / 2:
                 raise OutsideError(f"{failed} of the first {seen} passages failed; the last said: {error}") from error
-            return plain([Rejected("call_failed", str(error), id=passage.id)])
-        return plain(found or [Rejected("no_question", "the writer found none", id=passage.id)])
+            return as_journal_value([Rejected("call_failed", str(error), id=passage.id)])
+        return as_journal_value(found or [Rejected("no_question", "the writer found none", id=passage.id)])
 
     return step
 
@@ -148,7 +150,7 @@ async def _over_edges(draft: Draft, edges: list[Edge], config: GenerateConfig) -
     )
     siblings = draft.siblings[: config.siblings]
     task = Task(passage, "", (), {}, len(siblings))
-    return plain(await settled(replace(draft, siblings=siblings), task, None))
+    return as_journal_value(await settled(replace(draft, siblings=siblings), task, None))
 
 
 def _rows_in(journal: Journal, key: str) -> Iterator[int]:
@@ -160,7 +162,9 @@ def _values(journal: Journal, key: str, edges: list[dict[str, Any]]) -> Iterator
     yield from edges
 
 
-def _written(place: Place, gathered: Gathered, values: Callable[[], Iterator[dict[str, Any]]]) -> dict[str, Any]:
+def _written(
+    place: GeneratedFiles, gathered: Gathered, values: Callable[[], Iterator[dict[str, Any]]]
+) -> dict[str, Any]:
     """Write both files, the rows without those asked before; what the report tells of them."""
     dropped = asked_before(row for value in values() for row in value["rows"])
     types: Counter[str] = Counter()

@@ -31,7 +31,7 @@ from socratune.runs.folder import (
     write_jsonl,
     write_text,
 )
-from socratune.runs.review import decisions
+from socratune.runs.review import review_decisions
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Repo:
         return sorted((path.relative_to(self.folder).as_posix(), path.stat().st_size) for path in found)
 
 
-def run(
+def publish_adapter(
     run: RunDir,
     config: PublishConfig,
     *,
@@ -195,7 +195,7 @@ def _dataset_folder(
 
 def _public_rows(run: RunDir) -> Iterator[dict[str, Any]]:
     """The rows as they were reviewed; their texts as they are, everything said about them without paths."""
-    reviews = decisions(run)
+    reviews = review_decisions(run)
     for row in read_jsonl(run.enhanced):
         *turns, answer = row["messages"]
         review = reviews.get(row["id"])

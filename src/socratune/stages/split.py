@@ -14,7 +14,7 @@ from typing import Any
 
 from socratune.config import SplitConfig
 from socratune.data.clusters import Clusters
-from socratune.data.contamination import Part, Recall, drop, kin, settle
+from socratune.data.contamination import Recall, SplitPart, drop, kin, settle_parts
 from socratune.data.duplicates import Marks
 from socratune.data.qa_files import commit_of, data_path, forget_data_sets
 from socratune.errors import Fault, Shown, UserError
@@ -39,7 +39,7 @@ class _Read:
         return [self.rows, *([self.own] if self.own else []), *self.tests]
 
 
-def run(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
+def split_rows(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
     """Write `train_in.jsonl`, `dev.jsonl`, `held_out.jsonl`, `recall.jsonl`, and what was dropped with its reason.
 
     Its figures say what the held-out rows will be able to show (`detectable`).
@@ -96,14 +96,14 @@ def _read(config: SplitConfig, dataset: str) -> tuple[_Read, Sequence[int]]:
     return found, groups
 
 
-def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[list[Part], list[Part]]:
+def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[list[SplitPart], list[SplitPart]]:
     """What becomes of every row of the data set, and of the held-out file.
 
     What a test asks is out before rows are picked, so that it takes no place in dev or held-out.
     """
     rows, own, marks = read.rows, read.own, read.marks
     siblings = kin(rows, rows, marks)
-    parts: list[Part] = ["sibling" if row in siblings else "train_in" for row in range(len(rows))]
+    parts: list[SplitPart] = ["sibling" if row in siblings else "train_in" for row in range(len(rows))]
 
     def take(part: str, share: float, most: int) -> None:
         left = (cluster for cluster, now in zip(rows.clusters, parts, strict=True) if now == "train_in")
@@ -121,11 +121,11 @@ def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[lis
     if own is None:
         take("held_out", config.held_out_share, config.max_held_out_rows)
     take("dev", config.dev_share, config.max_dev_rows)
-    own_parts: list[Part] = ["held_out"] * (len(own) if own else 0)
+    own_parts: list[SplitPart] = ["held_out"] * (len(own) if own else 0)
     left = config.max_recall_rows
     for asking, found in ((rows, parts), (own, own_parts)):
         if asking is not None:
-            settled = settle(parts, asking, kin(asking, rows, marks), rows, marks=marks, most=left)
+            settled = settle_parts(parts, asking, kin(asking, rows, marks), rows, marks=marks, most=left)
             left -= sum(isinstance(part, Recall) for part in settled.values())
             for row, part in settled.items():
                 found[row] = part
@@ -161,14 +161,14 @@ def pick(clusters: Iterator[int], place: Callable[[int], float], share: float, m
     return picked
 
 
-def _nothing_left(dataset: str, parts: Sequence[Part]) -> Fault:
+def _nothing_left(dataset: str, parts: Sequence[SplitPart]) -> Fault:
     told = sum(isinstance(part, Rejected) for part in parts)
     got = f"none after the split, {told} of {len(parts)} rows are in a test" if told else "none after the split"
     fix = "Are --held-out or --eval-file the data set itself?" if told else "Add rows, or lower split.held_out_share."
     return Fault(f"--dataset {dataset}", "rows to train on", Shown(got), fix)
 
 
-def _warn(shows: Detectable, parts: Sequence[Part], dropped: Counter[str]) -> None:
+def _warn(shows: Detectable, parts: Sequence[SplitPart], dropped: Counter[str]) -> None:
     """Say before anything is paid what the run will not be able to show."""
     if shows.difference is None:
         text = "%s: that takes %d sources (or questions). Add rows, raise split.held_out_share, or give --held-out."
@@ -179,7 +179,7 @@ def _warn(shows: Detectable, parts: Sequence[Part], dropped: Counter[str]) -> No
         log.warning(text, lost, len(parts))
 
 
-def _write(run: RunDir, read: _Read, parts: Sequence[Part], own_parts: Sequence[Part]) -> Counter[str]:
+def _write(run: RunDir, read: _Read, parts: Sequence[SplitPart], own_parts: Sequence[SplitPart]) -> Counter[str]:
     """Write every part, and count why rows are in none.
 
     dev, held_out and recall wait in memory meanwhile: the settings keep them small.
@@ -197,7 +197,7 @@ def _write(run: RunDir, read: _Read, parts: Sequence[Part], own_parts: Sequence[
             else:
                 wait(row, part)
 
-    def wait(row: QARow, part: Part) -> None:
+    def wait(row: QARow, part: SplitPart) -> None:
         if isinstance(part, Recall):
             recall.append((row, part.of))
         elif isinstance(part, str):
@@ -214,7 +214,7 @@ def _write(run: RunDir, read: _Read, parts: Sequence[Part], own_parts: Sequence[
     return write_rejected(run.rejected("train_in"), dropped)
 
 
-def _dropped(rows: Clusters | None, parts: Sequence[Part]) -> Iterator[Rejected]:
+def _dropped(rows: Clusters | None, parts: Sequence[SplitPart]) -> Iterator[Rejected]:
     if rows is not None and any(isinstance(part, Rejected) for part in parts):
         for row, part in zip(rows.read(), parts, strict=True):
             if isinstance(part, Rejected):

@@ -31,7 +31,7 @@ from socratune.runs.folder import (
     write_text,
 )
 from socratune.teaching.traces import last_wrong_answer
-from socratune.training.fit import Job, fit, graded, sweep
+from socratune.training.fit import TrainingJob, fit_adapter, graded, sweep
 from socratune.training.grokking import Point, outlook, phases
 from socratune.training.labels import label_faults
 from socratune.training.monitor import Exam
@@ -40,10 +40,10 @@ from socratune.training.replay import FEWEST_ROWS, own_answers
 log = logging.getLogger(__name__)
 
 FAULTS_SHOWN = 20
-SHORT_ANSWER = 6  # words
+_SHORT_ANSWER = 6  # words
 
 
-def run(
+def train_adapter(
     run: RunDir,
     config: EnhancedTrainingConfig,
     *,
@@ -68,7 +68,7 @@ def run(
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
     from socratune.inference import ranks
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.sharded import refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
@@ -76,7 +76,7 @@ def run(
         raise UserError(fault)
     examples = read_rows(run.rows("train"), Example.from_json)
     dev = judged_by_rules(read_rows(run.rows("dev"), QARow.from_json))
-    model, tokenizer = load(model_name, load_in_4bit=config.load_in_4bit)
+    model, tokenizer = load_model(model_name, load_in_4bit=config.load_in_4bit)
     refuse_sharded(model, config)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
@@ -95,8 +95,8 @@ def run(
         made_of = {"replay_rows": len(items) - len(rows)}
     questions = {"dev": dev, "train": _grokking_rows(run, config, examples, dev, len(items))}
     exam = Exam(tokenizer, questions, max_new_tokens)
-    job = Job(run, model_name, items, exam, tick, seed, report_to)
-    trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit(job, model, config)
+    job = TrainingJob(run, model_name, items, exam, tick, seed, report_to)
+    trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit_adapter(job, model, config)
     if ranks.leads():
         _save_adapter(run.adapter, trained, tokenizer)
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": out.total()}
@@ -121,7 +121,7 @@ def judged_by_rules(dev: list[QARow]) -> list[QARow]:
 
 def _known_again(row: QARow) -> bool:
     wrong = judge_by_rules(row.question, row.reference, "1234567.25").verdict == "incorrect"
-    return wrong or len(strip_thinking(row.reference).split()) <= SHORT_ANSWER
+    return wrong or len(strip_thinking(row.reference).split()) <= _SHORT_ANSWER
 
 
 def _too_long(example: Example, longest: int) -> Rejected:

@@ -34,8 +34,8 @@ from socratune.runs.folder import RunDir, StageResult, Tick, write_text
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.1
-STOP_TIMEOUT_S = 15.0
+_POLL_S = 0.1
+_STOP_TIMEOUT_S = 15.0
 KILLED = re.compile(r"Signal \d+ \(\w+\) received")
 """As torchrun says it of a rank that left no word of its own."""
 
@@ -64,7 +64,7 @@ def rank_count(asked: int | str) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def run(
+def train_on_ranks(
     run: RunDir,
     config: EnhancedTrainingConfig,
     *,
@@ -91,10 +91,10 @@ def run(
         job = {"run": str(run.root.resolve()), "config": config.model_dump(mode="json"), "join": dict(join), **given}
         write_text(place / "job.json", json.dumps(job))
         hears = _heard(place / "told.jsonl", tick)
-        with kept(_torchrun(ranks, place), _environment(), log_path, STOP_TIMEOUT_S) as keeper:
+        with kept(_torchrun(ranks, place), _environment(), log_path, _STOP_TIMEOUT_S) as keeper:
             while keeper.poll() is None:
                 next(hears)
-                time.sleep(POLL_S)
+                time.sleep(_POLL_S)
         next(hears)
         for path in sorted(place.glob("error-*")):  # by time: what the first one ran into is the cause
             raise pickle.loads(path.read_bytes())
@@ -171,14 +171,14 @@ def _work(place: Path) -> None:
     job = json.loads((place / "job.json").read_text("utf-8"))
     folder, config = RunDir(job.pop("run")), EnhancedTrainingConfig.model_validate(job.pop("config"))
     with _errors_left_in(place):
-        ranks.join(**job.pop("join"))
+        ranks.join_ranks(**job.pop("join"))
         tick: Tick = _silent
         if ranks.leads():
             telling = _Telling(place / "told.jsonl")
             logging.basicConfig(handlers=[telling], level=logging.WARNING)
             logging.getLogger("socratune").setLevel(logging.INFO)
             tick = telling.tick
-        result = train.run(folder, config, tick=tick, **job)
+        result = train.train_adapter(folder, config, tick=tick, **job)
         if ranks.leads():
             write_text(place / "result.json", json.dumps(asdict(result)))
         ranks.leave()
@@ -221,7 +221,7 @@ def _end_with_parent() -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -22,12 +22,12 @@ from socratune.llm.references import RULES, resolve_alias
 from socratune.rows import QARow
 from socratune.runs.folder import RunDir, StageResult, read_rows, write_jsonl
 from socratune.runs.journal import Journal
-from socratune.teaching.cast import cast
+from socratune.teaching.cast import assemble_cast
 
 log = logging.getLogger(__name__)
 
 
-async def run(
+async def validate_adapter(
     run: RunDir,
     config: ValidateConfig,
     base: Base,
@@ -60,7 +60,7 @@ async def run(
     ledger.carry_over(spent)
     # for a judge, also of the base's weights: PEFT puts the adapter into the base itself
     with closing(LocalModels(load_in_4bit=base.load_in_4bit)) as local:
-        people = cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
+        people = assemble_cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
         try:
             papers = {paper.name: paper for paper in exam.papers(run, config, people.judge)}
             how = exam.manner(base, config, asking)

@@ -47,7 +47,7 @@ class Cast:
             await model.close()
 
 
-def cast(
+def assemble_cast(
     config: StudentTeacherConfig,
     *,
     stage: str,

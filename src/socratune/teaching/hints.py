@@ -13,8 +13,16 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from socratune.judging.quantities import Quantity, joined, quantities_in, with_digits
-from socratune.judging.text import choice_of, final_answer, final_number, loose_numbers_in, normalise, options_in, plain
+from socratune.judging.quantities import Quantity, joined_number, quantities_in, with_digits
+from socratune.judging.text import (
+    choice_of,
+    final_answer,
+    final_number,
+    loose_numbers_in,
+    normalise,
+    options_in,
+    plain_text,
+)
 from socratune.rows import Attempt, QARow
 from socratune.teaching.echoes import shared_run
 
@@ -55,12 +63,12 @@ def leak(hint: str, row: QARow) -> str | None:
     options = options_in(row.question)
     if options and (letter := _right_option(answer, options)):
         return _names_option(hint, letter, options, row.question)
-    said, asked = with_digits(plain(hint)), with_digits(plain(row.question))
+    said, asked = with_digits(plain_text(hint)), with_digits(plain_text(row.question))
     if (polarity := _polarity(answer)) is not None and _says_polarity(hint, polarity, row.question):
         return "says yes or no"
     if polarity is None and _calls_it_the_answer(said, answer):
         return "states the answer"
-    if _says_number(said, with_digits(plain(answer)), asked):
+    if _says_number(said, with_digits(plain_text(answer)), asked):
         return "states the resulting number"
     return None if polarity is not None else _says_words(hint, answer, row.question)
 
@@ -76,7 +84,7 @@ _CALLED_ANSWER = re.compile(rf"{_ANSWER_IS}(?:(?i:the|an?) )?")
 
 def _calls_it_the_answer(hint: str, answer: str) -> bool:
     """True for `The answer is X`, also where the question names X, too."""
-    short, hint = normalise(with_digits(plain(answer)).rsplit("=", 1)[-1]), hint.casefold()
+    short, hint = normalise(with_digits(plain_text(answer)).rsplit("=", 1)[-1]), hint.casefold()
     for called in _CALLED_ANSWER.finditer(hint) if short else ():
         behind = hint[called.end() + len(short) :][:2]
         if hint.startswith(short, called.end()) and not re.match(r"\w|[.,]\d", behind):
@@ -97,7 +105,7 @@ _ASSIGNED = re.compile(r"\b[^\W\d]\s*=\s*([^=,;]+?)(?=\s*(?:[,;]|\bor\b|\band\b|
 def _says_number(hint: str, answer: str, question: str) -> bool:
     """True where the hint states a number of the answer that the question does not."""
     answer = _CLOCK.sub("", result_in(answer))
-    wanted = joined(quantities_in(answer), answer)
+    wanted = joined_number(quantities_in(answer), answer)
     if not wanted or not (told := _values_in(hint)):
         return False
     known = _values_in(question)
@@ -200,7 +208,7 @@ def _letter_patterns(letter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 def _says_option(hint: str, option: str, stem: str) -> bool:
     if loose_numbers_in(option):
-        return _says_number(with_digits(plain(hint)), plain(option), stem)
+        return _says_number(with_digits(plain_text(hint)), plain_text(option), stem)
     return all(_has(word, _words(hint)) for word in _long_words(option) or _words(option))
 
 
@@ -220,7 +228,7 @@ _ASKS = re.compile(r"\W*(?:true or false|is|are|was|were|do|does|did|can|could|w
 
 
 def _polarity(answer: str) -> bool | None:
-    found = _POLAR.match(plain(answer))
+    found = _POLAR.match(plain_text(answer))
     return None if found is None else found["yes"] is not None
 
 

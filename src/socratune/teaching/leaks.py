@@ -35,7 +35,7 @@ and on a text base of 5.6 M parameters, strategy hints scored at most 0.32 and s
 HEAD_TOKENS = 8
 """The first tokens of an answer, where a strategy hint works."""
 
-LONGEST_ANSWER = 2048  # tokens; the reliance over a longer one is not measured, as its logits take too much memory
+_LONGEST_ANSWER = 2048  # tokens; the reliance over a longer one is not measured, as its logits take too much memory
 LONGEST_STATEMENT = 12  # words; a longer reference may hold its reasoning, which must not be forced with the answer
 ANSWER_LEAD = "The answer is "
 NO_QUESTION = "What is the answer?"
@@ -169,7 +169,7 @@ def _texts(use: HintUse, tokenizer: Any) -> Iterator[_Text]:
     alone = [*(turn for turn in row.prompt[:1] if turn["role"] == "system"), {"role": "user", "content": NO_QUESTION}]
     yield _text(row.prompt, forced_answer(row), use, tokenizer)
     yield _text(alone, _stated(_bare_answer(row)), use, tokenizer)
-    if use.response and len((given := _text(row.prompt, use.response, use, tokenizer)).ids) <= LONGEST_ANSWER:
+    if use.response and len((given := _text(row.prompt, use.response, use, tokenizer)).ids) <= _LONGEST_ANSWER:
         yield given
 
 

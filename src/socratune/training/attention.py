@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from socratune.training.packing import PackedRow
 
 NAME = "socratune_packed"
-LIKE = 0.75
+_LIKE = 0.75
 """Documents at least this share of the longest in their group lie side by side in it."""
 BEYOND = ("softcap", "s_aux", "position_bias")
 """Arguments by which models ask for more than plain attention."""
@@ -58,7 +58,7 @@ def boundaries(row: PackedRow, device: torch.device, dtype: torch.dtype) -> Boun
     groups: list[tuple[int, int]] = []
     while order:
         longest = lengths[order[0]]
-        group = [at for at in order if lengths[at] >= LIKE * longest]
+        group = [at for at in order if lengths[at] >= _LIKE * longest]
         order = order[len(group) :]
         groups.append((len(group), longest))
         for at in group:

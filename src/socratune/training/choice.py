@@ -58,6 +58,6 @@ def choose_backend(
         return "hf", f"the model's memory cannot be counted ({missing} is not in its configuration)"
     four_bit = None if config.load_in_4bit == "auto" else config.load_in_4bit
     longest = memory.ENOUGH_TOKENS if config.max_seq_length == "auto" else config.max_seq_length
-    if memory.plan(shape, free_gib, longest=longest, rank=config.r, load_in_4bit=four_bit):
+    if memory.plan_memory(shape, free_gib, longest=longest, rank=config.r, load_in_4bit=four_bit):
         return "hf", "the model fits, and packed rows are faster there than in Unsloth (1.3 to 1.6 times on one H200)"
     return "unsloth", f"the model does not fit {free_gib:.1f} GiB otherwise; Unsloth keeps activations in main memory"

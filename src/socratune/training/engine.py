@@ -25,12 +25,12 @@ from socratune.training.adapters import Adapters, frozen
 from socratune.training.attention import boundaries, packed_attention
 from socratune.training.fp8 import in_fp8
 from socratune.training.loss import head_losses
-from socratune.training.packing import PackedRow, join
+from socratune.training.packing import PackedRow, join_rows
 from socratune.training.steps import Item, halve
 
 log = logging.getLogger(__name__)
 
-MICRO_TOKENS = 4096
+_MICRO_TOKENS = 4096
 """Of a micro-batch where memory is not counted (CPU, MPS)."""
 PROBE = list(range(5, 37))
 """Token ids that any vocabulary has."""
@@ -141,7 +141,9 @@ class HFEngine:
 
     def _hidden(self, ids: list[list[int]]) -> torch.Tensor:
         """(T, H), the states behind the last block, of documents end to end."""
-        return self._decoder(**self._on_device(join([(part, part) for part in ids]))[0]).last_hidden_state.squeeze(0)
+        return self._decoder(**self._on_device(join_rows([(part, part) for part in ids]))[0]).last_hidden_state.squeeze(
+            0
+        )
 
     def _plan(self, lengths: list[int], config: EnhancedTrainingConfig, most_tokens: int | None) -> None:
         """Checkpointing and the size of a micro-batch, by arithmetic.
@@ -150,14 +152,14 @@ class HFEngine:
             UserError: the card is too small.
         """
         asked, offload = None if config.gradient_checkpointing == "auto" else config.gradient_checkpointing, False
-        self.micro_tokens, self.reason, self.gib = most_tokens or MICRO_TOKENS, "memory is not counted here", {}
+        self.micro_tokens, self.reason, self.gib = most_tokens or _MICRO_TOKENS, "memory is not counted here", {}
         if self.model.device.type == "cuda":
             per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
             of_step = sum(sorted(lengths)[-per_step:])
             if ranks.size() > 1:
                 of_step = of_step // ranks.size() + max(lengths)
             free = ranks.least(free_gib())
-            found = memory.plan(
+            found = memory.plan_memory(
                 memory.Shape.of(self._causal.config.to_dict()),
                 free,
                 longest=max(lengths),
@@ -192,7 +194,7 @@ class HFEngine:
             count = max(1, self.micro_tokens // len(longest.ids))
             try:
                 with self.training():
-                    self.loss(join([(longest.ids, longest.labels)] * count)).backward()
+                    self.loss(join_rows([(longest.ids, longest.labels)] * count)).backward()
                 break
             except torch.OutOfMemoryError as error:
                 halve(self, [len(longest.ids)] * count, error)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """What is trained on and who watches.
 
     Attributes:
@@ -40,7 +40,9 @@ Fitted = tuple[Any, Any, dict[str, Any]]
 """The adapter on its base, the training's course (`TrainState`), figures of its speed."""
 
 
-def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", part: tuple[int, int] = (0, 1)) -> Fitted:
+def fit_adapter(
+    job: TrainingJob, model: Any, config: EnhancedTrainingConfig, arm: str = "", part: tuple[int, int] = (0, 1)
+) -> Fitted:
     """Train; what is finished already is only loaded.
 
     Args:
@@ -68,19 +70,19 @@ def fit(job: Job, model: Any, config: EnhancedTrainingConfig, arm: str = "", par
         backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
     log.info("Trained by %s: %s.", backend, reason)
     if backend == "hf":
-        trained, state = hf.train(model, job.items, config, checkpoints, hooks, seed=job.seed)
+        trained, state = hf.train_hf(model, job.items, config, checkpoints, hooks, seed=job.seed)
     else:
         from socratune.training import unsloth
 
         if not getattr(model, "is_loaded_in_4bit", False):  # bitsandbytes does not let its weights go
             model.to("meta")  # its memory is for the copy that Unsloth loads
-        own, _ = unsloth.load(job.model_name, config)
-        trained, state = unsloth.train(own, job.items, config, checkpoints, hooks, seed=job.seed)
+        own, _ = unsloth.load_unsloth(job.model_name, config)
+        trained, state = unsloth.train_unsloth(own, job.items, config, checkpoints, hooks, seed=job.seed)
     course.close()
     return trained, state, course.speed()
 
 
-def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
+def sweep(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) -> Fitted:
     """A training with each multiple of the learning rate; the one whose best epoch is best on the dev rows.
 
     Of equally good ones the smallest rate, which leaves the base the least. Once every dev row is right, no larger one
@@ -97,7 +99,7 @@ def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
     figures: dict[str, Any] = {}
     for at, rate in enumerate(rates):
         arm = config.model_copy(update={"learning_rate": rate})
-        model, state, speed = fit(job, model, arm, f"lr-{rate:g}", (at, len(rates)))
+        model, state, speed = fit_adapter(job, model, arm, f"lr-{rate:g}", (at, len(rates)))
         scores[rate] = state.best_score
         figures = speed or figures
         if state.best_score == 1.0:  # none can be better, and of equals the smallest is kept
@@ -107,7 +109,7 @@ def sweep(job: Job, model: Any, config: EnhancedTrainingConfig) -> Fitted:
         "Learning rates by dev accuracy: %s.", ", ".join(f"{rate:g}: {score:.1%}" for rate, score in scores.items())
     )
     arm = config.model_copy(update={"learning_rate": best})
-    trained, state, _ = fit(job, model, arm, f"lr-{best:g}")
+    trained, state, _ = fit_adapter(job, model, arm, f"lr-{best:g}")
     table = [{"learning_rate": rate, "dev_accuracy": score} for rate, score in scores.items()]
     return trained, state, {**figures, "learning_rate": best, "sweep": table}
 
@@ -149,7 +151,7 @@ def graded(
 
 
 def _divergence(name: str, load_in_4bit: bool, model: Any, tokenizer: Any, examples: list[Example]) -> float:
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
 
-    other, _ = load(name, load_in_4bit=load_in_4bit)
+    other, _ = load_model(name, load_in_4bit=load_in_4bit)
     return round(mean_kl(other, model, tokenizer, examples), 6)

@@ -21,12 +21,12 @@ from socratune.training.lora import lora_config
 from socratune.training.preference import pair_mean, with_base_margins
 from socratune.training.steps import Hooks
 
-__all__ = ["Hooks", "TrainState", "device", "disk_faults", "train"]
+__all__ = ["Hooks", "TrainState", "device", "disk_faults", "train_hf"]
 
 log = logging.getLogger(__name__)
 
 
-def train(
+def train_hf(
     model: Any,
     rows: list[Any],
     config: EnhancedTrainingConfig,
@@ -65,6 +65,6 @@ def train(
     if config.method == "dpo":
         rows = with_base_margins(engine, rows)
     losses = pair_mean if config.method == "dpo" else steps.token_mean
-    state = steps.run(engine, rows, config, checkpoints, hooks, seed=seed, losses=losses)
+    state = steps.run_steps(engine, rows, config, checkpoints, hooks, seed=seed, losses=losses)
     state.engine = engine.figures()
     return model, state

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from socratune.inference.template import IGNORE
+
 if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[Any, np.dtype[np.int64]]
-
-IGNORE = -100
-"""The label of a token without loss (PyTorch's; see `chat.IGNORE`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def join(documents: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedRow:
+def join_rows(documents: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedRow:
     """One row of `(ids, labels)` documents, in their order.
 
     A document's first token is predicted by nothing, so its label counts for nothing.

@@ -17,7 +17,7 @@ import torch
 
 from socratune.inference import ranks
 from socratune.inference.template import Rendered
-from socratune.training.packing import PackedRow, join
+from socratune.training.packing import PackedRow, join_rows
 from socratune.training.steps import groups
 
 BETA = 0.1
@@ -64,7 +64,7 @@ def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
     places = {id(pair): at for at, pair in enumerate(pairs)}
     margins = torch.zeros(len(pairs), device=engine.model.device)
     with engine.without_adapter():
-        for members, weight in ranks.passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
+        for members, weight in ranks.rank_passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
             right, wrong = answer_losses(engine, members)
             if weight:
                 margins[[places[id(pair)] for pair in members]] = wrong - right
@@ -74,7 +74,7 @@ def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
 
 def pair_mean(engine: Any, pairs: list[Pair]) -> Iterator[torch.Tensor]:
     """The mean over the pairs of a step; see `loop.Losses`."""
-    for members, weight in ranks.passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
+    for members, weight in ranks.rank_passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
         right, wrong = answer_losses(engine, members)
         base = right.new_tensor([pair.base_margin for pair in members])
         lengths = right.new_tensor([len(pair.chosen.trained_ids) for pair in members])
@@ -86,9 +86,9 @@ def answer_losses(engine: Any, pairs: list[Pair]) -> tuple[torch.Tensor, torch.T
     """(P,) and (P,): −log p of the right and of the wrong answers, in nats."""
     documents = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
     if engine.micro_tokens:
-        sums = _document_losses(engine, join([(row.ids, row.labels) for row in documents]))
+        sums = _document_losses(engine, join_rows([(row.ids, row.labels) for row in documents]))
     else:
-        sums = torch.cat([_document_losses(engine, join([(row.ids, row.labels)])) for row in documents])
+        sums = torch.cat([_document_losses(engine, join_rows([(row.ids, row.labels)])) for row in documents])
     return sums[::2], sums[1::2]
 
 

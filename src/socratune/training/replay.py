@@ -21,7 +21,7 @@ FEWEST_ROWS = 200
 """Below this the replay would be a handful of answers; it is left out."""
 MOST_DRAWS = 8
 """Answers to one prompt; more of them teach nothing new."""
-LONGEST_ANSWER = 512  # tokens
+_LONGEST_ANSWER = 512  # tokens
 AT_ONCE = 64
 
 PROMPTS = Path(__file__).parents[1] / "neutral_data" / "replay_prompts.jsonl"
@@ -35,7 +35,7 @@ async def own_answers(
     Every second prompt carries the system prompt that is most frequent in `examples`. Cut-off answers are left out.
     """
     warm = max(sampling.temperature, WARM)
-    sampling = replace(sampling, temperature=warm, max_new_tokens=min(sampling.max_new_tokens, LONGEST_ANSWER))
+    sampling = replace(sampling, temperature=warm, max_new_tokens=min(sampling.max_new_tokens, _LONGEST_ANSWER))
     waiting = _asked(_system_prompt(examples), seed)
     found: list[Example] = []
     while tokens > 0 and (batch := [asked for _, asked in zip(range(AT_ONCE), waiting, strict=False)]):

@@ -25,7 +25,7 @@ from socratune.inference import ranks
 from socratune.inference.sharded import is_sharded
 from socratune.inference.template import Rendered
 from socratune.training.checkpoints import TrainState, at_step, load_weights, restore, save
-from socratune.training.packing import PackedRow, best_fit, join
+from socratune.training.packing import PackedRow, best_fit, join_rows
 
 READ_EVERY = 10
 """Steps between two readings of losses on a card."""
@@ -48,7 +48,7 @@ Losses = Callable[[Any, list[Any]], Iterator[torch.Tensor]]
 """(engine, items of a step) → the losses of this rank's micro-batches; all ranks' add up to the loss of the step."""
 
 
-class Engine(Protocol):
+class TrainingEngine(Protocol):
     """How a back end computes."""
 
     model: Any
@@ -84,15 +84,15 @@ class Hooks:
     step: Callable[[int, int, dict[str, float]], None]
 
 
-def token_mean(engine: Engine, rows: list[Rendered]) -> Iterator[torch.Tensor]:
+def token_mean(engine: TrainingEngine, rows: list[Rendered]) -> Iterator[torch.Tensor]:
     """The mean over all trained tokens of a step: a row counts by its length, and packing changes nothing."""
     trained = sum(len(row.trained_ids) for row in rows)
-    for row, weight in ranks.passes(rows, lambda share: pack(share, engine.micro_tokens)):
+    for row, weight in ranks.rank_passes(rows, lambda share: pack(share, engine.micro_tokens)):
         yield engine.loss(row) * weight / trained
 
 
-def run(
-    engine: Engine,
+def run_steps(
+    engine: TrainingEngine,
     items: Sequence[Item],
     config: EnhancedTrainingConfig,
     checkpoints: Path,
@@ -182,7 +182,7 @@ class Schedule:
 def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
     """The rows of a step as micro-batches; see `groups`."""
     shared = groups([len(row.ids) for row in rows], micro_tokens)
-    return [join([(rows[at].ids, rows[at].labels) for at in group]) for group in shared]
+    return [join_rows([(rows[at].ids, rows[at].labels) for at in group]) for group in shared]
 
 
 def groups(lengths: list[int], micro_tokens: int) -> list[list[int]]:
@@ -207,7 +207,12 @@ class _Taken:
 
 class _Stepper:
     def __init__(
-        self, engine: Engine, losses: Losses, weights: list[Any], optimizer: torch.optim.Optimizer, max_norm: float
+        self,
+        engine: TrainingEngine,
+        losses: Losses,
+        weights: list[Any],
+        optimizer: torch.optim.Optimizer,
+        max_norm: float,
     ) -> None:
         self._engine, self._losses = engine, losses
         self._weights, self._optimizer, self._max_norm = weights, optimizer, max_norm

@@ -25,11 +25,11 @@ from socratune.training.packing import PackedRow
 from socratune.training.steps import Hooks
 
 ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-MICRO_TOKENS = 8192
+_MICRO_TOKENS = 8192
 """Of a micro-batch, unless the model has fewer positions; its checkpoints lie in main memory."""
 
 
-def load(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
+def load_unsloth(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
     """Model with a fresh adapter, and tokenizer.
 
     Raises:
@@ -42,11 +42,11 @@ def load(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
     four_bit = config.load_in_4bit is True and where.type == "cuda"
     targets = ALL_LINEAR if config.target_modules == "all-linear" else config.target_modules
     shape = model_json(name, "config.json")
-    positions = shape.get("text_config", shape).get("max_position_embeddings", MICRO_TOKENS)
+    positions = shape.get("text_config", shape).get("max_position_embeddings", _MICRO_TOKENS)
     try:
         model, tokenizer = FastLanguageModel.from_pretrained(
             str(model_location(name)),
-            max_seq_length=min(MICRO_TOKENS, positions),  # beyond its positions Unsloth bends the model's
+            max_seq_length=min(_MICRO_TOKENS, positions),  # beyond its positions Unsloth bends the model's
             dtype=dtype_on(where),
             load_in_4bit=four_bit,
         )
@@ -66,13 +66,13 @@ def load(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def train(
+def train_unsloth(
     model: Any, rows: list[Rendered], config: EnhancedTrainingConfig, checkpoints: Path, hooks: Hooks, *, seed: int
 ) -> tuple[Any, TrainState]:
     """As `hf.train`, for a model of `load`."""
     torch.manual_seed(seed)
     engine = UnslothEngine(model)
-    state = steps.run(engine, rows, config, checkpoints, hooks, seed=seed)
+    state = steps.run_steps(engine, rows, config, checkpoints, hooks, seed=seed)
     state.engine = engine.figures()
     return model, state
 
@@ -82,7 +82,7 @@ class UnslothEngine:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.micro_tokens = min(MICRO_TOKENS, model.config.max_position_embeddings)
+        self.micro_tokens = min(_MICRO_TOKENS, model.config.max_position_embeddings)
         self.halved = False
 
     def loss(self, row: PackedRow) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from socratune.errors import Fault, UserError
 
-Kind = Literal["loop", "written", "prompt"]
+ArmKind = Literal["loop", "written", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Arm:
     """
 
     does: str
-    kind: Kind
+    kind: ArmKind
     settings: dict[str, Any] = field(default_factory=dict)
     control: bool = False
 

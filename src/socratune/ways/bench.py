@@ -14,19 +14,19 @@ from socratune.llm.ledger import BudgetSpent
 from socratune.llm.prompts import GENERIC_PROMPTS, with_examples, with_system_prompt
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
-from socratune.preflight import preflight
+from socratune.preflight import check_run
 from socratune.resolve import deep_merge
 from socratune.rows import QARow
 from socratune.runs.folder import RunDir, iter_rows, read_rows
 from socratune.runs.progress import Tell
 from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
 from socratune.ways.exam import examined
-from socratune.ways.folders import READINGS, Job, begin, folder
-from socratune.ways.found import Found
-from socratune.ways.report import write
+from socratune.ways.folders import READINGS, AblationJob, begin, folder
+from socratune.ways.found import Findings
+from socratune.ways.report import write_ablation
 from socratune.ways.work import Bench, do, judge_config, shape
 
-EXAMPLES = 3
+_EXAMPLES = 3
 Say = Callable[[str], None]
 
 
@@ -39,7 +39,7 @@ class Limits:
     budget_usd: float | None
 
 
-def ablate(
+def compare_ways(
     given: dict[str, Any], output: Path, arms: Sequence[str], limits: Limits, *, tell: Tell, say: Say
 ) -> dict[str, Any]:
     """Compare the arms on the user's data; the content of `ablation.json`, which lies in `output` with the page.
@@ -57,7 +57,7 @@ def ablate(
     deadline = time.monotonic() + limits.minutes * 60
     bench = Bench(output, given, tell)
     top = RunDir(output)
-    resolved = preflight(_priced(bench, limits.budget_usd), where="socratune ablate")
+    resolved = check_run(_priced(bench, limits.budget_usd), where="socratune ablate")
     if resolved.config.rounds > 1:
         raise UserError(Fault("ablate", "one round: the ways are compared in it", resolved.config.rounds))
     top.create()
@@ -71,12 +71,12 @@ def ablate(
         exam = examined(top, judge_config(bench), {"held_out": rows}, None, _silent)
         clusters = [row.cluster or row.id for row in rows]
         paid_usd = sum(entry["usd"] or 0.0 for entry in exam["spent"].values())
-        found = Found(list(arms), clusters, exam["right"]["held_out"], paid_usd)
+        found = Findings(list(arms), clusters, exam["right"]["held_out"], paid_usd)
         for job in jobs(arms, limits.seeds):
             _do(bench, job, found, limits, deadline, say)
             if job in found.done:
-                write(output, found)
-        return write(output, found)
+                write_ablation(output, found)
+        return write_ablation(output, found)
 
 
 def _priced(bench: Bench, budget_usd: float | None) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _priced(bench: Bench, budget_usd: float | None) -> dict[str, Any]:
     return deep_merge(bench.given, own)
 
 
-def jobs(arms: Sequence[str], seeds: int) -> Iterator[Job]:
+def jobs(arms: Sequence[str], seeds: int) -> Iterator[AblationJob]:
     """Every arm once, then its other readings, then the same with the next seed."""
     for seed in range(seeds):
         for reading in READINGS:
@@ -95,10 +95,10 @@ def jobs(arms: Sequence[str], seeds: int) -> Iterator[Job]:
                 if arm == "prompt" and (seed, reading) != (0, "rows"):
                     continue
                 if arm != REFERENCE or reading == "rows":
-                    yield Job(arm, seed, reading)
+                    yield AblationJob(arm, seed, reading)
 
 
-def _do(bench: Bench, job: Job, found: Found, limits: Limits, deadline: float, say: Say) -> None:
+def _do(bench: Bench, job: AblationJob, found: Findings, limits: Limits, deadline: float, say: Say) -> None:
     """One job into `found`, or why it was not done."""
     why = _impossible(job, found) or _no_time(bench, job, found, deadline)
     before = time.monotonic()
@@ -113,7 +113,7 @@ def _do(bench: Bench, job: Job, found: Found, limits: Limits, deadline: float, s
         say(f"{job}: {why or f'{right} in {time.monotonic() - before:.0f} s'}{_tuned(done)}")
 
 
-def _tried(bench: Bench, job: Job, found: Found) -> str | None:
+def _tried(bench: Bench, job: AblationJob, found: Findings) -> str | None:
     """One job into `found.done`; why it ended without."""
     try:
         found.done[job] = _prompted(bench) if ARMS[job.arm].kind == "prompt" else do(bench, job)
@@ -129,7 +129,7 @@ def _tried(bench: Bench, job: Job, found: Found) -> str | None:
     return None
 
 
-def _naming(tell: Tell, job: Job) -> Tell:
+def _naming(tell: Tell, job: AblationJob) -> Tell:
     """`tell` with the arm before the stage: there are many stages of one name."""
 
     def named(event: str, stage: str, entry: dict[str, Any]) -> None:
@@ -142,12 +142,12 @@ def _tuned(done: dict[str, Any] | None) -> str:
     return f", learning rate {done['learning_rate']:g}" if done and done.get("rates", 1) > 1 else ""
 
 
-def _impossible(job: Job, found: Found) -> str | None:
+def _impossible(job: AblationJob, found: Findings) -> str | None:
     """What has to be there before a job."""
-    reference = Job(REFERENCE, job.seed)
+    reference = AblationJob(REFERENCE, job.seed)
     if job.arm in (REFERENCE, "prompt"):
-        return found.not_done.get(Job(job.arm)) if job.seed else None
-    own = Job(job.arm, 0 if job.reading == "rows" else job.seed)
+        return found.not_done.get(AblationJob(job.arm)) if job.seed else None
+    own = AblationJob(job.arm, 0 if job.reading == "rows" else job.seed)
     if own != job and own in found.not_done:
         return found.not_done[own]
     if reference in found.not_done and (job.reading != "rows" or ARMS[job.arm].kind == "loop"):
@@ -155,20 +155,25 @@ def _impossible(job: Job, found: Found) -> str | None:
     return None
 
 
-def _no_time(bench: Bench, job: Job, found: Found, deadline: float) -> str | None:
+def _no_time(bench: Bench, job: AblationJob, found: Findings, deadline: float) -> str | None:
     """Why a job will not be done in time, by what the reference took; None where it is done or will be."""
     examined_before = job.arm == "prompt" and (bench.output / "prompt" / "held_out" / "exam.json").exists()
-    if examined_before or bench.done(job) is not None or job == Job(REFERENCE) or Job(REFERENCE) not in found.done:
+    if (
+        examined_before
+        or bench.done(job) is not None
+        or job == AblationJob(REFERENCE)
+        or AblationJob(REFERENCE) not in found.done
+    ):
         return None
-    if job.reading != "rows" and Job(job.arm, job.seed) in found.done and shape(bench, job) is None:
+    if job.reading != "rows" and AblationJob(job.arm, job.seed) in found.done and shape(bench, job) is None:
         return None  # it is a training that is there
-    reference = found.done[Job(REFERENCE)]
+    reference = found.done[AblationJob(REFERENCE)]
     seconds = _seconds(job, reference["seconds"], reference["rates"])
     left = deadline - time.monotonic()
     return "no time left" if seconds > left else None
 
 
-def _seconds(job: Job, took: dict[str, float], tried: int) -> float:
+def _seconds(job: AblationJob, took: dict[str, float], tried: int) -> float:
     """About how long a job takes.
 
     Args:
@@ -177,7 +182,7 @@ def _seconds(job: Job, took: dict[str, float], tried: int) -> float:
     """
     if job.arm == "prompt":
         return took["exam"] * 2
-    rates = len(TRY_RATES) if job == Job(job.arm) else 1
+    rates = len(TRY_RATES) if job == AblationJob(job.arm) else 1
     loop = took["loop"] if job.reading == "rows" and ARMS[job.arm].kind == "loop" else 0.0
     return loop + took["train"] * rates / tried + took["exam"]
 
@@ -186,10 +191,10 @@ def _estimate(bench: Bench, arms: Sequence[str], limits: Limits, say: Say) -> No
     """Say what is to come, by a pilot of the reference's loop, whose calls are kept."""
     loops = sum(ARMS[arm].kind == "loop" for arm in arms) * limits.seeds
     every = [job for job in jobs(arms, limits.seeds) if job.arm != "prompt"]
-    trainings = len(every) + (len(TRY_RATES) - 1) * sum(job == Job(job.arm) for job in every)
+    trainings = len(every) + (len(TRY_RATES) - 1) * sum(job == AblationJob(job.arm) for job in every)
     text = f"{len(arms)} arms, {limits.seeds} seeds: {loops} loops, at most {trainings} trainings"
-    if bench.done(Job(REFERENCE)) is None:
-        run = folder(bench.output, Job(REFERENCE))
+    if bench.done(AblationJob(REFERENCE)) is None:
+        run = folder(bench.output, AblationJob(REFERENCE))
         begin(run, bench.shared, until="split")
         settings = {**ARMS[REFERENCE].settings, "seed": bench.given.get("seed", 0)}
         if limits.budget_usd:
@@ -213,7 +218,7 @@ def _prompted(bench: Bench) -> dict[str, Any]:
     if not dev:
         raise StageFailed("no dev rows to choose a prompt by")
     train = iter_rows(bench.shared.rows("train_in"), QARow.from_json)
-    examples = [(row.question, row.reference) for row, _ in zip(train, range(EXAMPLES), strict=False)]
+    examples = [(row.question, row.reference) for row, _ in zip(train, range(_EXAMPLES), strict=False)]
     ways = {prompt: partial(with_system_prompt, prompt=prompt) for prompt in GENERIC_PROMPTS}
     few_shot = {f"{len(examples)} worked examples": partial(with_examples, examples=examples)}
 

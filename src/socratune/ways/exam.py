@@ -14,9 +14,9 @@ from socratune.rows import QARow
 from socratune.runs.folder import RunDir, Tick, file_hash, fingerprint, write_text
 from socratune.runs.journal import Journal
 from socratune.teaching.answering import answer_and_judge, behind
-from socratune.teaching.cast import cast
+from socratune.teaching.cast import assemble_cast
 
-WEIGHTS = "adapter_model.safetensors"
+_WEIGHTS = "adapter_model.safetensors"
 
 Sets = Mapping[str, list[QARow]]
 
@@ -30,7 +30,7 @@ def examined(run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, t
     Raises:
         BudgetSpent: the judge would go over the limit.
     """
-    weights = file_hash(adapter / WEIGHTS) if adapter else "base"
+    weights = file_hash(adapter / _WEIGHTS) if adapter else "base"
     key = fingerprint(weights, {name: [row.to_json() for row in rows] for name, rows in sets.items()})
     path = run / "exam.json"
     if path.exists() and (found := json.loads(path.read_text("utf-8")))["key"] == key:
@@ -43,17 +43,17 @@ def examined(run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, t
 async def _sit(
     run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, key: str, tick: Tick
 ) -> dict[str, Any]:
-    from socratune.inference.load import load
+    from socratune.inference.load import load_model
     from socratune.inference.student import LocalModels, LocalStudent, serving
 
     ledger, journal = Ledger(config.enhance.max_usd, config.enhance.max_total_tokens), Journal(run.journal)
     local = LocalModels(load_in_4bit=config.train.load_in_4bit)
-    people = cast(config.enhance, stage="validate", journal=journal, ledger=ledger, local=local.load)
+    people = assemble_cast(config.enhance, stage="validate", journal=journal, ledger=ledger, local=local.load)
     total = sum(len(rows) for rows in sets.values())
     answers: dict[str, list[dict[str, Any]]] = {}
     done = 0
     try:
-        model, tokenizer = load(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
+        model, tokenizer = load_model(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
         with serving(LocalStudent(model, tokenizer, name=run.root.name, fingerprint=key)) as student:
             for name, rows in sets.items():
                 answers[name] = await answer_and_judge(

@@ -12,25 +12,25 @@ from typing import Any, Literal
 from socratune.runs.folder import RunDir, read_jsonl, write_json, write_jsonl
 from socratune.runs.progress import OUTPUTS, STAGES
 
-Reading = Literal["rows", "tokens", "money"]
+_Reading = Literal["rows", "tokens", "money"]
 """What is equal to the reference arm's: the questions, the trained tokens, or what the calls cost."""
-READINGS: tuple[Reading, ...] = ("rows", "tokens", "money")
+READINGS: tuple[_Reading, ...] = ("rows", "tokens", "money")
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class AblationJob:
     """One training and its exam."""
 
     arm: str
     seed: int = 0
-    reading: Reading = "rows"
+    reading: _Reading = "rows"
 
     def __str__(self) -> str:
         reading = "" if self.reading == "rows" else f", equal {self.reading}"
         return f"{self.arm}, seed {self.seed}{reading}"
 
 
-def folder(output: Path, job: Job) -> RunDir:
+def folder(output: Path, job: AblationJob) -> RunDir:
     """Where a job's run is."""
     name = f"seed-{job.seed}" if job.reading == "rows" else f"seed-{job.seed}-{job.reading}"
     return RunDir(output / job.arm / name)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from socratune.ways.folders import Job
+from socratune.ways.folders import AblationJob
 
 
 @dataclass(slots=True)
-class Found:
+class Findings:
     """What is known so far.
 
     Attributes:
@@ -24,8 +24,8 @@ class Found:
     base: list[bool]
     base_paid_usd: float = 0.0
     broke: bool = False
-    done: dict[Job, dict[str, Any]] = field(default_factory=dict)
-    not_done: dict[Job, str] = field(default_factory=dict)
+    done: dict[AblationJob, dict[str, Any]] = field(default_factory=dict)
+    not_done: dict[AblationJob, str] = field(default_factory=dict)
 
     def verdicts(self, arm: str, reading: str = "rows") -> list[list[bool]]:
         """(S, Q) of the seeds that are finished."""

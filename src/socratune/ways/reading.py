@@ -35,19 +35,19 @@ class Difference:
         return self.low > 0
 
 
-def accuracy(verdicts: Verdicts) -> float:
+def mean_accuracy(verdicts: Verdicts) -> float:
     """The share of right answers over seeds and questions."""
     return float(np.asarray(verdicts, dtype=float).mean())
 
 
-def difference(more: Verdicts, less: Verdicts, clusters: Sequence[str], *, seed: int = 0) -> Difference:
+def arm_difference(more: Verdicts, less: Verdicts, clusters: Sequence[str], *, seed: int = 0) -> Difference:
     """`more` − `less` by a two-level bootstrap: seeds of either side, then clusters of questions.
 
     Percentiles of `DRAWS` resamples. With two seeds it knows little of how trainings vary, and with fewer than 30
     clusters it is too narrow; with fewer than 6 it is the whole range.
     """
     index, weights, rows = _resamples(tuple(clusters), seed)
-    value = accuracy(more) - accuracy(less)
+    value = mean_accuracy(more) - mean_accuracy(less)
     if weights.shape[1] < FEWEST_CLUSTERS:
         return Difference(value, -1.0, 1.0)
     generator = np.random.default_rng(seed + 1)
@@ -99,7 +99,7 @@ def advice(base: Verdicts, arms: Mapping[str, Verdicts], clusters: Sequence[str]
         base: of the model as it is, (1, Q).
         arms: name → verdicts at equal rows, controls included.
     """
-    gains = {name: difference(verdicts, base, clusters) for name, verdicts in arms.items()}
+    gains = {name: arm_difference(verdicts, base, clusters) for name, verdicts in arms.items()}
     worth = [name for name in by_need(list(arms)) if gains[name].clear]
     cautions = _cautions(arms, clusters)
     if not worth:
@@ -107,24 +107,26 @@ def advice(base: Verdicts, arms: Mapping[str, Verdicts], clusters: Sequence[str]
         text = "Do not fine-tune on this: no way is clearly better than the model as it is"
         text += f"; the best, {best}, changes {_points(gains[best])}." if best else "."
         return Advice(None, text, cautions)
-    beaten = {one for one in worth for other in worth if difference(arms[other], arms[one], clusters).clear}
+    beaten = {one for one in worth for other in worth if arm_difference(arms[other], arms[one], clusters).clear}
     arm = next((name for name in worth if name not in beaten), max(worth, key=lambda name: gains[name].value))
     how = "A prompt does it, do not fine-tune" if arm == "prompt" else f"`{arm}` is worth it on your data"
-    text = f"{how}: {accuracy(base):.1%} → {accuracy(arms[arm]):.1%} of {len(base[0])} held-out questions"
+    text = f"{how}: {mean_accuracy(base):.1%} → {mean_accuracy(arms[arm]):.1%} of {len(base[0])} held-out questions"
     return Advice(arm, f"{text} ({_points(gains[arm])}){_against(arm, arms, clusters)}.", cautions)
 
 
 def _against(arm: str, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> str:
     """What is at least as good, and what comes next behind it, in words."""
     others = [name for name in by_need(list(arms)) if name != arm]
-    at_least = [name for name in others if accuracy(arms[name]) >= accuracy(arms[arm])]
-    less = max((name for name in others if name not in at_least), key=lambda name: accuracy(arms[name]), default=None)
+    at_least = [name for name in others if mean_accuracy(arms[name]) >= mean_accuracy(arms[arm])]
+    less = max(
+        (name for name in others if name not in at_least), key=lambda name: mean_accuracy(arms[name]), default=None
+    )
     text = ""
     if at_least:
         verb = "ask more of you and are" if len(at_least) > 1 else "asks more of you and is"
         text += f"; {' and '.join(at_least)} {verb} not clearly better"
     if less:
-        found = difference(arms[arm], arms[less], clusters)
+        found = arm_difference(arms[arm], arms[less], clusters)
         text += f"; {'clearly' if found.clear else 'not clearly'} better than {less} ({_points(found)})"
     return text
 
@@ -135,7 +137,9 @@ def _cautions(arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> tuple[st
         found.append(f"{seeds} seed{'s' * (seeds > 1)}: how much trainings vary is hardly in the intervals.")
     if (count := len(set(clusters))) < FEW_CLUSTERS:
         found.append(f"{count} independent held-out questions or sources: the intervals are too narrow.")
-    if {"direct", "wrong-hints"} <= arms.keys() and not difference(arms["direct"], arms["wrong-hints"], clusters).clear:
+    if {"direct", "wrong-hints"} <= arms.keys() and not arm_difference(
+        arms["direct"], arms["wrong-hints"], clusters
+    ).clear:
         found.append("Hints of other rows did as well: what the hints say is not what helps.")
     return tuple(found)
 
@@ -145,7 +149,7 @@ def other_readings(arm: str | None, reading: str, arms: Mapping[str, Verdicts], 
     if arm is None or not arms.get(arm):
         return []
     others = [name for name in by_need(list(arms)) if arms[name] and name != arm]
-    better = [name for name in others if difference(arms[name], arms[arm], clusters).clear]
+    better = [name for name in others if arm_difference(arms[name], arms[arm], clusters).clear]
     return [f"At equal {reading} {', '.join(better)} did clearly better than {arm}."] if better else []
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from socratune.runs.folder import write_json, write_text
 from socratune.ways.arms import ARMS, REFERENCE
-from socratune.ways.folders import READINGS, Job
-from socratune.ways.found import Found
-from socratune.ways.reading import DRAWS, accuracy, advice, difference, other_readings
+from socratune.ways.folders import READINGS, AblationJob
+from socratune.ways.found import Findings
+from socratune.ways.reading import DRAWS, advice, arm_difference, mean_accuracy, other_readings
 from socratune.ways.work import LOCAL_USD_PER_TOKEN, MOST_EPOCHS
 
 HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
@@ -28,7 +28,7 @@ one. Intervals: seeds first, then questions by source, {draws:,} resamples. Unde
 was chosen by these very questions, so its own figure is a little too good."""
 
 
-def write(output: Path, found: Found) -> dict[str, Any]:
+def write_ablation(output: Path, found: Findings) -> dict[str, Any]:
     """Write the three files; the content of the first, `ablation.json`."""
     rows = [_row(arm, found) for arm in found.arms]
     arms = {arm: verdicts for arm in found.arms if (verdicts := found.verdicts(arm))}
@@ -39,7 +39,7 @@ def write(output: Path, found: Found) -> dict[str, Any]:
         cautions += other_readings(told.arm, reading, read, found.clusters)
     result = {
         "advice": {"arm": told.arm, "sentence": told.sentence, "cautions": cautions},
-        "base": accuracy([found.base]),
+        "base": mean_accuracy([found.base]),
         "held_out": {"rows": len(found.base), "clusters": len(set(found.clusters))},
         "arms": rows,
         "not_done": _not_done(found),
@@ -50,11 +50,11 @@ def write(output: Path, found: Found) -> dict[str, Any]:
     return result
 
 
-def _not_done(found: Found) -> dict[str, list[str]]:
+def _not_done(found: Findings) -> dict[str, list[str]]:
     """Why → jobs; without those that only follow from an arm's first."""
     why: dict[str, list[str]] = {}
     for job, reason in found.not_done.items():
-        if job == Job(job.arm) or Job(job.arm) not in found.not_done:
+        if job == AblationJob(job.arm) or AblationJob(job.arm) not in found.not_done:
             why.setdefault(reason, []).append(str(job))
     return why
 
@@ -64,23 +64,23 @@ def not_done(result: dict[str, Any]) -> list[str]:
     return [f"Not done, {why}: {'; '.join(jobs)}." for why, jobs in result["not_done"].items()]
 
 
-def _row(arm: str, found: Found) -> dict[str, Any]:
+def _row(arm: str, found: Findings) -> dict[str, Any]:
     """What the table says of an arm; None where a figure is not there."""
-    first = found.done.get(Job(arm), {})
+    first = found.done.get(AblationJob(arm), {})
     row: dict[str, Any] = {"arm": arm, "does": ARMS[arm].does, "control": ARMS[arm].control}
     row |= {name: first.get(name) for name in ("rows", "trained_tokens", "calls_tokens", "cost_usd", "learning_rate")}
     row["readings"] = {reading: _read(found, arm, reading) for reading in READINGS}
     return row | {name: first[name] for name in ("prompt", "dev") if name in first}
 
 
-def _read(found: Found, arm: str, reading: str) -> dict[str, Any]:
+def _read(found: Findings, arm: str, reading: str) -> dict[str, Any]:
     """Mean accuracy, that of each seed, and the gain over the base as [value, low, high]."""
     verdicts = found.verdicts(arm, "rows" if arm == REFERENCE else reading)
     if not verdicts:
         return {"accuracy": None, "seeds": [], "gain": None}
-    gain = difference(verdicts, [found.base], found.clusters)
-    seeds = [accuracy([one]) for one in verdicts]
-    return {"accuracy": accuracy(verdicts), "seeds": seeds, "gain": [gain.value, gain.low, gain.high]}
+    gain = arm_difference(verdicts, [found.base], found.clusters)
+    seeds = [mean_accuracy([one]) for one in verdicts]
+    return {"accuracy": mean_accuracy(verdicts), "seeds": seeds, "gain": [gain.value, gain.low, gain.high]}
 
 
 def cells(row: dict[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 from socratune.config import RunConfig
 from socratune.errors import StageFailed
 from socratune.pipeline import run_pipeline
-from socratune.resolve import Resolved, deep_merge, dump, flatten, resolve, unflatten
+from socratune.resolve import Resolved, deep_merge, dump, flatten, resolve_settings, unflatten
 from socratune.rows import QARow, Trace
 from socratune.runs.folder import Results, RunDir, Tick, fingerprint, iter_rows, read_rows, write_text
 from socratune.runs.journal import Journal
@@ -28,7 +28,7 @@ from socratune.runs.progress import Tell
 from socratune.ways import controls, writing
 from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
 from socratune.ways.exam import examined
-from socratune.ways.folders import Job, begin, folder
+from socratune.ways.folders import AblationJob, begin, folder
 
 LOCAL_USD_PER_TOKEN = 1e-7
 """What a token counts that nobody is paid for: about what servers ask for a token of a model of 8 B parameters. Where
@@ -63,19 +63,19 @@ class Bench:
     def resolved(self, run: RunDir, settings: dict[str, Any]) -> Resolved:
         """The user's configuration with the settings of one run."""
         own = {**settings, "output": str(run.root)}
-        return resolve(deep_merge(self.given, unflatten(own)), where="socratune ablate")
+        return resolve_settings(deep_merge(self.given, unflatten(own)), where="socratune ablate")
 
     def held_out(self) -> list[QARow]:
         """The questions of every exam."""
         return read_rows(self.shared.rows("held_out"), QARow.from_json)
 
-    def done(self, job: Job) -> dict[str, Any] | None:
+    def done(self, job: AblationJob) -> dict[str, Any] | None:
         """What `do` gave for a job that is finished."""
         path = folder(self.output, job) / "job.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
-def do(bench: Bench, job: Job) -> dict[str, Any]:
+def do(bench: Bench, job: AblationJob) -> dict[str, Any]:
     """Train and examine; what is finished is kept. For a reading that is the same training as another, that one's.
 
     Returns:
@@ -90,9 +90,9 @@ def do(bench: Bench, job: Job) -> dict[str, Any]:
     if job.reading != "rows":
         found = shape(bench, job)
         if found is None:
-            return do(bench, Job(job.arm, job.seed))
+            return do(bench, AblationJob(job.arm, job.seed))
         share, epochs = found
-        begin(run, folder(bench.output, Job(job.arm, job.seed)), until="curate", share=share)
+        begin(run, folder(bench.output, AblationJob(job.arm, job.seed)), until="curate", share=share)
         settings = {**_settings(bench, job), "train.num_train_epochs": epochs}
         return _trained(bench, job, run, settings, start="train")
     if ARMS[job.arm].kind == "written":
@@ -102,10 +102,10 @@ def do(bench: Bench, job: Job) -> dict[str, Any]:
     return _trained(bench, job, run, _settings(bench, job), start="enhance")
 
 
-def _written(bench: Bench, job: Job, run: RunDir) -> dict[str, Any]:
+def _written(bench: Bench, job: AblationJob, run: RunDir) -> dict[str, Any]:
     """A run on traces of somebody else's, written once for all seeds."""
     if job.seed:
-        begin(run, folder(bench.output, Job(job.arm)), until="curate")
+        begin(run, folder(bench.output, AblationJob(job.arm)), until="curate")
         return _trained(bench, job, run, _settings(bench, job), start="train")
     begin(run, bench.shared, until="split")
     settings = _settings(bench, job)
@@ -115,7 +115,7 @@ def _written(bench: Bench, job: Job, run: RunDir) -> dict[str, Any]:
             writing.references(run)
         else:
             own_words = job.arm == "teacher"
-            samples = None if own_words else writing.style_samples(folder(bench.output, Job(REFERENCE)))
+            samples = None if own_words else writing.style_samples(folder(bench.output, AblationJob(REFERENCE)))
             config = bench.resolved(run, settings).config
             with _telling(bench, "write") as tick:
                 spent = asyncio.run(writing.solutions(run, config, samples, tick=tick))
@@ -139,7 +139,7 @@ def _telling(bench: Bench, name: str) -> Iterator[Tick]:
         bench.tell("done", name, {})
 
 
-def _trained(bench: Bench, job: Job, run: RunDir, settings: dict[str, Any], *, start: str) -> dict[str, Any]:
+def _trained(bench: Bench, job: AblationJob, run: RunDir, settings: dict[str, Any], *, start: str) -> dict[str, Any]:
     """The run up to its adapter, the exam, and all figures, kept in `job.json`."""
     resolved = bench.resolved(run, settings)
     key = fingerprint(
@@ -175,7 +175,7 @@ def _trained(bench: Bench, job: Job, run: RunDir, settings: dict[str, Any], *, s
     return found
 
 
-def _settings(bench: Bench, job: Job) -> dict[str, Any]:
+def _settings(bench: Bench, job: AblationJob) -> dict[str, Any]:
     """Of a run, by dotted key: the arm's own, and those that depend on data and seed."""
     found = {**ARMS[job.arm].settings, "seed": bench.given.get("seed", 0) + job.seed}
     if job.arm in ("rft", "mix"):
@@ -184,10 +184,10 @@ def _settings(bench: Bench, job: Job) -> dict[str, Any]:
         found["enhance.teacher_model"] = f"python:{controls.__file__}:{controls.try_again.__name__}"
     if job.arm == "wrong-hints":
         found["enhance.teacher_model"] = f"python:{_hints_file(bench, job)}:{controls.other_rows_hint.__name__}"
-    if job == Job(job.arm):
+    if job == AblationJob(job.arm):
         if read_rows(bench.shared.rows("dev"), QARow.from_json):
             found["train.by_dev.sweep_lr"] = list(TRY_RATES)
-    elif (tuned := bench.done(Job(job.arm))) is not None:
+    elif (tuned := bench.done(AblationJob(job.arm))) is not None:
         found["train.learning_rate"] = tuned["learning_rate"]
     if bench.left_usd is not None:
         # the limit of a run counts the calls of the journal it began with
@@ -196,12 +196,12 @@ def _settings(bench: Bench, job: Job) -> dict[str, Any]:
     return found
 
 
-def _source(bench: Bench, job: Job) -> RunDir | None:
+def _source(bench: Bench, job: AblationJob) -> RunDir | None:
     """The run in whose journal a loop begins: the first samples of a seed are the same for all loops."""
     if ARMS[job.arm].kind != "loop" or job.reading != "rows":
         return None
     for arm in ("rft", REFERENCE) if job.arm == "mix" else (REFERENCE,):
-        source = folder(bench.output, Job(arm, job.seed))
+        source = folder(bench.output, AblationJob(arm, job.seed))
         if job.arm != arm and source.journal.exists():
             return source
     return None
@@ -209,29 +209,29 @@ def _source(bench: Bench, job: Job) -> RunDir | None:
 
 def _samples(bench: Bench, seed: int) -> int:
     """How many samples a row get for what the reference's loop cost: those it solved at once take no more."""
-    loop = bench.done(Job(REFERENCE, seed))
+    loop = bench.done(AblationJob(REFERENCE, seed))
     assert loop is not None, "the reference comes first"
-    traces = list(iter_rows(folder(bench.output, Job(REFERENCE, seed)).enhanced, Trace.from_json))
+    traces = list(iter_rows(folder(bench.output, AblationJob(REFERENCE, seed)).enhanced, Trace.from_json))
     solved = [trace for trace in traces if trace.outcome == "solved_first_try"]
     afforded = loop["cost_usd"] / loop["sample_usd"] - sum(len(trace.attempts) for trace in solved)
     least = bench.resolved(bench.shared, {}).config.enhance.attempts
     return min(MOST_SAMPLES, max(least, round(afforded / max(1, len(traces) - len(solved)))))
 
 
-def _hints_file(bench: Bench, job: Job) -> Path:
+def _hints_file(bench: Bench, job: AblationJob) -> Path:
     """The control's teacher beside the hints of the reference's loop."""
     place = bench.output / job.arm / f"teacher-{job.seed}"
     place.mkdir(parents=True, exist_ok=True)
-    traces = iter_rows(folder(bench.output, Job(REFERENCE, job.seed)).enhanced, Trace.from_json)
+    traces = iter_rows(folder(bench.output, AblationJob(REFERENCE, job.seed)).enhanced, Trace.from_json)
     hints = [(trace.row.question, attempt.hint) for trace in traces for attempt in trace.attempts if attempt.hint]
     write_text(place / controls.HINTS, json.dumps(hints))
     shutil.copyfile(controls.__file__, place / "controls.py")
     return place / "controls.py"
 
 
-def shape(bench: Bench, job: Job) -> tuple[float, int] | None:
+def shape(bench: Bench, job: AblationJob) -> tuple[float, int] | None:
     """(share of the rows, epochs) that make a reading equal to the reference; None where the arm's training is."""
-    own, other = bench.done(Job(job.arm, job.seed)), bench.done(Job(REFERENCE, job.seed))
+    own, other = bench.done(AblationJob(job.arm, job.seed)), bench.done(AblationJob(REFERENCE, job.seed))
     assert own is not None and other is not None, "rows come before the other readings"
     epochs = own["epochs"]
     if job.reading == "money":
@@ -244,19 +244,19 @@ def shape(bench: Bench, job: Job) -> tuple[float, int] | None:
     return None if wanted == epochs and share > SAME else (share, wanted)
 
 
-def _calls(bench: Bench, job: Job, run: RunDir, results: dict[str, Any]) -> dict[str, Any]:
+def _calls(bench: Bench, job: AblationJob, run: RunDir, results: dict[str, Any]) -> dict[str, Any]:
     """What the traces took: the calls they show, each at the mean tokens of its role.
 
     So a call that the journal of another arm answered counts as if it had been made.
     """
     is_written = ARMS[job.arm].kind == "written"
-    made_in = Job(job.arm, 0 if is_written else job.seed)
+    made_in = AblationJob(job.arm, 0 if is_written else job.seed)
     if job != made_in:  # the traces of another job
         own = bench.done(made_in) or {}
         return {**{name: own[name] for name in ("calls_tokens", "cost_usd", "sample_usd", "per_call")}, "paid_usd": 0.0}
     spent = results["stages"].get("enhance", {}).get("spent", {})
     spent = json.loads((run / "written.json").read_text("utf-8")) if is_written else spent
-    reference = bench.done(Job(REFERENCE, job.seed)) if job.arm != REFERENCE else None
+    reference = bench.done(AblationJob(REFERENCE, job.seed)) if job.arm != REFERENCE else None
     per_call = _per_call(run, spent, reference["per_call"] if reference else {})
     counts: Counter[str] = Counter()
     for trace in iter_rows(run.enhanced, Trace.from_json):

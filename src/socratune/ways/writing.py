@@ -26,7 +26,7 @@ from socratune.rows import Attempt, QARow, Trace
 from socratune.runs.folder import RunDir, Tick, fingerprint, iter_rows, read_rows, write_jsonl
 from socratune.runs.journal import Journal
 from socratune.runs.runner import map_rows
-from socratune.teaching.cast import cast
+from socratune.teaching.cast import assemble_cast
 from socratune.teaching.hints import parse_product, split_tens
 
 Write = Callable[[QARow], Coroutine[Any, Any, str | None]]
@@ -104,7 +104,7 @@ async def _writer(
     if ref.startswith("python:"):
         raise StageFailed("the teacher is a function that hints; it writes no solutions")
     with LocalModels(load_in_4bit=config.train.load_in_4bit) as models:
-        people = cast(config.enhance, stage="enhance", journal=journal, ledger=ledger, local=models.load)
+        people = assemble_cast(config.enhance, stage="enhance", journal=journal, ledger=ledger, local=models.load)
         try:
             if ref == RULES["teacher"]:
                 yield (_own_words if samples is None else _students_words), people.judge

@@ -19,7 +19,7 @@ from socratune.inference.decoding.growing import keeps_all
 
 PREFIX = "slots_or_"
 log = logging.getLogger(__name__)
-UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")  # what attention can be asked for beyond the plain
+_UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")  # what attention can be asked for beyond the plain
 
 
 class SlotCache:
@@ -101,14 +101,16 @@ def _kernel(device: torch.device) -> Any:
     if device.type != "cuda" or not find_spec("triton"):
         return None
     try:
-        from socratune.inference.decoding.kernel import attend
+        from socratune.inference.decoding.kernel import attend_slots
 
         one = torch.ones(1, 1, 1, 64, device=device, dtype=torch.bfloat16)
-        attend(one.clone(), one, one, one.clone(), one.clone(), torch.zeros(1, dtype=torch.long, device=device), 1.0)
+        attend_slots(
+            one.clone(), one, one, one.clone(), one.clone(), torch.zeros(1, dtype=torch.long, device=device), 1.0
+        )
     except Exception as error:  # whatever goes wrong in building it, there is a way without
         log.info("The student is decoded without its GPU kernel: %s", error)
         return None
-    return attend
+    return attend_slots
 
 
 _sdpa = torch.nn.functional.scaled_dot_product_attention
@@ -148,6 +150,6 @@ def _attention(
     """An attention of transformers' form: the replaced one, except where `slots` holds what came before."""
     if slots is None:
         return replaced(module, query, key, value, mask, **options)
-    if asked := [name for name in UNKNOWN if options.get(name) is not None]:
+    if asked := [name for name in _UNKNOWN if options.get(name) is not None]:
         raise NotImplementedError(f"attention with {', '.join(asked)}")
     return slots.attend(module, query, key, value, options["scaling"]), None

@@ -14,9 +14,9 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from socratune.inference.decoding.rows import Row, Settings, draw, joining, portions
+from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
 
-PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
+_PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
 PROMPT_BYTES = 256 << 20  # of prompts that were read and may be asked again
 
 
@@ -36,11 +36,11 @@ class GrowingDecoder:
         self._prompts: dict[tuple[int, ...], _Batch] = {}  # that were read of late, of drawn answers
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DecodingRow]:
         return [row for row in self._batch.rows if not row.done] if self._batch else []
 
     @torch.inference_mode()
-    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+    def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
         batch = self._batch
         if batch is not None:
             batch.release()
@@ -56,18 +56,18 @@ class GrowingDecoder:
         self._batch = batch
         return [(row, [token]) for row, token in zip(batch.rows, batch.sample(), strict=True)] if batch else []
 
-    def _read(self, batch: _Batch | None, fresh: list[Row]) -> _Batch:
+    def _read(self, batch: _Batch | None, fresh: list[DecodingRow]) -> _Batch:
         """The batch with new rows, whose prompts are read: each once where answers are drawn, often several to one."""
         if not self._joins:
             return _Batch.prefill(self._model, fresh, self._pad_id)
-        unread: list[Row] = []
-        again: list[Row] = []
+        unread: list[DecodingRow] = []
+        again: list[DecodingRow] = []
         known = set(self._prompts)
         for row in fresh:
             drawn, prompt = row.uniforms is not None, tuple(row.ids)
             (again if drawn and prompt in known else unread).append(row)
             known |= {prompt} if drawn else set()
-        parts = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portions(unread, PREFILL_TOKENS)]
+        parts = [_Batch.prefill(self._model, rows, self._pad_id) for rows in portions(unread, _PREFILL_TOKENS)]
         for part in parts:
             drawn = [at for at, row in enumerate(part.rows) if row.uniforms is not None]
             self._prompts |= {tuple(part.rows[at].ids): part.prompt(at) for at in drawn}
@@ -86,13 +86,13 @@ class GrowingDecoder:
 class _Batch:
     """Rows that are decoded together, left-padded to one length. B rows, T positions so far, V vocabulary."""
 
-    rows: list[Row]
+    rows: list[DecodingRow]
     cache: Any
     mask: torch.Tensor  # (B, T), 0 on padding
     logits: torch.Tensor  # (B, V), of the next token
 
     @classmethod
-    def prefill(cls, model: Any, rows: list[Row], pad_id: int) -> _Batch:
+    def prefill(cls, model: Any, rows: list[DecodingRow], pad_id: int) -> _Batch:
         """Read the prompts of new rows."""
         longest = max(len(row.ids) for row in rows)
         ids = [[pad_id] * (longest - len(row.ids)) + row.ids for row in rows]
@@ -107,7 +107,7 @@ class _Batch:
         length = max(part.mask.shape[1] for part in parts)
         return cls(
             [row for part in parts for row in part.rows],
-            joined([part.cache for part in parts], config),
+            joined_room([part.cache for part in parts], config),
             torch.cat([pad(part.mask, (length - part.mask.shape[1], 0)) for part in parts]),
             torch.cat([part.logits for part in parts]),
         )
@@ -158,10 +158,10 @@ class _Batch:
             chosen[drawn] = draw(self.logits[drawn], self._settings([self.rows[at] for at in drawn]))
         return chosen.tolist()
 
-    def _settings(self, rows: list[Row]) -> Settings:
+    def _settings(self, rows: list[DecodingRow]) -> DecodingSettings:
         asked = [row.sampling for row in rows]
         device = self.logits.device
-        return Settings(
+        return DecodingSettings(
             temperature=torch.tensor([sampling.temperature for sampling in asked], device=device),
             top_k=torch.tensor([sampling.top_k for sampling in asked], device=device),
             top_p=torch.tensor([sampling.top_p for sampling in asked], device=device),
@@ -192,7 +192,7 @@ def keeps_all(config: Any) -> bool:
     return bool(layers) and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
 
 
-def joined(parts: list[DynamicCache], config: Any) -> DynamicCache:
+def joined_room(parts: list[DynamicCache], config: Any) -> DynamicCache:
     """One cache of all rows of `parts`; shorter ones are padded on the left. For a config that `keeps_all`.
 
     The first part is used up where it has room for the others.

@@ -52,7 +52,7 @@ def _attend(
     tl.store(query + at, (mixed / total[:, None]).to(query.dtype.element_ty), mask=asked)
 
 
-def attend(
+def attend_slots(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

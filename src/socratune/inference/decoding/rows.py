@@ -17,7 +17,7 @@ ROUNDING = 1e-5  # of the sums of probabilities
 
 
 @dataclass(slots=True)
-class Row:
+class DecodingRow:
     """One prompt and its answer so far.
 
     Attributes:
@@ -37,11 +37,11 @@ class Decoder(Protocol):
     """Rows that are decoded together."""
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DecodingRow]:
         """Those that still want tokens."""
         ...
 
-    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+    def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
         """Take what it has room for off `waiting`, and go on; the tokens that came of it, next ones last.
 
         A row may get tokens after its last: they mean nothing.
@@ -49,7 +49,7 @@ class Decoder(Protocol):
         ...
 
 
-def joining(waiting: list[Row], room: int, active: int) -> list[Row]:
+def joining(waiting: list[DecodingRow], room: int, active: int) -> list[DecodingRow]:
     """The rows that are worth a prefill now: none, or the shortest that there is room for, put first in `waiting`."""
     if not waiting or not room or min(len(waiting), room) < JOIN_SHARE * active:
         return []
@@ -62,7 +62,7 @@ def joining(waiting: list[Row], room: int, active: int) -> list[Row]:
     return fresh
 
 
-def portions(rows: list[Row], most: int) -> Iterator[list[Row]]:
+def portions(rows: list[DecodingRow], most: int) -> Iterator[list[DecodingRow]]:
     """Rows of like length, the longest first: each portion has `most` tokens at most, padding included, or one row."""
     left = sorted(rows, key=lambda row: -len(row.ids))
     while left:
@@ -72,7 +72,7 @@ def portions(rows: list[Row], most: int) -> Iterator[list[Row]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DecodingSettings:
     """How each of B rows draws: temperature, top_p, uniform `(B,)` float, top_k `(B,)` with 0 for off."""
 
     temperature: torch.Tensor
@@ -81,7 +81,7 @@ class Settings:
     uniform: torch.Tensor
 
 
-def draw(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
+def draw(logits: torch.Tensor, settings: DecodingSettings) -> torch.Tensor:
     """One token per row by inverse transform: `(B, V)` logits → `(B,)` ids, after temperature, top-k and top-p."""
     probs = (logits.float() / settings.temperature[:, None]).softmax(-1)
     if logits.device.type == "cpu" or probs.shape[1] > 4 * HEAD:  # a GPU sorts few faster than the host asks it
@@ -96,7 +96,7 @@ def draw(logits: torch.Tensor, settings: Settings) -> torch.Tensor:
     return _invert(head, order, settings)
 
 
-def _invert(probs: torch.Tensor, order: torch.Tensor, settings: Settings) -> torch.Tensor:
+def _invert(probs: torch.Tensor, order: torch.Tensor, settings: DecodingSettings) -> torch.Tensor:
     """The token at `uniform` of the kept mass; `probs` `(B, N)` falls, `order` are its token ids."""
     rank = torch.arange(probs.shape[1], device=probs.device)
     top_k = settings.top_k.masked_fill(settings.top_k == 0, probs.shape[1])

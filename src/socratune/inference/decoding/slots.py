@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from socratune.inference.decoding.attention import SlotCache, replaceable
-from socratune.inference.decoding.rows import Row, Settings, draw, joining, portions
+from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
 
 STEPS = 4  # decoded between two looks at the tokens
-PREFILL_TOKENS = 16_384  # read at once, padding included
+_PREFILL_TOKENS = 16_384  # read at once, padding included
 MEMORY_SHARE = 0.6  # of what is free on the device
 LENGTH_STEP = 256  # positions; a slot is somewhat longer than asked for, as the next rows may want more
 COMPILE_AFTER = 2_000  # steps, 7 s and more: compiling takes about as long, and saves a fifth of each
@@ -74,11 +74,11 @@ class SlotDecoder:
         self._slots: _Slots | None = None
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DecodingRow]:
         return self._slots.unread if self._slots else []
 
     @torch.inference_mode()
-    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+    def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
         if waiting:
             longest = max(len(row.ids) + row.sampling.max_new_tokens for row in waiting)
             if self._slots is None or longest > self._slots.length:
@@ -107,9 +107,9 @@ class _Taken:
 
     tokens: torch.Tensor
     ready: torch.cuda.Event | None
-    rows: list[tuple[int, Row]]
+    rows: list[tuple[int, DecodingRow]]
 
-    def read(self) -> list[tuple[Row, list[int]]]:
+    def read(self) -> list[tuple[DecodingRow, list[int]]]:
         if self.ready is not None:
             self.ready.synchronize()
         columns = self.tokens.T.tolist()
@@ -124,7 +124,7 @@ class _Slots:
         self.compiled, self.compile_after = model, compile_after
         self.model, self.count, self.length, self.pad_id, self.device = model, count, length, pad_id, device
         self.cache = SlotCache(count, length, device)
-        self.held: list[Row | None] = [None] * count
+        self.held: list[DecodingRow | None] = [None] * count
         self.launched = [0] * count  # tokens decoded for the row that holds the slot
         self.pending: deque[_Taken] = deque()
         self.tokens = torch.full((count, 1), pad_id, dtype=torch.long, device=device)
@@ -139,13 +139,13 @@ class _Slots:
         self.steps = 0
 
     @property
-    def unread(self) -> list[Row]:
+    def unread(self) -> list[DecodingRow]:
         """Rows that still want tokens."""
         held = [row for row in self.held if row is not None]
         held += [row for taken in self.pending for _, row in taken.rows]
         return list({id(row): row for row in held if not row.done}.values())
 
-    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+    def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
         """Let rows in and out, launch the next steps, and read those before."""
         self._release()
         while self.pending and all(row.done for _, row in self.pending[0].rows):
@@ -177,10 +177,10 @@ class _Slots:
             for slot in gone:
                 self.held[slot] = None
 
-    def _fill(self, entries: list[tuple[int, Row]]) -> None:
+    def _fill(self, entries: list[tuple[int, DecodingRow]]) -> None:
         """Read new rows' prompts, all but the last token, and set their slots to decode it."""
         slot_of = {id(row): slot for slot, row in entries}
-        for rows in portions([row for _, row in entries], PREFILL_TOKENS):
+        for rows in portions([row for _, row in entries], _PREFILL_TOKENS):
             self._prefill([(slot_of[id(row)], row) for row in rows], len(rows[0].ids) - 1)
         slots = [slot for slot, _ in entries]
         rows = [row for _, row in entries]
@@ -201,7 +201,7 @@ class _Slots:
         for slot, row in entries:
             self.held[slot], self.launched[slot] = row, 0
 
-    def _prefill(self, entries: list[tuple[int, Row]], longest: int) -> None:
+    def _prefill(self, entries: list[tuple[int, DecodingRow]], longest: int) -> None:
         if not longest:
             return
         ids = [row.ids[:-1] + [self.pad_id] * (longest + 1 - len(row.ids)) for _, row in entries]
@@ -212,7 +212,7 @@ class _Slots:
         finally:
             self.cache.filling = None
 
-    def _launch(self, active: list[tuple[int, Row]]) -> None:
+    def _launch(self, active: list[tuple[int, DecodingRow]]) -> None:
         """Decode some steps for all slots, without waiting for them."""
         steps = min(STEPS, max(row.sampling.max_new_tokens - self.launched[slot] for slot, row in active))
         reach = max(len(row.ids) + self.launched[slot] for slot, row in active) + steps
@@ -223,7 +223,7 @@ class _Slots:
         for step in range(steps):
             logits, chosen, uniform = self._next()
             if drawn:
-                settings = Settings(self.temperature, self.top_k, self.top_p, uniform)
+                settings = DecodingSettings(self.temperature, self.top_k, self.top_p, uniform)
                 chosen = torch.where(self.drawn, draw(logits, settings), chosen)
                 self.tokens[:, 0] = chosen
             taken[step] = chosen
@@ -285,7 +285,7 @@ class _Slots:
             self.compiled, self.graphs, self.capture = self.model, plain, True
 
 
-def _on_its_way(tokens: torch.Tensor, rows: list[tuple[int, Row]]) -> _Taken:
+def _on_its_way(tokens: torch.Tensor, rows: list[tuple[int, DecodingRow]]) -> _Taken:
     """The tokens, on their way to the host."""
     if tokens.device.type != "cuda":
         return _Taken(tokens, None, rows)

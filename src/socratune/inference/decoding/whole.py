@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from socratune.inference.decoding.rows import Row, joining
+from socratune.inference.decoding.rows import DecodingRow, joining
 
 
 class WholeDecoder:
@@ -25,11 +25,11 @@ class WholeDecoder:
         self._model, self._pad_id, self._end_ids, self._max_batch = model, pad_id, sorted(end_ids), max_batch
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DecodingRow]:
         return []
 
     @torch.no_grad()
-    def step(self, waiting: list[Row]) -> list[tuple[Row, list[int]]]:
+    def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
         rows = self._alike(joining(waiting, self._max_batch, 0))
         if not rows:
             return []
@@ -53,6 +53,6 @@ class WholeDecoder:
         waiting[:] = [row for row in waiting if id(row) not in taken]
         return list(zip(rows, answers[:, longest:].tolist(), strict=True))
 
-    def _alike(self, rows: list[Row]) -> list[Row]:
+    def _alike(self, rows: list[DecodingRow]) -> list[DecodingRow]:
         """Those that are drawn as the first is."""
         return [row for row in rows if replace(row.sampling, seed=rows[0].sampling.seed) == rows[0].sampling]
