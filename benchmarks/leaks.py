@@ -21,10 +21,10 @@ from collections.abc import Callable, Sequence
 
 from socratune.config import DEMO_DATA
 from socratune.inference.load import load_model
-from socratune.inference.student import LocalStudent, serving
+from socratune.inference.student import LocalStudent, serving_student
 from socratune.judging.text import final_number
-from socratune.llm.base import Completion, Sampling
-from socratune.llm.prompts import Chat, with_private_hint
+from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.prompts import with_private_hint
 from socratune.rows import QARow
 from socratune.teaching.hints import breakdown_hint, leak, parse_product, split_tens
 from socratune.teaching.leaks import HintMeasure, HintUse, leak_rate, measure_hints
@@ -134,7 +134,7 @@ def main() -> None:
     measured: dict[str, list[HintMeasure]] = {}
     print("| class | right | forced gain | hint alone | head | answer | score (range) | spoilers | overlap | CPU ms |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    with serving(LocalStudent(model, tokenizer, name="base", fingerprint="")) as student:
+    with serving_student(LocalStudent(model, tokenizer, name="base", fingerprint="")) as student:
         wrong = [
             row for row, said in zip(rows, answers(student, [r.prompt for r in rows]), strict=True)
             if not is_right(row, said.text)

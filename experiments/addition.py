@@ -228,7 +228,7 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
     from tempfile import TemporaryDirectory
 
     from socratune.inference.load import load_model
-    from socratune.inference.student import LocalStudent, serving
+    from socratune.inference.student import LocalStudent, serving_student
     from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
     from socratune.rows import QARow
@@ -245,7 +245,7 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
     with (
         TemporaryDirectory() as folder,
         closing(Journal(Path(folder) / "journal.sqlite")) as journal,
-        serving(LocalStudent(model, tokenizer, name="addition", fingerprint="asked")) as student,
+        serving_student(LocalStudent(model, tokenizer, name="addition", fingerprint="asked")) as student,
     ):
         work = answer_and_judge(
             rows, student, mechanical_judge, Sampling(max_new_tokens=128),

@@ -126,7 +126,7 @@ def _scores(rows: list, adapter: Path | None) -> np.ndarray:
     from tempfile import TemporaryDirectory
 
     from socratune.inference.load import load_model
-    from socratune.inference.student import LocalStudent, serving
+    from socratune.inference.student import LocalStudent, serving_student
     from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
     from socratune.runs.journal import Journal
@@ -136,7 +136,7 @@ def _scores(rows: list, adapter: Path | None) -> np.ndarray:
     with (
         TemporaryDirectory() as folder,
         closing(Journal(Path(folder) / "journal.sqlite")) as journal,
-        serving(LocalStudent(model, tokenizer, name="demo", fingerprint="pool")) as student,
+        serving_student(LocalStudent(model, tokenizer, name="demo", fingerprint="pool")) as student,
     ):
         work = answer_and_judge(
             rows, student, mechanical_judge, Sampling(max_new_tokens=96),

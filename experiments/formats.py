@@ -17,7 +17,7 @@ from socratune import run
 from socratune.config import DEMO_DATA
 from socratune.data.qa_files import read_qa_rows
 from socratune.inference.load import load_model
-from socratune.inference.student import LocalStudent, serving
+from socratune.inference.student import LocalStudent, serving_student
 from socratune.judging.rules import mechanical_judge
 from socratune.llm.base import Sampling
 from socratune.rows import Example, Piece, QARow
@@ -54,7 +54,7 @@ def measure(arm: str, seed: int, output: Path) -> dict[str, float]:
     model, tokenizer = load_model("demo", adapter=folder.adapter)
     probe = read_qa_rows(DEMO_DATA / "probe.jsonl").rows
     sampling = Sampling(max_new_tokens=96)
-    with serving(LocalStudent(model, tokenizer, name=arm, fingerprint=arm)) as student:
+    with serving_student(LocalStudent(model, tokenizer, name=arm, fingerprint=arm)) as student:
         kept = accuracy(probe, student, mechanical_judge, sampling, concurrency=256)
     return {
         "rows": train["rows_out"],

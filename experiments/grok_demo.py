@@ -14,7 +14,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from socratune.training.grokking import Point, phases
+from socratune.training.grokking import Point, grokking_phases
 
 MODULUS = 41
 TRAIN_SHARE = 0.6
@@ -30,7 +30,7 @@ def run(*, weight_decay: float = 1.0, seed: int = 0, steps: int = STEPS) -> dict
     Stops early when it has generalised. One thread: the net is too small to share.
     """
     curve = measured_curve(weight_decay=weight_decay, seed=seed, steps=steps)
-    found = asdict(phases(curve))
+    found = asdict(grokking_phases(curve))
     return {"weight_decay": weight_decay, "seed": seed, **found, "curve": [asdict(point) for point in curve]}
 
 
@@ -67,7 +67,7 @@ def measured_curve(*, weight_decay: float, seed: int, steps: int, modulus: int =
             optimizer.step()
             if step % EVERY == 0:
                 curve.append(Point(step, accuracy(train), accuracy(test)))
-                if curve[-1].dev > 0.98 and phases(curve).generalised_step:
+                if curve[-1].dev > 0.98 and grokking_phases(curve).generalised_step:
                     break
     finally:
         torch.set_num_threads(threads)

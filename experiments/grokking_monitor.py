@@ -16,7 +16,7 @@ from pathlib import Path
 
 from grok_demo import measured_curve
 
-from socratune.training.grokking import phases
+from socratune.training.grokking import grokking_phases
 
 GROKS = [
     (modulus, decay, seed)
@@ -35,7 +35,7 @@ def main() -> None:
         for groks, settings in ((True, GROKS), (False, DOES_NOT)):
             for modulus, decay, seed in settings:
                 curve = measured_curve(weight_decay=decay, seed=seed, steps=5000 if groks else 3000, modulus=modulus)
-                found = phases(curve)
+                found = grokking_phases(curve)
                 right += found.delayed_generalisation == groks
                 print(modulus, decay, seed, groks, asdict(found), f"{curve[-1].dev:.3f}", flush=True)
                 points = [[point.step, round(point.train, 3), round(point.dev, 3)] for point in curve]

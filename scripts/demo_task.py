@@ -36,7 +36,8 @@ from demo_wordings import (
     WORDINGS,
 )
 
-from socratune.llm.prompts import Chat, with_hint_turn, with_private_hint
+from socratune.llm.base import Chat
+from socratune.llm.prompts import with_hint_turn, with_private_hint
 from socratune.teaching.hints import breakdown_hint, split_tens
 
 # -------- pairs and split

@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from socratune.documents import aql
-from socratune.runs.fastjson import encode
+from socratune.runs.fastjson import json_encode
 
 USER, PASSWORD = "root", "secret"
 DOCUMENT, EDGE = 2, 3
@@ -340,11 +340,11 @@ class _Handler(BaseHTTPRequestHandler):
             with self.server_state.lock:
                 login = self.headers.get("Authorization", "")
                 status, value = self.server_state.answer(self.command, path, login, json.loads(text or b"{}"))
-                body = encode(value)
+                body = json_encode(value)
         except Refused as error:
             status = error.status
             shown = {"error": True, "code": status, "errorNum": error.number, "errorMessage": error.message}
-            body = encode(shown)
+            body = json_encode(shown)
         self.send_response(status)
         self.send_header("Server", "ArangoDB")
         self.send_header("Content-Type", "application/json; charset=utf-8")

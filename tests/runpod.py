@@ -20,8 +20,7 @@ import yaml
 from fake_runpod import KEY, FakeRunPod
 
 from socratune.cli.console import guarded
-from socratune.compute import renting, runpod, ssh
-from socratune.compute import train_there as remote_train
+from socratune.compute import renting, runpod, ssh, train_there as remote_train
 from socratune.resolve import deep_merge, read_config_file, resolve_settings, unflatten
 from socratune.runs.folder import Results, RunDir, StageResult, Tick
 from socratune.runs.journal import Journal

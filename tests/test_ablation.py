@@ -24,9 +24,8 @@ from socratune.runs.folder import RunDir, read_jsonl, read_rows
 from socratune.runs.journal import Journal
 from socratune.teaching.hints import breakdown_hint, parse_product
 from socratune.ways import controls, report, work, writing
-from socratune.ways.arms import ARMS, chosen
-from socratune.ways.bench import Limits, _seconds, jobs
-from socratune.ways.bench import compare_ways as compare
+from socratune.ways.arms import ARMS, chosen_arms
+from socratune.ways.bench import Limits, _seconds, compare_ways as compare, jobs
 from socratune.ways.folders import AblationJob, begin, folder
 from socratune.ways.found import Findings
 from socratune.ways.reading import advice, arm_difference, other_readings
@@ -117,10 +116,10 @@ def test_another_reading_may_have_another_winner() -> None:
 
 
 def test_the_reference_is_always_one_of_the_arms() -> None:
-    assert chosen("sft, prompt") == ["direct", "prompt", "sft"]
-    assert chosen(None) == list(ARMS)
+    assert chosen_arms("sft, prompt") == ["direct", "prompt", "sft"]
+    assert chosen_arms(None) == list(ARMS)
     with pytest.raises(UserError, match="rtf"):
-        chosen("rtf")
+        chosen_arms("rtf")
 
 
 def test_every_arm_once_before_any_second_seed() -> None:

@@ -21,8 +21,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from arango_server import CHANGES_DATA, GUIDE_FILTER, GUIDE_GRAPH, GUIDE_PARTS, PASSWORD, QUERIES, USER, ArangoServer
-from arango_server import token as signed_token
+from arango_server import (
+    CHANGES_DATA,
+    GUIDE_FILTER,
+    GUIDE_GRAPH,
+    GUIDE_PARTS,
+    PASSWORD,
+    QUERIES,
+    USER,
+    ArangoServer,
+    token as signed_token,
+)
 from faulty_front import Call, Front, Spoil
 
 from socratune.documents import aql

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from socratune.config import ValidateConfig
-from socratune.evaluation.comparison import answer_rows, compared
+from socratune.evaluation.comparison import answer_rows, compare_answers
 from socratune.rows import QARow
 
 LETTERS = {"c": "correct", "i": "incorrect", "u": "undecided"}
@@ -30,7 +30,7 @@ def answers(verdicts: str) -> list[dict[str, Any]]:
 
 def compare(base: str, adapter: str, per_cluster: int = 1) -> dict[str, Any]:
     said = answers(base), answers(adapter)
-    return compared(rows(len(said[0]), per_cluster), *said, ValidateConfig(bootstrap_draws=1000), 0)
+    return compare_answers(rows(len(said[0]), per_cluster), *said, ValidateConfig(bootstrap_draws=1000), 0)
 
 
 def test_a_gain_is_counted_with_its_wins_losses_ties_and_examples_of_each() -> None:

@@ -19,7 +19,7 @@ from few import few_forgetting_questions
 from pod_training import hold, train_like, trainings_begun
 from vllm_stub import Stub
 
-from socratune.inference.provenance import grade, identity
+from socratune.inference.provenance import identity, student_grade
 from socratune.llm.vllm import vllm_arguments
 
 pytestmark = [
@@ -160,7 +160,7 @@ def test_a_vllm_of_the_image_serves_the_student(
     assert (student["name"], student["engine"], student["quantisation"]) == ("demo", "vllm", "none")
     assert stages["enhance"]["outcomes"] == {"solved_first_try": stages["enhance"]["rows_in"]}
     assert sent["student"] == student  # by which the training there judges who wrote the traces
-    assert grade(student, identity("demo"))[0] == "near"
+    assert student_grade(student, identity("demo"))[0] == "near"
     assert service.pods == {} and len(service.ended) == 1
 
 

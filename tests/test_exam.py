@@ -43,7 +43,7 @@ def proven(run: Path, config: RunConfig) -> dict[str, Any]:
 def send(run: Path, config: RunConfig, to: Path) -> Path:
     """What has to travel, and the adapter, where the model is."""
     shutil.copytree(run / "adapter", to / "adapter")
-    for name, file in exam.travelling(RunDir(run), config.validate_).items():
+    for name, file in exam.exam_files(RunDir(run), config.validate_).items():
         shutil.copy(file, to / name)
     return to
 
@@ -139,9 +139,9 @@ def test_answers_of_something_else_are_not_used(folder: Path, tmp_path: Path, ca
 
     def found(run: Path, config: RunConfig = config) -> exam._Record | None:
         base = Base(config.model, config.train.load_in_4bit, config.seed)
-        papers = {paper.name: paper for paper in exam.papers(RunDir(run), config.validate_, no_judge)}
-        how = exam.manner(base, config.validate_, config.enhance)
-        return exam.recorded(RunDir(run), papers, how, base, config.validate_)
+        papers = {paper.name: paper for paper in exam.exam_papers(RunDir(run), config.validate_, no_judge)}
+        how = exam.answering_manner(base, config.validate_, config.enhance)
+        return exam.recorded_answers(RunDir(run), papers, how, base, config.validate_)
 
     assert found(folder) and not caplog.records
     cases: list[tuple[Callable[[Path], Any], str]] = [

@@ -12,7 +12,7 @@ import pytest
 
 import socratune
 from socratune.config import GateConfig
-from socratune.evaluation.gate import Proof, headline, proof_of, verdict_on, why
+from socratune.evaluation.gate import Proof, proof_of, verdict_headline, verdict_on, why_not_passed
 
 
 def comparison(verdict: str = "better", gain: float = 0.2, half: float = 0.1, **more: Any) -> dict[str, Any]:
@@ -185,13 +185,18 @@ def results(status: str, word: str | None = None, **more: Any) -> dict[str, Any]
     ],
 )
 def test_the_headline_says_what_the_gate_decided(told: dict[str, Any], title: str, tone: str) -> None:
-    assert headline(told) == (title, tone)
+    assert verdict_headline(told) == (title, tone)
 
 
 def test_why_is_the_error_else_what_the_gate_says() -> None:
-    assert why(results("failed")) == "It is worse."
-    assert why(results("failed", error="No row.")) == "No row."
-    assert why(results("incomplete")) == why(results("passed")) == why({"status": "running"}) == ""
+    assert why_not_passed(results("failed")) == "It is worse."
+    assert why_not_passed(results("failed", error="No row.")) == "No row."
+    assert (
+        why_not_passed(results("incomplete"))
+        == why_not_passed(results("passed"))
+        == why_not_passed({"status": "running"})
+        == ""
+    )
 
 
 def test_nobody_else_reads_a_verdict_out_of_the_results() -> None:

@@ -17,7 +17,7 @@ from socratune.cli.generate import Writing, write_questions
 from socratune.config import DEMO_DATA, GenerateConfig, SplitConfig
 from socratune.documents.document import Document, Link
 from socratune.documents.graph import Graph, phrase
-from socratune.documents.writing import TYPES, share_out
+from socratune.documents.writing import TYPES, questions_by_type
 from socratune.errors import OutsideError, UserError
 from socratune.rows import content_id
 from socratune.runs.folder import RunDir
@@ -262,7 +262,7 @@ def test_the_mix_is_kept(tmp_path: Path) -> None:
     assert set(entry["types"]) == {"cause", "unanswerable"} and entry["siblings"] == 0
     shares = Counter()
     for at in range(1000):
-        shares += share_out(f"p{at}", {"factual": 3, "cause": 1}, 2)
+        shares += questions_by_type(f"p{at}", {"factual": 3, "cause": 1}, 2)
     assert shares.total() == 2000 and 1400 <= shares["factual"] <= 1600
 
 

@@ -183,7 +183,7 @@ def forked_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         finally:
             ranks.end()
 
-    monkeypatch.setattr(train_on_cards, "kept", kept)
+    monkeypatch.setattr(train_on_cards, "child_process", kept)
 
 
 @pytest.mark.slow

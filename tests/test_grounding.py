@@ -15,7 +15,7 @@ from socratune.documents.document import Passage
 from socratune.documents.duplicate_questions import asked_before
 from socratune.documents.extract import drafts
 from socratune.documents.grounding import fault_of, find, located
-from socratune.documents.writers import settled
+from socratune.documents.writers import checked_draft
 from socratune.documents.writing import Draft, Task, drafts_of
 from socratune.rows import Rejected
 
@@ -29,7 +29,7 @@ def task_of(document: str) -> Task:
 
 
 def outcome(draft: Draft, task: Task) -> dict[str, Any] | Rejected:
-    return asyncio.run(settled(draft, task, None))[0]
+    return asyncio.run(checked_draft(draft, task, None))[0]
 
 
 def test_of_60_planted_faults_57_are_rejected_and_of_200_good_rows_4_at_most() -> None:
@@ -128,7 +128,7 @@ def fault(
 def test_a_detail_may_hold_what_looks_like_another_reason() -> None:
     draft = Draft("made: up", "What is known of the lamp?", "It burns oil.", "", (LAMP,))
     assert fault_of(draft, LAMP) == Rejected("unknown_type", "made: up")
-    (row,) = asyncio.run(settled(draft, Task(Passage("p", "p", LAMP, 0, len(LAMP)), "", (), {}, 0), None))
+    (row,) = asyncio.run(checked_draft(draft, Task(Passage("p", "p", LAMP, 0, len(LAMP)), "", (), {}, 0), None))
     assert isinstance(row, Rejected) and row.id and row.row is not None and row.row["type"] == "made: up"
 
 

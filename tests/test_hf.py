@@ -21,8 +21,7 @@ from socratune.errors import StageFailed, UserError
 from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
 from socratune.llm.locate import model_location
-from socratune.training import fp8, hf, loss
-from socratune.training import steps as loop
+from socratune.training import fp8, hf, loss, steps as loop
 from socratune.training.adapters import Frozen
 from socratune.training.attention import packed_attention
 from socratune.training.choice import choose_backend

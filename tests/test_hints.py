@@ -185,7 +185,7 @@ def test_38_of_40_planted_echoes_are_found(half: int) -> None:
 @pytest.mark.slow
 def test_at_most_4_of_400_good_traces_are_lost(demo_base: tuple[Any, Any]) -> None:
     """206 written in twelve languages, and 194 of the embedded base under its teacher's hints."""
-    from socratune.inference.student import LocalStudent, serving
+    from socratune.inference.student import LocalStudent, serving_student
 
     cases = [(case["response"], case["question"], case["hint"]) for case in labelled("good_traces")]
     questions = [data["messages"][-2]["content"] for data in demo_rows("train", 400 - len(cases))]
@@ -196,7 +196,7 @@ def test_at_most_4_of_400_good_traces_are_lost(demo_base: tuple[Any, Any]) -> No
         said = await asyncio.gather(*(student.generate(chat, Sampling(max_new_tokens=64)) for chat in chats))
         return [completion.text for completion in said]
 
-    with serving(LocalStudent(*demo_base, name="demo", fingerprint="")) as student:
+    with serving_student(LocalStudent(*demo_base, name="demo", fingerprint="")) as student:
         cases += list(zip(asyncio.run(answers(student)), questions, hints, strict=True))
     lost = [response for response, question, hint in cases if echo(response, question, hint=hint)]
     assert len(cases) == 400 and len(lost) <= 4, lost

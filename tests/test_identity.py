@@ -13,11 +13,11 @@ from conftest import demo_rows
 from safetensors.torch import load_file, save_file
 
 from socratune.config import DEMO_DATA
-from socratune.inference.provenance import foreign_fault, grade, identity, mean_kl, writers
+from socratune.inference.provenance import foreign_fault, identity, mean_kl, student_grade, trace_writers as writers
 from socratune.inference.template import prompt_ids
 from socratune.llm.base import Sampling
 from socratune.rows import Example, Piece
-from socratune.training.fit import graded
+from socratune.training.fit import graded_students
 
 BASE = identity("demo")
 
@@ -29,8 +29,8 @@ def copied(to: Path) -> Path:
 
 def test_the_same_model_is_the_same_wherever_it_lies(tmp_path: Path) -> None:
     student = identity(str(copied(tmp_path / "copy")), sampling=Sampling(0.7, 0.8, max_new_tokens=9))
-    assert grade(student, BASE)[0] == "same"
-    assert grade({**student, "name": f"local/{tmp_path}/copy"}, BASE)[0] == "same"
+    assert student_grade(student, BASE)[0] == "same"
+    assert student_grade({**student, "name": f"local/{tmp_path}/copy"}, BASE)[0] == "same"
     assert student["sampling"] == {"temperature": 0.7, "top_p": 0.8, "top_k": 0, "max_new_tokens": 9}
 
 
@@ -39,7 +39,7 @@ def test_one_number_in_the_weights_makes_another_model(tmp_path: Path) -> None:
     weights = load_file(file)
     weights["model.layers.1.self_attn.q_proj.weight"][3, 5] += 0.5
     save_file(weights, file, {"format": "pt"})
-    found, reason = grade(identity(str(file.parent)), BASE)
+    found, reason = student_grade(identity(str(file.parent)), BASE)
     assert found == "foreign" and "other weights" in reason
 
 
@@ -47,21 +47,21 @@ def test_another_template_is_foreign_another_engine_or_quantisation_near(tmp_pat
     folder = copied(tmp_path / "other")
     template = folder / "chat_template.jinja"
     template.write_text("{{ 'Be kind.' }}" + template.read_text())
-    assert grade(identity(str(folder)), BASE)[0] == "foreign"
-    assert grade(identity("demo", engine="vllm"), BASE) == ("near", "engine 'vllm' instead of 'local'")
-    assert grade({**BASE, "quantisation": "4bit"}, BASE) == ("near", "quantisation '4bit' instead of 'none'")
+    assert student_grade(identity(str(folder)), BASE)[0] == "foreign"
+    assert student_grade(identity("demo", engine="vllm"), BASE) == ("near", "engine 'vllm' instead of 'local'")
+    assert student_grade({**BASE, "quantisation": "4bit"}, BASE) == ("near", "quantisation '4bit' instead of 'none'")
 
 
 def test_nobody_can_look_behind_a_servers_name() -> None:
-    assert grade(identity("demo", engine="http"), BASE)[0] == "unverified"
-    assert grade(identity("gpt-4o", engine="http"), BASE)[0] == "unverified"
+    assert student_grade(identity("demo", engine="http"), BASE)[0] == "unverified"
+    assert student_grade(identity("gpt-4o", engine="http"), BASE)[0] == "unverified"
 
 
 def test_traces_of_someone_else_are_known_by_name_alone() -> None:
-    assert grade({"name": "local/demo"}, BASE)[0] == "unverified"
-    assert grade({"name": "Qwen/Qwen3-8B"}, BASE)[0] == "foreign"
+    assert student_grade({"name": "local/demo"}, BASE)[0] == "unverified"
+    assert student_grade({"name": "Qwen/Qwen3-8B"}, BASE)[0] == "foreign"
     here, there = {"name": "a/b", "weights": None, "revision": "1"}, {"name": "a/b", "weights": None, "revision": "2"}
-    assert grade(here, there)[0] == "foreign" and grade(here, here)[0] == "unverified"
+    assert student_grade(here, there)[0] == "foreign" and student_grade(here, here)[0] == "unverified"
 
 
 def test_who_wrote_a_set_of_traces() -> None:
@@ -116,8 +116,8 @@ def test_what_is_not_the_same_is_warned_of_and_measured_where_it_can_be(
     """On a CPU there is no 4-bit model, so the divergence that is measured is 0: the way is shown, not the size."""
     examples = [Example("e", [{"role": "user", "content": "What is 2 * 3?"}], (Piece("6"),), "solved_first_try")]
     students = [BASE, {**identity("demo"), "quantisation": "4bit"}]
-    assert graded(students[:1], BASE, *demo_base, examples)["demo"]["grade"] == "same" and not caplog.text
-    entry = graded(students[1:], BASE, *demo_base, examples)["demo"]
+    assert graded_students(students[:1], BASE, *demo_base, examples)["demo"]["grade"] == "same" and not caplog.text
+    entry = graded_students(students[1:], BASE, *demo_base, examples)["demo"]
     assert (entry["grade"], entry["mean_kl_nats"]) == ("near", pytest.approx(0, abs=1e-6))
     assert "quantisation '4bit' instead of 'none'; the next token differs by 0.0000 nats" in caplog.text
-    assert "mean_kl_nats" not in graded([identity("demo", engine="vllm")], BASE, *demo_base, examples)["demo"]
+    assert "mean_kl_nats" not in graded_students([identity("demo", engine="vllm")], BASE, *demo_base, examples)["demo"]

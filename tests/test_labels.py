@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import demo_rows
 
-from socratune.inference.template import IGNORE, Rendered, encoded, end_of_turn_id, render
+from socratune.inference.template import IGNORE, Rendered, encoded_ids, end_of_turn_id, render
 from socratune.rows import Example, Piece
 from socratune.training.labels import label_faults
 
@@ -54,12 +54,12 @@ def with_prompt(row: Rendered, prompt: list[int]) -> Rendered:
 
 def trained_text(tokenizer: Any, row: Rendered, text: str) -> Rendered:
     """The same prompt with another trained answer."""
-    ids = [*encoded(tokenizer, text), end_of_turn_id(tokenizer)]
+    ids = [*encoded_ids(tokenizer, text), end_of_turn_id(tokenizer)]
     return labelled(row, row.ids[: row.prompt_length] + ids, [IGNORE] * row.prompt_length + ids)
 
 
 def earlier_turn_trained(tokenizer: Any, row: Rendered) -> Rendered:
-    ids = encoded(tokenizer, "15 * 13 = 195.")
+    ids = encoded_ids(tokenizer, "15 * 13 = 195.")
     at = next(at for at in range(row.prompt_length) if row.ids[at : at + len(ids)] == ids)
     return labelled(row, row.ids, row.labels[:at] + ids + row.labels[at + len(ids) :])
 
@@ -106,7 +106,7 @@ FAULTS: dict[str, tuple[Planted, str]] = {
         "stand between",
     ),
     "another row's question": (
-        lambda t, r: with_prompt(r, encoded(t, "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n")),
+        lambda t, r: with_prompt(r, encoded_ids(t, "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n")),
         "not the conversation by the chat template",
     ),
     "padding trained": (
@@ -135,7 +135,7 @@ def test_a_dropped_thinking_block_is_found(tokenizer: Any) -> None:
 
 
 def test_tokens_that_were_not_sampled_are_found(tokenizer: Any) -> None:
-    odd = tuple(token for letter in WORK for token in encoded(tokenizer, letter))
+    odd = tuple(token for letter in WORK for token in encoded_ids(tokenizer, letter))
     sampled = replace(ROW, pieces=(Piece(WORK, token_ids=odd),))
     assert found(tokenizer, sampled, render(tokenizer, sampled)) == []
     again = render(tokenizer, ROW)  # the same text, tokenised anew
@@ -191,7 +191,7 @@ def test_no_false_alarm_on_a_thousand_good_rows(tokenizer: Any) -> None:
     for number, data in enumerate(demo_rows("train", 500) * 2):
         *prompt, answer = data["messages"]
         text = draw.choice([answer["content"], draw.choice(texts), f"{answer['content']} {draw.choice(texts)}"])
-        ids = tuple(encoded(tokenizer, text)) if number % 2 else None
+        ids = tuple(encoded_ids(tokenizer, text)) if number % 2 else None
         earlier = [*EARLIER[:2], prompt[-1]] if number % 5 == 0 else prompt
         example = Example(data.get("id", str(number)), earlier, (Piece(text, token_ids=ids),), "solved_first_try")
         assert found(tokenizer, example, render(tokenizer, example)) == [], json.dumps(text)

@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from socratune.training.packing import _IGNORE, best_fit, join_rows
+from socratune.inference.template import IGNORE
+from socratune.training.packing import best_fit, join_rows
 
 
 def test_every_document_is_in_one_row_and_no_row_overflows() -> None:
@@ -37,12 +38,12 @@ def test_a_document_is_never_cut() -> None:
 
 
 def test_a_row_knows_where_its_documents_begin() -> None:
-    row = join_rows([([10, 11, 12], [_IGNORE, 11, 12]), ([20], [20]), ([30, 31], [_IGNORE, _IGNORE])])
+    row = join_rows([([10, 11, 12], [IGNORE, 11, 12]), ([20], [20]), ([30, 31], [IGNORE, IGNORE])])
     assert row.ids.tolist() == [10, 11, 12, 20, 30, 31]
     assert row.positions.tolist() == [0, 1, 2, 0, 0, 1]
     assert row.boundaries.tolist() == [0, 3, 4, 6]
 
 
 def test_only_labelled_tokens_are_predicted_and_none_across_a_boundary() -> None:
-    row = join_rows([([10, 11, 12], [10, _IGNORE, 12]), ([20, 21], [20, 21])])
+    row = join_rows([([10, 11, 12], [10, IGNORE, 12]), ([20, 21], [20, 21])])
     assert list(zip(row.at.tolist(), row.targets.tolist(), strict=True)) == [(1, 12), (3, 21)]

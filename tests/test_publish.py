@@ -278,7 +278,7 @@ def test_the_data_set_is_published_as_it_was_reviewed(made_run: Path, tmp_path: 
     record_decision(run, "edited", "edit", "As it should read.")
     results = json.loads((made_run / "pipeline_results.json").read_text())
     config = PublishConfig(with_dataset=True)
-    dataset, _ = publish.prepared(
+    dataset, _ = publish.prepared_upload(
         run, config, tmp_path, hub_id="me/x", model_name="demo", results=results, offline=True
     )
     rows = [json.loads(line) for line in (dataset.folder / "enhanced_dataset.jsonl").read_text().splitlines()]
@@ -637,7 +637,7 @@ def test_a_base_in_a_folder_can_be_given_its_hub_name(made_run: Path, tmp_path: 
     place = tmp_path / "place"
     place.mkdir()
     config = PublishConfig(base="Qwen/Qwen3-0.6B")
-    (repo,) = publish.prepared(
+    (repo,) = publish.prepared_upload(
         RunDir(made_run), config, place, hub_id="me/x", model_name=str(base), results=results, offline=True
     )
     adapter = json.loads((repo.folder / "adapter_config.json").read_text())

@@ -21,7 +21,7 @@ from socratune.llm.prompts import parse_hint, parse_verdict
 from socratune.llm.references import (
     Endpoint,
     Role,
-    endpoints,
+    endpoints_of,
     load_function,
     price_fault,
     reference_fault,
@@ -169,7 +169,7 @@ def test_each_role_has_its_own_endpoint() -> None:
         judge_api_base=["http://a", "http://b"],
         endpoints=EndpointsConfig(judge=EndpointConfig(api_key_env="K"), teacher=EndpointConfig(requests_per_minute=9)),
     )
-    found = endpoints(config)
+    found = endpoints_of(config)
     assert found["judge"] == Endpoint(("http://a", "http://b"), "K", 600.0, None, None)
     assert found["teacher"].requests_per_minute == 9
 

@@ -14,7 +14,7 @@ from conftest import Fork, demo_rows, socratune, write_rows
 from few import few_forgetting_questions
 
 from socratune.errors import UserError
-from socratune.inference.provenance import grade, identity
+from socratune.inference.provenance import identity, student_grade
 from socratune.preflight import check_run
 from socratune.rounds import _SAMPLES, Round, best, run_rounds, unite, why_stop
 from socratune.rows import Attempt, QARow, Trace
@@ -148,7 +148,7 @@ def test_an_estimate_is_of_one_round(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_the_very_base_is_near(copied_run: Path) -> None:
-    found, reason = grade(identity("demo", adapter=copied_run / "adapter"), identity("demo"))
+    found, reason = student_grade(identity("demo", adapter=copied_run / "adapter"), identity("demo"))
     assert (found, reason) == ("near", "the adapter of an earlier round on the very base")
 
 

@@ -25,8 +25,8 @@ from conftest import Fork, demo_rows, socratune, write_rows
 from socratune.config import StudentTeacherConfig
 from socratune.errors import OutsideError
 from socratune.inference.load import load_model
-from socratune.inference.provenance import grade, identity
-from socratune.inference.student import LocalModels, LocalStudent, serving
+from socratune.inference.provenance import identity, student_grade
+from socratune.inference.student import LocalModels, LocalStudent, serving_student
 from socratune.inference.template import end_of_turn_id
 from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
@@ -36,7 +36,7 @@ from socratune.publishing.openai_models import SharedWeights, serving_models
 from socratune.runs.folder import RunDir
 from socratune.runs.journal import Journal
 from socratune.stages import enhance
-from socratune.teaching.student import ServedStudent, attending, served_student
+from socratune.teaching.student import ServedStudent, attending_student, served_student
 
 pytestmark = pytest.mark.slow  # the server loads torch and a model
 
@@ -99,7 +99,7 @@ def ask_here(model: Any, tokenizer: Any, asked: list[tuple[Any, Sampling]]) -> l
     async def do(student: LocalStudent) -> list[Completion]:
         return await asyncio.gather(*(student.generate(chat, sampling) for chat, sampling in asked))
 
-    with serving(LocalStudent(model, tokenizer, name="here", fingerprint="here")) as student:
+    with serving_student(LocalStudent(model, tokenizer, name="here", fingerprint="here")) as student:
         return asyncio.run(do(student))
 
 
@@ -288,10 +288,10 @@ def test_what_cannot_be_served(base: str, tmp_path: Path) -> None:
 def test_it_tells_who_it_is_and_counts_as_the_very_base(base: str) -> None:
     student = served_student(base)
     assert student.identity == {**identity("demo"), "engine": "served"}
-    assert grade(student.identity, identity("demo"))[0] == "same"
-    assert grade({**student.identity, "quantisation": "4bit"}, identity("demo"))[0] == "near"
-    assert grade({**student.identity, "weights": "0" * 16}, identity("demo"))[0] == "foreign"
-    assert grade({**student.identity, "engine": "vllm"}, identity("demo"))[0] == "near"
+    assert student_grade(student.identity, identity("demo"))[0] == "same"
+    assert student_grade({**student.identity, "quantisation": "4bit"}, identity("demo"))[0] == "near"
+    assert student_grade({**student.identity, "weights": "0" * 16}, identity("demo"))[0] == "foreign"
+    assert student_grade({**student.identity, "engine": "vllm"}, identity("demo"))[0] == "near"
     with pytest.raises(OutsideError, match="no socratune serve answers"):
         served_student("http://127.0.0.1:9/v1")
 
@@ -301,7 +301,7 @@ def test_it_is_drawn_as_a_student_in_process(base: str, tmp_path: Path) -> None:
         config = StudentTeacherConfig(**settings)
         with closing(Journal(tmp_path / "journal.sqlite")) as journal, LocalModels() as models:
             log, ledger = tmp_path / "vllm.log", Ledger()
-            async with attending(
+            async with attending_student(
                 config, "demo", models, vllm_log=log, journal=journal, ledger=ledger, served=served
             ) as found:
                 return found.sampling, found.identity

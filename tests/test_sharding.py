@@ -24,9 +24,9 @@ from socratune.resolve import read_config_file
 from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.runs.journal import Journal
 from socratune.runs.shards import (
-    divided,
+    divided_limits,
     gather_shards,
-    hand_out,
+    hand_out_shard,
     interleaved,
     parse_shard,
     shard_rows,
@@ -55,14 +55,14 @@ def test_what_workers_may_do_adds_up_to_the_limits() -> None:
     config = StudentTeacherConfig(
         concurrency=64, max_usd=1.0, max_total_tokens=1000, attempts=3, endpoints=EndpointsConfig(judge=judge)
     )
-    part = divided(config, 3)
+    part = divided_limits(config, 3)
     assert (part.concurrency, part.max_total_tokens, part.attempts) == (21, 333, 3)
     assert part.max_usd == pytest.approx(1 / 3)
     assert (part.endpoints.judge.requests_per_minute, part.endpoints.judge.tokens_per_minute) == (166, 1)
     assert part.endpoints.judge.api_key_env == "KEY"
     assert part.endpoints.student.requests_per_minute is None
     assert config.concurrency == 64 and config.endpoints.judge.requests_per_minute == 500
-    unlimited = divided(StudentTeacherConfig(), 2)
+    unlimited = divided_limits(StudentTeacherConfig(), 2)
     assert unlimited.max_usd is None and unlimited.max_total_tokens is None
 
 
@@ -94,7 +94,7 @@ def fill(journal: Path, rows: dict[int, str], calls: tuple[bytes, ...] = ()) -> 
 def test_workers_go_on_where_the_run_was_and_the_run_where_they_were(tmp_path: Path) -> None:
     run = run_with_rows(tmp_path, 7)
     fill(run.journal, {0: "0", 4: "4", 5: "5"}, (b"key a", b"key b"))
-    workers = [hand_out(run, f"{index}/3", of=None, stage=STAGE) for index in (1, 2, 3)]
+    workers = [hand_out_shard(run, f"{index}/3", of=None, stage=STAGE) for index in (1, 2, 3)]
     assert [[row["id"] for row in read_jsonl(w.rows("train_in"))] for w in workers] == [
         ["0", "3", "6"],
         ["1", "4"],
@@ -122,7 +122,7 @@ def test_workers_go_on_where_the_run_was_and_the_run_where_they_were(tmp_path: P
 def test_workers_of_a_sharded_run_divide_its_shard(tmp_path: Path) -> None:
     run = run_with_rows(tmp_path, 10)
     Journal(run.journal).close()
-    workers = [hand_out(run, f"{index}/2", of="2/2", stage=STAGE) for index in (1, 2)]
+    workers = [hand_out_shard(run, f"{index}/2", of="2/2", stage=STAGE) for index in (1, 2)]
     assert [[row["id"] for row in read_jsonl(w.rows("train_in"))] for w in workers] == [["1", "5", "9"], ["3", "7"]]
 
 
@@ -131,14 +131,14 @@ def test_a_worker_still_at_work_is_waited_for_and_then_left_alone(
 ) -> None:
     run = run_with_rows(tmp_path, 2)
     Journal(run.journal).close()
-    worker = hand_out(run, "1/2", of=None, stage=STAGE)
+    worker = hand_out_shard(run, "1/2", of=None, stage=STAGE)
     fill(worker.journal, {0: "0"})
     with worker.locked():
         monkeypatch.setattr("socratune.runs.shards.ORPHANS_S", 0.2)
         with pytest.raises(BusyError):
             gather_shards(run)
         with pytest.raises(BusyError):
-            hand_out(run, "1/2", of=None, stage=STAGE)
+            hand_out_shard(run, "1/2", of=None, stage=STAGE)
         monkeypatch.setattr("socratune.runs.shards.ORPHANS_S", 60)
         gathering = threading.Thread(target=gather_shards, args=(run,))
         gathering.start()

@@ -22,7 +22,7 @@ from socratune.errors import UserError
 from socratune.inference.decoding import rows
 from socratune.inference.decoding.rows import DecodingSettings, draw
 from socratune.inference.decoding.slots import slot_bytes
-from socratune.inference.student import LocalModels, LocalStudent, serving
+from socratune.inference.student import LocalModels, LocalStudent, serving_student
 from socratune.inference.template import prompt_ids
 from socratune.llm.base import Completion, Sampling
 
@@ -32,7 +32,9 @@ LONG = [{"role": "user", "content": "What is 47 * 83? " * 12}]
 
 @pytest.fixture(scope="module", params=[False, True], ids=["growing", "slots"])
 def student(request: pytest.FixtureRequest, demo_base: tuple[Any, Any]) -> Iterator[LocalStudent]:
-    with serving(LocalStudent(*demo_base, name="demo", fingerprint="demo", max_batch=16, slots=request.param)) as one:
+    with serving_student(
+        LocalStudent(*demo_base, name="demo", fingerprint="demo", max_batch=16, slots=request.param)
+    ) as one:
         yield one
 
 
@@ -106,7 +108,9 @@ def test_a_cut_off_answer_says_so(student: LocalStudent) -> None:
 def test_slots_draw_what_the_growing_batch_draws(demo_base: tuple[Any, Any], sampling: dict[str, Any]) -> None:
     answers = []
     for slots in (False, True):
-        with serving(LocalStudent(*demo_base, name="demo", fingerprint="demo", max_batch=8, slots=slots)) as student:
+        with serving_student(
+            LocalStudent(*demo_base, name="demo", fingerprint="demo", max_batch=8, slots=slots)
+        ) as student:
             answers.append([completion.token_ids for completion in ask(student, QUESTIONS[:24], **sampling)])
     assert answers[0] == answers[1]
 
@@ -128,7 +132,9 @@ def test_slots_share_key_heads_grow_longer_and_leave_the_model_as_it_was(
     ]
     with torch.no_grad():
         before = model(inputs[0]).logits
-    with serving(LocalStudent(model, tokenizer, name="small", fingerprint="s", max_batch=4, slots=True)) as student:
+    with serving_student(
+        LocalStudent(model, tokenizer, name="small", fingerprint="s", max_batch=4, slots=True)
+    ) as student:
         assert slot_bytes(model) > 0
         completions = [*ask(student, chats[:6], max_new_tokens=20), *ask(student, chats[6:], max_new_tokens=20)]
     for ids, completion, answer in zip(inputs, completions, expected, strict=True):
@@ -147,7 +153,7 @@ def test_a_model_that_forgets_far_tokens_is_not_decoded_in_slots(demo_base: tupl
     model: Any = MistralForCausalLM(config).eval()
     assert slot_bytes(model) == 0
     chats = [*QUESTIONS[:5], LONG, *QUESTIONS[5:9]]
-    with serving(LocalStudent(model, tokenizer, name="m", fingerprint="m", slots=True, max_batch=4)) as student:
+    with serving_student(LocalStudent(model, tokenizer, name="m", fingerprint="m", slots=True, max_batch=4)) as student:
         completions = ask(student, chats, max_new_tokens=12)
     for chat, completion in zip(chats, completions, strict=True):
         ids = torch.tensor([prompt_ids(tokenizer, chat)])
@@ -204,7 +210,7 @@ def test_a_model_that_brings_its_own_way_of_answering_is_left_to_it(
     demo_base: tuple[Any, Any], student: LocalStudent
 ) -> None:
     before = torch.get_rng_state()
-    with serving(LocalStudent(BringsItsOwnWay(demo_base[0]), demo_base[1], name="own", fingerprint="f")) as own:
+    with serving_student(LocalStudent(BringsItsOwnWay(demo_base[0]), demo_base[1], name="own", fingerprint="f")) as own:
         chats = [*QUESTIONS[:9], LONG]
         assert [each.text for each in ask(own, chats)] == [each.text for each in ask(student, chats)]
         drawn = ask(own, chats, temperature=1.2, top_p=0.9)
@@ -225,7 +231,7 @@ def test_a_failing_model_fails_its_callers_and_not_the_next_ones(demo_base: tupl
             return model(**inputs)
 
     flaky = Flaky()
-    with serving(LocalStudent(flaky, tokenizer, name="flaky", fingerprint="f")) as student:
+    with serving_student(LocalStudent(flaky, tokenizer, name="flaky", fingerprint="f")) as student:
         with pytest.raises(RuntimeError, match="out of memory"):
             ask(student, QUESTIONS[:3])
         flaky.broken = False
@@ -255,7 +261,7 @@ def test_thoughts_stay_in_the_answer(demo_base: tuple[Any, Any]) -> None:
             out.logits[:, -1, next(said)] = 1e9
             return out
 
-    with serving(LocalStudent(Scripted(), thinker, name="thinker", fingerprint="t")) as student:
+    with serving_student(LocalStudent(Scripted(), thinker, name="thinker", fingerprint="t")) as student:
         assert student.thinking
         assert student.sampling(temperature=None, top_p=None, max_new_tokens=9).temperature == 0.6
         completion = ask(student, QUESTIONS[:1])[0]

@@ -56,10 +56,10 @@ def build(name: str, *, load_in_4bit: bool = False, dtype: torch.dtype = torch.b
     """A model with random weights in eval mode on the device, in 16 bits or nf4."""
     from transformers import AutoModelForCausalLM
 
-    from socratune.inference.memory import device
+    from socratune.inference.memory import torch_device
 
     torch.manual_seed(0)
-    with torch.device(device()):
+    with torch.device(torch_device()):
         model = AutoModelForCausalLM.from_config(config_of(name), dtype=dtype).eval()
     if load_in_4bit:
         quantise(model)
@@ -70,7 +70,7 @@ def quantise(model: Any) -> None:
     """The linear layers of the blocks to nf4, as `from_pretrained` does it when it loads weights."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
-    from socratune.inference.memory import device
+    from socratune.inference.memory import torch_device
 
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
@@ -83,7 +83,7 @@ def quantise(model: Any) -> None:
             )
             packed.bias = layer.bias
             layer.weight = None
-            setattr(parent, name, packed.to(device()))
+            setattr(parent, name, packed.to(torch_device()))
     model.is_loaded_in_4bit = True
     torch.cuda.empty_cache()
 

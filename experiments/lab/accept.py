@@ -27,7 +27,7 @@ from smalltalk import arithmetic, fact
 from words import EXAM_PROMPTS
 
 from socratune.inference.load import load_model
-from socratune.inference.student import LocalStudent, serving
+from socratune.inference.student import LocalStudent, serving_student
 from socratune.llm.base import Chat, Sampling
 from socratune.llm.prompts import with_hint_turn, with_private_hint
 from socratune.runs.folder import write_text
@@ -220,7 +220,7 @@ def main() -> int:
     args = parser.parse_args()
     begin = time.monotonic()
     model, tokenizer = load_model(str(args.base))
-    with serving(LocalStudent(model, tokenizer, name="base", fingerprint=str(args.base))) as student:
+    with serving_student(LocalStudent(model, tokenizer, name="base", fingerprint=str(args.base))) as student:
         table = measure(Examiner(student), args.per_family, args.seed)
     seconds = time.monotonic() - begin
     print(f"{seconds:.0f} s on {model.device}; out of bounds: {', '.join(table.missed) or 'none'}")

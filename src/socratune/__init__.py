@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from socratune.api import run
     from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
     from socratune.errors import OutsideError, SocratuneError, UserError
-    from socratune.llm.locate import model_location
+    from socratune.llm import model_location
 
 __version__ = "0.1.0"
 

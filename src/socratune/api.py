@@ -11,7 +11,7 @@ from socratune.errors import UserError
 from socratune.preflight import check_run
 from socratune.resolve import deep_merge, read_config_file
 from socratune.rounds import run_rounds
-from socratune.runs.progress import STAGES, stage_faults
+from socratune.runs import STAGES, stage_faults
 
 
 def run(

@@ -16,28 +16,33 @@ from typing import Any
 from socratune import __version__
 from socratune.config import RunConfig, is_free
 from socratune.errors import Fault, Shown, UserError
-from socratune.llm.locate import model_fault
+from socratune.llm import model_fault
 from socratune.pipeline import Pipeline
-from socratune.publishing import views
-from socratune.publishing.report import write_report
+from socratune.publishing import write_report, write_views
 from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve_settings
-from socratune.runs import review
-from socratune.runs.folder import (
+from socratune.runs import (
+    NEEDED,
+    OUTPUTS,
+    Journal,
     Results,
     RunDir,
     StageResult,
+    Tell,
     Tick,
+    do_stage,
     existing_run,
     file_hash,
+    interleaved,
     output_fault,
+    parse_shard,
+    pool_hint_measures,
+    settle_config,
+    take_over_journal,
+    take_over_reviews,
     whole_folder,
     write_lines,
 )
-from socratune.runs.journal import Journal
-from socratune.runs.progress import NEEDED, OUTPUTS, Tell, do_stage, settle_config
-from socratune.runs.shards import interleaved, parse_shard, pool_hint_measures, take_over_journal
-from socratune.stages import enhance
-from socratune.stages.pooling import pooled
+from socratune.stages import enhance_result, pooled_figures, rows_of_shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ def _part_faults(part: _Part) -> Iterator[Fault]:
     if fault := model_fault(part.config.model, f"{run.root}: model"):
         yield fault
         return
-    expected = sum(1 for _ in enhance.rows_of(run, part.shard))
+    expected = sum(1 for _ in rows_of_shard(run, part.shard))
     with closing(Journal(run.journal)) as journal:
         found = len(journal.done_positions(f"enhance.{part.entry['key']}"))
         now = Pipeline(part.config, journal, part.results).key("enhance")
@@ -215,17 +220,17 @@ def _build(run: RunDir, results: Results, parts: list[_Part], *, output: str, te
             take_over_journal(run.journal, part.run.journal, part.shard, rename=(f"enhance.{part.entry['key']}", stage))
 
         def work(_: Tick) -> StageResult:
-            figures = pooled([part.entry for part in parts])
+            figures = pooled_figures([part.entry for part in parts])
             total = len(journal.done_positions(stage))
-            result = enhance.finished(run, total, journal=journal, key=stage, figures=figures)
+            result = enhance_result(run, total, journal=journal, key=stage, figures=figures)
             write_lines(run.enhanced, _lines(parts))  # an answer that was edited by hand stays as it stands
             return result
 
         solved = do_stage("enhance", key, work, results, tell, missing=False)
     pool_hint_measures(run, [part.run for part in parts])
-    review.take_over_reviews(run, [part.run for part in parts])
+    take_over_reviews(run, [part.run for part in parts])
     if config.views:
-        views.write_views(run, config.views)
+        write_views(run, config.views)
     results.set_stage("enhance", seconds=round(sum(part.entry["seconds"] for part in parts), 2))
     error = {} if solved else {"error": results.stage("enhance")["reason"]}
     status = "incomplete" if solved else "failed"

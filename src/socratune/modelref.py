@@ -1,5 +1,5 @@
 """Where published model cards find `model_location`; new cards import it from `socratune`."""
 
-from socratune.llm.locate import model_location
+from socratune.llm import model_location
 
 __all__ = ["model_location"]

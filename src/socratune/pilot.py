@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from socratune.compute.plan import settle_placement
+from socratune.compute import settle_placement
 from socratune.errors import Fault, Shown, StageFailed, UserError
-from socratune.llm.references import RULES, student_of
+from socratune.llm import RULES, student_of
 from socratune.pipeline import Pipeline, opened, run_stages
 from socratune.resolve import Resolved
 from socratune.rows import QARow
-from socratune.runs.folder import fingerprint
-from socratune.runs.progress import STAGES, Tell
-from socratune.stages import enhance, estimate
+from socratune.runs import STAGES, Tell, fingerprint
+from socratune.stages import estimate_loop, estimate_source, rows_of_shard, trained_rows
 
 
 def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
             found = _with_source(pipeline)
         else:
             run_stages(pipeline, STAGES[: STAGES.index("split") + 1], tell)
-            rows = list(enhance.rows_of(pipeline.run, pipeline.config.shard))
+            rows = list(rows_of_shard(pipeline.run, pipeline.config.shard))
             found = _of_loop(pipeline, rows, len(rows))
         pipeline.results.write(estimate=found)
     return pipeline.results.data
@@ -50,7 +49,7 @@ def _to_be_written(pipeline: Pipeline) -> bool:
 
 def _with_source(pipeline: Pipeline) -> dict[str, Any]:
     """The pilot of a few passages, and that of the loop on their rows."""
-    work = estimate.of_source(
+    work = estimate_source(
         pipeline.place,
         pipeline.config.generate,
         model_name=pipeline.config.model,
@@ -62,12 +61,12 @@ def _with_source(pipeline: Pipeline) -> dict[str, Any]:
     found, rows = asyncio.run(work)
     if not rows:
         raise StageFailed("No question of the pilot stood its checks, so nothing can be said of the loop.")
-    total = estimate.trained_rows(found["questions"][0], pipeline.config.split)
+    total = trained_rows(found["questions"][0], pipeline.config.split)
     return {**_of_loop(pipeline, rows, max(total, 1)), "generate": found}
 
 
 def _of_loop(pipeline: Pipeline, rows: list[QARow], total: int) -> dict[str, Any]:
-    work = estimate.of_loop(
+    work = estimate_loop(
         pipeline.run,
         rows,
         total,

@@ -17,40 +17,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune import __version__
-from socratune.compute.plan import settle_placement
+from socratune.compute import settle_placement
 from socratune.config import RunConfig
-from socratune.data.qa_files import data_path
-from socratune.documents.gathering import source_hash
+from socratune.data import data_path
+from socratune.documents import source_hash
 from socratune.errors import Fault, StageFailed, UserError
-from socratune.evaluation.gate import proof_of
-from socratune.inference.provenance import writers
-from socratune.llm.locate import Base, model_location, weights_fingerprint
-from socratune.llm.references import student_of
-from socratune.publishing import views
-from socratune.publishing.report import write_report
+from socratune.evaluation import proof_of
+from socratune.inference import trace_writers
+from socratune.llm import Base, model_location, student_of, weights_fingerprint
+from socratune.publishing import write_report, write_views
 from socratune.resolve import Resolved, defaults, dump, flatten
-from socratune.runs.folder import Results, RunDir, StageResult, Tick, fingerprint
-from socratune.runs.journal import Journal
-from socratune.runs.progress import (
+from socratune.runs import (
     NEEDED,
     STAGES,
+    Journal,
+    Results,
+    RunDir,
+    StageResult,
     Tell,
+    Tick,
     do_stage,
+    file_hashes,
+    fingerprint,
     first_stage_of,
     forget_from,
-    hashes,
+    gather_shards,
     refuse_other_data,
     refuse_other_documents,
     settle_config,
     status_after,
 )
-from socratune.runs.shards import gather_shards
 
 if TYPE_CHECKING:
-    from socratune.compute.remote_run import Elsewhere
-    from socratune.compute.sky import BySkyPilot
-    from socratune.stages import generate
-    from socratune.teaching.student import ServedStudent
+    from socratune.compute import BySkyPilot, Elsewhere
+    from socratune.stages import GeneratedFiles
+    from socratune.teaching import ServedStudent
 
 log = logging.getLogger(__name__)
 
@@ -90,17 +91,17 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
         StageFailed: it did not pass, or is not what passed.
         OutsideError: the Hub refused or could not be reached.
     """
-    from socratune.stages import publish
+    from socratune.stages import check_gate, publish_adapter
 
     config, run = resolved.config, RunDir(resolved.config.output)
     assert config.hub_id is not None
     with run.locked():
         results = Results(run)
-        publish.check_gate(run, results.data, force=force)
+        check_gate(run, results.data, force=force)
         repo = {"hub_id": config.hub_id, "model_name": config.model}
 
         def work(_: Tick) -> StageResult:
-            return publish.publish_adapter(run, config.publish, **repo, results=results.data, force=force)
+            return publish_adapter(run, config.publish, **repo, results=results.data, force=force)
 
         results.data["stages"].pop("publish", None)  # only the Hub knows what is there, so it is asked each time
         key = fingerprint("publish", repo, dump(config.publish))
@@ -160,7 +161,7 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
         if results.stage(name) is not before:  # it was not done before
             write_report(pipeline.run)
         if name == "enhance" and config.views:
-            views.write_views(pipeline.run, config.views)
+            write_views(pipeline.run, config.views)
     done, proof = results.stage("validate"), proof_of(results.data)
     valid = done.get("status") in ("done", "failed") and done.get("key") == pipeline.key("validate")
     results.write(status=proof.status if valid and proof else "incomplete")
@@ -209,7 +210,7 @@ class Pipeline:
             asked = {"prompts_file": proof.prompts_file, "forgetting": proof.forgetting}
             own["inputs"] = self._known_hashes({name: Path(path) for name, path in asked.items() if path})
         weights = [] if stage in ("generate", "split", "curate") else [self.model, config.seed]
-        return fingerprint(stage, own, weights, hashes(*inputs[stage]))
+        return fingerprint(stage, own, weights, file_hashes(*inputs[stage]))
 
     def _input_hashes(self) -> dict[str, str | None]:
         """The data set and the held-out rows of one's own, by content."""
@@ -224,15 +225,15 @@ class Pipeline:
         known = self.results.data.setdefault("inputs", {})
         for name, path in files.items():
             if path.is_file():
-                known[name] = hashes(path)[0]
+                known[name] = file_hashes(path)[0]
         return {name: known.get(name) for name in files}
 
     def generate(self, tick: Tick) -> StageResult:
-        from socratune.stages import generate
+        from socratune.stages import generate_questions
 
         config = self.config.generate
         self.results.data.setdefault("inputs", {})["source"] = source_hash(str(config.source))
-        work = generate.generate_questions(
+        work = generate_questions(
             self.place,
             config,
             model_name=self.config.model,
@@ -244,22 +245,22 @@ class Pipeline:
         return asyncio.run(work)
 
     @property
-    def place(self) -> generate.GeneratedFiles:
+    def place(self) -> GeneratedFiles:
         """Of the rows that are written out of a source."""
-        from socratune.stages.generate import GeneratedFiles
+        from socratune.stages import GeneratedFiles
 
         return GeneratedFiles(self.run.rows("qa"), self.run.rejected("qa"), self.run / "source")
 
     def split(self, tick: Tick) -> StageResult:
-        from socratune.stages import split
+        from socratune.stages import split_rows
 
-        return split.split_rows(self.run, self.config.split, dataset=self.dataset)
+        return split_rows(self.run, self.config.split, dataset=self.dataset)
 
     def enhance(self, tick: Tick) -> StageResult:
-        from socratune.stages import enhance
+        from socratune.stages import enhance_result, enhance_rows, rows_of_shard
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
-        loop = partial(enhance.enhance_rows, base=self.base, key=key)
+        loop = partial(enhance_rows, base=self.base, key=key)
         with_student = self.elsewhere and self.elsewhere.with_student
         engine, student = student_of(config.enhance, config.model)
         if with_student and engine != "http" and student == config.model:
@@ -274,7 +275,7 @@ class Pipeline:
         if config.engine == "here":
             work = loop(self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick)
             return asyncio.run(work)
-        from socratune.compute.ray import enhance_on_ray
+        from socratune.compute import enhance_on_ray
 
         figures = enhance_on_ray(
             self.run,
@@ -286,8 +287,8 @@ class Pipeline:
             stage=key,
             tick=tick,
         )
-        total = sum(1 for _ in enhance.rows_of(self.run, config.shard))
-        return enhance.finished(self.run, total, journal=self.journal, key=key, figures=figures)
+        total = sum(1 for _ in rows_of_shard(self.run, config.shard))
+        return enhance_result(self.run, total, journal=self.journal, key=key, figures=figures)
 
     @contextmanager
     def placed(self, wanted: Sequence[str]) -> Iterator[None]:
@@ -305,8 +306,7 @@ class Pipeline:
         if self.config.validate_.lm_eval:
             fix = "Leave it out, or --where local."
             raise UserError(Fault("validate.lm_eval", "no tasks of lm-eval with a rented machine", "some", fix))
-        from socratune.compute.remote_run import Elsewhere
-        from socratune.compute.sky import BySkyPilot
+        from socratune.compute import BySkyPilot, Elsewhere
 
         machine = BySkyPilot(self.run, self.config, self.results.data)
         if decision.where == "runpod":
@@ -337,17 +337,17 @@ class Pipeline:
         refuse_other_data(self.results.stage("split"), self.key("split"))
 
     def curate(self, tick: Tick) -> StageResult:
-        from socratune.stages import curate
+        from socratune.stages import curate_traces
 
-        return curate.curate_traces(self.run, self.config.curate)
+        return curate_traces(self.run, self.config.curate)
 
     def train(self, tick: Tick) -> StageResult:
-        from socratune.stages import train, train_on_cards
+        from socratune.stages import rank_count, train_adapter, train_on_ranks
 
         if self.elsewhere:
             return self.elsewhere.train(tick)
-        ranks = train_on_cards.rank_count(self.config.where.gpus)
-        work = train.train_adapter if ranks == 1 else partial(train_on_cards.train_on_ranks, ranks=ranks)
+        ranks = rank_count(self.config.where.gpus)
+        work = train_adapter if ranks == 1 else partial(train_on_ranks, ranks=ranks)
         return work(
             self.run,
             self.config.train,
@@ -356,7 +356,7 @@ class Pipeline:
             key=self.key("train"),
             max_new_tokens=self.config.enhance.max_new_tokens,
             replay_share=self.config.curate.replay_share,
-            students=writers(
+            students=trace_writers(
                 self.results.stage("curate").get("students", []), self.results.stage("enhance").get("student")
             ),
             report_to=self.config.report_to,
@@ -364,11 +364,11 @@ class Pipeline:
         )
 
     def validate(self, tick: Tick) -> StageResult:
-        from socratune.stages import validate
+        from socratune.stages import validate_adapter
 
         if self.elsewhere:
             self.elsewhere.take_exam()
-        work = validate.validate_adapter(
+        work = validate_adapter(
             self.run,
             self.config.validate_,
             self.base,
@@ -382,10 +382,10 @@ class Pipeline:
         return asyncio.run(work)
 
     def publish(self, tick: Tick) -> StageResult:
-        from socratune.stages import publish
+        from socratune.stages import publish_adapter
 
         assert self.config.hub_id is not None
-        return publish.publish_adapter(
+        return publish_adapter(
             self.run,
             self.config.publish,
             hub_id=self.config.hub_id,

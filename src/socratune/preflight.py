@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from socratune.compute.ray import ray_fault
+from socratune.compute import ray_fault
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
-from socratune.data.qa_files import data_path, data_set, forget_data_sets
-from socratune.documents.files import files_of
-from socratune.documents.gathering import DATABASES
-from socratune.documents.writers import writer_endpoints
+from socratune.data import data_path, data_set, forget_data_sets
+from socratune.documents import DATABASES, files_of, writer_endpoints
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.evaluation.lm_tasks import lm_eval_fault
-from socratune.evaluation.question_sets import forgetting_rows, read_prompts
-from socratune.inference.provenance import foreign_fault, identity
-from socratune.llm.base import StudentEngine
-from socratune.llm.locate import model_fault
-from socratune.llm.references import RULES, Role, endpoints, price_fault, reference_fault, resolve_alias, student_of
-from socratune.llm.vllm import vllm_fault
+from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
+from socratune.inference import foreign_fault, identity
+from socratune.llm import (
+    RULES,
+    Role,
+    StudentEngine,
+    endpoints_of,
+    model_fault,
+    price_fault,
+    reference_fault,
+    resolve_alias,
+    student_of,
+    vllm_fault,
+)
 from socratune.resolve import Resolved, flatten, resolve_settings, validated
-from socratune.runs.folder import RunDir, output_fault
-from socratune.runs.shards import parse_shard
-from socratune.stages.publish import hub_id_fault
-from socratune.stages.train_on_cards import gpus_fault
-from socratune.training.monitor import tracker_faults
+from socratune.runs import RunDir, output_fault, parse_shard
+from socratune.stages import gpus_fault, hub_id_fault
+from socratune.training import tracker_faults
 
 
 def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
@@ -113,7 +116,7 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
 
 
 def _place_faults(source: str) -> list[Fault]:
-    from socratune.documents.arango_place import parse_place
+    from socratune.documents import parse_place
 
     try:
         parse_place(source)
@@ -171,7 +174,7 @@ def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
 
 def _people_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fault]:
     """What is wrong with the models that are to be asked."""
-    faults, reached = _idle_faults(config, refs), endpoints(config)
+    faults, reached = _idle_faults(config, refs), endpoints_of(config)
     for role, ref in refs.items():
         fault = reference_fault(role, ref, reached[role])
         if fault is None and config.max_usd is not None:
@@ -189,8 +192,8 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
         refs["judge"].startswith(("rules/", "python:")) or config.judge_mode == "mechanical"
     ):
         faults.append(Fault("enhance.trace_pick judged", "a judge model that is asked", refs["judge"]))
-    for role in RULES.keys() & endpoints(config).keys():
-        if endpoints(config)[role].api_bases and refs.get(role) == RULES[role]:
+    for role in RULES.keys() & endpoints_of(config).keys():
+        if endpoints_of(config)[role].api_bases and refs.get(role) == RULES[role]:
             faults.append(Fault(f"enhance.{role}_api_base", f"a --{role}-model, as the server calls it", Shown("none")))
     return faults
 
@@ -201,7 +204,7 @@ def _engine_faults(config: RunConfig) -> list[Fault]:
     faults += tracker_faults(config.report_to)
     faults.append(gpus_fault(config))
     if config.train.peft:
-        from socratune.training.lora import peft_faults
+        from socratune.training import peft_faults
 
         faults += peft_faults(config.train.peft)
     if config.shard is not None:

@@ -22,18 +22,29 @@ from typing import Any
 
 from socratune.config import RunConfig
 from socratune.errors import Fault, Shown, StageFailed, UserError
-from socratune.inference.student import LocalModels
-from socratune.judging.rules import mechanical_judge
-from socratune.llm.base import WARM
+from socratune.inference import LocalModels
+from socratune.judging import mechanical_judge
+from socratune.llm import WARM
 from socratune.pipeline import Pipeline, ending_noted, run_pipeline
 from socratune.resolve import Resolved
 from socratune.rows import QARow, Trace
-from socratune.runs.folder import Results, RunDir, fingerprint, locked, read_jsonl, read_rows, whole_folder, write_jsonl
-from socratune.runs.journal import Journal
-from socratune.runs.progress import OUTPUTS, STAGES, Tell, hashes
-from socratune.stages.train import judged_by_rules
-from socratune.teaching.answering import answer_and_judge
-from socratune.teaching.traces import rejection, training_text
+from socratune.runs import (
+    OUTPUTS,
+    STAGES,
+    Journal,
+    Results,
+    RunDir,
+    Tell,
+    file_hashes,
+    fingerprint,
+    locked_file,
+    read_jsonl,
+    read_rows,
+    whole_folder,
+    write_jsonl,
+)
+from socratune.stages import judged_by_rules
+from socratune.teaching import answer_and_judge, rejection, training_text
 
 LOOP = ("enhance", "curate", "train")
 """The stages of a round."""
@@ -98,7 +109,7 @@ def run_rounds(
         raise UserError(Fault(f"--until {until} --rounds", expected, Shown("one within them"), fix))
     top = RunDir(resolved.config.output)
     top.create()
-    with locked(top / "rounds.lock", Fault(str(top.root), "a run folder nobody works on")):
+    with locked_file(top / "rounds.lock", Fault(str(top.root), "a run folder nobody works on")):
         begin, again = STAGES[min(at(start), at("enhance"))], "enhance" if restart in LOOP else restart
         late = restart in STAGES[at("validate") :]
         results = run_pipeline(resolved, start=begin, until="split", restart=None if late else again, tell=tell)
@@ -228,7 +239,7 @@ def _sampled(run: RunDir, config: RunConfig, tell: Tell) -> tuple[list[float], l
     """
     rows = read_rows(run.rows("train_in"), QARow.from_json)
     rows = random.Random(config.seed).sample(rows, min(SAMPLED_ROWS, len(rows)))
-    weights = hashes(*(run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")))
+    weights = file_hashes(*(run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")))
     key = f"sample.{fingerprint(weights, config.model, [row.id for row in rows], _SAMPLES)}"
     began = time.monotonic()
 
@@ -280,7 +291,7 @@ def why_stop(rounds: Sequence[Round], most: int) -> str | None:
 
 def _change(before: Sequence[float], last: Round, name: str = "solved") -> int:
     """-1, 0 or 1: less, not to be told from chance, more."""
-    from socratune.evaluation.stats import paired_difference
+    from socratune.evaluation import paired_difference
 
     found = paired_difference(before, getattr(last, name), last.sources, draws=2000, seed=0)
     return (found.low > 0) - (found.high < 0)
@@ -298,7 +309,7 @@ def _keep(config: RunConfig, top: RunDir, results: Results, kept: int, played: i
     """
     run = RunDir(top.rounds / str(kept))
     entries = [Results(RunDir(top.rounds / str(number))).data["stages"] for number in range(1, played + 1)]
-    made = {"round": kept, "adapter": hashes(run.adapter / "adapter_model.safetensors")[0]}
+    made = {"round": kept, "adapter": file_hashes(run.adapter / "adapter_model.safetensors")[0]}
     if results.stage("enhance").items() >= made.items() and top.enhanced.exists():
         return
     for stage in STAGES[STAGES.index("enhance") :]:

@@ -21,21 +21,19 @@ from socratune.cli.console import (
     start_logging,
 )
 from socratune.cli.given import Stages, merged_settings, resolved_by
-from socratune.compute.shipping import is_shipped
+from socratune.compute import is_shipped
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.evaluation.gate import proof_of, why
-from socratune.inference.student import LocalModels
-from socratune.llm.ledger import Ledger
+from socratune.evaluation import proof_of, why_not_passed
+from socratune.inference import LocalModels
+from socratune.llm import Ledger
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.rounds import run_rounds
-from socratune.runs.folder import Results, RunDir, existing_run, write_jsonl
-from socratune.runs.journal import Journal
-from socratune.runs.progress import STAGES, Tell, after_split
-from socratune.teaching.cast import assemble_cast
+from socratune.runs import STAGES, Journal, Results, RunDir, Tell, after_split, existing_run, write_jsonl
+from socratune.teaching import assemble_cast
 
 
 def run_command(
@@ -165,7 +163,7 @@ def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int
     """`socratune validate RUN --answers-only`: what base and adapter say, for a validate elsewhere."""
 
     def work() -> int:
-        from socratune.evaluation.exam import take_exam_only
+        from socratune.evaluation import take_exam_only
 
         start_logging()
         run, entry = existing_run(folder), {"done": 0, "total": 0, "seconds": 0.0}
@@ -196,7 +194,7 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     status = results["status"]
     text = f"{status}: {run.root}"
     if status == "failed":
-        text += f"\n{why(results)}"
+        text += f"\n{why_not_passed(results)}"
     if run.report.exists():
         text += f"\nreport: {run.report}"
     progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")
@@ -215,11 +213,9 @@ def ablate_command(
     run_log = Path(output) / "run.log"
 
     def work() -> int:
-        from socratune.ways.arms import chosen
-        from socratune.ways.bench import Limits
-        from socratune.ways.bench import compare_ways as compare
+        from socratune.ways import Limits, chosen_arms, compare_ways as compare
 
-        names = chosen(arms)
+        names = chosen_arms(arms)
         start_logging()
         merged, faults = merged_settings(given, config_file, settings or [])
         if faults:
@@ -306,7 +302,7 @@ def audit_sheet(run: str | None, sheet: str, rows: int, seed: int) -> int:
     """`socratune audit-judge RUN --sheet FILE`: answers for a person to label."""
 
     def work() -> int:
-        from socratune.evaluation.audit_sheet import draw_audit_sheet as draw
+        from socratune.evaluation import draw_audit_sheet as draw
 
         if run is None:
             raise UserError(Fault("audit-judge", "the folder of a run before --sheet", Shown("nothing")))
@@ -322,23 +318,22 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
     """`socratune audit-judge [RUN] --labels FILE`: the judge of a finished proof, or the one that is named."""
 
     def work() -> int:
-        from socratune.evaluation import audit_sheet
-        from socratune.evaluation.audit import audit_verdicts as audited
+        from socratune.evaluation import audit_verdicts as audited, read_labels, recorded_judge, reported_by
 
         if labels is None:
             raise UserError(Fault("audit-judge", "--sheet FILE or --labels FILE", Shown("neither")))
         folder = existing_run(run).root if run else None
-        labelled = audit_sheet.read_labels(Path(labels), folder)
+        labelled = read_labels(Path(labels), folder)
         if folder is not None and not judge:
-            reported = audit_sheet.reported_by(folder)
-            found = asyncio.run(audited(labelled, audit_sheet.recorded_judge(folder), reported=reported))
+            reported = reported_by(folder)
+            found = asyncio.run(audited(labelled, recorded_judge(folder), reported=reported))
         else:
             found = asyncio.run(asked_again(labelled, judge_settings(judge, "audit-judge")))
         print(json.dumps(found.to_json(), indent=2) if as_json else f"{found.table()}\n\n{found.verdict}")
         return 0
 
     async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
-        from socratune.evaluation.audit import audit_verdicts as audited
+        from socratune.evaluation import audit_verdicts as audited
 
         with ExitStack() as stack:
             place = Path(stack.enter_context(TemporaryDirectory()))
@@ -357,7 +352,7 @@ def report_command(folder: str) -> int:
     """`socratune report`: the page of a run folder, also where an earlier version or nobody wrote one."""
 
     def work() -> int:
-        from socratune.publishing.report import make_report
+        from socratune.publishing import make_report
 
         print(make_report(existing_run(folder)))
         return 0

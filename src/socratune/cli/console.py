@@ -75,8 +75,7 @@ class Progress:
         self._began = time.monotonic()
         self._next_line_s = FIRST_LINE_S
         if self.console.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-            from rich.progress import Progress as Bar
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeElapsedColumn
 
             columns = (
                 TextColumn("[bold]{task.description:<9}"),
@@ -232,19 +231,19 @@ def show_ablation(result: dict[str, Any], console: Any) -> None:
     """The ways side by side, and what was cut."""
     from rich.table import Table
 
-    from socratune.ways.report import HEADS, cells, not_done
+    from socratune.ways import ARM_HEADS, arm_cells, arms_not_done
 
     held_out = result["held_out"]
     title = f"{held_out['rows']} held-out questions; the model as it is: {result['base']:.1%}"
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
-    shown = [HEADS.index(head) for head in SHOWN_OF_ABLATION]
+    shown = [ARM_HEADS.index(head) for head in SHOWN_OF_ABLATION]
     for at in shown:
-        table.add_column(HEADS[at].replace(" ", "\n", 2), justify="right" if at else "left", no_wrap=True)
+        table.add_column(ARM_HEADS[at].replace(" ", "\n", 2), justify="right" if at else "left", no_wrap=True)
     for row in result["arms"]:
-        found = cells(row)
+        found = arm_cells(row)
         table.add_row(*(found[at] for at in shown))
     console.print(table)
-    for text in [*result["advice"]["cautions"], *not_done(result)]:
+    for text in [*result["advice"]["cautions"], *arms_not_done(result)]:
         console.print(text, markup=False)
 
 

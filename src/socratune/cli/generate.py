@@ -11,10 +11,8 @@ from socratune.config import GenerateConfig, Section, is_free
 from socratune.errors import Fault, Shown, UserError
 from socratune.preflight import generate_faults
 from socratune.resolve import deep_merge, dump, flatten, validated
-from socratune.runs.folder import fingerprint, locked
-from socratune.runs.journal import Journal
-from socratune.runs.progress import Tell
-from socratune.stages import generate
+from socratune.runs import Journal, Tell, fingerprint, locked_file
+from socratune.stages import GeneratedFiles, generate_questions
 
 
 class Writing(Section):
@@ -39,7 +37,7 @@ def checked(
         UserError: every fault of settings, file, source, models and output.
     """
     if database:
-        from socratune.documents.arango_place import place_of
+        from socratune.documents import place_of
 
         given = deep_merge({"generate": {"source": place_of(database)}}, given)
     known = {name: given[name] for name in Writing.model_fields if name in given}
@@ -88,7 +86,7 @@ def write_questions(settings: Writing, output: Path, *, tell: Tell) -> dict[str,
         UserError: nothing in the source can be read, or another process writes this file.
         OutsideError: the budget is spent, or something outside failed; call again to go on.
     """
-    place = generate.GeneratedFiles(output, output.with_suffix(".rejected.jsonl"), output.with_suffix(".source"))
+    place = GeneratedFiles(output, output.with_suffix(".rejected.jsonl"), output.with_suffix(".source"))
     config, model_name, seed = settings.generate, settings.model, settings.seed
     lasting = {name: value for name, value in flatten(dump(config)).items() if not is_free(f"generate.{name}")}
     started = time.monotonic()
@@ -98,11 +96,11 @@ def write_questions(settings: Writing, output: Path, *, tell: Tell) -> dict[str,
         entry.update(done=done, total=total, seconds=time.monotonic() - started, **live)
         tell("tick", "generate", entry)
 
-    with locked(output.with_suffix(".lock"), Fault(str(output), "a file nobody writes")):
+    with locked_file(output.with_suffix(".lock"), Fault(str(output), "a file nobody writes")):
         journal = Journal(_journal(output))
         tell("begin", "generate", entry)
         try:
-            work = generate.generate_questions(
+            work = generate_questions(
                 place,
                 config,
                 model_name=model_name,

@@ -10,7 +10,7 @@ import yaml
 from socratune.errors import Fault, UserError
 from socratune.preflight import check_run
 from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
-from socratune.runs.progress import stage_faults
+from socratune.runs import stage_faults
 
 Stages = tuple[str | None, str | None, str | None]
 """First stage, last stage, first stage to redo."""

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.data.qa_files import data_path, read_qa_rows
+from socratune.data import data_path, read_qa_rows
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference.template import IGNORE, render
-from socratune.llm.locate import model_fault, model_location
+from socratune.inference import IGNORE, render
+from socratune.llm import model_fault, model_location
 from socratune.resolve import read_config_file, resolve_settings
 from socratune.rows import Example, Piece, QARow
-from socratune.runs.folder import RunDir, read_rows, system_turn
-from socratune.training.labels import label_faults
+from socratune.runs import RunDir, read_rows, system_turn
+from socratune.training import label_faults
 
 
 def load_examples(what: str) -> tuple[list[Example], str | None, int]:
@@ -102,8 +102,7 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     if not (run.adapter / "adapter_config.json").is_file():
         fix = f"Train it first: socratune train {run.root}."
         raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
-    from socratune.inference.load import load_model
-    from socratune.inference.student import LocalStudent, serving
+    from socratune.inference import LocalStudent, load_model, serving_student
 
     config = resolve_settings(read_config_file(run.config), where=str(run.config)).config
     system = system_turn(run)
@@ -111,6 +110,6 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     messages = [*behind, {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
         model, tokenizer = load_model(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
-        with serving(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
+        with serving_student(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
             sampling = student.exam_sampling(config.enhance.max_new_tokens)
             yield who, asyncio.run(student.generate(messages, sampling)).text

@@ -11,7 +11,7 @@ from socratune.cli.console import duration, guarded, short, start_logging
 from socratune.cli.flags import ConfigFile, Settings
 
 if TYPE_CHECKING:
-    from socratune.compute.plan import Plan
+    from socratune.compute import Plan
     from socratune.config import RunConfig
 
 NOWHERE = "-"
@@ -31,7 +31,7 @@ def plan(
 
     def work() -> int:
         from socratune.cli.given import merged_settings
-        from socratune.compute.plan import make_plan
+        from socratune.compute import make_plan
         from socratune.errors import UserError
         from socratune.resolve import flatten, resolve_settings, unflatten
 
@@ -62,7 +62,7 @@ def dry_run(
 
     def work() -> int:
         from socratune.cli.given import resolved_by
-        from socratune.compute.plan import make_plan
+        from socratune.compute import make_plan
 
         start_logging()
         resolved = resolved_by(given, config_file, settings or [], stages, [])
@@ -79,11 +79,11 @@ def _print_task(config: RunConfig) -> None:
     """SkyPilot's task, as `sky launch` would take it."""
     import yaml
 
-    from socratune.compute.sky import sky_task_name, task_of
-    from socratune.runs.folder import RunDir
+    from socratune.compute import sky_task, sky_task_name
+    from socratune.runs import RunDir
 
     run = RunDir(config.output)
-    task = task_of(sky_task_name(run, config), config, run / "remote" / "in")
+    task = sky_task(sky_task_name(run, config), config, run / "remote" / "in")
     if "secrets" in task:
         task["secrets"] = dict.fromkeys(task["secrets"])  # of no use to who looks over a shoulder
     print(f"\nSkyPilot's task:\n\n{yaml.safe_dump(task, sort_keys=False)}")

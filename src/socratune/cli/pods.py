@@ -36,10 +36,10 @@ def pods(
 
 
 def _list(settings: dict[str, str]) -> int:
-    from socratune.compute.pods import owned, service
+    from socratune.compute import owned_pods, pod_service
 
-    provider, where = service(settings)
-    found = owned(provider, where)
+    provider, where = pod_service(settings)
+    found = owned_pods(provider, where)
     for one in found:
         print(one)
     if not found:
@@ -48,25 +48,25 @@ def _list(settings: dict[str, str]) -> int:
 
 
 def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
-    from socratune.compute.pods import owned, reap, service
+    from socratune.compute import owned_pods, pod_service, reap_pods
 
-    provider, where = service(settings)
-    found = owned(provider, where)
+    provider, where = pod_service(settings)
+    found = owned_pods(provider, where)
     for one in found:
         print(one)
     doomed = [one for one in found if one.used == "idle" or (everywhere and one.used == "elsewhere")]
     if doomed and not yes and not _agreed(len(doomed)):
         return 1
-    reap(provider, doomed)
+    reap_pods(provider, doomed)
     print(f"{len(doomed)} given back.")
     return 0
 
 
 def _adopt(settings: dict[str, str], pod: str, folder: str) -> int:
-    from socratune.compute.pods import adopt, service
+    from socratune.compute import adopt_pod, pod_service
 
-    provider, _ = service(settings)
-    adopt(provider, pod, folder)
+    provider, _ = pod_service(settings)
+    adopt_pod(provider, pod, folder)
     print(f"{pod} is {folder}'s. Go on: socratune train {folder}")
     return 0
 

@@ -9,10 +9,10 @@ from typing import Any
 from socratune.cli.console import Progress, guarded, start_logging
 from socratune.errors import Fault, Shown, UserError
 from socratune.pipeline import publish_run
-from socratune.publishing import export as exporting
+from socratune.publishing import export_adapter
 from socratune.resolve import Resolved, deep_merge, read_config_file, resolve_settings, unflatten
-from socratune.runs.folder import Results, RunDir, existing_run
-from socratune.stages import publish as publishing
+from socratune.runs import Results, RunDir, existing_run
+from socratune.stages import hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
@@ -25,12 +25,10 @@ def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force:
         resolved = resolve_settings({**known, "output": folder}, where=str(run.config))
         hub_id = resolved.config.hub_id
         faults = [
-            publishing.hub_id_fault(hub_id)
-            if hub_id
-            else Fault("--hub-id", "a Hub name like me/my-adapter", Shown("nothing"))
+            hub_id_fault(hub_id) if hub_id else Fault("--hub-id", "a Hub name like me/my-adapter", Shown("nothing"))
         ]
         if base := resolved.config.publish.base:
-            faults.append(publishing.hub_id_fault(base, "--base"))
+            faults.append(hub_id_fault(base, "--base"))
         if found := [fault for fault in faults if fault]:
             raise UserError(*found)
         if dry_run:
@@ -48,7 +46,7 @@ def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:
     """Print the files and cards of a publication."""
     config = resolved.config
     with TemporaryDirectory() as place:
-        repos = publishing.prepared(
+        repos = prepared_upload(
             run,
             config.publish,
             Path(place),
@@ -75,7 +73,7 @@ def export_command(
         start_logging()
         run = existing_run(folder)
         config = resolve_settings({**read_config_file(run.config), "output": folder}, where=str(run.config)).config
-        done = exporting.export_adapter(
+        done = export_adapter(
             run, config, to, out=out, llama_cpp=llama_cpp, prompts=prompts, min_agreement=min_agreement
         )
         print(done)

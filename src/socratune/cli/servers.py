@@ -19,7 +19,7 @@ def ui(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
 ) -> None:
     """The report live while a run works, and the review of single traces. On this machine only."""
-    from socratune.publishing.live import serve_report
+    from socratune.publishing import serve_report
 
     _until_stopped(lambda: serve_report(run, port, _say))
 
@@ -33,7 +33,7 @@ def serve(
     ] = None,
 ) -> None:
     """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
-    from socratune.publishing.openai_app import serve_models
+    from socratune.publishing import serve_models
 
     _until_stopped(partial(serve_models, what, _say, host=host, port=port, key_env=api_key_env))
 

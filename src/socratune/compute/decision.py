@@ -15,8 +15,20 @@ from typing import Literal
 
 from socratune.compute.machine import Machine
 from socratune.errors import Fault, Shown
-from socratune.inference.cards import FREE_SHARE, Card, card_named, rentable, training_s
-from socratune.inference.memory import GIB, HEADROOM, Shape, Training, in_words, plan_memory, training_gib
+from socratune.inference import (
+    FREE_SHARE,
+    GIB,
+    HEADROOM,
+    Card,
+    Shape,
+    Training,
+    card_named,
+    plan_memory,
+    rentable,
+    training_gib,
+    training_in_words,
+    training_s,
+)
 
 CPU_TOKENS = 4096
 """Of a micro-batch on a CPU (`backends.engine`)."""
@@ -123,7 +135,7 @@ def decide_placement(
     if here.fits:
         why = f"about {hours:.0f} h without a card, where.max_local_hours is {settings.max_local_hours:g}"
         return _rented(shape, settings, work, here, why, has_key=has_key, remedies=("--where local",))
-    why = f"{in_words(here.way)} take {gb(here.gib['total'])}, {_has(here, machine)}"
+    why = f"{training_in_words(here.way)} take {gb(here.gib['total'])}, {_has(here, machine)}"
     if settings.place == "local":
         bigger = tuple(_larger_cards(shape, settings, work))
         fault = Fault("where.place local", "a model that fits here", Shown(why), _advice((*remedies, *bigger)))
@@ -197,7 +209,7 @@ def _rented(
         fit = fit_on(shape, settings, work, card.free_gib, card.tflops, settings.gpu_count)
         if fit.fits:
             which = f"{settings.gpu_count} × {card.name}" if settings.gpu_count > 1 else card.name
-            reason = f"{why}; on RunPod it fits {which}: {in_words(fit.way)} take {gb(fit.gib['total'])}"
+            reason = f"{why}; on RunPod it fits {which}: {training_in_words(fit.way)} take {gb(fit.gib['total'])}"
             fault = None if has_key else _no_key(why, remedies)
             return Placement("runpod", reason, fit, card, remedies, fault)
     bigger = tuple(_larger_cards(shape, settings, work))
@@ -273,7 +285,7 @@ def _advice(remedies: tuple[str, ...]) -> str:
 
 
 def _said(fit: Fit, machine: Machine) -> str:
-    return f"it fits: {in_words(fit.way)} take {gb(fit.gib['total'])}, {_has(fit, machine)}"
+    return f"it fits: {training_in_words(fit.way)} take {gb(fit.gib['total'])}, {_has(fit, machine)}"
 
 
 def _has(fit: Fit, machine: Machine) -> str:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socratune.errors import Fault, UserError
-from socratune.inference.cards import card_named, free_gib_by_card
-from socratune.inference.memory import GIB
+from socratune.inference import GIB, card_named, free_gib_by_card
 
 FLOPS_A_CORE = 30e9
 """Of a core in 32-bit products, where nothing is measured."""

@@ -18,16 +18,13 @@ from typing import Any
 from socratune.compute.decision import RUNPOD_KEY, Fit, Placement, PlacementSettings, TrainingWork, decide_placement
 from socratune.compute.machine import Machine, this_machine
 from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
-from socratune.data.qa_files import data_path, data_set
-from socratune.documents.passages import estimated_tokens
+from socratune.data import data_path, data_set
+from socratune.documents import estimated_tokens
 from socratune.errors import UserError
-from socratune.inference.cards import answering_s, training_flops
-from socratune.inference.memory import GIB, Shape
-from socratune.inference.sizes import Size, size_of
-from socratune.llm.ledger import FREE, Price, price_of
-from socratune.llm.references import PROVIDERS, RULES, Endpoint, endpoints, resolve_alias, student_of
+from socratune.inference import GIB, Shape, Size, answering_s, size_of, training_flops
+from socratune.llm import FREE, PROVIDERS, RULES, Endpoint, Price, endpoints_of, price_of, resolve_alias, student_of
 from socratune.rows import Example, QARow
-from socratune.runs.folder import Results, RunDir, iter_rows
+from socratune.runs import Results, RunDir, iter_rows
 
 log = logging.getLogger(__name__)
 
@@ -253,7 +250,7 @@ def _paid(config: StudentTeacherConfig, model_name: str) -> Iterator[tuple[str, 
     refs = {"teacher": config.teacher_model, "judge": config.judge_model}
     if engine == "http":
         refs["student"] = student
-    for role, endpoint in endpoints(config).items():
+    for role, endpoint in endpoints_of(config).items():
         if role in refs and (price := _price(resolve_alias(refs[role]), endpoint)) is not FREE:
             yield role, price
 

@@ -14,8 +14,7 @@ from socratune.compute.runpod import RunPod
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.resolve import validated
-from socratune.runs.folder import RunDir
-from socratune.runs.journal import Journal
+from socratune.runs import Journal, RunDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Owned:
         return f"{pod.id}  {pod.name}  {pod.status}  {pod.usd_per_hour:.2f} USD/h  {words[self.used]}  {self.folder}"
 
 
-def service(settings: dict[str, str]) -> tuple[ComputeProvider, WhereConfig]:
+def pod_service(settings: dict[str, str]) -> tuple[ComputeProvider, WhereConfig]:
     """Who is asked, by settings of the section `where`.
 
     Raises:
@@ -44,7 +43,7 @@ def service(settings: dict[str, str]) -> tuple[ComputeProvider, WhereConfig]:
     return RunPod(where.api_base), where
 
 
-def owned(provider: ComputeProvider, where: WhereConfig) -> list[Owned]:
+def owned_pods(provider: ComputeProvider, where: WhereConfig) -> list[Owned]:
     """The machines whose names begin with `where.pod_name`."""
     found = []
     for pod in provider.list():
@@ -57,7 +56,7 @@ def owned(provider: ComputeProvider, where: WhereConfig) -> list[Owned]:
     return found
 
 
-def reap(provider: ComputeProvider, pods: list[Owned]) -> None:
+def reap_pods(provider: ComputeProvider, pods: list[Owned]) -> None:
     """Give machines back, and see that they are gone.
 
     Raises:
@@ -73,7 +72,7 @@ def reap(provider: ComputeProvider, pods: list[Owned]) -> None:
             time.sleep(POD_POLL_S)
 
 
-def adopt(provider: ComputeProvider, pod_id: str, folder: str) -> Pod:
+def adopt_pod(provider: ComputeProvider, pod_id: str, folder: str) -> Pod:
     """Have the run in `folder` go on with this machine when it is started again; for a journal that was lost.
 
     Raises:

@@ -20,13 +20,20 @@ from typing import Any
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
-from socratune.llm.ledger import Ledger
-from socratune.llm.locate import local_name
-from socratune.llm.references import resolve_alias, student_of
-from socratune.runs.folder import RunDir, StageResult, Tick, read_jsonl
-from socratune.runs.journal import Journal
-from socratune.runs.shards import divided, gather_shards, hand_out, pool_hint_measures, shard_rows
-from socratune.stages.pooling import pooled
+from socratune.llm import Ledger, local_name, resolve_alias, student_of
+from socratune.runs import (
+    Journal,
+    RunDir,
+    StageResult,
+    Tick,
+    divided_limits,
+    gather_shards,
+    hand_out_shard,
+    pool_hint_measures,
+    read_jsonl,
+    shard_rows,
+)
+from socratune.stages import pooled_figures
 
 _RESTARTS = 3
 """How often a worker that was killed is started again. One that dies four times dies of its rows or its machine."""
@@ -84,7 +91,7 @@ def enhance_on_ray(
     if fault := ray_fault():
         raise UserError(fault)
     shards = [f"{index}/{workers}" for index in range(1, workers + 1)]
-    folders = [hand_out(run, name, of=shard, stage=stage) for name in shards]
+    folders = [hand_out_shard(run, name, of=shard, stage=stage) for name in shards]
     total = sum(1 for _ in shard_rows(read_jsonl(run.rows("train_in")), shard))
 
     def tell(progress: list[_Progress]) -> None:
@@ -95,14 +102,14 @@ def enhance_on_ray(
 
     with _cluster() as ray:
         actors = _started(ray, folders, _gpus_each(ray, workers) if _runs_a_model(config, model_name) else 0)
-        tasks = [worker.enhance.remote(work, divided(config, workers)) for worker in actors]
+        tasks = [worker.enhance.remote(work, divided_limits(config, workers)) for worker in actors]
         try:
             results = _watch(ray, actors, tasks, tell)
         finally:
             _stop(ray, actors, tasks)
     pool_hint_measures(run, folders)
     gather_shards(run)
-    return pooled([result.figures for result in results])
+    return pooled_figures([result.figures for result in results])
 
 
 class _Worker:

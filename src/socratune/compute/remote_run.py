@@ -26,14 +26,10 @@ from socratune.compute.ssh import ConnectionLost
 from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
-from socratune.evaluation import exam
-from socratune.evaluation.forgetting import no_judge
-from socratune.llm.child import is_well
-from socratune.llm.locate import Base
-from socratune.llm.vllm import VLLM_ENVIRONMENT, vllm_arguments
-from socratune.runs.folder import RunDir, StageResult, Tick
-from socratune.runs.journal import Journal
-from socratune.teaching.student import ServedStudent, served_student
+from socratune.evaluation import answering_manner, exam_files, exam_papers, no_judge, recorded_answers
+from socratune.llm import VLLM_ENVIRONMENT, Base, is_well, vllm_arguments
+from socratune.runs import Journal, RunDir, StageResult, Tick
+from socratune.teaching import ServedStudent, served_student
 
 log = logging.getLogger(__name__)
 
@@ -151,12 +147,14 @@ class Elsewhere:
     def _is_taken(self) -> bool:
         config, proof = self._config, self._config.validate_
         base = Base(config.model, config.train.load_in_4bit, config.seed)
-        asked = {paper.name: paper for paper in exam.papers(self._run, proof, no_judge)}
-        return exam.recorded(self._run, asked, exam.manner(base, proof, config.enhance), base, proof) is not None
+        asked = {paper.name: paper for paper in exam_papers(self._run, proof, no_judge)}
+        return (
+            recorded_answers(self._run, asked, answering_manner(base, proof, config.enhance), base, proof) is not None
+        )
 
     def _take_exam(self) -> None:
         machine = self._outfitted()
-        own = exam.travelling(self._run, self._config.validate_)
+        own = exam_files(self._run, self._config.validate_)
         outgoing = machine.folder / "outgoing"
         missing = [name for name in own if not (self._run.root / name).exists()]  # the user's own files
         questions = [outgoing / name for name in missing]

@@ -26,8 +26,7 @@ from socratune.compute.runpod import RunPod
 from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_key, need_tools
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
-from socratune.runs.folder import RunDir
-from socratune.runs.journal import Journal
+from socratune.runs import Journal, RunDir
 
 log = logging.getLogger(__name__)
 

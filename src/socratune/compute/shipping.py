@@ -20,9 +20,9 @@ from socratune.compute.job import JobPlace, attend_job, start_job, stop_job
 from socratune.compute.ssh import RemoteFailed, is_full
 from socratune.config import RunConfig, is_free
 from socratune.errors import OutsideError
-from socratune.llm.locate import model_location
+from socratune.llm import model_location
 from socratune.resolve import dump, flatten, unflatten
-from socratune.runs.folder import RunDir, file_hash, fingerprint, write_json, write_text
+from socratune.runs import RunDir, file_hash, fingerprint, write_json, write_text
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from socratune.compute.shipping import CONSTRAINTS, base_folder, make_wheel, nee
 from socratune.compute.train_there import result_there
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.runs.folder import RunDir, StageResult, Tick, fingerprint
+from socratune.runs import RunDir, StageResult, Tick, fingerprint
 
 BASE, STORE = "$HOME/socratune", "/socratune-store"
 IDLE_MINUTES = 10
@@ -77,7 +77,7 @@ def sky_task_name(run: RunDir, config: RunConfig) -> str:
     return f"{config.where.pod_name}-{fingerprint(str(run.root.resolve()))[:8]}".lower()
 
 
-def task_of(name: str, config: RunConfig, inputs: Path, *, store: str = STORE, every_s: int = 60) -> dict[str, Any]:
+def sky_task(name: str, config: RunConfig, inputs: Path, *, store: str = STORE, every_s: int = 60) -> dict[str, Any]:
     """The task, as SkyPilot's YAML has it.
 
     Args:
@@ -139,7 +139,7 @@ class BySkyPilot:
         name = sky_task_name(run, self._config)
         if not (folder / "fetched" / "pipeline_results.json").exists():  # else they were copied out of a bucket
             inputs = bundle(run, self._config, self._results, folder / "in")
-            launch(name, task_of(name, self._config, inputs), folder / "fetched")
+            launch(name, sky_task(name, self._config, inputs), folder / "fetched")
         for one in RESULTS[:-1]:
             if (folder / "fetched" / one).exists():
                 replace(folder / "fetched" / one, run / one)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.llm.child import free_port
+from socratune.llm import free_port
 
 log = logging.getLogger(__name__)
 

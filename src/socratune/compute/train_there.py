@@ -16,8 +16,8 @@ from socratune.compute.shipping import fetch_checked, outfit, replace
 from socratune.compute.ssh import ConnectionLost, is_full
 from socratune.config import RunConfig, WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
-from socratune.llm.locate import model_location
-from socratune.runs.folder import RunDir, StageResult, Tick, write_text
+from socratune.llm import model_location
+from socratune.runs import RunDir, StageResult, Tick, write_text
 
 log = logging.getLogger(__name__)
 

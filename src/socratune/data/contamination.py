@@ -27,7 +27,7 @@ Siblings = dict[int, list[list[int]]]
 """Row → for every name it gives in `sibling_of`, the rows of the data set that bear it."""
 
 
-def drop(
+def drop_contaminated(
     parts: list[SplitPart],
     rows: Clusters,
     tests: Clusters,
@@ -56,7 +56,7 @@ def drop(
             parts[row] = Rejected(reason, f"{how} as row {other + 1} of {tests.path}")
 
 
-def kin(asking: Clusters, rows: Clusters, marks: Marks) -> Siblings:
+def contaminated_kin(asking: Clusters, rows: Clusters, marks: Marks) -> Siblings:
     """The siblings in `asking` that name rows of the data set.
 
     Of the data set itself all are given, also those that name no row: they are never trained on.

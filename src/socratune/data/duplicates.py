@@ -22,8 +22,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from socratune.judging.quantities import with_digits
-from socratune.judging.text import (
+from socratune.judging import (
     choice_of,
     final_answer,
     final_number,
@@ -31,6 +30,7 @@ from socratune.judging.text import (
     normalise,
     numbers_in,
     options_in,
+    with_digits,
 )
 from socratune.rows import QARow
 

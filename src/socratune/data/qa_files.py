@@ -24,7 +24,7 @@ from socratune.data.records import SHOWN, Record, Unreadable, read_records
 from socratune.data.shapes import parse_row, shape_of
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.rows import QARow, Rejected, unique_ids
-from socratune.runs.folder import file_state
+from socratune.runs import file_state
 
 MOST_FAULTS = 100
 """Faults that are kept; of the rest only the number of rows."""

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from socratune.errors import Fault, Shown
-from socratune.judging.text import options_in
+from socratune.judging import options_in
 from socratune.rows import QARow, content_id
 
 CHATS = ("messages", "conversations", "conversation")

@@ -19,8 +19,7 @@ from socratune.documents.arango_place import parse_place
 from socratune.documents.document import Document, Link
 from socratune.documents.page_log import Drained, PageLog
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.runs.fastjson import decode, encode
-from socratune.runs.folder import fingerprint
+from socratune.runs import fingerprint, json_decode, json_encode
 
 if TYPE_CHECKING:
     from socratune.documents.arango_driver import Server
@@ -175,7 +174,7 @@ def _read_query(server: Server, pages: PageLog, query: str) -> None:
         server.check_query(query)
     while position is not None:
         try:
-            rows, after = server.next_batch(*decode(position)) if position else server.first_batch(query)
+            rows, after = server.next_batch(*json_decode(position)) if position else server.first_batch(query)
         except CursorLost:
             restarts += 1
             if restarts > _RESTARTS:
@@ -183,7 +182,7 @@ def _read_query(server: Server, pages: PageLog, query: str) -> None:
             log.warning("--aql: the server has lost the cursor; the query is asked again, what is here stays.")
             position = ""
             continue
-        pages.keep("query", encode(after or ()).decode(), _records(_inside(rows)), done=after is None)
+        pages.keep("query", json_encode(after or ()).decode(), _records(_inside(rows)), done=after is None)
         position = pages.position("query")
 
 
@@ -264,7 +263,7 @@ def _stored(value: Any) -> Iterator[_Row]:
 
 def _collection_and_key(row: _Row) -> tuple[str, str]:
     collection, _, key = str(row.get("_id", "")).partition("/")
-    return (collection, key) if key else ("aql", hashlib.sha256(encode(row)).hexdigest()[:16])
+    return (collection, key) if key else ("aql", hashlib.sha256(json_encode(row)).hexdigest()[:16])
 
 
 def _first(row: _Row, names: tuple[str, ...]) -> str | None:

@@ -27,7 +27,7 @@ from requests.exceptions import ConnectionError as NoConnection
 
 from socratune.documents.arango_place import ArangoPlace
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.runs.fastjson import decode
+from socratune.runs import json_decode
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Server:
 
     def __init__(self, place: ArangoPlace) -> None:
         self._place = place
-        self._client = ArangoClient(place.url, http_client=_Transport(), resolver_max_tries=1, deserializer=decode)
+        self._client = ArangoClient(place.url, http_client=_Transport(), resolver_max_tries=1, deserializer=json_decode)
         self._answered = False
         self._db = self._open(place.database)
 
@@ -309,6 +309,8 @@ def _expiry(token: str) -> datetime | None:
     """When a JWT expires, None if it does not say."""
     try:
         payload = token.split(".")[1]
-        return datetime.fromtimestamp(decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"], UTC)
+        return datetime.fromtimestamp(
+            json_decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["exp"], UTC
+        )
     except (LookupError, TypeError, ValueError, OverflowError, OSError):
         return None

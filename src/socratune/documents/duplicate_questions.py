@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from socratune.data.duplicates import wording_of
+from socratune.data import wording_of
 from socratune.documents.words import gist, names_in
-from socratune.judging.text import normalise
+from socratune.judging import normalise
 from socratune.rows import Rejected, content_id
 
 ALIKE = 92.0

@@ -18,7 +18,7 @@ from socratune.documents.files import files_hash, read_files
 from socratune.documents.passages import Count, passages
 from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Rejected
-from socratune.runs.folder import iter_rows, write_jsonl
+from socratune.runs import iter_rows, write_jsonl
 
 HANDBOOK, GRAPH = DEMO_DATA / "handbook", DEMO_DATA / "graph.json"
 DATABASES = ("arangodb://", "arangodbs://")
@@ -101,7 +101,7 @@ def read_passages(gathered: Gathered) -> Iterator[Passage]:
     return iter_rows(gathered.passages, lambda data: Passage(**data))
 
 
-def linked(gathered: Gathered) -> dict[str, Document]:
+def linked_documents(gathered: Gathered) -> dict[str, Document]:
     """The documents that a link names, by id."""
     named = {end for link in gathered.links() for end in (link.start, link.end)}
     return {one.id: one for one in gathered.documents() if one.id in named} if named else {}

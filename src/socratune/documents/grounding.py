@@ -24,7 +24,7 @@ from socratune.documents.words import (
     stem_of,
 )
 from socratune.documents.writing import TYPES, Draft
-from socratune.judging.quantities import NUMBER_WORDS
+from socratune.judging import NUMBER_WORDS
 from socratune.rows import Rejected
 
 MOST_UNSUPPORTED = 1 / 8

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from socratune.documents.document import Document, Link
 from socratune.errors import BusyError, Fault, OutsideError, Shown
-from socratune.runs.fastjson import decode, encode
-from socratune.runs.folder import write_lines
+from socratune.runs import json_decode, json_encode, write_lines
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (number INTEGER PRIMARY KEY, id TEXT UNIQUE, hop INTEGER, value TEXT);
@@ -106,7 +105,7 @@ class PageLog:
         Returns:
             The characters of the rows as JSON.
         """
-        values = [encode(asdict(row)).decode() for row in rows]
+        values = [json_encode(asdict(row)).decode() for row in rows]
         pairs = list(zip(rows, values, strict=True))
         nodes = [(one.id, hop, value) for one, value in pairs if isinstance(one, Document)]
         edges = [(one.id, one.start, one.end, value) for one, value in pairs if isinstance(one, Link)]
@@ -139,7 +138,7 @@ class PageLog:
         """What was written when all pages had come, if it is still there."""
         fact = self._fact("drained")
         if fact and self._documents.is_file() and self._links.is_file():
-            return Drained(self._documents, self._links, **decode(fact), pages=0)
+            return Drained(self._documents, self._links, **json_decode(fact), pages=0)
         if fact:
             with self._failures():
                 self._clear(("documents", "links", "steps", "asked"))
@@ -161,7 +160,7 @@ class PageLog:
         }
         counts["loose_links"] = self._number("SELECT COUNT(*) FROM links") - counts["link_count"]
         with self._failures():
-            self._set_fact("drained", encode(counts).decode())
+            self._set_fact("drained", json_encode(counts).decode())
             self._clear(("documents", "links", "steps", "asked"))
             self._db.execute("VACUUM")
         return Drained(self._documents, self._links, **counts, pages=self._pages)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from socratune.documents.document import Document, Passage
-from socratune.llm.locate import model_file
+from socratune.llm import model_file
 
 Count = Callable[[str], int]
 """The number of tokens of a text."""

@@ -22,12 +22,20 @@ from socratune.documents.writing import (
     llm_writer,
 )
 from socratune.errors import CallError
-from socratune.inference.student import LocalModels
-from socratune.llm.base import ChatModel, Sampling
-from socratune.llm.ledger import Ledger
-from socratune.llm.references import RULES, Endpoint, called, load_function, reach, resolve_alias
+from socratune.inference import LocalModels
+from socratune.llm import (
+    RULES,
+    ChatModel,
+    Endpoint,
+    Ledger,
+    Sampling,
+    called_safely,
+    load_function,
+    reached_model,
+    resolve_alias,
+)
 from socratune.rows import Rejected, content_id
-from socratune.runs.journal import Journal
+from socratune.runs import Journal
 
 SYSTEM = "You are a helpful assistant."
 
@@ -62,7 +70,7 @@ async def attending_writers(
         models = stack.enter_context(LocalModels())
 
         def asked(role: str, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
-            found = reach(
+            found = reached_model(
                 ref, reached[role], sampling, role=f"generate.{role}", journal=journal, ledger=ledger, local=models.load
             )
             for model in found.connected:
@@ -88,7 +96,7 @@ def python_writer(ref: str) -> Writer:
     function = load_function(ref)
 
     async def write(task: Task) -> list[Draft]:
-        found = await called(function, task.passage.text, task.title, dict(task.wanted))
+        found = await called_safely(function, task.passage.text, task.title, dict(task.wanted))
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             raise CallError(f"{function.__name__} gave {str(found)[:80]!r}; a writer gives a list of dicts.")
         return drafts_of(found)
@@ -96,7 +104,7 @@ def python_writer(ref: str) -> Writer:
     return write
 
 
-async def settled(draft: Draft, task: Task, checker: Checker | None) -> list[dict[str, Any] | Rejected]:
+async def checked_draft(draft: Draft, task: Task, checker: Checker | None) -> list[dict[str, Any] | Rejected]:
     """A draft and its siblings, each a row or why it is none. Without its original a sibling is none."""
     row = await _row(draft, task, checker)
     if isinstance(row, Rejected):

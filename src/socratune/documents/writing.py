@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from socratune.documents.document import Passage
-from socratune.llm.base import ChatModel, Sampling
-from socratune.llm.prompts import (
+from socratune.llm import (
     CHECKER_SCHEMA,
     WRITER_SCHEMA,
+    ChatModel,
+    Sampling,
     grounding_messages,
     parse_grounded,
     parse_questions,
@@ -68,7 +69,7 @@ Checker = Callable[[Passage, Draft], Awaitable[bool | None]]
 """Whether the passage bears the answer; None where no verdict came."""
 
 
-def share_out(passage_id: str, mix: Mapping[str, float], count: int) -> Counter[str]:
+def questions_by_type(passage_id: str, mix: Mapping[str, float], count: int) -> Counter[str]:
     """How many questions of each type one passage is asked for: over many passages the shares of `mix`.
 
     Stratified by the passage's hash, so that it does not depend on the other passages.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from socratune.errors import CallError
-from socratune.judging.rules import Judge
+from socratune.judging import Judge
 from socratune.rows import QARow, Verdict
 
 Side = Literal["base", "adapter"]

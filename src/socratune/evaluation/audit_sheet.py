@@ -12,10 +12,9 @@ from typing import Any
 
 from socratune.errors import Fault, Shown, UserError
 from socratune.evaluation.audit import SIDES, Labelled, Reported, Side
-from socratune.judging.rules import Judge
+from socratune.judging import Judge
 from socratune.rows import Judgement, QARow
-from socratune.runs.folder import Results, RunDir, read_rows
-from socratune.runs.journal import Journal
+from socratune.runs import Journal, Results, RunDir, read_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ Answers = Sequence[dict[str, Any]]
 """As `answering.answer_and_judge` gives them, in the rows' order."""
 
 
-def compared(rows: list[QARow], base: Answers, adapter: Answers, config: ValidateConfig, seed: int) -> dict[str, Any]:
+def compare_answers(
+    rows: list[QARow], base: Answers, adapter: Answers, config: ValidateConfig, seed: int
+) -> dict[str, Any]:
     """The paired comparison of the same questions, as it stands in the results.
 
     Accuracies, `difference`, `ci95` and `p` are of the pairs that were decided, `worst_case` of all of them with the

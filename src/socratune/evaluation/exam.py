@@ -29,15 +29,22 @@ from socratune.evaluation.adapter_files import manifest
 from socratune.evaluation.comparison import samples
 from socratune.evaluation.lm_tasks import lm_eval_fault, task_results
 from socratune.evaluation.question_sets import forgetting_rows, meter_rows, read_prompts
-from socratune.inference.provenance import grade, identity
-from socratune.judging.rules import Judge
-from socratune.llm.base import Chat, ChatModel, Completion, Sampling
-from socratune.llm.locate import Base, chat_template, model_json
-from socratune.llm.sampling import exam_sampling, is_thinking
+from socratune.inference import identity, student_grade
+from socratune.judging import Judge
+from socratune.llm import (
+    Base,
+    Chat,
+    ChatModel,
+    Completion,
+    Sampling,
+    chat_template,
+    exam_sampling,
+    is_thinking,
+    model_json,
+)
 from socratune.rows import QARow
-from socratune.runs.folder import RunDir, file_hash, fingerprint, read_jsonl, read_rows, write_json, write_jsonl
-from socratune.runs.journal import Journal
-from socratune.teaching.answering import answer_and_judge, behind, seed_of
+from socratune.runs import Journal, RunDir, file_hash, fingerprint, read_jsonl, read_rows, write_json, write_jsonl
+from socratune.teaching import answer_and_judge, counted_from, draw_seed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +69,7 @@ class Paper:
     longest: int = sys.maxsize
 
 
-def papers(run: RunDir, config: ValidateConfig, judge: Judge) -> Iterator[Paper]:
+def exam_papers(run: RunDir, config: ValidateConfig, judge: Judge) -> Iterator[Paper]:
     """What is asked, the held-out questions first."""
     yield Paper("held_out", read_rows(run.rows("held_out"), QARow.from_json), judge)
     if run.rows("recall").exists() and (recall := read_rows(run.rows("recall"), QARow.from_json)):
@@ -76,7 +83,7 @@ def papers(run: RunDir, config: ValidateConfig, judge: Judge) -> Iterator[Paper]
         yield Paper("prompts", read_prompts(prompts), judge, of=("adapter",))
 
 
-def travelling(run: RunDir, config: ValidateConfig) -> dict[str, Path]:
+def exam_files(run: RunDir, config: ValidateConfig) -> dict[str, Path]:
     """What the exam reads besides the adapter: name in the run folder where the model is → file here."""
     found = {path.name: path for path in (run.config, run.rows("held_out"), run.rows("recall")) if path.exists()}
     own = {"forgetting": config.forgetting, "prompts": config.prompts_file}
@@ -113,7 +120,7 @@ class Manner(NamedTuple):
         return replace(self.sampling, max_new_tokens=longest), self.samples if several else 1
 
 
-def manner(base: Base, config: ValidateConfig, asking: StudentTeacherConfig) -> Manner:
+def answering_manner(base: Base, config: ValidateConfig, asking: StudentTeacherConfig) -> Manner:
     """How this base and its adapter are asked: greedily, unless it thinks before it answers."""
     thinking = is_thinking(chat_template(base.model_name) or "")
     own = model_json(base.model_name, "generation_config.json")
@@ -147,13 +154,13 @@ class Sitting:
                 # `audit_sheet` reads the held-out answers by this name
                 key=f"{self.key}.{who}" if paper.name == "held_out" else f"{self.key}.{paper.name}.{who}",
                 concurrency=self.concurrency,
-                tick=behind(self.tick, self.done, total),
+                tick=counted_from(self.tick, self.done, total),
                 samples=several,
             )
             self.done += len(paper.rows)
 
 
-async def examine(sitting: Sitting, adapter: Path, base: Base, config: ValidateConfig) -> dict[str, Any]:
+async def take_exam(sitting: Sitting, adapter: Path, base: Base, config: ValidateConfig) -> dict[str, Any]:
     """Ask base and adapter; what is measured while the adapter is loaded.
 
     Raises:
@@ -161,8 +168,7 @@ async def examine(sitting: Sitting, adapter: Path, base: Base, config: ValidateC
     """
     from peft import PeftModel
 
-    from socratune.inference.load import load_model
-    from socratune.inference.student import LocalStudent, serving
+    from socratune.inference import LocalStudent, load_model, serving_student
 
     model, tokenizer = load_model(base.model_name, load_in_4bit=base.load_in_4bit)
     measured: dict[str, Any] = {}
@@ -173,7 +179,7 @@ async def examine(sitting: Sitting, adapter: Path, base: Base, config: ValidateC
             except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what `base_problems` does not know of
                 reason = " ".join(str(error).split())[:300]
                 raise StageFailed(f"PEFT cannot put the adapter on {base.model_name}: {reason}.") from error
-        with serving(LocalStudent(model, tokenizer, name=who, fingerprint=sitting.key)) as student:
+        with serving_student(LocalStudent(model, tokenizer, name=who, fingerprint=sitting.key)) as student:
             await sitting.ask(who, student)
             if who == "adapter":
                 rows = sitting.papers["held_out"].rows
@@ -233,17 +239,17 @@ def take_exam_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], No
     if not (run.adapter / "adapter_config.json").is_file():
         fix = f"Train it first: socratune train {run.root}."
         raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
-    asked = {paper.name: paper for paper in papers(run, proof, forgetting.no_judge)}
+    asked = {paper.name: paper for paper in exam_papers(run, proof, forgetting.no_judge)}
     if not asked["held_out"].rows:
         raise StageFailed("No held-out rows: nothing can be proven. Raise split.held_out_share.")
-    how = manner(base, proof, config.enhance)
+    how = answering_manner(base, proof, config.enhance)
     place = [manifest(run.adapter), base.model_name, base.load_in_4bit]
     key = f"exam.{fingerprint(*place, sorted(_questions(asked, how)))}"
     with run.locked(), closing(Journal(run.journal)) as journal:
         if restart:
             journal.forget("exam")
         sitting = Sitting(asked, how, journal, key, config.enhance.concurrency, tick)
-        measured = asyncio.run(examine(sitting, run.adapter, base, proof))
+        measured = asyncio.run(take_exam(sitting, run.adapter, base, proof))
         run.exam_json.unlink(missing_ok=True)  # it vouches for the other file
         write_jsonl(run.rows("exam"), _rows(sitting))
         made_for = _made_for(run, base, proof)  # after loading, which brings the weights to this machine
@@ -251,7 +257,9 @@ def take_exam_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], No
         write_json(run.exam_json, told)
 
 
-def recorded(run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, config: ValidateConfig) -> _Record | None:
+def recorded_answers(
+    run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, config: ValidateConfig
+) -> _Record | None:
     """The exam in the run folder's files; None where there is none, or one of something else, which is said."""
     if not run.exam_json.exists():
         return None
@@ -285,7 +293,7 @@ def _unfit(run: RunDir, told: dict[str, Any], ours: dict[str, Any]) -> str | Non
     """Why the recorded exam is not the one that is needed, or None."""
     if told["adapter"] != ours["adapter"]:
         return "it was taken by another adapter"
-    level, reason = grade(told["base"], ours["base"])
+    level, reason = student_grade(told["base"], ours["base"])
     if level == "foreign":
         return f"it was taken by another base: {reason}"
     if told["answers"] != file_hash(run.rows("exam")):
@@ -301,7 +309,7 @@ def _rows(sitting: Sitting) -> Iterator[dict[str, Any]]:
         for who in paper.of:
             for row, answer in zip(paper.rows, sitting.answers[paper.name][who], strict=True):
                 for number, said in enumerate(samples(answer)):
-                    asked = _asked(row.prompt, sampling.drawn(seed_of(row.id, number)))
+                    asked = _asked(row.prompt, sampling.drawn(draw_seed(row.id, number)))
                     place = {"paper": paper.name, "side": who, "id": row.id, "sample": number, "asked": asked}
                     yield {**place, "text": said["response"], "stop": said["stop"], "tokens": said["tokens"]}
 
@@ -312,7 +320,7 @@ def _questions(asked: dict[str, Paper], how: Manner) -> Iterator[tuple[str, str]
         sampling, several = how.of(paper)
         for row in paper.rows:
             for number in range(several):
-                question = _asked(row.prompt, sampling.drawn(seed_of(row.id, number)))
+                question = _asked(row.prompt, sampling.drawn(draw_seed(row.id, number)))
                 yield from ((who, question) for who in paper.of)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from socratune.evaluation.comparison import Answers
 from socratune.evaluation.forgetting_checks import passes_check
 from socratune.evaluation.stats import most_lost, paired_difference
-from socratune.inference.template import IGNORE, render
-from socratune.judging.rules import mechanical_judge
+from socratune.inference import IGNORE, render
+from socratune.judging import mechanical_judge
 from socratune.rows import Example, Judgement, Piece, QARow
 
 LONGEST_FORGETTING_ANSWER = 256

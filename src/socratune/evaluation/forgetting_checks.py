@@ -14,11 +14,11 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from socratune.judging.rules import judge_by_rules
-from socratune.judging.text import (
+from socratune.judging import (
     canonical,
     choice_of,
     final_answer,
+    judge_by_rules,
     numbers_in,
     plain_text,
     still_thinking,

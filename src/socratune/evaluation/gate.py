@@ -109,7 +109,7 @@ _STATES = {
 }
 
 
-def headline(results: dict[str, Any]) -> tuple[str, str]:
+def verdict_headline(results: dict[str, Any]) -> tuple[str, str]:
     """A run's outcome in a few words, and how to take it: `good`, `open`, `bad`, or empty where it has none yet."""
     status, proof = str(results.get("status", "unknown")), proof_of(results)
     state = _STATES.get(status, (status.replace("_", " "), ""))
@@ -119,7 +119,7 @@ def headline(results: dict[str, Any]) -> tuple[str, str]:
     return _HEADLINES.get(str(word), state) if status == "failed" else state
 
 
-def why(results: dict[str, Any]) -> str:
+def why_not_passed(results: dict[str, Any]) -> str:
     """Why a run ended as it did: the error, or what the gate says; empty where there is nothing to say."""
     proof = proof_of(results)
     return str(results.get("error") or (proof.reason if proof and results.get("status") == "failed" else ""))

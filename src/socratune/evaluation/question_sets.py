@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO, DEMO_DATA
-from socratune.data.qa_files import read_qa_rows
-from socratune.data.shapes import parse_row
+from socratune.data import parse_row, read_qa_rows
 from socratune.errors import Fault, Shown, UserError
 from socratune.rows import QARow, content_id, unique_ids
 

@@ -16,9 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import memory, ranks
-from socratune.inference.memory import device, dtype_on, free_gib
+from socratune.inference.memory import base_dtype, free_gib, torch_device
 from socratune.inference.sharded import load_in_turn
-from socratune.llm.locate import model_location
+from socratune.llm import model_location
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +44,9 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
         UserError: no chat template, or the weights cannot be read.
     """
     transformers_logging.disable_progress_bar()
-    location, where = model_location(name), device()
+    location, where = model_location(name), torch_device()
     model: Any
-    options: dict[str, Any] = {"dtype": dtype_on(where)}
+    options: dict[str, Any] = {"dtype": base_dtype(where)}
     try:
         tokenizer = AutoTokenizer.from_pretrained(location)
         sharded = _wants_sharding(location, where, load_in_4bit)

@@ -259,7 +259,7 @@ def plan_memory(
             if size >= least and gib["total"] <= HEADROOM * free_gib:
                 return MemoryPlan(found, gib, _reason(found, gib["total"], free_gib, refused))
         need = training_gib(shape, replace(way, micro_tokens=max(least, longest)))["total"]
-        refused.append(f"{in_words(way)} would take {need:.1f}")
+        refused.append(f"{training_in_words(way)} would take {need:.1f}")
     return None
 
 
@@ -273,7 +273,7 @@ def _ways(start: Training, checkpointing: bool | None, load_in_4bit: bool | None
         yield replace(start, load_in_4bit=precisions[-1], checkpointing=True, offload=True)
 
 
-def in_words(way: Training) -> str:
+def training_in_words(way: Training) -> str:
     """A way of training, for people."""
     weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "32-bit" if way.cpu else "16-bit"
     kept = "recomputed" if way.checkpointing else "kept"
@@ -282,14 +282,14 @@ def in_words(way: Training) -> str:
 
 
 def _reason(way: Training, total: float, free: float, refused: list[str]) -> str:
-    text = f"{in_words(way)}, {way.micro_tokens} tokens a micro-batch: {total:.1f} GiB of {free:.1f} free"
+    text = f"{training_in_words(way)}, {way.micro_tokens} tokens a micro-batch: {total:.1f} GiB of {free:.1f} free"
     return f"{text}; {'; '.join(refused)}" if refused else text
 
 
 # Where a model lives: the device, its precision, its free memory.
 
 
-def device() -> torch.device:
+def torch_device() -> torch.device:
     """CUDA or Apple's MPS where there is one, else the CPU."""
     import torch
 
@@ -298,7 +298,7 @@ def device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def dtype_on(where: torch.device) -> torch.dtype:
+def base_dtype(where: torch.device) -> torch.dtype:
     """The precision of base weights: bfloat16, float16 on cards without it (before Ampere), float32 on a CPU."""
     import torch
 

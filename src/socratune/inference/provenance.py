@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 from socratune.errors import Fault, Shown
 from socratune.inference.template import IGNORE, render
-from socratune.llm.base import Sampling, StudentEngine
-from socratune.llm.locate import chat_template, local_name, model_revision, weights_hash
+from socratune.llm import Sampling, StudentEngine, chat_template, local_name, model_revision, weights_hash
 from socratune.rows import Example
-from socratune.runs.folder import fingerprint
+from socratune.runs import fingerprint
 
 Grade = Literal["same", "near", "foreign", "unverified"]
 
@@ -58,7 +57,7 @@ def with_sampling(identity: dict[str, Any], sampling: Sampling) -> dict[str, Any
     return {**identity, "sampling": {name: getattr(sampling, name) for name in shown}}
 
 
-def writers(names: Iterable[str], recorded: dict[str, Any] | None) -> list[dict[str, Any]]:
+def trace_writers(names: Iterable[str], recorded: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Whoever wrote a set of traces, as `grade` takes them.
 
     Args:
@@ -70,7 +69,7 @@ def writers(names: Iterable[str], recorded: dict[str, Any] | None) -> list[dict[
     return known + [{"name": name} for name in sorted(strangers)]
 
 
-def grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade, str]:
+def student_grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade, str]:
     """How near the student is to the base that is trained, and why.
 
     Args:
@@ -111,7 +110,7 @@ def foreign_fault(students: Iterable[dict[str, Any]], base: dict[str, Any], *, a
         allowed: `train.allow_foreign_student`.
     """
     for student in students:
-        found, reason = grade(student, base)
+        found, reason = student_grade(student, base)
         if found == "foreign" and not allowed:
             fix = "Enhance the data set with the base itself, or say --set train.allow_foreign_student=true."
             return Fault("the traces' student", f"the base {base['name']!r}", Shown(reason), fix)

@@ -17,7 +17,7 @@ import torch
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import ranks
-from socratune.inference.memory import device
+from socratune.inference.memory import torch_device
 
 ANY_TOKEN = 5
 
@@ -28,7 +28,7 @@ def load_in_turn(load: Callable[[], Any]) -> Any:
     """
     from torch.distributed.device_mesh import init_device_mesh
 
-    mesh = init_device_mesh(device().type, (ranks.size(),))
+    mesh = init_device_mesh(torch_device().type, (ranks.size(),))
     model = None
     for turn in range(ranks.size()):
         if turn == ranks.rank():
@@ -49,7 +49,7 @@ def _spread(model: Any, mesh: Any) -> Any:
     spread = {weight for block in blocks for weight in block.parameters()}
     whole = {weight for weight in model.parameters() if weight not in spread}
     for weight in whole:
-        weight.data = weight.data.to(device())
+        weight.data = weight.data.to(torch_device())
     fully_shard(decoder, mesh=mesh, ignored_params=whole)
     return model
 
@@ -78,7 +78,7 @@ def refuse_sharded(model: Any, config: EnhancedTrainingConfig) -> None:
 
 
 @contextmanager
-def together(model: Any) -> Iterator[None]:
+def whole_on_each_rank(model: Any) -> Iterator[None]:
     """Every rank may ask `model` what it likes, and as much; when the block ends, all of them have finished.
 
     A sharded model answers only where all ranks compute: before each pass a rank says so, and one that has nothing
@@ -101,7 +101,7 @@ def _say(*_: Any) -> None:
 
 
 def _pass_through(model: Any) -> None:
-    _decoder(model)(input_ids=torch.tensor([[ANY_TOKEN]], device=device()), use_cache=False)
+    _decoder(model)(input_ids=torch.tensor([[ANY_TOKEN]], device=torch_device()), use_cache=False)
 
 
 def _decoder(model: Any) -> Any:

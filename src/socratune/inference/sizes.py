@@ -12,7 +12,7 @@ from typing import Any
 
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.inference.memory import Shape, is_exact
-from socratune.llm.locate import model_fault, model_file, model_json
+from socratune.llm import model_fault, model_file, model_json
 
 _LIKE = (
     Shape(896, 24, 14, 2, 64, 4864, 151936, tied=True),

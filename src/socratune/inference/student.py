@@ -20,9 +20,16 @@ from socratune.inference.decoding.rows import Decoder, DecodingRow
 from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
 from socratune.inference.decoding.whole import WholeDecoder
 from socratune.inference.template import end_of_turn_id, prompt_ids
-from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.locate import model_location, weights_fingerprint
-from socratune.llm.sampling import choose_sampling, exam_sampling, is_thinking
+from socratune.llm import (
+    Chat,
+    Completion,
+    Sampling,
+    choose_sampling,
+    exam_sampling,
+    is_thinking,
+    model_location,
+    weights_fingerprint,
+)
 
 if TYPE_CHECKING:
     pass
@@ -182,7 +189,7 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 @contextmanager
-def serving(student: LocalStudent) -> Iterator[LocalStudent]:
+def serving_student(student: LocalStudent) -> Iterator[LocalStudent]:
     """The student until the block ends."""
     try:
         yield student

@@ -44,7 +44,7 @@ def prompt_text(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
 
 def prompt_ids(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:
     """`prompt_text` as ids; the template itself writes the special tokens."""
-    return encoded(tokenizer, prompt_text(tokenizer, messages))
+    return encoded_ids(tokenizer, prompt_text(tokenizer, messages))
 
 
 def _templated(tokenizer: Tokenizer, messages: list[dict[str, str]], **options: Any) -> str:
@@ -63,7 +63,7 @@ def _templated(tokenizer: Tokenizer, messages: list[dict[str, str]], **options: 
         return tokenizer.apply_chat_template([user, *rest], tokenize=False, **options)
 
 
-def encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+def encoded_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids of a text, nothing added."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -82,7 +82,7 @@ def _end_of_turn_id(tokenizer: Tokenizer, template: str) -> int:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    behind = encoded(tokenizer, text.rsplit(_MARK, 1)[1])
+    behind = encoded_ids(tokenizer, text.rsplit(_MARK, 1)[1])
     return next((token for token in behind if token in special), tokenizer.eos_token_id)
 
 
@@ -108,11 +108,11 @@ def render(tokenizer: Tokenizer, example: Example) -> Rendered:
     """The row as ids and labels: loss on the trained pieces and the end of turn, nowhere else."""
     end = end_of_turn_id(tokenizer)
     before, first = answer_prompt(tokenizer, example)
-    ids = encoded(tokenizer, before)
+    ids = encoded_ids(tokenizer, before)
     prompt_length = len(ids)
     labels = [IGNORE] * prompt_length
     for piece in (first, *example.pieces[1:]):
-        found = list(piece.token_ids or encoded(tokenizer, piece.text))
+        found = list(piece.token_ids or encoded_ids(tokenizer, piece.text))
         if found and found[-1] == end:
             found.pop()
         ids += found

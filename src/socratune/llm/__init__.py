@@ -1,0 +1,5 @@
+"""Ask any model: references, protocols, HTTP, limits, prices and prompts."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -26,7 +26,7 @@ LOG_LINES = 15
 
 
 @contextmanager
-def kept(
+def child_process(
     command: list[str], environment: Mapping[str, str], log_path: Path, stop_timeout_s: float
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The keeper of a command, which ends with the block; the keeper's exit code is the command's.
@@ -52,7 +52,7 @@ def kept(
         keeper.wait()
 
 
-def end_of(log_path: Path) -> str:
+def end_of_log(log_path: Path) -> str:
     """The last lines of a log, for an error message."""
     lines = log_path.read_text("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
     return "\n".join([f"{log_path} ends:" if lines else f"{log_path} is empty.", *lines])

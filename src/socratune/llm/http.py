@@ -19,7 +19,7 @@ from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.connection import CannotConnect, Pool, Response
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
-from socratune.runs.fastjson import decode, encode
+from socratune.runs import json_decode, json_encode
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ class HttpModel:
         endpoint.sent += 1
         try:
             status, headers, data = await self._breaker.bounded(
-                self._call_timeout_s, self._post, self._pools[endpoint], encode(body)
+                self._call_timeout_s, self._post, self._pools[endpoint], json_encode(body)
             )
         except OutsideError:  # is an OSError too
             raise
@@ -270,7 +270,7 @@ class HttpModel:
     def _read_answer(self, headers: Mapping[str, str], data: bytes) -> Completion:
         """The completion in a 200's body."""
         try:
-            parsed = decode(data)
+            parsed = json_decode(data)
         except ValueError:
             kind = self._shown(headers.get("content-type", "no content type"))
             raise _Failure(f"status 200 with {kind} that is not JSON: {self._shown(wire.message_in(data))}") from None

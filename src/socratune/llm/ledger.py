@@ -49,7 +49,7 @@ tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
 
 
 @contextmanager
-def tallied() -> Iterator[Tally]:
+def tally_calls() -> Iterator[Tally]:
     """Count the calls made inside the block, in this task."""
     found = Tally()
     token = tally.set(found)

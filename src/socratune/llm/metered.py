@@ -10,8 +10,7 @@ from dataclasses import replace
 
 from socratune.llm.base import Chat, ChatModel, Completion, Sampling
 from socratune.llm.ledger import FREE, Ledger, Price, price_of, tally
-from socratune.runs.fastjson import encode
-from socratune.runs.journal import Journal
+from socratune.runs import Journal, json_encode
 
 log = logging.getLogger(__name__)
 
@@ -108,4 +107,4 @@ def _price_of(name: str) -> Price:
 
 def call_key(role: str, fingerprint: str, messages: Chat, sampling: Sampling) -> bytes:
     """16 bytes that change with whatever may change the answer, and with the role, as money is counted by role."""
-    return hashlib.blake2b(encode([role, fingerprint, messages, *sampling.key()]), digest_size=16).digest()
+    return hashlib.blake2b(json_encode([role, fingerprint, messages, *sampling.key()]), digest_size=16).digest()

@@ -25,7 +25,7 @@ from socratune.llm.locate import local_name, model_fault
 from socratune.llm.metered import MeteredModel
 from socratune.llm.prompts import JUDGE_SCHEMA
 from socratune.llm.sampling import THINKING
-from socratune.runs.journal import Journal
+from socratune.runs import Journal
 
 Role = Literal["student", "teacher", "judge", "writer", "checker"]
 
@@ -78,7 +78,7 @@ class Endpoint:
     token_ids: bool = False
 
 
-def endpoints(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
+def endpoints_of(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
     """How each role is reached, by the configuration."""
     bases: dict[Role, list[str]] = {
         "student": config.student_api_base,
@@ -165,7 +165,7 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     return Fault(f"{_SECTIONS.get(role, 'enhance')}.max_usd", f"a model whose price is known as {role}", ref, fix)
 
 
-def connect(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
+def connected_model(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
     """A model behind an API, and its price. Nothing is sent yet."""
     provider, _, name = ref.partition("/")
     given = {
@@ -196,7 +196,7 @@ class Reached:
     connected: tuple[ClosableModel, ...] = ()
 
 
-def reach(
+def reached_model(
     ref: str,
     endpoint: Endpoint,
     sampling: Sampling,
@@ -216,7 +216,7 @@ def reach(
         assert local is not None, f"{ref}: nobody loads models here"
         loaded = local(name)
         return Reached(MeteredModel(loaded, journal, role), thoughtful(sampling) if loaded.thinking else sampling)
-    model, price = connect(ref, endpoint)
+    model, price = connected_model(ref, endpoint)
     return Reached(MeteredModel(model, journal, role, ledger=ledger, price=price), sampling, (model,))
 
 
@@ -228,7 +228,7 @@ def thoughtful(sampling: Sampling) -> Sampling:
     )
 
 
-async def called(function: Callable[..., Any], *arguments: Any) -> Any:
+async def called_safely(function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of the user's gives; one that is not async works in a thread.
 
     Raises:

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from socratune.errors import Fault, OutsideError, Shown
-from socratune.llm.child import end_of, free_port, is_well, kept
+from socratune.llm.child import child_process, end_of_log, free_port, is_well
 from socratune.llm.locate import model_location
 
 _START_TIMEOUT_S = 1800.0
@@ -91,7 +91,7 @@ async def vllm_serving(
     command += vllm_arguments(model_location(model), model, port, max_model_len)
     environment = {**os.environ, **VLLM_ENVIRONMENT}
     environment.pop("VLLM_API_KEY", None)  # the server would ask us for it
-    with kept(command, environment, log_path, stop_timeout_s) as keeper:
+    with child_process(command, environment, log_path, stop_timeout_s) as keeper:
         await _ready(keeper, port, log_path, start_timeout_s)
         try:
             yield f"http://127.0.0.1:{port}/v1"
@@ -108,7 +108,7 @@ async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, tim
         if keeper.poll() is not None:
             raise _ended_by_itself(keeper, log_path)
         if time.monotonic() > deadline:
-            raise OutsideError(f"vLLM was not ready within {timeout_s:g} s. {end_of(log_path)}")
+            raise OutsideError(f"vLLM was not ready within {timeout_s:g} s. {end_of_log(log_path)}")
         await asyncio.sleep(_POLL_S)
 
 
@@ -120,4 +120,4 @@ def _has_ended(keeper: subprocess.Popen[bytes]) -> bool:
 
 
 def _ended_by_itself(keeper: subprocess.Popen[bytes], log_path: Path) -> OutsideError:
-    return OutsideError(f"vLLM ended by itself (code {keeper.returncode}). {end_of(log_path)}")
+    return OutsideError(f"vLLM ended by itself (code {keeper.returncode}). {end_of_log(log_path)}")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.runs.fastjson import decode
+from socratune.runs import json_decode
 
 WireProtocol = Literal["openai", "anthropic"]
 
@@ -182,7 +182,7 @@ def message_in(data: bytes) -> str:
     """What an error body says, on one line: the message field of the usual shapes, else the text."""
     text = data[:10_000].decode("utf-8", "replace")
     try:
-        said = decode(data)
+        said = json_decode(data)
         error = said.get("error", said)
         found = error if isinstance(error, str) else error.get("message") or error.get("detail")
         text = found if isinstance(found, str) else json.dumps(found or said)

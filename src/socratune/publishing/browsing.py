@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.rows import Rejected
-from socratune.runs.fastjson import decode
-from socratune.runs.folder import RunDir
-from socratune.runs.review import Review
+from socratune.runs import Review, RunDir, json_decode
 
 TRACE_KINDS = (
     "unsolved", "error", "undecided", "knowledge", "hinted", "reference", "learnable", "first_try", "mastered",
@@ -124,7 +122,7 @@ class Index:
         self._verdict = bytearray()
         for handle, line in source.scan():
             try:
-                self._add(handle, decode(line))
+                self._add(handle, json_decode(line))
             except (ValueError, LookupError, TypeError, AttributeError):
                 self.damaged += 1
 
@@ -169,7 +167,7 @@ class Index:
 
     def rows(self, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
         """The rows at some positions as a page shows them."""
-        return (page_row(decode(line), self.marks) for line in self.lines(positions))
+        return (page_row(json_decode(line), self.marks) for line in self.lines(positions))
 
     def matching(self, wanted: Filter) -> array[int]:
         """The positions of the rows that fit, in `order`."""
@@ -183,7 +181,7 @@ class Index:
         def says_it(line: bytes) -> bool:
             text = line.decode("utf-8", "replace").lower()
             escaped = not raw.isascii() and "\\u" in text
-            return (raw in text or escaped) and needle in _words(page_row(decode(line), self.marks))
+            return (raw in text or escaped) and needle in _words(page_row(json_decode(line), self.marks))
 
         return array("L", (at for at, line in zip(found, self.lines(found), strict=True) if says_it(line)))
 
@@ -279,10 +277,10 @@ def marks_of(run: RunDir, reviews: dict[str, Review]) -> _Marks:
     """What the other files of a run say of its traces; a file that is not there says nothing."""
     marks = _Marks(reviews=reviews)
     for _, line in in_file(run.rejected("train")).scan():
-        data = decode(line)
+        data = json_decode(line)
         marks.dropped[data["id"]] = Rejected.from_json({**data, "row": None})
     for _, line in in_file(run.hint_measures).scan():
-        data = decode(line)
+        data = json_decode(line)
         if data.get("spoils"):
             marks.spoiled.add(data["row_id"])
     return marks

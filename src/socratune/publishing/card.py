@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any
 
-from socratune.evaluation.gate import proof_of
+from socratune.evaluation import proof_of
 from socratune.publishing.licences import Licence, PublicBase
 
 SETTINGS = ("enhance.attempts", "enhance.max_iterations", "enhance.thinking_format", "enhance.max_new_tokens",

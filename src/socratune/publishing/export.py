@@ -25,13 +25,12 @@ from typing import Any
 
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
-from socratune.evaluation.adapter_files import file_integrity
-from socratune.evaluation.gate import proof_of
-from socratune.llm.locate import model_fault, model_json, model_location
+from socratune.evaluation import file_integrity, proof_of
+from socratune.llm import model_fault, model_json, model_location
 from socratune.publishing.export_parity import parity
 from socratune.publishing.modelfile import modelfile
 from socratune.rows import QARow
-from socratune.runs.folder import Results, RunDir, read_rows, system_turn, whole_folder, write_json, write_text
+from socratune.runs import Results, RunDir, read_rows, system_turn, whole_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +202,7 @@ def _merge(job: ExportJob, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
-    from socratune.training.checkpoints import disk_faults
+    from socratune.training import disk_faults
 
     disable_progress_bar()
 
@@ -231,13 +230,12 @@ def _check(job: ExportJob, folder: Path, gguf: Path | None = None) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from socratune.inference.load import load_model
-    from socratune.inference.memory import device
+    from socratune.inference import load_model, torch_device
 
     def exported() -> tuple[Any, Any]:
         source, options = (folder, {}) if gguf is None else (gguf.parent, {"gguf_file": gguf.name})
         model: Any = AutoModelForCausalLM.from_pretrained(source, **options)
-        return model.to(device()).eval(), AutoTokenizer.from_pretrained(folder)
+        return model.to(torch_device()).eval(), AutoTokenizer.from_pretrained(folder)
 
     four_bit = job.config.train.load_in_4bit
     job.checked = parity(

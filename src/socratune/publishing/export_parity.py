@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from socratune.inference.template import prompt_ids
-from socratune.llm.base import Completion, Sampling
+from socratune.inference import prompt_ids
+from socratune.llm import Completion, Sampling
 from socratune.rows import QARow
 
 NEAR_TIE_STEPS = 2.0
@@ -55,13 +55,13 @@ def parity(
 
 
 def _answers(model: Any, tokenizer: Any, rows: list[QARow], max_new_tokens: int) -> list[Completion]:
-    from socratune.inference.student import LocalStudent, serving
+    from socratune.inference import LocalStudent, serving_student
 
     async def ask(student: LocalStudent) -> list[Completion]:
         greedy = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
         return await asyncio.gather(*(student.generate(row.prompt, greedy) for row in rows))
 
-    with serving(LocalStudent(model, tokenizer, name="parity", fingerprint="parity")) as student:
+    with serving_student(LocalStudent(model, tokenizer, name="parity", fingerprint="parity")) as student:
         return asyncio.run(ask(student))
 
 

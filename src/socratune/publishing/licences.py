@@ -12,7 +12,7 @@ from typing import Any
 
 from socratune.config import DEMO
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.llm.locate import is_path, model_location, model_revision
+from socratune.llm import is_path, model_location, model_revision
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LINK = re.compile(r"https?://[^\s<>\"'`|]+")

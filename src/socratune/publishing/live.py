@@ -27,9 +27,16 @@ from socratune.errors import Fault, Shown, SocratuneError, UserError
 from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
 from socratune.publishing.report import live_page, overview, shortened
 from socratune.publishing.webserver import address, listening, serve_until_stopped
-from socratune.runs.fastjson import decode, encode
-from socratune.runs.folder import Results, RunDir, existing_run
-from socratune.runs.review import ReviewDecision, record_decision, review_decisions
+from socratune.runs import (
+    Results,
+    ReviewDecision,
+    RunDir,
+    existing_run,
+    json_decode,
+    json_encode,
+    record_decision,
+    review_decisions,
+)
 
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 LISTS = ("traces", "answers")
@@ -80,7 +87,7 @@ class Live:
         versions = (self._versions["traces"], self._versions["answers"])
         stamp = (_stamp(run.results, run.config, run.review, *events), versions)
         tag = f'"{abs(hash(stamp)):x}"'
-        return tag, self._fresh("state", stamp, lambda: encode(overview(run, traces, answers)))
+        return tag, self._fresh("state", stamp, lambda: json_encode(overview(run, traces, answers)))
 
     def _journal_stamp(self) -> tuple[Any, ...]:
         """Changes when the loop has finished rows, but so rarely that reading them takes a tenth of the time."""
@@ -134,7 +141,7 @@ def report_server(run: RunDir) -> ASGIApp:
             index, found = live.matching(what, wanted)
             some = found[max(0, offset) :][: max(0, min(limit, _MOST_ROWS))]
             shown = [shortened(row, LIST_TEXT) for row in index.rows(some)]
-            return _json(encode({"rows": shown, "total": len(found), "kinds": index.counts()}))
+            return _json(json_encode({"rows": shown, "total": len(found), "kinds": index.counts()}))
 
     def row(what: str, request: Request) -> Response:
         with live.lock:
@@ -142,7 +149,7 @@ def report_server(run: RunDir) -> ASGIApp:
             at = index.ids.get(request.query_params.get("id", ""))
             if at is None:
                 return PlainTextResponse("no such row", 404)
-            return _json(encode(next(index.rows([at]))))
+            return _json(json_encode(next(index.rows([at]))))
 
     async def review(request: Request) -> Response:
         body = await request.body()
@@ -163,7 +170,7 @@ def _review(live: Live, content_type: str, body: bytes) -> Response:
     if content_type.partition(";")[0].strip() != "application/json":
         return PlainTextResponse("expected application/json", 415)
     try:
-        given = decode(body)
+        given = json_decode(body)
         row_id, decision, text = given["id"], given["decision"], given.get("text")
     except (ValueError, LookupError, TypeError, AttributeError):
         return PlainTextResponse('expected {"id", "decision", "text"}', 400)
@@ -175,7 +182,7 @@ def _review(live: Live, content_type: str, body: bytes) -> Response:
         if row_id not in live.index("traces").ids:
             return PlainTextResponse("no such row", 404)
         kept = record_decision(live.run, row_id, decision, text)
-        return _json(encode(asdict(kept)))
+        return _json(json_encode(asdict(kept)))
 
 
 def _json(body: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from socratune.inference.template import end_of_turn_id
+from socratune.inference import end_of_turn_id
 
 _MARKS = ("Xq1sys", "Xq2ask", "Xq3say", "Xq4ask", "Xq5say")
 

@@ -17,8 +17,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference.template import end_of_turn_id, prompt_ids
-from socratune.llm.base import Sampling
+from socratune.inference import end_of_turn_id, prompt_ids
+from socratune.llm import Sampling
 from socratune.publishing import openai_protocol
 from socratune.publishing.openai_models import Served
 from socratune.publishing.openai_protocol import Asked, BadRequest

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune.errors import UserError
-from socratune.evaluation.adapter_files import WEIGHTS
-from socratune.inference.provenance import identity
-from socratune.llm.locate import model_fault
+from socratune.evaluation import WEIGHTS
+from socratune.inference import identity
+from socratune.llm import model_fault
 from socratune.resolve import read_config_file, resolve_settings
-from socratune.runs.folder import RunDir, file_hash
+from socratune.runs import RunDir, file_hash
 
 if TYPE_CHECKING:
-    from socratune.inference.student import LocalStudent
+    from socratune.inference import LocalStudent
 
 ADAPTER = "adapter"
 """The name under which a run's adapter answers."""
@@ -56,8 +56,7 @@ def serving_models(what: str) -> Iterator[list[Served]]:
     name, four_bit, longest, adapter = _meant(what)
     if fault := model_fault(name, "socratune serve"):
         raise UserError(fault)
-    from socratune.inference.load import load_model
-    from socratune.inference.student import LocalStudent
+    from socratune.inference import LocalStudent, load_model
 
     model, tokenizer = load_model(name, adapter=adapter, load_in_4bit=four_bit)
     who = identity(name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))

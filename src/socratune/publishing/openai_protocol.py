@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from socratune.llm.base import Chat, Completion
-from socratune.runs.fastjson import decode, encode
+from socratune.llm import Chat, Completion
+from socratune.runs import json_decode, json_encode
 
 MOST_NEW_TOKENS = 131_072
 """Of one answer: random numbers and, on a GPU, room in the cache are set aside for all of them."""
@@ -100,7 +100,7 @@ def parse(body: bytes) -> Asked:
         BadRequest: everything that is wrong with it.
     """
     try:
-        asked = Asked.model_validate(decode(body))
+        asked = Asked.model_validate(json_decode(body))
     except ValidationError as error:
         raise BadRequest("; ".join(_fault(fault) for fault in error.errors())) from None
     except ValueError as error:
@@ -113,7 +113,7 @@ def parse(body: bytes) -> Asked:
 def _fault(fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "the body"
     if fault["type"] == "extra_forbidden":
-        but = f", except as {encode(_NEUTRAL[where]).decode()}" if where in _NEUTRAL else ""
+        but = f", except as {json_encode(_NEUTRAL[where]).decode()}" if where in _NEUTRAL else ""
         return f"{where} is not supported{but}"
     return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
@@ -164,4 +164,4 @@ def _usage(completion: Completion) -> dict[str, int]:
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    return b"data: " + encode(data) + b"\n\n"
+    return b"data: " + json_encode(data) + b"\n\n"

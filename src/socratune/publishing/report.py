@@ -18,12 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from socratune.evaluation.gate import headline, why
+from socratune.evaluation import verdict_headline, why_not_passed
 from socratune.publishing.browsing import Index, answers_of, traces_of
 from socratune.resolve import flatten, read_config_file
-from socratune.runs.fastjson import encode
-from socratune.runs.folder import Results, RunDir, write_lines
-from socratune.runs.review import review_decisions
+from socratune.runs import Results, RunDir, json_encode, review_decisions, write_lines
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +71,8 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
     return {
         "run": run.root.resolve().name,
         "results": results,
-        "headline": headline(results),
-        "why": why(results),
+        "headline": verdict_headline(results),
+        "why": why_not_passed(results),
         "curves": curves(_kept_curves(run.tensorboard, results["stages"].get("train", {}))),
         "config": [[key, _shown(value), origins.get(key, "")] for key, value in values.items()],
         "kinds": traces.counts(),
@@ -89,7 +87,7 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     """A setting as text; what stands before an @ in an address stays at home."""
-    text = value if isinstance(value, str) else encode(value).decode()
+    text = value if isinstance(value, str) else json_encode(value).decode()
     return _CREDENTIALS.sub("…@", text)
 
 
@@ -163,7 +161,7 @@ def shortened(value: Any, most: int) -> Any:
 
 def script_json(value: Any) -> str:
     """JSON that may stand inside a script element: no `<`, `>`, `&`, and none of the line ends of JavaScript."""
-    text = encode(value).decode()
+    text = json_encode(value).decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

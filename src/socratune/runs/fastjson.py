@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 
-def encode(value: Any) -> bytes:
+def json_encode(value: Any) -> bytes:
     """`value` as compact JSON.
 
     Raises:
@@ -24,7 +24,7 @@ def encode(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def decode(data: bytes | str) -> Any:
+def json_decode(data: bytes | str) -> Any:
     """The value behind JSON text. A whole number beyond 64 bits comes back as a float.
 
     Raises:

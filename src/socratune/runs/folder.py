@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
 from socratune.rows import Example, Rejected, shared_system
-from socratune.runs.fastjson import encode
+from socratune.runs.fastjson import json_encode
 
 RESULTS_INTERVAL_S = 2.0
 
@@ -134,12 +134,12 @@ class RunDir:
         Raises:
             BusyError: another process owns it; names pid and host.
         """
-        with locked(self.root / "run.lock", Fault(str(self.root), "a run folder nobody works on")):
+        with locked_file(self.root / "run.lock", Fault(str(self.root), "a run folder nobody works on")):
             yield
 
 
 @contextmanager
-def locked(path: Path, fault: Fault) -> Iterator[None]:
+def locked_file(path: Path, fault: Fault) -> Iterator[None]:
     """Own the lock file until the block ends; a dead owner's lock is free at once.
 
     Args:
@@ -258,7 +258,7 @@ def write_rejected(path: Path, rejected: Iterable[Rejected], *, compact: bool = 
             yield one.to_json()
 
     if compact:
-        write_lines(path, (f"{encode(row).decode()}\n" for row in counted()))
+        write_lines(path, (f"{json_encode(row).decode()}\n" for row in counted()))
     else:
         write_jsonl(path, counted())
     return counts

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.errors import OutsideError
-from socratune.runs.fastjson import decode, encode
+from socratune.runs.fastjson import json_decode, json_encode
 
 # calls lie in the order they come (only their index is shuffled), the long column last: sums over the others skip it
 _SCHEMA = """
@@ -78,20 +78,20 @@ class Journal:
         if not self._filter[bit >> 3] & 1 << (bit & 7):
             return None
         found = self._db.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
-        return decode(found[0]) if found else None
+        return json_decode(found[0]) if found else None
 
     async def put_call(
         self, key: bytes, *, role: str, model: str, answer: dict[str, Any], tokens: tuple[int, int], seconds: float
     ) -> None:
         """Keep a finished call; returns when the operating system has it. `tokens`: of prompt and completion."""
-        self._calls.append((key, role, model, *tokens, seconds, time.time(), encode(answer).decode()))
+        self._calls.append((key, role, model, *tokens, seconds, time.time(), json_encode(answer).decode()))
         await self._written()
         self._remember(key)
 
     async def put_row(self, stage: str, position: int, row_id: str, value: dict[str, Any]) -> None:
         """Keep a finished row; returns when the operating system has it."""
         row_id = row_id.encode("utf-8", "replace").decode()  # for people; half a surrogate pair is no text to SQLite
-        self._rows.append((stage, position, row_id, encode(value).decode()))
+        self._rows.append((stage, position, row_id, json_encode(value).decode()))
         await self._written()
 
     def done_positions(self, stage: str) -> set[int]:

@@ -164,7 +164,7 @@ def after_split(run: RunDir) -> str | None:
     return "enhance" if done else None
 
 
-def hashes(*paths: Path) -> list[str | None]:
+def file_hashes(*paths: Path) -> list[str | None]:
     """The sha256 of each file, None for one that is not there. One that stays as it is is read once."""
     return [_hash(path, file_state(path)) if path.is_file() else None for path in paths]
 

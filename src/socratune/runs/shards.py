@@ -61,7 +61,7 @@ def interleaved(shards: Sequence[Iterable[_T]]) -> Iterator[_T]:
         yield from (row for row in turn if row is not gone)  # type: ignore[misc]
 
 
-def divided(config: StudentTeacherConfig, n: int) -> StudentTeacherConfig:
+def divided_limits(config: StudentTeacherConfig, n: int) -> StudentTeacherConfig:
     """What one of `n` workers may do, so that all together keep the limits.
 
     Rows in flight and calls per minute are rounded down, but are at least 1: with more workers than a limit allows
@@ -125,7 +125,7 @@ def take_over_journal(journal: Path, other: Path, shard: str, *, rename: tuple[s
     )
 
 
-def hand_out(run: RunDir, shard: str, *, of: str | None, stage: str) -> RunDir:
+def hand_out_shard(run: RunDir, shard: str, *, of: str | None, stage: str) -> RunDir:
     """The folder of a worker, ready to go on: the rows of its shard, and what the run's journal knows of them.
 
     Args:

@@ -16,9 +16,17 @@ from typing import Any
 
 from socratune.config import CurateConfig
 from socratune.rows import Example, Piece, Rejected, Trace
-from socratune.runs.folder import RunDir, StageResult, iter_rows, write_jsonl, write_rejected
-from socratune.runs.review import Review, ReviewDecision, review_decisions
-from socratune.teaching.traces import answer_pieces, rejection, training_text
+from socratune.runs import (
+    Review,
+    ReviewDecision,
+    RunDir,
+    StageResult,
+    iter_rows,
+    review_decisions,
+    write_jsonl,
+    write_rejected,
+)
+from socratune.teaching import answer_pieces, rejection, training_text
 
 
 def curate_traces(run: RunDir, config: CurateConfig) -> StageResult:

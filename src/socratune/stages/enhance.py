@@ -11,21 +11,23 @@ from typing import Any
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.inference.student import LocalModels
-from socratune.llm.ledger import Ledger
-from socratune.llm.locate import Base, chat_template
-from socratune.llm.references import resolve_alias
-from socratune.llm.sampling import is_thinking
+from socratune.inference import LocalModels
+from socratune.llm import Base, Ledger, chat_template, is_thinking, resolve_alias
 from socratune.rows import TRAINABLE, QARow, Trace
-from socratune.runs.folder import RunDir, StageResult, Tick, iter_rows, write_jsonl
-from socratune.runs.journal import Journal
-from socratune.runs.runner import map_rows
-from socratune.runs.shards import shard_rows
-from socratune.teaching.cast import assemble_cast
-from socratune.teaching.leaks import hint_uses, leak_rate, measure_hints
-from socratune.teaching.loop import Loop, Rules, enhance_row
-from socratune.teaching.student import ServedStudent, Student, attending
-from socratune.teaching.traces import training_text
+from socratune.runs import Journal, RunDir, StageResult, Tick, iter_rows, map_rows, shard_rows, write_jsonl
+from socratune.teaching import (
+    Loop,
+    Rules,
+    ServedStudent,
+    Student,
+    assemble_cast,
+    attending_student,
+    enhance_row,
+    hint_uses,
+    leak_rate,
+    measure_hints,
+    training_text,
+)
 
 FIRST_ROWS = 50
 """After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""
@@ -55,7 +57,7 @@ async def enhance_rows(
         UserError: most of the first rows cannot be judged.
         BudgetSpent: the limit of money or tokens is reached; finished rows are kept.
     """
-    total = sum(1 for _ in rows_of(run, shard))
+    total = sum(1 for _ in rows_of_shard(run, shard))
     ledger = Ledger(config.max_usd, config.max_total_tokens)
 
     def tell(done: int, total: int) -> None:
@@ -63,19 +65,19 @@ async def enhance_rows(
 
     async with attended(run, config, base, journal=journal, ledger=ledger, served=served) as (loop, student):
         step = _step(loop)
-        rows = rows_of(run, shard)
+        rows = rows_of_shard(run, shard)
         await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=config.concurrency, tick=tell)
         figures = {**loop.names, "student": student.identity, "spent": ledger.summary()}
         figures["leaks"] = await _leaks(run, student, journal.rows(key), base.seed)
-    return finished(run, total, journal=journal, key=key, figures=figures)
+    return enhance_result(run, total, journal=journal, key=key, figures=figures)
 
 
-def rows_of(run: RunDir, shard: str | None) -> Iterator[QARow]:
+def rows_of_shard(run: RunDir, shard: str | None) -> Iterator[QARow]:
     """The rows to enhance, one after the other."""
     return shard_rows(iter_rows(run.rows("train_in"), QARow.from_json), shard)
 
 
-def finished(run: RunDir, total: int, *, journal: Journal, key: str, figures: dict[str, Any]) -> StageResult:
+def enhance_result(run: RunDir, total: int, *, journal: Journal, key: str, figures: dict[str, Any]) -> StageResult:
     """Write `enhanced_dataset.jsonl` from the journal, and count what happened into `figures`.
 
     Raises:
@@ -111,7 +113,7 @@ async def attended(
         people = assemble_cast(config, stage="enhance", journal=journal, ledger=ledger, local=models.load)
         stack.push_async_callback(people.close)
         student = await stack.enter_async_context(
-            attending(
+            attending_student(
                 config,
                 base.model_name,
                 models,

@@ -11,22 +11,24 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from socratune.config import EndpointConfig, GenerateConfig, SplitConfig, StudentTeacherConfig
-from socratune.data.shapes import parse_row
-from socratune.documents.gathering import cut_passages, gather_passages, linked, read_passages
-from socratune.documents.graph import Graph
-from socratune.documents.passages import token_counter
-from socratune.documents.writers import attending_writers
+from socratune.data import parse_row
+from socratune.documents import (
+    Graph,
+    attending_writers,
+    cut_passages,
+    gather_passages,
+    linked_documents,
+    read_passages,
+    token_counter,
+)
 from socratune.errors import OutsideError
-from socratune.evaluation.stats import total_interval
-from socratune.llm.ledger import Ledger, tallied
-from socratune.llm.locate import Base
+from socratune.evaluation import total_interval
+from socratune.llm import Base, Ledger, tally_calls
 from socratune.rows import QARow, Rejected
-from socratune.runs.folder import RunDir, Tick
-from socratune.runs.journal import Journal
-from socratune.runs.runner import HasId, map_rows
+from socratune.runs import HasId, Journal, RunDir, Tick, map_rows
 from socratune.stages.enhance import attended
 from socratune.stages.generate import GeneratedFiles, passage_step
-from socratune.teaching.loop import Loop, enhance_row
+from socratune.teaching import Loop, enhance_row
 
 PILOT_ROWS = 20
 
@@ -35,7 +37,7 @@ Span = tuple[float, float, float]
 _Row = TypeVar("_Row", bound=HasId)
 
 
-async def of_loop(
+async def estimate_loop(
     run: RunDir,
     rows: Sequence[QARow],
     total: int,
@@ -64,7 +66,7 @@ async def of_loop(
     return {**found, "seconds": _seconds(pilot, found, config, wall_s=wall_s, served=student.loaded is None)}
 
 
-async def of_source(
+async def estimate_source(
     place: GeneratedFiles,
     config: GenerateConfig,
     *,
@@ -86,7 +88,7 @@ async def of_source(
     gathered = gather_passages(config, place.source)
     _, total, _ = cut_passages(gathered, config, token_counter(model_name))
     ledger = Ledger(config.max_usd, config.max_total_tokens)
-    graph = Graph(linked(gathered), gathered.links())
+    graph = Graph(linked_documents(gathered), gathered.links())
     async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
         step = _measured(passage_step(config, gathered, graph, writers))
         passages = list(read_passages(gathered))
@@ -136,7 +138,7 @@ def _measured(step: Callable[[_Row], Awaitable[dict[str, Any]]]) -> Callable[[_R
 
     async def measured(row: _Row) -> dict[str, Any]:
         started = time.monotonic()
-        with tallied() as tally:
+        with tally_calls() as tally:
             value = await step(row)
         seconds = None if tally.replayed else time.monotonic() - started
         taken = {"calls": dict(tally.calls), "tokens": tally.tokens, "usd": tally.usd}

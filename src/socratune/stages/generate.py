@@ -9,22 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import GenerateConfig
-from socratune.documents.document import Passage
-from socratune.documents.duplicate_questions import asked_before
-from socratune.documents.gathering import Gathered, cut_passages, gather_passages, linked, read_passages
-from socratune.documents.graph import Edge, Graph
-from socratune.documents.grounding import injection_in
-from socratune.documents.passages import estimated_tokens, token_counter
-from socratune.documents.writers import Writers, as_journal_value, attending_writers, settled
-from socratune.documents.writing import Draft, Task, share_out
+from socratune.documents import (
+    Draft,
+    Edge,
+    Gathered,
+    Graph,
+    Passage,
+    Task,
+    Writers,
+    as_journal_value,
+    asked_before,
+    attending_writers,
+    checked_draft,
+    cut_passages,
+    estimated_tokens,
+    gather_passages,
+    injection_in,
+    linked_documents,
+    questions_by_type,
+    read_passages,
+    token_counter,
+)
 from socratune.errors import CallError, OutsideError
-from socratune.llm.ledger import Ledger
-from socratune.llm.references import RULES
+from socratune.llm import RULES, Ledger
 from socratune.rows import Rejected, content_id
-from socratune.runs.fastjson import decode, encode
-from socratune.runs.folder import StageResult, Tick, file_hash, fingerprint, write_lines, write_rejected
-from socratune.runs.journal import Journal
-from socratune.runs.runner import map_rows
+from socratune.runs import (
+    Journal,
+    StageResult,
+    Tick,
+    file_hash,
+    fingerprint,
+    json_decode,
+    json_encode,
+    map_rows,
+    write_lines,
+    write_rejected,
+)
 
 FIRST_PASSAGES = 50
 """After so many a writer that refuses most of them stops the run."""
@@ -65,7 +85,7 @@ async def generate_questions(
     count = token_counter(model_name)
     documents, total, tokens = cut_passages(gathered, config, count)
     ledger = Ledger(config.max_usd, config.max_total_tokens)
-    graph = Graph(linked(gathered), gathered.links())
+    graph = Graph(linked_documents(gathered), gathered.links())
     key = f"{key}.{fingerprint(file_hash(gathered.passages))}"
 
     def tell(done: int, total: int) -> None:
@@ -110,13 +130,13 @@ def passage_step(
             return as_journal_value(
                 [Rejected("prompt_injection", found, id=passage.id, row={"text": passage.text[:2000]})]
             )
-        wanted = share_out(passage.id, mix, config.questions_per_passage)
+        wanted = questions_by_type(passage.id, mix, config.questions_per_passage)
         title, near = gathered.titles[passage.document], graph.neighbours(passage.document)
         task = Task(passage, title, near, wanted, config.siblings)
         seen += 1
         try:
             drafts = await writers.writer(task)
-            found = [one for draft in drafts for one in await settled(draft, task, writers.checker)]
+            found = [one for draft in drafts for one in await checked_draft(draft, task, writers.checker)]
         except CallError as error:
             failed += 1
             if seen >= FIRST_PASSAGES > failed - 1 and failed > seen / 2:
@@ -150,15 +170,15 @@ async def _over_edges(draft: Draft, edges: list[Edge], config: GenerateConfig) -
     )
     siblings = draft.siblings[: config.siblings]
     task = Task(passage, "", (), {}, len(siblings))
-    return as_journal_value(await settled(replace(draft, siblings=siblings), task, None))
+    return as_journal_value(await checked_draft(replace(draft, siblings=siblings), task, None))
 
 
 def _rows_in(journal: Journal, key: str) -> Iterator[int]:
-    return (len(value["rows"]) for value in map(decode, journal.row_texts(key)))
+    return (len(value["rows"]) for value in map(json_decode, journal.row_texts(key)))
 
 
 def _values(journal: Journal, key: str, edges: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from map(decode, journal.row_texts(key))
+    yield from map(json_decode, journal.row_texts(key))
     yield from edges
 
 
@@ -182,7 +202,7 @@ def _written(
             counts["siblings"] += "sibling_of" in metadata
             yield row
 
-    write_lines(place.rows, (f"{encode(row).decode()}\n" for row in kept()))
+    write_lines(place.rows, (f"{json_encode(row).decode()}\n" for row in kept()))
     rejected = write_rejected(place.rejected, _all_rejected(gathered, values, dropped), compact=True)
     return {
         "rows": counts["rows"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from socratune.llm.ledger import Ledger
+from socratune.llm import Ledger
 
 
-def pooled(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def pooled_figures(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the whole that its journal does not tell, from those of all shards.
 
     What was spent and the hints that were measured add up; who took part is the same in all.

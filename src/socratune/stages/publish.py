@@ -18,20 +18,28 @@ from typing import Any
 
 from socratune.config import DEMO, PublishConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed
-from socratune.evaluation.gate import Proof, proof_of
-from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
-from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
-from socratune.runs.folder import (
+from socratune.evaluation import Proof, proof_of
+from socratune.publishing import (
+    Licence,
+    PublicBase,
+    dataset_card,
+    licence_of,
+    model_card,
+    public_base,
+    without_data,
+    without_paths,
+)
+from socratune.runs import (
     RunDir,
     StageResult,
     file_hash,
     read_jsonl,
+    review_decisions,
     system_turn,
     write_json,
     write_jsonl,
     write_text,
 )
-from socratune.runs.review import review_decisions
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +83,14 @@ def publish_adapter(
     """
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        repos = prepared(run, config, place, hub_id=hub_id, model_name=model_name, results=results, force=force)
+        repos = prepared_upload(run, config, place, hub_id=hub_id, model_name=model_name, results=results, force=force)
         again = _command(run, config, hub_id, force)
         urls = {f"{repo.kind}_url": _upload(repo, hub_id, private=config.private, again=again) for repo in repos}
         files = sum(len(repo.files()) for repo in repos)
     return StageResult(rows_in=files, rows_out=files, figures={"url": urls["model_url"], **urls, "files": files})
 
 
-def prepared(
+def prepared_upload(
     run: RunDir,
     config: PublishConfig,
     place: Path,

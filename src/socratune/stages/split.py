@@ -13,14 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import SplitConfig
-from socratune.data.clusters import Clusters
-from socratune.data.contamination import Recall, SplitPart, drop, kin, settle_parts
-from socratune.data.duplicates import Marks
-from socratune.data.qa_files import commit_of, data_path, forget_data_sets
+from socratune.data import (
+    Clusters,
+    Marks,
+    Recall,
+    SplitPart,
+    commit_of,
+    contaminated_kin,
+    data_path,
+    drop_contaminated,
+    forget_data_sets,
+    settle_parts,
+)
 from socratune.errors import Fault, Shown, UserError
-from socratune.evaluation.stats import FEWEST_CLUSTERS, Detectable, detectable
+from socratune.evaluation import FEWEST_CLUSTERS, Detectable, detectable
 from socratune.rows import QARow, Rejected
-from socratune.runs.folder import RunDir, StageResult, write_jsonl, write_rejected
+from socratune.runs import RunDir, StageResult, write_jsonl, write_rejected
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +110,7 @@ def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[lis
     What a test asks is out before rows are picked, so that it takes no place in dev or held-out.
     """
     rows, own, marks = read.rows, read.own, read.marks
-    siblings = kin(rows, rows, marks)
+    siblings = contaminated_kin(rows, rows, marks)
     parts: list[SplitPart] = ["sibling" if row in siblings else "train_in" for row in range(len(rows))]
 
     def take(part: str, share: float, most: int) -> None:
@@ -112,12 +120,12 @@ def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[lis
             if cluster in picked and parts[at] == "train_in":
                 parts[at] = part
         asked = [at for at, now in enumerate(parts) if now == part]
-        drop(parts, rows, rows, asked, f"in_{part}", marks=marks, groups=groups)
+        drop_contaminated(parts, rows, rows, asked, f"in_{part}", marks=marks, groups=groups)
 
     for tests in read.every[1:]:
-        known, reason = kin(tests, rows, marks), "in_held_out" if tests is own else "in_eval_file"
+        known, reason = contaminated_kin(tests, rows, marks), "in_held_out" if tests is own else "in_eval_file"
         asked = [row for row in range(len(tests)) if row not in known]
-        drop(parts, rows, tests, asked, reason, marks=marks, groups=groups)
+        drop_contaminated(parts, rows, tests, asked, reason, marks=marks, groups=groups)
     if own is None:
         take("held_out", config.held_out_share, config.max_held_out_rows)
     take("dev", config.dev_share, config.max_dev_rows)
@@ -125,7 +133,7 @@ def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[lis
     left = config.max_recall_rows
     for asking, found in ((rows, parts), (own, own_parts)):
         if asking is not None:
-            settled = settle_parts(parts, asking, kin(asking, rows, marks), rows, marks=marks, most=left)
+            settled = settle_parts(parts, asking, contaminated_kin(asking, rows, marks), rows, marks=marks, most=left)
             left -= sum(isinstance(part, Recall) for part in settled.values())
             for row, part in settled.items():
                 found[row] = part

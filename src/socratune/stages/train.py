@@ -15,27 +15,24 @@ from typing import Any, Literal
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference.provenance import foreign_fault, identity
-from socratune.inference.template import Rendered, render
-from socratune.judging.rules import judge_by_rules
-from socratune.judging.text import strip_thinking
+from socratune.inference import Rendered, foreign_fault, identity, render
+from socratune.judging import judge_by_rules, strip_thinking
 from socratune.rows import Example, QARow, Rejected, Trace
-from socratune.runs.folder import (
-    RunDir,
-    StageResult,
-    Tick,
-    iter_rows,
-    read_rows,
-    write_jsonl,
-    write_rejected,
-    write_text,
+from socratune.runs import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_rejected, write_text
+from socratune.teaching import last_wrong_answer
+from socratune.training import (
+    FEWEST_ROWS,
+    Exam,
+    Point,
+    TrainingJob,
+    fit_adapter,
+    graded_students,
+    grokking_outlook,
+    grokking_phases,
+    label_faults,
+    own_answers,
+    sweep_rates,
 )
-from socratune.teaching.traces import last_wrong_answer
-from socratune.training.fit import TrainingJob, fit_adapter, graded, sweep
-from socratune.training.grokking import Point, outlook, phases
-from socratune.training.labels import label_faults
-from socratune.training.monitor import Exam
-from socratune.training.replay import FEWEST_ROWS, own_answers
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +64,7 @@ def train_adapter(
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
-    from socratune.inference import ranks
-    from socratune.inference.load import load_model
-    from socratune.inference.sharded import refuse_sharded
+    from socratune.inference import load_model, ranks, refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
@@ -83,7 +78,7 @@ def train_adapter(
     short = {row.id for row in rows}
     long = (example for example in examples if example.id not in short)
     out = write_rejected(run.rejected("trained"), (_too_long(example, longest) for example in long))
-    grades = graded(students, base, model, tokenizer, examples)
+    grades = graded_students(students, base, model, tokenizer, examples)
     ranks.leader_first(lambda: _own_checkpoints(run, key))
     items: list[Any]
     if config.method == "dpo":
@@ -96,7 +91,9 @@ def train_adapter(
     questions = {"dev": dev, "train": _grokking_rows(run, config, examples, dev, len(items))}
     exam = Exam(tokenizer, questions, max_new_tokens)
     job = TrainingJob(run, model_name, items, exam, tick, seed, report_to)
-    trained, state, figures = sweep(job, model, config) if config.by_dev.sweep_lr else fit_adapter(job, model, config)
+    trained, state, figures = (
+        sweep_rates(job, model, config) if config.by_dev.sweep_lr else fit_adapter(job, model, config)
+    )
     if ranks.leads():
         _save_adapter(run.adapter, trained, tokenizer)
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": out.total()}
@@ -140,7 +137,7 @@ def _history(state: Any, items: list[Any]) -> dict[str, Any]:
     }
     if state.history and "train_accuracy" in state.history[0]:
         curve = [Point(int(e["step"]), e["train_accuracy"], e["dev_accuracy"]) for e in state.history]
-        found["grokking"] = asdict(phases(curve))
+        found["grokking"] = asdict(grokking_phases(curve))
     return found
 
 
@@ -150,7 +147,7 @@ def pairs(run: RunDir, tokenizer: Any, rows: list[Rendered], longest: int) -> li
     Raises:
         UserError: no row has one.
     """
-    from socratune.training.preference import Pair
+    from socratune.training import Pair
 
     right, found = {row.id: row for row in rows}, []
     for trace in iter_rows(run.enhanced, Trace.from_json):
@@ -179,17 +176,18 @@ def _replay(
     """
     if not share or len(examples) < FEWEST_ROWS:
         return []
-    from socratune.inference import ranks
-    from socratune.inference.sharded import is_sharded, together
+    from socratune.inference import is_sharded, ranks, whole_on_each_rank
 
     path = run.rows("replay")
-    with together(model):
+    with whole_on_each_rank(model):
         if ranks.leads() and not path.exists():
-            from socratune.inference.student import LocalStudent, serving
+            from socratune.inference import LocalStudent, serving_student
 
             trained = sum(len(row.trained_ids) for row in rows)
             slots = False if is_sharded(model) else None
-            with serving(LocalStudent(model, tokenizer, name="base", fingerprint="replay", slots=slots)) as student:
+            with serving_student(
+                LocalStudent(model, tokenizer, name="base", fingerprint="replay", slots=slots)
+            ) as student:
                 sampling = student.sampling(temperature=None, top_p=None, max_new_tokens=max_new_tokens)
                 tokens = round(trained * share / (1 - share))
                 found = asyncio.run(own_answers(student, examples, sampling, tokens=tokens, seed=seed))
@@ -260,7 +258,7 @@ def _grokking_rows(
     epochs = config.num_train_epochs * config.grokking.grokking_multiplier
     steps = round(epochs * math.ceil(items / step_rows))
     rates = [config.learning_rate * 0.5 * (1 + math.cos(math.pi * at / steps)) for at in range(steps)]
-    log.warning("Grokking: %s", outlook(rates, config.grokking.grokking_weight_decay))
+    log.warning("Grokking: %s", grokking_outlook(rates, config.grokking.grokking_weight_decay))
     trained = {example.id for example in examples}
     seen = [row for row in iter_rows(run.rows("train_in"), QARow.from_json) if row.id in trained]
     return random.Random(0).sample(seen, min(len(seen), len(dev)))
@@ -279,7 +277,7 @@ def _own_checkpoints(run: RunDir, key: str) -> None:
 
 def _save_adapter(folder: Path, model: Any, tokenizer: Any) -> None:
     """Plain PEFT files and the tokenizer, whole or not at all."""
-    from socratune.training.checkpoints import disk_faults
+    from socratune.training import disk_faults
 
     temporary = folder.with_name(".adapter.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -29,8 +29,8 @@ from typing import Any
 
 from socratune.config import EnhancedTrainingConfig, RunConfig
 from socratune.errors import Fault, OutsideError
-from socratune.llm.child import end_of, kept
-from socratune.runs.folder import RunDir, StageResult, Tick, write_text
+from socratune.llm import child_process, end_of_log
+from socratune.runs import RunDir, StageResult, Tick, write_text
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def train_on_ranks(
         job = {"run": str(run.root.resolve()), "config": config.model_dump(mode="json"), "join": dict(join), **given}
         write_text(place / "job.json", json.dumps(job))
         hears = _heard(place / "told.jsonl", tick)
-        with kept(_torchrun(ranks, place), _environment(), log_path, _STOP_TIMEOUT_S) as keeper:
+        with child_process(_torchrun(ranks, place), _environment(), log_path, _STOP_TIMEOUT_S) as keeper:
             while keeper.poll() is None:
                 next(hears)
                 time.sleep(_POLL_S)
@@ -101,7 +101,7 @@ def train_on_ranks(
         if not (place / "result.json").exists():
             killed = KILLED.search(log_path.read_text("utf-8", "replace"))
             what = f"ended by itself ({killed.group()})" if killed else "ended by itself"
-            text = f"One of the {ranks} training processes {what}, so the others were ended. {end_of(log_path)}"
+            text = f"One of the {ranks} training processes {what}, so the others were ended. {end_of_log(log_path)}"
             raise OutsideError(f"{text}\nThe same command goes on from the last checkpoint.")
         return StageResult(**json.loads((place / "result.json").read_text("utf-8")))
 

@@ -11,18 +11,26 @@ from contextlib import closing
 from typing import Any
 
 from socratune.config import StudentTeacherConfig, ValidateConfig
-from socratune.evaluation import exam, forgetting
-from socratune.evaluation.adapter_files import file_integrity
-from socratune.evaluation.comparison import answer_rows, compared
-from socratune.evaluation.exam import EXAMS, Answered, Paper, Sitting
-from socratune.evaluation.gate import Proof, verdict_on
-from socratune.llm.ledger import Ledger
-from socratune.llm.locate import Base
-from socratune.llm.references import RULES, resolve_alias
+from socratune.evaluation import (
+    EXAMS,
+    Answered,
+    Paper,
+    Proof,
+    Sitting,
+    answer_rows,
+    answering_manner,
+    compare_answers,
+    exam_papers,
+    file_integrity,
+    non_inferiority,
+    recorded_answers,
+    take_exam,
+    verdict_on,
+)
+from socratune.llm import RULES, Base, Ledger, resolve_alias
 from socratune.rows import QARow
-from socratune.runs.folder import RunDir, StageResult, read_rows, write_jsonl
-from socratune.runs.journal import Journal
-from socratune.teaching.cast import assemble_cast
+from socratune.runs import Journal, RunDir, StageResult, read_rows, write_jsonl
+from socratune.teaching import assemble_cast
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +62,7 @@ async def validate_adapter(
     tests: dict[str, Any] = {"file_integrity": file_integrity(run.adapter, base.model_name)}
     if not tests["file_integrity"]["passed"] or not rows:
         return _result(verdict_on(tests, config.gate, knowledge_rows=knowledge_rows), rows)
-    from socratune.inference.student import LocalModels
+    from socratune.inference import LocalModels
 
     ledger = Ledger(asking.max_usd, asking.max_total_tokens)
     ledger.carry_over(spent)
@@ -62,13 +70,13 @@ async def validate_adapter(
     with closing(LocalModels(load_in_4bit=base.load_in_4bit)) as local:
         people = assemble_cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
         try:
-            papers = {paper.name: paper for paper in exam.papers(run, config, people.judge)}
-            how = exam.manner(base, config, asking)
+            papers = {paper.name: paper for paper in exam_papers(run, config, people.judge)}
+            how = answering_manner(base, config, asking)
             sitting = Sitting(papers, how, journal, key, asking.concurrency, tick)
-            if record := exam.recorded(run, papers, how, base, config):
+            if record := recorded_answers(run, papers, how, base, config):
                 measured = await record.examine(sitting)
             else:
-                measured = await exam.examine(sitting, run.adapter, base, config)
+                measured = await take_exam(sitting, run.adapter, base, config)
         finally:
             await people.close()
     answers = sitting.answers
@@ -98,7 +106,7 @@ def _tests(papers: dict[str, Paper], answers: Answered, config: ValidateConfig, 
     }
     if "recall" in papers:
         tests["recall"] = _compared("recall", papers, answers, config, seed)
-    tests["forgetting"] = forgetting.non_inferiority(
+    tests["forgetting"] = non_inferiority(
         papers["forgetting"].rows,
         answers["forgetting"]["base"],
         answers["forgetting"]["adapter"],
@@ -112,7 +120,7 @@ def _tests(papers: dict[str, Paper], answers: Answered, config: ValidateConfig, 
 def _compared(
     name: str, papers: dict[str, Paper], answers: Answered, config: ValidateConfig, seed: int
 ) -> dict[str, Any]:
-    return compared(papers[name].rows, answers[name]["base"], answers[name]["adapter"], config, seed)
+    return compare_answers(papers[name].rows, answers[name]["base"], answers[name]["adapter"], config, seed)
 
 
 def _prompt(row: QARow, answer: dict[str, Any], own: bool) -> dict[str, Any]:

@@ -10,11 +10,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from socratune.errors import CallError
-from socratune.judging.rules import Judge
-from socratune.llm.base import ChatModel, Sampling
+from socratune.judging import Judge
+from socratune.llm import ChatModel, Sampling
 from socratune.rows import Judgement, QARow
-from socratune.runs.journal import Journal
-from socratune.runs.runner import map_rows
+from socratune.runs import Journal, map_rows
 
 
 async def answer_and_judge(
@@ -56,7 +55,7 @@ async def answer_and_judge(
         }
 
     async def step(row: QARow) -> dict[str, Any]:
-        drawn = (sampling.drawn(seed_of(row.id, number)) for number in range(samples))
+        drawn = (sampling.drawn(draw_seed(row.id, number)) for number in range(samples))
         first, *more = await asyncio.gather(*(one(row, each) for each in drawn))
         return {**first, "more": more} if more else first
 
@@ -64,12 +63,12 @@ async def answer_and_judge(
     return list(journal.rows(key))
 
 
-def behind(tick: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+def counted_from(tick: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
     """The tick of one of several sets that share a bar of `total` rows, of which `before` are done."""
     return lambda done, _: tick(before + done, total)
 
 
-def seed_of(row_id: str, number: int) -> int:
+def draw_seed(row_id: str, number: int) -> int:
     """Of one answer; the same for base and adapter, and another for every question."""
     return int.from_bytes(hashlib.sha256(f"{row_id}/{number}".encode("utf-8", "replace")).digest()[:7], "big")
 

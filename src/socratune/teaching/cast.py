@@ -8,26 +8,30 @@ from typing import Any
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError
-from socratune.judging.rules import Judge, mechanical_judge
-from socratune.judging.text import still_thinking
-from socratune.llm.base import WARM, ChatModel, Sampling
-from socratune.llm.ledger import Ledger
-from socratune.llm.prompts import judge_messages, parse_hint, parse_verdict, teacher_messages
-from socratune.llm.references import (
+from socratune.judging import Judge, mechanical_judge, still_thinking
+from socratune.llm import (
     JUDGE_SAMPLING,
     RULES,
     TEACHER_SAMPLING,
+    WARM,
+    ChatModel,
     ClosableModel,
+    Ledger,
     LocalModel,
     Role,
-    called,
-    endpoints,
+    Sampling,
+    called_safely,
+    endpoints_of,
+    judge_messages,
     load_function,
-    reach,
+    parse_hint,
+    parse_verdict,
+    reached_model,
     resolve_alias,
+    teacher_messages,
 )
 from socratune.rows import Judgement, QARow
-from socratune.runs.journal import Journal
+from socratune.runs import Journal
 from socratune.teaching.hints import HintRequest, Teacher, arithmetic_teacher
 from socratune.teaching.picking import Pick, judged_pick, pick_first, pick_longest
 
@@ -61,11 +65,13 @@ def assemble_cast(
         local: gives the model in this process of a name (`LocalModels.load`), and closes it when it is done.
     """
     judge_ref, teacher_ref = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
-    reached = endpoints(config)
+    reached = endpoints_of(config)
     models: list[ClosableModel] = []
 
     def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
-        found = reach(ref, reached[role], sampling, role=f"{stage}.{role}", journal=journal, ledger=ledger, local=local)
+        found = reached_model(
+            ref, reached[role], sampling, role=f"{stage}.{role}", journal=journal, ledger=ledger, local=local
+        )
         models.extend(found.connected)
         return found.model, found.sampling
 
@@ -136,7 +142,7 @@ def python_judge(function: Callable[..., Any]) -> Judge:
     """`function(question, reference, response)` → True, False, or None where it cannot tell; may be async."""
 
     async def judge(row: QARow, response: str) -> Judgement:
-        verdict = await called(function, row.question, row.reference, response)
+        verdict = await called_safely(function, row.question, row.reference, response)
         if verdict is not None and not isinstance(verdict, bool):
             raise CallError(f"{function.__name__} gave {verdict!r}; a judge gives True, False or None.")
         return Judgement("undecided" if verdict is None else "correct" if verdict else "incorrect", "python")
@@ -149,7 +155,7 @@ def python_teacher(function: Callable[..., Any]) -> Teacher:
 
     async def teach(request: HintRequest) -> str | None:
         responses = [attempt.response for attempt in request.attempts]
-        hint = await called(function, request.row.question, request.row.reference, responses)
+        hint = await called_safely(function, request.row.question, request.row.reference, responses)
         if hint is not None and not isinstance(hint, str):
             raise CallError(f"{function.__name__} gave {hint!r}; a teacher gives a text or None.")
         return hint or None

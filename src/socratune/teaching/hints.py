@@ -13,15 +13,18 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from socratune.judging.quantities import Quantity, joined_number, quantities_in, with_digits
-from socratune.judging.text import (
+from socratune.judging import (
+    Quantity,
     choice_of,
     final_answer,
     final_number,
+    joined_number,
     loose_numbers_in,
     normalise,
     options_in,
     plain_text,
+    quantities_in,
+    with_digits,
 )
 from socratune.rows import Attempt, QARow
 from socratune.teaching.echoes import shared_run

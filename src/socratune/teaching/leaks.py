@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from socratune.inference.template import prompt_ids
-from socratune.judging.text import choice_of, final_answer, loose_numbers_in, options_in
-from socratune.llm.prompts import Chat, with_private_hint
+from socratune.inference import prompt_ids
+from socratune.judging import choice_of, final_answer, loose_numbers_in, options_in
+from socratune.llm import Chat, with_private_hint
 from socratune.rows import QARow, Trace
 from socratune.teaching.hints import result_in, secret_words
 

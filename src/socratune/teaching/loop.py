@@ -6,10 +6,17 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from socratune.errors import CallError
-from socratune.judging.rules import Judge
-from socratune.judging.text import options_in
-from socratune.llm.base import WARM, Chat, ChatModel, Sampling
-from socratune.llm.prompts import with_hint_turn, with_private_evidence, with_private_hint, with_private_reference
+from socratune.judging import Judge, options_in
+from socratune.llm import (
+    WARM,
+    Chat,
+    ChatModel,
+    Sampling,
+    with_hint_turn,
+    with_private_evidence,
+    with_private_hint,
+    with_private_reference,
+)
 from socratune.rows import Attempt, Gap, Given, Judgement, Outcome, QARow, Trace
 from socratune.teaching.echoes import echo
 from socratune.teaching.hints import HintRequest, Teacher, leak

@@ -7,8 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from socratune.errors import CallError
-from socratune.llm.base import ChatModel, Sampling
-from socratune.llm.prompts import PICK_SCHEMA, parse_pick, pick_messages
+from socratune.llm import PICK_SCHEMA, ChatModel, Sampling, parse_pick, pick_messages
 from socratune.rows import Attempt, QARow
 
 Pick = Callable[[QARow, Sequence[Attempt]], Coroutine[Any, Any, Attempt]]

@@ -12,19 +12,25 @@ from urllib.request import ProxyHandler, build_opener
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import OutsideError
-from socratune.inference.provenance import identity, with_sampling
-from socratune.llm.base import ChatModel, Sampling
-from socratune.llm.ledger import Ledger
-from socratune.llm.locate import model_location, weights_fingerprint
-from socratune.llm.metered import MeteredModel
-from socratune.llm.references import Endpoint, connect, endpoints, student_of
-from socratune.llm.sampling import served_sampling
-from socratune.llm.vllm import vllm_serving
-from socratune.runs.folder import fingerprint
-from socratune.runs.journal import Journal
+from socratune.inference import identity, with_sampling
+from socratune.llm import (
+    ChatModel,
+    Endpoint,
+    Ledger,
+    MeteredModel,
+    Sampling,
+    connected_model,
+    endpoints_of,
+    model_location,
+    served_sampling,
+    student_of,
+    vllm_serving,
+    weights_fingerprint,
+)
+from socratune.runs import Journal, fingerprint
 
 if TYPE_CHECKING:
-    from socratune.inference.student import LocalModels, LocalStudent
+    from socratune.inference import LocalModels, LocalStudent
 
 ROLE = "enhance.student"
 ASK_TIMEOUT_S = 30.0
@@ -73,7 +79,7 @@ def served_student(api_base: str) -> ServedStudent:
 
 
 @asynccontextmanager
-async def attending(
+async def attending_student(
     config: StudentTeacherConfig,
     model_name: str,
     models: LocalModels,
@@ -98,7 +104,7 @@ async def attending(
         OutsideError: vLLM did not come up, or ended by itself.
     """
     engine, name = student_of(config, model_name)
-    endpoint = endpoints(config)["student"]
+    endpoint = endpoints_of(config)["student"]
     asked = {"temperature": config.temperature, "top_p": config.top_p, "max_new_tokens": config.max_new_tokens}
     if served is not None and engine != "http":
         sampling = served_sampling(name, **asked)
@@ -131,7 +137,7 @@ async def _connected(
     ref: str, endpoint: Endpoint, journal: Journal, *, ledger: Ledger | None = None, fingerprint: str | None = None
 ) -> AsyncIterator[MeteredModel]:
     """The model behind an API; with `fingerprint` where more is known of it than its name."""
-    model, price = connect(ref, endpoint)
+    model, price = connected_model(ref, endpoint)
     if fingerprint is not None:
         model.fingerprint = fingerprint
     try:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference import memory
+from socratune.inference import ENOUGH_TOKENS, Shape, plan_memory
 
 UNSLOTH_FAMILIES = frozenset(
     ("cohere", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3_text", "granite", "llama", "mistral", "qwen2", "qwen3")
@@ -53,11 +53,11 @@ def choose_backend(
     if family not in UNSLOTH_FAMILIES:
         return "hf", f"Unsloth has no fast code for models of the family {family!r}"
     try:
-        shape = memory.Shape.of(model)
+        shape = Shape.of(model)
     except KeyError as missing:
         return "hf", f"the model's memory cannot be counted ({missing} is not in its configuration)"
     four_bit = None if config.load_in_4bit == "auto" else config.load_in_4bit
-    longest = memory.ENOUGH_TOKENS if config.max_seq_length == "auto" else config.max_seq_length
-    if memory.plan_memory(shape, free_gib, longest=longest, rank=config.r, load_in_4bit=four_bit):
+    longest = ENOUGH_TOKENS if config.max_seq_length == "auto" else config.max_seq_length
+    if plan_memory(shape, free_gib, longest=longest, rank=config.r, load_in_4bit=four_bit):
         return "hf", "the model fits, and packed rows are faster there than in Unsloth (1.3 to 1.6 times on one H200)"
     return "unsloth", f"the model does not fit {free_gib:.1f} GiB otherwise; Unsloth keeps activations in main memory"

@@ -18,9 +18,7 @@ import torch
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference import memory, ranks
-from socratune.inference.memory import free_gib
-from socratune.inference.sharded import is_sharded
+from socratune.inference import CONTEXT_GIB, GIB, Shape, free_gib, is_sharded, plan_memory, ranks
 from socratune.training.adapters import Adapters, frozen
 from socratune.training.attention import boundaries, packed_attention
 from socratune.training.fp8 import in_fp8
@@ -121,7 +119,7 @@ class HFEngine:
             found |= {"memory_gib": {part: round(gib, 2) for part, gib in self.gib.items()}}
         if self.model.device.type == "cuda":
             peak = -ranks.least(-torch.cuda.max_memory_allocated())
-            found["peak_gib"] = round(peak / memory.GIB + memory.CONTEXT_GIB, 2)
+            found["peak_gib"] = round(peak / GIB + CONTEXT_GIB, 2)
         if ranks.size() > 1:
             found |= {"gpus": ranks.size(), "parallel": "sharded" if self._sharded else "data"}
         return found
@@ -159,8 +157,8 @@ class HFEngine:
             if ranks.size() > 1:
                 of_step = of_step // ranks.size() + max(lengths)
             free = ranks.least(free_gib())
-            found = memory.plan_memory(
-                memory.Shape.of(self._causal.config.to_dict()),
+            found = plan_memory(
+                Shape.of(self._causal.config.to_dict()),
                 free,
                 longest=max(lengths),
                 rank=config.r,

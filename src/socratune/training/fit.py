@@ -9,10 +9,10 @@ from typing import Any
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference.provenance import grade, mean_kl
-from socratune.llm.locate import model_json
+from socratune.inference import mean_kl, student_grade
+from socratune.llm import model_json
 from socratune.rows import Example
-from socratune.runs.folder import RunDir, Tick
+from socratune.runs import RunDir, Tick
 from socratune.training.monitor import Course, Exam, trackers
 
 log = logging.getLogger(__name__)
@@ -50,8 +50,7 @@ def fit_adapter(
         arm: names the checkpoints and curves of one of several trainings.
         part: which of how many it is.
     """
-    from socratune.inference import ranks
-    from socratune.inference.memory import device, free_gib
+    from socratune.inference import free_gib, ranks, torch_device
     from socratune.training import hf
     from socratune.training.choice import choose_backend
     from socratune.training.monitor import flops_per_token
@@ -63,7 +62,7 @@ def fit_adapter(
     curves = trackers(job.report_to, job.run.tensorboard / arm, name) if ranks.leads() else []
     course = Course(curves, job.exam, job.tick, flops, part)
     hooks, checkpoints = Hooks(course.evaluate, course.step), job.run.checkpoints / arm
-    free = free_gib() if device().type == "cuda" else None
+    free = free_gib() if torch_device().type == "cuda" else None
     if ranks.size() > 1:
         backend, reason = "hf", f"{ranks.size()} processes share each step, which Unsloth does not"
     else:
@@ -82,7 +81,7 @@ def fit_adapter(
     return trained, state, course.speed()
 
 
-def sweep(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) -> Fitted:
+def sweep_rates(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) -> Fitted:
     """A training with each multiple of the learning rate; the one whose best epoch is best on the dev rows.
 
     Of equally good ones the smallest rate, which leaves the base the least. Once every dev row is right, no larger one
@@ -120,7 +119,7 @@ def sweep(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) -> Fitte
 MEASURED_ROWS = 32
 
 
-def graded(
+def graded_students(
     students: list[dict[str, Any]], base: dict[str, Any], model: Any, tokenizer: Any, examples: list[Example]
 ) -> dict[str, dict[str, Any]]:
     """Name → `grade` and `reason`, of each model that wrote traces; whatever is not `same` is warned of.
@@ -138,7 +137,7 @@ def graded(
     """
     found = {}
     for student in students:
-        level, reason = grade(student, base)
+        level, reason = student_grade(student, base)
         entry: dict[str, Any] = {"grade": level, "reason": reason}
         if level == "near" and student["engine"] == "local" and "adapter" not in student:
             four_bit = student["quantisation"] == "4bit"
@@ -151,7 +150,7 @@ def graded(
 
 
 def _divergence(name: str, load_in_4bit: bool, model: Any, tokenizer: Any, examples: list[Example]) -> float:
-    from socratune.inference.load import load_model
+    from socratune.inference import load_model
 
     other, _ = load_model(name, load_in_4bit=load_in_4bit)
     return round(mean_kl(other, model, tokenizer, examples), 6)

@@ -46,7 +46,7 @@ class Phases:
     delayed_generalisation: bool
 
 
-def phases(curve: Sequence[Point]) -> Phases:
+def grokking_phases(curve: Sequence[Point]) -> Phases:
     """The phases of a training whose accuracies were measured at the same steps, in order.
 
     A moment counts only if the next measurement confirms it: one lucky evaluation is not a phase.
@@ -80,7 +80,7 @@ def run_length_taus(learning_rates: Iterable[float], weight_decay: float) -> flo
     return sum(learning_rates) * weight_decay
 
 
-def outlook(learning_rates: Sequence[float], weight_decay: float) -> str:
+def grokking_outlook(learning_rates: Sequence[float], weight_decay: float) -> str:
     """What to expect of a run with these settings, in a sentence or two, with values that would suit it better."""
     steps, taus = len(learning_rates), run_length_taus(learning_rates, weight_decay)
     if not taus:

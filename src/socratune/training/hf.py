@@ -11,8 +11,7 @@ from peft import PeftModel, get_peft_model
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference import ranks
-from socratune.inference.memory import device
+from socratune.inference import ranks, torch_device
 from socratune.training import steps
 from socratune.training.checkpoints import TrainState, disk_faults
 from socratune.training.engine import HFEngine
@@ -21,7 +20,7 @@ from socratune.training.lora import lora_config
 from socratune.training.preference import pair_mean, with_base_margins
 from socratune.training.steps import Hooks
 
-__all__ = ["Hooks", "TrainState", "device", "disk_faults", "train_hf"]
+__all__ = ["Hooks", "TrainState", "disk_faults", "torch_device", "train_hf"]
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +50,11 @@ def train_hf(
         StageFailed: loss or gradient is not finite; the last whole checkpoint is kept.
         UserError: the card is too small, or has no products in 8 bits.
     """
-    if config.fp8 and not fp8_available(device()):
+    if config.fp8 and not fp8_available(torch_device()):
         fix = "Leave it out."
-        raise UserError(Fault("train.fp8", "a GPU of the Ada or Hopper generation or later", Shown(str(device())), fix))
+        raise UserError(
+            Fault("train.fp8", "a GPU of the Ada or Hopper generation or later", Shown(str(torch_device())), fix)
+        )
     torch.manual_seed(seed)
     if isinstance(model, PeftModel):  # of the training before
         model = model.unload()

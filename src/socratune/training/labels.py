@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import takewhile
 
-from socratune.inference.template import IGNORE, Rendered, Tokenizer, answer_prompt, encoded, end_of_turn_id
-from socratune.llm.prompts import EVIDENCE_NOTE, HINT_NOTE, REFERENCE_NOTE
+from socratune.inference import IGNORE, Rendered, Tokenizer, answer_prompt, encoded_ids, end_of_turn_id
+from socratune.llm import EVIDENCE_NOTE, HINT_NOTE, REFERENCE_NOTE
 from socratune.rows import Example, Piece
 
 _PRIVATE = tuple(note.split("{")[0].strip() for note in (HINT_NOTE, EVIDENCE_NOTE, REFERENCE_NOTE))
@@ -37,7 +37,7 @@ def label_faults(tokenizer: Tokenizer, example: Example, row: Rendered, max_seq_
 
 def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, before: str) -> Iterator[str]:
     """Is what stands before the answer the conversation, by the template, without loss and without secrets?"""
-    expected = encoded(tokenizer, before)
+    expected = encoded_ids(tokenizer, before)
     untrained = len(list(takewhile(lambda label: label == IGNORE, row.labels)))
     if row.ids[: len(expected)] != expected:
         yield "what stands before the answer is not the conversation by the chat template"

@@ -15,12 +15,11 @@ from typing import Any, Protocol
 import torch
 
 from socratune.errors import Fault, Shown
-from socratune.inference.cards import card_named, training_flops
-from socratune.inference.memory import Shape
-from socratune.judging.rules import mechanical_judge
+from socratune.inference import Shape, card_named, training_flops
+from socratune.judging import mechanical_judge
 from socratune.rows import QARow
-from socratune.runs.folder import Tick
-from socratune.teaching.answering import accuracy
+from socratune.runs import Tick
+from socratune.teaching import accuracy
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +35,21 @@ class Exam:
 
         Ranks that train together share the questions, and all come to the same figures.
         """
-        from socratune.inference import ranks
-        from socratune.inference.sharded import together
+        from socratune.inference import ranks, whole_on_each_rank
 
         right = dict.fromkeys((name for name, rows in self.questions.items() if rows), 0)
-        with together(model):
+        with whole_on_each_rank(model):
             for name in right:
                 if own := self.questions[name][ranks.rank() :: ranks.size()]:
                     right[name] = self._right(model, own)
         return {f"{name}_accuracy": ranks.total(count) / len(self.questions[name]) for name, count in right.items()}
 
     def _right(self, model: Any, rows: list[QARow]) -> int:
-        from socratune.inference.sharded import is_sharded
-        from socratune.inference.student import LocalStudent, serving
+        from socratune.inference import LocalStudent, is_sharded, serving_student
 
         slots = False if is_sharded(model) else None  # a recorded step would leave out gathering the blocks
         student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev", slots=slots)
-        with serving(student):
+        with serving_student(student):
             sampling = student.exam_sampling(self.max_new_tokens)
             share = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
         return round(share * len(rows))

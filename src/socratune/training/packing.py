@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from socratune.inference.template import IGNORE
+from socratune.inference import IGNORE
 
 if TYPE_CHECKING:
     import numpy as np

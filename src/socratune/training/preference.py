@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from socratune.inference import ranks
-from socratune.inference.template import Rendered
+from socratune.inference import Rendered, ranks
 from socratune.training.packing import PackedRow, join_rows
 from socratune.training.steps import groups
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from socratune.llm.base import WARM, Chat, ChatModel, Completion, Sampling
+from socratune.llm import WARM, Chat, ChatModel, Completion, Sampling
 from socratune.rows import Example, Piece
 
 FEWEST_ROWS = 200

@@ -16,9 +16,8 @@ import torch
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference.memory import device, dtype_on
-from socratune.inference.template import IGNORE, Rendered
-from socratune.llm.locate import model_json, model_location
+from socratune.inference import IGNORE, Rendered, base_dtype, torch_device
+from socratune.llm import model_json, model_location
 from socratune.training import steps
 from socratune.training.checkpoints import TrainState
 from socratune.training.packing import PackedRow
@@ -38,7 +37,7 @@ def load_unsloth(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports]
 
-    where = device()
+    where = torch_device()
     four_bit = config.load_in_4bit is True and where.type == "cuda"
     targets = ALL_LINEAR if config.target_modules == "all-linear" else config.target_modules
     shape = model_json(name, "config.json")
@@ -47,7 +46,7 @@ def load_unsloth(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
         model, tokenizer = FastLanguageModel.from_pretrained(
             str(model_location(name)),
             max_seq_length=min(_MICRO_TOKENS, positions),  # beyond its positions Unsloth bends the model's
-            dtype=dtype_on(where),
+            dtype=base_dtype(where),
             load_in_4bit=four_bit,
         )
         model = FastLanguageModel.get_peft_model(
@@ -92,7 +91,7 @@ class UnslothEngine:
         labels = torch.full_like(ids, IGNORE)
         labels[0, torch.from_numpy(row.at + 1).to(where)] = torch.from_numpy(row.targets).to(where)
         lengths = torch.from_numpy(row.boundaries).diff().to(where, torch.int32)
-        with torch.autocast(where.type, dtype_on(where), enabled=where.type == "cuda"):
+        with torch.autocast(where.type, base_dtype(where), enabled=where.type == "cuda"):
             return self.model(
                 input_ids=ids,
                 position_ids=positions,

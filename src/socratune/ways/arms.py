@@ -58,7 +58,7 @@ TRY_RATES = (0.3, 1.0, 3.0)
 """Multiples of the learning rate, of which the dev rows choose per arm: it moves an arm by more than arms differ."""
 
 
-def chosen(names: str | None) -> list[str]:
+def chosen_arms(names: str | None) -> list[str]:
     """The named arms in order of usefulness, all where nothing is named; the reference is always one.
 
     Raises:

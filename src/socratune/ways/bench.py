@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from socratune.errors import BusyError, Fault, Shown, StageFailed, UserError
-from socratune.llm.ledger import BudgetSpent
-from socratune.llm.prompts import GENERIC_PROMPTS, with_examples, with_system_prompt
+from socratune.llm import GENERIC_PROMPTS, BudgetSpent, with_examples, with_system_prompt
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import check_run
 from socratune.resolve import deep_merge
 from socratune.rows import QARow
-from socratune.runs.folder import RunDir, iter_rows, read_rows
-from socratune.runs.progress import Tell
+from socratune.runs import RunDir, Tell, iter_rows, read_rows
 from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
 from socratune.ways.exam import examined
 from socratune.ways.folders import READINGS, AblationJob, begin, folder

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
-from socratune.llm.ledger import Ledger
+from socratune.llm import Ledger
 from socratune.rows import QARow
-from socratune.runs.folder import RunDir, Tick, file_hash, fingerprint, write_text
-from socratune.runs.journal import Journal
-from socratune.teaching.answering import answer_and_judge, behind
-from socratune.teaching.cast import assemble_cast
+from socratune.runs import Journal, RunDir, Tick, file_hash, fingerprint, write_text
+from socratune.teaching import answer_and_judge, assemble_cast, counted_from
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -43,8 +41,7 @@ def examined(run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, t
 async def _sit(
     run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, key: str, tick: Tick
 ) -> dict[str, Any]:
-    from socratune.inference.load import load_model
-    from socratune.inference.student import LocalModels, LocalStudent, serving
+    from socratune.inference import LocalModels, LocalStudent, load_model, serving_student
 
     ledger, journal = Ledger(config.enhance.max_usd, config.enhance.max_total_tokens), Journal(run.journal)
     local = LocalModels(load_in_4bit=config.train.load_in_4bit)
@@ -54,7 +51,7 @@ async def _sit(
     done = 0
     try:
         model, tokenizer = load_model(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
-        with serving(LocalStudent(model, tokenizer, name=run.root.name, fingerprint=key)) as student:
+        with serving_student(LocalStudent(model, tokenizer, name=run.root.name, fingerprint=key)) as student:
             for name, rows in sets.items():
                 answers[name] = await answer_and_judge(
                     rows,
@@ -64,7 +61,7 @@ async def _sit(
                     journal=journal,
                     key=f"validate.{key}.{name}",
                     concurrency=config.enhance.concurrency,
-                    tick=behind(tick, done, total),
+                    tick=counted_from(tick, done, total),
                 )
                 done += len(rows)
     finally:

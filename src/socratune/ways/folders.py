@@ -9,8 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from socratune.runs.folder import RunDir, read_jsonl, write_json, write_jsonl
-from socratune.runs.progress import OUTPUTS, STAGES
+from socratune.runs import OUTPUTS, STAGES, RunDir, read_jsonl, write_json, write_jsonl
 
 _Reading = Literal["rows", "tokens", "money"]
 """What is equal to the reference arm's: the questions, the trained tokens, or what the calls cost."""

@@ -7,14 +7,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from socratune.runs.folder import write_json, write_text
+from socratune.runs import write_json, write_text
 from socratune.ways.arms import ARMS, REFERENCE
 from socratune.ways.folders import READINGS, AblationJob
 from socratune.ways.found import Findings
 from socratune.ways.reading import DRAWS, advice, arm_difference, mean_accuracy, other_readings
 from socratune.ways.work import LOCAL_USD_PER_TOKEN, MOST_EPOCHS
 
-HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
+ARM_HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
          "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")  # fmt: skip
 
 NOTES = """Accuracies on the held-out questions, means over seeds. *Equal rows*: what each way makes of the same
@@ -59,7 +59,7 @@ def _not_done(found: Findings) -> dict[str, list[str]]:
     return why
 
 
-def not_done(result: dict[str, Any]) -> list[str]:
+def arms_not_done(result: dict[str, Any]) -> list[str]:
     """What was cut, a line for each reason."""
     return [f"Not done, {why}: {'; '.join(jobs)}." for why, jobs in result["not_done"].items()]
 
@@ -83,7 +83,7 @@ def _read(found: Findings, arm: str, reading: str) -> dict[str, Any]:
     return {"accuracy": mean_accuracy(verdicts), "seeds": seeds, "gain": [gain.value, gain.low, gain.high]}
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def arm_cells(row: dict[str, Any]) -> list[str]:
     """An arm as one line of the table, by `HEADS`."""
     gain = row["readings"]["rows"]["gain"]
     interval = "–" if gain is None else f"{gain[0] * 100:+.1f} ({gain[1] * 100:+.1f} … {gain[2] * 100:+.1f})"
@@ -98,12 +98,18 @@ def page(result: dict[str, Any]) -> str:
     """`ablation.md`."""
     lines = ["# Which way is worth it", "", result["advice"]["sentence"], ""]
     lines += [f"- {text}" for text in result["advice"]["cautions"]] + [""] * bool(result["advice"]["cautions"])
-    lines += [_line(HEADS), _line(["---"] * 2 + ["--:"] * (len(HEADS) - 2))]
+    lines += [_line(ARM_HEADS), _line(["---"] * 2 + ["--:"] * (len(ARM_HEADS) - 2))]
     base = ["the model as it is", "", "–", "–", "–", "–", *[f"{result['base']:.1%}"] * 3, ""]
-    lines += [_line(base), *(_line(cells(row)) for row in result["arms"]), "", "![accuracy by way](ablation.svg)", ""]
+    lines += [
+        _line(base),
+        *(_line(arm_cells(row)) for row in result["arms"]),
+        "",
+        "![accuracy by way](ablation.svg)",
+        "",
+    ]
     figures = {"reference": REFERENCE, "most": MOST_EPOCHS, "per_million": LOCAL_USD_PER_TOKEN * 1e6, "draws": DRAWS}
     lines += [NOTES.format(**figures), ""]
-    lines += [f"- {text}" for text in not_done(result)] + [""] * bool(result["not_done"])
+    lines += [f"- {text}" for text in arms_not_done(result)] + [""] * bool(result["not_done"])
     return "\n".join(lines)
 
 

@@ -22,9 +22,7 @@ from socratune.errors import StageFailed
 from socratune.pipeline import run_pipeline
 from socratune.resolve import Resolved, deep_merge, dump, flatten, resolve_settings, unflatten
 from socratune.rows import QARow, Trace
-from socratune.runs.folder import Results, RunDir, Tick, fingerprint, iter_rows, read_rows, write_text
-from socratune.runs.journal import Journal
-from socratune.runs.progress import Tell
+from socratune.runs import Journal, Results, RunDir, Tell, Tick, fingerprint, iter_rows, read_rows, write_text
 from socratune.ways import controls, writing
 from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
 from socratune.ways.exam import examined

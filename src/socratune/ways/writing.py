@@ -14,20 +14,25 @@ from typing import Any
 
 from socratune.config import RunConfig
 from socratune.errors import CallError, StageFailed
-from socratune.inference.student import LocalModels
-from socratune.judging.rules import Judge
-from socratune.llm.base import ChatModel, Sampling
-from socratune.llm.ledger import Ledger
-from socratune.llm.locate import local_name
-from socratune.llm.metered import MeteredModel
-from socratune.llm.prompts import solver_messages
-from socratune.llm.references import RULES, TEACHER_SAMPLING, connect, endpoints, resolve_alias, thoughtful
+from socratune.inference import LocalModels
+from socratune.judging import Judge
+from socratune.llm import (
+    RULES,
+    TEACHER_SAMPLING,
+    ChatModel,
+    Ledger,
+    MeteredModel,
+    Sampling,
+    connected_model,
+    endpoints_of,
+    local_name,
+    resolve_alias,
+    solver_messages,
+    thoughtful,
+)
 from socratune.rows import Attempt, QARow, Trace
-from socratune.runs.folder import RunDir, Tick, fingerprint, iter_rows, read_rows, write_jsonl
-from socratune.runs.journal import Journal
-from socratune.runs.runner import map_rows
-from socratune.teaching.cast import assemble_cast
-from socratune.teaching.hints import parse_product, split_tens
+from socratune.runs import Journal, RunDir, Tick, fingerprint, iter_rows, map_rows, read_rows, write_jsonl
+from socratune.teaching import assemble_cast, parse_product, split_tens
 
 Write = Callable[[QARow], Coroutine[Any, Any, str | None]]
 """`await write(row)` gives a solution, or None where there is none."""
@@ -113,7 +118,7 @@ async def _writer(
                 sampling = thoughtful(TEACHER_SAMPLING) if model.thinking else TEACHER_SAMPLING
                 yield _asking(MeteredModel(model, journal, "enhance.teacher"), sampling, samples), people.judge
             else:
-                model, price = connect(ref, endpoints(config.enhance)["teacher"])
+                model, price = connected_model(ref, endpoints_of(config.enhance)["teacher"])
                 people.models.append(model)
                 metered = MeteredModel(model, journal, "enhance.teacher", ledger=ledger, price=price)
                 yield _asking(metered, TEACHER_SAMPLING, samples), people.judge

@@ -1,0 +1,39 @@
+from .adapter_files import WEIGHTS as WEIGHTS, file_integrity as file_integrity
+from .audit import audit_verdicts as audit_verdicts
+from .audit_sheet import (
+    draw_audit_sheet as draw_audit_sheet,
+    read_labels as read_labels,
+    recorded_judge as recorded_judge,
+    reported_by as reported_by,
+)
+from .comparison import answer_rows as answer_rows, compare_answers as compare_answers
+from .exam import (
+    EXAMS as EXAMS,
+    Answered as Answered,
+    Paper as Paper,
+    Sitting as Sitting,
+    answering_manner as answering_manner,
+    exam_files as exam_files,
+    exam_papers as exam_papers,
+    recorded_answers as recorded_answers,
+    take_exam as take_exam,
+    take_exam_only as take_exam_only,
+)
+from .forgetting import no_judge as no_judge, non_inferiority as non_inferiority
+from .gate import (
+    Proof as Proof,
+    proof_of as proof_of,
+    verdict_headline as verdict_headline,
+    verdict_on as verdict_on,
+    why_not_passed as why_not_passed,
+)
+from .lm_tasks import lm_eval_fault as lm_eval_fault
+from .question_sets import forgetting_rows as forgetting_rows, read_prompts as read_prompts
+from .stats import (
+    FEW_CLUSTERS as FEW_CLUSTERS,
+    FEWEST_CLUSTERS as FEWEST_CLUSTERS,
+    Detectable as Detectable,
+    detectable as detectable,
+    paired_difference as paired_difference,
+    total_interval as total_interval,
+)

@@ -1,0 +1,51 @@
+from . import ranks as ranks
+from .cards import (
+    FREE_SHARE as FREE_SHARE,
+    Card as Card,
+    answering_s as answering_s,
+    card_named as card_named,
+    free_gib_by_card as free_gib_by_card,
+    rentable as rentable,
+    training_flops as training_flops,
+    training_s as training_s,
+)
+from .load import load_model as load_model
+from .memory import (
+    CONTEXT_GIB as CONTEXT_GIB,
+    ENOUGH_TOKENS as ENOUGH_TOKENS,
+    GIB as GIB,
+    HEADROOM as HEADROOM,
+    Shape as Shape,
+    Training as Training,
+    base_dtype as base_dtype,
+    free_gib as free_gib,
+    plan_memory as plan_memory,
+    torch_device as torch_device,
+    training_gib as training_gib,
+    training_in_words as training_in_words,
+)
+from .provenance import (
+    foreign_fault as foreign_fault,
+    identity as identity,
+    mean_kl as mean_kl,
+    student_grade as student_grade,
+    trace_writers as trace_writers,
+    with_sampling as with_sampling,
+)
+from .sharded import (
+    is_sharded as is_sharded,
+    refuse_sharded as refuse_sharded,
+    whole_on_each_rank as whole_on_each_rank,
+)
+from .sizes import Size as Size, size_of as size_of
+from .student import LocalModels as LocalModels, LocalStudent as LocalStudent, serving_student as serving_student
+from .template import (
+    IGNORE as IGNORE,
+    Rendered as Rendered,
+    Tokenizer as Tokenizer,
+    answer_prompt as answer_prompt,
+    encoded_ids as encoded_ids,
+    end_of_turn_id as end_of_turn_id,
+    prompt_ids as prompt_ids,
+    render as render,
+)

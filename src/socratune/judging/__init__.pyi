@@ -1,0 +1,23 @@
+from .quantities import (
+    NUMBER_WORDS as NUMBER_WORDS,
+    Quantity as Quantity,
+    joined_number as joined_number,
+    quantities_in as quantities_in,
+    with_digits as with_digits,
+)
+from .rules import Judge as Judge, judge_by_rules as judge_by_rules, mechanical_judge as mechanical_judge
+from .text import (
+    canonical as canonical,
+    choice_of as choice_of,
+    final_answer as final_answer,
+    final_number as final_number,
+    is_numeric_answer as is_numeric_answer,
+    loose_numbers_in as loose_numbers_in,
+    normalise as normalise,
+    numbers_in as numbers_in,
+    options_in as options_in,
+    plain_text as plain_text,
+    still_thinking as still_thinking,
+    strip_thinking as strip_thinking,
+    taken_back as taken_back,
+)

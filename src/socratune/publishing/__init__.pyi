@@ -1,0 +1,12 @@
+from .card import (
+    dataset_card as dataset_card,
+    model_card as model_card,
+    without_data as without_data,
+    without_paths as without_paths,
+)
+from .export import export_adapter as export_adapter
+from .licences import Licence as Licence, PublicBase as PublicBase, licence_of as licence_of, public_base as public_base
+from .live import serve_report as serve_report
+from .openai_app import serve_models as serve_models
+from .report import make_report as make_report, write_report as write_report
+from .views import write_views as write_views

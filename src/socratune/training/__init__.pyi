@@ -1,0 +1,13 @@
+from .checkpoints import disk_faults as disk_faults
+from .fit import (
+    TrainingJob as TrainingJob,
+    fit_adapter as fit_adapter,
+    graded_students as graded_students,
+    sweep_rates as sweep_rates,
+)
+from .grokking import Point as Point, grokking_outlook as grokking_outlook, grokking_phases as grokking_phases
+from .labels import label_faults as label_faults
+from .lora import peft_faults as peft_faults
+from .monitor import Exam as Exam, tracker_faults as tracker_faults
+from .preference import Pair as Pair
+from .replay import FEWEST_ROWS as FEWEST_ROWS, own_answers as own_answers
