@@ -218,13 +218,13 @@ def shared_system(rows: Iterable[Example]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why a row is out, and what is known of the row: one type from the check that finds it to the file that keeps it.
+    """Why a row is not used, from the check that finds the reason to the `*.rejected.jsonl` that keeps it.
 
     Attributes:
         reason: a word to count by.
-        detail: the rest of the reason, for a person.
-        id: of the row; empty until whoever knows the row fills it in.
-        row: the row as far as it could be read.
+        detail: the reason in full, for a person.
+        id: the row's id; a check that does not know it leaves it to its caller.
+        row: the row itself, as far as it could be read; likewise.
     """
 
     reason: str

@@ -1,7 +1,7 @@
 """Question-answer rows from whatever `--dataset` names: a file, a saved data set, or one of the Hub.
 
-A data set is parsed once for a command (`data_set`); its rows then wait on the disk and are read one after the other,
-so that a large one needs little memory.
+A command parses a data set once (`data_set`). The rows then wait on disk and are read back one at a time, so that a
+large data set needs little memory.
 """
 
 from __future__ import annotations
@@ -98,20 +98,21 @@ def _row(value: object, where: str) -> QARow | list[Fault]:
 
 
 class DataSet:
-    """A data set that was parsed: what came of it, and its rows as often as they are wanted.
+    """A parsed data set, whose rows can be iterated as often as needed.
 
-    The rows wait in a file without a name. Where there is no room for that, they are parsed anew each time.
+    The rows wait in an unnamed temporary file. If the disk has no room for it, every iteration parses the source again.
 
     Attributes:
-        reading: what reading came to.
-        damage: why it could not be read to its end; empty where it could.
+        reading: the shapes that were recognised, and the faults of bad rows.
+        damage: why the source could not be read to its end; empty if it could.
+        state: see `_state`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Parse the data set.
+        """Parse the source to its end.
 
         Raises:
-            OutsideError: it might be a data set of the Hub, which could not be asked; it changed meanwhile.
+            OutsideError: the source may be on the Hub, which could not be asked; or it changed during parsing.
         """
         self.path = path
         self.reading = _Reading()
@@ -137,7 +138,7 @@ class DataSet:
         """The good rows in their order.
 
         Raises:
-            UserError: there is damage.
+            UserError: the source is damaged.
         """
         if self.damage:
             raise UserError(*self.damage)
@@ -145,7 +146,7 @@ class DataSet:
         return qa_rows(self.path, _Reading()) if kept is None else map(QARow.from_json, kept)
 
     def bad_rows(self) -> Iterator[Rejected]:
-        """The other rows, each with its faults."""
+        """The bad rows, each with its faults."""
         kept = self._bad.values()
         if kept is None:
             return (row for row in _parsed(self.path, _Reading()) if isinstance(row, Rejected))
@@ -153,11 +154,11 @@ class DataSet:
 
 
 _kept: dict[Path, DataSet] = {}
-"""What this command has parsed. Those who read a data set (preflight, plan, split) meet nowhere but here."""
+"""The data sets that this command has parsed. Preflight, plan and split share them here, as nothing else joins them."""
 
 
 def data_set(path: Path) -> DataSet:
-    """The data set at `path`, parsed only if this command has not done so yet, or if it has changed since.
+    """The data set at `path`. It is parsed only if this command has not parsed it yet, or if it has changed since.
 
     Raises:
         OutsideError: as `DataSet`.
@@ -170,20 +171,20 @@ def data_set(path: Path) -> DataSet:
 
 
 def forget_data_sets() -> None:
-    """Give up the rows that wait on the disk; after the split nobody asks for them."""
+    """Release the rows that wait on disk. No stage after the split needs them."""
     _kept.clear()
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """Another one when the data set is another one; None where there is nothing to tell it by."""
+    """Numbers that differ if the data set was changed; None if there is nothing to compare."""
     text = str(path)
     if found := hub.saved_folder(text):
         return file_state(*sorted(file for file in found[0].rglob("*") if file.is_file()))
-    return () if hub.hub_name(text) else file_state(path)  # of the Hub one commit is read, whatever comes after it
+    return () if hub.hub_name(text) else file_state(path)  # a process reads one commit of the Hub
 
 
 class _Spool:
-    """JSON values one after the other in a file without a name; several may read it at once."""
+    """JSON values in an unnamed temporary file, which several iterators can read at once."""
 
     def __init__(self) -> None:
         # /tmp may lie in memory, /var/tmp does not
@@ -201,7 +202,7 @@ class _Spool:
                 self._give_up()
 
     def values(self) -> Iterator[dict[str, Any]] | None:
-        """The values; None where there was no room for them."""
+        """The values; None if the disk had no room for them."""
         if self._file is None:
             return None
         try:
@@ -219,7 +220,7 @@ class _Spool:
 
 
 class _Reader(io.RawIOBase):
-    """Reads an open file from its beginning, wherever others are in it."""
+    """Reads an open file from its beginning, independently of its other readers."""
 
     def __init__(self, descriptor: int, owner: object) -> None:
         self._descriptor, self._at = descriptor, 0

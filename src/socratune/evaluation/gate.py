@@ -1,7 +1,6 @@
 """The gate: does what was measured let the adapter pass? Every reason against it, the weightiest first.
 
-`verdict_on` decides, and nobody else: results, console, page, card, publish and export read what it came to, by
-`proof_of`.
+Only `verdict_on` decides. The results, console, page, card, publish and export read its stored outcome with `proof_of`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Tests = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a validation came to: the entry `validation` of the results.
+    """The outcome of a validation: the entry `validation` of the results.
 
     Attributes:
         tests: what was measured, by name.
@@ -73,20 +72,20 @@ class Proof:
 
 
 def proof_of(results: dict[str, Any]) -> Proof | None:
-    """What the run's validation came to, by its results; None where there was none."""
+    """The outcome of the run's validation as its results hold it; None if it was not validated."""
     data = results.get("validation")
     return Proof.from_json(data) if data else None
 
 
 def verdict_on(tests: Tests, gate: GateConfig, *, knowledge_rows: int, noted: Sequence[str] = ()) -> Proof:
-    """Whether the adapter passes, by what was measured and by nothing else: the same tests give the same verdict.
+    """Whether the adapter passes. A pure function: the same tests always give the same verdict.
 
     Args:
         tests: as in the results; of tests that were not reached there is no entry.
         gate: the user's conditions.
         knowledge_rows: rows that taught a fact. Such a run has to show that the facts are recalled; questions about
             other sources may then stay as they were, or lose `gate.max_held_out_loss`.
-        noted: further warnings, of what the figures do not tell.
+        noted: further warnings that the figures do not imply.
     """
     reasons, measured = _refusals(tests, gate, knowledge_rows), "base_comparison" in tests
     warned = [*_warnings(tests, knowledge_rows), *noted] if measured else []
@@ -110,7 +109,7 @@ _STATES = {
 
 
 def verdict_headline(results: dict[str, Any]) -> tuple[str, str]:
-    """A run's outcome in a few words, and how to take it: `good`, `open`, `bad`, or empty where it has none yet."""
+    """A run's outcome in a few words, and its tone: `good`, `open`, `bad`, or empty while there is no outcome."""
     status, proof = str(results.get("status", "unknown")), proof_of(results)
     state = _STATES.get(status, (status.replace("_", " "), ""))
     word = proof.comparison.get("verdict") if proof else None
@@ -120,7 +119,7 @@ def verdict_headline(results: dict[str, Any]) -> tuple[str, str]:
 
 
 def why_not_passed(results: dict[str, Any]) -> str:
-    """Why a run ended as it did: the error, or what the gate says; empty where there is nothing to say."""
+    """Why a run ended as it did: its error, or the reasons of the gate; empty if there is neither."""
     proof = proof_of(results)
     return str(results.get("error") or (proof.reason if proof and results.get("status") == "failed" else ""))
 

@@ -245,10 +245,10 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
 
 
 def write_rejected(path: Path, rejected: Iterable[Rejected], *, compact: bool = False) -> Counter[str]:
-    """Write the rows that are out, each with its reason, and count the reasons.
+    """Write the rejected rows, each with its reason; returns how many rows have which reason.
 
     Args:
-        compact: without spaces, as the rows beside it that `generate` writes.
+        compact: write JSON without spaces, as `generate` writes its rows.
     """
     counts: Counter[str] = Counter()
 
@@ -321,7 +321,7 @@ def file_hash(path: Path) -> str:
 
 
 def file_state(*paths: Path) -> tuple[int, ...] | None:
-    """Numbers that change when one of the files is written or replaced; None where one cannot be found."""
+    """Numbers that change when one of the files is written or replaced; None if one of them cannot be found."""
     try:
         found = [path.stat() for path in paths]
     except OSError:

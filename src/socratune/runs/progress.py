@@ -165,7 +165,7 @@ def after_split(run: RunDir) -> str | None:
 
 
 def file_hashes(*paths: Path) -> list[str | None]:
-    """The sha256 of each file, None for one that is not there. One that stays as it is is read once."""
+    """The sha256 of each file, None for one that is not there. An unchanged file is hashed once per process."""
     return [_hash(path, file_state(path)) if path.is_file() else None for path in paths]
 
 
