@@ -425,8 +425,8 @@ def _own_name() -> str:
 
 @cache
 def _others_can_run() -> bool:
-    """Whether another user may run this Python with its libraries."""
-    trying = [sys.executable, "-c", "import torch, pip"]
+    """Whether another user may run this Python with its libraries. To import torch would take more than a second."""
+    trying = [sys.executable, "-c", "import importlib.util, pip; open(importlib.util.find_spec('torch').origin)"]
     try:
         return subprocess.run(trying, check=False, capture_output=True, user="nobody", cwd="/").returncode == 0
     except PermissionError:

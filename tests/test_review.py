@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import demo_rows, socratune, write_rows
 from pages import trace
 
 from socratune.config import CurateConfig
@@ -121,14 +122,20 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
         review_decisions(run)
 
 
-def test_curate_is_done_again_after_a_review(copied_run: Path) -> None:
+@pytest.mark.slow
+def test_curate_is_done_again_after_a_review(tmp_path: Path) -> None:
     """Accepted by hand or not, the stages behind curate follow the file."""
-    from conftest import socratune
-
-    first = json.loads((copied_run / "train.jsonl").read_text("utf-8").splitlines()[0])
-    record_decision(RunDir(copied_run), first["id"], "reject", None)
-    done = socratune("train", copied_run)
+    data, run = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 30)), tmp_path / "run"
+    flags = ("--model", "demo", "--dataset", data, "--output", run, "--set", "train.num_train_epochs=1")
+    trained = socratune("run", *flags, "--until", "train")
+    assert trained.returncode == 0, trained.stderr
+    first = json.loads((run / "train.jsonl").read_text("utf-8").splitlines()[0])
+    before = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    record_decision(RunDir(run), first["id"], "reject", None)
+    (run / "report.html").unlink()
+    done = socratune("train", run)
     assert done.returncode == 0, done.stderr
-    assert first["id"] not in (copied_run / "train.jsonl").read_text("utf-8")
-    assert "rejected_in_review" in (copied_run / "train.rejected.jsonl").read_text("utf-8")
-    assert (copied_run / "report.html").exists()
+    assert first["id"] not in (run / "train.jsonl").read_text("utf-8")
+    assert "rejected_in_review" in (run / "train.rejected.jsonl").read_text("utf-8")
+    assert (run / "adapter" / "adapter_model.safetensors").read_bytes() != before
+    assert (run / "report.html").exists()
