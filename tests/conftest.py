@@ -34,12 +34,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; the c
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+ALL_IDS: list[str] = []
+"""Of the tests that this process has found, also where an expression leaves them out."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     """Whatever needs a whole run is slow; the storm is only run when it is asked for, as CI has half an hour."""
     if "storm" not in config.option.markexpr:
         stormy = [item for item in items if item.get_closest_marker("storm")]
         config.hook.pytest_deselected(items=stormy)
         items[:] = [item for item in items if item not in stormy]
+    ALL_IDS[:] = [item.nodeid for item in items]
     for item in items:
         if {"finished_run", "copied_run"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)

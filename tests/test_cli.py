@@ -43,6 +43,18 @@ def test_what_left_the_package_says_what_to_run_instead(
 
 
 @pytest.mark.slow
+def test_a_command_of_these_tests_is_a_fork_unless_something_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each command would import the large libraries anew, and the tests would take four times as long."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: started.append(command))
+    assert socratune("--version").returncode == 0 and not started
+    socratune("--version", env={"HF_ENDPOINT": "http://127.0.0.1:9/elsewhere"})
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    socratune("--version")
+    assert len(started) == 2
+
+
+@pytest.mark.slow
 def test_the_guides_ways_in_are_the_same_command() -> None:
     flags = ["--model", "no/such/model", "--dataset", "/no/such.jsonl", "--output", "/dev/null/x"]
     ways = [["-m", "socratune", "run"], ["-m", "socratune.pipeline"]]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ALL_IDS
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +24,9 @@ def collected(home: Path, hash_seed: str) -> list[str]:
 
 @pytest.mark.slow
 def test_ids_depend_on_neither_time_nor_process_nor_place(tmp_path: Path) -> None:
-    first = collected(tmp_path / "one", "1")  # takes seconds, so the second begins at another time
-    assert len(first) > 1000
-    assert collected(tmp_path / "two", "2") == first
+    later = collected(tmp_path / "one", "1")
+    assert len(later) > 1000
+    first = ALL_IDS  # of this process, whose hash seed is another one
+    if {test.split("::")[0] for test in first} != {test.split("::")[0] for test in later}:  # only some files were asked
+        first = collected(tmp_path / "two", "2")
+    assert first == later

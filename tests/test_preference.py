@@ -87,12 +87,20 @@ def test_a_second_training_on_the_same_model_begins_anew(tmp_path: Path) -> None
         assert torch.equal(one, other)
 
 
+def shortened(run: Path) -> Path:
+    """The run, to be trained anew for half as many epochs, which suffice."""
+    text = (run / "config.yaml").read_text("utf-8")
+    assert "num_train_epochs: 6" in text
+    (run / "config.yaml").write_text(text.replace("num_train_epochs: 6", "num_train_epochs: 3"), "utf-8")
+    return run
+
+
 def test_a_run_is_trained_on_its_preference_pairs(
     copied_run: Path, results_of: Callable[[Path], dict[str, Any]]
 ) -> None:
     refused = socratune("train", copied_run, "--method", "dpo")
     assert refused.returncode == 2 and "--restart train" in refused.stderr
-    done = socratune("train", copied_run, "--method", "dpo", "--sweep-lr", "1,10", "--restart")
+    done = socratune("train", shortened(copied_run), "--method", "dpo", "--sweep-lr", "1,10", "--restart")
     assert done.returncode == 0, done.stderr
     results = results_of(copied_run)
     training = results["stages"]["train"]
@@ -104,7 +112,7 @@ def test_a_run_is_trained_on_its_preference_pairs(
 
 
 def test_the_dev_rows_choose_the_learning_rate(copied_run: Path, results_of: Callable[[Path], dict[str, Any]]) -> None:
-    done = socratune("train", copied_run, "--sweep-lr", "1,0.001", "--restart")
+    done = socratune("train", shortened(copied_run), "--sweep-lr", "1,0.001", "--restart")
     assert done.returncode == 0, done.stderr
     training = results_of(copied_run)["stages"]["train"]
     small, given = training["sweep"]
