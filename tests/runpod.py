@@ -21,6 +21,7 @@ from fake_runpod import KEY, FakeRunPod
 
 from socratune.cli.console import guarded
 from socratune.compute import renting, runpod, ssh, train_there as remote_train
+from socratune.compute.plan import budget_of
 from socratune.resolve import deep_merge, read_config_file, resolve_settings, unflatten
 from socratune.runs.folder import Results, RunDir, StageResult, Tick
 from socratune.runs.journal import Journal
@@ -51,7 +52,9 @@ def train_on_pod(folder: Path, api_base: str, settings: list[str]) -> int:
             results = Results(run)
 
             def stage(tick: Tick) -> StageResult:
-                with renting.rented(run, config.where, journal, memory_gb=1, disk_gb=20) as machine:
+                limit = budget_of(config, rented=True).limit("where", {})
+                needed = {"memory_gb": 1, "disk_gb": 20, "limit_usd": limit}
+                with renting.rented(run, config.where, journal, **needed) as machine:
                     return remote_train.train_remotely(run, config, machine, results=results.data, tick=tick)
 
             do_stage("train", "the key", stage, results, lambda event, stage, entry: None, missing=False)

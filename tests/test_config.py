@@ -193,3 +193,15 @@ def test_no_two_settings_of_a_command_share_a_flag() -> None:
 def test_every_setting_says_what_it_means() -> None:
     assert known_keys() == [setting.key for setting in settings_of(RunConfig)]
     assert all(setting.help and "`" not in setting.help for setting in settings_of(RunConfig))
+
+
+def test_the_limits_of_earlier_versions_are_shares_of_the_budget(tmp_path: Path) -> None:
+    old = {"enhance": {"max_usd": 5.0}, "generate": {"max_usd": None}, "where": {"max_usd": 20.0}}
+    resolved = resolve_settings({**NEEDED, **old})
+    assert dump(resolved.config.budget) == {"generate": None, "enhance": 5.0, "where": 20.0}
+    assert resolved.origins["budget.enhance"] == "given" and resolved.config.max_usd is None
+    assert resolve_settings({**NEEDED, "where": {"max_usd": None}}).config.budget.where == "unlimited"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**NEEDED, **old}))
+    assert read_config_file(tmp_path / "config.yaml")["budget"] == {"enhance": 5.0, "where": 20.0}
+    with pytest.raises(UserError, match=r"enhance\.max_usd: expected the same as budget\.enhance"):
+        resolve_settings({**NEEDED, **old, "budget": {"enhance": 6.0}})

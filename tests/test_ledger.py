@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from socratune.config import BudgetConfig
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.ledger import FREE, BudgetSpent, Ledger, Price, price_of
+from socratune.llm.ledger import FREE, PARTS, BudgetSpent, Ledger, Limits, Price, budget_text, price_of, shared_out
 from socratune.llm.metered import MeteredModel, most_tokens
 from socratune.runs.journal import Journal
 
@@ -36,9 +38,9 @@ def ask_all(model: MeteredModel, seeds: range) -> list[object]:
     return asyncio.run(work())
 
 
-@pytest.mark.parametrize("limits", [{"max_usd": 1.0}, {"max_total_tokens": 100}])
-def test_the_limit_holds_although_calls_are_in_flight(tmp_path: Path, limits: dict[str, float]) -> None:
-    ledger, inner = Ledger(**limits), Counting()  # type: ignore[arg-type]
+@pytest.mark.parametrize("limits", [Limits(usd=1.0), Limits(tokens=100)])
+def test_the_limit_holds_although_calls_are_in_flight(tmp_path: Path, limits: Limits) -> None:
+    ledger, inner = Ledger(limits), Counting()
     journal = Journal(tmp_path / "j.sqlite")
     model = MeteredModel(inner, journal, "enhance.judge", ledger=ledger, price=CENT)
     first = ask_all(model, range(50))
@@ -54,7 +56,7 @@ def test_the_limit_holds_although_calls_are_in_flight(tmp_path: Path, limits: di
 def test_what_was_spent_before_a_restart_counts_and_is_not_spent_again(tmp_path: Path) -> None:
     inner = Counting()
     for _ in range(2):
-        ledger, inner = Ledger(max_total_tokens=1000), Counting()
+        ledger, inner = Ledger(Limits(tokens=1000)), Counting()
         journal = Journal(tmp_path / "j.sqlite")
         model = MeteredModel(inner, journal, "enhance.judge", ledger=ledger, price=CENT)
         ask_all(model, range(10))
@@ -65,7 +67,7 @@ def test_what_was_spent_before_a_restart_counts_and_is_not_spent_again(tmp_path:
 
 def test_calls_wait_for_the_worst_case_of_others_and_only_a_spent_budget_stops(tmp_path: Path) -> None:
     """All of it costs 750 tokens; the worst cases of 50 calls at once would be 1,800."""
-    ledger, inner = Ledger(max_total_tokens=800), Counting()
+    ledger, inner = Ledger(Limits(tokens=800)), Counting()
     with closing(Journal(tmp_path / "j.sqlite")) as journal:
         found = ask_all(MeteredModel(inner, journal, "enhance.judge", ledger=ledger), range(50))
     assert all(isinstance(result, Completion) for result in found) and inner.calls == 50
@@ -74,7 +76,7 @@ def test_calls_wait_for_the_worst_case_of_others_and_only_a_spent_budget_stops(t
 
 def test_a_cut_off_answer_is_paid_once_and_counts_after_a_restart(tmp_path: Path) -> None:
     for expected_calls in (10, 0):
-        ledger, inner = Ledger(max_total_tokens=1000), Counting(Completion("15 ti", "length", 10, 5))
+        ledger, inner = Ledger(Limits(tokens=1000)), Counting(Completion("15 ti", "length", 10, 5))
         with closing(Journal(tmp_path / "j.sqlite")) as journal:
             found = ask_all(MeteredModel(inner, journal, "enhance.judge", ledger=ledger), range(10))
         assert inner.calls == expected_calls and ledger.summary()["enhance.judge"]["tokens"] == 150
@@ -93,7 +95,7 @@ def test_another_model_before_keeps_its_own_price(tmp_path: Path) -> None:
 def test_what_a_server_does_not_count_is_estimated_and_not_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ledger = Ledger(max_total_tokens=10_000)
+    ledger = Ledger(Limits(tokens=10_000))
     with closing(Journal(tmp_path / "j.sqlite")) as journal:
         silent = Counting(Completion("It is forty-two, all in all."))
         ask_all(MeteredModel(silent, journal, "enhance.judge", ledger=ledger), range(10))
@@ -120,3 +122,54 @@ def test_an_unknown_price_is_unknown_not_nothing() -> None:
     known = price_of("openai", "gpt-4o-mini").usd(1000, 1000)
     assert known == pytest.approx(0.00075)
     assert FREE.usd(1000, 1000) == 0
+
+
+def test_the_money_of_a_run_is_shared_out_among_the_parts_it_has() -> None:
+    assert shared_out(12, BudgetConfig(), PARTS).shares == {"generate": 2, "enhance": 4, "where": 6}
+    assert shared_out(12, BudgetConfig(), ["enhance"]).shares == {"enhance": 12}
+    assert shared_out(12, BudgetConfig(enhance=9), PARTS).shares == {"generate": 0.75, "enhance": 9, "where": 2.25}
+    assert shared_out(None, BudgetConfig(enhance=9), PARTS).shares == {"generate": None, "enhance": 9, "where": 50}
+    assert shared_out(None, BudgetConfig(where="unlimited"), ["where"]).limit("where", {}) is None
+    assert shared_out(None, BudgetConfig(), ["generate"]).limit("generate", {"generate": 3}) is None
+
+
+def test_what_a_part_leaves_flows_on_and_what_is_promised_to_others_stays_theirs() -> None:
+    budget = shared_out(12, BudgetConfig(), PARTS)
+    assert budget.limit("generate", {}) == 2
+    assert budget.limit("enhance", {"generate": 0.5}) == 4  # the rows are not all written yet
+    assert budget.limit("enhance", {"generate": 0.5}, over=["generate"]) == 5.5
+    assert budget.limit("where", {"generate": 0.5}, over=["generate"]) == 6
+    spent = {"generate": 0.5, "enhance": 1, "where": 2.5}
+    assert budget.limit("enhance", spent, over=["generate", "where"]) == 9  # for the proof
+    own = shared_out(40, BudgetConfig(enhance=10), ["enhance"])
+    assert own.limit("enhance", {}) == 10
+    lowered = shared_out(3, BudgetConfig(), PARTS)
+    assert lowered.limit("where", spent, over=["generate"]) == 1.5
+    assert budget_text(budget.to_json(spent)) == (
+        "budget 12 USD, spent: writer and checker 0.5 of 2, judge and teacher 1 of 4, the rented machine 2.5 of 6; "
+        "what a part leaves, later ones may spend"
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_never_spends_more_than_its_budget_however_often_it_is_begun(seed: int) -> None:
+    draw = random.Random(seed)
+    most = draw.uniform(1, 100)
+    parts = draw.sample(list(PARTS), draw.randint(1, 3))
+    own = BudgetConfig(enhance=draw.choice([None, most / 3]), where=draw.choice([None, most / 4]))
+    budget, spent, over = shared_out(most, own, parts), dict.fromkeys(PARTS, 0.0), set[str]()
+
+    def spend(part: str) -> None:
+        for _ in range(draw.randint(1, 3)):
+            if part in parts:
+                limit = budget.limit(part, spent, over=over)
+                assert limit is not None
+                spent[part] = max(spent[part], draw.choice([0, 0.5, 1]) * limit)
+            assert sum(spent.values()) <= most * (1 + 1e-9)
+
+    spend("generate")
+    over.add("generate")
+    for part in draw.choices(["enhance", "where"], k=6):  # the machine is rented, lost and rented anew in the loop
+        spend(part)
+    over.add("where")
+    spend("enhance")

@@ -407,18 +407,18 @@ def offers() -> list[Offer]:
 
 
 def test_what_is_tried_and_in_which_order() -> None:
-    where = WhereConfig(preferred_gpus=["RTX 4090", "H100 SXM", "nvidia h100 pcie"], max_hours=10, max_usd=25)
-    assert [offer.name for offer in affordable(offers(), where, 20, 0)] == ["RTX 4090", "H100 PCIe"]
-    assert [offer.name for offer in affordable(offers(), where, 70, 0)] == ["H100 PCIe"]
+    where = WhereConfig(preferred_gpus=["RTX 4090", "H100 SXM", "nvidia h100 pcie"], max_hours=10)
+    assert [offer.name for offer in affordable(offers(), where, 20, 0, 25)] == ["RTX 4090", "H100 PCIe"]
+    assert [offer.name for offer in affordable(offers(), where, 70, 0, 25)] == ["H100 PCIe"]
     with pytest.raises(UserError, match="cards with 200 GB together") as raised:
-        affordable(offers(), where.model_copy(update={"max_usd": None}), 200, 0)
+        affordable(offers(), where, 200, 0, None)
     assert "80 GB" in str(raised.value)
     with pytest.raises(UserError, match=r"at most 25 USD for 10 hours, got H100 PCIe 20.00 USD beside 9.00 spent"):
-        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 PCIe"]}), 70, 9)
+        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 PCIe"]}), 70, 9, 25)
     with pytest.raises(OutsideError, match=r"No machine is free with 1 x H100 SXM\."):
-        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 SXM"], "max_usd": None}), 70, 0)
+        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 SXM"]}), 70, 0, None)
     with pytest.raises(UserError, match=r"got H200\. There are: H100 PCIe, H100 SXM, RTX 4090"):
-        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H200"]}), 70, 0)
+        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H200"]}), 70, 0, 25)
 
 
 def test_the_journal_knows_what_was_spent(tmp_path: Path) -> None:
@@ -436,6 +436,13 @@ def test_the_journal_knows_what_was_spent(tmp_path: Path) -> None:
     assert unended(notes) == {"a"}
     hour_ago = [(at - 3600, *rest) for at, *rest in notes]
     assert spent_usd(hour_ago, 12) == pytest.approx(2.0, abs=0.01)  # type: ignore[arg-type]
+    now = notes[0][0]
+    adopted = [
+        (now - 7200, "n", None, "wanted", 2.0),
+        (now - 3600, "n", "c", "adopted", 2.0),
+        (now, "n", "c", "adopted", 2.0),
+    ]
+    assert spent_usd(adopted, 12) == pytest.approx(2.0, abs=0.01)  # killed before it could note what it had rented
 
 
 def test_lines_of_a_progress_bar() -> None:

@@ -17,6 +17,7 @@ from model_server import Answer, ModelServer
 
 from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.errors import BusyError, UserError
+from socratune.llm.ledger import Limits
 from socratune.merge import merge_shards
 from socratune.pipeline import run_pipeline
 from socratune.preflight import check_run
@@ -52,18 +53,15 @@ def test_a_shard_that_cannot_be_is_refused(shard: str) -> None:
 
 def test_what_workers_may_do_adds_up_to_the_limits() -> None:
     judge = EndpointConfig(requests_per_minute=500, tokens_per_minute=2, api_key_env="KEY")
-    config = StudentTeacherConfig(
-        concurrency=64, max_usd=1.0, max_total_tokens=1000, attempts=3, endpoints=EndpointsConfig(judge=judge)
-    )
+    config = StudentTeacherConfig(concurrency=64, attempts=3, endpoints=EndpointsConfig(judge=judge))
     part = divided_limits(config, 3)
-    assert (part.concurrency, part.max_total_tokens, part.attempts) == (21, 333, 3)
-    assert part.max_usd == pytest.approx(1 / 3)
+    assert (part.concurrency, part.attempts) == (21, 3)
+    assert Limits(1.5, 1000).among(3) == Limits(0.5, 333)
     assert (part.endpoints.judge.requests_per_minute, part.endpoints.judge.tokens_per_minute) == (166, 1)
     assert part.endpoints.judge.api_key_env == "KEY"
     assert part.endpoints.student.requests_per_minute is None
     assert config.concurrency == 64 and config.endpoints.judge.requests_per_minute == 500
-    unlimited = divided_limits(StudentTeacherConfig(), 2)
-    assert unlimited.max_usd is None and unlimited.max_total_tokens is None
+    assert Limits().among(2) == Limits()
 
 
 STAGE = "enhance.k"

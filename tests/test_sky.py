@@ -27,12 +27,12 @@ def config_of(**where: object) -> RunConfig:
 
 def test_the_task_says_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
-    task = sky_task("socratune-1", config_of(gpu_count=2, max_usd=24, max_hours=12, sky={"cloud": "gcp"}), tmp_path)
+    task = sky_task("socratune-1", config_of(gpu_count=2, max_hours=12, sky={"cloud": "gcp"}), tmp_path, 24)
     assert task["resources"]["accelerators"] == {"H100": 2} and task["resources"]["max_hourly_cost"] == 2.0
     assert task["resources"]["cloud"] == "gcp" and task["resources"]["autostop"]["down"] is True
     assert f"end=$(( $(date +%s) + {12 * 3600} ))" in task["run"]
     assert "canary" not in yaml.safe_dump(task)
-    spot = sky_task("socratune-1", config_of(spot=True, send_hf_token=True), tmp_path)
+    spot = sky_task("socratune-1", config_of(spot=True, send_hf_token=True), tmp_path, None)
     assert spot["file_mounts"]["/socratune-store"] == {"name": "socratune-1", "mode": "MOUNT"}
     assert spot["secrets"] == {"HF_TOKEN": "hf_canary"}
 
@@ -45,7 +45,7 @@ def test_skypilot_reads_the_task(tmp_path: Path) -> None:
     inputs = tmp_path / "in"
     inputs.mkdir()
     wheres: tuple[dict[str, Any], ...] = ({}, {"spot": True, "gpu_count": 4})
-    tasks = [sky_task("socratune-1", config_of(**where), inputs) for where in wheres]
+    tasks = [sky_task("socratune-1", config_of(**where), inputs, 50) for where in wheres]
     code = (
         "import sky, sys, yaml\n"
         "tasks = map(sky.Task.from_yaml_config, yaml.safe_load(sys.stdin))\n"
@@ -80,7 +80,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_is_launched_fetched_and_ended(tmp_path: Path, said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
     fetched, name = tmp_path / "remote" / "fetched", "socratune-1"
-    launch(name, sky_task(name, config_of(send_hf_token=True), tmp_path), fetched)
+    launch(name, sky_task(name, config_of(send_hf_token=True), tmp_path, None), fetched)
     file = tmp_path / "remote" / "task.yaml"
     launched, copied, ended = said.read_text("utf-8").splitlines()
     assert (
@@ -95,13 +95,17 @@ def test_a_task_that_fails_says_how_to_look_and_fetches_nothing(
 ) -> None:
     monkeypatch.setenv("FAILS", "launch")
     with pytest.raises(OutsideError, match=r"failed \(100\).*sky logs socratune-1; sky down socratune-1"):
-        launch("socratune-1", sky_task("socratune-1", config_of(), tmp_path), tmp_path / "remote" / "fetched")
+        launch("socratune-1", sky_task("socratune-1", config_of(), tmp_path, None), tmp_path / "remote" / "fetched")
     assert len(said.read_text("utf-8").splitlines()) == 1
 
 
 def test_a_spot_job_leaves_its_results_in_the_bucket(tmp_path: Path, said: Path) -> None:
     with pytest.raises(UserError, match="they are in the bucket socratune-1"):
-        launch("socratune-1", sky_task("socratune-1", config_of(spot=True), tmp_path), tmp_path / "remote" / "fetched")
+        launch(
+            "socratune-1",
+            sky_task("socratune-1", config_of(spot=True), tmp_path, None),
+            tmp_path / "remote" / "fetched",
+        )
     assert said.read_text("utf-8").startswith("sky jobs launch --name socratune-1 --yes /")
 
 
@@ -126,7 +130,7 @@ def test_without_skypilot_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "uv tool install 'skypilot" in str(skypilot_fault())
     with pytest.raises(UserError, match="it is not installed"):
-        launch("socratune-1", sky_task("socratune-1", config_of(), tmp_path), tmp_path / "remote" / "fetched")
+        launch("socratune-1", sky_task("socratune-1", config_of(), tmp_path, None), tmp_path / "remote" / "fetched")
 
 
 @pytest.mark.slow
@@ -143,7 +147,7 @@ def test_the_script_trains_answers_and_goes_on_from_the_bucket(tmp_path: Path) -
     python = home / "socratune" / "python" / "bin" / "python"
     python.parent.mkdir(parents=True)
     store.mkdir()
-    task = sky_task("socratune-1", config, inputs, store=str(store), every_s=1)
+    task = sky_task("socratune-1", config, inputs, 50, store=str(store), every_s=1)
     environment = {**os.environ, "HOME": str(home)}
     for _ in range(2):  # the second time on another machine, with what the bucket has
         with quick_python(python):

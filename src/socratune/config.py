@@ -116,8 +116,6 @@ class WhereConfig(Section):
     """Disk of a rented machine. None: by the size of the model."""
     max_hours: float = Field(default=12.0, gt=0)
     """A rented machine ends itself after so long, whatever happens."""
-    max_usd: float | None = Field(default=50.0, gt=0)
-    """Nothing is rented whose price times `max_hours` is above this. None: no limit."""
     api_base: Annotated[str, Flag(metavar="URL")] = "https://api.runpod.io/v2"
     """RunPod's REST API."""
     student_server: Literal["auto", "vllm", "socratune"] = "auto"
@@ -264,8 +262,6 @@ class GenerateConfig(Section):
     """Passages in flight."""
     call_timeout_s: Annotated[float, Free()] = Field(default=600.0, gt=0)
     """Of one try of a call."""
-    max_usd: Annotated[float | None, Flag(), Free()] = Field(default=None, gt=0)
-    """Stop before writer and checker spend this, calls in flight included. Refused where a price is not known."""
     max_total_tokens: Annotated[int | None, Flag(), Free()] = Field(default=None, gt=0)
     """Stop before writer and checker have taken so many tokens."""
     writer_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
@@ -325,8 +321,6 @@ class StudentTeacherConfig(Section):
     """Rows in flight, one call per row at a time."""
     call_timeout_s: Annotated[float, Flag(), Free()] = Field(default=600.0, gt=0)
     """Seconds, of one try of a call to a server."""
-    max_usd: Annotated[float | None, Flag(), Free()] = Field(default=None, gt=0)
-    """Stop before the run spends this, calls in flight included. Refused where a price is not known."""
     max_total_tokens: Annotated[int | None, Flag(), Free()] = Field(default=None, gt=0)
     """Stop before judge and teacher (and a student behind a server) have taken so many tokens, in the whole run."""
     student_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
@@ -491,6 +485,22 @@ class PublishConfig(Section):
     """Hub id of the base, for others, where `model` is a folder of this machine."""
 
 
+class BudgetConfig(Section):
+    """What one part of the run may spend, in USD. None: a share of `max_usd`; what earlier parts leave comes on top."""
+
+    generate: float | None = Field(default=None, gt=0)
+    """Writer and checker."""
+    enhance: float | None = Field(default=None, gt=0)
+    """Judge and teacher, and a student behind an API, in the loop and for the proof."""
+    where: Annotated[float, Field(gt=0)] | Literal["unlimited"] | None = None
+    """The rented machine: none is rented whose price times `where.max_hours` is above this. None without `max_usd`:
+    50 USD."""
+
+
+MOVED = {f"{part}.max_usd": f"budget.{part}" for part in BudgetConfig.model_fields}
+"""Keys of earlier versions, and what they are called now."""
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -518,6 +528,10 @@ class RunConfig(Section):
     """Where the loop runs: in this process, or in `workers` Ray actors."""
     workers: Annotated[int, Flag(), Free()] = Field(default=2, ge=1)
     """Actors of the engine `ray`; concurrency, rate limits and budget are divided among them."""
+    max_usd: Annotated[float | None, Flag(), Free()] = Field(default=None, gt=0)
+    """Stop before the whole run spends this, calls in flight and a rented machine included. Refused where a price is
+    not known."""
+    budget: Annotated[BudgetConfig, Free()] = BudgetConfig()
     generate: GenerateConfig = GenerateConfig()
     split: SplitConfig = SplitConfig()
     enhance: StudentTeacherConfig = StudentTeacherConfig()

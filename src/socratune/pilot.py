@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from socratune.compute import settle_placement
+from socratune.compute import budget_of, settle_placement
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.llm import RULES, student_of
 from socratune.pipeline import Pipeline, opened, run_stages
@@ -30,12 +30,14 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
         fix = "socratune plan says what it takes by arithmetic; or serve it, and give --student-api-base."
         raise UserError(Fault("--estimate", "a student that answers here", Shown(decision.reason), fix))
     with opened(resolved, None) as pipeline:
+        pipeline.budget = budget_of(resolved.config, rented=decision.where != "local")
         if _to_be_written(pipeline):
             found = _with_source(pipeline)
         else:
             run_stages(pipeline, STAGES[: STAGES.index("split") + 1], tell)
             rows = list(rows_of_shard(pipeline.run, pipeline.config.shard))
             found = _of_loop(pipeline, rows, len(rows))
+        pipeline.note_budget()
         pipeline.results.write(estimate=found)
     return pipeline.results.data
 
@@ -57,6 +59,7 @@ def _with_source(pipeline: Pipeline) -> dict[str, Any]:
         journal=pipeline.journal,
         key=f"estimate.{pipeline.key('generate')}",
         tick=_untold,
+        limits=pipeline.limits("generate"),
     )
     found, rows = asyncio.run(work)
     if not rows:
@@ -75,6 +78,7 @@ def _of_loop(pipeline: Pipeline, rows: list[QARow], total: int) -> dict[str, Any
         journal=pipeline.journal,
         key=f"estimate.{fingerprint(pipeline.key('enhance'), [row.id for row in rows])}",
         tick=_untold,
+        limits=pipeline.limits("enhance"),
     )
     return asyncio.run(work)
 

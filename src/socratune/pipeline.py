@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune import __version__
-from socratune.compute import settle_placement
+from socratune.compute import budget_of, settle_placement
 from socratune.config import RunConfig
 from socratune.data import data_path
 from socratune.documents import source_hash
 from socratune.errors import Fault, StageFailed, UserError
 from socratune.evaluation import proof_of
 from socratune.inference import trace_writers
-from socratune.llm import Base, model_location, student_of, weights_fingerprint
+from socratune.llm import Base, Limits, budget_text, model_location, student_of, weights_fingerprint
 from socratune.publishing import write_report, write_views
 from socratune.resolve import Resolved, defaults, dump, flatten
 from socratune.runs import (
@@ -149,13 +149,20 @@ def ending_noted(results: Results) -> Iterator[None]:
 def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
     results, config = pipeline.results, pipeline.config
     results.data.pop("error", None)
+    pipeline.note_budget()
+    if "budget" in results.data:
+        log.info("%s.", budget_text(results.data["budget"]))
     results.write(status="running", socratune=__version__, model=config.model, dataset=config.dataset)
     for name in wanted:
         if (name == "publish" and config.hub_id is None) or (name == "generate" and config.generate.source is None):
             continue
         before = results.stage(name)
         missing = not all((pipeline.run / output).exists() for output in NEEDED[name])
-        if not do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing):
+        try:
+            done = do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing)
+        finally:
+            pipeline.note_budget()
+        if not done:
             results.write(status="failed", error=results.stage(name).get("reason"))
             return
         if results.stage(name) is not before:  # it was not done before
@@ -178,6 +185,7 @@ class Pipeline:
         self.model = weights_fingerprint(model_location(config.model))
         wears = self.run.student if self.run.student.exists() else None
         self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears)
+        self.budget = budget_of(config, rented=config.where.place in ("runpod", "sky"))
         self.elsewhere: Elsewhere | BySkyPilot | None = None
         self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
@@ -228,6 +236,34 @@ class Pipeline:
                 known[name] = file_hashes(path)[0]
         return {name: known.get(name) for name in files}
 
+    def spent(self) -> dict[str, float]:
+        """USD by part of the budget so far. What is spent at a price that is not known is not in it."""
+        paid = {"generate": 0.0, "enhance": 0.0}
+        for stage, part in (("generate", "generate"), ("enhance", "enhance"), ("validate", "enhance")):
+            took = self.results.stage(stage).get("spent", {})
+            paid[part] += sum(one["usd"] or 0.0 for one in took.values())
+        if notes := self.journal.pods():
+            from socratune.compute import spent_usd
+
+            paid["where"] = spent_usd(notes, self.config.where.max_hours)
+        return paid
+
+    def limits(self, part: str, *over: str) -> Limits:
+        """What a part of the budget may spend in all, after what the others have spent.
+
+        Args:
+            over: parts that will spend no more, besides `generate` where that stage is done.
+        """
+        if self.results.stage("generate").get("status") == "done":
+            over = (*over, "generate")
+        section = self.config.generate if part == "generate" else self.config.enhance
+        return Limits(self.budget.limit(part, self.spent(), over=over), section.max_total_tokens, part)
+
+    def note_budget(self) -> None:
+        """Put shares and spending into the results, where a part of the run is paid for."""
+        if self.budget.shares:
+            self.results.data["budget"] = self.budget.to_json(self.spent())
+
     def generate(self, tick: Tick) -> StageResult:
         from socratune.stages import generate_questions
 
@@ -241,6 +277,7 @@ class Pipeline:
             journal=self.journal,
             key=f"generate.{self.key('generate')}",
             tick=tick,
+            limits=self.limits("generate"),
         )
         return asyncio.run(work)
 
@@ -261,20 +298,20 @@ class Pipeline:
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
         loop = partial(enhance_rows, base=self.base, key=key)
+        at_work = {"journal": self.journal, "tick": tick}
         with_student = self.elsewhere and self.elsewhere.with_student
         engine, student = student_of(config.enhance, config.model)
         if with_student and engine != "http" and student == config.model:
 
             def enhanced(served: ServedStudent) -> StageResult:
-                asked = loop(
-                    self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick, served=served
-                )
+                limits = self.limits("enhance")  # the machine is rented
+                asked = loop(self.run, config.enhance, shard=config.shard, served=served, limits=limits, **at_work)
                 return asyncio.run(asked)
 
             return with_student(enhanced)
         if config.engine == "here":
-            work = loop(self.run, config.enhance, shard=config.shard, journal=self.journal, tick=tick)
-            return asyncio.run(work)
+            limits = self.limits("enhance")
+            return asyncio.run(loop(self.run, config.enhance, shard=config.shard, limits=limits, **at_work))
         from socratune.compute import enhance_on_ray
 
         figures = enhance_on_ray(
@@ -286,6 +323,7 @@ class Pipeline:
             workers=config.workers,
             stage=key,
             tick=tick,
+            limits=self.limits("enhance"),
         )
         total = sum(1 for _ in rows_of_shard(self.run, config.shard))
         return enhance_result(self.run, total, journal=self.journal, key=key, figures=figures)
@@ -299,6 +337,8 @@ class Pipeline:
         """
         missing = "train" in wanted and self.results.stage("train").get("status") != "done"
         decision = settle_placement(self.config, fits=missing) if MODEL_STAGES.intersection(wanted) else None
+        if decision is not None:
+            self.budget = budget_of(self.config, rented=decision.where != "local")
         if decision is None or decision.where == "local":
             self._warn_of_machine()
             yield
@@ -308,14 +348,16 @@ class Pipeline:
             raise UserError(Fault("validate.lm_eval", "no tasks of lm-eval with a rented machine", "some", fix))
         from socratune.compute import BySkyPilot, Elsewhere
 
-        machine = BySkyPilot(self.run, self.config, self.results.data)
+        limits = partial(self.limits, "where")
+        machine = BySkyPilot(self.run, self.config, self.results.data, limits)
         if decision.where == "runpod":
-            machine = Elsewhere(self.run, self.config, self.journal, self.results.data, decision)
+            machine = Elsewhere(self.run, self.config, self.journal, self.results.data, decision, limits)
         try:
             with machine as self.elsewhere:
                 yield
         finally:
             self.elsewhere = None
+            self.note_budget()
             self.results.write()  # with what the machine has cost
 
     def _warn_of_machine(self) -> None:
@@ -368,6 +410,7 @@ class Pipeline:
 
         if self.elsewhere:
             self.elsewhere.take_exam()
+        rent_known = ["where"] if self.config.where.place != "sky" else []  # what SkyPilot pays is not told
         work = validate_adapter(
             self.run,
             self.config.validate_,
@@ -375,6 +418,7 @@ class Pipeline:
             asking=self.config.enhance,
             knowledge_rows=self.results.stage("curate").get("outcomes", {}).get("solved_with_evidence", 0),
             spent=self.results.stage("enhance").get("spent", {}),
+            limits=self.limits("enhance", *rent_known),
             journal=self.journal,
             key=f"validate.{self.key('validate')}",
             tick=tick,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from socratune.compute import ray_fault
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import data_path, data_set, forget_data_sets
-from socratune.documents import DATABASES, files_of, writer_endpoints
+from socratune.documents import DATABASES, files_of
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
 from socratune.inference import foreign_fault, identity
@@ -22,6 +22,7 @@ from socratune.llm import (
     resolve_alias,
     student_of,
     vllm_fault,
+    writer_endpoints,
 )
 from socratune.resolve import Resolved, flatten, resolve_settings, validated
 from socratune.runs import RunDir, output_fault, parse_shard
@@ -57,11 +58,12 @@ def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) 
             faults += _data_faults(flat)
         except OutsideError as error:  # a data set on the Hub
             unreachable = error
-    faults += [*_engine_faults(resolved.config), *_round_faults(resolved.config)] if resolved else []
+    if resolved:
+        faults += [*_engine_faults(resolved.config), *_round_faults(resolved.config), *_budget_faults(resolved.config)]
     if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
         faults += _proof_faults(resolved.config)
     if resolved and resolved.config.generate.source:
-        faults += generate_faults(resolved.config.generate)
+        faults += generate_faults(resolved.config.generate, limited=_limited(resolved.config, "generate"))
     try:
         faults += _reference_faults(flat, resolved)
     except OutsideError as error:  # a local/ model on the Hub
@@ -108,11 +110,24 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
             refs["student"] = name
         else:
             faults += _student_faults(resolved.config, engine, name)
-        faults += _people_faults(config, refs)
+        faults += _people_faults(config, refs, limited=_limited(resolved.config, "enhance"))
     hub_id = flat.get("hub_id")
     if isinstance(hub_id, str) and (fault := hub_id_fault(hub_id)):
         faults.append(fault)
     return faults
+
+
+def _limited(config: RunConfig, part: Literal["generate", "enhance"]) -> bool:
+    """Whether a part of the run has a limit in USD."""
+    return config.max_usd is not None or getattr(config.budget, part) is not None
+
+
+def _budget_faults(config: RunConfig) -> list[Fault]:
+    own = {name: usd for name, usd in config.budget if isinstance(usd, float)}
+    if config.max_usd is None or sum(own.values()) <= config.max_usd:
+        return []
+    got = Shown(", ".join(f"{name} {usd:g}" for name, usd in own.items()))
+    return [Fault("budget", f"amounts of at most max_usd together, {config.max_usd:g} USD", got)]
 
 
 def _place_faults(source: str) -> list[Fault]:
@@ -125,8 +140,11 @@ def _place_faults(source: str) -> list[Fault]:
     return []
 
 
-def generate_faults(config: GenerateConfig) -> list[Fault]:
+def generate_faults(config: GenerateConfig, *, limited: bool) -> list[Fault]:
     """What is wrong with the source of questions and with those who write and check them.
+
+    Args:
+        limited: there is a limit in USD, so their prices have to be known.
 
     Raises:
         OutsideError: a `local/` model is a Hub id, and the Hub could not be asked.
@@ -154,7 +172,7 @@ def generate_faults(config: GenerateConfig) -> list[Fault]:
                 faults.append(Fault(f"generate.{role}_api_base", expected, Shown("none")))
             continue
         fault = reference_fault(role, ref, reached[role])
-        if fault is None and config.max_usd is not None:
+        if fault is None and limited:
             fault = price_fault(role, ref, reached[role])
         faults += [fault] if fault else []
     return faults
@@ -172,12 +190,12 @@ def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
     return config
 
 
-def _people_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fault]:
-    """What is wrong with the models that are to be asked."""
+def _people_faults(config: StudentTeacherConfig, refs: dict[Role, str], *, limited: bool = False) -> list[Fault]:
+    """What is wrong with the models that are to be asked; `limited` as in `generate_faults`."""
     faults, reached = _idle_faults(config, refs), endpoints_of(config)
     for role, ref in refs.items():
         fault = reference_fault(role, ref, reached[role])
-        if fault is None and config.max_usd is not None:
+        if fault is None and limited:
             fault = price_fault(role, ref, reached[role])
         faults += [fault] if fault else []
     return faults

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from socratune.config import DEMO, DEMO_DATA, EnhancedTrainingConfig, RunConfig, Section, settings_of
+from socratune.config import DEMO, DEMO_DATA, MOVED, EnhancedTrainingConfig, RunConfig, Section, settings_of
 from socratune.errors import Fault, Shown, UserError
 
 Kind = TypeVar("Kind", bound=Section)
@@ -42,7 +42,7 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
     Raises:
         UserError: every unknown key, wrong type and missing value at once.
     """
-    flat = flatten(given)
+    flat = flatten(renewed(given, where))
     if "train.model_name" in flat:
         flat.setdefault("model", flat["train.model_name"])
     for name in ("pod_name", "preferred_gpus"):  # the guide's place
@@ -87,6 +87,27 @@ def validated(kind: type[Kind], given: dict[str, Any], where: str) -> Kind:
         raise UserError(*_faults(error, where)) from None
 
 
+def renewed(given: dict[str, Any], where: str) -> dict[str, Any]:
+    """`given` with the keys of earlier versions under the names they have now (`config.MOVED`).
+
+    Raises:
+        UserError: a key is given under both names, with different values.
+    """
+    flat = flatten(given)
+    if MOVED.keys().isdisjoint(flat):
+        return given
+    for old, new in MOVED.items():
+        value = flat.pop(old, ...)
+        if value is None:  # it was no limit
+            value = "unlimited" if new == "budget.where" else ...
+        if value is ...:
+            continue
+        if flat.get(new) not in (None, value):
+            raise UserError(Fault(f"{where}: {old}", f"the same as {new}, as it is called now", value))
+        flat[new] = value
+    return unflatten(flat)
+
+
 def demo_profile() -> dict[str, Any]:
     """Settings that suit the embedded 0.4-million-parameter model; a real model takes the defaults."""
     return yaml.safe_load((DEMO_DATA / "profile.yaml").read_text("utf-8"))
@@ -109,7 +130,7 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
         raise UserError(Fault(where, "valid YAML", Shown(" ".join(str(error).split())))) from None
     if not isinstance(data, dict):
         raise UserError(Fault(where, "a mapping like 'train: {r: 16}'", data))
-    return data
+    return renewed(data, where)
 
 
 def dump(config: BaseModel) -> dict[str, Any]:

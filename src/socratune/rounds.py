@@ -191,7 +191,8 @@ def _begun(top: RunDir, number: int) -> RunDir:
         if number > 1:
             RunDir(folder).student.symlink_to(Path("..", str(number - 1), top.adapter.name))
         results = Results(RunDir(folder))
-        results.data["stages"]["split"] = Results(top).stage("split")
+        before = Results(top).data["stages"]  # what writing the rows has cost counts in every round
+        results.data["stages"] |= {stage: before[stage] for stage in ("generate", "split") if stage in before}
         results.write()
     return run
 

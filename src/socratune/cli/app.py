@@ -83,7 +83,7 @@ def run(
 command("model", "dataset", "output", "where.place", "where.gpus")(planning.plan)
 
 
-@command("generate", "seed")
+@command("generate", "max_usd", "seed")
 def generate(
     given: GivenSettings,
     output: Annotated[
@@ -115,7 +115,7 @@ def demo(
     raise typer.Exit(commands.run_command(given, None, settings, start=None, until=until, restart=restart))
 
 
-@command("model", "dataset", "output", "views", "shard", "engine", "workers", "seed", "split", "enhance")
+@command("model", "dataset", "output", "views", "shard", "engine", "workers", "max_usd", "seed", "split", "enhance")
 def enhance(
     given: GivenSettings,
     config: ConfigFile = None,

@@ -26,7 +26,7 @@ from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.evaluation import proof_of, why_not_passed
 from socratune.inference import LocalModels
-from socratune.llm import Ledger
+from socratune.llm import Ledger, budget_text
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
@@ -63,7 +63,10 @@ def estimate(given: dict[str, Any], config_file: str | None, settings: list[str]
         if resolved.config.rounds > 1:
             fix = "Leave --rounds out: the first round is estimated, and the later ones ask the teacher less."
             raise UserError(Fault("--estimate", "no --rounds beside it", resolved.config.rounds, fix))
-        show_estimate(estimate_run(resolved, tell=progress)["estimate"], progress.console)
+        results = estimate_run(resolved, tell=progress)
+        show_estimate(results["estimate"], progress.console)
+        if "budget" in results:
+            progress.say(budget_text(results["budget"]))
         return 0
 
     refused = Fault("--estimate", "no --from, --until or --restart beside it", Shown("one of them"))
@@ -192,6 +195,8 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
         proof = proof_of(results)
         show_proof(proof.tests if proof else {}, progress.console)
     status = results["status"]
+    if "budget" in results:
+        progress.say(budget_text(results["budget"]))
     text = f"{status}: {run.root}"
     if status == "failed":
         text += f"\n{why_not_passed(results)}"

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from socratune.config import GenerateConfig, Section, is_free
+from socratune.config import BudgetConfig, GenerateConfig, RunConfig, Section, is_free
 from socratune.errors import Fault, Shown, UserError
+from socratune.llm import Limits, shared_out
 from socratune.preflight import generate_faults
 from socratune.resolve import deep_merge, dump, flatten, validated
 from socratune.runs import Journal, Tell, fingerprint, locked_file
@@ -19,8 +20,15 @@ class Writing(Section):
     """Of a run's settings those that concern questions. `model` is the one whose tokenizer sizes the passages."""
 
     generate: GenerateConfig = GenerateConfig()
+    max_usd: float | None = RunConfig.model_fields["max_usd"].default
+    budget: BudgetConfig = BudgetConfig()
     model: str | None = None
     seed: int = 0
+
+    def limits(self) -> Limits:
+        """What writer and checker may spend in all."""
+        usd = shared_out(self.max_usd, self.budget, ["generate"]).limit("generate", {})
+        return Limits(usd, self.generate.max_total_tokens, "generate")
 
 
 def checked(
@@ -44,7 +52,7 @@ def checked(
     faults = [*faults, *filter(None, [_output_fault(output)])]
     try:
         settings = validated(Writing, known, "socratune generate")
-        faults += generate_faults(settings.generate)
+        faults += generate_faults(settings.generate, limited=settings.limits().usd is not None)
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults:
@@ -108,6 +116,7 @@ def write_questions(settings: Writing, output: Path, *, tell: Tell) -> dict[str,
                 journal=journal,
                 key=f"generate.{fingerprint(lasting, model_name, seed)}",
                 tick=tick,
+                limits=settings.limits(),
             )
             result = asyncio.run(work)
         finally:

@@ -9,7 +9,7 @@ import yaml
 
 from socratune.errors import Fault, UserError
 from socratune.preflight import check_run
-from socratune.resolve import Resolved, deep_merge, read_config_file, unflatten
+from socratune.resolve import Resolved, deep_merge, read_config_file, renewed, unflatten
 from socratune.runs import stage_faults
 
 Stages = tuple[str | None, str | None, str | None]
@@ -53,7 +53,7 @@ def merged_settings(
         try:
             if not equals or not key.strip():
                 raise ValueError
-            merged = deep_merge(merged, unflatten({key.strip(): yaml.safe_load(text)}))
+            merged = deep_merge(merged, renewed(unflatten({key.strip(): yaml.safe_load(text)}), "--set"))
         except (ValueError, yaml.YAMLError):
             faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
     return deep_merge(merged, unflatten(given)), faults

@@ -79,11 +79,12 @@ def _print_task(config: RunConfig) -> None:
     """SkyPilot's task, as `sky launch` would take it."""
     import yaml
 
-    from socratune.compute import sky_task, sky_task_name
+    from socratune.compute import budget_of, sky_task, sky_task_name
     from socratune.runs import RunDir
 
     run = RunDir(config.output)
-    task = sky_task(sky_task_name(run, config), config, run / "remote" / "in")
+    limit_usd = budget_of(config, rented=True).limit("where", {})
+    task = sky_task(sky_task_name(run, config), config, run / "remote" / "in", limit_usd)
     if "secrets" in task:
         task["secrets"] = dict.fromkeys(task["secrets"])  # of no use to who looks over a shoulder
     print(f"\nSkyPilot's task:\n\n{yaml.safe_dump(task, sort_keys=False)}")
@@ -100,6 +101,8 @@ def show_plan(plan: Plan, model_name: str) -> None:
     """The table of memory, the choice and its reason, what would make it fit, time, money, what was assumed."""
     from rich.console import Console
     from rich.table import Table
+
+    from socratune.llm import budget_text
 
     console = Console(highlight=False)
 
@@ -124,6 +127,8 @@ def show_plan(plan: Plan, model_name: str) -> None:
         say(f"cannot begin so: {found['problem']}", "bold red")
     say(f"time: {_time(plan)}")
     say(f"money: {_money(plan)}")
+    if plan.budget.shares:
+        say(budget_text(found["budget"]))
     for text in found["cautions"]:
         say(f"caution: {text}", "bold yellow")
     for text in found["assumed"]:

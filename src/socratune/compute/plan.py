@@ -22,7 +22,18 @@ from socratune.data import data_path, data_set
 from socratune.documents import estimated_tokens
 from socratune.errors import UserError
 from socratune.inference import GIB, Shape, Size, answering_s, size_of, training_flops
-from socratune.llm import FREE, PROVIDERS, RULES, Endpoint, Price, endpoints_of, price_of, resolve_alias, student_of
+from socratune.llm import (
+    FREE,
+    Budget,
+    Price,
+    Role,
+    endpoints_of,
+    price_at,
+    resolve_alias,
+    shared_out,
+    student_of,
+    writer_endpoints,
+)
 from socratune.rows import Example, QARow
 from socratune.runs import Results, RunDir, iter_rows
 
@@ -78,6 +89,7 @@ class Plan:
     tokens: int
     loop_s: float | None
     money: Money
+    budget: Budget
     assumed: tuple[str, ...]
     cautions: tuple[str, ...]
 
@@ -104,6 +116,7 @@ class Plan:
             "tokens": self.tokens,
             "hours": {"training": _hours(fit.seconds), "loop": _hours(self.loop_s)},
             "usd": {"gpu": self.money.gpu, "enhancement": self.money.enhancement, "total": self.money.total},
+            "budget": self.budget.to_json({}),
             "assumed": list(self.assumed),
             "cautions": list(self.cautions),
         }
@@ -129,8 +142,9 @@ def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None
     money = _money(decision, loop_s, enhancement, config.where.cloud)
     tokens = round(sum(load.lengths) * _times(config.train))
     here = ("main memory and processors of this machine",) if gpu is not None and not machine.gpus else ()
-    assumed, cautions = (*load.assumed, *said, *here), tuple(_cautions(decision, loop_s, money, config.where))
-    return Plan(size, machine, decision, load, tokens, loop_s, money, assumed, cautions)
+    budget = budget_of(config, rented=decision.where != "local")
+    assumed, cautions = (*load.assumed, *said, *here), tuple(_cautions(decision, loop_s, money, config.where, budget))
+    return Plan(size, machine, decision, load, tokens, loop_s, money, budget, assumed, cautions)
 
 
 def settle_placement(config: RunConfig, *, fits: bool = True) -> Placement:
@@ -232,7 +246,7 @@ def _enhancement(config: RunConfig, load: Workload) -> tuple[float | None, tuple
     if pilot := _pilot(config):
         usd = pilot["usd"]["all"]
         return usd[0] if usd else None, ("the loop costs what its pilot in the run folder says",)
-    paid = list(_paid(config.enhance, config.model))
+    paid = list(paid_roles(config.enhance, config.model).items())
     if not paid:
         return 0.0, ()
     rows = load.rows - load.held_out
@@ -244,23 +258,30 @@ def _enhancement(config: RunConfig, load: Workload) -> tuple[float | None, tuple
     return (None if None in usd else round(sum(filter(None, usd)), 4)), (said,)
 
 
-def _paid(config: StudentTeacherConfig, model_name: str) -> Iterator[tuple[str, Price]]:
-    """The roles that are paid for, with their prices."""
+def paid_roles(config: StudentTeacherConfig, model_name: str) -> dict[Role, Price]:
+    """Those of the loop that are paid for, with their prices."""
     engine, student = student_of(config, model_name)
-    refs = {"teacher": config.teacher_model, "judge": config.judge_model}
+    refs: dict[Role, str] = {"teacher": config.teacher_model, "judge": config.judge_model}
     if engine == "http":
         refs["student"] = student
-    for role, endpoint in endpoints_of(config).items():
-        if role in refs and (price := _price(resolve_alias(refs[role]), endpoint)) is not FREE:
-            yield role, price
+    reached = endpoints_of(config)
+    prices: dict[Role, Price] = {
+        role: price_at(resolve_alias(refs[role]), reached[role]) for role in reached if role in refs
+    }
+    return {role: price for role, price in prices.items() if price is not FREE}
 
 
-def _price(ref: str, endpoint: Endpoint) -> Price:
-    provider, _, name = ref.partition("/")
-    own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
-    if ref in RULES.values() or own_server or provider not in PROVIDERS:
-        return FREE
-    return price_of(provider, name)
+def budget_of(config: RunConfig, *, rented: bool) -> Budget:
+    """What the parts of a run may spend. `rented`: it uses a machine that is paid by the hour."""
+    writing, reached = config.generate, writer_endpoints(config.generate)
+    refs: dict[Role, str | None] = {"writer": writing.writer_model, "checker": writing.checker_model}
+    written = any(ref and price_at(resolve_alias(ref), reached[role]) is not FREE for role, ref in refs.items())
+    has = {
+        "generate": writing.source is not None and written,
+        "enhance": bool(paid_roles(config.enhance, config.model)),
+        "where": rented,
+    }
+    return shared_out(config.max_usd, config.budget, [part for part, there in has.items() if there])
 
 
 def _money(decision: Placement, loop_s: float | None, enhancement: float | None, cloud: str) -> Money:
@@ -276,15 +297,20 @@ def _money(decision: Placement, loop_s: float | None, enhancement: float | None,
     return Money(per_hour, round(hours * per_hour, 2), enhancement)
 
 
-def _cautions(decision: Placement, loop_s: float | None, money: Money, where: WhereConfig) -> Iterator[str]:
+def _cautions(
+    decision: Placement, loop_s: float | None, money: Money, where: WhereConfig, budget: Budget
+) -> Iterator[str]:
+    calls, rent = budget.shares.get("enhance"), budget.shares.get("where")
+    if calls is not None and money.enhancement is not None and money.enhancement > calls:
+        yield f"the loop's calls cost about {money.enhancement:.2f} USD, and their share of the budget is {calls:.4g}"
     if decision.where != "runpod":
         return
     hours = SET_UP_HOURS + ((decision.fit.seconds or 0.0) + (loop_s or 0.0)) / 3600
     if hours > where.max_hours:
         yield f"about {hours:.0f} h are needed, and the machine ends itself after where.max_hours, {where.max_hours:g}"
     most = None if money.gpu_per_hour is None else money.gpu_per_hour * where.max_hours
-    if most is not None and where.max_usd is not None and most > where.max_usd:
-        yield f"where.max_hours cost {most:.2f} USD, above where.max_usd, {where.max_usd:g}: nothing would be rented"
+    if most is not None and rent is not None and most > rent:
+        yield f"where.max_hours cost {most:.2f} USD, above budget.where, {rent:.4g}: nothing would be rented"
 
 
 def _way(fit: Fit) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
-from socratune.llm import Ledger, local_name, resolve_alias, student_of
+from socratune.llm import UNLIMITED, Ledger, Limits, local_name, resolve_alias, student_of
 from socratune.runs import (
     Journal,
     RunDir,
@@ -44,7 +44,7 @@ _STOP_S = 20.0
 than the calls in flight."""
 
 Work = Callable[..., Awaitable[StageResult]]
-"""`work(run, config, journal=…, tick=…)`: the loop over the rows of one folder."""
+"""`work(run, config, journal=…, tick=…, limits=…)`: the loop over the rows of one folder."""
 
 _Progress = tuple[int, dict[str, Any]]
 """Rows that a worker has done, and what it spent by role."""
@@ -67,6 +67,7 @@ def enhance_on_ray(
     workers: int,
     stage: str,
     tick: Tick,
+    limits: Limits = UNLIMITED,
 ) -> dict[str, Any]:
     """Finish every row of the run in `workers` Ray actors; afterwards the run's journal holds all of them.
 
@@ -102,7 +103,8 @@ def enhance_on_ray(
 
     with _cluster() as ray:
         actors = _started(ray, folders, _gpus_each(ray, workers) if _runs_a_model(config, model_name) else 0)
-        tasks = [worker.enhance.remote(work, divided_limits(config, workers)) for worker in actors]
+        part = divided_limits(config, workers), limits.among(workers)
+        tasks = [worker.enhance.remote(work, *part) for worker in actors]
         try:
             results = _watch(ray, actors, tasks, tell)
         finally:
@@ -120,7 +122,7 @@ class _Worker:
         self._folder = folder
         self._progress: _Progress = (0, {})
 
-    async def enhance(self, work: Work, config: StudentTeacherConfig) -> StageResult | SocratuneError:
+    async def enhance(self, work: Work, config: StudentTeacherConfig, limits: Limits) -> StageResult | SocratuneError:
         """What `work` brings. An error of ours is a value here: Ray would hand it over in a wrapping of its own."""
         if not Path(self._folder).is_dir():
             where = f"{self._folder} is not on {socket.gethostname()}"
@@ -129,7 +131,7 @@ class _Worker:
         run = RunDir(self._folder)
         try:
             with run.locked(), closing(Journal(run.journal)) as journal:
-                return await work(run, config, journal=journal, tick=self._tick)
+                return await work(run, config, journal=journal, tick=self._tick, limits=limits)
         except SocratuneError as error:
             return error
 

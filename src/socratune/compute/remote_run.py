@@ -27,7 +27,7 @@ from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.evaluation import answering_manner, exam_files, exam_papers, no_judge, recorded_answers
-from socratune.llm import VLLM_ENVIRONMENT, Base, is_well, vllm_arguments
+from socratune.llm import VLLM_ENVIRONMENT, Base, Limits, is_well, vllm_arguments
 from socratune.runs import Journal, RunDir, StageResult, Tick
 from socratune.teaching import ServedStudent, served_student
 
@@ -55,16 +55,24 @@ class Elsewhere:
     Args:
         results: the content of `pipeline_results.json`, as the stages before have left it.
         decision: which says what the machine has to hold.
+        limits: asked when the machine is rented, what it may cost.
     """
 
     def __init__(
-        self, run: RunDir, config: RunConfig, journal: Journal, results: dict[str, Any], decision: Placement
+        self,
+        run: RunDir,
+        config: RunConfig,
+        journal: Journal,
+        results: dict[str, Any],
+        decision: Placement,
+        limits: Callable[[], Limits],
     ) -> None:
         self._run = run
         self._config = config
         self._journal = journal
         self._results = results
         self._decision = decision
+        self._limits = limits
         self._stack = ExitStack()
         self._rented: RentedMachine | None = None
 
@@ -101,8 +109,8 @@ class Elsewhere:
         if self._rented is None:
             fit = self._decision.fit
             disk_gb = round(SPARE_DISK_GB + DISK_A_WEIGHT * fit.gib["weights"])
-            renting = rented(self._run, self._config.where, self._journal, memory_gb=fit.cards_gb, disk_gb=disk_gb)
-            self._rented = self._stack.enter_context(renting)
+            needed = {"memory_gb": fit.cards_gb, "disk_gb": disk_gb, "limit_usd": self._limits().usd}
+            self._rented = self._stack.enter_context(rented(self._run, self._config.where, self._journal, **needed))
         return self._rented
 
     def with_student(self, work: Callable[[ServedStudent], Done]) -> Done:

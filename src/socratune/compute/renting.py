@@ -50,6 +50,7 @@ def rented(
     *,
     memory_gb: float,
     disk_gb: int,
+    limit_usd: float | None,
     provider: ComputeProvider | None = None,
 ) -> Iterator[RentedMachine]:
     """A machine that can be reached, this run's own where it has one; given back when the block ends.
@@ -57,6 +58,7 @@ def rented(
     Args:
         memory_gb: that the cards of the machine need together.
         disk_gb: where `where.disk_gb` does not say.
+        limit_usd: what this run's machines may cost in all; None is no limit.
         provider: RunPod by default.
 
     Raises:
@@ -65,7 +67,7 @@ def rented(
     """
     need_tools()
     provider = provider or RunPod(where.api_base)
-    machine = RentedMachine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb)
+    machine = RentedMachine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb, limit_usd)
     unheard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
     with _on_signal(signal.default_int_handler, *unheard):
         try:
@@ -106,6 +108,7 @@ class RentedMachine:
         provider: ComputeProvider,
         memory_gb: float,
         disk_gb: int,
+        limit_usd: float | None = None,
     ) -> None:
         self.folder = run / "remote"
         self._run = run
@@ -114,6 +117,7 @@ class RentedMachine:
         self._provider = provider
         self._memory_gb = memory_gb
         self._disk_gb = disk_gb
+        self._limit_usd = limit_usd
         self._connection = ExitStack()
         self._renewals = 0
         notes = journal.pods()  # of a folder that was copied, they may be another run's
@@ -146,7 +150,7 @@ class RentedMachine:
 
     def _is_over(self) -> bool:
         """Whether the machine has had its `max_hours`, so that it has ended itself."""
-        since = [at for at, _, pod_id, state, _ in self._journal.pods() if pod_id == self.pod.id and state == "rented"]
+        since = [at for at, _, pod_id, _, _ in self._journal.pods() if pod_id == self.pod.id]
         return bool(since) and time.time() - since[0] >= self._where.max_hours * 3600
 
     def end(self) -> None:
@@ -203,7 +207,8 @@ class RentedMachine:
     def _rented(self) -> Pod:
         where, refusals = self._where, []
         offers = self._provider.offers(where.gpu_count, where.cloud)
-        for offer in affordable(offers, where, self._memory_gb, spent_usd(self._journal.pods(), where.max_hours)):
+        spent = spent_usd(self._journal.pods(), where.max_hours)
+        for offer in affordable(offers, where, self._memory_gb, spent, self._limit_usd):
             log.info("Renting %d x %s for %.2f USD an hour.", where.gpu_count, offer.name, offer.usd_per_hour)
             self._journal.put_pod(self._name, None, "wanted", offer.usd_per_hour)
             try:
@@ -282,7 +287,9 @@ class RentedMachine:
         self._journal.put_pod(self._name, pod.id, state, pod.usd_per_hour)
 
 
-def affordable(offers: list[Offer], where: WhereConfig, memory_gb: float, spent_usd: float) -> list[Offer]:
+def affordable(
+    offers: list[Offer], where: WhereConfig, memory_gb: float, spent_usd: float, limit_usd: float | None
+) -> list[Offer]:
     """The offers to try, as `where.preferred_gpus` orders them.
 
     Raises:
@@ -298,7 +305,7 @@ def affordable(offers: list[Offer], where: WhereConfig, memory_gb: float, spent_
         most_usd = offer.usd_per_hour * where.max_hours
         if offer.memory_gb * where.gpu_count < memory_gb:
             small.append(f"{name} {offer.memory_gb:g} GB")
-        elif where.max_usd is not None and spent_usd + most_usd > where.max_usd:
+        elif limit_usd is not None and spent_usd + most_usd > limit_usd:
             dear.append(f"{name} {most_usd:.2f} USD" + (f" beside {spent_usd:.2f} spent" if spent_usd else ""))
         elif offer.stock == "NONE":
             sold_out.append(name)
@@ -311,9 +318,9 @@ def affordable(offers: list[Offer], where: WhereConfig, memory_gb: float, spent_
         raise OutsideError(f"No machine is free with {where.gpu_count} x {' or '.join(sold_out)}. {fix}")
     faults = []
     if dear:
-        expected = f"at most {where.max_usd:g} USD for {where.max_hours:g} hours"
-        fix = "Raise where.max_usd, or lower where.max_hours."
-        faults.append(Fault("where.max_usd", expected, Shown(", ".join(dear)), fix))
+        expected = f"at most {limit_usd:.6g} USD for {where.max_hours:g} hours"
+        fix = "Raise --max-usd or budget.where, or lower where.max_hours."
+        faults.append(Fault("budget.where", expected, Shown(", ".join(dear)), fix))
     if small:
         expected = f"cards with {memory_gb:.0f} GB together"
         fix = "Name larger ones, or raise where.gpu_count."
@@ -331,9 +338,10 @@ Note = tuple[float, str, str | None, str, float]
 
 def spent_usd(notes: list[Note], max_hours: float) -> float:
     """What the machines of a run have cost so far, by their price and the journal's clock; none ran for longer than
-    `max_hours`.
+    `max_hours`. One that was ordered by a process that was killed before it could note that is counted from when it was
+    taken over.
     """
-    began = {pod_id: (at, usd) for at, _, pod_id, state, usd in notes if state == "rented"}
+    began = {pod_id: (at, usd) for at, _, pod_id, state, usd in reversed(notes) if state in ("rented", "adopted")}
     ended = {pod_id: at for at, _, pod_id, state, _ in notes if state == "ended"}
     hours = {pod_id: min((ended.get(pod_id, time.time()) - at) / 3600, max_hours) for pod_id, (at, _) in began.items()}
     return sum(hours[pod_id] * usd for pod_id, (_, usd) in began.items())

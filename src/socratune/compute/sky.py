@@ -12,6 +12,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from socratune.compute.shipping import CONSTRAINTS, base_folder, make_wheel, nee
 from socratune.compute.train_there import result_there
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm import Limits
 from socratune.runs import RunDir, StageResult, Tick, fingerprint
 
 BASE, STORE = "$HOME/socratune", "/socratune-store"
@@ -77,12 +79,15 @@ def sky_task_name(run: RunDir, config: RunConfig) -> str:
     return f"{config.where.pod_name}-{fingerprint(str(run.root.resolve()))[:8]}".lower()
 
 
-def sky_task(name: str, config: RunConfig, inputs: Path, *, store: str = STORE, every_s: int = 60) -> dict[str, Any]:
+def sky_task(
+    name: str, config: RunConfig, inputs: Path, limit_usd: float | None, *, store: str = STORE, every_s: int = 60
+) -> dict[str, Any]:
     """The task, as SkyPilot's YAML has it.
 
     Args:
         name: from `name_of`.
         inputs: from `bundle`.
+        limit_usd: what the machine may cost; None is no limit.
         store: where the bucket of a spot job is mounted.
         every_s: between two copies of the checkpoints into it.
     """
@@ -93,8 +98,8 @@ def sky_task(name: str, config: RunConfig, inputs: Path, *, store: str = STORE, 
         "use_spot": where.spot,
         "autostop": {"idle_minutes": IDLE_MINUTES, "down": True},
     }
-    if where.max_usd is not None:
-        resources["max_hourly_cost"] = round(where.max_usd / where.max_hours, 4)
+    if limit_usd is not None:
+        resources["max_hourly_cost"] = round(limit_usd / where.max_hours, 4)
     saved = " ".join(f"run/{one}" for one in RESULTS)
     limit_s = round(where.max_hours * 3600)
     task: dict[str, Any] = {
@@ -118,10 +123,11 @@ class BySkyPilot:
 
     with_student = None
 
-    def __init__(self, run: RunDir, config: RunConfig, results: dict[str, Any]) -> None:
+    def __init__(self, run: RunDir, config: RunConfig, results: dict[str, Any], limits: Callable[[], Limits]) -> None:
         self._run = run
         self._config = config
         self._results = results
+        self._limits = limits
 
     def __enter__(self) -> BySkyPilot:
         return self
@@ -139,7 +145,7 @@ class BySkyPilot:
         name = sky_task_name(run, self._config)
         if not (folder / "fetched" / "pipeline_results.json").exists():  # else they were copied out of a bucket
             inputs = bundle(run, self._config, self._results, folder / "in")
-            launch(name, sky_task(name, self._config, inputs), folder / "fetched")
+            launch(name, sky_task(name, self._config, inputs, self._limits().usd), folder / "fetched")
         for one in RESULTS[:-1]:
             if (folder / "fetched" / one).exists():
                 replace(folder / "fetched" / one, run / one)

@@ -19,6 +19,5 @@ from .writers import (
     as_journal_value as as_journal_value,
     attending_writers as attending_writers,
     checked_draft as checked_draft,
-    writer_endpoints as writer_endpoints,
 )
 from .writing import Draft as Draft, Task as Task, questions_by_type as questions_by_type

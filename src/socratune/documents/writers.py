@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from socratune.config import EndpointConfig, GenerateConfig
+from socratune.config import GenerateConfig
 from socratune.documents.extract import rules_extract
 from socratune.documents.gathering import Gathered
 from socratune.documents.grounding import fault_of, located
@@ -26,13 +26,14 @@ from socratune.inference import LocalModels
 from socratune.llm import (
     RULES,
     ChatModel,
-    Endpoint,
     Ledger,
+    Role,
     Sampling,
     called_safely,
     load_function,
     reached_model,
     resolve_alias,
+    writer_endpoints,
 )
 from socratune.rows import Rejected, content_id
 from socratune.runs import Journal
@@ -48,18 +49,6 @@ class Writers:
     checker: Checker | None
 
 
-def writer_endpoints(config: GenerateConfig) -> dict[str, Endpoint]:
-    """How writer and checker are reached, by the configuration."""
-
-    def endpoint(bases: list[str], given: EndpointConfig) -> Endpoint:
-        return Endpoint(tuple(bases), call_timeout_s=config.call_timeout_s, **given.model_dump())
-
-    return {
-        "writer": endpoint(config.writer_api_base, config.endpoints.writer),
-        "checker": endpoint(config.checker_api_base, config.endpoints.checker),
-    }
-
-
 @asynccontextmanager
 async def attending_writers(
     config: GenerateConfig, gathered: Gathered, *, seed: int, journal: Journal, ledger: Ledger
@@ -69,7 +58,7 @@ async def attending_writers(
     async with AsyncExitStack() as stack:
         models = stack.enter_context(LocalModels())
 
-        def asked(role: str, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
+        def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
             found = reached_model(
                 ref, reached[role], sampling, role=f"generate.{role}", journal=journal, ledger=ledger, local=models.load
             )

@@ -9,10 +9,14 @@ from .base import (
 from .child import child_process as child_process, end_of_log as end_of_log, free_port as free_port, is_well as is_well
 from .ledger import (
     FREE as FREE,
+    UNLIMITED as UNLIMITED,
+    Budget as Budget,
     BudgetSpent as BudgetSpent,
     Ledger as Ledger,
+    Limits as Limits,
     Price as Price,
-    price_of as price_of,
+    budget_text as budget_text,
+    shared_out as shared_out,
     tally_calls as tally_calls,
 )
 from .locate import (
@@ -57,7 +61,6 @@ from .prompts import (
 )
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
-    PROVIDERS as PROVIDERS,
     RULES as RULES,
     TEACHER_SAMPLING as TEACHER_SAMPLING,
     ClosableModel as ClosableModel,
@@ -68,12 +71,14 @@ from .references import (
     connected_model as connected_model,
     endpoints_of as endpoints_of,
     load_function as load_function,
+    price_at as price_at,
     price_fault as price_fault,
     reached_model as reached_model,
     reference_fault as reference_fault,
     resolve_alias as resolve_alias,
     student_of as student_of,
     thoughtful as thoughtful,
+    writer_endpoints as writer_endpoints,
 )
 from .sampling import (
     choose_sampling as choose_sampling,

@@ -1,16 +1,28 @@
-"""What a run spends: tokens and USD by role, and a limit that is kept although calls are in flight."""
+"""What a run spends: tokens and USD by role, and a limit that is kept although calls are in flight.
+
+The run's `max_usd` is shared out among its parts. A part may spend its share and what finished parts before it have
+left; what is promised to the others stays theirs.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from socratune.config import BudgetConfig
 from socratune.errors import OutsideError
+
+PARTS = {"generate": "writer and checker", "enhance": "judge and teacher", "where": "the rented machine"}
+"""The parts of a run that cost money, in their order: setting of `budget` and who spends it."""
+WEIGHTS = {"generate": 1, "enhance": 2, "where": 3}
+"""How `max_usd` is shared out among the parts that a run has."""
+RENT_USD = 50.0
+"""What a rented machine may cost where nobody says."""
 
 
 class BudgetSpent(OutsideError):
@@ -90,18 +102,96 @@ def price_of(provider: str, model: str) -> Price:
     return Price(float(prompt.total_price) / tokens, float(completion.total_price) / tokens)
 
 
-@dataclass(slots=True)
-class Ledger:
-    """Spent so far, reserved by calls in flight, and the limits.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be spent in all. None is no limit.
 
     Attributes:
-        max_usd: None is no limit; a call whose price is not known counts as 0 here, so a limit with such a model is
-            refused before the run (`preflight`).
-        max_total_tokens: prompt and completion tokens of all paid roles.
+        usd: a call whose price is not known counts as 0 here, so a limit with such a model is refused before the run
+            (`preflight`).
+        tokens: prompt and completion tokens of all paid roles.
+        part: of the run, for the text that says how to go on.
     """
 
-    max_usd: float | None = None
-    max_total_tokens: int | None = None
+    usd: float | None = None
+    tokens: int | None = None
+    part: str = "enhance"
+
+    def among(self, n: int) -> Limits:
+        """Those of one of `n` workers, so that all together keep these."""
+        usd = None if self.usd is None else self.usd / n
+        return Limits(usd, None if self.tokens is None else max(self.tokens // n, 1), self.part)
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The money of a run. `shares` has the parts that it pays for, each with its share; None is no limit."""
+
+    max_usd: float | None
+    shares: Mapping[str, float | None]
+
+    def limit(self, part: str, spent: Mapping[str, float], *, over: Collection[str] = ()) -> float | None:
+        """What a part may spend in all; None is no limit.
+
+        Args:
+            spent: by part, so far.
+            over: parts that will spend no more.
+        """
+        share = self.shares.get(part)
+        if self.max_usd is None or share is None:
+            return share
+        promised = carried = left = 0.0
+        for other in PARTS:
+            paid, own = spent.get(other, 0.0), self.shares.get(other) or 0.0
+            if other == part:
+                carried = 0.0
+            elif other in over or other not in self.shares:
+                promised, carried, left = promised + paid, carried + own - paid, left + own - paid
+            else:
+                promised, carried = promised + max(paid, own + carried), 0.0
+        return max(0.0, min(self.max_usd - promised, share + left))
+
+    def to_json(self, spent: Mapping[str, float]) -> dict[str, Any]:
+        """For `pipeline_results.json`: of every part `share_usd` (None is no limit) and `spent_usd`."""
+        parts = {part: {"share_usd": share, "spent_usd": round(spent.get(part, 0.0), 6)}
+                 for part, share in self.shares.items()}  # fmt: skip
+        return {"max_usd": self.max_usd, "parts": parts}
+
+
+def shared_out(max_usd: float | None, own: BudgetConfig, parts: Collection[str]) -> Budget:
+    """The budget of a run that has these parts: those with an amount of their own get it, the others share the rest."""
+    if max_usd is None:
+        rent = {None: RENT_USD, "unlimited": None}.get(own.where, own.where)  # type: ignore[call-overload]
+        return Budget(None, {part: rent if part == "where" else getattr(own, part) for part in PARTS if part in parts})
+    fixed = {part: usd for part in PARTS if part in parts and isinstance(usd := getattr(own, part), float)}
+    rest = max(0.0, max_usd - sum(fixed.values()))
+    weight = sum(WEIGHTS[part] for part in parts if part not in fixed)
+    return Budget(
+        max_usd, {part: fixed.get(part, rest * WEIGHTS[part] / (weight or 1)) for part in PARTS if part in parts}
+    )
+
+
+def budget_text(budget: Mapping[str, Any]) -> str:
+    """`budget 12 USD: writer and checker 0 of 2 USD, judge and teacher 1.2 of 4 USD, …`, from `Budget.to_json`."""
+    shown = []
+    for part, usd in budget["parts"].items():
+        share = "no limit" if usd["share_usd"] is None else f"{usd['share_usd']:.4g}"
+        shown.append(f"{PARTS[part]} {usd['spent_usd']:.4g} of {share}")
+    text = ", ".join(shown)
+    if budget["max_usd"] is None:
+        return f"USD spent: {text}"
+    flows = "; what a part leaves, later ones may spend" if len(shown) > 1 else ""
+    return f"budget {budget['max_usd']:g} USD, spent: {text}{flows}"
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Spent so far, reserved by calls in flight, and the limits."""
+
+    limits: Limits = UNLIMITED
     usd: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     unpriced: set[str] = field(default_factory=set)
@@ -140,13 +230,14 @@ class Ledger:
 
     def _over(self, usd: float, tokens: int) -> str | None:
         """Which limit a call of this worst case could pass, in words; None where it fits."""
-        spent_usd, spent_tokens = sum(self.usd.values()), sum(self.tokens.values())
-        if self.max_usd is not None and spent_usd + self._reserved_usd + usd > self.max_usd:
+        spent_usd, spent_tokens, limits = sum(self.usd.values()), sum(self.tokens.values()), self.limits
+        if limits.usd is not None and spent_usd + self._reserved_usd + usd > limits.usd:
             spent = f"{spent_usd:.4f} USD are spent"
-            return f"Stopped before the limit of {self.max_usd} USD: {spent}. A higher --max-usd goes on."
-        if self.max_total_tokens is not None and spent_tokens + self._reserved_tokens + tokens > self.max_total_tokens:
+            text = f"Stopped before the limit of {limits.usd:.6g} USD for {PARTS[limits.part]}: {spent}."
+            return f"{text} A higher --max-usd or budget.{limits.part} goes on."
+        if limits.tokens is not None and spent_tokens + self._reserved_tokens + tokens > limits.tokens:
             spent = f"{spent_tokens} are spent"
-            return f"Stopped before the limit of {self.max_total_tokens} tokens: {spent}. A higher limit goes on."
+            return f"Stopped before the limit of {limits.tokens} tokens: {spent}. A higher limit goes on."
         return None
 
     def spend(self, role: str, price: Price, prompt_tokens: int, completion_tokens: int) -> None:

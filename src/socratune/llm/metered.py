@@ -82,7 +82,7 @@ class MeteredModel:
         return completion
 
     def _reserved(self, messages: Chat, sampling: Sampling):
-        if self._ledger is None or (self._ledger.max_usd is None and self._ledger.max_total_tokens is None):
+        if self._ledger is None or (self._ledger.limits.usd is None and self._ledger.limits.tokens is None):
             return nullcontext()
         return self._ledger.reserved(self._price, _prompt_tokens(messages, sampling), sampling.max_new_tokens)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from socratune.config import StudentTeacherConfig
+from socratune.config import EndpointConfig, GenerateConfig, StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
 from socratune.llm.base import ChatModel, Sampling, StudentEngine
 from socratune.llm.ledger import FREE, Ledger, Price, price_of
@@ -95,6 +95,18 @@ def endpoints_of(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
     }
 
 
+def writer_endpoints(config: GenerateConfig) -> dict[Role, Endpoint]:
+    """How writer and checker are reached, by the configuration."""
+
+    def endpoint(bases: list[str], given: EndpointConfig) -> Endpoint:
+        return Endpoint(tuple(bases), call_timeout_s=config.call_timeout_s, **given.model_dump())
+
+    return {
+        "writer": endpoint(config.writer_api_base, config.endpoints.writer),
+        "checker": endpoint(config.checker_api_base, config.endpoints.checker),
+    }
+
+
 def resolve_alias(ref: str) -> str:
     """The reference behind one of the guide's names."""
     return ALIASES.get(ref, ref)
@@ -156,13 +168,19 @@ def _retired_fault(role: Role, where: str, ref: str) -> Fault:
 
 def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     """Why a limit in USD cannot be kept with this model, or None."""
-    provider, _, name = ref.partition("/")
-    if provider not in PROVIDERS or (endpoint.api_bases and endpoint.api_key_env is None):
-        return None
-    if price_of(provider, name).per_completion_token_usd is not None:
+    if price_at(ref, endpoint).per_completion_token_usd is not None:
         return None
     fix = "Limit tokens instead: --max-total-tokens."
-    return Fault(f"{_SECTIONS.get(role, 'enhance')}.max_usd", f"a model whose price is known as {role}", ref, fix)
+    return Fault("max_usd", f"a model whose price is known as {role}", ref, fix)
+
+
+def price_at(ref: str, endpoint: Endpoint) -> Price:
+    """The price of a reference; `FREE` is every model but those of a provider, or behind a key of one's own."""
+    provider, _, name = ref.partition("/")
+    own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
+    if own_server or provider not in PROVIDERS:
+        return FREE
+    return price_of(provider, name)
 
 
 def connected_model(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:

@@ -62,7 +62,7 @@ def interleaved(shards: Sequence[Iterable[_T]]) -> Iterator[_T]:
 
 
 def divided_limits(config: StudentTeacherConfig, n: int) -> StudentTeacherConfig:
-    """What one of `n` workers may do, so that all together keep the limits.
+    """What one of `n` workers may do, so that all together keep the limits; of money and tokens, see `Limits.among`.
 
     Rows in flight and calls per minute are rounded down, but are at least 1: with more workers than a limit allows
     calls, each still makes one.
@@ -80,8 +80,6 @@ def divided_limits(config: StudentTeacherConfig, n: int) -> StudentTeacherConfig
         reached[role] = endpoint.model_copy(update=limits)
     limits = {
         "concurrency": part(config.concurrency),
-        "max_usd": None if config.max_usd is None else config.max_usd / n,
-        "max_total_tokens": part(config.max_total_tokens),
         "endpoints": config.endpoints.model_copy(update=reached),
     }
     return config.model_copy(update=limits)

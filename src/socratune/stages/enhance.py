@@ -12,7 +12,7 @@ from typing import Any
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.inference import LocalModels
-from socratune.llm import Base, Ledger, chat_template, is_thinking, resolve_alias
+from socratune.llm import UNLIMITED, Base, Ledger, Limits, chat_template, is_thinking, resolve_alias
 from socratune.rows import TRAINABLE, QARow, Trace
 from socratune.runs import Journal, RunDir, StageResult, Tick, iter_rows, map_rows, shard_rows, write_jsonl
 from socratune.teaching import (
@@ -45,6 +45,7 @@ async def enhance_rows(
     key: str,
     tick: Tick,
     served: ServedStudent | None = None,
+    limits: Limits = UNLIMITED,
 ) -> StageResult:
     """Write `enhanced_dataset.jsonl`: one row per row of `train_in.jsonl`, in input order, nothing lost.
 
@@ -58,7 +59,7 @@ async def enhance_rows(
         BudgetSpent: the limit of money or tokens is reached; finished rows are kept.
     """
     total = sum(1 for _ in rows_of_shard(run, shard))
-    ledger = Ledger(config.max_usd, config.max_total_tokens)
+    ledger = Ledger(limits)
 
     def tell(done: int, total: int) -> None:
         tick(done, total, spent=ledger.summary())

@@ -23,7 +23,7 @@ from socratune.documents import (
 )
 from socratune.errors import OutsideError
 from socratune.evaluation import total_interval
-from socratune.llm import Base, Ledger, tally_calls
+from socratune.llm import Base, Ledger, Limits, tally_calls
 from socratune.rows import QARow, Rejected
 from socratune.runs import HasId, Journal, RunDir, Tick, map_rows
 from socratune.stages.enhance import attended
@@ -47,6 +47,7 @@ async def estimate_loop(
     journal: Journal,
     key: str,
     tick: Tick,
+    limits: Limits,
 ) -> dict[str, Any]:
     """Enhance `PILOT_ROWS` of the rows, chosen by the hash of their id, and extrapolate to `total`.
 
@@ -58,7 +59,7 @@ async def estimate_loop(
         BudgetSpent: the limit of money or tokens is smaller than the pilot.
         OutsideError: most calls of the pilot are refused.
     """
-    ledger = Ledger(config.max_usd, config.max_total_tokens)
+    ledger = Ledger(limits)
     async with attended(run, config, base, journal=journal, ledger=ledger) as (loop, student):
         step = _measured(_enhanced(loop))
         pilot, wall_s = await _tried(rows, step, config.concurrency, journal=journal, key=key, tick=tick)
@@ -75,6 +76,7 @@ async def estimate_source(
     journal: Journal,
     key: str,
     tick: Tick,
+    limits: Limits,
 ) -> tuple[dict[str, Any], list[QARow]]:
     """Have questions written to `PILOT_ROWS` of the passages; what all take, as in `of_loop`, and the pilot's rows.
 
@@ -87,7 +89,7 @@ async def estimate_source(
     """
     gathered = gather_passages(config, place.source)
     _, total, _ = cut_passages(gathered, config, token_counter(model_name))
-    ledger = Ledger(config.max_usd, config.max_total_tokens)
+    ledger = Ledger(limits)
     graph = Graph(linked_documents(gathered), gathered.links())
     async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
         step = _measured(passage_step(config, gathered, graph, writers))

@@ -31,7 +31,7 @@ from socratune.documents import (
     token_counter,
 )
 from socratune.errors import CallError, OutsideError
-from socratune.llm import RULES, Ledger
+from socratune.llm import RULES, UNLIMITED, Ledger, Limits
 from socratune.rows import Rejected, content_id
 from socratune.runs import (
     Journal,
@@ -70,6 +70,7 @@ async def generate_questions(
     journal: Journal,
     key: str,
     tick: Tick,
+    limits: Limits = UNLIMITED,
 ) -> StageResult:
     """Write the rows and what was rejected; its figures say how far they cover the source.
 
@@ -84,7 +85,7 @@ async def generate_questions(
     gathered = gather_passages(config, place.source)
     count = token_counter(model_name)
     documents, total, tokens = cut_passages(gathered, config, count)
-    ledger = Ledger(config.max_usd, config.max_total_tokens)
+    ledger = Ledger(limits)
     graph = Graph(linked_documents(gathered), gathered.links())
     key = f"{key}.{fingerprint(file_hash(gathered.passages))}"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from socratune.config import StudentTeacherConfig, ValidateConfig
@@ -27,7 +28,7 @@ from socratune.evaluation import (
     take_exam,
     verdict_on,
 )
-from socratune.llm import RULES, Base, Ledger, resolve_alias
+from socratune.llm import RULES, UNLIMITED, Base, Ledger, Limits, resolve_alias
 from socratune.rows import QARow
 from socratune.runs import Journal, RunDir, StageResult, read_rows, write_jsonl
 from socratune.teaching import assemble_cast
@@ -43,6 +44,7 @@ async def validate_adapter(
     asking: StudentTeacherConfig,
     knowledge_rows: int,
     spent: dict[str, Any],
+    limits: Limits = UNLIMITED,
     journal: Journal,
     key: str,
     tick: Callable[[int, int], None],
@@ -54,9 +56,9 @@ async def validate_adapter(
     `recall_answers.jsonl` where facts are asked for again.
 
     Args:
-        asking: whose judge and limits hold here too; answers are as long as there at most.
+        asking: whose judge holds here too; answers are as long as there at most.
         knowledge_rows: rows that taught a fact; see `gate.verdict_on`.
-        spent: by the loop, role by role; the limits are those of the whole run.
+        spent: by the loop, role by role; the limits are those of loop and proof together.
     """
     rows = read_rows(run.rows("held_out"), QARow.from_json)
     tests: dict[str, Any] = {"file_integrity": file_integrity(run.adapter, base.model_name)}
@@ -64,7 +66,7 @@ async def validate_adapter(
         return _result(verdict_on(tests, config.gate, knowledge_rows=knowledge_rows), rows)
     from socratune.inference import LocalModels
 
-    ledger = Ledger(asking.max_usd, asking.max_total_tokens)
+    ledger = Ledger(limits)
     ledger.carry_over(spent)
     # for a judge, also of the base's weights: PEFT puts the adapter into the base itself
     with closing(LocalModels(load_in_4bit=base.load_in_4bit)) as local:
@@ -86,7 +88,9 @@ async def validate_adapter(
         )
     tests |= _tests(papers, answers, config, base.seed) | measured
     proof = verdict_on(tests, config.gate, knowledge_rows=knowledge_rows, noted=_judge_warnings(asking))
-    return _result(proof, rows)
+    result = _result(proof, rows)
+    own = {role: took for role, took in ledger.summary().items() if role not in spent}
+    return replace(result, figures=result.figures | ({"spent": own} if own else {}))
 
 
 def _tests(papers: dict[str, Paper], answers: Answered, config: ValidateConfig, seed: int) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def _priced(bench: Bench, budget_usd: float | None) -> dict[str, Any]:
     """What preflight looks at: with the budget, which it refuses where a price is not known."""
     own: dict[str, Any] = {"output": str(bench.shared.root)}
     if budget_usd is not None:
-        own["enhance"] = {"max_usd": budget_usd}
+        own["budget"] = {"enhance": budget_usd}
     return deep_merge(bench.given, own)
 
 
@@ -196,7 +196,7 @@ def _estimate(bench: Bench, arms: Sequence[str], limits: Limits, say: Say) -> No
         begin(run, bench.shared, until="split")
         settings = {**ARMS[REFERENCE].settings, "seed": bench.given.get("seed", 0)}
         if limits.budget_usd:
-            settings["enhance.max_usd"] = limits.budget_usd
+            settings["budget.enhance"] = limits.budget_usd
         pilot = estimate_run(bench.resolved(run, settings), tell=bench.tell)["estimate"]
         tokens = sum(part[0] for part in pilot["tokens"].values())
         text += f". One loop over {pilot['rows']} rows takes about {tokens:,.0f} tokens"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
-from socratune.llm import Ledger
+from socratune.llm import Ledger, Limits
 from socratune.rows import QARow
 from socratune.runs import Journal, RunDir, Tick, file_hash, fingerprint, write_text
 from socratune.teaching import answer_and_judge, assemble_cast, counted_from
@@ -43,7 +43,8 @@ async def _sit(
 ) -> dict[str, Any]:
     from socratune.inference import LocalModels, LocalStudent, load_model, serving_student
 
-    ledger, journal = Ledger(config.enhance.max_usd, config.enhance.max_total_tokens), Journal(run.journal)
+    ledger = Ledger(Limits(config.budget.enhance, config.enhance.max_total_tokens))
+    journal = Journal(run.journal)
     local = LocalModels(load_in_4bit=config.train.load_in_4bit)
     people = assemble_cast(config.enhance, stage="validate", journal=journal, ledger=ledger, local=local.load)
     total = sum(len(rows) for rows in sets.values())

@@ -141,7 +141,7 @@ def _trained(bench: Bench, job: AblationJob, run: RunDir, settings: dict[str, An
     """The run up to its adapter, the exam, and all figures, kept in `job.json`."""
     resolved = bench.resolved(run, settings)
     key = fingerprint(
-        {k: v for k, v in flatten(dump(resolved.config)).items() if k not in ("output", "enhance.max_usd")}
+        {k: v for k, v in flatten(dump(resolved.config)).items() if k not in ("output", "budget.enhance")}
     )
     if (found := bench.done(job)) and found["key"] == key:
         return found
@@ -190,7 +190,7 @@ def _settings(bench: Bench, job: AblationJob) -> dict[str, Any]:
     if bench.left_usd is not None:
         # the limit of a run counts the calls of the journal it began with
         source = _source(bench, job)
-        found["enhance.max_usd"] = max(bench.left_usd, 0.0) + (_paid(source) if source else 0.0) + 1e-9
+        found["budget.enhance"] = max(bench.left_usd, 0.0) + (_paid(source) if source else 0.0) + 1e-9
     return found
 
 
@@ -308,5 +308,5 @@ def _paid(run: RunDir) -> float:
 
 def judge_config(bench: Bench) -> RunConfig:
     """The configuration of an exam without a run."""
-    left = {} if bench.left_usd is None else {"enhance.max_usd": max(bench.left_usd, 0.0) + 1e-9}
+    left = {} if bench.left_usd is None else {"budget.enhance": max(bench.left_usd, 0.0) + 1e-9}
     return bench.resolved(bench.shared, left).config

@@ -21,6 +21,7 @@ from socratune.llm import (
     TEACHER_SAMPLING,
     ChatModel,
     Ledger,
+    Limits,
     MeteredModel,
     Sampling,
     connected_model,
@@ -66,7 +67,7 @@ async def solutions(
     ref = resolve_alias(config.enhance.teacher_model)
     if samples is not None and not samples:
         raise StageFailed("the student has no right trace to show")
-    journal, ledger = Journal(run.journal), Ledger(config.enhance.max_usd, config.enhance.max_total_tokens)
+    journal, ledger = Journal(run.journal), Ledger(Limits(config.budget.enhance, config.enhance.max_total_tokens))
     rows = read_rows(run.rows("train_in"), QARow.from_json)
     key = f"enhance.{fingerprint('solutions', ref, samples, [row.id for row in rows])}"
     try:
