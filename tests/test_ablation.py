@@ -25,7 +25,7 @@ from socratune.runs.journal import Journal
 from socratune.teaching.hints import breakdown_hint, parse_product
 from socratune.ways import controls, report, work, writing
 from socratune.ways.arms import ARMS, chosen_arms
-from socratune.ways.bench import Limits, _seconds, compare_ways as compare, jobs
+from socratune.ways.bench import AblationLimits, _seconds, compare_ways as compare, jobs
 from socratune.ways.folders import AblationJob, begin, folder
 from socratune.ways.found import Findings
 from socratune.ways.reading import advice, arm_difference, other_readings
@@ -346,7 +346,7 @@ def test_arms_that_do_not_fit_into_the_time_are_named(tmp_path: Path) -> None:
     }
     said: list[str] = []
     result = compare(
-        given, tmp_path / "a", ["direct", "prompt", "sft"], Limits(1, 0.0, None), tell=unheard, say=said.append
+        given, tmp_path / "a", ["direct", "prompt", "sft"], AblationLimits(1, 0.0, None), tell=unheard, say=said.append
     )
     assert said[0].startswith("3 arms, 1 seeds: 1 loops")
     assert result["not_done"] == {"no time left": ["prompt, seed 0", "sft, seed 0"]}
@@ -382,7 +382,9 @@ def test_the_budget_holds_for_all_arms_together(tmp_path: Path, monkeypatch: pyt
         }
         budget = 45 * per_call
         arms = ["direct", "teacher-in-student-format", "wrong-hints", "teacher"]
-        result = compare(given, tmp_path / "a", arms, Limits(1, 30, budget), tell=unheard, say=lambda text: None)
+        result = compare(
+            given, tmp_path / "a", arms, AblationLimits(1, 30, budget), tell=unheard, say=lambda text: None
+        )
     direct, _, wrong, _ = result["arms"]
     assert 20 < len(server.seen) <= 45
     assert direct["cost_usd"] > 20 * per_call

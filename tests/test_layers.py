@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "socratune"
 MODULES = sorted(SOURCE.rglob("*.py"))
@@ -37,6 +40,10 @@ FLOORS = {
 MOST_ROOT_FILES = 13
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22
 MANY_PARAMETERS = {"api": "the whole command in one call"}
+DOORS = {"modelref", "__main__", ""}
+"""What published cards, scripts and `import socratune` come in by."""
+PUBLISHED: set[str] = set()
+"""Names that only users take: `examples/loop.py` and the guides."""
 LONG_MODULES = {"config": "every setting, each declared once with its help"}
 
 
@@ -97,6 +104,68 @@ def test_imports_go_down() -> None:
 
 def test_the_root_stays_small() -> None:
     assert len([path for path in MODULES if path.parent == SOURCE]) <= MOST_ROOT_FILES
+
+
+PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
+NAMESPACES = {"inference": {"ranks"}}
+"""Modules that a face shows whole, as their functions read best behind their name: `ranks.size()`."""
+
+
+def face(package: str) -> set[str]:
+    """The names that others may use."""
+    return set(importlib.import_module(f"socratune.{package}").__all__)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_what_it_is_for_and_what_others_may_use(package: str) -> None:
+    module = importlib.import_module(f"socratune.{package}")
+    assert module.__doc__ and module.__doc__.endswith(".") and len(module.__doc__.splitlines()) == 1
+    modules = {path.stem for path in (SOURCE / package).iterdir()}
+    assert not (face(package) & modules) - NAMESPACES.get(package, set()), "a name that is a module's, too"
+    for name in face(package):
+        assert not name.startswith("_") and hasattr(module, name)
+
+
+def test_other_packages_import_from_the_face_alone() -> None:
+    offenders, used = [], {package: set[str]() for package in PACKAGES}
+    for path in MODULES:
+        here = name_of(path).split(".")[0]
+        for node in ast.walk(read(path)[1]):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("socratune."):
+                package, _, inner = node.module.removeprefix("socratune.").partition(".")
+                if package in PACKAGES and package != here:
+                    names = {alias.name for alias in node.names}
+                    used[package] |= names
+                    if (inner or names - face(package)) and name_of(path) not in DOORS:
+                        offenders.append(f"{name_of(path)} imports {', '.join(sorted(names))} of {node.module}")
+    assert not offenders, "\n".join(offenders)
+    unused = {f"{package}.{name}" for package in PACKAGES for name in face(package) - used[package]}
+    assert not unused - PUBLISHED, f"a face shows what nobody takes: {sorted(unused - PUBLISHED)}"
+
+
+def test_public_names_are_unique() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in MODULES:
+        if name_of(path) == "cli.app":  # its functions are called like their commands
+            continue
+        for name in defined(read(path)[1]):
+            homes.setdefault(name, []).append(name_of(path))
+    shared = {name: modules for name, modules in homes.items() if len(modules) > 1}
+    assert not shared
+    roots = {path.stem for path in MODULES if path.parent == SOURCE}
+    assert not roots & homes.keys(), "a file of the root and a function share a name"
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """The public names that a module defines at its top level."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        else:
+            names = [node.target.id] if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else []
+        yield from (name for name in names if not name.startswith("_") and name != "log")
 
 
 def too_large(path: Path) -> Iterator[str]:

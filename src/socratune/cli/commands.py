@@ -218,7 +218,7 @@ def ablate_command(
     run_log = Path(output) / "run.log"
 
     def work() -> int:
-        from socratune.ways import Limits, chosen_arms, compare_ways as compare
+        from socratune.ways import AblationLimits, chosen_arms, compare_ways as compare
 
         names = chosen_arms(arms)
         start_logging()
@@ -228,7 +228,9 @@ def ablate_command(
         RunDir(output).create()
         start_logging(run_log, level="WARNING")
         with Progress() as progress:
-            result = compare(merged, Path(output), names, Limits(*limits), tell=_only_live(progress), say=progress.say)
+            result = compare(
+                merged, Path(output), names, AblationLimits(*limits), tell=_only_live(progress), say=progress.say
+            )
             show_ablation(result, progress.console)
             progress.say(f"{result['advice']['sentence']}\n{output}/ablation.md", "bold")
         return 0

@@ -1,4 +1,4 @@
-"""Is the adapter better than its base, and may it leave the house?"""
+"""Whether the adapter is better than its base, and whether it may be published."""
 
 import lazy_loader
 

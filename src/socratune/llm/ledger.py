@@ -19,7 +19,7 @@ from socratune.errors import OutsideError
 
 PARTS = {"generate": "writer and checker", "enhance": "judge and teacher", "where": "the rented machine"}
 """The parts of a run that cost money, in their order: setting of `budget` and who spends it."""
-WEIGHTS = {"generate": 1, "enhance": 2, "where": 3}
+_WEIGHTS = {"generate": 1, "enhance": 2, "where": 3}
 """How `max_usd` is shared out among the parts that a run has."""
 RENT_USD = 50.0
 """What a rented machine may cost where nobody says."""
@@ -168,9 +168,9 @@ def shared_out(max_usd: float | None, own: BudgetConfig, parts: Collection[str])
         return Budget(None, {part: rent if part == "where" else getattr(own, part) for part in PARTS if part in parts})
     fixed = {part: usd for part in PARTS if part in parts and isinstance(usd := getattr(own, part), float)}
     rest = max(0.0, max_usd - sum(fixed.values()))
-    weight = sum(WEIGHTS[part] for part in parts if part not in fixed)
+    weight = sum(_WEIGHTS[part] for part in parts if part not in fixed)
     return Budget(
-        max_usd, {part: fixed.get(part, rest * WEIGHTS[part] / (weight or 1)) for part in PARTS if part in parts}
+        max_usd, {part: fixed.get(part, rest * _WEIGHTS[part] / (weight or 1)) for part in PARTS if part in parts}
     )
 
 

@@ -1,4 +1,4 @@
-"""Ways of training side by side: which of them is worth its money on your data?"""
+"""Ways of training side by side, and which of them is worth its money on your data."""
 
 import lazy_loader
 

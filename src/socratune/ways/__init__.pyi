@@ -1,3 +1,3 @@
 from .arms import chosen_arms as chosen_arms
-from .bench import Limits as Limits, compare_ways as compare_ways
+from .bench import AblationLimits as AblationLimits, compare_ways as compare_ways
 from .report import ARM_HEADS as ARM_HEADS, arm_cells as arm_cells, arms_not_done as arms_not_done

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AblationLimits:
     """How far an ablation may go."""
 
     seeds: int
@@ -38,7 +38,7 @@ class Limits:
 
 
 def compare_ways(
-    given: dict[str, Any], output: Path, arms: Sequence[str], limits: Limits, *, tell: Tell, say: Say
+    given: dict[str, Any], output: Path, arms: Sequence[str], limits: AblationLimits, *, tell: Tell, say: Say
 ) -> dict[str, Any]:
     """Compare the arms on the user's data; the content of `ablation.json`, which lies in `output` with the page.
 
@@ -96,7 +96,7 @@ def jobs(arms: Sequence[str], seeds: int) -> Iterator[AblationJob]:
                     yield AblationJob(arm, seed, reading)
 
 
-def _do(bench: Bench, job: AblationJob, found: Findings, limits: Limits, deadline: float, say: Say) -> None:
+def _do(bench: Bench, job: AblationJob, found: Findings, limits: AblationLimits, deadline: float, say: Say) -> None:
     """One job into `found`, or why it was not done."""
     why = _impossible(job, found) or _no_time(bench, job, found, deadline)
     before = time.monotonic()
@@ -185,7 +185,7 @@ def _seconds(job: AblationJob, took: dict[str, float], tried: int) -> float:
     return loop + took["train"] * rates / tried + took["exam"]
 
 
-def _estimate(bench: Bench, arms: Sequence[str], limits: Limits, say: Say) -> None:
+def _estimate(bench: Bench, arms: Sequence[str], limits: AblationLimits, say: Say) -> None:
     """Say what is to come, by a pilot of the reference's loop, whose calls are kept."""
     loops = sum(ARMS[arm].kind == "loop" for arm in arms) * limits.seeds
     every = [job for job in jobs(arms, limits.seeds) if job.arm != "prompt"]
