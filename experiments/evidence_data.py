@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from socratune.ways.reading import Difference, arm_difference
+from socratune.ways.reading import Difference
+from socratune.ways.reading import arm_difference
 
 SAMPLES = 4
 """Answers per question and seed behind `sampled`, where the result does not say."""

@@ -31,7 +31,7 @@ import socratune.stages.curate
 import socratune.stages.train
 import socratune.stages.train_on_cards
 import socratune.stages.validate
-import socratune.training.hf
+import socratune.training.engine
 from socratune.cli.app import main
 
 

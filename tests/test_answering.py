@@ -7,9 +7,10 @@ from pathlib import Path
 from socratune.errors import CallError
 from socratune.llm.base import Sampling
 from socratune.llm.scripted import ScriptedModel
-from socratune.rows import Judgement, QARow
+from socratune.rows import Judgement
+from socratune.rows import QARow
 from socratune.runs.journal import Journal
-from socratune.teaching.answering import answer_and_judge
+from socratune.teaching.student import answer_and_judge
 
 
 def test_an_answer_that_the_judge_refuses_is_undecided_and_the_others_are_judged(tmp_path: Path) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from socratune.errors import UserError
-from socratune.evaluation.forgetting import meters, non_inferiority
-from socratune.evaluation.question_sets import forgetting_rows, meter_rows, read_prompts
+from socratune.evaluation.forgetting import meters
+from socratune.evaluation.forgetting import non_inferiority
+from socratune.evaluation.question_sets import forgetting_rows
+from socratune.evaluation.question_sets import meter_rows
+from socratune.evaluation.question_sets import read_prompts
 from socratune.rows import QARow
 
 
@@ -63,7 +66,7 @@ def tuned() -> tuple[Any, Any]:
 
     from socratune.config import EnhancedTrainingConfig
     from socratune.inference.load import load_model
-    from socratune.training.lora import lora_config
+    from socratune.training.adapters import lora_config
 
     model, tokenizer = load_model("demo")
     return get_peft_model(model, lora_config(EnhancedTrainingConfig(r=4))).eval(), tokenizer

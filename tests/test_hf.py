@@ -16,19 +16,26 @@ import torch
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from socratune.config import ByDevConfig, EnhancedTrainingConfig
-from socratune.errors import StageFailed, UserError
+from socratune.config import ByDevConfig
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import StageFailed
+from socratune.errors import UserError
 from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
 from socratune.llm.locate import model_location
-from socratune.training import fp8, hf, loss, steps as loop
+from socratune.training import fp8
+from socratune.training import engine as hf
+from socratune.training import attention
+from socratune.training import steps as loop
 from socratune.training.adapters import Frozen
 from socratune.training.attention import packed_attention
-from socratune.training.choice import choose_backend
+from socratune.training.fit import choose_backend
 from socratune.training.engine import HFEngine
-from socratune.training.lora import lora_config
-from socratune.training.packing import PackedRow, join_rows
-from socratune.training.steps import Hooks, pack
+from socratune.training.adapters import lora_config
+from socratune.training.packing import PackedRow
+from socratune.training.packing import join_rows
+from socratune.training.steps import Hooks
+from socratune.training.steps import pack
 
 CONFIG = EnhancedTrainingConfig(
     num_train_epochs=2, per_device_train_batch_size=2, gradient_accumulation_steps=1, learning_rate=3e-3, r=4
@@ -150,8 +157,8 @@ def test_the_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None
     targets = torch.randint(0, 50, (23,))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     (expected_gradient,) = torch.autograd.grad(expected, hidden)
-    monkeypatch.setattr(loss, "_CHUNK", 200)  # four rows at once
-    found = loss.head_losses(hidden, weight, targets).sum()
+    monkeypatch.setattr(attention, "_CHUNK", 200)  # four rows at once
+    found = attention.head_losses(hidden, weight, targets).sum()
     (found_gradient,) = torch.autograd.grad(found, hidden)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found_gradient, expected_gradient)
@@ -342,7 +349,7 @@ LLAMA = {
 
 def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     config = EnhancedTrainingConfig()
-    monkeypatch.setattr("socratune.training.choice.find_spec", lambda _name: None)
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: None)
     assert choose_backend("auto", LLAMA, config, free_gib=None) == (
         "hf",
         "there is no CUDA GPU, for which Unsloth's kernels are written",
@@ -350,7 +357,7 @@ def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) 
     assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     with pytest.raises(UserError, match="not installed"):
         choose_backend("unsloth", LLAMA, config, free_gib=80.0)
-    monkeypatch.setattr("socratune.training.choice.find_spec", lambda _name: object())
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: object())
     assert choose_backend("auto", LLAMA, config, free_gib=80.0)[0] == "hf"
     name, reason = choose_backend("auto", LLAMA, config, free_gib=5.0)
     assert name == "unsloth" and "5.0 GiB" in reason

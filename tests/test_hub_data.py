@@ -13,7 +13,8 @@ import pytest
 from conftest import socratune
 from dataset_hub import COMMIT, loopback_datasets
 
-from socratune.data.hub import HubName, hub_name
+from socratune.data.qa_files import HubName
+from socratune.data.qa_files import hub_name
 from socratune.data.qa_files import read_qa_rows
 
 datasets = pytest.importorskip("datasets")

@@ -23,7 +23,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from socratune.config import EnhancedTrainingConfig
     from socratune.inference.load import load_model
-    from socratune.training.lora import lora_config
+    from socratune.training.adapters import lora_config
 
     folder = tmp_path_factory.mktemp("adapters") / "adapter"
     model, tokenizer = load_model("demo")

@@ -13,7 +13,9 @@ import pytest
 from socratune.config import DEMO_DATA
 from socratune.errors import UserError
 from socratune.llm.base import Sampling
-from socratune.llm.sampling import choose_sampling, is_thinking, served_sampling
+from socratune.llm.base import choose_sampling
+from socratune.llm.base import is_thinking
+from socratune.llm.base import served_sampling
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 BEGIN = "{% if add_generation_prompt %}<|im_start|>assistant\n"

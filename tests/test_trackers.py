@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from conftest import socratune
 
-from socratune.training.monitor import tracker_faults, trackers
+from socratune.training.monitor import tracker_faults
+from socratune.training.monitor import trackers
 
 
 @pytest.mark.slow

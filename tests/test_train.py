@@ -7,7 +7,8 @@ import pytest
 from socratune.errors import UserError
 from socratune.inference.template import Rendered
 from socratune.rows import QARow
-from socratune.stages.train import judged_by_rules, short_enough
+from socratune.stages.train import judged_by_rules
+from socratune.stages.train import short_enough
 
 
 def rows(*lengths: int) -> list[Rendered]:
@@ -32,7 +33,7 @@ def test_a_limit_that_leaves_out_most_rows_is_refused() -> None:
 
 
 def test_what_is_handed_to_peft_is_checked_against_its_signature() -> None:
-    from socratune.training.lora import peft_faults
+    from socratune.training.adapters import peft_faults
 
     def said(**settings: object) -> str:
         return "; ".join(map(str, peft_faults(settings)))
@@ -46,7 +47,7 @@ def test_what_is_handed_to_peft_is_checked_against_its_signature() -> None:
 
 def test_what_peft_is_handed_reaches_the_adapter() -> None:
     from socratune.config import EnhancedTrainingConfig
-    from socratune.training.lora import lora_config
+    from socratune.training.adapters import lora_config
 
     found = lora_config(EnhancedTrainingConfig(r=4, peft={"use_rslora": True}))
     assert (found.r, found.use_rslora, found.task_type) == (4, True, "CAUSAL_LM")

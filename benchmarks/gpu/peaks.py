@@ -18,8 +18,9 @@ import torch
 from shapes import build, fixed
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.inference.memory import GIB, free_gib
-from socratune.training import hf
+from socratune.inference.memory import GIB
+from socratune.inference.memory import free_gib
+from socratune.training import engine
 from socratune.training.steps import Hooks
 
 CASES = [  # shape, 4-bit, activations recomputed, rows a step, tokens a row
@@ -51,7 +52,7 @@ def measure(shape: str, four_bit: bool, recompute: bool, count: int, length: int
     )
     with tempfile.TemporaryDirectory() as folder:
         hooks = Hooks(lambda _model: {}, lambda _done, _total, _figures: None)
-        _, state = hf.train_hf(model, fixed(3 * count, length), config, Path(folder), hooks, seed=0)
+        _, state = engine.train_hf(model, fixed(3 * count, length), config, Path(folder), hooks, seed=0)
     estimate, peak = state.engine["memory_gib"]["total"], state.engine["peak_gib"]
     return {
         "shape": shape,

@@ -24,8 +24,9 @@ from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered
 from socratune.training.engine import HFEngine
 from socratune.training.fp8 import available
-from socratune.training.lora import lora_config
-from socratune.training.steps import Hooks, run_steps
+from socratune.training.adapters import lora_config
+from socratune.training.steps import Hooks
+from socratune.training.steps import run_steps
 
 VARIANTS = ("float32, PEFT's layers", "float32, products in bfloat16", "bfloat16", "float32, frozen weights in fp8")
 

@@ -22,9 +22,12 @@ from peft import get_peft_model
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
-from socratune.training import hf, steps
-from socratune.training.lora import lora_config
-from socratune.training.preference import ALPHA, BETA, Pair
+from socratune.training import engine
+from socratune.training import steps
+from socratune.training.adapters import lora_config
+from socratune.training.preference import ALPHA
+from socratune.training.preference import BETA
+from socratune.training.preference import Pair
 from socratune.training.steps import Hooks
 
 ANSWER_TOKENS = 24
@@ -50,7 +53,7 @@ def ours(model: Any, pairs: list[Pair], config: EnhancedTrainingConfig) -> list[
     losses: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         hooks = Hooks(lambda _model: {}, lambda _done, _total, figures: losses.append(figures["loss"]))
-        hf.train_hf(model, pairs, config, Path(folder), hooks, seed=0)
+        engine.train_hf(model, pairs, config, Path(folder), hooks, seed=0)
     return losses
 
 

@@ -24,7 +24,8 @@ from precision import text_rows
 from shapes import build, question_answer
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.training import hf, steps
+from socratune.training import engine
+from socratune.training import steps
 from socratune.training.steps import Hooks
 
 STEPS = 60
@@ -43,7 +44,7 @@ def train(folder: Path) -> None:
             stream.flush()
 
         hooks = Hooks(lambda _model: {}, step)
-        hf.train_hf(build("bytes-150m"), text_rows(8 * STEPS, 1024), CONFIG, folder, hooks, seed=0)
+        engine.train_hf(build("bytes-150m"), text_rows(8 * STEPS, 1024), CONFIG, folder, hooks, seed=0)
 
 
 def losses_after(kills: int) -> list[float]:
@@ -74,7 +75,7 @@ def out_of_memory() -> None:
     speeds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         hooks = Hooks(lambda _model: {}, lambda _done, _total, figures: speeds.append(figures["tokens_per_second"]))
-        _, state = hf.train_hf(build("llama-3.2-1b"), rows, config, Path(folder), hooks, seed=0)
+        _, state = engine.train_hf(build("llama-3.2-1b"), rows, config, Path(folder), hooks, seed=0)
     print(json.dumps({"tokens_per_s": round(speeds[-1]), **state.engine}))
 
 

@@ -61,8 +61,9 @@ def train(options: argparse.Namespace, folder: Path) -> None:
 
     from socratune.config import EnhancedTrainingConfig
     from socratune.inference.load import load_model
-    from socratune.training import hf
-    from socratune.training.steps import READ_EVERY, Hooks
+    from socratune.training import engine
+    from socratune.training.steps import READ_EVERY
+    from socratune.training.steps import Hooks
 
     if sharded and torch.cuda.is_available():
         share = options.cap_gib * 2**30 / torch.cuda.mem_get_info(0)[1]
@@ -91,7 +92,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     hooks = Hooks(lambda _model: {}, step)
     most = 2048 if sharded else None  # the arithmetic does not know of the cap
     rows = rows[: per_step * steps]
-    model, state = hf.train_hf(model, rows, config, folder / "checkpoints", hooks, seed=0, most_tokens=most)
+    model, state = engine.train_hf(model, rows, config, folder / "checkpoints", hooks, seed=0, most_tokens=most)
     if ranks.leads():
         model.save_pretrained(folder / "adapter")
         timed = speeds if sharded else speeds[1:]

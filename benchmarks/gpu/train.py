@@ -25,8 +25,9 @@ from shapes import PEAK, build, fixed, flops, question_answer
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered
-from socratune.training import hf
-from socratune.training.steps import READ_EVERY, Hooks
+from socratune.training import engine
+from socratune.training.steps import READ_EVERY
+from socratune.training.steps import Hooks
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def measure(name: str, work: Work, windows: int, *, tiny: bool) -> dict[str, Any
 
     with tempfile.TemporaryDirectory() as folder:
         hooks = Hooks(lambda _model: {}, step)
-        _, state = hf.train_hf(model, rows, config, Path(folder), hooks, seed=0, most_tokens=work.most_tokens)
+        _, state = engine.train_hf(model, rows, config, Path(folder), hooks, seed=0, most_tokens=work.most_tokens)
     warm_up, *timed = speeds
     speed = statistics.harmonic_mean(timed)
     useful, done = (

@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from socratune.cli.console import guarded, start_logging
-from socratune.errors import Fault, Shown, UserError
+from socratune.cli.console import guarded
+from socratune.cli.console import start_logging
+from socratune.errors import Fault
+from socratune.errors import Shown
+from socratune.errors import UserError
 
 
 def pods(
@@ -36,7 +39,8 @@ def pods(
 
 
 def _list(settings: dict[str, str]) -> int:
-    from socratune.compute import owned_pods, pod_service
+    from socratune.compute import owned_pods
+    from socratune.compute import pod_service
 
     provider, where = pod_service(settings)
     found = owned_pods(provider, where)
@@ -48,7 +52,9 @@ def _list(settings: dict[str, str]) -> int:
 
 
 def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
-    from socratune.compute import owned_pods, pod_service, reap_pods
+    from socratune.compute import owned_pods
+    from socratune.compute import pod_service
+    from socratune.compute import reap_pods
 
     provider, where = pod_service(settings)
     found = owned_pods(provider, where)
@@ -63,7 +69,8 @@ def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
 
 
 def _adopt(settings: dict[str, str], pod: str, folder: str) -> int:
-    from socratune.compute import adopt_pod, pod_service
+    from socratune.compute import adopt_pod
+    from socratune.compute import pod_service
 
     provider, _ = pod_service(settings)
     adopt_pod(provider, pod, folder)

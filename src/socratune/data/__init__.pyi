@@ -1,5 +1,5 @@
 from .clusters import Clusters as Clusters
-from .contamination import (
+from .clusters import (
     Recall as Recall,
     SplitPart as SplitPart,
     contaminated_kin as contaminated_kin,

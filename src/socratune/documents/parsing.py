@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import Fault, Shown
+from socratune.errors import Fault
+from socratune.errors import Shown
 
 LIBRARIES = {".pdf": ("pypdfium2",), ".docx": ("mammoth", "markdownify"), ".html": ("markdownify",)}
 LIBRARIES[".htm"] = LIBRARIES[".html"]

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from socratune.errors import CallError
 from socratune.judging import Judge
-from socratune.rows import QARow, Verdict
+from socratune.rows import QARow
+from socratune.rows import Verdict
 
 Side = Literal["base", "adapter"]
 SIDES: tuple[Side, Side] = ("base", "adapter")

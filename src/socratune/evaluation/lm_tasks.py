@@ -5,7 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from socratune.errors import Fault, OutsideError, Shown
+from socratune.errors import Fault
+from socratune.errors import OutsideError
+from socratune.errors import Shown
 
 BATCH = 8
 

@@ -32,7 +32,7 @@ from .provenance import (
     trace_writers as trace_writers,
     with_sampling as with_sampling,
 )
-from .sharded import (
+from .ranks import (
     is_sharded as is_sharded,
     refuse_sharded as refuse_sharded,
     whole_on_each_rank as whole_on_each_rank,

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from socratune.inference.memory import Shape, Training
+from socratune.inference.memory import Shape
+from socratune.inference.memory import Training
 
 GB = 1e9
 FREE_SHARE, FREE_SHARE_ECC = 0.985, 0.92

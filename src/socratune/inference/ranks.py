@@ -19,6 +19,15 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+import torch
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import Fault
+from socratune.errors import Shown
+from socratune.errors import UserError
+from socratune.inference.memory import torch_device
 
 _TIMEOUT_S = 1800.0
 """Of one exchange within training: a rank that is behind by so much has stopped."""
@@ -179,3 +188,94 @@ def shares(items: Sequence[_Item], count: int) -> list[list[_Item]]:
         parts[at].append(item)
         tokens[at] += len(item.ids)
     return parts
+
+
+# A base model that does not fit one card, spread over all of them (FSDP2, arXiv:2304.11277).
+
+ANY_TOKEN = 5
+
+
+def load_in_turn(load: Callable[[], Any]) -> Any:
+    """The model that `load` puts into main memory, spread over the ranks; one after the other, so that it lies there
+    only once.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+
+    mesh = init_device_mesh(torch_device().type, (size(),))
+    model = None
+    for turn in range(size()):
+        if turn == rank():
+            model = _spread(load(), mesh)
+        total(0)
+    with torch.no_grad():  # the buffers that blocks are gathered into; made in inference mode they could not train
+        _pass_through(model)
+    return model
+
+
+def _spread(model: Any, mesh: Any) -> Any:
+    from torch.distributed.fsdp import fully_shard
+
+    decoder = model.get_decoder()
+    blocks = list(decoder.layers)
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    spread = {weight for block in blocks for weight in block.parameters()}
+    whole = {weight for weight in model.parameters() if weight not in spread}
+    for weight in whole:
+        weight.data = weight.data.to(torch_device())
+    fully_shard(decoder, mesh=mesh, ignored_params=whole)
+    return model
+
+
+def is_sharded(model: Any) -> bool:
+    """Whether a model (or the base of an adapter) is spread over ranks."""
+    if size() == 1:
+        return False
+    from torch.distributed.fsdp import FSDPModule
+
+    return isinstance(_decoder(model), FSDPModule)
+
+
+def refuse_sharded(model: Any, config: EnhancedTrainingConfig) -> None:
+    """Nothing, for a model that is not.
+
+    Raises:
+        UserError: asked is for what needs whole weights in between.
+    """
+    if is_sharded(model):
+        asked = {"train.fp8": config.fp8, "train.peft.use_dora": config.peft.get("use_dora")}
+        expected = "what can be done with a base that is spread over cards because it does not fit one"
+        faults = [Fault(name, expected, Shown("true"), "Leave it out.") for name, given in asked.items() if given]
+        if faults:
+            raise UserError(*faults)
+
+
+@contextmanager
+def whole_on_each_rank(model: Any) -> Iterator[None]:
+    """Every rank may ask `model` what it likes, and as much; when the block ends, all of them have finished.
+
+    A sharded model answers only where all ranks compute: before each pass a rank says so, and one that has nothing
+    (any more) to ask goes through the model with one token as long as any other does.
+    """
+    if size() == 1:
+        yield
+        return
+    saying = _decoder(model).register_forward_pre_hook(_say, prepend=True) if is_sharded(model) else None
+    yield
+    if saying is not None:
+        saying.remove()
+    with torch.no_grad():
+        while total(0):
+            _pass_through(model)
+
+
+def _say(*_: Any) -> None:
+    total(1)
+
+
+def _pass_through(model: Any) -> None:
+    _decoder(model)(input_ids=torch.tensor([[ANY_TOKEN]], device=torch_device()), use_cache=False)
+
+
+def _decoder(model: Any) -> Any:
+    return getattr(model, "get_base_model", lambda: model)().get_decoder()

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from socratune.rows import Example, Piece
+from socratune.rows import Example
+from socratune.rows import Piece
 
 IGNORE = -100
 """The label of a token without loss, as PyTorch's cross entropy has it."""

@@ -32,7 +32,7 @@ from .locate import (
     weights_fingerprint as weights_fingerprint,
     weights_hash as weights_hash,
 )
-from .metered import MeteredModel as MeteredModel
+from .ledger import MeteredModel as MeteredModel
 from .prompts import (
     CHECKER_SCHEMA as CHECKER_SCHEMA,
     EVIDENCE_NOTE as EVIDENCE_NOTE,
@@ -80,7 +80,7 @@ from .references import (
     thoughtful as thoughtful,
     writer_endpoints as writer_endpoints,
 )
-from .sampling import (
+from .base import (
     choose_sampling as choose_sampling,
     exam_sampling as exam_sampling,
     is_thinking as is_thinking,

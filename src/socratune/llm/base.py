@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from typing import Any
+from socratune.errors import Fault
+from socratune.errors import UserError
+from socratune.llm.locate import chat_template
+from socratune.llm.locate import model_json
 
 Chat = list[dict[str, str]]
 WARM = 0.7
@@ -88,3 +94,95 @@ class ChatModel(Protocol):
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
         """The answer to `messages`, whose last turn is the user's."""
         ...
+
+
+# How a student draws its answers: as it was told, else as its makers meant it, and never greedily where it thinks.
+
+_PLAIN = (0.7, 0.8)
+THINKING = (0.6, 0.95)
+"""Temperature and top-p where the model names none. Read greedily, a thinking model may repeat itself for ever."""
+
+
+def choose_sampling(
+    own: Mapping[str, Any], *, thinking: bool, temperature: float | None, top_p: float | None, max_new_tokens: int
+) -> Sampling:
+    """What was asked for, else the model's own settings, else temperature 0.7 and top-p 0.8 (thinking: 0.6 and 0.95).
+
+    Args:
+        own: the model's generation_config; temperature, top-p, top-k and do_sample are read, its penalties are not.
+        thinking: see `is_thinking`. Such a model's own `do_sample: false` does not count.
+
+    Raises:
+        UserError: temperature 0 is asked for and the model thinks.
+    """
+    if thinking and temperature == 0:
+        fix = "Leave it out: then the model's own is taken, or 0.6."
+        raise UserError(Fault("enhance.temperature", "more than 0, as this model thinks before it answers", 0, fix))
+    greedy = own.get("do_sample") is False
+    if greedy and not thinking:
+        found = Sampling(temperature=0.0)
+    elif not greedy and (own.get("do_sample") or own.get("temperature") not in (None, 1.0)):
+        found = Sampling(own.get("temperature") or 1.0, own.get("top_p") or 1.0, own.get("top_k") or 0)
+    else:
+        found = Sampling(*(THINKING if thinking else _PLAIN))
+    return Sampling(
+        temperature=found.temperature if temperature is None else temperature,
+        top_p=found.top_p if top_p is None else top_p,
+        top_k=found.top_k,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def exam_sampling(own: Mapping[str, Any], *, thinking: bool, max_new_tokens: int) -> Sampling:
+    """How answers are drawn that are compared: greedily, so that chance has no part; a thinking model as always.
+
+    Args:
+        own: as for `choose_sampling`.
+    """
+    if thinking:
+        return choose_sampling(own, thinking=True, temperature=None, top_p=None, max_new_tokens=max_new_tokens)
+    return Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+
+
+def served_sampling(name: str, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
+    """The same for a model that a server holds, from its files here or on the Hub.
+
+    Args:
+        name: folder, Hub id or `demo`.
+
+    Raises:
+        OutsideError: the files are on the Hub, and the Hub could not be asked.
+    """
+    return choose_sampling(
+        model_json(name, "generation_config.json"),
+        thinking=is_thinking(chat_template(name) or ""),
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def is_thinking(template: str) -> bool:
+    """Whether a model with this chat template thinks before it answers, asked as it is asked here: without switches.
+
+    The vocabulary does not tell: a plain model may share it, `<think>` included, with a thinking one of its family.
+    """
+    if "think" not in template:
+        return False
+    prompt = _prompt(template)
+    if prompt.rstrip().endswith("</think>"):  # an empty block, closed before the model begins
+        return False
+    if "enable_thinking" in template:
+        return prompt != _prompt(template, enable_thinking=False)
+    return "<think>" in template or "</think>" in template
+
+
+def _prompt(template: str, **switches: Any) -> str:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    question: list[Any] = [{"role": "user", "content": "?"}]
+    marks = {"bos_token": "", "eos_token": "", "unk_token": "", "pad_token": ""}
+    rendered, _ = render_jinja_template(
+        [question], chat_template=template, add_generation_prompt=True, **marks, **switches
+    )
+    return rendered[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.base import Chat
+from socratune.llm.base import Completion
+from socratune.llm.base import Sampling
 
 
 class ScriptedModel:

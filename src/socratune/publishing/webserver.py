@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from socratune.errors import Fault, Shown, UserError
+from socratune.errors import Fault
+from socratune.errors import Shown
+from socratune.errors import UserError
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-from .fastjson import json_decode as json_decode, json_encode as json_encode
+from .folder import json_decode as json_decode, json_encode as json_encode
 from .folder import (
     Results as Results,
     RunDir as RunDir,

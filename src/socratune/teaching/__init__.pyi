@@ -1,4 +1,4 @@
-from .answering import (
+from .student import (
     accuracy as accuracy,
     answer_and_judge as answer_and_judge,
     counted_from as counted_from,
@@ -14,7 +14,7 @@ from .student import (
     attending_student as attending_student,
     served_student as served_student,
 )
-from .traces import (
+from .loop import (
     answer_pieces as answer_pieces,
     last_wrong_answer as last_wrong_answer,
     rejection as rejection,

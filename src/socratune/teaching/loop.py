@@ -6,21 +6,33 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from socratune.errors import CallError
-from socratune.judging import Judge, options_in
-from socratune.llm import (
-    WARM,
-    Chat,
-    ChatModel,
-    Sampling,
-    with_hint_turn,
-    with_private_evidence,
-    with_private_hint,
-    with_private_reference,
-)
-from socratune.rows import Attempt, Gap, Given, Judgement, Outcome, QARow, Trace
+from socratune.judging import Judge
+from socratune.judging import options_in
+from socratune.llm import WARM
+from socratune.llm import Chat
+from socratune.llm import ChatModel
+from socratune.llm import Sampling
+from socratune.llm import with_hint_turn
+from socratune.llm import with_private_evidence
+from socratune.llm import with_private_hint
+from socratune.llm import with_private_reference
+from socratune.rows import Attempt
+from socratune.rows import Gap
+from socratune.rows import Given
+from socratune.rows import Judgement
+from socratune.rows import Outcome
+from socratune.rows import QARow
+from socratune.rows import Trace
 from socratune.teaching.echoes import echo
-from socratune.teaching.hints import HintRequest, Teacher, leak
-from socratune.teaching.picking import Pick, pick_longest
+from socratune.teaching.hints import HintRequest
+from socratune.teaching.hints import Teacher
+from socratune.teaching.hints import leak
+from socratune.teaching.picking import Pick
+from socratune.teaching.picking import pick_longest
+from socratune.rows import Piece
+from socratune.rows import Rejected
+from socratune.rows import Trace
+from socratune.teaching.echoes import echo
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,3 +238,70 @@ def _retry(state: _Row, hint: str) -> Chat:
     if state.loop.rules.thinking_format == "iterative":
         return with_hint_turn(state.row.prompt, state.attempts[state.last_wrong()].response, hint)
     return with_private_hint(state.row.prompt, hint)
+
+
+# What of a trace is trained on: the pieces of the assistant's message, or the reason why there are none.
+
+AHA = "\nAha! {hint}\n"
+"""How the `iterative` format turns the teacher's hint into a thought of the model's own."""
+
+
+def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[Piece, ...] | None:
+    """The assistant's message to train on, or None for a row that was not solved.
+
+    `direct` and `clean`: the chosen right attempt alone (STaR's rationalisation, Zelikman et al. 2022,
+    arXiv:2203.14465). `iterative`: each attempt that was hinted at, the hint as the model's own "Aha!", and the right
+    one.
+    """
+    if trace.outcome == "trained_on_reference":
+        return (Piece(trace.row.reference),)
+    if trace.chosen is None:
+        return None
+    chosen = trace.attempts[trace.chosen - 1]
+    final = Piece(chosen.response, token_ids=chosen.token_ids)
+    if trace.format != "iterative" or chosen.given != "hint":
+        return (final,)
+    pieces = []
+    for attempt in trace.attempts[: trace.chosen - 1]:
+        if attempt.hint is not None:
+            pieces.append(Piece(attempt.response, trained=not mask_wrong_attempts))
+            pieces.append(Piece(AHA.format(hint=attempt.hint)))
+    return (*pieces, final)
+
+
+def last_wrong_answer(trace: Trace) -> Piece | None:
+    """What the student said last that was judged wrong; a cut-off or undecided answer is no wrong one."""
+    wrong = [attempt for attempt in trace.attempts if attempt.verdict == "incorrect"]
+    return Piece(wrong[-1].response, token_ids=wrong[-1].token_ids) if wrong else None
+
+
+def rejection(trace: Trace, answer: str | None = None) -> Rejected | None:
+    """Why a trace is not trained on, or None.
+
+    Args:
+        answer: the words to train on where a person has edited them, also those of a row nobody solved; None takes
+            those of the chosen attempt.
+    """
+    if trace.outcome == "trained_on_reference":
+        return None
+    if trace.chosen is None:
+        return Rejected(trace.outcome, trace.error or "", id=trace.row.id) if answer is None else None
+    chosen = trace.attempts[trace.chosen - 1]
+    if chosen.given == "question" or (trace.format == "iterative" and chosen.given == "hint"):
+        return None
+    if chosen.given == "hint" and trace.format == "clean":
+        detail = "right with the hint, but in no sample without it"
+        return Rejected("not_found_unaided", detail, id=trace.row.id)
+    hints = [attempt.hint for attempt in trace.attempts[: trace.chosen - 1] if attempt.hint]
+    hint = hints[-1] if hints and chosen.given == "hint" else None
+    text, row = chosen.response if answer is None else answer, trace.row
+    if found := echo(text, row.question, hint=hint, passage=row.evidence, told=True):
+        detail = f"speaks of what only the student was shown, or of an earlier attempt: {found!r}"
+        return Rejected("hint_echo", detail, id=row.id)
+    return None
+
+
+def training_text(trace: Trace) -> str | None:
+    """The assistant's message to train on as text, or None for a row that was not solved."""
+    pieces = answer_pieces(trace)
+    return None if pieces is None else "".join(piece.text for piece in pieces)

@@ -17,14 +17,45 @@ import numpy as np
 import torch
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault, Shown, UserError
-from socratune.inference import CONTEXT_GIB, GIB, Shape, free_gib, is_sharded, plan_memory, ranks
-from socratune.training.adapters import Adapters, frozen
-from socratune.training.attention import boundaries, packed_attention
+from socratune.errors import Fault
+from socratune.errors import Shown
+from socratune.errors import UserError
+from socratune.inference import CONTEXT_GIB
+from socratune.inference import GIB
+from socratune.inference import Shape
+from socratune.inference import free_gib
+from socratune.inference.ranks import is_sharded
+from socratune.inference import plan_memory
+from socratune.inference import ranks
+from socratune.training.adapters import Adapters
+from socratune.training.adapters import frozen
+from socratune.training.attention import boundaries
+from socratune.training.attention import packed_attention
 from socratune.training.fp8 import in_fp8
-from socratune.training.loss import head_losses
-from socratune.training.packing import PackedRow, join_rows
-from socratune.training.steps import Item, halve
+from socratune.training.attention import head_losses
+from socratune.training.packing import PackedRow
+from socratune.training.packing import join_rows
+from socratune.training.steps import Item
+from socratune.training.steps import halve
+import logging
+from pathlib import Path
+from typing import Any
+import torch
+from peft import PeftModel, get_peft_model
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import Fault
+from socratune.errors import Shown
+from socratune.errors import UserError
+from socratune.inference import ranks
+from socratune.inference import torch_device
+from socratune.training import steps
+from socratune.training.checkpoints import TrainState
+from socratune.training.checkpoints import disk_faults
+from socratune.training.fp8 import available as fp8_available
+from socratune.training.adapters import lora_config
+from socratune.training.preference import pair_mean
+from socratune.training.preference import with_base_margins
+from socratune.training.steps import Hooks
 
 log = logging.getLogger(__name__)
 
@@ -270,3 +301,55 @@ def _rotating(family: Any, before: Any, during: Any) -> Iterator[None]:
         yield
     finally:
         family.apply_rotary_pos_emb = before
+
+
+# Train a LoRA adapter with transformers and PEFT, on CUDA, Apple's MPS and the CPU.
+
+__all__ = ["Hooks", "TrainState", "disk_faults", "torch_device", "train_hf"]
+
+
+
+def train_hf(
+    model: Any,
+    rows: list[Any],
+    config: EnhancedTrainingConfig,
+    checkpoints: Path,
+    hooks: Hooks,
+    *,
+    seed: int,
+    most_tokens: int | None = None,
+) -> tuple[Any, TrainState]:
+    """Train a LoRA adapter, resumed where it was killed.
+
+    Args:
+        model: the base, or what an earlier call has returned.
+        rows: rendered rows; for `method: dpo` each a `preference.Pair`.
+        most_tokens: of a micro-batch; None: as many as fit.
+
+    Returns:
+        The PEFT model with the weights of the best epoch by `dev_accuracy` (the last one where there are no dev
+        rows), and the training's course.
+
+    Raises:
+        StageFailed: loss or gradient is not finite; the last whole checkpoint is kept.
+        UserError: the card is too small, or has no products in 8 bits.
+    """
+    if config.fp8 and not fp8_available(torch_device()):
+        fix = "Leave it out."
+        raise UserError(
+            Fault("train.fp8", "a GPU of the Ada or Hopper generation or later", Shown(str(torch_device())), fix)
+        )
+    torch.manual_seed(seed)
+    if isinstance(model, PeftModel):  # of the training before
+        model = model.unload()
+    model = get_peft_model(model, lora_config(config))
+    ranks.as_first([weight.data for weight in model.parameters() if weight.requires_grad])
+    if not ranks.leads():
+        torch.manual_seed(seed + ranks.rank())  # its dropout is its own
+    engine = HFEngine(model, rows, config, most_tokens=most_tokens)
+    if config.method == "dpo":
+        rows = with_base_margins(engine, rows)
+    losses = pair_mean if config.method == "dpo" else steps.token_mean
+    state = steps.run_steps(engine, rows, config, checkpoints, hooks, seed=seed, losses=losses)
+    state.engine = engine.figures()
+    return model, state

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from socratune.errors import Fault, UserError
+from socratune.errors import Fault
+from socratune.errors import UserError
 
 ArmKind = Literal["loop", "written", "prompt"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from socratune.inference.decoding.rows import DecodingRow, joining
+from socratune.inference.decoding.rows import DecodingRow
+from socratune.inference.decoding.rows import joining
 
 
 class WholeDecoder:
