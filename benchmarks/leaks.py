@@ -21,22 +21,13 @@ from collections.abc import Callable, Sequence
 
 from socratune.config import DEMO_DATA
 from socratune.inference.load import load_model
-from socratune.inference.student import LocalStudent
-from socratune.inference.student import serving_student
+from socratune.inference.student import LocalStudent, serving_student
 from socratune.judging.text import final_number
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.prompts import with_private_hint
 from socratune.rows import QARow
-from socratune.teaching.hints import breakdown_hint
-from socratune.teaching.hints import leak
-from socratune.teaching.hints import parse_product
-from socratune.teaching.hints import split_tens
-from socratune.teaching.leaks import HintMeasure
-from socratune.teaching.leaks import HintUse
-from socratune.teaching.leaks import leak_rate
-from socratune.teaching.leaks import measure_hints
+from socratune.teaching.hints import breakdown_hint, leak, parse_product, split_tens
+from socratune.teaching.leaks import HintMeasure, HintUse, leak_rate, measure_hints
 
 STRATEGIES = (
     "Split {b} into {t} and {o}.",

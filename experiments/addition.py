@@ -88,8 +88,7 @@ def scratchpad(a: int, b: int, digits: int) -> str:
 
 def conversation(a: int, b: int, digits: int, how: How = "alone") -> list[dict[str, str]]:
     """A question with its scratchpad; `shown`: the student has the scratchpad before it, as for a rewrite."""
-    from socratune.llm.prompts import with_private_reference
-    from socratune.llm.prompts import with_system_prompt
+    from socratune.llm.prompts import with_private_reference, with_system_prompt
 
     answer = scratchpad(a, b, digits)
     prompt = [{"role": "user", "content": f"{a:0{digits}}+{b:0{digits}}"}]
@@ -229,8 +228,7 @@ def asked(base: Path, adapter: Path | None, seed: int, how: How = "alone") -> di
     from tempfile import TemporaryDirectory
 
     from socratune.inference.load import load_model
-    from socratune.inference.student import LocalStudent
-    from socratune.inference.student import serving_student
+    from socratune.inference.student import LocalStudent, serving_student
     from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
     from socratune.rows import QARow
@@ -406,8 +404,7 @@ def main() -> None:
 
 def save(path: Path, results: dict[str, Any]) -> None:
     """The figures and their table, whole at every moment."""
-    from socratune.runs.folder import write_json
-    from socratune.runs.folder import write_text
+    from socratune.runs.folder import write_json, write_text
 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, results)

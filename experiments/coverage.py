@@ -21,8 +21,7 @@ from statistics import NormalDist
 import numpy as np
 
 from socratune.evaluation.forgetting import non_inferiority
-from socratune.evaluation.stats import compare_paired
-from socratune.evaluation.stats import paired_difference
+from socratune.evaluation.stats import compare_paired, paired_difference
 from socratune.rows import QARow
 
 SOURCES, ROWS, BASE = 40, 10, 0.5
@@ -127,8 +126,7 @@ def _scores(rows: list, adapter: Path | None) -> np.ndarray:
     from tempfile import TemporaryDirectory
 
     from socratune.inference.load import load_model
-    from socratune.inference.student import LocalStudent
-    from socratune.inference.student import serving_student
+    from socratune.inference.student import LocalStudent, serving_student
     from socratune.judging.rules import mechanical_judge
     from socratune.llm.base import Sampling
     from socratune.runs.journal import Journal

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from socratune.ways.reading import Difference
-from socratune.ways.reading import arm_difference
+from socratune.ways.reading import Difference, arm_difference
 
 SAMPLES = 4
 """Answers per question and seed behind `sampled`, where the result does not say."""

@@ -17,16 +17,11 @@ from socratune import run
 from socratune.config import DEMO_DATA
 from socratune.data.qa_files import read_qa_rows
 from socratune.inference.load import load_model
-from socratune.inference.student import LocalStudent
-from socratune.inference.student import serving_student
+from socratune.inference.student import LocalStudent, serving_student
 from socratune.judging.rules import mechanical_judge
 from socratune.llm.base import Sampling
-from socratune.rows import Example
-from socratune.rows import Piece
-from socratune.rows import QARow
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import read_jsonl
-from socratune.runs.folder import write_jsonl
+from socratune.rows import Example, Piece, QARow
+from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.teaching.student import accuracy
 
 ARMS = {

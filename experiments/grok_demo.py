@@ -14,8 +14,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from socratune.training.grokking import Point
-from socratune.training.grokking import grokking_phases
+from socratune.training.grokking import Point, grokking_phases
 
 MODULUS = 41
 TRAIN_SHARE = 0.6

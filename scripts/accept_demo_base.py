@@ -48,8 +48,7 @@ from demo_wordings import (
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from socratune.llm.base import Chat
-from socratune.llm.prompts import with_hint_turn
-from socratune.llm.prompts import with_private_hint
+from socratune.llm.prompts import with_hint_turn, with_private_hint
 from socratune.teaching.hints import breakdown_hint
 
 DATA = Path(__file__).resolve().parent.parent / "src" / "socratune" / "demo_data"

@@ -37,10 +37,8 @@ from demo_wordings import (
 )
 
 from socratune.llm.base import Chat
-from socratune.llm.prompts import with_hint_turn
-from socratune.llm.prompts import with_private_hint
-from socratune.teaching.hints import breakdown_hint
-from socratune.teaching.hints import split_tens
+from socratune.llm.prompts import with_hint_turn, with_private_hint
+from socratune.teaching.hints import breakdown_hint, split_tens
 
 # -------- pairs and split
 HELD_OUT_SHARE = 15

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from socratune.config import RunConfig
-from socratune.config import settings_of
-from socratune.resolve import demo_profile
-from socratune.resolve import flatten
+from socratune.config import RunConfig, settings_of
+from socratune.resolve import demo_profile, flatten
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (

@@ -15,12 +15,8 @@ from typing import Any
 
 import pytest
 
-from socratune.rows import Attempt
-from socratune.rows import Outcome
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import write_jsonl
+from socratune.rows import Attempt, Outcome, QARow, Trace
+from socratune.runs.folder import RunDir, write_jsonl
 
 CHROMIUM = shutil.which("chromium")
 

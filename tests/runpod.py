@@ -20,19 +20,10 @@ import yaml
 from fake_runpod import KEY, FakeRunPod
 
 from socratune.cli.console import guarded
-from socratune.compute import renting
-from socratune.compute import runpod
-from socratune.compute import ssh
-from socratune.compute import train_there as remote_train
+from socratune.compute import renting, runpod, ssh, train_there as remote_train
 from socratune.compute.plan import budget_of
-from socratune.resolve import deep_merge
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
-from socratune.resolve import unflatten
-from socratune.runs.folder import Results
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import StageResult
-from socratune.runs.folder import Tick
+from socratune.resolve import deep_merge, read_config_file, resolve_settings, unflatten
+from socratune.runs.folder import Results, RunDir, StageResult, Tick
 from socratune.runs.journal import Journal
 from socratune.runs.progress import do_stage
 

@@ -14,37 +14,21 @@ import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 from model_server import Answer, ModelServer
 
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.errors import StageFailed, UserError
 from socratune.llm.ledger import price_of
 from socratune.llm.prompts import with_examples
 from socratune.llm.references import load_function
 from socratune.resolve import resolve_settings
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import read_jsonl
-from socratune.runs.folder import read_rows
+from socratune.rows import QARow, Trace
+from socratune.runs.folder import RunDir, read_jsonl, read_rows
 from socratune.runs.journal import Journal
-from socratune.teaching.hints import breakdown_hint
-from socratune.teaching.hints import parse_product
-from socratune.ways import controls
-from socratune.ways import report
-from socratune.ways import work
-from socratune.ways import writing
-from socratune.ways.arms import ARMS
-from socratune.ways.arms import chosen_arms
-from socratune.ways.bench import AblationLimits
-from socratune.ways.bench import _seconds
-from socratune.ways.bench import compare_ways as compare
-from socratune.ways.bench import jobs
-from socratune.ways.folders import AblationJob
-from socratune.ways.folders import begin
-from socratune.ways.folders import folder
+from socratune.teaching.hints import breakdown_hint, parse_product
+from socratune.ways import controls, report, work, writing
+from socratune.ways.arms import ARMS, chosen_arms
+from socratune.ways.bench import AblationLimits, _seconds, compare_ways as compare, jobs
+from socratune.ways.folders import AblationJob, begin, folder
 from socratune.ways.found import Findings
-from socratune.ways.reading import advice
-from socratune.ways.reading import arm_difference
-from socratune.ways.reading import other_readings
+from socratune.ways.reading import advice, arm_difference, other_readings
 
 NAMES = [f"q{at}" for at in range(200)]
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from socratune.errors import CallError
 from socratune.llm.base import Sampling
 from socratune.llm.scripted import ScriptedModel
-from socratune.rows import Judgement
-from socratune.rows import QARow
+from socratune.rows import Judgement, QARow
 from socratune.runs.journal import Journal
 from socratune.teaching.student import answer_and_judge
 

@@ -4,18 +4,20 @@ from fractions import Fraction
 
 import pytest
 
-from socratune.judging.text import before_thinking
-from socratune.judging.text import canonical
-from socratune.judging.text import choice_of
-from socratune.judging.text import final_answer
-from socratune.judging.text import final_number
-from socratune.judging.text import is_numeric_answer
-from socratune.judging.text import numbers_in
-from socratune.judging.text import options_in
-from socratune.judging.text import plain_text
-from socratune.judging.text import statement_of
-from socratune.judging.text import still_thinking
-from socratune.judging.text import strip_thinking
+from socratune.judging.text import (
+    before_thinking,
+    canonical,
+    choice_of,
+    final_answer,
+    final_number,
+    is_numeric_answer,
+    numbers_in,
+    options_in,
+    plain_text,
+    statement_of,
+    still_thinking,
+    strip_thinking,
+)
 
 
 @pytest.mark.parametrize(

@@ -36,16 +36,10 @@ from faulty_front import Call, Front, Spoil
 
 from socratune.documents import aql
 from socratune.documents.arango import drain
-from socratune.documents.arango_place import parse_place
-from socratune.documents.arango_place import place_of
-from socratune.documents.arango_place import without_password
-from socratune.documents.document import Document
-from socratune.documents.document import Link
+from socratune.documents.arango_place import parse_place, place_of, without_password
+from socratune.documents.document import Document, Link
 from socratune.documents.page_log import Drained
-from socratune.errors import BusyError
-from socratune.errors import OutsideError
-from socratune.errors import SocratuneError
-from socratune.errors import UserError
+from socratune.errors import BusyError, OutsideError, SocratuneError, UserError
 
 pytest.importorskip("arango", reason="python-arango is not installed (pip install 'socratune[arango]')")
 import arango

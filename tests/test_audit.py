@@ -12,26 +12,11 @@ from typing import Any
 import pytest
 from conftest import write_rows
 
-from socratune.errors import CallError
-from socratune.errors import UserError
-from socratune.evaluation.audit import SIDES
-from socratune.evaluation.audit import Audit
-from socratune.evaluation.audit import Judged
-from socratune.evaluation.audit import Labelled
-from socratune.evaluation.audit import Rate
-from socratune.evaluation.audit import Reported
-from socratune.evaluation.audit import Side
-from socratune.evaluation.audit import audit_verdicts
-from socratune.evaluation.audit_sheet import draw_audit_sheet
-from socratune.evaluation.audit_sheet import read_labels
-from socratune.evaluation.audit_sheet import recorded_judge
-from socratune.evaluation.audit_sheet import reported_by
-from socratune.evaluation.audit_sheet import run_answers
-from socratune.rows import Judgement
-from socratune.rows import QARow
-from socratune.rows import Verdict
-from socratune.runs.folder import Results
-from socratune.runs.folder import RunDir
+from socratune.errors import CallError, UserError
+from socratune.evaluation.audit import SIDES, Audit, Judged, Labelled, Rate, Reported, Side, audit_verdicts
+from socratune.evaluation.audit_sheet import draw_audit_sheet, read_labels, recorded_judge, reported_by, run_answers
+from socratune.rows import Judgement, QARow, Verdict
+from socratune.runs.folder import Results, RunDir
 from socratune.runs.journal import Journal
 
 ROW = QARow("r", [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], {})

@@ -8,17 +8,9 @@ from typing import Any
 
 import pytest
 
-from socratune.inference.template import IGNORE
-from socratune.inference.template import end_of_turn_id
-from socratune.inference.template import prompt_ids
-from socratune.inference.template import render
-from socratune.rows import Attempt
-from socratune.rows import Example
-from socratune.rows import Piece
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.teaching.loop import answer_pieces
-from socratune.teaching.loop import training_text
+from socratune.inference.template import IGNORE, end_of_turn_id, prompt_ids, render
+from socratune.rows import Attempt, Example, Piece, QARow, Trace
+from socratune.teaching.loop import answer_pieces, training_text
 
 PROMPT = [
     {"role": "system", "content": "You are a helpful assistant."},

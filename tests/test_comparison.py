@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from socratune.config import ValidateConfig
-from socratune.evaluation.comparison import answer_rows
-from socratune.evaluation.comparison import compare_answers
+from socratune.evaluation.comparison import answer_rows, compare_answers
 from socratune.rows import QARow
 
 LETTERS = {"c": "correct", "i": "incorrect", "u": "undecided"}

@@ -8,26 +8,12 @@ import pytest
 import yaml
 from pydantic import Field
 
-from socratune import EnhancedTrainingConfig
-from socratune import GrokkingConfig
-from socratune import StudentTeacherConfig
+from socratune import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.cli.app import main
-from socratune.cli.flags import flagged
-from socratune.cli.flags import option
-from socratune.cli.flags import read
-from socratune.config import Flag
-from socratune.config import Free
-from socratune.config import RunConfig
-from socratune.config import Section
-from socratune.config import Setting
-from socratune.config import settings_of
+from socratune.cli.flags import flagged, option, read
+from socratune.config import Flag, Free, RunConfig, Section, Setting, settings_of
 from socratune.errors import UserError
-from socratune.resolve import dump
-from socratune.resolve import flatten
-from socratune.resolve import known_keys
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
-from socratune.resolve import to_yaml
+from socratune.resolve import dump, flatten, known_keys, read_config_file, resolve_settings, to_yaml
 
 NEEDED = {"model": "m", "dataset": "d", "output": "o"}
 

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 from socratune.cli.console import guarded
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.errors import Fault, OutsideError, StageFailed, UserError
 
 
 def end_with(error: BaseException, log: Path | None = None) -> int:

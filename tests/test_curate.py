@@ -10,13 +10,8 @@ import pytest
 
 from socratune.config import CurateConfig
 from socratune.errors import UserError
-from socratune.rows import Attempt
-from socratune.rows import Outcome
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import StageResult
-from socratune.runs.folder import write_jsonl
+from socratune.rows import Attempt, Outcome, QARow, Trace
+from socratune.runs.folder import RunDir, StageResult, write_jsonl
 from socratune.runs.review import record_decision
 from socratune.stages import curate
 

@@ -17,8 +17,7 @@ from conftest import write_rows
 import socratune
 from socratune.cli.app import main
 from socratune.config import SplitConfig
-from socratune.data.duplicates import Marks
-from socratune.data.duplicates import wording_id
+from socratune.data.duplicates import Marks, wording_id
 from socratune.errors import UserError
 from socratune.rows import QARow
 from socratune.runs.folder import RunDir

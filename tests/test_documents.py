@@ -13,8 +13,7 @@ import pytest
 
 from socratune.documents import parsing
 from socratune.documents.document import Document
-from socratune.documents.files import files_of
-from socratune.documents.files import read_files
+from socratune.documents.files import files_of, read_files
 from socratune.errors import UserError
 from socratune.rows import Rejected
 

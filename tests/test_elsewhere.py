@@ -19,8 +19,7 @@ from few import few_forgetting_questions
 from pod_training import hold, train_like, trainings_begun
 from vllm_stub import Stub
 
-from socratune.inference.provenance import identity
-from socratune.inference.provenance import student_grade
+from socratune.inference.provenance import identity, student_grade
 from socratune.llm.vllm import vllm_arguments
 
 pytestmark = [

@@ -13,12 +13,9 @@ from conftest import demo_rows, socratune, write_rows
 from model_server import ModelServer
 from test_served import behave
 
-from socratune.config import EndpointConfig
-from socratune.config import EndpointsConfig
-from socratune.config import StudentTeacherConfig
+from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
 from socratune.evaluation.stats import total_interval
-from socratune.stages.estimate import _seconds
-from socratune.stages.estimate import extrapolate
+from socratune.stages.estimate import _seconds, extrapolate
 
 
 def test_the_interval_of_a_total_covers_it_in_about_19_of_20_cases() -> None:

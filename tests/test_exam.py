@@ -14,8 +14,7 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 
-from socratune.config import DEMO_DATA
-from socratune.config import RunConfig
+from socratune.config import DEMO_DATA, RunConfig
 from socratune.evaluation import exam
 from socratune.evaluation.forgetting import no_judge
 from socratune.llm.locate import Base

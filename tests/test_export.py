@@ -15,16 +15,11 @@ import pytest
 from conftest import DEMO_DATA, demo_rows, socratune, write_rows
 
 from socratune.config import RunConfig
-from socratune.errors import OutsideError
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.errors import OutsideError, StageFailed, UserError
 from socratune.publishing import export as exporting
-from socratune.publishing.export_parity import bfloat16_step
-from socratune.publishing.export_parity import parity
-from socratune.publishing.modelfile import go_template
-from socratune.publishing.modelfile import modelfile
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
+from socratune.publishing.export_parity import bfloat16_step, parity
+from socratune.publishing.modelfile import go_template, modelfile
+from socratune.resolve import read_config_file, resolve_settings
 from socratune.rows import QARow
 from socratune.runs.folder import RunDir
 

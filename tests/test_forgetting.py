@@ -9,11 +9,8 @@ from typing import Any
 import pytest
 
 from socratune.errors import UserError
-from socratune.evaluation.forgetting import meters
-from socratune.evaluation.forgetting import non_inferiority
-from socratune.evaluation.question_sets import forgetting_rows
-from socratune.evaluation.question_sets import meter_rows
-from socratune.evaluation.question_sets import read_prompts
+from socratune.evaluation.forgetting import meters, non_inferiority
+from socratune.evaluation.question_sets import forgetting_rows, meter_rows, read_prompts
 from socratune.rows import QARow
 
 

@@ -12,11 +12,7 @@ import pytest
 
 import socratune
 from socratune.config import GateConfig
-from socratune.evaluation.gate import Proof
-from socratune.evaluation.gate import proof_of
-from socratune.evaluation.gate import verdict_headline
-from socratune.evaluation.gate import verdict_on
-from socratune.evaluation.gate import why_not_passed
+from socratune.evaluation.gate import Proof, proof_of, verdict_headline, verdict_on, why_not_passed
 
 
 def comparison(verdict: str = "better", gain: float = 0.2, half: float = 0.1, **more: Any) -> dict[str, Any]:

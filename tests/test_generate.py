@@ -13,19 +13,12 @@ import pytest
 from conftest import Fork, socratune, write_rows
 from model_server import Answer, ModelServer
 
-from socratune.cli.generate import Writing
-from socratune.cli.generate import write_questions
-from socratune.config import DEMO_DATA
-from socratune.config import GenerateConfig
-from socratune.config import SplitConfig
-from socratune.documents.document import Document
-from socratune.documents.document import Link
-from socratune.documents.graph import Graph
-from socratune.documents.graph import phrase
-from socratune.documents.writing import TYPES
-from socratune.documents.writing import questions_by_type
-from socratune.errors import OutsideError
-from socratune.errors import UserError
+from socratune.cli.generate import Writing, write_questions
+from socratune.config import DEMO_DATA, GenerateConfig, SplitConfig
+from socratune.documents.document import Document, Link
+from socratune.documents.graph import Graph, phrase
+from socratune.documents.writing import TYPES, questions_by_type
+from socratune.errors import OutsideError, UserError
 from socratune.rows import content_id
 from socratune.runs.folder import RunDir
 from socratune.stages import split

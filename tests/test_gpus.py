@@ -26,18 +26,13 @@ import torch
 from conftest import Fork, demo_rows, socratune, write_rows
 from vllm_stub import alive
 
-from socratune.config import EnhancedTrainingConfig
-from socratune.config import RunConfig
-from socratune.errors import OutsideError
-from socratune.errors import UserError
+from socratune.config import EnhancedTrainingConfig, RunConfig
+from socratune.errors import OutsideError, UserError
 from socratune.inference import memory
 from socratune.inference.ranks import shares
 from socratune.inference.template import Rendered
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import StageResult
-from socratune.runs.folder import Tick
-from socratune.stages import train
-from socratune.stages import train_on_cards
+from socratune.runs.folder import RunDir, StageResult, Tick
+from socratune.stages import train, train_on_cards
 
 ROWS = 120
 CLOSE = 3e-5

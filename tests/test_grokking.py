@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from socratune.training.grokking import Point
-from socratune.training.grokking import grokking_outlook
-from socratune.training.grokking import grokking_phases
-from socratune.training.grokking import run_length_taus
-from socratune.training.grokking import time_constant_steps
+from socratune.training.grokking import Point, grokking_outlook, grokking_phases, run_length_taus, time_constant_steps
 
 CURVES = Path(__file__).parent / "data" / "grokking_curves.jsonl"
 

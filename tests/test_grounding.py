@@ -14,13 +14,9 @@ from socratune.config import DEMO_DATA
 from socratune.documents.document import Passage
 from socratune.documents.duplicate_questions import asked_before
 from socratune.documents.extract import drafts
-from socratune.documents.grounding import fault_of
-from socratune.documents.grounding import find
-from socratune.documents.grounding import located
+from socratune.documents.grounding import fault_of, find, located
 from socratune.documents.writers import checked_draft
-from socratune.documents.writing import Draft
-from socratune.documents.writing import Task
-from socratune.documents.writing import drafts_of
+from socratune.documents.writing import Draft, Task, drafts_of
 from socratune.rows import Rejected
 
 HANDBOOK = DEMO_DATA / "handbook"

@@ -16,26 +16,18 @@ import torch
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from socratune.config import ByDevConfig
-from socratune.config import EnhancedTrainingConfig
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.config import ByDevConfig, EnhancedTrainingConfig
+from socratune.errors import StageFailed, UserError
 from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
 from socratune.llm.locate import model_location
-from socratune.training import fp8
-from socratune.training import engine as hf
-from socratune.training import attention
-from socratune.training import steps as loop
-from socratune.training.adapters import Frozen
-from socratune.training.attention import packed_attention
-from socratune.training.fit import choose_backend
+from socratune.training import engine as hf, fp8, kernels, steps as loop
+from socratune.training.adapters import Frozen, lora_config
 from socratune.training.engine import HFEngine
-from socratune.training.adapters import lora_config
-from socratune.training.packing import PackedRow
-from socratune.training.packing import join_rows
-from socratune.training.steps import Hooks
-from socratune.training.steps import pack
+from socratune.training.fit import choose_backend
+from socratune.training.kernels import packed_attention
+from socratune.training.packing import PackedRow, join_rows
+from socratune.training.steps import Hooks, pack
 
 CONFIG = EnhancedTrainingConfig(
     num_train_epochs=2, per_device_train_batch_size=2, gradient_accumulation_steps=1, learning_rate=3e-3, r=4
@@ -157,8 +149,8 @@ def test_the_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None
     targets = torch.randint(0, 50, (23,))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     (expected_gradient,) = torch.autograd.grad(expected, hidden)
-    monkeypatch.setattr(attention, "_CHUNK", 200)  # four rows at once
-    found = attention.head_losses(hidden, weight, targets).sum()
+    monkeypatch.setattr(kernels, "_CHUNK", 200)  # four rows at once
+    found = kernels.head_losses(hidden, weight, targets).sum()
     (found_gradient,) = torch.autograd.grad(found, hidden)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found_gradient, expected_gradient)

@@ -11,14 +11,9 @@ from conftest import demo_rows
 from socratune.judging.quantities import with_digits
 from socratune.llm.base import Sampling
 from socratune.llm.prompts import with_private_hint
-from socratune.rows import Attempt
-from socratune.rows import QARow
+from socratune.rows import Attempt, QARow
 from socratune.teaching.echoes import echo
-from socratune.teaching.hints import HintRequest
-from socratune.teaching.hints import arithmetic_teacher
-from socratune.teaching.hints import breakdown_hint
-from socratune.teaching.hints import leak
-from socratune.teaching.hints import parse_product
+from socratune.teaching.hints import HintRequest, arithmetic_teacher, breakdown_hint, leak, parse_product
 
 DATA = Path(__file__).parent / "data"
 
@@ -190,8 +185,7 @@ def test_38_of_40_planted_echoes_are_found(half: int) -> None:
 @pytest.mark.slow
 def test_at_most_4_of_400_good_traces_are_lost(demo_base: tuple[Any, Any]) -> None:
     """206 written in twelve languages, and 194 of the embedded base under its teacher's hints."""
-    from socratune.inference.student import LocalStudent
-    from socratune.inference.student import serving_student
+    from socratune.inference.student import LocalStudent, serving_student
 
     cases = [(case["response"], case["question"], case["hint"]) for case in labelled("good_traces")]
     questions = [data["messages"][-2]["content"] for data in demo_rows("train", 400 - len(cases))]

@@ -13,20 +13,11 @@ from typing import Any, TypeVar
 import pytest
 from model_server import Answer, ModelServer
 
-from socratune.errors import CallError
-from socratune.errors import OutsideError
-from socratune.errors import SocratuneError
-from socratune.errors import UserError
-from socratune.llm import http
-from socratune.llm import limits
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.errors import CallError, OutsideError, SocratuneError, UserError
+from socratune.llm import http, limits
+from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
-from socratune.llm.limits import Breaker
-from socratune.llm.limits import Bucket
-from socratune.llm.limits import Endpoints
-from socratune.llm.limits import RateLimits
-from socratune.llm.limits import retry_after_s
+from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 
 T = TypeVar("T")
 KEY = "sk-canary-7f3a91d2c4"

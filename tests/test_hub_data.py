@@ -13,9 +13,7 @@ import pytest
 from conftest import socratune
 from dataset_hub import COMMIT, loopback_datasets
 
-from socratune.data.qa_files import HubName
-from socratune.data.qa_files import hub_name
-from socratune.data.qa_files import read_qa_rows
+from socratune.data.qa_files import HubName, hub_name, read_qa_rows
 
 datasets = pytest.importorskip("datasets")
 ROWS = [{"question": f"What is {n} + 1?", "answer": f"It is {n + 1}.\n#### {n + 1}"} for n in range(2500)]

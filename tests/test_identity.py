@@ -13,15 +13,10 @@ from conftest import demo_rows
 from safetensors.torch import load_file, save_file
 
 from socratune.config import DEMO_DATA
-from socratune.inference.provenance import foreign_fault
-from socratune.inference.provenance import identity
-from socratune.inference.provenance import mean_kl
-from socratune.inference.provenance import student_grade
-from socratune.inference.provenance import trace_writers as writers
+from socratune.inference.provenance import foreign_fault, identity, mean_kl, student_grade, trace_writers as writers
 from socratune.inference.template import prompt_ids
 from socratune.llm.base import Sampling
-from socratune.rows import Example
-from socratune.rows import Piece
+from socratune.rows import Example, Piece
 from socratune.training.fit import graded_students
 
 BASE = identity("demo")

@@ -8,12 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from socratune.judging.rules import judge_by_rules
-from socratune.judging.rules import mechanical_judge
-from socratune.llm.prompts import JUDGE_SYSTEM
-from socratune.llm.prompts import judge_messages
-from socratune.llm.prompts import parse_verdict
-from socratune.llm.prompts import pick_messages
+from socratune.judging.rules import judge_by_rules, mechanical_judge
+from socratune.llm.prompts import JUDGE_SYSTEM, judge_messages, parse_verdict, pick_messages
 from socratune.llm.scripted import ScriptedModel
 from socratune.rows import QARow
 from socratune.teaching.cast import llm_judge

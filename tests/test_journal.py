@@ -16,8 +16,7 @@ import pytest
 
 from socratune.errors import OutsideError
 from socratune.llm.base import Sampling
-from socratune.llm.ledger import MeteredModel
-from socratune.llm.ledger import call_key
+from socratune.llm.ledger import MeteredModel, call_key
 from socratune.llm.scripted import ScriptedModel
 from socratune.rows import QARow
 from socratune.runs import journal as journal_module

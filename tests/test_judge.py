@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from socratune.judging.rules import judge_by_rules
-from socratune.judging.rules import mechanical_judge
-from socratune.rows import Judgement
-from socratune.rows import QARow
+from socratune.judging.rules import judge_by_rules, mechanical_judge
+from socratune.rows import Judgement, QARow
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "judge_pairs.jsonl").read_text("utf-8").splitlines()]
 """`label`: correct, incorrect, or undecided where rules must not decide. `blind`: written before the judge was run on

@@ -12,13 +12,8 @@ from typing import Any
 import pytest
 from conftest import demo_rows
 
-from socratune.inference.template import IGNORE
-from socratune.inference.template import Rendered
-from socratune.inference.template import encoded_ids
-from socratune.inference.template import end_of_turn_id
-from socratune.inference.template import render
-from socratune.rows import Example
-from socratune.rows import Piece
+from socratune.inference.template import IGNORE, Rendered, encoded_ids, end_of_turn_id, render
+from socratune.rows import Example, Piece
 from socratune.training.labels import label_faults
 
 SYSTEM = {"role": "system", "content": "You answer in steps."}

@@ -9,21 +9,19 @@ import torch
 from conftest import demo_rows
 
 from socratune.inference.template import prompt_ids
-from socratune.rows import Attempt
-from socratune.rows import QARow
-from socratune.rows import Trace
+from socratune.rows import Attempt, QARow, Trace
 from socratune.teaching import leaks
-from socratune.teaching.hints import breakdown_hint
-from socratune.teaching.hints import parse_product
-from socratune.teaching.hints import split_tens
-from socratune.teaching.leaks import HintMeasure
-from socratune.teaching.leaks import HintUse
-from socratune.teaching.leaks import answer_spans
-from socratune.teaching.leaks import forced_answer
-from socratune.teaching.leaks import hint_uses
-from socratune.teaching.leaks import leak_rate
-from socratune.teaching.leaks import log_probabilities
-from socratune.teaching.leaks import measure_hints
+from socratune.teaching.hints import breakdown_hint, parse_product, split_tens
+from socratune.teaching.leaks import (
+    HintMeasure,
+    HintUse,
+    answer_spans,
+    forced_answer,
+    hint_uses,
+    leak_rate,
+    log_probabilities,
+    measure_hints,
+)
 
 
 def row(question: str, reference: str, name: str = "r") -> QARow:

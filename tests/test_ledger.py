@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 
 from socratune.config import BudgetConfig
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
-from socratune.llm.ledger import FREE
-from socratune.llm.ledger import PARTS
-from socratune.llm.ledger import BudgetSpent
-from socratune.llm.ledger import Ledger
-from socratune.llm.ledger import Limits
-from socratune.llm.ledger import Price
-from socratune.llm.ledger import budget_text
-from socratune.llm.ledger import price_of
-from socratune.llm.ledger import shared_out
-from socratune.llm.ledger import MeteredModel
-from socratune.llm.ledger import most_tokens
+from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.ledger import (
+    FREE,
+    PARTS,
+    BudgetSpent,
+    Ledger,
+    Limits,
+    MeteredModel,
+    Price,
+    budget_text,
+    most_tokens,
+    price_of,
+    shared_out,
+)
 from socratune.runs.journal import Journal
 
 CENT = Price(0.01, 0.01)  # USD per token

@@ -10,25 +10,14 @@ from pathlib import Path
 from socratune.config import CurateConfig
 from socratune.errors import CallError
 from socratune.judging.rules import mechanical_judge
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.scripted import ScriptedModel
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import read_jsonl
-from socratune.runs.folder import write_jsonl
+from socratune.rows import QARow, Trace
+from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.stages import curate
 from socratune.teaching.hints import HintRequest
-from socratune.teaching.loop import Loop
-from socratune.teaching.loop import Rules
-from socratune.teaching.loop import enhance_row
-from socratune.teaching.picking import Pick
-from socratune.teaching.picking import pick_first
-from socratune.teaching.picking import pick_longest
-from socratune.teaching.loop import rejection
-from socratune.teaching.loop import training_text
+from socratune.teaching.loop import Loop, Rules, enhance_row, rejection, training_text
+from socratune.teaching.picking import Pick, pick_first, pick_longest
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 QUESTION = {"role": "user", "content": "What is 15 * 13?"}

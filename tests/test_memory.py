@@ -6,10 +6,7 @@ from typing import Any
 
 import pytest
 
-from socratune.inference.memory import Shape
-from socratune.inference.memory import Training
-from socratune.inference.memory import plan_memory
-from socratune.inference.memory import training_gib
+from socratune.inference.memory import Shape, Training, plan_memory, training_gib
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,

@@ -8,8 +8,7 @@ import random
 import pytest
 
 from socratune.inference.template import IGNORE
-from socratune.training.packing import best_fit
-from socratune.training.packing import join_rows
+from socratune.training.packing import best_fit, join_rows
 
 
 def test_every_document_is_in_one_row_and_no_row_overflows() -> None:

@@ -9,10 +9,7 @@ import pytest
 
 from socratune.config import DEMO_DATA
 from socratune.documents.document import Document
-from socratune.documents.passages import estimated_tokens
-from socratune.documents.passages import passages
-from socratune.documents.passages import sentences
-from socratune.documents.passages import token_counter
+from socratune.documents.passages import estimated_tokens, passages, sentences, token_counter
 
 WORDS = "the lamp burns oil in winter and storm light shines Calder 31 metres".split()  # noqa: SIM905
 

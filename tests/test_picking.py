@@ -8,14 +8,10 @@ import json
 import pytest
 
 from socratune.errors import CallError
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
-from socratune.llm.prompts import parse_pick
-from socratune.llm.prompts import with_private_reference
+from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.prompts import parse_pick, with_private_reference
 from socratune.llm.scripted import ScriptedModel
-from socratune.rows import Attempt
-from socratune.rows import QARow
+from socratune.rows import Attempt, QARow
 from socratune.teaching.echoes import echo
 from socratune.teaching.picking import judged_pick
 

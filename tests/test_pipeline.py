@@ -115,8 +115,7 @@ def test_a_new_setting_at_its_default_is_no_other_input(tmp_path: Path, monkeypa
     from contextlib import closing
 
     from socratune import pipeline
-    from socratune.resolve import dump
-    from socratune.resolve import resolve_settings
+    from socratune.resolve import dump, resolve_settings
     from socratune.runs.folder import Results
     from socratune.runs.journal import Journal
 
@@ -297,10 +296,7 @@ def test_interrupt_is_130_and_resumable(tmp_path: Path, results_of: Callable[[Pa
 
 @pytest.mark.slow
 def test_the_python_door(tmp_path: Path) -> None:
-    from socratune import EnhancedTrainingConfig
-    from socratune import StudentTeacherConfig
-    from socratune import UserError
-    from socratune import run
+    from socratune import EnhancedTrainingConfig, StudentTeacherConfig, UserError, run
 
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 30))
     with pytest.raises(UserError, match="dataset"):

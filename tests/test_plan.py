@@ -13,29 +13,13 @@ import pytest
 from conftest import demo_rows, socratune, write_rows
 from test_memory import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, PHI, QWEN_14B, QWEN_HALF_B
 
-from socratune.compute.decision import Placement
-from socratune.compute.decision import PlacementSettings
-from socratune.compute.decision import TrainingWork
-from socratune.compute.decision import decide_placement
-from socratune.compute.decision import fit_on
-from socratune.compute.machine import Gpu
-from socratune.compute.machine import Machine
-from socratune.compute.machine import described
-from socratune.compute.machine import nvidia_gpus
-from socratune.compute.machine import this_machine
+from socratune.compute.decision import Placement, PlacementSettings, TrainingWork, decide_placement, fit_on
+from socratune.compute.machine import Gpu, Machine, described, nvidia_gpus, this_machine
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import OutsideError
-from socratune.errors import UserError
-from socratune.inference.cards import card_named
-from socratune.inference.cards import rentable
-from socratune.inference.memory import EXACT_KINDS
-from socratune.inference.memory import Shape
-from socratune.inference.memory import is_exact
-from socratune.inference.sizes import BY_CONFIG
-from socratune.inference.sizes import BY_COUNT
-from socratune.inference.sizes import BY_NAME
-from socratune.inference.sizes import BY_WEIGHTS
-from socratune.inference.sizes import size_of
+from socratune.errors import OutsideError, UserError
+from socratune.inference.cards import card_named, rentable
+from socratune.inference.memory import EXACT_KINDS, Shape, is_exact
+from socratune.inference.sizes import BY_CONFIG, BY_COUNT, BY_NAME, BY_WEIGHTS, size_of
 from socratune.resolve import resolve_settings
 
 EXACT = {

@@ -13,13 +13,15 @@ from conftest import write_rows
 
 from socratune.cli.console import summary
 from socratune.config import SplitConfig
-from socratune.evaluation.stats import CORRELATION
-from socratune.evaluation.stats import DISCORDANCE
-from socratune.evaluation.stats import FEWEST_CLUSTERS
-from socratune.evaluation.stats import compare_paired
-from socratune.evaluation.stats import detectable
-from socratune.evaluation.stats import paired_difference
-from socratune.evaluation.stats import quantile
+from socratune.evaluation.stats import (
+    CORRELATION,
+    DISCORDANCE,
+    FEWEST_CLUSTERS,
+    compare_paired,
+    detectable,
+    paired_difference,
+    quantile,
+)
 from socratune.runs.folder import RunDir
 from socratune.stages import split
 

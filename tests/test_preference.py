@@ -15,12 +15,9 @@ from test_hf import SMALL, row, silent, small
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered
 from socratune.training import engine as hf
-from socratune.training.engine import HFEngine
 from socratune.training.adapters import lora_config
-from socratune.training.preference import Pair
-from socratune.training.preference import answer_losses
-from socratune.training.preference import pair_mean
-from socratune.training.preference import with_base_margins
+from socratune.training.engine import HFEngine
+from socratune.training.preference import Pair, answer_losses, pair_mean, with_base_margins
 
 CONFIG = EnhancedTrainingConfig(
     method="dpo", num_train_epochs=8, per_device_train_batch_size=3, gradient_accumulation_steps=1, r=4,

@@ -20,16 +20,9 @@ from hub_server import READ_TOKEN, TOKEN, Hub, Repo, loopback_hub
 
 from socratune.config import PublishConfig
 from socratune.errors import StageFailed
-from socratune.publishing.card import dataset_card
-from socratune.publishing.card import model_card
-from socratune.publishing.card import without_data
-from socratune.publishing.card import without_paths
-from socratune.publishing.licences import Licence
-from socratune.publishing.licences import PublicBase
-from socratune.publishing.licences import licence_of
-from socratune.publishing.licences import public_base
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import file_hash
+from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
+from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
+from socratune.runs.folder import RunDir, file_hash
 from socratune.stages import publish
 
 COMPARISON = {

@@ -11,17 +11,9 @@ from typing import Any
 
 import pytest
 
-from socratune.data import qa_files
-from socratune.data import records
-from socratune.data.qa_files import MOST_FAULTS
-from socratune.data.qa_files import _Reading
-from socratune.data.qa_files import data_path
-from socratune.data.qa_files import data_set
-from socratune.data.qa_files import forget_data_sets
-from socratune.data.qa_files import qa_rows
-from socratune.data.qa_files import read_qa_rows
-from socratune.errors import OutsideError
-from socratune.errors import UserError
+from socratune.data import qa_files, records
+from socratune.data.qa_files import MOST_FAULTS, _Reading, data_path, data_set, forget_data_sets, qa_rows, read_qa_rows
+from socratune.errors import OutsideError, UserError
 from socratune.rows import QARow
 
 GOOD = json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}).encode()

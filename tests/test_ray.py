@@ -18,13 +18,11 @@ from test_sharding import quiet, student
 
 from socratune.compute.ray import enhance_on_ray
 from socratune.config import StudentTeacherConfig
-from socratune.errors import OutsideError
-from socratune.errors import UserError
+from socratune.errors import OutsideError, UserError
 from socratune.llm.ledger import BudgetSpent
 from socratune.pipeline import run_pipeline
 from socratune.preflight import check_run
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import write_jsonl
+from socratune.runs.folder import RunDir, write_jsonl
 from socratune.runs.journal import Journal
 
 ROWS, IN_FLIGHT = 60, 8

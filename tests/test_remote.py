@@ -28,22 +28,14 @@ from pod_training import hold, train_like, trainings_begun
 from runpod import Client, entry_of
 
 from socratune.compute.job import take_lines
-from socratune.compute.provider import Offer
-from socratune.compute.provider import Order
-from socratune.compute.renting import affordable
-from socratune.compute.renting import spent_usd
-from socratune.compute.renting import unended
+from socratune.compute.provider import Offer, Order
+from socratune.compute.renting import affordable, spent_usd, unended
 from socratune.compute.runpod import RunPod
-from socratune.compute.shipping import make_wheel
-from socratune.compute.shipping import shipped_config
-from socratune.compute.shipping import shipped_results
-from socratune.compute.ssh import connected
-from socratune.compute.ssh import make_key
+from socratune.compute.shipping import make_wheel, shipped_config, shipped_results
+from socratune.compute.ssh import connected, make_key
 from socratune.compute.train_there import keys_for
-from socratune.config import RunConfig
-from socratune.config import WhereConfig
-from socratune.errors import OutsideError
-from socratune.errors import UserError
+from socratune.config import RunConfig, WhereConfig
+from socratune.errors import OutsideError, UserError
 from socratune.runs.journal import Journal
 
 needs_sshd = pytest.mark.skipif(fake_runpod.missing() is not None, reason=fake_runpod.missing() or "")

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
-from socratune.rows import Example
-from socratune.rows import Piece
-from socratune.training.replay import MOST_DRAWS
-from socratune.training.replay import own_answers
+from socratune.llm.base import Chat, Completion, Sampling
+from socratune.rows import Example, Piece
+from socratune.training.replay import MOST_DRAWS, own_answers
 
 SYSTEM = {"role": "system", "content": "Answer briefly."}
 ROWS = [

@@ -19,18 +19,10 @@ from conftest import socratune, write_rows
 from pages import answer, browser, make_large_run, make_run, opened, trace
 
 from socratune.publishing import report
-from socratune.publishing.browsing import Filter
-from socratune.publishing.browsing import answers_of
-from socratune.publishing.browsing import traces_of
-from socratune.publishing.report import curves
-from socratune.publishing.report import make_report
-from socratune.publishing.report import script_json
-from socratune.publishing.report import shortened
-from socratune.publishing.report import write_report
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import write_jsonl
-from socratune.runs.review import record_decision
-from socratune.runs.review import review_decisions
+from socratune.publishing.browsing import Filter, answers_of, traces_of
+from socratune.publishing.report import curves, make_report, script_json, shortened, write_report
+from socratune.runs.folder import RunDir, write_jsonl
+from socratune.runs.review import record_decision, review_decisions
 
 COMPARISON = {
     "base_accuracy": 0.275, "adapter_accuracy": 0.9975, "difference": 0.7225, "ci95": [0.6775, 0.765], "p": 0.0001,

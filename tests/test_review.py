@@ -14,12 +14,8 @@ from pages import trace
 from socratune.config import CurateConfig
 from socratune.errors import UserError
 from socratune.rows import Trace
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import StageResult
-from socratune.runs.folder import write_jsonl
-from socratune.runs.review import record_decision
-from socratune.runs.review import review_decisions
-from socratune.runs.review import take_over_reviews
+from socratune.runs.folder import RunDir, StageResult, write_jsonl
+from socratune.runs.review import record_decision, review_decisions, take_over_reviews
 from socratune.stages import curate
 
 

@@ -11,39 +11,27 @@ from typing import Any, Literal
 
 import pytest
 
-from socratune.config import EndpointConfig
-from socratune.config import EndpointsConfig
-from socratune.config import StudentTeacherConfig
-from socratune.errors import CallError
-from socratune.errors import UserError
+from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
+from socratune.errors import CallError, UserError
 from socratune.inference.student import LocalModels
 from socratune.judging.rules import mechanical_judge
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.ledger import Ledger
-from socratune.llm.prompts import parse_hint
-from socratune.llm.prompts import parse_verdict
-from socratune.llm.references import Endpoint
-from socratune.llm.references import Role
-from socratune.llm.references import endpoints_of
-from socratune.llm.references import load_function
-from socratune.llm.references import price_fault
-from socratune.llm.references import reference_fault
-from socratune.llm.references import resolve_alias
-from socratune.llm.references import student_of
+from socratune.llm.prompts import parse_hint, parse_verdict
+from socratune.llm.references import (
+    Endpoint,
+    Role,
+    endpoints_of,
+    load_function,
+    price_fault,
+    reference_fault,
+    resolve_alias,
+    student_of,
+)
 from socratune.llm.scripted import ScriptedModel
-from socratune.rows import Attempt
-from socratune.rows import Judgement
-from socratune.rows import QARow
+from socratune.rows import Attempt, Judgement, QARow
 from socratune.runs.journal import Journal
-from socratune.teaching.cast import Cast
-from socratune.teaching.cast import assemble_cast
-from socratune.teaching.cast import cascade
-from socratune.teaching.cast import llm_judge
-from socratune.teaching.cast import llm_teacher
-from socratune.teaching.cast import python_judge
-from socratune.teaching.cast import python_teacher
+from socratune.teaching.cast import Cast, assemble_cast, cascade, llm_judge, llm_teacher, python_judge, python_teacher
 from socratune.teaching.hints import HintRequest
 
 ROW = QARow(

@@ -14,21 +14,11 @@ from conftest import Fork, demo_rows, socratune, write_rows
 from few import few_forgetting_questions
 
 from socratune.errors import UserError
-from socratune.inference.provenance import identity
-from socratune.inference.provenance import student_grade
+from socratune.inference.provenance import identity, student_grade
 from socratune.preflight import check_run
-from socratune.rounds import _SAMPLES
-from socratune.rounds import Round
-from socratune.rounds import best
-from socratune.rounds import run_rounds
-from socratune.rounds import unite
-from socratune.rounds import why_stop
-from socratune.rows import Attempt
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import read_rows
-from socratune.runs.folder import write_jsonl
+from socratune.rounds import _SAMPLES, Round, best, run_rounds, unite, why_stop
+from socratune.rows import Attempt, QARow, Trace
+from socratune.runs.folder import RunDir, read_rows, write_jsonl
 
 ROWS = demo_rows("train", 30)
 PROSE = "That depends on the day, on the season and on who is asked about it in the end."

@@ -6,14 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import socratune
-from socratune.rows import Attempt
-from socratune.rows import QARow
-from socratune.rows import Rejected
-from socratune.rows import Trace
-from socratune.rows import content_id
-from socratune.rows import unique_ids
-from socratune.runs.folder import read_jsonl
-from socratune.runs.folder import write_rejected
+from socratune.rows import Attempt, QARow, Rejected, Trace, content_id, unique_ids
+from socratune.runs.folder import read_jsonl, write_rejected
 
 GOOD = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]
 

@@ -12,10 +12,7 @@ import pytest
 
 from socratune.config import DEMO_DATA
 from socratune.errors import UserError
-from socratune.llm.base import Sampling
-from socratune.llm.base import choose_sampling
-from socratune.llm.base import is_thinking
-from socratune.llm.base import served_sampling
+from socratune.llm.base import Sampling, choose_sampling, is_thinking, served_sampling
 
 TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 BEGIN = "{% if add_generation_prompt %}<|im_start|>assistant\n"

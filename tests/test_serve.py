@@ -25,25 +25,18 @@ from conftest import Fork, demo_rows, socratune, write_rows
 from socratune.config import StudentTeacherConfig
 from socratune.errors import OutsideError
 from socratune.inference.load import load_model
-from socratune.inference.provenance import identity
-from socratune.inference.provenance import student_grade
-from socratune.inference.student import LocalModels
-from socratune.inference.student import LocalStudent
-from socratune.inference.student import serving_student
+from socratune.inference.provenance import identity, student_grade
+from socratune.inference.student import LocalModels, LocalStudent, serving_student
 from socratune.inference.template import end_of_turn_id
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
 from socratune.llm.ledger import Ledger
 from socratune.llm.locate import Base
-from socratune.publishing.openai_models import SharedWeights
-from socratune.publishing.openai_models import serving_models
+from socratune.publishing.openai_models import SharedWeights, serving_models
 from socratune.runs.folder import RunDir
 from socratune.runs.journal import Journal
 from socratune.stages import enhance
-from socratune.teaching.student import ServedStudent
-from socratune.teaching.student import attending_student
-from socratune.teaching.student import served_student
+from socratune.teaching.student import ServedStudent, attending_student, served_student
 
 pytestmark = pytest.mark.slow  # the server loads torch and a model
 

@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from vllm_stub import Stub
 
 from socratune.config import DEMO_DATA
-from socratune.teaching.hints import breakdown_hint
-from socratune.teaching.hints import parse_product
+from socratune.teaching.hints import breakdown_hint, parse_product
 
 KEY = "sk-canary-0123456789abcdef"
 

@@ -16,11 +16,9 @@ from vllm_stub import Stub, alive
 
 from socratune.config import DEMO_DATA
 from socratune.errors import OutsideError
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
-from socratune.llm.vllm import vllm_fault
-from socratune.llm.vllm import vllm_serving
+from socratune.llm.vllm import vllm_fault, vllm_serving
 
 RUN = """
 import asyncio, pathlib, sys

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from socratune.data.shapes import parse_row
-from socratune.data.shapes import shape_of
+from socratune.data.shapes import parse_row, shape_of
 from socratune.judging.rules import judge_by_rules
 from socratune.judging.text import final_answer
 from socratune.rows import QARow

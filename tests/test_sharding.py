@@ -15,27 +15,24 @@ import pytest
 from conftest import demo_rows, write_rows
 from model_server import Answer, ModelServer
 
-from socratune.config import EndpointConfig
-from socratune.config import EndpointsConfig
-from socratune.config import StudentTeacherConfig
-from socratune.errors import BusyError
-from socratune.errors import UserError
+from socratune.config import EndpointConfig, EndpointsConfig, StudentTeacherConfig
+from socratune.errors import BusyError, UserError
 from socratune.llm.ledger import Limits
 from socratune.merge import merge_shards
 from socratune.pipeline import run_pipeline
 from socratune.preflight import check_run
 from socratune.resolve import read_config_file
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import read_jsonl
-from socratune.runs.folder import write_jsonl
+from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.runs.journal import Journal
-from socratune.runs.shards import divided_limits
-from socratune.runs.shards import gather_shards
-from socratune.runs.shards import hand_out_shard
-from socratune.runs.shards import interleaved
-from socratune.runs.shards import parse_shard
-from socratune.runs.shards import shard_rows
-from socratune.runs.shards import take_over_journal
+from socratune.runs.shards import (
+    divided_limits,
+    gather_shards,
+    hand_out_shard,
+    interleaved,
+    parse_shard,
+    shard_rows,
+    take_over_journal,
+)
 from socratune.teaching.hints import parse_product
 
 

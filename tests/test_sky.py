@@ -15,14 +15,9 @@ import yaml
 from conftest import demo_rows, socratune, write_rows
 from quick_python import quick_python
 
-from socratune.compute.sky import BASE
-from socratune.compute.sky import bundle
-from socratune.compute.sky import launch
-from socratune.compute.sky import sky_task
-from socratune.compute.sky import skypilot_fault
+from socratune.compute.sky import BASE, bundle, launch, sky_task, skypilot_fault
 from socratune.config import RunConfig
-from socratune.errors import OutsideError
-from socratune.errors import UserError
+from socratune.errors import OutsideError, UserError
 from socratune.runs.folder import RunDir
 
 

@@ -14,8 +14,7 @@ from conftest import write_rows
 from socratune.config import SplitConfig
 from socratune.data.clusters import Clusters
 from socratune.data.duplicates import Marks
-from socratune.errors import OutsideError
-from socratune.errors import UserError
+from socratune.errors import OutsideError, UserError
 from socratune.runs.folder import RunDir
 from socratune.stages import split
 

@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from socratune.evaluation.stats import Paired
-from socratune.evaluation.stats import compare_paired
-from socratune.evaluation.stats import most_lost
-from socratune.evaluation.stats import paired_difference
-from socratune.evaluation.stats import rows_needed
-from socratune.evaluation.stats import t_quantile
+from socratune.evaluation.stats import Paired, compare_paired, most_lost, paired_difference, rows_needed, t_quantile
 
 
 def simulate(generator: np.random.Generator, clusters: int, size: int) -> tuple[list[bool], list[bool], list[str]]:

@@ -20,15 +20,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 from socratune.config import DEMO_DATA
 from socratune.errors import UserError
 from socratune.inference.decoding import rows
-from socratune.inference.decoding.rows import DecodingSettings
-from socratune.inference.decoding.rows import draw
+from socratune.inference.decoding.rows import DecodingSettings, draw
 from socratune.inference.decoding.slots import slot_bytes
-from socratune.inference.student import LocalModels
-from socratune.inference.student import LocalStudent
-from socratune.inference.student import serving_student
+from socratune.inference.student import LocalModels, LocalStudent, serving_student
 from socratune.inference.template import prompt_ids
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Completion, Sampling
 
 QUESTIONS = [row["messages"][:-1] for row in demo_rows("held_out", 40)]
 LONG = [{"role": "user", "content": "What is 47 * 83? " * 12}]

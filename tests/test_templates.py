@@ -15,13 +15,9 @@ from typing import Any
 
 import pytest
 
-from socratune.inference.template import IGNORE
-from socratune.inference.template import end_of_turn_id
-from socratune.inference.template import prompt_ids
-from socratune.inference.template import render
+from socratune.inference.template import IGNORE, end_of_turn_id, prompt_ids, render
 from socratune.llm.locate import model_location
-from socratune.rows import Example
-from socratune.rows import Piece
+from socratune.rows import Example, Piece
 from socratune.training.labels import label_faults
 
 FOUND = importlib.util.find_spec("trl")

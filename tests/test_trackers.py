@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from conftest import socratune
 
-from socratune.training.monitor import tracker_faults
-from socratune.training.monitor import trackers
+from socratune.training.monitor import tracker_faults, trackers
 
 
 @pytest.mark.slow

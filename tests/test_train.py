@@ -7,8 +7,7 @@ import pytest
 from socratune.errors import UserError
 from socratune.inference.template import Rendered
 from socratune.rows import QARow
-from socratune.stages.train import judged_by_rules
-from socratune.stages.train import short_enough
+from socratune.stages.train import judged_by_rules, short_enough
 
 
 def rows(*lengths: int) -> list[Rendered]:

@@ -13,13 +13,7 @@ from typing import TypeVar
 import pytest
 
 from socratune.llm import connection as transport
-from socratune.llm.connection import LONGEST_HEAD
-from socratune.llm.connection import BadResponse
-from socratune.llm.connection import CannotConnect
-from socratune.llm.connection import Pool
-from socratune.llm.connection import Response
-from socratune.llm.connection import post_head
-from socratune.llm.connection import response
+from socratune.llm.connection import LONGEST_HEAD, BadResponse, CannotConnect, Pool, Response, post_head, response
 
 T = TypeVar("T")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"

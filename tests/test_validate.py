@@ -14,17 +14,12 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 
-from socratune.config import DEMO_DATA
-from socratune.config import GateConfig
-from socratune.config import StudentTeacherConfig
-from socratune.config import ValidateConfig
+from socratune.config import DEMO_DATA, GateConfig, StudentTeacherConfig, ValidateConfig
 from socratune.evaluation.gate import verdict_on
 from socratune.llm.locate import Base
 from socratune.resolve import read_config_file
 from socratune.rows import QARow
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import StageResult
-from socratune.runs.folder import write_jsonl
+from socratune.runs.folder import RunDir, StageResult, write_jsonl
 from socratune.runs.journal import Journal
 from socratune.stages import validate
 

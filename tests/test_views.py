@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 
 from socratune.publishing import views
-from socratune.rows import Attempt
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import write_jsonl
+from socratune.rows import Attempt, QARow, Trace
+from socratune.runs.folder import RunDir, write_jsonl
 
 QUESTION = {"role": "user", "content": "How much is 15 × 13?"}
 ROW = QARow("r", [QUESTION, {"role": "assistant", "content": "195"}], {"evidence": "15 × 13 is 195."})

@@ -20,10 +20,9 @@ from shapes import build
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered
-from socratune.training.engine import HFEngine
 from socratune.training.adapters import lora_config
-from socratune.training.packing import PackedRow
-from socratune.training.packing import join_rows
+from socratune.training.engine import HFEngine
+from socratune.training.packing import PackedRow, join_rows
 
 LENGTHS = (700, 300, 900, 148)
 

@@ -18,8 +18,7 @@ import torch
 from shapes import build, fixed
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.inference.memory import GIB
-from socratune.inference.memory import free_gib
+from socratune.inference.memory import GIB, free_gib
 from socratune.training import engine
 from socratune.training.steps import Hooks
 

@@ -22,11 +22,10 @@ from shapes import build
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered
+from socratune.training.adapters import lora_config
 from socratune.training.engine import HFEngine
 from socratune.training.fp8 import available
-from socratune.training.adapters import lora_config
-from socratune.training.steps import Hooks
-from socratune.training.steps import run_steps
+from socratune.training.steps import Hooks, run_steps
 
 VARIANTS = ("float32, PEFT's layers", "float32, products in bfloat16", "bfloat16", "float32, frozen weights in fp8")
 

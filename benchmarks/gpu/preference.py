@@ -22,12 +22,9 @@ from peft import get_peft_model
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
-from socratune.training import engine
-from socratune.training import steps
+from socratune.training import engine, steps
 from socratune.training.adapters import lora_config
-from socratune.training.preference import ALPHA
-from socratune.training.preference import BETA
-from socratune.training.preference import Pair
+from socratune.training.preference import ALPHA, BETA, Pair
 from socratune.training.steps import Hooks
 
 ANSWER_TOKENS = 24

@@ -24,8 +24,7 @@ from precision import text_rows
 from shapes import build, question_answer
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.training import engine
-from socratune.training import steps
+from socratune.training import engine, steps
 from socratune.training.steps import Hooks
 
 STEPS = 60

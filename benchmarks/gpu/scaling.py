@@ -62,8 +62,7 @@ def train(options: argparse.Namespace, folder: Path) -> None:
     from socratune.config import EnhancedTrainingConfig
     from socratune.inference.load import load_model
     from socratune.training import engine
-    from socratune.training.steps import READ_EVERY
-    from socratune.training.steps import Hooks
+    from socratune.training.steps import READ_EVERY, Hooks
 
     if sharded and torch.cuda.is_available():
         share = options.cap_gib * 2**30 / torch.cuda.mem_get_info(0)[1]

@@ -23,11 +23,8 @@ from shapes import SHAPES, config_of, quantise
 from transformers import AutoModelForCausalLM
 
 from socratune.inference.decoding.growing import GrowingDecoder
-from socratune.inference.decoding.rows import Decoder
-from socratune.inference.decoding.rows import DecodingRow
-from socratune.inference.decoding.slots import COMPILE_AFTER
-from socratune.inference.decoding.slots import SlotDecoder
-from socratune.inference.decoding.slots import slot_bytes
+from socratune.inference.decoding.rows import Decoder, DecodingRow
+from socratune.inference.decoding.slots import COMPILE_AFTER, SlotDecoder, slot_bytes
 from socratune.llm.base import Sampling
 
 BYTES_PER_SECOND = 4.3e12  # a device-to-device copy on an NVIDIA H200, bytes read and written

@@ -26,8 +26,7 @@ from shapes import PEAK, build, fixed, flops, question_answer
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered
 from socratune.training import engine
-from socratune.training.steps import READ_EVERY
-from socratune.training.steps import Hooks
+from socratune.training.steps import READ_EVERY, Hooks
 
 
 @dataclass(frozen=True)

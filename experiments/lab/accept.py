@@ -27,12 +27,9 @@ from smalltalk import arithmetic, fact
 from words import EXAM_PROMPTS
 
 from socratune.inference.load import load_model
-from socratune.inference.student import LocalStudent
-from socratune.inference.student import serving_student
-from socratune.llm.base import Chat
-from socratune.llm.base import Sampling
-from socratune.llm.prompts import with_hint_turn
-from socratune.llm.prompts import with_private_hint
+from socratune.inference.student import LocalStudent, serving_student
+from socratune.llm.base import Chat, Sampling
+from socratune.llm.prompts import with_hint_turn, with_private_hint
 from socratune.runs.folder import write_text
 
 SAMPLES = 8

@@ -24,8 +24,7 @@ from many import LONGEST_DOCUMENT, Document
 from problem import Hint, Problem, told
 from words import POOL_OF
 
-from socratune.llm.prompts import with_hint_turn
-from socratune.llm.prompts import with_private_hint
+from socratune.llm.prompts import with_hint_turn, with_private_hint
 from socratune.teaching.loop import AHA
 
 CLEAN_SAMPLES = 4

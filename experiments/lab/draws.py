@@ -18,8 +18,7 @@ from many import Document
 from problem import Problem
 
 from socratune.llm.base import Chat
-from socratune.llm.prompts import with_hint_turn
-from socratune.llm.prompts import with_private_hint
+from socratune.llm.prompts import with_hint_turn, with_private_hint
 
 EARLY_SAMPLES, SAMPLES, ENOUGH = 8, 64, 4
 """Samples of every row; behind these they are doubled, up to the most, for rows with fewer right ones than enough."""

@@ -23,8 +23,7 @@ import lab
 from socratune import run
 from socratune.config import DEMO_DATA
 from socratune.resolve import unflatten
-from socratune.runs.folder import read_jsonl
-from socratune.runs.folder import write_jsonl
+from socratune.runs.folder import read_jsonl, write_jsonl
 
 SIZES = {"demo": (200, 100), "lab": (200, 160)}
 """Rows to train on, held out."""

@@ -14,9 +14,7 @@ from typing import Any
 
 import yaml
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, Shown, UserError
 from socratune.resolve import flatten
 from socratune.runs.folder import read_jsonl
 

@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from socratune.api import run
-    from socratune.config import EnhancedTrainingConfig
-    from socratune.config import GrokkingConfig
-    from socratune.config import StudentTeacherConfig
-    from socratune.errors import OutsideError
-    from socratune.errors import SocratuneError
-    from socratune.errors import UserError
+    from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
+    from socratune.errors import OutsideError, SocratuneError, UserError
     from socratune.llm import model_location
 
 __version__ = "0.1.0"

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from socratune.config import EnhancedTrainingConfig
-from socratune.config import GrokkingConfig
-from socratune.config import StudentTeacherConfig
+from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.errors import UserError
 from socratune.preflight import check_run
-from socratune.resolve import deep_merge
-from socratune.resolve import read_config_file
+from socratune.resolve import deep_merge, read_config_file
 from socratune.rounds import run_rounds
-from socratune.runs import STAGES
-from socratune.runs import stage_faults
+from socratune.runs import STAGES, stage_faults
 
 
 def run(

@@ -14,44 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from socratune import __version__
-from socratune.config import RunConfig
-from socratune.config import is_free
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.config import RunConfig, is_free
+from socratune.errors import Fault, Shown, UserError
 from socratune.llm import model_fault
 from socratune.pipeline import Pipeline
-from socratune.publishing import write_report
-from socratune.publishing import write_views
-from socratune.resolve import Resolved
-from socratune.resolve import deep_merge
-from socratune.resolve import dump
-from socratune.resolve import flatten
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
-from socratune.runs import NEEDED
-from socratune.runs import OUTPUTS
-from socratune.runs import Journal
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tell
-from socratune.runs import Tick
-from socratune.runs import do_stage
-from socratune.runs import existing_run
-from socratune.runs import file_hash
-from socratune.runs import interleaved
-from socratune.runs import output_fault
-from socratune.runs import parse_shard
-from socratune.runs import pool_hint_measures
-from socratune.runs import settle_config
-from socratune.runs import take_over_journal
-from socratune.runs import take_over_reviews
-from socratune.runs import whole_folder
-from socratune.runs import write_lines
-from socratune.stages import enhance_result
-from socratune.stages import pooled_figures
-from socratune.stages import rows_of_shard
+from socratune.publishing import write_report, write_views
+from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve_settings
+from socratune.runs import (
+    NEEDED,
+    OUTPUTS,
+    Journal,
+    Results,
+    RunDir,
+    StageResult,
+    Tell,
+    Tick,
+    do_stage,
+    existing_run,
+    file_hash,
+    interleaved,
+    output_fault,
+    parse_shard,
+    pool_hint_measures,
+    settle_config,
+    take_over_journal,
+    take_over_reviews,
+    whole_folder,
+    write_lines,
+)
+from socratune.stages import enhance_result, pooled_figures, rows_of_shard
 
 
 @dataclass(frozen=True, slots=True)

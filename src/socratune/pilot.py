@@ -5,26 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from socratune.compute import budget_of
-from socratune.compute import settle_placement
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.errors import UserError
-from socratune.llm import RULES
-from socratune.llm import student_of
-from socratune.pipeline import Pipeline
-from socratune.pipeline import opened
-from socratune.pipeline import run_stages
+from socratune.compute import budget_of, settle_placement
+from socratune.errors import Fault, Shown, StageFailed, UserError
+from socratune.llm import RULES, student_of
+from socratune.pipeline import Pipeline, opened, run_stages
 from socratune.resolve import Resolved
 from socratune.rows import QARow
-from socratune.runs import STAGES
-from socratune.runs import Tell
-from socratune.runs import fingerprint
-from socratune.stages import estimate_loop
-from socratune.stages import estimate_source
-from socratune.stages import rows_of_shard
-from socratune.stages import trained_rows
+from socratune.runs import STAGES, Tell, fingerprint
+from socratune.stages import estimate_loop, estimate_source, rows_of_shard, trained_rows
 
 
 def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:

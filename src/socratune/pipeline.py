@@ -17,50 +17,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune import __version__
-from socratune.compute import budget_of
-from socratune.compute import settle_placement
+from socratune.compute import budget_of, settle_placement
 from socratune.config import RunConfig
 from socratune.data import data_path
 from socratune.documents import source_hash
-from socratune.errors import Fault
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.errors import Fault, StageFailed, UserError
 from socratune.evaluation import proof_of
 from socratune.inference import trace_writers
-from socratune.llm import Base
-from socratune.llm import Limits
-from socratune.llm import budget_text
-from socratune.llm import model_location
-from socratune.llm import student_of
-from socratune.llm import weights_fingerprint
-from socratune.publishing import write_report
-from socratune.publishing import write_views
-from socratune.resolve import Resolved
-from socratune.resolve import defaults
-from socratune.resolve import dump
-from socratune.resolve import flatten
-from socratune.runs import NEEDED
-from socratune.runs import STAGES
-from socratune.runs import Journal
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tell
-from socratune.runs import Tick
-from socratune.runs import do_stage
-from socratune.runs import file_hashes
-from socratune.runs import fingerprint
-from socratune.runs import first_stage_of
-from socratune.runs import forget_from
-from socratune.runs import gather_shards
-from socratune.runs import refuse_other_data
-from socratune.runs import refuse_other_documents
-from socratune.runs import settle_config
-from socratune.runs import status_after
+from socratune.llm import Base, Limits, budget_text, model_location, student_of, weights_fingerprint
+from socratune.publishing import write_report, write_views
+from socratune.resolve import Resolved, defaults, dump, flatten
+from socratune.runs import (
+    NEEDED,
+    STAGES,
+    Journal,
+    Results,
+    RunDir,
+    StageResult,
+    Tell,
+    Tick,
+    do_stage,
+    file_hashes,
+    fingerprint,
+    first_stage_of,
+    forget_from,
+    gather_shards,
+    refuse_other_data,
+    refuse_other_documents,
+    settle_config,
+    status_after,
+)
 
 if TYPE_CHECKING:
-    from socratune.compute import BySkyPilot
-    from socratune.compute import Elsewhere
+    from socratune.compute import BySkyPilot, Elsewhere
     from socratune.stages import GeneratedFiles
     from socratune.teaching import ServedStudent
 
@@ -102,8 +91,7 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
         StageFailed: it did not pass, or is not what passed.
         OutsideError: the Hub refused or could not be reached.
     """
-    from socratune.stages import check_gate
-    from socratune.stages import publish_adapter
+    from socratune.stages import check_gate, publish_adapter
 
     config, run = resolved.config, RunDir(resolved.config.output)
     assert config.hub_id is not None
@@ -306,9 +294,7 @@ class Pipeline:
         return split_rows(self.run, self.config.split, dataset=self.dataset)
 
     def enhance(self, tick: Tick) -> StageResult:
-        from socratune.stages import enhance_result
-        from socratune.stages import enhance_rows
-        from socratune.stages import rows_of_shard
+        from socratune.stages import enhance_result, enhance_rows, rows_of_shard
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
         loop = partial(enhance_rows, base=self.base, key=key)
@@ -360,8 +346,7 @@ class Pipeline:
         if self.config.validate_.lm_eval:
             fix = "Leave it out, or --where local."
             raise UserError(Fault("validate.lm_eval", "no tasks of lm-eval with a rented machine", "some", fix))
-        from socratune.compute import BySkyPilot
-        from socratune.compute import Elsewhere
+        from socratune.compute import BySkyPilot, Elsewhere
 
         limits = partial(self.limits, "where")
         machine = BySkyPilot(self.run, self.config, self.results.data, limits)
@@ -399,9 +384,7 @@ class Pipeline:
         return curate_traces(self.run, self.config.curate)
 
     def train(self, tick: Tick) -> StageResult:
-        from socratune.stages import rank_count
-        from socratune.stages import train_adapter
-        from socratune.stages import train_on_ranks
+        from socratune.stages import rank_count, train_adapter, train_on_ranks
 
         if self.elsewhere:
             return self.elsewhere.train(tick)

@@ -5,44 +5,28 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from socratune.compute import ray_fault
-from socratune.config import DEMO
-from socratune.config import GenerateConfig
-from socratune.config import RunConfig
-from socratune.config import StudentTeacherConfig
-from socratune.data import data_path
-from socratune.data import data_set
-from socratune.data import forget_data_sets
-from socratune.documents import DATABASES
-from socratune.documents import files_of
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.evaluation import forgetting_rows
-from socratune.evaluation import lm_eval_fault
-from socratune.evaluation import read_prompts
-from socratune.inference import foreign_fault
-from socratune.inference import identity
-from socratune.llm import RULES
-from socratune.llm import Role
-from socratune.llm import StudentEngine
-from socratune.llm import endpoints_of
-from socratune.llm import model_fault
-from socratune.llm import price_fault
-from socratune.llm import reference_fault
-from socratune.llm import resolve_alias
-from socratune.llm import student_of
-from socratune.llm import vllm_fault
-from socratune.llm import writer_endpoints
-from socratune.resolve import Resolved
-from socratune.resolve import flatten
-from socratune.resolve import resolve_settings
-from socratune.resolve import validated
-from socratune.runs import RunDir
-from socratune.runs import output_fault
-from socratune.runs import parse_shard
-from socratune.stages import gpus_fault
-from socratune.stages import hub_id_fault
+from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
+from socratune.data import data_path, data_set, forget_data_sets
+from socratune.documents import DATABASES, files_of
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
+from socratune.inference import foreign_fault, identity
+from socratune.llm import (
+    RULES,
+    Role,
+    StudentEngine,
+    endpoints_of,
+    model_fault,
+    price_fault,
+    reference_fault,
+    resolve_alias,
+    student_of,
+    vllm_fault,
+    writer_endpoints,
+)
+from socratune.resolve import Resolved, flatten, resolve_settings, validated
+from socratune.runs import RunDir, output_fault, parse_shard
+from socratune.stages import gpus_fault, hub_id_fault
 from socratune.training import tracker_faults
 
 

@@ -12,16 +12,8 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from socratune.config import DEMO
-from socratune.config import DEMO_DATA
-from socratune.config import MOVED
-from socratune.config import EnhancedTrainingConfig
-from socratune.config import RunConfig
-from socratune.config import Section
-from socratune.config import settings_of
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.config import DEMO, DEMO_DATA, MOVED, EnhancedTrainingConfig, RunConfig, Section, settings_of
+from socratune.errors import Fault, Shown, UserError
 
 Kind = TypeVar("Kind", bound=Section)
 

@@ -21,36 +21,30 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.inference import LocalModels
 from socratune.judging import mechanical_judge
 from socratune.llm import WARM
-from socratune.pipeline import Pipeline
-from socratune.pipeline import ending_noted
-from socratune.pipeline import run_pipeline
+from socratune.pipeline import Pipeline, ending_noted, run_pipeline
 from socratune.resolve import Resolved
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs import OUTPUTS
-from socratune.runs import STAGES
-from socratune.runs import Journal
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import Tell
-from socratune.runs import file_hashes
-from socratune.runs import fingerprint
-from socratune.runs import locked_file
-from socratune.runs import read_jsonl
-from socratune.runs import read_rows
-from socratune.runs import whole_folder
-from socratune.runs import write_jsonl
+from socratune.rows import QARow, Trace
+from socratune.runs import (
+    OUTPUTS,
+    STAGES,
+    Journal,
+    Results,
+    RunDir,
+    Tell,
+    file_hashes,
+    fingerprint,
+    locked_file,
+    read_jsonl,
+    read_rows,
+    whole_folder,
+    write_jsonl,
+)
 from socratune.stages import judged_by_rules
-from socratune.teaching import answer_and_judge
-from socratune.teaching import rejection
-from socratune.teaching import training_text
+from socratune.teaching import answer_and_judge, rejection, training_text
 
 LOOP = ("enhance", "curate", "train")
 """The stages of a round."""

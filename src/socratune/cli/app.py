@@ -11,23 +11,11 @@ import typer
 from socratune import __version__
 from socratune.cli import planning
 from socratune.cli.console import guarded
-from socratune.cli.finished import export
-from socratune.cli.finished import publish
-from socratune.cli.finished import report
-from socratune.cli.flags import Command
-from socratune.cli.flags import ConfigFile
-from socratune.cli.flags import DryRun
-from socratune.cli.flags import Estimate
-from socratune.cli.flags import Restart
-from socratune.cli.flags import Run
-from socratune.cli.flags import Settings
-from socratune.cli.flags import Start
-from socratune.cli.flags import Until
-from socratune.cli.flags import takes
+from socratune.cli.finished import export, publish, report
+from socratune.cli.flags import Command, ConfigFile, DryRun, Estimate, Restart, Run, Settings, Start, Until, takes
 from socratune.cli.pods import pods
 from socratune.cli.retired import retired
-from socratune.cli.servers import serve
-from socratune.cli.servers import ui
+from socratune.cli.servers import serve, ui
 from socratune.errors import UserError
 
 app = typer.Typer(

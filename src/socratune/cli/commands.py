@@ -11,44 +11,28 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from socratune.cli.console import Progress
-from socratune.cli.console import guarded
-from socratune.cli.console import show_ablation
-from socratune.cli.console import show_estimate
-from socratune.cli.console import show_proof
-from socratune.cli.console import show_rounds
-from socratune.cli.console import start_logging
-from socratune.cli.given import Stages
-from socratune.cli.given import merged_settings
-from socratune.cli.given import resolved_by
+from socratune.cli.console import (
+    Progress,
+    guarded,
+    show_ablation,
+    show_estimate,
+    show_proof,
+    show_rounds,
+    start_logging,
+)
+from socratune.cli.given import Stages, merged_settings, resolved_by
 from socratune.compute import is_shipped
 from socratune.config import StudentTeacherConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.evaluation import proof_of
-from socratune.evaluation import why_not_passed
+from socratune.errors import Fault, Shown, UserError
+from socratune.evaluation import proof_of, why_not_passed
 from socratune.inference import LocalModels
-from socratune.llm import Ledger
-from socratune.llm import budget_text
+from socratune.llm import Ledger, budget_text
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
-from socratune.resolve import Resolved
-from socratune.resolve import deep_merge
-from socratune.resolve import flatten
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
-from socratune.resolve import unflatten
+from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.rounds import run_rounds
-from socratune.runs import STAGES
-from socratune.runs import Journal
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import Tell
-from socratune.runs import after_split
-from socratune.runs import existing_run
-from socratune.runs import write_jsonl
+from socratune.runs import STAGES, Journal, Results, RunDir, Tell, after_split, existing_run, write_jsonl
 from socratune.teaching import assemble_cast
 
 
@@ -124,8 +108,7 @@ def generate_command(
     """`socratune generate`: rows into a file, without a run."""
 
     def work() -> int:
-        from socratune.cli.generate import checked
-        from socratune.cli.generate import write_questions
+        from socratune.cli.generate import checked, write_questions
 
         start_logging()
         merged, faults = merged_settings(given, config_file, settings or [])
@@ -235,9 +218,7 @@ def ablate_command(
     run_log = Path(output) / "run.log"
 
     def work() -> int:
-        from socratune.ways import AblationLimits
-        from socratune.ways import chosen_arms
-        from socratune.ways import compare_ways as compare
+        from socratune.ways import AblationLimits, chosen_arms, compare_ways as compare
 
         names = chosen_arms(arms)
         start_logging()
@@ -275,9 +256,7 @@ def inspect_command(what: str, model_name: str | None, count: int, row_id: str |
     def work() -> int:
         from rich.console import Console
 
-        from socratune.cli.inspection import load_examples
-        from socratune.cli.inspection import load_tokenizer
-        from socratune.cli.inspection import show
+        from socratune.cli.inspection import load_examples, load_tokenizer, show
 
         examples, default_model, max_length = load_examples(what)
         if row_id is not None:
@@ -346,10 +325,7 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
     """`socratune audit-judge [RUN] --labels FILE`: the judge of a finished proof, or the one that is named."""
 
     def work() -> int:
-        from socratune.evaluation import audit_verdicts as audited
-        from socratune.evaluation import read_labels
-        from socratune.evaluation import recorded_judge
-        from socratune.evaluation import reported_by
+        from socratune.evaluation import audit_verdicts as audited, read_labels, recorded_judge, reported_by
 
         if labels is None:
             raise UserError(Fault("audit-judge", "--sheet FILE or --labels FILE", Shown("neither")))

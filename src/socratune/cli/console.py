@@ -13,9 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import OutsideError
-from socratune.errors import SocratuneError
-from socratune.errors import is_interrupt
+from socratune.errors import OutsideError, SocratuneError, is_interrupt
 
 FIRST_LINE_S, LONGEST_PAUSE_S = 2.0, 60.0
 """Without a terminal: the first line of a stage after 2 s, then ever more rarely, at least once a minute."""
@@ -233,9 +231,7 @@ def show_ablation(result: dict[str, Any], console: Any) -> None:
     """The ways side by side, and what was cut."""
     from rich.table import Table
 
-    from socratune.ways import ARM_HEADS
-    from socratune.ways import arm_cells
-    from socratune.ways import arms_not_done
+    from socratune.ways import ARM_HEADS, arm_cells, arms_not_done
 
     held_out = result["held_out"]
     title = f"{held_out['rows']} held-out questions; the model as it is: {result['base']:.1%}"

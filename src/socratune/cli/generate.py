@@ -7,27 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from socratune.config import BudgetConfig
-from socratune.config import GenerateConfig
-from socratune.config import RunConfig
-from socratune.config import Section
-from socratune.config import is_free
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.llm import Limits
-from socratune.llm import shared_out
+from socratune.config import BudgetConfig, GenerateConfig, RunConfig, Section, is_free
+from socratune.errors import Fault, Shown, UserError
+from socratune.llm import Limits, shared_out
 from socratune.preflight import generate_faults
-from socratune.resolve import deep_merge
-from socratune.resolve import dump
-from socratune.resolve import flatten
-from socratune.resolve import validated
-from socratune.runs import Journal
-from socratune.runs import Tell
-from socratune.runs import fingerprint
-from socratune.runs import locked_file
-from socratune.stages import GeneratedFiles
-from socratune.stages import generate_questions
+from socratune.resolve import deep_merge, dump, flatten, validated
+from socratune.runs import Journal, Tell, fingerprint, locked_file
+from socratune.stages import GeneratedFiles, generate_questions
 
 
 class Writing(Section):

@@ -7,14 +7,9 @@ from typing import Any
 
 import yaml
 
-from socratune.errors import Fault
-from socratune.errors import UserError
+from socratune.errors import Fault, UserError
 from socratune.preflight import check_run
-from socratune.resolve import Resolved
-from socratune.resolve import deep_merge
-from socratune.resolve import read_config_file
-from socratune.resolve import renewed
-from socratune.resolve import unflatten
+from socratune.resolve import Resolved, deep_merge, read_config_file, renewed, unflatten
 from socratune.runs import stage_faults
 
 Stages = tuple[str | None, str | None, str | None]

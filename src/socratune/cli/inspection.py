@@ -8,23 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.data import data_path
-from socratune.data import read_qa_rows
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import IGNORE
-from socratune.inference import render
-from socratune.llm import model_fault
-from socratune.llm import model_location
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
-from socratune.rows import Example
-from socratune.rows import Piece
-from socratune.rows import QARow
-from socratune.runs import RunDir
-from socratune.runs import read_rows
-from socratune.runs import system_turn
+from socratune.data import data_path, read_qa_rows
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import IGNORE, render
+from socratune.llm import model_fault, model_location
+from socratune.resolve import read_config_file, resolve_settings
+from socratune.rows import Example, Piece, QARow
+from socratune.runs import RunDir, read_rows, system_turn
 from socratune.training import label_faults
 
 
@@ -112,9 +102,7 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     if not (run.adapter / "adapter_config.json").is_file():
         fix = f"Train it first: socratune train {run.root}."
         raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
-    from socratune.inference import LocalStudent
-    from socratune.inference import load_model
-    from socratune.inference import serving_student
+    from socratune.inference import LocalStudent, load_model, serving_student
 
     config = resolve_settings(read_config_file(run.config), where=str(run.config)).config
     system = system_turn(run)

@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from socratune.cli.console import duration
-from socratune.cli.console import guarded
-from socratune.cli.console import short
-from socratune.cli.console import start_logging
-from socratune.cli.flags import ConfigFile
-from socratune.cli.flags import Settings
+from socratune.cli.console import duration, guarded, short, start_logging
+from socratune.cli.flags import ConfigFile, Settings
 
 if TYPE_CHECKING:
     from socratune.compute import Plan
@@ -37,9 +33,7 @@ def plan(
         from socratune.cli.given import merged_settings
         from socratune.compute import make_plan
         from socratune.errors import UserError
-        from socratune.resolve import flatten
-        from socratune.resolve import resolve_settings
-        from socratune.resolve import unflatten
+        from socratune.resolve import flatten, resolve_settings, unflatten
 
         start_logging()
         merged, faults = merged_settings(given, config, settings or [])
@@ -85,9 +79,7 @@ def _print_task(config: RunConfig) -> None:
     """SkyPilot's task, as `sky launch` would take it."""
     import yaml
 
-    from socratune.compute import budget_of
-    from socratune.compute import sky_task
-    from socratune.compute import sky_task_name
+    from socratune.compute import budget_of, sky_task, sky_task_name
     from socratune.runs import RunDir
 
     run = RunDir(config.output)

@@ -6,11 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from socratune.cli.console import guarded
-from socratune.cli.console import start_logging
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.cli.console import guarded, start_logging
+from socratune.errors import Fault, Shown, UserError
 
 
 def pods(
@@ -39,8 +36,7 @@ def pods(
 
 
 def _list(settings: dict[str, str]) -> int:
-    from socratune.compute import owned_pods
-    from socratune.compute import pod_service
+    from socratune.compute import owned_pods, pod_service
 
     provider, where = pod_service(settings)
     found = owned_pods(provider, where)
@@ -52,9 +48,7 @@ def _list(settings: dict[str, str]) -> int:
 
 
 def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
-    from socratune.compute import owned_pods
-    from socratune.compute import pod_service
-    from socratune.compute import reap_pods
+    from socratune.compute import owned_pods, pod_service, reap_pods
 
     provider, where = pod_service(settings)
     found = owned_pods(provider, where)
@@ -69,8 +63,7 @@ def _reap(settings: dict[str, str], *, everywhere: bool, yes: bool) -> int:
 
 
 def _adopt(settings: dict[str, str], pod: str, folder: str) -> int:
-    from socratune.compute import adopt_pod
-    from socratune.compute import pod_service
+    from socratune.compute import adopt_pod, pod_service
 
     provider, _ = pod_service(settings)
     adopt_pod(provider, pod, folder)

@@ -6,24 +6,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from socratune.cli.console import Progress
-from socratune.cli.console import guarded
-from socratune.cli.console import start_logging
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.cli.console import Progress, guarded, start_logging
+from socratune.errors import Fault, Shown, UserError
 from socratune.pipeline import publish_run
 from socratune.publishing import export_adapter
-from socratune.resolve import Resolved
-from socratune.resolve import deep_merge
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
-from socratune.resolve import unflatten
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import existing_run
-from socratune.stages import hub_id_fault
-from socratune.stages import prepared_upload
+from socratune.resolve import Resolved, deep_merge, read_config_file, resolve_settings, unflatten
+from socratune.runs import Results, RunDir, existing_run
+from socratune.stages import hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:

@@ -14,20 +14,21 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from socratune.compute.machine import Machine
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.inference import FREE_SHARE
-from socratune.inference import GIB
-from socratune.inference import HEADROOM
-from socratune.inference import Card
-from socratune.inference import Shape
-from socratune.inference import Training
-from socratune.inference import card_named
-from socratune.inference import plan_memory
-from socratune.inference import rentable
-from socratune.inference import training_gib
-from socratune.inference import training_in_words
-from socratune.inference import training_s
+from socratune.errors import Fault, Shown
+from socratune.inference import (
+    FREE_SHARE,
+    GIB,
+    HEADROOM,
+    Card,
+    Shape,
+    Training,
+    card_named,
+    plan_memory,
+    rentable,
+    training_gib,
+    training_in_words,
+    training_s,
+)
 
 CPU_TOKENS = 4096
 """Of a micro-batch on a CPU (`backends.engine`)."""

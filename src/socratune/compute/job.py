@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune.compute.ssh import LOST
-from socratune.compute.ssh import RemoteFailed
-from socratune.compute.ssh import Ssh
+from socratune.compute.ssh import LOST, RemoteFailed, Ssh
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from socratune.errors import Fault
-from socratune.errors import UserError
-from socratune.inference import GIB
-from socratune.inference import card_named
-from socratune.inference import free_gib_by_card
+from socratune.errors import Fault, UserError
+from socratune.inference import GIB, card_named, free_gib_by_card
 
 FLOPS_A_CORE = 30e9
 """Of a core in 32-bit products, where nothing is measured."""

@@ -15,43 +15,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socratune.compute.decision import RUNPOD_KEY
-from socratune.compute.decision import Fit
-from socratune.compute.decision import Placement
-from socratune.compute.decision import PlacementSettings
-from socratune.compute.decision import TrainingWork
-from socratune.compute.decision import decide_placement
-from socratune.compute.machine import Machine
-from socratune.compute.machine import this_machine
-from socratune.config import EnhancedTrainingConfig
-from socratune.config import RunConfig
-from socratune.config import StudentTeacherConfig
-from socratune.config import WhereConfig
-from socratune.data import data_path
-from socratune.data import data_set
+from socratune.compute.decision import RUNPOD_KEY, Fit, Placement, PlacementSettings, TrainingWork, decide_placement
+from socratune.compute.machine import Machine, this_machine
+from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
+from socratune.data import data_path, data_set
 from socratune.documents import estimated_tokens
 from socratune.errors import UserError
-from socratune.inference import GIB
-from socratune.inference import Shape
-from socratune.inference import Size
-from socratune.inference import answering_s
-from socratune.inference import size_of
-from socratune.inference import training_flops
-from socratune.llm import FREE
-from socratune.llm import Budget
-from socratune.llm import Price
-from socratune.llm import Role
-from socratune.llm import endpoints_of
-from socratune.llm import price_at
-from socratune.llm import resolve_alias
-from socratune.llm import shared_out
-from socratune.llm import student_of
-from socratune.llm import writer_endpoints
-from socratune.rows import Example
-from socratune.rows import QARow
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import iter_rows
+from socratune.inference import GIB, Shape, Size, answering_s, size_of, training_flops
+from socratune.llm import (
+    FREE,
+    Budget,
+    Price,
+    Role,
+    endpoints_of,
+    price_at,
+    resolve_alias,
+    shared_out,
+    student_of,
+    writer_endpoints,
+)
+from socratune.rows import Example, QARow
+from socratune.runs import Results, RunDir, iter_rows
 
 log = logging.getLogger(__name__)
 

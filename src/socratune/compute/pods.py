@@ -8,22 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from socratune.compute.provider import ComputeProvider
-from socratune.compute.provider import Pod
-from socratune.compute.renting import FOLDER
-from socratune.compute.renting import GONE_LIMIT_S
-from socratune.compute.renting import HOST
-from socratune.compute.renting import POD_POLL_S
-from socratune.compute.renting import at_work
+from socratune.compute.provider import ComputeProvider, Pod
+from socratune.compute.renting import FOLDER, GONE_LIMIT_S, HOST, POD_POLL_S, at_work
 from socratune.compute.runpod import RunPod
 from socratune.config import WhereConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.resolve import validated
-from socratune.runs import Journal
-from socratune.runs import RunDir
+from socratune.runs import Journal, RunDir
 
 
 @dataclass(frozen=True, slots=True)

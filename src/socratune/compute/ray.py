@@ -19,27 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import StudentTeacherConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import SocratuneError
-from socratune.errors import UserError
-from socratune.llm import UNLIMITED
-from socratune.llm import Ledger
-from socratune.llm import Limits
-from socratune.llm import local_name
-from socratune.llm import resolve_alias
-from socratune.llm import student_of
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.runs import divided_limits
-from socratune.runs import gather_shards
-from socratune.runs import hand_out_shard
-from socratune.runs import pool_hint_measures
-from socratune.runs import read_jsonl
-from socratune.runs import shard_rows
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
+from socratune.llm import UNLIMITED, Ledger, Limits, local_name, resolve_alias, student_of
+from socratune.runs import (
+    Journal,
+    RunDir,
+    StageResult,
+    Tick,
+    divided_limits,
+    gather_shards,
+    hand_out_shard,
+    pool_hint_measures,
+    read_jsonl,
+    shard_rows,
+)
 from socratune.stages import pooled_figures
 
 _RESTARTS = 3

@@ -20,40 +20,16 @@ from typing import Any, TypeVar
 
 from socratune.compute import job
 from socratune.compute.decision import Placement
-from socratune.compute.renting import RentedMachine
-from socratune.compute.renting import give_back
-from socratune.compute.renting import rented
-from socratune.compute.renting import spent_usd
-from socratune.compute.shipping import base_folder
-from socratune.compute.shipping import fetch_checked
-from socratune.compute.shipping import outfit
-from socratune.compute.shipping import replace
+from socratune.compute.renting import RentedMachine, give_back, rented, spent_usd
+from socratune.compute.shipping import base_folder, fetch_checked, outfit, replace
 from socratune.compute.ssh import ConnectionLost
-from socratune.compute.train_there import LAST_LINES
-from socratune.compute.train_there import keys_for
-from socratune.compute.train_there import train_remotely
+from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
 from socratune.config import RunConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.errors import UserError
-from socratune.evaluation import answering_manner
-from socratune.evaluation import exam_files
-from socratune.evaluation import exam_papers
-from socratune.evaluation import no_judge
-from socratune.evaluation import recorded_answers
-from socratune.llm import VLLM_ENVIRONMENT
-from socratune.llm import Base
-from socratune.llm import Limits
-from socratune.llm import is_well
-from socratune.llm import vllm_arguments
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.teaching import ServedStudent
-from socratune.teaching import served_student
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.evaluation import answering_manner, exam_files, exam_papers, no_judge, recorded_answers
+from socratune.llm import VLLM_ENVIRONMENT, Base, Limits, is_well, vllm_arguments
+from socratune.runs import Journal, RunDir, StageResult, Tick
+from socratune.teaching import ServedStudent, served_student
 
 log = logging.getLogger(__name__)
 

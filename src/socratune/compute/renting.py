@@ -21,25 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from socratune.compute.job import JobPlace
-from socratune.compute.provider import ComputeProvider
-from socratune.compute.provider import NoCapacity
-from socratune.compute.provider import Offer
-from socratune.compute.provider import Order
-from socratune.compute.provider import Pod
+from socratune.compute.provider import ComputeProvider, NoCapacity, Offer, Order, Pod
 from socratune.compute.runpod import RunPod
-from socratune.compute.ssh import ConnectionLost
-from socratune.compute.ssh import RemoteFailed
-from socratune.compute.ssh import connected
-from socratune.compute.ssh import make_key
-from socratune.compute.ssh import need_tools
+from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_key, need_tools
 from socratune.config import WhereConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import SocratuneError
-from socratune.errors import UserError
-from socratune.runs import Journal
-from socratune.runs import RunDir
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
+from socratune.runs import Journal, RunDir
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from socratune.compute.provider import NoCapacity
-from socratune.compute.provider import Offer
-from socratune.compute.provider import Order
-from socratune.compute.provider import Pod
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.compute.provider import NoCapacity, Offer, Order, Pod
+from socratune.errors import Fault, OutsideError, Shown, UserError
 
 log = logging.getLogger(__name__)
 

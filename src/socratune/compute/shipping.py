@@ -16,24 +16,13 @@ from typing import Any
 import yaml
 
 import socratune
-from socratune.compute.job import JobPlace
-from socratune.compute.job import attend_job
-from socratune.compute.job import start_job
-from socratune.compute.job import stop_job
-from socratune.compute.ssh import RemoteFailed
-from socratune.compute.ssh import is_full
-from socratune.config import RunConfig
-from socratune.config import is_free
+from socratune.compute.job import JobPlace, attend_job, start_job, stop_job
+from socratune.compute.ssh import RemoteFailed, is_full
+from socratune.config import RunConfig, is_free
 from socratune.errors import OutsideError
 from socratune.llm import model_location
-from socratune.resolve import dump
-from socratune.resolve import flatten
-from socratune.resolve import unflatten
-from socratune.runs import RunDir
-from socratune.runs import file_hash
-from socratune.runs import fingerprint
-from socratune.runs import write_json
-from socratune.runs import write_text
+from socratune.resolve import dump, flatten, unflatten
+from socratune.runs import RunDir, file_hash, fingerprint, write_json, write_text
 
 log = logging.getLogger(__name__)
 

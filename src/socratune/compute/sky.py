@@ -18,23 +18,12 @@ from typing import Any
 
 import yaml
 
-from socratune.compute.shipping import CONSTRAINTS
-from socratune.compute.shipping import base_folder
-from socratune.compute.shipping import make_wheel
-from socratune.compute.shipping import needed_rows
-from socratune.compute.shipping import replace
-from socratune.compute.shipping import write_settings
+from socratune.compute.shipping import CONSTRAINTS, base_folder, make_wheel, needed_rows, replace, write_settings
 from socratune.compute.train_there import result_there
 from socratune.config import RunConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.llm import Limits
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.runs import fingerprint
+from socratune.runs import RunDir, StageResult, Tick, fingerprint
 
 BASE, STORE = "$HOME/socratune", "/socratune-store"
 IDLE_MINUTES = 10

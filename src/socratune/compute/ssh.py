@@ -20,10 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.llm import free_port
 
 log = logging.getLogger(__name__)

@@ -12,23 +12,12 @@ from typing import Any
 
 from socratune.compute import job
 from socratune.compute.renting import RentedMachine
-from socratune.compute.shipping import fetch_checked
-from socratune.compute.shipping import outfit
-from socratune.compute.shipping import replace
-from socratune.compute.ssh import ConnectionLost
-from socratune.compute.ssh import is_full
-from socratune.config import RunConfig
-from socratune.config import WhereConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.compute.shipping import fetch_checked, outfit, replace
+from socratune.compute.ssh import ConnectionLost, is_full
+from socratune.config import RunConfig, WhereConfig
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.llm import model_location
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.runs import write_text
+from socratune.runs import RunDir, StageResult, Tick, write_text
 
 log = logging.getLogger(__name__)
 

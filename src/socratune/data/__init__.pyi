@@ -1,5 +1,5 @@
-from .clusters import Clusters as Clusters
 from .clusters import (
+    Clusters as Clusters,
     Recall as Recall,
     SplitPart as SplitPart,
     contaminated_kin as contaminated_kin,

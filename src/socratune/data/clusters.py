@@ -7,20 +7,14 @@ import logging
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from socratune.data.duplicates import Marks
-from socratune.data.duplicates import wording_id
-from socratune.data.duplicates import wording_of
+from socratune.data.duplicates import Marks, wording_id, wording_of
 from socratune.data.qa_files import data_set
 from socratune.errors import OutsideError
-from socratune.rows import QARow
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from socratune.data.duplicates import Marks
-from socratune.rows import Rejected
+from socratune.rows import QARow, Rejected
 
 log = logging.getLogger(__name__)
 FEW_SOURCES = 5
@@ -186,6 +180,7 @@ def _place(salt: str, name: str) -> float:
 
 # What must not be trained on because a test asks it too, and what is never trained on because it tests a trained
 # fact.
+
 
 @dataclass(frozen=True, slots=True)
 class Recall:

@@ -22,14 +22,16 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from socratune.judging import choice_of
-from socratune.judging import final_answer
-from socratune.judging import final_number
-from socratune.judging import is_numeric_answer
-from socratune.judging import normalise
-from socratune.judging import numbers_in
-from socratune.judging import options_in
-from socratune.judging import with_digits
+from socratune.judging import (
+    choice_of,
+    final_answer,
+    final_number,
+    is_numeric_answer,
+    normalise,
+    numbers_in,
+    options_in,
+    with_digits,
+)
 from socratune.rows import QARow
 
 if TYPE_CHECKING:

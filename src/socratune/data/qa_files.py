@@ -9,45 +9,23 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
-
-from socratune.config import DEMO
-from socratune.config import DEMO_DATA
-pass
-from socratune.data.records import SHOWN
-from socratune.data.records import Record
-from socratune.data.records import Unreadable
-from socratune.data.records import read_records
-from socratune.data.shapes import parse_row
-from socratune.data.shapes import shape_of
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.rows import QARow
-from socratune.rows import Rejected
-from socratune.rows import unique_ids
-from socratune.runs import file_state
-import re
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-from socratune.data.records import SUFFIXES
-from socratune.data.records import Record
-from socratune.data.records import arrow_records
-from socratune.data.records import missing_library
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from typing import IO, Any, NamedTuple
+
+from socratune.config import DEMO, DEMO_DATA
+from socratune.data.records import SHOWN, SUFFIXES, Record, Unreadable, arrow_records, missing_library, read_records
+from socratune.data.shapes import parse_row, shape_of
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.rows import QARow, Rejected, unique_ids
+from socratune.runs import file_state
 
 MOST_FAULTS = 100
 """Faults that are kept; of the rest only the number of rows."""

@@ -21,11 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from socratune.data.shapes import shape_of
-from socratune.data.shapes import unknown_shape
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.data.shapes import shape_of, unknown_shape
+from socratune.errors import Fault, Shown, UserError
 
 log = logging.getLogger(__name__)
 

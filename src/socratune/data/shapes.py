@@ -17,11 +17,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from socratune.errors import Fault
-from socratune.errors import Shown
+from socratune.errors import Fault, Shown
 from socratune.judging import options_in
-from socratune.rows import QARow
-from socratune.rows import content_id
+from socratune.rows import QARow, content_id
 
 CHATS = ("messages", "conversations", "conversation")
 """Columns with a whole conversation."""

@@ -16,17 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from socratune.documents import aql as texts
 from socratune.documents.arango_place import parse_place
-from socratune.documents.document import Document
-from socratune.documents.document import Link
-from socratune.documents.page_log import Drained
-from socratune.documents.page_log import PageLog
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.runs import fingerprint
-from socratune.runs import json_decode
-from socratune.runs import json_encode
+from socratune.documents.document import Document, Link
+from socratune.documents.page_log import Drained, PageLog
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.runs import fingerprint, json_decode, json_encode
 
 if TYPE_CHECKING:
     from socratune.documents.arango_driver import Server

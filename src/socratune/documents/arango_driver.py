@@ -26,10 +26,7 @@ from requests import Session
 from requests.exceptions import ConnectionError as NoConnection
 
 from socratune.documents.arango_place import ArangoPlace
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.runs import json_decode
 
 log = logging.getLogger(__name__)

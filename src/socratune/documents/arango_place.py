@@ -9,8 +9,7 @@ import os
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
-from socratune.errors import Fault
-from socratune.errors import UserError
+from socratune.errors import Fault, UserError
 
 PORT = 8529
 SCHEMES = {"arangodb": "http", "arangodbs": "https", "http": "http", "https": "https"}

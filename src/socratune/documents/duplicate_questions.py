@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from socratune.data import wording_of
-from socratune.documents.words import gist
-from socratune.documents.words import names_in
+from socratune.documents.words import gist, names_in
 from socratune.judging import normalise
-from socratune.rows import Rejected
-from socratune.rows import content_id
+from socratune.rows import Rejected, content_id
 
 ALIKE = 92.0
 """RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are one."""

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 
 from socratune.documents.passages import sentences
 from socratune.documents.words import language_of
-from socratune.documents.writing import Draft
-from socratune.documents.writing import Task
-from socratune.documents.writing import Writer
+from socratune.documents.writing import Draft, Task, Writer
 
 GAP = "____"
 _ASK_GAP = {

@@ -13,19 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from socratune.data import Unreadable
-from socratune.data import read_records
+from socratune.data import Unreadable, read_records
 from socratune.documents.document import Document
-from socratune.documents.parsing import PARSE
-from socratune.documents.parsing import Parser
-from socratune.documents.parsing import Unparsed
-from socratune.documents.parsing import missing_parser
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.documents.parsing import PARSE, Parser, Unparsed, missing_parser
+from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Rejected
-from socratune.runs import file_hash
-from socratune.runs import fingerprint
+from socratune.runs import file_hash, fingerprint
 
 _PLAIN = (".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".adoc", ".org", ".tex")
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")

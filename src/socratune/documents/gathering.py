@@ -11,23 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from socratune.config import DEMO
-from socratune.config import DEMO_DATA
-from socratune.config import GenerateConfig
-from socratune.documents.document import Document
-from socratune.documents.document import Link
-from socratune.documents.document import Passage
+from socratune.config import DEMO, DEMO_DATA, GenerateConfig
+from socratune.documents.document import Document, Link, Passage
 from socratune.documents.extract import mentioned
-from socratune.documents.files import files_hash
-from socratune.documents.files import read_files
-from socratune.documents.passages import Count
-from socratune.documents.passages import passages
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.documents.files import files_hash, read_files
+from socratune.documents.passages import Count, passages
+from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Rejected
-from socratune.runs import iter_rows
-from socratune.runs import write_jsonl
+from socratune.runs import iter_rows, write_jsonl
 
 HANDBOOK, GRAPH = DEMO_DATA / "handbook", DEMO_DATA / "graph.json"
 DATABASES = ("arangodb://", "arangodbs://")

@@ -7,9 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from socratune.documents.document import Document
-from socratune.documents.document import Link
-from socratune.documents.document import Passage
+from socratune.documents.document import Document, Link, Passage
 from socratune.documents.passages import sentences
 from socratune.documents.writing import Draft
 

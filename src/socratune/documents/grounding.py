@@ -12,17 +12,18 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from socratune.documents.words import EVERYDAY_STEMS
-from socratune.documents.words import borne
-from socratune.documents.words import content
-from socratune.documents.words import folded_words
-from socratune.documents.words import language_of
-from socratune.documents.words import names_in
-from socratune.documents.words import new_numbers
-from socratune.documents.words import numbers_of
-from socratune.documents.words import stem_of
-from socratune.documents.writing import TYPES
-from socratune.documents.writing import Draft
+from socratune.documents.words import (
+    EVERYDAY_STEMS,
+    borne,
+    content,
+    folded_words,
+    language_of,
+    names_in,
+    new_numbers,
+    numbers_of,
+    stem_of,
+)
+from socratune.documents.writing import TYPES, Draft
 from socratune.judging import NUMBER_WORDS
 from socratune.rows import Rejected
 

@@ -12,15 +12,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from socratune.documents.document import Document
-from socratune.documents.document import Link
-from socratune.errors import BusyError
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.runs import json_decode
-from socratune.runs import json_encode
-from socratune.runs import write_lines
+from socratune.documents.document import Document, Link
+from socratune.errors import BusyError, Fault, OutsideError, Shown
+from socratune.runs import json_decode, json_encode, write_lines
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (number INTEGER PRIMARY KEY, id TEXT UNIQUE, hop INTEGER, value TEXT);

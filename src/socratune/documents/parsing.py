@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import Fault
-from socratune.errors import Shown
+from socratune.errors import Fault, Shown
 
 LIBRARIES = {".pdf": ("pypdfium2",), ".docx": ("mammoth", "markdownify"), ".html": ("markdownify",)}
 LIBRARIES[".htm"] = LIBRARIES[".html"]

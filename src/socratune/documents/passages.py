@@ -8,8 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from socratune.documents.document import Document
-from socratune.documents.document import Passage
+from socratune.documents.document import Document, Passage
 from socratune.llm import model_file
 
 Count = Callable[[str], int]

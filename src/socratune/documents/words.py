@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import permutations
 
-from socratune.judging import NUMBER_WORDS
-from socratune.judging import with_digits
+from socratune.judging import NUMBER_WORDS, with_digits
 
 # English words that any answer may use, whatever its source says: they tell nothing that could be made up.
 

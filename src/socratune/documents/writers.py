@@ -10,30 +10,32 @@ from typing import Any
 from socratune.config import GenerateConfig
 from socratune.documents.extract import rules_extract
 from socratune.documents.gathering import Gathered
-from socratune.documents.grounding import fault_of
-from socratune.documents.grounding import located
-from socratune.documents.writing import CHECKER_SAMPLING
-from socratune.documents.writing import Checker
-from socratune.documents.writing import Draft
-from socratune.documents.writing import Task
-from socratune.documents.writing import Writer
-from socratune.documents.writing import drafts_of
-from socratune.documents.writing import llm_checker
-from socratune.documents.writing import llm_writer
+from socratune.documents.grounding import fault_of, located
+from socratune.documents.writing import (
+    CHECKER_SAMPLING,
+    Checker,
+    Draft,
+    Task,
+    Writer,
+    drafts_of,
+    llm_checker,
+    llm_writer,
+)
 from socratune.errors import CallError
 from socratune.inference import LocalModels
-from socratune.llm import RULES
-from socratune.llm import ChatModel
-from socratune.llm import Ledger
-from socratune.llm import Role
-from socratune.llm import Sampling
-from socratune.llm import called_safely
-from socratune.llm import load_function
-from socratune.llm import reached_model
-from socratune.llm import resolve_alias
-from socratune.llm import writer_endpoints
-from socratune.rows import Rejected
-from socratune.rows import content_id
+from socratune.llm import (
+    RULES,
+    ChatModel,
+    Ledger,
+    Role,
+    Sampling,
+    called_safely,
+    load_function,
+    reached_model,
+    resolve_alias,
+    writer_endpoints,
+)
+from socratune.rows import Rejected, content_id
 from socratune.runs import Journal
 
 SYSTEM = "You are a helpful assistant."

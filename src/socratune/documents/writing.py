@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from socratune.documents.document import Passage
-from socratune.llm import CHECKER_SCHEMA
-from socratune.llm import WRITER_SCHEMA
-from socratune.llm import ChatModel
-from socratune.llm import Sampling
-from socratune.llm import grounding_messages
-from socratune.llm import parse_grounded
-from socratune.llm import parse_questions
-from socratune.llm import writer_messages
+from socratune.llm import (
+    CHECKER_SCHEMA,
+    WRITER_SCHEMA,
+    ChatModel,
+    Sampling,
+    grounding_messages,
+    parse_grounded,
+    parse_questions,
+    writer_messages,
+)
 
 TYPES = (
     "factual", "definition", "comparison", "cause", "procedure", "multi-hop", "reversal", "hypothetical",

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.evaluation.question_sets import meter_rows
-from socratune.llm import model_location
-from socratune.llm import weights_hash
+from socratune.llm import model_location, weights_hash
 from socratune.runs import file_hash
 
 WEIGHTS = "adapter_model.safetensors"

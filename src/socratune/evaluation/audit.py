@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from socratune.errors import CallError
 from socratune.judging import Judge
-from socratune.rows import QARow
-from socratune.rows import Verdict
+from socratune.rows import QARow, Verdict
 
 Side = Literal["base", "adapter"]
 SIDES: tuple[Side, Side] = ("base", "adapter")

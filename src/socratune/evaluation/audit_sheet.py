@@ -10,20 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.evaluation.audit import SIDES
-from socratune.evaluation.audit import Labelled
-from socratune.evaluation.audit import Reported
-from socratune.evaluation.audit import Side
+from socratune.errors import Fault, Shown, UserError
+from socratune.evaluation.audit import SIDES, Labelled, Reported, Side
 from socratune.judging import Judge
-from socratune.rows import Judgement
-from socratune.rows import QARow
-from socratune.runs import Journal
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import read_rows
+from socratune.rows import Judgement, QARow
+from socratune.runs import Journal, Results, RunDir, read_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from socratune.config import ValidateConfig
-from socratune.evaluation.stats import Comparison
-from socratune.evaluation.stats import Paired
-from socratune.evaluation.stats import compare_paired
-from socratune.evaluation.stats import paired_difference
-from socratune.evaluation.stats import rows_needed
+from socratune.evaluation.stats import Comparison, Paired, compare_paired, paired_difference, rows_needed
 from socratune.rows import QARow
 
 _EXAMPLES = 3

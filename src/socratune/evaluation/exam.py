@@ -22,45 +22,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from socratune.config import RunConfig
-from socratune.config import StudentTeacherConfig
-from socratune.config import ValidateConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.errors import UserError
+from socratune.config import RunConfig, StudentTeacherConfig, ValidateConfig
+from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import forgetting
 from socratune.evaluation.adapter_files import manifest
 from socratune.evaluation.comparison import samples
-from socratune.evaluation.lm_tasks import lm_eval_fault
-from socratune.evaluation.lm_tasks import task_results
-from socratune.evaluation.question_sets import forgetting_rows
-from socratune.evaluation.question_sets import meter_rows
-from socratune.evaluation.question_sets import read_prompts
-from socratune.inference import identity
-from socratune.inference import student_grade
+from socratune.evaluation.lm_tasks import lm_eval_fault, task_results
+from socratune.evaluation.question_sets import forgetting_rows, meter_rows, read_prompts
+from socratune.inference import identity, student_grade
 from socratune.judging import Judge
-from socratune.llm import Base
-from socratune.llm import Chat
-from socratune.llm import ChatModel
-from socratune.llm import Completion
-from socratune.llm import Sampling
-from socratune.llm import chat_template
-from socratune.llm import exam_sampling
-from socratune.llm import is_thinking
-from socratune.llm import model_json
+from socratune.llm import (
+    Base,
+    Chat,
+    ChatModel,
+    Completion,
+    Sampling,
+    chat_template,
+    exam_sampling,
+    is_thinking,
+    model_json,
+)
 from socratune.rows import QARow
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import file_hash
-from socratune.runs import fingerprint
-from socratune.runs import read_jsonl
-from socratune.runs import read_rows
-from socratune.runs import write_json
-from socratune.runs import write_jsonl
-from socratune.teaching import answer_and_judge
-from socratune.teaching import counted_from
-from socratune.teaching import draw_seed
+from socratune.runs import Journal, RunDir, file_hash, fingerprint, read_jsonl, read_rows, write_json, write_jsonl
+from socratune.teaching import answer_and_judge, counted_from, draw_seed
 
 log = logging.getLogger(__name__)
 
@@ -184,9 +168,7 @@ async def take_exam(sitting: Sitting, adapter: Path, base: Base, config: Validat
     """
     from peft import PeftModel
 
-    from socratune.inference import LocalStudent
-    from socratune.inference import load_model
-    from socratune.inference import serving_student
+    from socratune.inference import LocalStudent, load_model, serving_student
 
     model, tokenizer = load_model(base.model_name, load_in_4bit=base.load_in_4bit)
     measured: dict[str, Any] = {}

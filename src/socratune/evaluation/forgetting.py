@@ -13,15 +13,10 @@ from typing import Any
 
 from socratune.evaluation.comparison import Answers
 from socratune.evaluation.forgetting_checks import passes_check
-from socratune.evaluation.stats import most_lost
-from socratune.evaluation.stats import paired_difference
-from socratune.inference import IGNORE
-from socratune.inference import render
+from socratune.evaluation.stats import most_lost, paired_difference
+from socratune.inference import IGNORE, render
 from socratune.judging import mechanical_judge
-from socratune.rows import Example
-from socratune.rows import Judgement
-from socratune.rows import Piece
-from socratune.rows import QARow
+from socratune.rows import Example, Judgement, Piece, QARow
 
 LONGEST_FORGETTING_ANSWER = 256
 """In tokens, of a model that does not think first: the questions ask for short answers."""

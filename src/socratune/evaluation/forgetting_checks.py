@@ -14,15 +14,17 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from socratune.judging import canonical
-from socratune.judging import choice_of
-from socratune.judging import final_answer
-from socratune.judging import judge_by_rules
-from socratune.judging import numbers_in
-from socratune.judging import plain_text
-from socratune.judging import still_thinking
-from socratune.judging import strip_thinking
-from socratune.judging import taken_back
+from socratune.judging import (
+    canonical,
+    choice_of,
+    final_answer,
+    judge_by_rules,
+    numbers_in,
+    plain_text,
+    still_thinking,
+    strip_thinking,
+    taken_back,
+)
 
 _Check = dict[str, Any]
 

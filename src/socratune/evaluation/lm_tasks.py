@@ -5,9 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
+from socratune.errors import Fault, OutsideError, Shown
 
 BATCH = 8
 

@@ -6,16 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from socratune.config import DEMO
-from socratune.config import DEMO_DATA
-from socratune.data import parse_row
-from socratune.data import read_qa_rows
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.rows import QARow
-from socratune.rows import content_id
-from socratune.rows import unique_ids
+from socratune.config import DEMO, DEMO_DATA
+from socratune.data import parse_row, read_qa_rows
+from socratune.errors import Fault, Shown, UserError
+from socratune.rows import QARow, content_id, unique_ids
 
 SHIPPED = Path(__file__).parents[1] / "neutral_data"
 

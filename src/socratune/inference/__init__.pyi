@@ -32,11 +32,7 @@ from .provenance import (
     trace_writers as trace_writers,
     with_sampling as with_sampling,
 )
-from .ranks import (
-    is_sharded as is_sharded,
-    refuse_sharded as refuse_sharded,
-    whole_on_each_rank as whole_on_each_rank,
-)
+from .ranks import is_sharded as is_sharded, refuse_sharded as refuse_sharded, whole_on_each_rank as whole_on_each_rank
 from .sizes import Size as Size, size_of as size_of
 from .student import LocalModels as LocalModels, LocalStudent as LocalStudent, serving_student as serving_student
 from .template import (

@@ -6,8 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from socratune.inference.memory import Shape
-from socratune.inference.memory import Training
+from socratune.inference.memory import Shape, Training
 
 GB = 1e9
 FREE_SHARE, FREE_SHARE_ECC = 0.985, 0.92

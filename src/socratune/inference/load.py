@@ -14,14 +14,9 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import memory
-from socratune.inference import ranks
-from socratune.inference.memory import base_dtype
-from socratune.inference.memory import free_gib
-from socratune.inference.memory import torch_device
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import memory, ranks
+from socratune.inference.memory import base_dtype, free_gib, torch_device
 from socratune.inference.ranks import load_in_turn
 from socratune.llm import model_location
 

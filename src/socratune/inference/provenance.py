@@ -12,16 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.inference.template import IGNORE
-from socratune.inference.template import render
-from socratune.llm import Sampling
-from socratune.llm import StudentEngine
-from socratune.llm import chat_template
-from socratune.llm import local_name
-from socratune.llm import model_revision
-from socratune.llm import weights_hash
+from socratune.errors import Fault, Shown
+from socratune.inference.template import IGNORE, render
+from socratune.llm import Sampling, StudentEngine, chat_template, local_name, model_revision, weights_hash
 from socratune.rows import Example
 from socratune.runs import fingerprint
 

@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-import torch
+
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, Shown, UserError
 from socratune.inference.memory import torch_device
 
 _TIMEOUT_S = 1800.0

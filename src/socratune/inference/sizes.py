@@ -10,15 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference.memory import Shape
-from socratune.inference.memory import is_exact
-from socratune.llm import model_fault
-from socratune.llm import model_file
-from socratune.llm import model_json
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.inference.memory import Shape, is_exact
+from socratune.llm import model_fault, model_file, model_json
 
 _LIKE = (
     Shape(896, 24, 14, 2, 64, 4864, 151936, tied=True),

@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from socratune.inference.decoding.attention import hand_back
 from socratune.inference.decoding.growing import GrowingDecoder
-from socratune.inference.decoding.rows import Decoder
-from socratune.inference.decoding.rows import DecodingRow
-from socratune.inference.decoding.slots import SlotDecoder
-from socratune.inference.decoding.slots import slot_bytes
+from socratune.inference.decoding.rows import Decoder, DecodingRow
+from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
 from socratune.inference.decoding.whole import WholeDecoder
-from socratune.inference.template import end_of_turn_id
-from socratune.inference.template import prompt_ids
-from socratune.llm import Chat
-from socratune.llm import Completion
-from socratune.llm import Sampling
-from socratune.llm import choose_sampling
-from socratune.llm import exam_sampling
-from socratune.llm import is_thinking
-from socratune.llm import model_location
-from socratune.llm import weights_fingerprint
+from socratune.inference.template import end_of_turn_id, prompt_ids
+from socratune.llm import (
+    Chat,
+    Completion,
+    Sampling,
+    choose_sampling,
+    exam_sampling,
+    is_thinking,
+    model_location,
+    weights_fingerprint,
+)
 
 if TYPE_CHECKING:
     pass

@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from socratune.rows import Example
-from socratune.rows import Piece
+from socratune.rows import Example, Piece
 
 IGNORE = -100
 """The label of a token without loss, as PyTorch's cross entropy has it."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 
 from socratune.judging.quantities import quantities_in
-from socratune.judging.text import NEGATION
-from socratune.judging.text import SENTENCE_END
-from socratune.judging.text import Statement
-from socratune.judging.text import canonical
-from socratune.judging.text import first_sentence
-from socratune.judging.text import options_in
-from socratune.judging.text import plain_text
-from socratune.judging.text import taken_back
+from socratune.judging.text import (
+    NEGATION,
+    SENTENCE_END,
+    Statement,
+    canonical,
+    first_sentence,
+    options_in,
+    plain_text,
+    taken_back,
+)
 from socratune.rows import Judgement
 
 # --- multiple choice -----------------------------------------------------------------------------------------------

@@ -5,17 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from socratune.judging.quantities import Quantity
-from socratune.judging.quantities import compare_quantities
-from socratune.judging.quantities import joined_number
-from socratune.judging.quantities import measure
-from socratune.judging.quantities import quantities_in
-from socratune.judging.text import NEGATION
-from socratune.judging.text import SENTENCE_END
-from socratune.judging.text import Statement
-from socratune.judging.text import numbers_in
-from socratune.judging.text import plain_text
-from socratune.judging.text import taken_back
+from socratune.judging.quantities import Quantity, compare_quantities, joined_number, measure, quantities_in
+from socratune.judging.text import NEGATION, SENTENCE_END, Statement, numbers_in, plain_text, taken_back
 from socratune.rows import Judgement
 
 _FILLERS = frozenset(

@@ -6,26 +6,21 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from socratune.judging.choices import by_choice
-from socratune.judging.choices import by_list
-from socratune.judging.choices import by_polarity
-from socratune.judging.choices import members_of
-from socratune.judging.formulas import MathChecker
-from socratune.judging.formulas import as_latex
+from socratune.judging.choices import by_choice, by_list, by_polarity, members_of
+from socratune.judging.formulas import MathChecker, as_latex
 from socratune.judging.numeric import by_number
-from socratune.judging.quantities import ASKS_FORM
-from socratune.judging.quantities import measure
-from socratune.judging.quantities import quantities_in
-from socratune.judging.text import REORDERED
-from socratune.judging.text import Statement
-from socratune.judging.text import before_thinking
-from socratune.judging.text import canonical
-from socratune.judging.text import plain_text
-from socratune.judging.text import statement_of
-from socratune.judging.text import still_thinking
-from socratune.judging.text import strip_thinking
-from socratune.rows import Judgement
-from socratune.rows import QARow
+from socratune.judging.quantities import ASKS_FORM, measure, quantities_in
+from socratune.judging.text import (
+    REORDERED,
+    Statement,
+    before_thinking,
+    canonical,
+    plain_text,
+    statement_of,
+    still_thinking,
+    strip_thinking,
+)
+from socratune.rows import Judgement, QARow
 
 Judge = Callable[[QARow, str], Coroutine[Any, Any, Judgement]]
 """`await judge(row, response)`."""

@@ -5,6 +5,10 @@ from .base import (
     Completion as Completion,
     Sampling as Sampling,
     StudentEngine as StudentEngine,
+    choose_sampling as choose_sampling,
+    exam_sampling as exam_sampling,
+    is_thinking as is_thinking,
+    served_sampling as served_sampling,
 )
 from .child import child_process as child_process, end_of_log as end_of_log, free_port as free_port, is_well as is_well
 from .ledger import (
@@ -14,6 +18,7 @@ from .ledger import (
     BudgetSpent as BudgetSpent,
     Ledger as Ledger,
     Limits as Limits,
+    MeteredModel as MeteredModel,
     Price as Price,
     budget_text as budget_text,
     shared_out as shared_out,
@@ -32,7 +37,6 @@ from .locate import (
     weights_fingerprint as weights_fingerprint,
     weights_hash as weights_hash,
 )
-from .ledger import MeteredModel as MeteredModel
 from .prompts import (
     CHECKER_SCHEMA as CHECKER_SCHEMA,
     EVIDENCE_NOTE as EVIDENCE_NOTE,
@@ -79,12 +83,6 @@ from .references import (
     student_of as student_of,
     thoughtful as thoughtful,
     writer_endpoints as writer_endpoints,
-)
-from .base import (
-    choose_sampling as choose_sampling,
-    exam_sampling as exam_sampling,
-    is_thinking as is_thinking,
-    served_sampling as served_sampling,
 )
 from .vllm import (
     VLLM_ENVIRONMENT as VLLM_ENVIRONMENT,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
-from collections.abc import Mapping
-from typing import Any
-from socratune.errors import Fault
-from socratune.errors import UserError
-from socratune.llm.locate import chat_template
-from socratune.llm.locate import model_json
+
+from socratune.errors import Fault, UserError
+from socratune.llm.locate import chat_template, model_json
 
 Chat = list[dict[str, str]]
 WARM = 0.7

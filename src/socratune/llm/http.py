@@ -14,25 +14,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from socratune.errors import CallError
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
-from socratune.llm.connection import CannotConnect
-from socratune.llm.connection import Pool
-from socratune.llm.connection import Response
-from socratune.llm.limits import Breaker
-from socratune.llm.limits import Bucket
-from socratune.llm.limits import Endpoints
-from socratune.llm.limits import RateLimits
-from socratune.llm.limits import retry_after_s
-from socratune.runs import json_decode
-from socratune.runs import json_encode
+from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.connection import CannotConnect, Pool, Response
+from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
+from socratune.runs import json_decode, json_encode
 
 log = logging.getLogger(__name__)
 

@@ -7,26 +7,20 @@ left; what is promised to the others stays theirs.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from socratune.config import BudgetConfig
 from socratune.errors import OutsideError
-import hashlib
-import logging
-import time
-from contextlib import nullcontext
-from dataclasses import replace
-from socratune.llm.base import Chat
-from socratune.llm.base import ChatModel
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
-from socratune.runs import Journal
-from socratune.runs import json_encode
+from socratune.llm.base import Chat, ChatModel, Completion, Sampling
+from socratune.runs import Journal, json_encode
 
 PARTS = {"generate": "writer and checker", "enhance": "judge and teacher", "where": "the rented machine"}
 """The parts of a run that cost money, in their order: setting of `budget` and who spends it."""

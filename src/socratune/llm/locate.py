@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune.config import DEMO
-from socratune.config import DEMO_DATA
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
+from socratune.config import DEMO, DEMO_DATA
+from socratune.errors import Fault, OutsideError, Shown
 
 LOCAL = "local/"
 

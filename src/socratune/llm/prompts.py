@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from socratune.judging import still_thinking
-from socratune.judging import strip_thinking
+from socratune.judging import still_thinking, strip_thinking
 from socratune.llm.base import Chat
 
 HINT_NOTE = "Hint, for you alone: {hint}"

@@ -17,25 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from socratune.config import EndpointConfig
-from socratune.config import GenerateConfig
-from socratune.config import StudentTeacherConfig
-from socratune.errors import CallError
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.llm.base import ChatModel
-from socratune.llm.base import Sampling
-from socratune.llm.base import StudentEngine
-from socratune.llm.ledger import FREE
-from socratune.llm.ledger import Ledger
-from socratune.llm.ledger import Price
-from socratune.llm.ledger import price_of
-from socratune.llm.locate import local_name
-from socratune.llm.locate import model_fault
-from socratune.llm.ledger import MeteredModel
+from socratune.config import EndpointConfig, GenerateConfig, StudentTeacherConfig
+from socratune.errors import CallError, Fault, Shown, UserError
+from socratune.llm.base import THINKING, ChatModel, Sampling, StudentEngine
+from socratune.llm.ledger import FREE, Ledger, MeteredModel, Price, price_of
+from socratune.llm.locate import local_name, model_fault
 from socratune.llm.prompts import JUDGE_SCHEMA
-from socratune.llm.base import THINKING
 from socratune.runs import Journal
 
 Role = Literal["student", "teacher", "judge", "writer", "checker"]

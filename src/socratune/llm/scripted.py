@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Chat, Completion, Sampling
 
 
 class ScriptedModel:

@@ -17,13 +17,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.llm.child import child_process
-from socratune.llm.child import end_of_log
-from socratune.llm.child import free_port
-from socratune.llm.child import is_well
+from socratune.errors import Fault, OutsideError, Shown
+from socratune.llm.child import child_process, end_of_log, free_port, is_well
 from socratune.llm.locate import model_location
 
 _START_TIMEOUT_S = 1800.0

@@ -11,9 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from socratune.errors import CallError
-from socratune.llm.base import Chat
-from socratune.llm.base import Completion
-from socratune.llm.base import Sampling
+from socratune.llm.base import Chat, Completion, Sampling
 from socratune.runs import json_decode
 
 WireProtocol = Literal["openai", "anthropic"]

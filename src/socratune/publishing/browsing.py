@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.rows import Rejected
-from socratune.runs import Review
-from socratune.runs import RunDir
-from socratune.runs import json_decode
+from socratune.runs import Review, RunDir, json_decode
 
 TRACE_KINDS = (
     "unsolved", "error", "undecided", "knowledge", "hinted", "reference", "learnable", "first_try", "mastered",

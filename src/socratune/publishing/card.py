@@ -10,8 +10,7 @@ import re
 from typing import Any
 
 from socratune.evaluation import proof_of
-from socratune.publishing.licences import Licence
-from socratune.publishing.licences import PublicBase
+from socratune.publishing.licences import Licence, PublicBase
 
 SETTINGS = ("enhance.attempts", "enhance.max_iterations", "enhance.thinking_format", "enhance.max_new_tokens",
             "train.r", "train.lora_alpha", "train.target_modules", "train.learning_rate", "train.num_train_epochs",

@@ -24,26 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.errors import UserError
-from socratune.evaluation import file_integrity
-from socratune.evaluation import proof_of
-from socratune.llm import model_fault
-from socratune.llm import model_json
-from socratune.llm import model_location
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.evaluation import file_integrity, proof_of
+from socratune.llm import model_fault, model_json, model_location
 from socratune.publishing.export_parity import parity
 from socratune.publishing.modelfile import modelfile
 from socratune.rows import QARow
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import read_rows
-from socratune.runs import system_turn
-from socratune.runs import whole_folder
-from socratune.runs import write_json
-from socratune.runs import write_text
+from socratune.runs import Results, RunDir, read_rows, system_turn, whole_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -243,8 +230,7 @@ def _check(job: ExportJob, folder: Path, gguf: Path | None = None) -> None:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from socratune.inference import load_model
-    from socratune.inference import torch_device
+    from socratune.inference import load_model, torch_device
 
     def exported() -> tuple[Any, Any]:
         source, options = (folder, {}) if gguf is None else (gguf.parent, {"gguf_file": gguf.name})

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from socratune.inference import prompt_ids
-from socratune.llm import Completion
-from socratune.llm import Sampling
+from socratune.llm import Completion, Sampling
 from socratune.rows import QARow
 
 NEAR_TIE_STEPS = 2.0
@@ -56,8 +55,7 @@ def parity(
 
 
 def _answers(model: Any, tokenizer: Any, rows: list[QARow], max_new_tokens: int) -> list[Completion]:
-    from socratune.inference import LocalStudent
-    from socratune.inference import serving_student
+    from socratune.inference import LocalStudent, serving_student
 
     async def ask(student: LocalStudent) -> list[Completion]:
         greedy = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)

@@ -11,13 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.llm import is_path
-from socratune.llm import model_location
-from socratune.llm import model_revision
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm import is_path, model_location, model_revision
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LINK = re.compile(r"https?://[^\s<>\"'`|]+")

@@ -23,28 +23,20 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import SocratuneError
-from socratune.errors import UserError
-from socratune.publishing.browsing import Filter
-from socratune.publishing.browsing import Index
-from socratune.publishing.browsing import answers_of
-from socratune.publishing.browsing import traces_of
-from socratune.publishing.report import live_page
-from socratune.publishing.report import overview
-from socratune.publishing.report import shortened
-from socratune.publishing.webserver import address
-from socratune.publishing.webserver import listening
-from socratune.publishing.webserver import serve_until_stopped
-from socratune.runs import Results
-from socratune.runs import ReviewDecision
-from socratune.runs import RunDir
-from socratune.runs import existing_run
-from socratune.runs import json_decode
-from socratune.runs import json_encode
-from socratune.runs import record_decision
-from socratune.runs import review_decisions
+from socratune.errors import Fault, Shown, SocratuneError, UserError
+from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
+from socratune.publishing.report import live_page, overview, shortened
+from socratune.publishing.webserver import address, listening, serve_until_stopped
+from socratune.runs import (
+    Results,
+    ReviewDecision,
+    RunDir,
+    existing_run,
+    json_decode,
+    json_encode,
+    record_decision,
+    review_decisions,
+)
 
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 LISTS = ("traces", "answers")

@@ -16,19 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import end_of_turn_id
-from socratune.inference import prompt_ids
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import end_of_turn_id, prompt_ids
 from socratune.llm import Sampling
 from socratune.publishing import openai_protocol
 from socratune.publishing.openai_models import Served
-from socratune.publishing.openai_protocol import Asked
-from socratune.publishing.openai_protocol import BadRequest
-from socratune.publishing.webserver import address
-from socratune.publishing.webserver import listening
-from socratune.publishing.webserver import serve_until_stopped
+from socratune.publishing.openai_protocol import Asked, BadRequest
+from socratune.publishing.webserver import address, listening, serve_until_stopped
 
 _MOST_BODY = 16_000_000  # bytes
 HEALTH = "/health"

@@ -14,10 +14,8 @@ from socratune.errors import UserError
 from socratune.evaluation import WEIGHTS
 from socratune.inference import identity
 from socratune.llm import model_fault
-from socratune.resolve import read_config_file
-from socratune.resolve import resolve_settings
-from socratune.runs import RunDir
-from socratune.runs import file_hash
+from socratune.resolve import read_config_file, resolve_settings
+from socratune.runs import RunDir, file_hash
 
 if TYPE_CHECKING:
     from socratune.inference import LocalStudent
@@ -58,8 +56,7 @@ def serving_models(what: str) -> Iterator[list[Served]]:
     name, four_bit, longest, adapter = _meant(what)
     if fault := model_fault(name, "socratune serve"):
         raise UserError(fault)
-    from socratune.inference import LocalStudent
-    from socratune.inference import load_model
+    from socratune.inference import LocalStudent, load_model
 
     model, tokenizer = load_model(name, adapter=adapter, load_in_4bit=four_bit)
     who = identity(name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))

@@ -12,10 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from socratune.llm import Chat
-from socratune.llm import Completion
-from socratune.runs import json_decode
-from socratune.runs import json_encode
+from socratune.llm import Chat, Completion
+from socratune.runs import json_decode, json_encode
 
 MOST_NEW_TOKENS = 131_072
 """Of one answer: random numbers and, on a GPU, room in the cache are set aside for all of them."""

@@ -18,18 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from socratune.evaluation import verdict_headline
-from socratune.evaluation import why_not_passed
-from socratune.publishing.browsing import Index
-from socratune.publishing.browsing import answers_of
-from socratune.publishing.browsing import traces_of
-from socratune.resolve import flatten
-from socratune.resolve import read_config_file
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import json_encode
-from socratune.runs import review_decisions
-from socratune.runs import write_lines
+from socratune.evaluation import verdict_headline, why_not_passed
+from socratune.publishing.browsing import Index, answers_of, traces_of
+from socratune.resolve import flatten, read_config_file
+from socratune.runs import Results, RunDir, json_encode, review_decisions, write_lines
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from socratune.rows import Trace
-from socratune.runs import RunDir
-from socratune.runs import iter_rows
-from socratune.runs import write_jsonl
-from socratune.teaching import last_wrong_answer
-from socratune.teaching import rejection
+from socratune.runs import RunDir, iter_rows, write_jsonl
+from socratune.teaching import last_wrong_answer, rejection
 
 
 def write_views(run: RunDir, views: Sequence[str]) -> dict[str, int]:

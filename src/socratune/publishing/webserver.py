@@ -5,9 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, Shown, UserError
 
 
 def listening(host: str, port: int) -> socket.socket:

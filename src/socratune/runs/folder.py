@@ -16,18 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from socratune.errors import BusyError
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.rows import Example
-from socratune.rows import Rejected
-from socratune.rows import shared_system
-import json
-from typing import Any
 import orjson
-pass
+
+from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
+from socratune.rows import Example, Rejected, shared_system
 
 RESULTS_INTERVAL_S = 2.0
 
@@ -396,6 +388,7 @@ def existing_run(path: str) -> RunDir:
 
 
 # JSON several times faster than the standard library, which steps in where orjson is stricter than the world is.
+
 
 def json_encode(value: Any) -> bytes:
     """`value` as compact JSON.

@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.errors import OutsideError
-from socratune.runs.folder import json_decode
-from socratune.runs.folder import json_encode
+from socratune.runs.folder import json_decode, json_encode
 
 # calls lie in the order they come (only their index is shuffled), the long column last: sums over the others skip it
 _SCHEMA = """

@@ -11,25 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from socratune.config import is_free
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import SocratuneError
-from socratune.errors import UserError
-from socratune.errors import is_interrupt
-from socratune.resolve import Resolved
-from socratune.resolve import defaults
-from socratune.resolve import dump
-from socratune.resolve import flatten
-from socratune.resolve import read_config_file
-from socratune.resolve import to_yaml
-from socratune.resolve import unflatten
-from socratune.runs.folder import Results
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import StageResult
-from socratune.runs.folder import Tick
-from socratune.runs.folder import file_hash
-from socratune.runs.folder import file_state
-from socratune.runs.folder import write_text
+from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
+from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
+from socratune.runs.folder import Results, RunDir, StageResult, Tick, file_hash, file_state, write_text
 from socratune.runs.journal import Journal
 
 log = logging.getLogger(__name__)

@@ -13,10 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.runs.folder import RunDir
 
 ReviewDecision = Literal["accept", "edit", "reject", "undo"]

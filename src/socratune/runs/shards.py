@@ -16,13 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from socratune.config import StudentTeacherConfig
-from socratune.errors import BusyError
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import UserError
-from socratune.runs.folder import RunDir
-from socratune.runs.folder import read_jsonl
-from socratune.runs.folder import write_jsonl
+from socratune.errors import BusyError, Fault, OutsideError, UserError
+from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
 from socratune.runs.journal import Journal
 
 _T = TypeVar("_T")

@@ -15,21 +15,18 @@ from hashlib import sha256
 from typing import Any
 
 from socratune.config import CurateConfig
-from socratune.rows import Example
-from socratune.rows import Piece
-from socratune.rows import Rejected
-from socratune.rows import Trace
-from socratune.runs import Review
-from socratune.runs import ReviewDecision
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import iter_rows
-from socratune.runs import review_decisions
-from socratune.runs import write_jsonl
-from socratune.runs import write_rejected
-from socratune.teaching import answer_pieces
-from socratune.teaching import rejection
-from socratune.teaching import training_text
+from socratune.rows import Example, Piece, Rejected, Trace
+from socratune.runs import (
+    Review,
+    ReviewDecision,
+    RunDir,
+    StageResult,
+    iter_rows,
+    review_decisions,
+    write_jsonl,
+    write_rejected,
+)
+from socratune.teaching import answer_pieces, rejection, training_text
 
 
 def curate_traces(run: RunDir, config: CurateConfig) -> StageResult:

@@ -10,40 +10,24 @@ from dataclasses import asdict
 from typing import Any
 
 from socratune.config import StudentTeacherConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.inference import LocalModels
-from socratune.llm import UNLIMITED
-from socratune.llm import Base
-from socratune.llm import Ledger
-from socratune.llm import Limits
-from socratune.llm import chat_template
-from socratune.llm import is_thinking
-from socratune.llm import resolve_alias
-from socratune.rows import TRAINABLE
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.runs import iter_rows
-from socratune.runs import map_rows
-from socratune.runs import shard_rows
-from socratune.runs import write_jsonl
-from socratune.teaching import Loop
-from socratune.teaching import Rules
-from socratune.teaching import ServedStudent
-from socratune.teaching import Student
-from socratune.teaching import assemble_cast
-from socratune.teaching import attending_student
-from socratune.teaching import enhance_row
-from socratune.teaching import hint_uses
-from socratune.teaching import leak_rate
-from socratune.teaching import measure_hints
-from socratune.teaching import training_text
+from socratune.llm import UNLIMITED, Base, Ledger, Limits, chat_template, is_thinking, resolve_alias
+from socratune.rows import TRAINABLE, QARow, Trace
+from socratune.runs import Journal, RunDir, StageResult, Tick, iter_rows, map_rows, shard_rows, write_jsonl
+from socratune.teaching import (
+    Loop,
+    Rules,
+    ServedStudent,
+    Student,
+    assemble_cast,
+    attending_student,
+    enhance_row,
+    hint_uses,
+    leak_rate,
+    measure_hints,
+    training_text,
+)
 
 FIRST_ROWS = 50
 """After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""

@@ -10,36 +10,25 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from socratune.config import EndpointConfig
-from socratune.config import GenerateConfig
-from socratune.config import SplitConfig
-from socratune.config import StudentTeacherConfig
+from socratune.config import EndpointConfig, GenerateConfig, SplitConfig, StudentTeacherConfig
 from socratune.data import parse_row
-from socratune.documents import Graph
-from socratune.documents import attending_writers
-from socratune.documents import cut_passages
-from socratune.documents import gather_passages
-from socratune.documents import linked_documents
-from socratune.documents import read_passages
-from socratune.documents import token_counter
+from socratune.documents import (
+    Graph,
+    attending_writers,
+    cut_passages,
+    gather_passages,
+    linked_documents,
+    read_passages,
+    token_counter,
+)
 from socratune.errors import OutsideError
 from socratune.evaluation import total_interval
-from socratune.llm import Base
-from socratune.llm import Ledger
-from socratune.llm import Limits
-from socratune.llm import tally_calls
-from socratune.rows import QARow
-from socratune.rows import Rejected
-from socratune.runs import HasId
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import Tick
-from socratune.runs import map_rows
+from socratune.llm import Base, Ledger, Limits, tally_calls
+from socratune.rows import QARow, Rejected
+from socratune.runs import HasId, Journal, RunDir, Tick, map_rows
 from socratune.stages.enhance import attended
-from socratune.stages.generate import GeneratedFiles
-from socratune.stages.generate import passage_step
-from socratune.teaching import Loop
-from socratune.teaching import enhance_row
+from socratune.stages.generate import GeneratedFiles, passage_step
+from socratune.teaching import Loop, enhance_row
 
 PILOT_ROWS = 20
 

@@ -9,43 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import GenerateConfig
-from socratune.documents import Draft
-from socratune.documents import Edge
-from socratune.documents import Gathered
-from socratune.documents import Graph
-from socratune.documents import Passage
-from socratune.documents import Task
-from socratune.documents import Writers
-from socratune.documents import as_journal_value
-from socratune.documents import asked_before
-from socratune.documents import attending_writers
-from socratune.documents import checked_draft
-from socratune.documents import cut_passages
-from socratune.documents import estimated_tokens
-from socratune.documents import gather_passages
-from socratune.documents import injection_in
-from socratune.documents import linked_documents
-from socratune.documents import questions_by_type
-from socratune.documents import read_passages
-from socratune.documents import token_counter
-from socratune.errors import CallError
-from socratune.errors import OutsideError
-from socratune.llm import RULES
-from socratune.llm import UNLIMITED
-from socratune.llm import Ledger
-from socratune.llm import Limits
-from socratune.rows import Rejected
-from socratune.rows import content_id
-from socratune.runs import Journal
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.runs import file_hash
-from socratune.runs import fingerprint
-from socratune.runs import json_decode
-from socratune.runs import json_encode
-from socratune.runs import map_rows
-from socratune.runs import write_lines
-from socratune.runs import write_rejected
+from socratune.documents import (
+    Draft,
+    Edge,
+    Gathered,
+    Graph,
+    Passage,
+    Task,
+    Writers,
+    as_journal_value,
+    asked_before,
+    attending_writers,
+    checked_draft,
+    cut_passages,
+    estimated_tokens,
+    gather_passages,
+    injection_in,
+    linked_documents,
+    questions_by_type,
+    read_passages,
+    token_counter,
+)
+from socratune.errors import CallError, OutsideError
+from socratune.llm import RULES, UNLIMITED, Ledger, Limits
+from socratune.rows import Rejected, content_id
+from socratune.runs import (
+    Journal,
+    StageResult,
+    Tick,
+    file_hash,
+    fingerprint,
+    json_decode,
+    json_encode,
+    map_rows,
+    write_lines,
+    write_rejected,
+)
 
 FIRST_PASSAGES = 50
 """After so many a writer that refuses most of them stops the run."""

@@ -16,31 +16,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune.config import DEMO
-from socratune.config import PublishConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.evaluation import Proof
-from socratune.evaluation import proof_of
-from socratune.publishing import Licence
-from socratune.publishing import PublicBase
-from socratune.publishing import dataset_card
-from socratune.publishing import licence_of
-from socratune.publishing import model_card
-from socratune.publishing import public_base
-from socratune.publishing import without_data
-from socratune.publishing import without_paths
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import file_hash
-from socratune.runs import read_jsonl
-from socratune.runs import review_decisions
-from socratune.runs import system_turn
-from socratune.runs import write_json
-from socratune.runs import write_jsonl
-from socratune.runs import write_text
+from socratune.config import DEMO, PublishConfig
+from socratune.errors import Fault, OutsideError, Shown, StageFailed
+from socratune.evaluation import Proof, proof_of
+from socratune.publishing import (
+    Licence,
+    PublicBase,
+    dataset_card,
+    licence_of,
+    model_card,
+    public_base,
+    without_data,
+    without_paths,
+)
+from socratune.runs import (
+    RunDir,
+    StageResult,
+    file_hash,
+    read_jsonl,
+    review_decisions,
+    system_turn,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 
 log = logging.getLogger(__name__)
 

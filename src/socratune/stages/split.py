@@ -13,28 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import SplitConfig
-from socratune.data import Clusters
-from socratune.data import Marks
-from socratune.data import Recall
-from socratune.data import SplitPart
-from socratune.data import commit_of
-from socratune.data import contaminated_kin
-from socratune.data import data_path
-from socratune.data import drop_contaminated
-from socratune.data import forget_data_sets
-from socratune.data import settle_parts
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.evaluation import FEWEST_CLUSTERS
-from socratune.evaluation import Detectable
-from socratune.evaluation import detectable
-from socratune.rows import QARow
-from socratune.rows import Rejected
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import write_jsonl
-from socratune.runs import write_rejected
+from socratune.data import (
+    Clusters,
+    Marks,
+    Recall,
+    SplitPart,
+    commit_of,
+    contaminated_kin,
+    data_path,
+    drop_contaminated,
+    forget_data_sets,
+    settle_parts,
+)
+from socratune.errors import Fault, Shown, UserError
+from socratune.evaluation import FEWEST_CLUSTERS, Detectable, detectable
+from socratune.rows import QARow, Rejected
+from socratune.runs import RunDir, StageResult, write_jsonl, write_rejected
 
 log = logging.getLogger(__name__)
 

@@ -14,39 +14,25 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import Rendered
-from socratune.inference import foreign_fault
-from socratune.inference import identity
-from socratune.inference import render
-from socratune.judging import judge_by_rules
-from socratune.judging import strip_thinking
-from socratune.rows import Example
-from socratune.rows import QARow
-from socratune.rows import Rejected
-from socratune.rows import Trace
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.runs import iter_rows
-from socratune.runs import read_rows
-from socratune.runs import write_jsonl
-from socratune.runs import write_rejected
-from socratune.runs import write_text
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import Rendered, foreign_fault, identity, render
+from socratune.judging import judge_by_rules, strip_thinking
+from socratune.rows import Example, QARow, Rejected, Trace
+from socratune.runs import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_rejected, write_text
 from socratune.teaching import last_wrong_answer
-from socratune.training import FEWEST_ROWS
-from socratune.training import Exam
-from socratune.training import Point
-from socratune.training import TrainingJob
-from socratune.training import fit_adapter
-from socratune.training import graded_students
-from socratune.training import grokking_outlook
-from socratune.training import grokking_phases
-from socratune.training import label_faults
-from socratune.training import own_answers
-from socratune.training import sweep_rates
+from socratune.training import (
+    FEWEST_ROWS,
+    Exam,
+    Point,
+    TrainingJob,
+    fit_adapter,
+    graded_students,
+    grokking_outlook,
+    grokking_phases,
+    label_faults,
+    own_answers,
+    sweep_rates,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +64,7 @@ def train_adapter(
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
-    from socratune.inference import load_model
-    from socratune.inference import ranks
+    from socratune.inference import load_model, ranks
     from socratune.inference.ranks import refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
@@ -192,15 +177,13 @@ def _replay(
     """
     if not share or len(examples) < FEWEST_ROWS:
         return []
-    from socratune.inference.ranks import is_sharded
     from socratune.inference import ranks
-    from socratune.inference.ranks import whole_on_each_rank
+    from socratune.inference.ranks import is_sharded, whole_on_each_rank
 
     path = run.rows("replay")
     with whole_on_each_rank(model):
         if ranks.leads() and not path.exists():
-            from socratune.inference import LocalStudent
-            from socratune.inference import serving_student
+            from socratune.inference import LocalStudent, serving_student
 
             trained = sum(len(row.trained_ids) for row in rows)
             slots = False if is_sharded(model) else None

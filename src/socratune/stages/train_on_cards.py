@@ -27,16 +27,10 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-from socratune.config import EnhancedTrainingConfig
-from socratune.config import RunConfig
-from socratune.errors import Fault
-from socratune.errors import OutsideError
-from socratune.llm import child_process
-from socratune.llm import end_of_log
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import Tick
-from socratune.runs import write_text
+from socratune.config import EnhancedTrainingConfig, RunConfig
+from socratune.errors import Fault, OutsideError
+from socratune.llm import child_process, end_of_log
+from socratune.runs import RunDir, StageResult, Tick, write_text
 
 log = logging.getLogger(__name__)
 

@@ -11,34 +11,26 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-from socratune.config import StudentTeacherConfig
-from socratune.config import ValidateConfig
-from socratune.evaluation import EXAMS
-from socratune.evaluation import Answered
-from socratune.evaluation import Paper
-from socratune.evaluation import Proof
-from socratune.evaluation import Sitting
-from socratune.evaluation import answer_rows
-from socratune.evaluation import answering_manner
-from socratune.evaluation import compare_answers
-from socratune.evaluation import exam_papers
-from socratune.evaluation import file_integrity
-from socratune.evaluation import non_inferiority
-from socratune.evaluation import recorded_answers
-from socratune.evaluation import take_exam
-from socratune.evaluation import verdict_on
-from socratune.llm import RULES
-from socratune.llm import UNLIMITED
-from socratune.llm import Base
-from socratune.llm import Ledger
-from socratune.llm import Limits
-from socratune.llm import resolve_alias
+from socratune.config import StudentTeacherConfig, ValidateConfig
+from socratune.evaluation import (
+    EXAMS,
+    Answered,
+    Paper,
+    Proof,
+    Sitting,
+    answer_rows,
+    answering_manner,
+    compare_answers,
+    exam_papers,
+    file_integrity,
+    non_inferiority,
+    recorded_answers,
+    take_exam,
+    verdict_on,
+)
+from socratune.llm import RULES, UNLIMITED, Base, Ledger, Limits, resolve_alias
 from socratune.rows import QARow
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import StageResult
-from socratune.runs import read_rows
-from socratune.runs import write_jsonl
+from socratune.runs import Journal, RunDir, StageResult, read_rows, write_jsonl
 from socratune.teaching import assemble_cast
 
 log = logging.getLogger(__name__)

@@ -8,38 +8,32 @@ from typing import Any
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError
-from socratune.judging import Judge
-from socratune.judging import mechanical_judge
-from socratune.judging import still_thinking
-from socratune.llm import JUDGE_SAMPLING
-from socratune.llm import RULES
-from socratune.llm import TEACHER_SAMPLING
-from socratune.llm import WARM
-from socratune.llm import ChatModel
-from socratune.llm import ClosableModel
-from socratune.llm import Ledger
-from socratune.llm import LocalModel
-from socratune.llm import Role
-from socratune.llm import Sampling
-from socratune.llm import called_safely
-from socratune.llm import endpoints_of
-from socratune.llm import judge_messages
-from socratune.llm import load_function
-from socratune.llm import parse_hint
-from socratune.llm import parse_verdict
-from socratune.llm import reached_model
-from socratune.llm import resolve_alias
-from socratune.llm import teacher_messages
-from socratune.rows import Judgement
-from socratune.rows import QARow
+from socratune.judging import Judge, mechanical_judge, still_thinking
+from socratune.llm import (
+    JUDGE_SAMPLING,
+    RULES,
+    TEACHER_SAMPLING,
+    WARM,
+    ChatModel,
+    ClosableModel,
+    Ledger,
+    LocalModel,
+    Role,
+    Sampling,
+    called_safely,
+    endpoints_of,
+    judge_messages,
+    load_function,
+    parse_hint,
+    parse_verdict,
+    reached_model,
+    resolve_alias,
+    teacher_messages,
+)
+from socratune.rows import Judgement, QARow
 from socratune.runs import Journal
-from socratune.teaching.hints import HintRequest
-from socratune.teaching.hints import Teacher
-from socratune.teaching.hints import arithmetic_teacher
-from socratune.teaching.picking import Pick
-from socratune.teaching.picking import judged_pick
-from socratune.teaching.picking import pick_first
-from socratune.teaching.picking import pick_longest
+from socratune.teaching.hints import HintRequest, Teacher, arithmetic_teacher
+from socratune.teaching.picking import Pick, judged_pick, pick_first, pick_longest
 
 
 @dataclass(slots=True)

@@ -13,19 +13,20 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from socratune.judging import Quantity
-from socratune.judging import choice_of
-from socratune.judging import final_answer
-from socratune.judging import final_number
-from socratune.judging import joined_number
-from socratune.judging import loose_numbers_in
-from socratune.judging import normalise
-from socratune.judging import options_in
-from socratune.judging import plain_text
-from socratune.judging import quantities_in
-from socratune.judging import with_digits
-from socratune.rows import Attempt
-from socratune.rows import QARow
+from socratune.judging import (
+    Quantity,
+    choice_of,
+    final_answer,
+    final_number,
+    joined_number,
+    loose_numbers_in,
+    normalise,
+    options_in,
+    plain_text,
+    quantities_in,
+    with_digits,
+)
+from socratune.rows import Attempt, QARow
 from socratune.teaching.echoes import shared_run
 
 

@@ -23,16 +23,10 @@ from typing import Any
 import torch
 
 from socratune.inference import prompt_ids
-from socratune.judging import choice_of
-from socratune.judging import final_answer
-from socratune.judging import loose_numbers_in
-from socratune.judging import options_in
-from socratune.llm import Chat
-from socratune.llm import with_private_hint
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.teaching.hints import result_in
-from socratune.teaching.hints import secret_words
+from socratune.judging import choice_of, final_answer, loose_numbers_in, options_in
+from socratune.llm import Chat, with_private_hint
+from socratune.rows import QARow, Trace
+from socratune.teaching.hints import result_in, secret_words
 
 SPOILS_FROM = 0.4
 """A hint of this score gives the answer away. With 100 hints of a class on the embedded base (`benchmarks/leaks.py`)

@@ -6,33 +6,21 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from socratune.errors import CallError
-from socratune.judging import Judge
-from socratune.judging import options_in
-from socratune.llm import WARM
-from socratune.llm import Chat
-from socratune.llm import ChatModel
-from socratune.llm import Sampling
-from socratune.llm import with_hint_turn
-from socratune.llm import with_private_evidence
-from socratune.llm import with_private_hint
-from socratune.llm import with_private_reference
-from socratune.rows import Attempt
-from socratune.rows import Gap
-from socratune.rows import Given
-from socratune.rows import Judgement
-from socratune.rows import Outcome
-from socratune.rows import QARow
-from socratune.rows import Trace
+from socratune.judging import Judge, options_in
+from socratune.llm import (
+    WARM,
+    Chat,
+    ChatModel,
+    Sampling,
+    with_hint_turn,
+    with_private_evidence,
+    with_private_hint,
+    with_private_reference,
+)
+from socratune.rows import Attempt, Gap, Given, Judgement, Outcome, Piece, QARow, Rejected, Trace
 from socratune.teaching.echoes import echo
-from socratune.teaching.hints import HintRequest
-from socratune.teaching.hints import Teacher
-from socratune.teaching.hints import leak
-from socratune.teaching.picking import Pick
-from socratune.teaching.picking import pick_longest
-from socratune.rows import Piece
-from socratune.rows import Rejected
-from socratune.rows import Trace
-from socratune.teaching.echoes import echo
+from socratune.teaching.hints import HintRequest, Teacher, leak
+from socratune.teaching.picking import Pick, pick_longest
 
 
 @dataclass(frozen=True, slots=True)

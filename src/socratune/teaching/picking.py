@@ -7,13 +7,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from socratune.errors import CallError
-from socratune.llm import PICK_SCHEMA
-from socratune.llm import ChatModel
-from socratune.llm import Sampling
-from socratune.llm import parse_pick
-from socratune.llm import pick_messages
-from socratune.rows import Attempt
-from socratune.rows import QARow
+from socratune.llm import PICK_SCHEMA, ChatModel, Sampling, parse_pick, pick_messages
+from socratune.rows import Attempt, QARow
 
 Pick = Callable[[QARow, Sequence[Attempt]], Coroutine[Any, Any, Attempt]]
 """`await pick(row, right)` chooses the one of several right attempts that is trained on."""

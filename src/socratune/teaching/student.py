@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.request import ProxyHandler, build_opener
 
 from socratune.config import StudentTeacherConfig
-from socratune.errors import OutsideError
-from socratune.inference import identity
-from socratune.inference import with_sampling
-from socratune.llm import ChatModel
-from socratune.llm import Endpoint
-from socratune.llm import Ledger
-from socratune.llm import MeteredModel
-from socratune.llm import Sampling
-from socratune.llm import connected_model
-from socratune.llm import endpoints_of
-from socratune.llm import model_location
-from socratune.llm import served_sampling
-from socratune.llm import student_of
-from socratune.llm import vllm_serving
-from socratune.llm import weights_fingerprint
-from socratune.runs import Journal
-from socratune.runs import fingerprint
-import asyncio
-import hashlib
-from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-from socratune.errors import CallError
+from socratune.errors import CallError, OutsideError
+from socratune.inference import identity, with_sampling
 from socratune.judging import Judge
-from socratune.llm import ChatModel
-from socratune.llm import Sampling
-from socratune.rows import Judgement
-from socratune.rows import QARow
-from socratune.runs import Journal
-from socratune.runs import map_rows
+from socratune.llm import (
+    ChatModel,
+    Endpoint,
+    Ledger,
+    MeteredModel,
+    Sampling,
+    connected_model,
+    endpoints_of,
+    model_location,
+    served_sampling,
+    student_of,
+    vllm_serving,
+    weights_fingerprint,
+)
+from socratune.rows import Judgement, QARow
+from socratune.runs import Journal, fingerprint, map_rows
 
 if TYPE_CHECKING:
-    from socratune.inference import LocalModels
-    from socratune.inference import LocalStudent
+    from socratune.inference import LocalModels, LocalStudent
 
 ROLE = "enhance.student"
 ASK_TIMEOUT_S = 30.0
@@ -162,6 +152,7 @@ async def _connected(
 
 
 # Asking a model a set of questions and judging the answers: what `dev`, `validate` and `chat` have in common.
+
 
 async def answer_and_judge(
     rows: list[QARow],

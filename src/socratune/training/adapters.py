@@ -8,20 +8,19 @@ The parameters stay PEFT's own, and so do saving, loading and every layer this m
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch.nn.functional import linear
-import difflib
-import inspect
-from typing import Any
-from peft import LoraConfig
+
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
+from socratune.errors import Fault, Shown
 
 How = Callable[[torch.nn.Module], "Frozen | None"]
 SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))

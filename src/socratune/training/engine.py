@@ -11,51 +11,25 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel, get_peft_model
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import CONTEXT_GIB
-from socratune.inference import GIB
-from socratune.inference import Shape
-from socratune.inference import free_gib
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import CONTEXT_GIB, GIB, Shape, free_gib, plan_memory, ranks, torch_device
 from socratune.inference.ranks import is_sharded
-from socratune.inference import plan_memory
-from socratune.inference import ranks
-from socratune.training.adapters import Adapters
-from socratune.training.adapters import frozen
-from socratune.training.attention import boundaries
-from socratune.training.attention import packed_attention
-from socratune.training.fp8 import in_fp8
-from socratune.training.attention import head_losses
-from socratune.training.packing import PackedRow
-from socratune.training.packing import join_rows
-from socratune.training.steps import Item
-from socratune.training.steps import halve
-import logging
-from pathlib import Path
-from typing import Any
-import torch
-from peft import PeftModel, get_peft_model
-from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import ranks
-from socratune.inference import torch_device
 from socratune.training import steps
-from socratune.training.checkpoints import TrainState
-from socratune.training.checkpoints import disk_faults
-from socratune.training.fp8 import available as fp8_available
-from socratune.training.adapters import lora_config
-from socratune.training.preference import pair_mean
-from socratune.training.preference import with_base_margins
-from socratune.training.steps import Hooks
+from socratune.training.adapters import Adapters, frozen, lora_config
+from socratune.training.checkpoints import TrainState, disk_faults
+from socratune.training.fp8 import available as fp8_available, in_fp8
+from socratune.training.kernels import boundaries, head_losses, packed_attention
+from socratune.training.packing import PackedRow, join_rows
+from socratune.training.preference import pair_mean, with_base_margins
+from socratune.training.steps import Hooks, Item, halve
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +280,6 @@ def _rotating(family: Any, before: Any, during: Any) -> Iterator[None]:
 # Train a LoRA adapter with transformers and PEFT, on CUDA, Apple's MPS and the CPU.
 
 __all__ = ["Hooks", "TrainState", "disk_faults", "torch_device", "train_hf"]
-
 
 
 def train_hf(

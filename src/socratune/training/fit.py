@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import mean_kl
-from socratune.inference import student_grade
-from socratune.llm import model_json
-from socratune.rows import Example
-from socratune.runs import RunDir
-from socratune.runs import Tick
-from socratune.training.monitor import Course
-from socratune.training.monitor import Exam
-from socratune.training.monitor import trackers
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, Literal
+
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import ENOUGH_TOKENS
-from socratune.inference import Shape
-from socratune.inference import plan_memory
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import ENOUGH_TOKENS, Shape, mean_kl, plan_memory, student_grade
+from socratune.llm import model_json
+from socratune.rows import Example
+from socratune.runs import RunDir, Tick
+from socratune.training.monitor import Course, Exam, trackers
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +51,8 @@ def fit_adapter(
         arm: names the checkpoints and curves of one of several trainings.
         part: which of how many it is.
     """
-    from socratune.inference import free_gib
-    from socratune.inference import ranks
-    from socratune.inference import torch_device
+    from socratune.inference import free_gib, ranks, torch_device
     from socratune.training import engine
-    pass
     from socratune.training.monitor import flops_per_token
     from socratune.training.steps import Hooks
 

@@ -13,8 +13,7 @@ from importlib.util import find_spec
 
 import torch
 
-from socratune.training.adapters import Frozen
-from socratune.training.adapters import frozen
+from socratune.training.adapters import Frozen, frozen
 
 LARGEST = 448.0  # of e4m3
 MULTIPLE = 16  # of both widths, for the tensor cores

@@ -10,17 +10,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import takewhile
 
-from socratune.inference import IGNORE
-from socratune.inference import Rendered
-from socratune.inference import Tokenizer
-from socratune.inference import answer_prompt
-from socratune.inference import encoded_ids
-from socratune.inference import end_of_turn_id
-from socratune.llm import EVIDENCE_NOTE
-from socratune.llm import HINT_NOTE
-from socratune.llm import REFERENCE_NOTE
-from socratune.rows import Example
-from socratune.rows import Piece
+from socratune.inference import IGNORE, Rendered, Tokenizer, answer_prompt, encoded_ids, end_of_turn_id
+from socratune.llm import EVIDENCE_NOTE, HINT_NOTE, REFERENCE_NOTE
+from socratune.rows import Example, Piece
 
 _PRIVATE = tuple(note.split("{")[0].strip() for note in (HINT_NOTE, EVIDENCE_NOTE, REFERENCE_NOTE))
 """How the notes begin that only the student may see, and never at training."""

@@ -14,11 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.inference import Shape
-from socratune.inference import card_named
-from socratune.inference import training_flops
+from socratune.errors import Fault, Shown
+from socratune.inference import Shape, card_named, training_flops
 from socratune.judging import mechanical_judge
 from socratune.rows import QARow
 from socratune.runs import Tick
@@ -49,9 +46,8 @@ class Exam:
         return {f"{name}_accuracy": ranks.total(count) / len(self.questions[name]) for name, count in right.items()}
 
     def _right(self, model: Any, rows: list[QARow]) -> int:
-        from socratune.inference import LocalStudent
+        from socratune.inference import LocalStudent, serving_student
         from socratune.inference.ranks import is_sharded
-        from socratune.inference import serving_student
 
         slots = False if is_sharded(model) else None  # a recorded step would leave out gathering the blocks
         student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev", slots=slots)

@@ -15,10 +15,8 @@ from typing import Any
 
 import torch
 
-from socratune.inference import Rendered
-from socratune.inference import ranks
-from socratune.training.packing import PackedRow
-from socratune.training.packing import join_rows
+from socratune.inference import Rendered, ranks
+from socratune.training.packing import PackedRow, join_rows
 from socratune.training.steps import groups
 
 BETA = 0.1

@@ -14,13 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from socratune.llm import WARM
-from socratune.llm import Chat
-from socratune.llm import ChatModel
-from socratune.llm import Completion
-from socratune.llm import Sampling
-from socratune.rows import Example
-from socratune.rows import Piece
+from socratune.llm import WARM, Chat, ChatModel, Completion, Sampling
+from socratune.rows import Example, Piece
 
 FEWEST_ROWS = 200
 """Below this the replay would be a handful of answers; it is left out."""

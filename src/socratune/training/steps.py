@@ -21,17 +21,10 @@ import torch
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed
-from socratune.inference import Rendered
+from socratune.inference import Rendered, ranks
 from socratune.inference.ranks import is_sharded
-from socratune.inference import ranks
-from socratune.training.checkpoints import TrainState
-from socratune.training.checkpoints import at_step
-from socratune.training.checkpoints import load_weights
-from socratune.training.checkpoints import restore
-from socratune.training.checkpoints import save
-from socratune.training.packing import PackedRow
-from socratune.training.packing import best_fit
-from socratune.training.packing import join_rows
+from socratune.training.checkpoints import TrainState, at_step, load_weights, restore, save
+from socratune.training.packing import PackedRow, best_fit, join_rows
 
 READ_EVERY = 10
 """Steps between two readings of losses on a card."""

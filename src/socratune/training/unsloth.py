@@ -15,15 +15,9 @@ from typing import Any
 import torch
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import UserError
-from socratune.inference import IGNORE
-from socratune.inference import Rendered
-from socratune.inference import base_dtype
-from socratune.inference import torch_device
-from socratune.llm import model_json
-from socratune.llm import model_location
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import IGNORE, Rendered, base_dtype, torch_device
+from socratune.llm import model_json, model_location
 from socratune.training import steps
 from socratune.training.checkpoints import TrainState
 from socratune.training.packing import PackedRow

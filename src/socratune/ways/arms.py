@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from socratune.errors import Fault
-from socratune.errors import UserError
+from socratune.errors import Fault, UserError
 
 ArmKind = Literal["loop", "written", "prompt"]
 

@@ -9,38 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import BusyError
-from socratune.errors import Fault
-from socratune.errors import Shown
-from socratune.errors import StageFailed
-from socratune.errors import UserError
-from socratune.llm import GENERIC_PROMPTS
-from socratune.llm import BudgetSpent
-from socratune.llm import with_examples
-from socratune.llm import with_system_prompt
+from socratune.errors import BusyError, Fault, Shown, StageFailed, UserError
+from socratune.llm import GENERIC_PROMPTS, BudgetSpent, with_examples, with_system_prompt
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import check_run
 from socratune.resolve import deep_merge
 from socratune.rows import QARow
-from socratune.runs import RunDir
-from socratune.runs import Tell
-from socratune.runs import iter_rows
-from socratune.runs import read_rows
-from socratune.ways.arms import ARMS
-from socratune.ways.arms import REFERENCE
-from socratune.ways.arms import TRY_RATES
+from socratune.runs import RunDir, Tell, iter_rows, read_rows
+from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
 from socratune.ways.exam import examined
-from socratune.ways.folders import READINGS
-from socratune.ways.folders import AblationJob
-from socratune.ways.folders import begin
-from socratune.ways.folders import folder
+from socratune.ways.folders import READINGS, AblationJob, begin, folder
 from socratune.ways.found import Findings
 from socratune.ways.report import write_ablation
-from socratune.ways.work import Bench
-from socratune.ways.work import do
-from socratune.ways.work import judge_config
-from socratune.ways.work import shape
+from socratune.ways.work import Bench, do, judge_config, shape
 
 _EXAMPLES = 3
 Say = Callable[[str], None]

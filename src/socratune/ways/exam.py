@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
-from socratune.llm import Ledger
-from socratune.llm import Limits
+from socratune.llm import Ledger, Limits
 from socratune.rows import QARow
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import Tick
-from socratune.runs import file_hash
-from socratune.runs import fingerprint
-from socratune.runs import write_text
-from socratune.teaching import answer_and_judge
-from socratune.teaching import assemble_cast
-from socratune.teaching import counted_from
+from socratune.runs import Journal, RunDir, Tick, file_hash, fingerprint, write_text
+from socratune.teaching import answer_and_judge, assemble_cast, counted_from
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -49,10 +41,7 @@ def examined(run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, t
 async def _sit(
     run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, key: str, tick: Tick
 ) -> dict[str, Any]:
-    from socratune.inference import LocalModels
-    from socratune.inference import LocalStudent
-    from socratune.inference import load_model
-    from socratune.inference import serving_student
+    from socratune.inference import LocalModels, LocalStudent, load_model, serving_student
 
     ledger = Ledger(Limits(config.budget.enhance, config.enhance.max_total_tokens))
     journal = Journal(run.journal)

@@ -9,12 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from socratune.runs import OUTPUTS
-from socratune.runs import STAGES
-from socratune.runs import RunDir
-from socratune.runs import read_jsonl
-from socratune.runs import write_json
-from socratune.runs import write_jsonl
+from socratune.runs import OUTPUTS, STAGES, RunDir, read_jsonl, write_json, write_jsonl
 
 _Reading = Literal["rows", "tokens", "money"]
 """What is equal to the reference arm's: the questions, the trained tokens, or what the calls cost."""

@@ -12,8 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from socratune.evaluation import FEW_CLUSTERS
-from socratune.evaluation import FEWEST_CLUSTERS
+from socratune.evaluation import FEW_CLUSTERS, FEWEST_CLUSTERS
 from socratune.ways.arms import by_need
 
 DRAWS = 5_000

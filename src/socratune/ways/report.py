@@ -7,20 +7,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from socratune.runs import write_json
-from socratune.runs import write_text
-from socratune.ways.arms import ARMS
-from socratune.ways.arms import REFERENCE
-from socratune.ways.folders import READINGS
-from socratune.ways.folders import AblationJob
+from socratune.runs import write_json, write_text
+from socratune.ways.arms import ARMS, REFERENCE
+from socratune.ways.folders import READINGS, AblationJob
 from socratune.ways.found import Findings
-from socratune.ways.reading import DRAWS
-from socratune.ways.reading import advice
-from socratune.ways.reading import arm_difference
-from socratune.ways.reading import mean_accuracy
-from socratune.ways.reading import other_readings
-from socratune.ways.work import LOCAL_USD_PER_TOKEN
-from socratune.ways.work import MOST_EPOCHS
+from socratune.ways.reading import DRAWS, advice, arm_difference, mean_accuracy, other_readings
+from socratune.ways.work import LOCAL_USD_PER_TOKEN, MOST_EPOCHS
 
 ARM_HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
          "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")  # fmt: skip

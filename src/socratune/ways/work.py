@@ -20,32 +20,13 @@ from typing import Any
 from socratune.config import RunConfig
 from socratune.errors import StageFailed
 from socratune.pipeline import run_pipeline
-from socratune.resolve import Resolved
-from socratune.resolve import deep_merge
-from socratune.resolve import dump
-from socratune.resolve import flatten
-from socratune.resolve import resolve_settings
-from socratune.resolve import unflatten
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs import Journal
-from socratune.runs import Results
-from socratune.runs import RunDir
-from socratune.runs import Tell
-from socratune.runs import Tick
-from socratune.runs import fingerprint
-from socratune.runs import iter_rows
-from socratune.runs import read_rows
-from socratune.runs import write_text
-from socratune.ways import controls
-from socratune.ways import writing
-from socratune.ways.arms import ARMS
-from socratune.ways.arms import REFERENCE
-from socratune.ways.arms import TRY_RATES
+from socratune.resolve import Resolved, deep_merge, dump, flatten, resolve_settings, unflatten
+from socratune.rows import QARow, Trace
+from socratune.runs import Journal, Results, RunDir, Tell, Tick, fingerprint, iter_rows, read_rows, write_text
+from socratune.ways import controls, writing
+from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
 from socratune.ways.exam import examined
-from socratune.ways.folders import AblationJob
-from socratune.ways.folders import begin
-from socratune.ways.folders import folder
+from socratune.ways.folders import AblationJob, begin, folder
 
 LOCAL_USD_PER_TOKEN = 1e-7
 """What a token counts that nobody is paid for: about what servers ask for a token of a model of 8 B parameters. Where

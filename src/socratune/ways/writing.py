@@ -13,37 +13,27 @@ from hashlib import sha256
 from typing import Any
 
 from socratune.config import RunConfig
-from socratune.errors import CallError
-from socratune.errors import StageFailed
+from socratune.errors import CallError, StageFailed
 from socratune.inference import LocalModels
 from socratune.judging import Judge
-from socratune.llm import RULES
-from socratune.llm import TEACHER_SAMPLING
-from socratune.llm import ChatModel
-from socratune.llm import Ledger
-from socratune.llm import Limits
-from socratune.llm import MeteredModel
-from socratune.llm import Sampling
-from socratune.llm import connected_model
-from socratune.llm import endpoints_of
-from socratune.llm import local_name
-from socratune.llm import resolve_alias
-from socratune.llm import solver_messages
-from socratune.llm import thoughtful
-from socratune.rows import Attempt
-from socratune.rows import QARow
-from socratune.rows import Trace
-from socratune.runs import Journal
-from socratune.runs import RunDir
-from socratune.runs import Tick
-from socratune.runs import fingerprint
-from socratune.runs import iter_rows
-from socratune.runs import map_rows
-from socratune.runs import read_rows
-from socratune.runs import write_jsonl
-from socratune.teaching import assemble_cast
-from socratune.teaching import parse_product
-from socratune.teaching import split_tens
+from socratune.llm import (
+    RULES,
+    TEACHER_SAMPLING,
+    ChatModel,
+    Ledger,
+    Limits,
+    MeteredModel,
+    Sampling,
+    connected_model,
+    endpoints_of,
+    local_name,
+    resolve_alias,
+    solver_messages,
+    thoughtful,
+)
+from socratune.rows import Attempt, QARow, Trace
+from socratune.runs import Journal, RunDir, Tick, fingerprint, iter_rows, map_rows, read_rows, write_jsonl
+from socratune.teaching import assemble_cast, parse_product, split_tens
 
 Write = Callable[[QARow], Coroutine[Any, Any, str | None]]
 """`await write(row)` gives a solution, or None where there is none."""

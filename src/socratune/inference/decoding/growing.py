@@ -14,11 +14,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from socratune.inference.decoding.rows import DecodingRow
-from socratune.inference.decoding.rows import DecodingSettings
-from socratune.inference.decoding.rows import draw
-from socratune.inference.decoding.rows import joining
-from socratune.inference.decoding.rows import portions
+from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
 
 _PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
 PROMPT_BYTES = 256 << 20  # of prompts that were read and may be asked again

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import torch
 
-from socratune.llm import Completion
-from socratune.llm import Sampling
+from socratune.llm import Completion, Sampling
 
 JOIN_SHARE = 0.25  # a prefill costs about one decode step, so it must enlarge the batch by this share to pay
 HEAD = 1024  # likeliest tokens that nearly always hold the drawn one; sorting 256 x 128k logits costs a decode step

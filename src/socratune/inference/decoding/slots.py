@@ -15,13 +15,8 @@ from typing import Any
 
 import torch
 
-from socratune.inference.decoding.attention import SlotCache
-from socratune.inference.decoding.attention import replaceable
-from socratune.inference.decoding.rows import DecodingRow
-from socratune.inference.decoding.rows import DecodingSettings
-from socratune.inference.decoding.rows import draw
-from socratune.inference.decoding.rows import joining
-from socratune.inference.decoding.rows import portions
+from socratune.inference.decoding.attention import SlotCache, replaceable
+from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
 
 STEPS = 4  # decoded between two looks at the tokens
 _PREFILL_TOKENS = 16_384  # read at once, padding included

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from socratune.inference.decoding.rows import DecodingRow
-from socratune.inference.decoding.rows import joining
+from socratune.inference.decoding.rows import DecodingRow, joining
 
 
 class WholeDecoder:

@@ -1,16 +1,18 @@
-"""Causal attention within the documents of a packed row, and not across them.
+"""What a training computes itself: attention within the documents of a packed row, and the loss where tokens carry one.
 
-On CUDA one kernel takes the boundaries (variable-length attention). Elsewhere documents of like length are laid side
+Attention does not cross documents. On CUDA one kernel takes the boundaries (variable-length attention). Elsewhere documents of like length are laid side
 by side and go through PyTorch's own attention: no mask of T x T, and no work between documents.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -18,12 +20,6 @@ import torch
 from transformers import AttentionInterface
 
 from socratune.training.packing import PackedRow
-import logging
-from collections.abc import Callable
-from functools import cache
-from importlib.util import find_spec
-from typing import Any
-import torch
 
 NAME = "socratune_packed"
 _LIKE = 0.75
