@@ -1,5 +1,11 @@
 from .cast import assemble_cast as assemble_cast
-from .hints import parse_product as parse_product, split_tens as split_tens
+from .hints import (
+    HintRequest as HintRequest,
+    arithmetic_teacher as arithmetic_teacher,
+    leak as leak,
+    parse_product as parse_product,
+    split_tens as split_tens,
+)
 from .leaks import hint_uses as hint_uses, leak_rate as leak_rate, measure_hints as measure_hints
 from .loop import (
     Loop as Loop,

@@ -1,4 +1,4 @@
-from .adapters import peft_faults as peft_faults
+from .adapters import lora_config as lora_config, peft_faults as peft_faults
 from .checkpoints import disk_faults as disk_faults
 from .fit import (
     TrainingJob as TrainingJob,

@@ -1,0 +1,25 @@
+"""The page a researcher reads first does what it says."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+LOOP = Path(__file__).parent.parent / "examples" / "loop.py"
+
+
+@pytest.mark.slow
+def test_the_loop_on_one_question_solves_teaches_and_keeps_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(LOOP.read_text("utf-8").splitlines()) <= 150
+    assert runpy.run_path(str(LOOP))["main"]() == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("is incorrect") and said[1].startswith("hint: ") and said[2].endswith("is correct")
+    [trained] = [line for line in said if line.startswith("trained")]
+    before, _, answer = trained.partition("assistant")
+    assert (
+        "[" not in before.partition(": ")[2] and "Try breaking" not in trained
+    )  # no loss on the prompt, no hint in it
+    assert "[<|im_end|>]" in answer and "3" in answer
+    assert said[-1].startswith("attempt 1") and said[-1].endswith("is correct")
