@@ -8,8 +8,8 @@ from .audit_sheet import (
 )
 from .comparison import answer_rows as answer_rows, compare_answers as compare_answers
 from .exam import (
-    Answered as Answered,
     EXAMS as EXAMS,
+    Answered as Answered,
     Paper as Paper,
     Sitting as Sitting,
     answering_manner as answering_manner,
@@ -30,9 +30,9 @@ from .gate import (
 from .lm_tasks import lm_eval_fault as lm_eval_fault
 from .question_sets import forgetting_rows as forgetting_rows, read_prompts as read_prompts
 from .stats import (
-    Detectable as Detectable,
-    FEWEST_CLUSTERS as FEWEST_CLUSTERS,
     FEW_CLUSTERS as FEW_CLUSTERS,
+    FEWEST_CLUSTERS as FEWEST_CLUSTERS,
+    Detectable as Detectable,
     detectable as detectable,
     paired_difference as paired_difference,
     total_interval as total_interval,

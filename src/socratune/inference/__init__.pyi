@@ -1,7 +1,7 @@
 from . import ranks as ranks
 from .cards import (
-    Card as Card,
     FREE_SHARE as FREE_SHARE,
+    Card as Card,
     answering_s as answering_s,
     card_named as card_named,
     free_gib_by_card as free_gib_by_card,

@@ -1,10 +1,10 @@
 from .base import (
+    WARM as WARM,
     Chat as Chat,
     ChatModel as ChatModel,
     Completion as Completion,
     Sampling as Sampling,
     StudentEngine as StudentEngine,
-    WARM as WARM,
     choose_sampling as choose_sampling,
     exam_sampling as exam_sampling,
     is_thinking as is_thinking,
@@ -12,14 +12,14 @@ from .base import (
 )
 from .child import child_process as child_process, end_of_log as end_of_log, free_port as free_port, is_well as is_well
 from .ledger import (
+    FREE as FREE,
+    UNLIMITED as UNLIMITED,
     Budget as Budget,
     BudgetSpent as BudgetSpent,
-    FREE as FREE,
     Ledger as Ledger,
     Limits as Limits,
     MeteredModel as MeteredModel,
     Price as Price,
-    UNLIMITED as UNLIMITED,
     budget_text as budget_text,
     shared_out as shared_out,
     tally_calls as tally_calls,
@@ -64,13 +64,13 @@ from .prompts import (
     writer_messages as writer_messages,
 )
 from .references import (
+    JUDGE_SAMPLING as JUDGE_SAMPLING,
+    RULES as RULES,
+    TEACHER_SAMPLING as TEACHER_SAMPLING,
     ClosableModel as ClosableModel,
     Endpoint as Endpoint,
-    JUDGE_SAMPLING as JUDGE_SAMPLING,
     LocalModel as LocalModel,
-    RULES as RULES,
     Role as Role,
-    TEACHER_SAMPLING as TEACHER_SAMPLING,
     called_safely as called_safely,
     connected_model as connected_model,
     endpoints_of as endpoints_of,

@@ -64,8 +64,7 @@ def train_adapter(
     Raises:
         UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
     """
-    from socratune.inference import load_model, ranks
-    from socratune.inference.ranks import refuse_sharded
+    from socratune.inference import load_model, ranks, refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
@@ -177,8 +176,7 @@ def _replay(
     """
     if not share or len(examples) < FEWEST_ROWS:
         return []
-    from socratune.inference import ranks
-    from socratune.inference.ranks import is_sharded, whole_on_each_rank
+    from socratune.inference import is_sharded, ranks, whole_on_each_rank
 
     path = run.rows("replay")
     with whole_on_each_rank(model):

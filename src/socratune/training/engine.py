@@ -20,8 +20,7 @@ from peft import PeftModel, get_peft_model
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference import CONTEXT_GIB, GIB, Shape, free_gib, plan_memory, ranks, torch_device
-from socratune.inference.ranks import is_sharded
+from socratune.inference import CONTEXT_GIB, GIB, Shape, free_gib, is_sharded, plan_memory, ranks, torch_device
 from socratune.training import steps
 from socratune.training.adapters import Adapters, frozen, lora_config
 from socratune.training.checkpoints import TrainState, disk_faults

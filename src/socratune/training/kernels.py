@@ -1,7 +1,8 @@
-"""What a training computes itself: attention within the documents of a packed row, and the loss where tokens carry one.
+"""What a training computes itself: attention within the documents of a packed row, and the loss of labelled tokens.
 
-Attention does not cross documents. On CUDA one kernel takes the boundaries (variable-length attention). Elsewhere documents of like length are laid side
-by side and go through PyTorch's own attention: no mask of T x T, and no work between documents.
+Attention does not cross documents. On CUDA one kernel takes the boundaries (variable-length attention). Elsewhere
+documents of like length are laid side by side and go through PyTorch's own attention: no mask of T x T, and no work
+between documents.
 """
 
 from __future__ import annotations

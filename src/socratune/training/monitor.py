@@ -35,8 +35,7 @@ class Exam:
 
         Ranks that train together share the questions, and all come to the same figures.
         """
-        from socratune.inference import ranks
-        from socratune.inference.ranks import whole_on_each_rank
+        from socratune.inference import ranks, whole_on_each_rank
 
         right = dict.fromkeys((name for name, rows in self.questions.items() if rows), 0)
         with whole_on_each_rank(model):
@@ -46,8 +45,7 @@ class Exam:
         return {f"{name}_accuracy": ranks.total(count) / len(self.questions[name]) for name, count in right.items()}
 
     def _right(self, model: Any, rows: list[QARow]) -> int:
-        from socratune.inference import LocalStudent, serving_student
-        from socratune.inference.ranks import is_sharded
+        from socratune.inference import LocalStudent, is_sharded, serving_student
 
         slots = False if is_sharded(model) else None  # a recorded step would leave out gathering the blocks
         student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev", slots=slots)

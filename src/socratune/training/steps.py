@@ -21,8 +21,7 @@ import torch
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed
-from socratune.inference import Rendered, ranks
-from socratune.inference.ranks import is_sharded
+from socratune.inference import Rendered, is_sharded, ranks
 from socratune.training.checkpoints import TrainState, at_step, load_weights, restore, save
 from socratune.training.packing import PackedRow, best_fit, join_rows
 
