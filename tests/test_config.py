@@ -175,7 +175,7 @@ def test_every_flag_hands_over_its_setting(setting: Setting, monkeypatch: pytest
         return 0
 
     command = "generate" if setting.key.startswith("generate.") else "run"
-    monkeypatch.setattr(commands, command, taken)
+    monkeypatch.setattr(commands, f"{command}_command", taken)
     name, metavar, _ = shown(setting)
     assert metavar is not None
     text = {"<int>": "7", "<float>": "0.5", "X,Y,…": "0.5,2"}.get(metavar, metavar.replace(",", "|").split("|")[0])
@@ -205,3 +205,5 @@ def test_the_limits_of_earlier_versions_are_shares_of_the_budget(tmp_path: Path)
     assert read_config_file(tmp_path / "config.yaml")["budget"] == {"enhance": 5.0, "where": 20.0}
     with pytest.raises(UserError, match=r"enhance\.max_usd: expected the same as budget\.enhance"):
         resolve_settings({**NEEDED, **old, "budget": {"enhance": 6.0}})
+    with pytest.raises(ValueError, match=r"the budget is the run's"):
+        StudentTeacherConfig(max_usd=5)  # pyright: ignore[reportCallIssue]

@@ -352,8 +352,8 @@ def test_the_split_is_the_same_in_every_process(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "in.jsonl", rows)
     code = (
         "import sys; from socratune.config import SplitConfig; from socratune.runs.folder import RunDir, file_hash;"
-        "from socratune.stages import split; run = RunDir(sys.argv[2]); run.create();"
-        "split.run(run, SplitConfig(), dataset=sys.argv[1]);"
+        "from socratune.stages import split_rows; run = RunDir(sys.argv[2]); run.create();"
+        "split_rows(run, SplitConfig(), dataset=sys.argv[1]);"
         "print([file_hash(run.rows(name)) for name in ('train_in', 'dev', 'held_out')])"
     )
     found = set()

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 
+from socratune import inference
 from socratune.config import DEMO_DATA, RunConfig
 from socratune.evaluation import exam
 from socratune.evaluation.forgetting import no_judge
@@ -21,7 +22,6 @@ from socratune.llm.locate import Base
 from socratune.runs.folder import RunDir
 from socratune.runs.journal import Journal
 from socratune.stages import validate
-from socratune.training import engine
 
 FILES = ("exam.jsonl", "exam.json")
 
@@ -98,7 +98,8 @@ def test_both_halves_are_the_whole(folder: Path, tmp_path: Path, thinks: bool, m
     def no_model(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(engine, "load", no_model)
+    monkeypatch.setattr(inference, "load_model", no_model)
+    monkeypatch.setattr("socratune.inference.load.load_model", no_model)
     assert proven(folder, config) == whole
     assert (folder / "held_out_answers.jsonl").read_text() == (tmp_path / "whole/held_out_answers.jsonl").read_text()
     lines = [json.loads(line) for line in (folder / "exam.jsonl").read_text().splitlines()]

@@ -412,11 +412,11 @@ def test_what_is_wrong_with_a_plan_is_exit_2(tmp_path: Path) -> None:
 def test_deciding_for_the_embedded_model_loads_nothing_and_takes_no_time(tmp_path: Path) -> None:
     code = f"""
 import sys, time
-from socratune.compute.plan import settle
-from socratune.resolve import resolve
-config = resolve({{"model": "demo", "dataset": "demo", "output": {str(tmp_path / "run")!r}}}).config
+from socratune.compute.plan import settle_placement
+from socratune.resolve import resolve_settings
+config = resolve_settings({{"model": "demo", "dataset": "demo", "output": {str(tmp_path / "run")!r}}}).config
 began = time.perf_counter()
-assert settle(config).where == "local"
+assert settle_placement(config).where == "local"
 print(time.perf_counter() - began)
 print([name for name in ("torch", "transformers", "numpy", "huggingface_hub", "genai_prices") if name in sys.modules])
 """

@@ -60,7 +60,7 @@ def test_what_is_out_is_written_by_one_function_and_counted_by_reason(tmp_path: 
 def test_no_other_function_writes_a_rejected_file_and_no_reason_is_read_out_of_a_text() -> None:
     for path in Path(socratune.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(call, ast.Call) and path.name != "rundir.py":
+            if isinstance(call, ast.Call) and path.name != "folder.py":
                 name, given = ast.unparse(call.func).split(".")[-1], ast.unparse(call)
                 assert name not in ("write_jsonl", "write_lines") or "rejected" not in given, f"{path.name}: {given}"
                 assert name != "partition" or "': '" not in given, f"{path.name}: {given}"

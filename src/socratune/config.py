@@ -332,6 +332,13 @@ class StudentTeacherConfig(Section):
     endpoints: Annotated[EndpointsConfig, Free()] = EndpointsConfig()
     """Keys and limits by role."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_budget(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "max_usd" in data:
+            raise ValueError("the budget is the run's: socratune.run(config={'max_usd': …}), or budget.enhance")
+        return data
+
 
 class CurateConfig(Section):
     """Which traces are trained on, and in what mix."""

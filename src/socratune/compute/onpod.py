@@ -116,7 +116,7 @@ def stop(base: Path, name: str) -> None:
             time.sleep(_POLL_S)
 
 
-def _manifest(base: Path, *names: str) -> None:
+def manifest(base: Path, *names: str) -> None:
     """Print the sha256 of every file in these files and folders of BASE, by its path; not of unfinished ones."""
     found = {}
     for name in names:
@@ -276,7 +276,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-COMMANDS = {function.__name__: function for function in (start, status, follow, stop, _manifest, setup, watch)}
+COMMANDS = {function.__name__: function for function in (start, status, follow, stop, manifest, setup, watch)}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[2]](Path(sys.argv[1]), *sys.argv[3:])

@@ -39,10 +39,10 @@ def file_integrity(adapter: Path, model_name: str) -> dict[str, Any]:
         problems += faults
     if not problems:
         problems = base_problems(config, shapes, model_name) or _tokenizer_problems(adapter, model_name)
-    return {"passed": not problems, "problems": problems, "sha256": manifest(adapter)}
+    return {"passed": not problems, "problems": problems, "sha256": adapter_manifest(adapter)}
 
 
-def manifest(adapter: Path) -> dict[str, str]:
+def adapter_manifest(adapter: Path) -> dict[str, str]:
     """The sha256 of every file in the folder by its path there."""
     files = sorted(path for path in adapter.rglob("*") if path.is_file())
     return {path.relative_to(adapter).as_posix(): file_hash(path) for path in files}

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from socratune.config import RunConfig, StudentTeacherConfig, ValidateConfig
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import forgetting
-from socratune.evaluation.adapter_files import manifest
+from socratune.evaluation.adapter_files import adapter_manifest
 from socratune.evaluation.comparison import samples
 from socratune.evaluation.lm_tasks import lm_eval_fault, task_results
 from socratune.evaluation.question_sets import forgetting_rows, meter_rows, read_prompts
@@ -243,7 +243,7 @@ def take_exam_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], No
     if not asked["held_out"].rows:
         raise StageFailed("No held-out rows: nothing can be proven. Raise split.held_out_share.")
     how = answering_manner(base, proof, config.enhance)
-    place = [manifest(run.adapter), base.model_name, base.load_in_4bit]
+    place = [adapter_manifest(run.adapter), base.model_name, base.load_in_4bit]
     key = f"exam.{fingerprint(*place, sorted(_questions(asked, how)))}"
     with run.locked(), closing(Journal(run.journal)) as journal:
         if restart:
@@ -282,7 +282,7 @@ def recorded_answers(
 def _made_for(run: RunDir, base: Base, config: ValidateConfig) -> dict[str, Any]:
     """What the answers depend on besides questions and sampling, and which tasks were measured."""
     return {
-        "adapter": manifest(run.adapter),
+        "adapter": adapter_manifest(run.adapter),
         "base": identity(base.model_name),
         "load_in_4bit": base.load_in_4bit,
         "lm_eval": config.lm_eval,

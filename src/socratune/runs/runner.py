@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Sized
 from typing import Any, Protocol, TypeVar
 
 from socratune.runs.journal import Journal
@@ -67,3 +67,5 @@ async def map_rows(
         for worker in workers:
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
+        if isinstance(rows, Generator):
+            rows.close()  # and the file it reads, which the traceback of an error would keep open
