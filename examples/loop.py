@@ -15,15 +15,12 @@ import torch
 from peft import get_peft_model
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.inference.load import load_model
-from socratune.inference.student import LocalStudent, serving_student
-from socratune.inference.template import IGNORE, render
-from socratune.judging.rules import mechanical_judge
-from socratune.llm.base import Sampling
-from socratune.llm.prompts import with_private_hint
+from socratune.inference import IGNORE, LocalStudent, load_model, render, serving_student
+from socratune.judging import mechanical_judge
+from socratune.llm import Sampling, with_private_hint
 from socratune.rows import Attempt, Example, Piece, QARow
-from socratune.teaching.hints import HintRequest, arithmetic_teacher, leak
-from socratune.training.adapters import lora_config
+from socratune.teaching import HintRequest, arithmetic_teacher, leak
+from socratune.training import lora_config
 
 GREEDY = Sampling(temperature=0.0, max_new_tokens=96)
 MOST_HINTS = 2
