@@ -55,7 +55,7 @@ $(ENGINES)/skypilot/installed: constraints.txt | $(ENGINES)/installed
 
 test-engines: $(ENGINES)/installed $(ENGINES)/skypilot/installed
 	@PATH="$$PATH:$(abspath $(ENGINES)/skypilot/bin)" $(ENGINES)/bin/python -m pytest \
-		tests/test_ray.py tests/test_sky.py tests/test_trackers.py -k "not the_script"  # which make test runs
+		tests/compute/test_ray.py tests/compute/test_sky.py tests/training/test_monitor.py -k "not the_script"  # which make test runs
 
 storm: setup
 	@$(PY) -m pytest -m storm
@@ -65,9 +65,9 @@ evidence-small: setup
 	@$(PY) experiments/evidence.py --order outputs/evidence-small.json
 
 test-arango: setup
-	@if [ -n "$$ARANGO_URL" ]; then exec $(PY) -m pytest tests/test_arangodb.py; fi; \
+	@if [ -n "$$ARANGO_URL" ]; then exec $(PY) -m pytest tests/documents/test_arango.py; fi; \
 	docker compose -f compose.arango.yaml up --detach --wait || exit 1; \
-	ARANGO_URL=http://127.0.0.1:8529 ARANGO_USER=root ARANGO_PASSWORD=socratune $(PY) -m pytest tests/test_arangodb.py; \
+	ARANGO_URL=http://127.0.0.1:8529 ARANGO_USER=root ARANGO_PASSWORD=socratune $(PY) -m pytest tests/documents/test_arango.py; \
 	status=$$?; docker compose -f compose.arango.yaml down --volumes; exit $$status
 
 check: setup

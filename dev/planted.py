@@ -53,7 +53,7 @@ FAULTS = {
                 "    return Rendered(example.id, ids, labels, prompt_length)\n",
             ),
         ),
-        likely="test_chat.py",
+        likely="test_template.py",
         slow="test_pipeline.py",
     ),
     "leak check off": Fault(
@@ -121,8 +121,8 @@ FAULTS = {
                 "            self.end()\n",
             ),
         ),
-        likely="test_remote.py",
-        slow="test_remote.py",
+        likely="test_renting.py",
+        slow="test_renting.py",
     ),
     "escape missing in the page": Fault(
         (Change('    for character in "<>&\\u2028\\u2029":\n', '    for character in ">&\\u2028\\u2029":\n'),),
@@ -141,7 +141,7 @@ FAULTS = {
                 'Judgement("incorrect", "exact", "texts differ, and rules cannot tell',
             ),
         ),
-        likely="test_judge.py",
+        likely="test_rules.py",
         slow="test_pipeline.py",
     ),
 }

@@ -31,7 +31,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from socratune.llm.child import free_port
 
-SCHEMA = Path(os.environ.get("RUNPOD_OPENAPI", Path(__file__).parent / "data" / "runpod-openapi-v2.json"))
+SCHEMA = Path(os.environ.get("RUNPOD_OPENAPI", Path(__file__).parent / "samples" / "runpod-openapi-v2.json"))
 """RunPod's own document, https://docs.runpod.io/api-reference-v2; it is not part of this repository."""
 KEY = "rpa_canary_0123456789"
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")

@@ -46,7 +46,7 @@ import arango
 
 from socratune.documents import arango_driver
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "guides" / "arangodb.md"
 EXAMPLES = (GUIDE_FILTER, GUIDE_PARTS, GUIDE_GRAPH)
 ARTICLES = 1000

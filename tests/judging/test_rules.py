@@ -12,7 +12,10 @@ import pytest
 from socratune.judging.rules import judge_by_rules, mechanical_judge
 from socratune.rows import Judgement, QARow
 
-PAIRS = [json.loads(line) for line in (Path(__file__).parent / "judge_pairs.jsonl").read_text("utf-8").splitlines()]
+PAIRS = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "samples" / "judge_pairs.jsonl").read_text("utf-8").splitlines()
+]
 """`label`: correct, incorrect, or undecided where rules must not decide. `blind`: written before the judge was run on
 it, and labelled by meaning alone, so that rules need not decide it."""
 HAS_MATH = importlib.util.find_spec("math_verify") is not None

@@ -15,7 +15,7 @@ from socratune.rows import Attempt, QARow
 from socratune.teaching.echoes import echo
 from socratune.teaching.hints import HintRequest, arithmetic_teacher, breakdown_hint, leak, parse_product
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "samples"
 
 
 def labelled(name: str) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def outcome(draft: Draft, task: Task) -> dict[str, Any] | Rejected:
 
 
 def test_of_60_planted_faults_57_are_rejected_and_of_200_good_rows_4_at_most() -> None:
-    path = Path(__file__).parent / "data" / "planted_questions.jsonl"
+    path = Path(__file__).parents[1] / "samples" / "planted_questions.jsonl"
     cases = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     given = [(case["planted"], drafts_of([case])[0], task_of(case["document"])) for case in cases]
     planted = Counter(kind for kind, _, _ in given if kind)
@@ -52,7 +52,7 @@ def test_of_60_planted_faults_57_are_rejected_and_of_200_good_rows_4_at_most() -
 @pytest.mark.parametrize("name", ["handbook_questions_1", "handbook_questions_2"])
 def test_rows_written_by_somebody_who_did_not_know_the_checks(name: str) -> None:
     """What was seen at their first meeting stands in docs/guides/generate.md; the checks were mended on them since."""
-    path = Path(__file__).parent / "data" / f"{name}.jsonl"
+    path = Path(__file__).parents[1] / "samples" / f"{name}.jsonl"
     cases = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     missed, lost = judged([(case["planted"], drafts_of([case])[0], task_of(case["document"])) for case in cases])
     assert Counter(case["planted"] for case in cases if case["planted"]) == dict.fromkeys("abcd", 15)
@@ -61,7 +61,7 @@ def test_rows_written_by_somebody_who_did_not_know_the_checks(name: str) -> None
 
 
 def test_rows_about_texts_of_ten_kinds() -> None:
-    folder = Path(__file__).parent / "data"
+    folder = Path(__file__).parents[1] / "samples"
     texts = json.loads((folder / "other_documents.json").read_text("utf-8"))
     cases = [json.loads(line) for line in (folder / "other_questions.jsonl").read_text("utf-8").splitlines()]
     tasks = {name: Task(Passage(name, name, text, 0, len(text)), name, (), {}, 0) for name, text in texts.items()}
@@ -83,7 +83,7 @@ def judged(given: list[tuple[str, Draft, Task]]) -> tuple[list[Any], list[Any]]:
 
 
 def test_other_texts_in_two_languages() -> None:
-    path = Path(__file__).parent / "data" / "unseen_questions.jsonl"
+    path = Path(__file__).parents[1] / "samples" / "unseen_questions.jsonl"
     found: dict[bool, list[bool]] = {True: [], False: []}
     for case in map(json.loads, path.read_text("utf-8").splitlines()):
         passage = Passage("p", "p", case["passage"], 0, len(case["passage"]))

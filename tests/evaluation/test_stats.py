@@ -103,7 +103,7 @@ def test_the_interval_of_correlated_rows_holds_what_it_says(correlation: float) 
 
 
 def coverage() -> Any:
-    path = Path(__file__).parent.parent / "experiments" / "coverage.py"
+    path = Path(__file__).parents[2] / "experiments" / "coverage.py"
     spec = importlib.util.spec_from_file_location("coverage_experiment", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

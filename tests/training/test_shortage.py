@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_hf import ROWS, adapted, small
+from test_engine import ROWS, adapted, small
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed

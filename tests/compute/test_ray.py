@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import demo_rows, write_rows
 from model_server import Answer, ModelServer
-from test_sharding import quiet, student
+from test_shards import quiet, student
 
 from socratune.compute.ray import enhance_on_ray
 from socratune.config import StudentTeacherConfig

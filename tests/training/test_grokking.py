@@ -9,7 +9,7 @@ import pytest
 
 from socratune.training.grokking import Point, grokking_outlook, grokking_phases, run_length_taus, time_constant_steps
 
-CURVES = Path(__file__).parent / "data" / "grokking_curves.jsonl"
+CURVES = Path(__file__).parents[1] / "samples" / "grokking_curves.jsonl"
 
 
 def test_the_monitor_is_right_on_curves_it_was_not_tuned_on() -> None:

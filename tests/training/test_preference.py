@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import socratune
 from peft import get_peft_model
-from test_hf import SMALL, row, silent, small
+from test_engine import SMALL, row, silent, small
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.template import Rendered

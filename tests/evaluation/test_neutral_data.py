@@ -16,7 +16,7 @@ import pytest
 import socratune
 from socratune.evaluation.forgetting_checks import passes_check
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DATA = Path(socratune.__file__).parent / "neutral_data"
 
 
