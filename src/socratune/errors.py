@@ -48,8 +48,8 @@ class SocratuneError(Exception):
     """Root of the tree in the module docstring."""
 
     exit_code = 70
-    run_status = "error"
-    """What the run's `status` becomes when this ends it."""
+    stage_status = "error"
+    """The status of the stage that it ends, and of the run with it."""
 
 
 class UserError(SocratuneError, ValueError):
@@ -73,7 +73,7 @@ class StageFailed(SocratuneError):
     """A stage ran to its end and the result is negative; more of the same will not change it."""
 
     exit_code = 1
-    run_status = "failed"
+    stage_status = "failed"
 
 
 class CallError(SocratuneError):

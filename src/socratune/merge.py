@@ -232,8 +232,9 @@ def _build(run: RunDir, results: Results, parts: list[_Part], *, output: str, te
     if config.views:
         write_views(run, config.views)
     results.set_stage("enhance", seconds=round(sum(part.entry["seconds"] for part in parts), 2))
-    error = {} if solved else {"error": results.stage("enhance")["reason"]}
-    status = "incomplete" if solved else "failed"
+    ended = results.stage("enhance")
+    error = {} if solved else {"error": ended["reason"]}
+    status = "incomplete" if solved else ended["status"]
     results.write(status=status, socratune=__version__, model=config.model, dataset=config.dataset, **error)
     write_report(run)
 

@@ -163,7 +163,8 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
         finally:
             pipeline.note_budget()
         if not done:
-            results.write(status="failed", error=results.stage(name).get("reason"))
+            ended = results.stage(name)
+            results.write(status=ended["status"], error=ended.get("reason"))
             return
         if results.stage(name) is not before:  # it was not done before
             write_report(pipeline.run)

@@ -33,7 +33,7 @@ RENT_USD = 50.0
 class BudgetSpent(OutsideError):
     """The next call could go over the limit that was set. Nothing is lost; a higher limit goes on."""
 
-    run_status = "stopped"
+    stage_status = "stopped"
 
 
 @dataclass(slots=True)

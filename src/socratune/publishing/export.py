@@ -120,7 +120,7 @@ def _status(run: RunDir, files: dict[str, str]) -> str:
         return "it was not validated"
     if proof.files != files:
         return "it was changed after it was validated"
-    return "passed" if proof.passed else "its validation failed"
+    return proof.status if proof.passed else "its validation failed"
 
 
 def _merged(job: ExportJob) -> str:

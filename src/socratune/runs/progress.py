@@ -178,7 +178,7 @@ def status_after(error: BaseException) -> str:
     """The status of a stage and of a run that `error` ended."""
     if is_interrupt(error):
         return "interrupted"
-    return error.run_status if isinstance(error, SocratuneError) else "error"
+    return error.stage_status if isinstance(error, SocratuneError) else "error"
 
 
 def do_stage(
