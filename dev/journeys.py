@@ -30,9 +30,9 @@ verdict   Places that set the verdict: the expressions that hold the constant "p
           into a status or verdict, that is a dict entry, a keyword, a variable, an attribute or a subscript of that
           name (or one that ends in `_status`, `_verdict`), an argument of a call of such a name, or the value that a
           function of such a name returns; and every choice between the two constants. A constant that is only compared
-          with reads a verdict and does not count. What goes into the entry of a stage (`set_stage`, `stage_status`) says
-          how the stage ended and does not count either, nor does the `passed` of a single test. `-v` lists the places. The page's
-          scripts are not looked at: they get the status in their data.
+          with reads a verdict and does not count. What goes into the entry of a stage (`set_stage`, `stage_status`)
+          says how the stage ended and does not count either, nor does the `passed` of a single test. `-v` lists the
+          places. The page's scripts are not looked at: they get the status in their data.
 """
 
 from __future__ import annotations

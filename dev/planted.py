@@ -83,7 +83,7 @@ FAULTS = {
         slow="test_pipeline.py",
     ),
     "budget not checked in flight": Fault(
-        (Change("spent_usd + self._reserved_usd + usd > self.max_usd", "spent_usd + usd > self.max_usd"),),
+        (Change("spent_usd + self._reserved_usd + usd > limits.usd", "spent_usd + usd > limits.usd"),),
         likely="test_ledger.py",
         slow="test_http.py",
     ),

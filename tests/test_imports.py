@@ -27,10 +27,15 @@ def modules_after(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+FACES = ("judging", "runs", "llm", "inference", "data", "teaching", "documents", "training", "evaluation", "publishing",
+         "stages", "compute", "ways")  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import socratune",
+        "\n".join(f"import socratune.{package}" for package in FACES),  # a face loads nothing until a name is used
         "from socratune import StudentTeacherConfig, EnhancedTrainingConfig, GrokkingConfig",
         "import socratune.cli.app as app\ntry:\n    app.app(['--help'])\nexcept SystemExit:\n    pass",
     ],
@@ -46,3 +51,11 @@ def test_public_names_are_there() -> None:
     for name in socratune.__all__:
         assert getattr(socratune, name) is not None
     assert not hasattr(socratune, "no_such_name")
+
+
+def test_the_loading_line_of_published_cards_works() -> None:
+    """Cards of the first version import `socratune.modelref`; new ones import from `socratune`."""
+    import socratune
+    from socratune.modelref import model_location
+
+    assert socratune.model_location is model_location and model_location("demo").endswith("base")
