@@ -56,6 +56,6 @@ def test_public_names_are_there() -> None:
 def test_the_loading_line_of_published_cards_works() -> None:
     """Cards of the first version import `socratune.modelref`; new ones import from `socratune`."""
     import socratune
-    from socratune.modelref import model_location
+    from socratune.llm.locate import model_location
 
     assert socratune.model_location is model_location and model_location("demo").endswith("base")

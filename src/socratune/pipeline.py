@@ -49,7 +49,7 @@ from socratune.runs import (
 )
 
 if TYPE_CHECKING:
-    from socratune.compute import BySkyPilot, Elsewhere
+    from socratune.compute import BySkyPilot, RemoteRun
     from socratune.stages import GeneratedFiles
     from socratune.teaching import ServedStudent
 
@@ -187,7 +187,7 @@ class Pipeline:
         wears = self.run.student if self.run.student.exists() else None
         self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears)
         self.budget = budget_of(config, rented=config.where.place in ("runpod", "sky"))
-        self.elsewhere: Elsewhere | BySkyPilot | None = None
+        self.remote: RemoteRun | BySkyPilot | None = None
         self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
 
     def key(self, stage: str) -> str:
@@ -300,7 +300,7 @@ class Pipeline:
         config, key = self.config, f"enhance.{self.key('enhance')}"
         loop = partial(enhance_rows, base=self.base, key=key)
         at_work = {"journal": self.journal, "tick": tick}
-        with_student = self.elsewhere and self.elsewhere.with_student
+        with_student = self.remote and self.remote.with_student
         engine, student = student_of(config.enhance, config.model)
         if with_student and engine != "http" and student == config.model:
 
@@ -347,17 +347,17 @@ class Pipeline:
         if self.config.validate_.lm_eval:
             fix = "Leave it out, or --where local."
             raise UserError(Fault("validate.lm_eval", "no tasks of lm-eval with a rented machine", "some", fix))
-        from socratune.compute import BySkyPilot, Elsewhere
+        from socratune.compute import BySkyPilot, RemoteRun
 
         limits = partial(self.limits, "where")
         machine = BySkyPilot(self.run, self.config, self.results.data, limits)
         if decision.where == "runpod":
-            machine = Elsewhere(self.run, self.config, self.journal, self.results.data, decision, limits)
+            machine = RemoteRun(self.run, self.config, self.journal, self.results.data, decision, limits)
         try:
-            with machine as self.elsewhere:
+            with machine as self.remote:
                 yield
         finally:
-            self.elsewhere = None
+            self.remote = None
             self.note_budget()
             self.results.write()  # with what the machine has cost
 
@@ -387,8 +387,8 @@ class Pipeline:
     def train(self, tick: Tick) -> StageResult:
         from socratune.stages import rank_count, train_adapter, train_on_ranks
 
-        if self.elsewhere:
-            return self.elsewhere.train(tick)
+        if self.remote:
+            return self.remote.train(tick)
         ranks = rank_count(self.config.where.gpus)
         work = train_adapter if ranks == 1 else partial(train_on_ranks, ranks=ranks)
         return work(
@@ -409,8 +409,8 @@ class Pipeline:
     def validate(self, tick: Tick) -> StageResult:
         from socratune.stages import validate_adapter
 
-        if self.elsewhere:
-            self.elsewhere.take_exam()
+        if self.remote:
+            self.remote.take_exam()
         rent_known = ["where"] if self.config.where.place != "sky" else []  # what SkyPilot pays is not told
         work = validate_adapter(
             self.run,

@@ -1,7 +1,7 @@
 from .plan import Plan as Plan, budget_of as budget_of, make_plan as make_plan, settle_placement as settle_placement
 from .pods import adopt_pod as adopt_pod, owned_pods as owned_pods, pod_service as pod_service, reap_pods as reap_pods
 from .ray import enhance_on_ray as enhance_on_ray, ray_fault as ray_fault
-from .remote_run import Elsewhere as Elsewhere
+from .remote_run import RemoteRun as RemoteRun
 from .renting import spent_usd as spent_usd
 from .shipping import is_shipped as is_shipped
 from .sky import BySkyPilot as BySkyPilot, sky_task as sky_task, sky_task_name as sky_task_name

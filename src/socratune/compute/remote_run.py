@@ -49,7 +49,7 @@ print(json.dumps(identity(sys.argv[1], engine="vllm")))"""
 Done = TypeVar("Done")
 
 
-class Elsewhere:
+class RemoteRun:
     """A rented machine at the service of one run. A context manager; its end gives the machine back.
 
     Args:
@@ -76,7 +76,7 @@ class Elsewhere:
         self._stack = ExitStack()
         self._rented: RentedMachine | None = None
 
-    def __enter__(self) -> Elsewhere:
+    def __enter__(self) -> RemoteRun:
         return self
 
     def __exit__(self, *error: object) -> None:

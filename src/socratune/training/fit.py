@@ -14,7 +14,7 @@ from socratune.inference import ENOUGH_TOKENS, Shape, mean_kl, plan_memory, stud
 from socratune.llm import model_json
 from socratune.rows import Example
 from socratune.runs import RunDir, Tick
-from socratune.training.monitor import Course, Exam, trackers
+from socratune.training.monitor import Exam, TrainingMonitor, trackers
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def fit_adapter(
     flops = flops_per_token(shape, [(len(item.ids), len(item.trained_ids)) for item in job.items])
     name = "/".join(filter(None, (job.run.root.resolve().name, arm)))
     curves = trackers(job.report_to, job.run.tensorboard / arm, name) if ranks.leads() else []
-    course = Course(curves, job.exam, job.tick, flops, part)
-    hooks, checkpoints = Hooks(course.evaluate, course.step), job.run.checkpoints / arm
+    monitor = TrainingMonitor(curves, job.exam, job.tick, flops, part)
+    hooks, checkpoints = Hooks(monitor.evaluate, monitor.step), job.run.checkpoints / arm
     free = free_gib() if torch_device().type == "cuda" else None
     if ranks.size() > 1:
         backend, reason = "hf", f"{ranks.size()} processes share each step, which Unsloth does not"
@@ -77,8 +77,8 @@ def fit_adapter(
             model.to("meta")  # its memory is for the copy that Unsloth loads
         own, _ = unsloth.load_unsloth(job.model_name, config)
         trained, state = unsloth.train_unsloth(own, job.items, config, checkpoints, hooks, seed=job.seed)
-    course.close()
-    return trained, state, course.speed()
+    monitor.close()
+    return trained, state, monitor.speed()
 
 
 def sweep_rates(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) -> Fitted:

@@ -1,4 +1,4 @@
-"""The course of a training: what its steps cost, what its epochs can, for the curves and for whoever watches."""
+"""What a training shows while it runs: the cost of its steps, what its epochs can, and the curves of both."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Exam:
 
 
 @dataclass(slots=True)
-class Course:
+class TrainingMonitor:
     """Hears of steps and epochs; `backends.loop.Hooks` are its methods.
 
     Attributes:
