@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -56,6 +57,6 @@ def test_public_names_are_there() -> None:
 def test_the_loading_line_of_published_cards_works() -> None:
     """Cards of the first version import `socratune.modelref`; new ones import from `socratune`."""
     import socratune
-    from socratune.llm.locate import model_location
 
+    model_location = import_module("socratune.modelref").model_location
     assert socratune.model_location is model_location and model_location("demo").endswith("base")
