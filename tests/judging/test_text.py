@@ -5,7 +5,6 @@ from fractions import Fraction
 import pytest
 
 from socratune.judging.text import (
-    before_thinking,
     canonical,
     choice_of,
     final_answer,
@@ -121,7 +120,9 @@ def test_thinking() -> None:
     assert strip_thinking("opened in the prompt</think>b") == "b"
     assert still_thinking("<think>a") and still_thinking("<think>a</think>b<think>c")
     assert not still_thinking("<think>a</think>b")
-    assert before_thinking("a <think>b</think>c") == "a" and before_thinking("a</think>c") == ""
+    assert statement_of("a <think>b</think>c").raw == "c" and not statement_of("a <think>b</think>c").unreadable
+    assert statement_of("a <think>b</think>").unreadable and statement_of("a <think>b").unreadable
+    assert not statement_of("<think>b</think>").unreadable and not statement_of("a</think>").unreadable
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from .quantities import (
     NUMBER_WORDS as NUMBER_WORDS,
     Quantity as Quantity,
-    joined_number as joined_number,
+    joined_quantities_in as joined_quantities_in,
     quantities_in as quantities_in,
     with_digits as with_digits,
 )

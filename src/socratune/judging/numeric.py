@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
-from socratune.judging.quantities import Quantity, compare_quantities, joined_number, measure, quantities_in
+from socratune.judging.quantities import UNITS, Quantity, joined_quantities_in, measure, quantities_in
 from socratune.judging.text import NEGATION, SENTENCE_END, Statement, numbers_in, plain_text, taken_back
 from socratune.rows import Judgement
 
@@ -53,13 +55,13 @@ class Claim:
 
 def by_number(question: str, right: Statement, said: Statement) -> Judgement | None:
     """A reference that is one number, with or without a unit, against the number the answer states."""
-    wanted = _reference_quantity(right)
+    wanted = _reference_quantity(right.plain)
     if wanted is None:
         return None
     claim = None if said.doubtful else _claim(said, question)
     if claim is None:
         return None
-    same, reason = compare_quantities(wanted, claim.quantity, question)
+    same, reason = _compared(wanted, claim.quantity, question)
     if doubt := _doubt(wanted, right, claim, said, question, same):
         return Judgement("undecided", "numeric", doubt)
     if same is None:
@@ -88,13 +90,13 @@ def _doubt(
     return None
 
 
-def _reference_quantity(right: Statement) -> Quantity | None:
+@lru_cache(512)  # many answers are judged by one reference
+def _reference_quantity(text: str) -> Quantity | None:
     """The number that a reference is, or None for prose, expressions, bounds and several numbers."""
-    text = plain_text(right.text)
     if _several_assigned(text):
         return None
     text = _last_side(text)
-    found = joined_number(quantities_in(text), text)
+    found = joined_quantities_in(text)
     if len(found) != 1 or found[0].kind not in ("plain", "about") or text.endswith(("!", "?")):
         return None
     before, after = text[: found[0].start], text[found[0].end :]
@@ -105,7 +107,7 @@ def _reference_quantity(right: Statement) -> Quantity | None:
 
 def _claim(said: Statement, question: str) -> Claim | None:
     """The number that an answer states as its result, or None where there is none or more than one."""
-    text, sure = (plain_text(said.text), True) if said.marked else (_last_with_number(said), False)
+    text, sure = (said.plain, True) if said.marked else (_last_with_number(said), False)
     text, negated = _without_denied(text)
     aside = next((cut.start() for cut in _ASIDE.finditer(text) if _DIGIT.search(text, 0, cut.start())), None)
     if aside is not None and (said.marked or "=" not in text[aside:]):
@@ -121,7 +123,7 @@ def _claim(said: Statement, question: str) -> Claim | None:
         of, text, sure = _unknown_in(text, question), _last_side(text), True
     if _RANGE.search(text) and not _RISE.search(text):
         return None
-    found = joined_number(quantities_in(text), text)
+    found = joined_quantities_in(text)
     whole = [quantity for quantity in found if quantity.kind in ("plain", "about")]
     if not whole or found[-1].kind == "part" or any(quantity.kind == "bound" for quantity in found):
         return None
@@ -161,7 +163,7 @@ def _unknown_in(text: str, question: str) -> str:
 
 def _asked_for(side: str, right: Statement, question: str, same: bool | None) -> bool:
     """Whether the value of `side` can be the result: a name of the reference's, or what the question asks for."""
-    named = _ASSIGNED.match(plain_text(right.text).strip())
+    named = _ASSIGNED.match(right.plain)
     if len(side) == 1:
         return named is None or named.group(1) == side
     asked = rf"(?<![-+*/^=\w]){re.escape(side)}(?![-+*/^=\d])"  # not a part of a given equation
@@ -170,7 +172,7 @@ def _asked_for(side: str, right: Statement, question: str, same: bool | None) ->
 
 def _on_another_side(wanted: Quantity, said: Statement) -> bool:
     """True for `8 bits = 1 byte` where 8 is right, and for `2^5 = 32` where 5 is."""
-    for side in plain_text(said.text).split("=")[:-1]:
+    for side in said.plain.split("=")[:-1]:
         alone = quantities_in(side.strip())
         if len(alone) == 1 and alone[0].value == wanted.value and len(_WORD.findall(side)) <= 3:
             return True
@@ -202,16 +204,16 @@ def _contradicted(result: Quantity, said: Statement) -> bool:
 def _last_with_number(said: Statement) -> str:
     """The last sentence that holds a number, of an answer that marks no final statement."""
     lines = [line.strip() for line in said.whole.splitlines() if line.strip()]
-    tail = ""
+    behind: list[str] = []
     for back, line in enumerate(reversed(lines[-4:])):
-        if re.search(r"\d", line):
+        if _DIGIT.search(line):
             parts = SENTENCE_END.split(plain_text(line))
-            while len(parts) > 1 and not re.search(r"\d", parts[-1]):
-                tail = parts.pop() + " " + tail
-            # further up than the last line only a line that ends in a result counts
-            usable = back == 0 or "=" in parts[-1]
-            return parts[-1] if usable and not taken_back(tail) else ""
-        tail = line + " " + tail
+            while len(parts) > 1 and not _DIGIT.search(parts[-1]):
+                behind.insert(0, parts.pop())
+            if back and "=" not in parts[-1]:
+                return ""  # further up than the last line only a line that ends in a result counts
+            return "" if behind and taken_back(" ".join(behind)) else parts[-1]
+        behind.insert(0, line)
     return ""
 
 
@@ -226,3 +228,143 @@ def _without_denied(text: str) -> tuple[str, bool]:
     if len(stated) == 1 and all(re.search(r"\d", clause) for clause in denied):
         return stated[0], False
     return text, True
+
+
+# --- the same? -----------------------------------------------------------------------------------------------------
+
+ASKS_FORM = re.compile(
+    r"""simplif|simplest|lowest\ terms|reduc | \bas\ an?\ |\bin\ (?:terms|scientific|standard|radical|percent)
+      | \bin\ (?:the\ form|words) | \bfactor(?:i[sz]e)?\b | expand | rationali[sz]e | rounded|\bround\b
+      | nearest|significant | decimal\ places
+      | \b(?:convert|express)|mixed\ number|notation | complet\w*\ the\ square | partial\ fraction | \brewrite\b""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Words of a question that asks for a form: there an equal value in another form may still be no answer."""
+
+
+def _compared(right: Quantity, said: Quantity, question: str) -> tuple[bool | None, str]:
+    """Whether two quantities are the same; None where that depends on what the question meant."""
+    if (right.form, right.kind, right.unit, right.other) == ("integer", "plain", said.unit, None) and (
+        (said.form, said.kind, said.other) == ("integer", "plain", None)
+    ):  # the usual case, and the fast one
+        return right.value == said.value, str(said.value)
+    reason = f"{float(said.value):.12g} {said.unit}".strip() if abs(said.value) < 10**300 else "a large number"
+    scale = _common_scale(right, said, question)
+    if scale is None:
+        return None, f"{reason}: the units cannot be compared"
+    value = said.value * scale
+    changed = scale != 1 or (right.form != said.form and "integer" not in (right.form, said.form))
+    changed = changed or right.form == said.form == "fraction"  # 6/8 where 3/4 was asked for
+    changed = changed or (right.form == said.form == "scientific" and right.decimals != said.decimals)  # 32e-6
+    if value == right.value:
+        if changed and (
+            ASKS_FORM.search(question)
+            or (scale != 1 and said.value in {known.value for known in quantities_in(question)})
+        ):
+            return None, "equal by value, and the question asks for a form"
+        return True, ""
+    second = None if said.other is None else said.other * scale
+    if (right.other in (value, second) and right.other is not None) or second == right.value:
+        return None, f"{reason}: the separator has two readings"
+    if right.unit != said.unit and _in_another_unit(right, said):
+        return None, f"{reason}: perhaps in another unit"
+    ratio = abs(said.value / right.value) if right.value else None
+    share = "percent" in question.lower() or "%" in question or max(abs(right.value), abs(said.value)) <= 100
+    units = {right.unit, said.unit} - {"%", "percent", "pct"}
+    if share and units <= {""} and ratio in (100, Fraction(1, 100)) and min(abs(right.value), abs(said.value)) < 1:
+        return None, f"{reason}: perhaps percent"
+    return _rounded(right, said, value, question, scale != 1), reason
+
+
+@lru_cache(1024)
+def _unit_ratios(unit: str) -> frozenset[Fraction]:
+    """By what a bare number may differ from one in `unit` and still mean the same: the units of its dimension."""
+    known = measure(unit)
+    sizes = [size for dimension, size in UNITS.values() if known and dimension == known[0]] or [Fraction(1)]
+    powers = [Fraction(10) ** n for n in range(-9, 10) if n]
+    large = [power for power in powers if not Fraction(1, 1000) < power < 1000]  # `mil`, `млн`: a scale, perhaps
+    return frozenset([one / other for one in sizes for other in sizes] + (powers if known else large))
+
+
+def _in_another_unit(right: Quantity, said: Quantity) -> bool:
+    """Whether two unequal numbers, one of them without a known unit, may be the same in two units, if rounded."""
+    unit = right.unit or said.unit
+    if (measure(right.unit) and measure(said.unit)) or (measure(unit) or ("",))[0] == "parts" or not right.value:
+        return False
+    ratio = abs(said.value / right.value)
+    exact = "integer" in (right.form, said.form) and right.form == said.form
+    return ratio in _unit_ratios(unit) or (
+        not exact and any(one != 1 and abs(ratio - one) * 100 <= one for one in _unit_ratios(unit))
+    )
+
+
+def _common_scale(right: Quantity, said: Quantity, question: str) -> Fraction | None:
+    """What the stated value is multiplied by to be in the reference's unit; None where the units do not meet."""
+    if right.unit == said.unit:
+        return Fraction(1)
+    one, two = measure(right.unit), measure(said.unit)
+    if not right.unit or not said.unit:
+        return _scale_to_bare(right, said, question)
+    if one and two:
+        return two[1] / one[1] if one[0] == two[0] else None
+    if one or two:
+        return None
+    stems = [{word.lower().removesuffix("s") for word in quantity.unit.split()[-1:]} for quantity in (right, said)]
+    return Fraction(1) if stems[0] == stems[1] else None
+
+
+def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction | None:
+    """`_common_scale` where one of the two has no unit: it is taken for the other's, but for percent and money."""
+    parts, whole = (right, said) if right.unit else (said, right)
+    dimension, size = measure(parts.unit) or ("", Fraction(1))
+    if parts.unit in ("BC", "BCE"):
+        return None
+    if dimension != "parts":
+        return Fraction(1) if parts is right or _fits(dimension, size, question) else None
+    if "percent" in question.lower() or "%" in question:
+        return Fraction(1)
+    if parts.value == whole.value:
+        return None  # 50 or 50 %?
+    return size if parts is said else 1 / size
+
+
+_CURRENCIES = {"dollars", "euros", "yen", "sterling", "rupees", "yuan"}
+
+
+def _fits(dimension: str, size: Fraction, question: str) -> bool:
+    """Whether a unit may be the one a question means: it names this one, or none of its kind."""
+    words = re.findall(r"[^\W\d_]+/[^\W\d_]+|[^\W\d_]{3,}|[$€£¥₹元]", question)
+    named = {known for word in words if (known := measure(word))}
+    if (asked := re.search(r"\b[Hh]ow many (\w+)", question)) and (known := measure(asked.group(1))):
+        return known == (dimension, size)
+    sizes = {other for kind, other in named if kind == dimension}
+    if sizes or dimension not in _CURRENCIES:
+        return not sizes or size in sizes
+    return not any(kind in _CURRENCIES for kind, _ in named)
+
+
+def _rounded(right: Quantity, said: Quantity, value: Fraction, question: str, converted: bool) -> bool | None:
+    """Two unequal values: True where the answer, rounded to the reference's two or more decimals, is the reference.
+
+    False where the two differ by more than rounding explains, else None: a reference of fewer decimals, an answer that
+    is less precise than the reference, and approximations are for somebody who knows what was asked.
+    """
+    apart = abs(value - right.value)
+    relative = apart / abs(right.value) if right.value else Fraction(1)
+    if converted or "scientific" in (right.form, said.form):
+        return None if relative <= Fraction(1, 50) else False
+    if said.kind == "about" or right.kind == "about":
+        return None if relative <= Fraction(1, 10) else False
+    if "fraction" in (right.form, said.form):
+        places = said.decimals if right.form == "fraction" else right.decimals
+        near = apart < Fraction(1, 2 * 10**places) or (places >= 2 and apart < Fraction(1, 10**places))
+        return None if right.form != said.form and places and near else False
+    finer, coarser = max(right.decimals, said.decimals), min(right.decimals, said.decimals)
+    if finer == coarser:
+        return False
+    half = Fraction(1, 2 * 10**coarser)
+    if apart < half or (apart == half and (coarser or right.decimals > said.decimals)):
+        precise = said.decimals > right.decimals >= 2 and not ASKS_FORM.search(question)
+        return True if precise else None
+    fine, coarse = (value, right.value) if said.decimals == finer else (right.value, value)
+    return None if coarser and Fraction(int(fine * 10**coarser), 10**coarser) == coarse else False

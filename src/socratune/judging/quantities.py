@@ -1,4 +1,4 @@
-"""Numbers with their units, as answers write them, and when two of them are the same."""
+"""Numbers with their units, as answers write them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's 
     "voltage": "mV 1e-3 V|volt 1 kV 1000", "force": "N|newton 1 kN 1000", "current": "mA 1e-3 A|ampere|amp 1",
     "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01", "yuan": "元|RMB|CNY|yuan 1",
 }  # fmt: skip
-_UNITS: dict[str, tuple[str, Fraction]] = {}
+UNITS: dict[str, tuple[str, Fraction]] = {}
 for _dimension, _spec in _DIMENSIONS.items():
     for _names, _size in zip(_spec.split()[::2], _spec.split()[1::2], strict=True):
         for _name in _names.split("|"):
-            _UNITS[_name] = _UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
+            UNITS[_name] = UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
 _SCALES = {
     "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12,
     "lakh": 10**5, "crore": 10**7, "hundert": 100, "tausend": 1000, "millionen": 10**6, "mio": 10**6, "mrd": 10**9,
     "milliarde": 10**9, "milliarden": 10**9, "milliard": 10**9, "billionen": 10**12, "dutzend": 12,
     "millones": 10**6, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
 }  # fmt: skip
-_CURRENCIES = {"dollars", "euros", "yen", "sterling", "rupees", "yuan"}
 _NO_UNIT = frozenset(
     """a about above after again all altogether and are as at away because before below but by each exactly for from
     has have he here however if in including is it left less more of on or overall over per remain remains remaining
@@ -109,12 +108,12 @@ class Quantity:
 @lru_cache(4096)
 def measure(unit: str) -> tuple[str, Fraction] | None:
     """Dimension and size of a unit (`km`, `km/h`, `miles per hour`, `cm^2`, `square metres`), or None."""
-    if unit in _UNITS:
-        return _UNITS[unit]
-    if (len(unit) > 3 or unit in ("KM", "Km", "KG", "Kg", "CM", "Cm")) and unit.lower() in _UNITS:
-        return _UNITS[unit.lower()]
+    if unit in UNITS:
+        return UNITS[unit]
+    if (len(unit) > 3 or unit in ("KM", "Km", "KG", "Kg", "CM", "Cm")) and unit.lower() in UNITS:
+        return UNITS[unit.lower()]
     if unit.lower() in ("degrees celsius", "degrees fahrenheit"):
-        return _UNITS[unit.lower()[8:]]
+        return UNITS[unit.lower()[8:]]
     if found := re.fullmatch(r"(.+?)(?: per |/)(.+)", unit):
         above, below = measure(found.group(1)), measure(found.group(2))
         return (f"{above[0]}/{below[0]}", above[1] / below[1]) if above and below else None
@@ -123,16 +122,6 @@ def measure(unit: str) -> tuple[str, Fraction] | None:
         power = int(found.group(3) or (2 if found.group(1) in ("square", "sq") else 3))
         return (f"{base[0]}{power}", base[1] ** power) if base else None
     return None
-
-
-@lru_cache(1024)
-def _unit_ratios(unit: str) -> frozenset[Fraction]:
-    """By what a bare number may differ from one in `unit` and still mean the same: the units of its dimension."""
-    known = measure(unit)
-    sizes = [size for dimension, size in _UNITS.values() if known and dimension == known[0]] or [Fraction(1)]
-    powers = [Fraction(10) ** n for n in range(-9, 10) if n]
-    large = [power for power in powers if not Fraction(1, 1000) < power < 1000]  # `mil`, `млн`: a scale, perhaps
-    return frozenset([one / other for one in sizes for other in sizes] + (powers if known else large))
 
 
 @lru_cache(512)
@@ -244,8 +233,9 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
     return kept, end
 
 
-def joined_number(found: tuple[Quantity, ...], text: str) -> tuple[Quantity, ...]:
-    """`2 hours 30 minutes` as one quantity of 5/2 hours."""
+def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
+    """`quantities_in`, with `2 hours 30 minutes` as one quantity of 5/2 hours."""
+    found = quantities_in(text)
     if len(found) != 2 or not found[0].unit or any(quantity.kind != "plain" for quantity in found):
         return found
     first, second = found
@@ -257,132 +247,7 @@ def joined_number(found: tuple[Quantity, ...], text: str) -> tuple[Quantity, ...
     return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end),)
 
 
-# --- the same? -----------------------------------------------------------------------------------------------------
-
-ASKS_FORM = re.compile(
-    r"""simplif|simplest|lowest\ terms|reduc | \bas\ an?\ |\bin\ (?:terms|scientific|standard|radical|percent)
-      | \bin\ (?:the\ form|words) | \bfactor(?:i[sz]e)?\b | expand | rationali[sz]e | rounded|\bround\b
-      | nearest|significant | decimal\ places
-      | \b(?:convert|express)|mixed\ number|notation | complet\w*\ the\ square | partial\ fraction | \brewrite\b""",
-    re.VERBOSE | re.IGNORECASE,
-)
-"""Words of a question that asks for a form: there an equal value in another form may still be no answer."""
-
-
-def compare_quantities(right: Quantity, said: Quantity, question: str) -> tuple[bool | None, str]:
-    """Whether two quantities are the same; None where that depends on what the question meant."""
-    if (right.form, right.kind, right.unit, right.other) == ("integer", "plain", said.unit, None) and (
-        (said.form, said.kind, said.other) == ("integer", "plain", None)
-    ):  # the usual case, and the fast one
-        return right.value == said.value, str(said.value)
-    reason = f"{float(said.value):.12g} {said.unit}".strip() if abs(said.value) < 10**300 else "a large number"
-    scale = _common_scale(right, said, question)
-    if scale is None:
-        return None, f"{reason}: the units cannot be compared"
-    value = said.value * scale
-    changed = scale != 1 or (right.form != said.form and "integer" not in (right.form, said.form))
-    changed = changed or right.form == said.form == "fraction"  # 6/8 where 3/4 was asked for
-    changed = changed or (right.form == said.form == "scientific" and right.decimals != said.decimals)  # 32e-6
-    if value == right.value:
-        if changed and (
-            ASKS_FORM.search(question)
-            or (scale != 1 and said.value in {known.value for known in quantities_in(question)})
-        ):
-            return None, "equal by value, and the question asks for a form"
-        return True, ""
-    second = None if said.other is None else said.other * scale
-    if (right.other in (value, second) and right.other is not None) or second == right.value:
-        return None, f"{reason}: the separator has two readings"
-    if right.unit != said.unit and _in_another_unit(right, said):
-        return None, f"{reason}: perhaps in another unit"
-    ratio = abs(said.value / right.value) if right.value else None
-    share = "percent" in question.lower() or "%" in question or max(abs(right.value), abs(said.value)) <= 100
-    units = {right.unit, said.unit} - {"%", "percent", "pct"}
-    if share and units <= {""} and ratio in (100, Fraction(1, 100)) and min(abs(right.value), abs(said.value)) < 1:
-        return None, f"{reason}: perhaps percent"
-    return _rounded(right, said, value, question, scale != 1), reason
-
-
-def _in_another_unit(right: Quantity, said: Quantity) -> bool:
-    """Whether two unequal numbers, one of them without a known unit, may be the same in two units, if rounded."""
-    unit = right.unit or said.unit
-    if (measure(right.unit) and measure(said.unit)) or (measure(unit) or ("",))[0] == "parts" or not right.value:
-        return False
-    ratio = abs(said.value / right.value)
-    exact = "integer" in (right.form, said.form) and right.form == said.form
-    return ratio in _unit_ratios(unit) or (
-        not exact and any(one != 1 and abs(ratio - one) * 100 <= one for one in _unit_ratios(unit))
-    )
-
-
-def _common_scale(right: Quantity, said: Quantity, question: str) -> Fraction | None:
-    """What the stated value is multiplied by to be in the reference's unit; None where the units do not meet."""
-    if right.unit == said.unit:
-        return Fraction(1)
-    one, two = measure(right.unit), measure(said.unit)
-    if not right.unit or not said.unit:
-        return _scale_to_bare(right, said, question)
-    if one and two:
-        return two[1] / one[1] if one[0] == two[0] else None
-    if one or two:
-        return None
-    stems = [{word.lower().removesuffix("s") for word in quantity.unit.split()[-1:]} for quantity in (right, said)]
-    return Fraction(1) if stems[0] == stems[1] else None
-
-
-def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction | None:
-    """`_common_scale` where one of the two has no unit: it is taken for the other's, but for percent and money."""
-    parts, whole = (right, said) if right.unit else (said, right)
-    dimension, size = measure(parts.unit) or ("", Fraction(1))
-    if parts.unit in ("BC", "BCE"):
-        return None
-    if dimension != "parts":
-        return Fraction(1) if parts is right or _fits(dimension, size, question) else None
-    if "percent" in question.lower() or "%" in question:
-        return Fraction(1)
-    if parts.value == whole.value:
-        return None  # 50 or 50 %?
-    return size if parts is said else 1 / size
-
-
-def _fits(dimension: str, size: Fraction, question: str) -> bool:
-    """Whether a unit may be the one a question means: it names this one, or none of its kind."""
-    words = re.findall(r"[^\W\d_]+/[^\W\d_]+|[^\W\d_]{3,}|[$€£¥₹元]", question)
-    named = {known for word in words if (known := measure(word))}
-    if (asked := re.search(r"\b[Hh]ow many (\w+)", question)) and (known := measure(asked.group(1))):
-        return known == (dimension, size)
-    sizes = {other for kind, other in named if kind == dimension}
-    if sizes or dimension not in _CURRENCIES:
-        return not sizes or size in sizes
-    return not any(kind in _CURRENCIES for kind, _ in named)
-
-
-def _rounded(right: Quantity, said: Quantity, value: Fraction, question: str, converted: bool) -> bool | None:
-    """Two unequal values: True where the answer, rounded to the reference's two or more decimals, is the reference.
-
-    False where the two differ by more than rounding explains, else None: a reference of fewer decimals, an answer that
-    is less precise than the reference, and approximations are for somebody who knows what was asked.
-    """
-    apart = abs(value - right.value)
-    relative = apart / abs(right.value) if right.value else Fraction(1)
-    if converted or "scientific" in (right.form, said.form):
-        return None if relative <= Fraction(1, 50) else False
-    if said.kind == "about" or right.kind == "about":
-        return None if relative <= Fraction(1, 10) else False
-    if "fraction" in (right.form, said.form):
-        places = said.decimals if right.form == "fraction" else right.decimals
-        near = apart < Fraction(1, 2 * 10**places) or (places >= 2 and apart < Fraction(1, 10**places))
-        return None if right.form != said.form and places and near else False
-    finer, coarser = max(right.decimals, said.decimals), min(right.decimals, said.decimals)
-    if finer == coarser:
-        return False
-    half = Fraction(1, 2 * 10**coarser)
-    if apart < half or (apart == half and (coarser or right.decimals > said.decimals)):
-        precise = said.decimals > right.decimals >= 2 and not ASKS_FORM.search(question)
-        return True if precise else None
-    fine, coarse = (value, right.value) if said.decimals == finer else (right.value, value)
-    return None if coarser and Fraction(int(fine * 10**coarser), 10**coarser) == coarse else False
-
+# --- number words ---------------------------------------------------------------------------------------------------
 
 # English number words as digits: `three quarters` is `3/4`, `two and a half` is `2.5`.
 

@@ -6,19 +6,20 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from socratune.judging.choices import by_choice, by_list, by_polarity, members_of
 from socratune.judging.formulas import MathChecker, as_latex
-from socratune.judging.numeric import by_number
-from socratune.judging.quantities import ASKS_FORM, measure, quantities_in
+from socratune.judging.numeric import ASKS_FORM, by_number
+from socratune.judging.quantities import measure, quantities_in
 from socratune.judging.text import (
-    REORDERED,
+    NEGATION,
+    SENTENCE_END,
     Statement,
-    before_thinking,
     canonical,
+    first_sentence,
+    options_in,
     plain_text,
+    same_text,
     statement_of,
-    still_thinking,
-    strip_thinking,
+    taken_back,
 )
 from socratune.rows import Judgement, QARow
 
@@ -30,10 +31,11 @@ _math = MathChecker()
 
 async def mechanical_judge(row: QARow, response: str) -> Judgement:
     """The judge `rules/mechanical`: exact text, number, choice, formula; undecided for everything else."""
-    judgement = judge_by_rules(row.question, row.reference, response)
-    if judgement.verdict == "undecided" and (pair := _formulas(row.question, row.reference, response)):
+    question, reference = row.question, row.reference
+    judgement = judge_by_rules(question, reference, response)
+    if judgement.verdict == "undecided" and (pair := _formulas(question, reference, response)):
         same = await _math.check_async(*pair)
-        if same and not ASKS_FORM.search(row.question):  # "Factor x^2 - 1" wants a form, not a value
+        if same and not ASKS_FORM.search(question):  # "Factor x^2 - 1" wants a form, not a value
             return Judgement("correct", "math")
         unclear = "log" in pair[0] + pair[1] or _FLAT_FRACTION.search(pair[1])  # log: of base 10 or e?
         if same is False and not unclear:
@@ -43,43 +45,222 @@ async def mechanical_judge(row: QARow, response: str) -> Judgement:
 
 def judge_by_rules(question: str, reference: str, response: str) -> Judgement:
     """What rules can say of `response`, in the order exact (lists among them), numeric, choice, yes or no."""
-    if still_thinking(response):
-        return Judgement("undecided", "exact", "the think block was never closed: there is no answer yet")
-    before = before_thinking(response)
-    response, reference = strip_thinking(response).strip(), strip_thinking(reference).strip()
-    if not response and before:
-        return Judgement("undecided", "exact", "nothing stands behind the last think block")
-    if not response:
-        return Judgement("incorrect", "exact", "empty answer")
-    if REORDERED.search(response):
-        return Judgement("undecided", "exact", "direction marks: a reader sees another text")
     right, said = statement_of(reference), statement_of(response)
-    if _same_text(reference, right, response, said):
+    if said.unreadable:
+        return Judgement("undecided", "exact", said.unreadable)
+    if not said.raw:
+        return Judgement("incorrect", "exact", "empty answer")
+    if same_text(right, said):
         return Judgement("correct", "exact")
-    for rule in (by_list, by_number, by_choice, by_polarity):
+    for rule in (_by_list, by_number, _by_choice, _by_polarity):
         if judgement := rule(question, right, said):
             return judgement
     return Judgement("undecided", "exact", "texts differ, and rules cannot tell whether they mean the same")
 
 
-def _same_text(reference: str, right: Statement, response: str, said: Statement) -> bool:
-    """True where the answer, or its final statement, is the reference word for word."""
-    # of a reference in several lines the last one alone is not the answer, unless it is marked as that
-    texts = [reference, right.text] if right.marked else [reference]
-    fold = not any(_case_matters(text) for text in texts)
-    wanted = {canonical(text, fold) for text in texts} - {""}
-    if canonical(response, fold) in wanted:
-        return True
-    return not said.doubtful and canonical(said.text, fold) in wanted
+# --- lists and sets ------------------------------------------------------------------------------------------------
+
+_ORDERED = re.compile(
+    r"\b(?:order|sort|sequence|next|ascend|descend|arrange|coordinate|point|pair|respectively|rank|first|begin|start)"
+    r"|\band\s+(?:in\s+)?(?:which|what|when|who|where|how)\b|\bfrom\b.*\bto\b",
+    re.IGNORECASE,
+)
+_SEVERAL = re.compile(r"[,;{±]|\s(?:and|or|&)\s")
 
 
-def _case_matters(text: str) -> bool:
-    """True for symbols (`Co`, `Aa`, `5 mW`, `CO2`), where another case is another thing."""
-    bare = text.strip(" .,;:!?()*$")
-    return len(bare) <= 2 or (
-        len(bare) <= 12 and re.search(r"[^\W\d]\d|\d\s?[^\W\d]{1,2}(?![^\W\d])", bare) is not None
-    )
+def _by_list(question: str, right: Statement, said: Statement) -> Judgement | None:
+    """Lists and sets: the same members; in the same order where brackets or the question make order matter."""
+    wanted = _members(right.plain)
+    if wanted is None:
+        return None
+    given = _members(said.plain)
+    if given is None or said.doubtful:
+        return None
+    (kind, members), (other_kind, others) = wanted, given
+    brackets = {kind, other_kind} - {""}
+    if len(brackets) > 1:  # a set against a tuple, an open interval against a closed one
+        return None
+    if members == others:
+        return Judgement("correct", "exact")
+    ordered = True if brackets and "{" not in brackets else not brackets and _ORDERED.search(question) is not None
+    if sorted(members) == sorted(others) or ("{" in brackets and set(members) == set(others)):
+        return None if ordered else Judgement("correct", "exact", "in another order")
+    numbers = all(re.fullmatch(r"(?:\w=)?-?[\d/]+", member) for member in members + others)
+    if not numbers or ("[" in brackets or "(" in brackets):
+        return None
+    return Judgement("incorrect", "numeric", "other members")
 
+
+def _members(text: str) -> tuple[str, list[str]] | None:
+    """The brackets and the members of a list of short items, or None."""
+    text = text.rstrip(" .")
+    if not _SEVERAL.search(text) or len(text) > 300 or "\n" in text:
+        return None
+    bracket = ""
+    if len(text) > 2 and text[0] + text[-1] in ("{}", "()", "[]"):
+        bracket, text = text[0], text[1:-1]
+    elif text[:1] in "([{" or text[-1:] in ")]}":
+        return None
+    if bracket or (re.fullmatch(r"-?\d+(?:,-?\d+){2,}", text) and not re.fullmatch(r"\d{1,3}(?:,\d{3})+", text)):
+        items = re.split(r"\s*[,;]\s*", text)
+    else:
+        items = re.split(r"\s*(?:,\s+(?:and|or)\s|\s(?:and|or|&)\s|;|,\s)\s*", text)
+    text = re.sub(r"±\s+", "±", text)
+    if "±" in text and len(items) == 1:
+        items = [text.replace("±", "", 1), text.replace("±", "-", 1)]
+    if len(items) < 2:
+        return None
+    names = {found.group(1) for item in items if (found := re.match(r"([^\W\d])\s*=", item.strip()))}
+    members = []
+    for item in items:
+        short = item.strip()
+        if len(names) == 1:
+            short = re.sub(r"^[^\W\d]\s*=\s*", "", short)
+        short = re.sub(r"\s*=\s*", "=", short)
+        if not short or len(short.split()) > 3:
+            return None
+        found = quantities_in(short)
+        alone = len(found) == 1 and found[0].kind == "plain" and found[0].end - found[0].start == len(short)
+        members.append(str(found[0].value) if alone and not found[0].unit else canonical(short))
+    return bracket, members
+
+
+# --- multiple choice -----------------------------------------------------------------------------------------------
+
+_LETTER = re.compile(
+    r"""^\W*(?:(?:[Oo]ption|[Aa]nswer|[Cc]hoice|[Ll]etter)\b\W*)?
+    (?: \(([A-Ha-h])\) | ([A-Ha-h])(?=[).\]:](?:\s|$)|\W*$)
+      | ([A-H])(?=\s+(?:because|since|as|is\s+(?:the\s+)?(?:correct|right|best|answer))\b|\s[-–—]|,) )""",
+    re.VERBOSE,
+)
+_CHOSEN = re.compile(
+    r"(?:\b(?:[Oo]ption|[Cc]hoice|choose|pick|select|go with)\s+|选择?\s*)\(?([A-H])(?![\w'])"
+    r"|\b(?:[Ii]t['’]s|[Ii]t is)\s+\(?([B-H])(?![\w'])|\b([B-H])\s+is\s+(?:the\s+)?(?:correct|right)|\(([A-H])\)\W*$"
+)
+_OTHER_LETTER = re.compile(r"(?<![\w'])([B-H]|A(?!\s[a-z]))(?![\w'])")
+_REASON = re.compile(r"\b(?:because|since|as)\b|[.;]")
+_DISMISSED = re.compile(r"\s+(?:is|are|was|were)\s+(?:too|less|more|also|only|\w+er)\b")
+
+
+def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | None:
+    """Multiple choice, by the option's letter or by its text."""
+    options = options_in(question)
+    if not options:
+        return None
+    wanted = _choices(right.text, options)
+    if len(wanted) != 1 or not wanted <= set(options):
+        return None
+    chosen = set() if said.doubtful else _choices(said.text, options)
+    if not said.marked and not said.doubtful:
+        first, rest = (said.whole.splitlines()[0], "\n".join(said.whole.splitlines()[1:]))
+        sentence, more = first_sentence(first)
+        if not taken_back(more + rest):
+            chosen |= _choices(sentence if more else first, options)
+    if len(chosen) != 1 or not chosen <= set(options):
+        return Judgement("undecided", "choice", "several options named" if len(chosen) > 1 else "no option named")
+    verdict = "correct" if chosen == wanted else "incorrect"
+    return Judgement(verdict, "choice", f"{min(chosen)}, expected {min(wanted)}")
+
+
+def _choices(text: str, options: dict[str, str]) -> set[str]:
+    """The letters of the options that a statement names, by letter or text."""
+    text = plain_text(text).strip()
+    if NEGATION.search(text) or text.endswith("?") or re.search(r"\b(?:or|either|both|oder)\b|或|还是", text):
+        return {letter for letter, option in options.items() if canonical(option) == canonical(text)}
+    if found := _LETTER.match(text):
+        named = {(found.group(1) or found.group(2) or found.group(3)).upper()}
+        rest = text[found.end() :].strip(" ).]:-–—")
+        named |= set(_OTHER_LETTER.findall(_REASON.split(rest)[0])) & set(options)
+        named |= {letter for letter, option in options.items() if canonical(option) == canonical(text)}
+        return named | _by_text(canonical(rest), options, sole=False)
+    named = {"".join(groups) for groups in _CHOSEN.findall(text)}
+    return named | _by_text(canonical(text), options, sole=True)
+
+
+def _by_text(text: str, options: dict[str, str], *, sole: bool) -> set[str]:
+    """The letters of the options whose text a statement is, or begins or ends with.
+
+    Args:
+        sole: nothing else names an option, so another one anywhere in the statement counts, too, and a number does.
+    """
+    names = {letter: canonical(option) for letter, option in options.items()}
+    if same := {letter for letter, name in names.items() if name and name == text}:
+        return same
+    long = {letter: name for letter, name in names.items() if len(name) > 2}
+    there = {letter for letter, name in long.items() if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)}
+    edge = {letter for letter in there if text.startswith(long[letter]) or text.endswith(long[letter])}
+    if there:
+        starts = any(text.startswith(name) and _DISMISSED.match(text, len(name)) for name in long.values())
+        return set() if starts or not edge else there if sole else edge
+    return _by_value(text, options) if sole else set()
+
+
+def _by_value(text: str, options: dict[str, str]) -> set[str]:
+    """The letters of the options that are the number behind a statement's last `=`."""
+    numbers = quantities_in(text.rsplit("=", 1)[-1])
+    if len(numbers) != 1 or numbers[0].kind != "plain":
+        return set()
+    values = {letter: quantities_in(plain_text(option)) for letter, option in options.items()}
+    return {letter for letter, found in values.items() if len(found) == 1 and found[0].size == numbers[0].size}
+
+
+# --- yes or no -----------------------------------------------------------------------------------------------------
+
+_POLAR = r"(yes|no|true|false|ja|nein|oui|non|是的|是|对|不是|不对|否)\b"
+_POLAR_START = re.compile(
+    rf"^\W*{_POLAR}(?=\s*(?:[.,;:!—–-]|$)|\s+(?:it|he|she|they|there|this|that)\b)", re.IGNORECASE
+)
+_POLAR_END = re.compile(
+    rf"(?:^\W*(?:(?:so|therefore|thus|hence|answer|overall)\b[,:\s]*)*|\b(?:answer|statement|claim|it|this|that)\s+is\s+)"
+    rf"{_POLAR}\W*$",
+    re.IGNORECASE,
+)
+_ENGLISH = {"ja": "yes", "oui": "yes", "是": "yes", "是的": "yes", "对": "true"}
+_ENGLISH |= {"nein": "no", "non": "no", "否": "no", "不是": "no", "不对": "false"}
+_POSITIVE = {"yes": True, "true": True, "no": False, "false": False}
+
+
+def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement | None:
+    """References that are yes, no, true or false: by a clear word at the answer's start or in its final statement."""
+    wanted = _POLAR_START.match(right.plain) or _POLAR_START.match(plain_text(right.whole))
+    if wanted is None or (right.marked and not _POLAR_START.match(right.plain)):
+        return None
+    words = _polar_words(said)
+    if said.doubtful or len({_POSITIVE[word] for word in words}) != 1:
+        return Judgement("undecided", "choice", "no clear yes or no")
+    word, expected = words.pop(), _english(wanted)
+    if {word, expected} not in ({"yes"}, {"no"}, {"yes", "no"}, {"true"}, {"false"}, {"true", "false"}) and (
+        NEGATION.search(re.sub(r"(?i)true or false", "", question))
+    ):
+        return Judgement("undecided", "choice", "yes or no, true or false?")
+    same = _POSITIVE[word] == _POSITIVE[expected]
+    return Judgement("correct" if same else "incorrect", "choice", f"{word}, expected {expected}")
+
+
+def _english(found: re.Match[str]) -> str:
+    word = found.group(1).casefold()
+    return _ENGLISH.get(word, word)
+
+
+def _polar_words(said: Statement) -> set[str]:
+    words = set()
+    first, rest = first_sentence(plain_text(said.whole.splitlines()[0]))
+    if start := _POLAR_START.match(first):
+        word = _english(start)
+        remainder = first[start.end() :]
+        if re.search(rf"\b(?:and|or|but)\s+{_POLAR}|[,.;…]\s*{_POLAR}\W*$|^\W*\d", remainder, re.IGNORECASE):
+            return set()  # "Yes and no.", "Yes... no.", "No. 5"
+        if (_POSITIVE[word] and NEGATION.search(remainder)) or taken_back(remainder + " " + rest):
+            return set()  # "Yes, it is not prime": which of the two?
+        words.add(word)
+    last = said.plain if said.marked else SENTENCE_END.split(said.plain)[-1]
+    end = (_POLAR_START.match(last) if said.marked else None) or _POLAR_END.search(last)
+    if end and not NEGATION.search(last[: end.start(1)] + last[end.end(1) :]):
+        words.add(_english(end))
+    return words
+
+
+# --- formulas --------------------------------------------------------------------------------------------------------
 
 _FLAT_FRACTION = re.compile(r"^[^()]*(?:[a-z0-9]\s*[-+][^()]*/|/[^()]*[-+])[^()]*$", re.IGNORECASE)
 """`x+1/x-1` may be meant as (x+1)/(x-1)."""
@@ -88,16 +269,16 @@ _BARE = re.compile(r"[^\w√(){}\\|]*[\d.,]+[^\w√(){}\\|]*")
 
 def _formulas(question: str, reference: str, response: str) -> tuple[str, str] | None:
     """Reference and answer as LaTeX, where both are formulas and equality by value would say something."""
-    right, said = statement_of(strip_thinking(reference).strip()), statement_of(strip_thinking(response).strip())
-    if still_thinking(response) or said.doubtful or not said.text:
+    right, said = statement_of(reference), statement_of(response)
+    if said.doubtful or not said.text:
         return None
     pair = as_latex(right.text), as_latex(said.text)
     if not all(pair) or any(measure(number.unit) for text in pair for number in quantities_in(text)):
         return None
-    given, wanted = re.sub(r"\s", "", plain_text(said.text)), re.sub(r"\s", "", plain_text(right.text))
+    given, wanted = re.sub(r"\s", "", said.plain), re.sub(r"\s", "", right.plain)
     if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
         return None  # two numbers: what the numeric rule leaves open stays open (70.000)
-    lists = [members[0] for part in (right.text, said.text) if (members := members_of(part))]
+    lists = [members[0] for part in (right.plain, said.plain) if (members := _members(part))]
     if lists not in ([], ["{", "{"]) or re.search(r":|\d\.\d+\.\d", given + wanted):
         return None  # math-verify takes every list for a set, and 3:4 for a quotient
     if re.fullmatch(r"[\d.,+*/×·÷()^-]+", given.rsplit("=", 1)[-1]) and quantities_in(wanted):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import NamedTuple
 
 NUMBER = re.compile(
     r"""(?<![\w.,])[-+−]?(?:
@@ -130,12 +130,6 @@ def still_thinking(text: str) -> bool:
     return "<think" in text and _THINK_OPEN.search(strip_thinking(text)) is not None
 
 
-def before_thinking(text: str) -> str:
-    """What an answer says before its first think block; nothing where the block was opened in the prompt."""
-    opened = _THINK_OPEN.search(text)
-    return text[: opened.start()].strip() if opened else ""
-
-
 def boxed_in(text: str) -> list[tuple[str, int]]:
     r"""Every `\boxed{…}` with balanced braces: its content and where it ends."""
     boxes = []
@@ -174,7 +168,7 @@ def unbold(text: str) -> str:
 
 _DRESS = re.compile(r"[*`\\$]|[!<>=]=|=>|\{,\}|[^\x00-\x7f]")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
-REORDERED = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_REORDERED = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """Marks that turn the direction of a text: what a reader sees is not what stands there."""
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
 _CJK_EDGE = re.compile(rf"(?<=[{_CJK}])(?=[-+]?[\d$A-Za-z])|(?<=[\dA-Za-z%])(?=[{_CJK}])")
@@ -292,31 +286,52 @@ NEGATION = re.compile(
 """A denial, in the languages whose answers rules read: English, German, French, Spanish, Chinese, Japanese."""
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     r"""Where an answer states its result.
 
     Attributes:
         text: the statement.
+        plain: the same without Markdown and LaTeX dress.
         tail: what the answer says after it.
         marked: `\boxed{…}`, `#### …` or `The answer is …`; else it is only the last line.
-        doubtful: it is denied, put as a condition, taken back afterwards, or there are several different ones.
-        whole: the whole answer.
+        doubtful: it is denied, put as a condition, taken back afterwards, still being thought about, or there are
+            several different ones.
+        whole: the whole answer, without Markdown's stars where it is read by words or lines.
+        raw: the whole answer as it stands behind its thinking.
+        unreadable: why nobody can read an answer here, whatever the statement; else empty.
     """
 
     text: str
+    plain: str
     tail: str
     marked: bool
     doubtful: bool
     whole: str
+    raw: str
+    unreadable: str
 
 
-def statement_of(text: str) -> Statement:
-    """The statement that gives the result of an answer (think blocks already taken out)."""
+@lru_cache(512)  # a reference is read again for every answer that is judged by it
+def statement_of(answer: str) -> Statement:
+    """All that a rule asks of an answer: what stands behind its thinking, and the statement that gives its result."""
+    raw = strip_thinking(answer).strip()
+    text, tail, marked, doubtful, whole = _stated(raw)
+    unreadable = ""
+    if still_thinking(answer):
+        doubtful, unreadable = True, "the think block was never closed: there is no answer yet"
+    elif not raw and (opened := _THINK_OPEN.search(answer)) and answer[: opened.start()].strip():
+        unreadable = "nothing stands behind the last think block"
+    elif _REORDERED.search(raw):
+        unreadable = "direction marks: a reader sees another text"
+    return Statement(text, plain_text(text), tail, marked, doubtful, whole, raw, unreadable)
+
+
+def _stated(text: str) -> tuple[str, str, bool, bool, str]:
+    """A statement's text, tail, marked, doubtful and whole."""
     if boxes := boxed_in(text):
         several = len({plain_text(content).replace(" ", "") for content, _ in boxes}) > 1
         content, end = boxes[-1]
-        return Statement(content, text[end:], True, several or taken_back(text[end:]), text)
+        return content, text[end:], True, several or taken_back(text[end:]), text
     if "*" in text:
         text = unbold(text)
     if "####" in text and (found := list(_HASHES.finditer(text))):
@@ -329,10 +344,10 @@ def statement_of(text: str) -> Statement:
     # "195\n180" gives two answers; "Answer:\n195" and "… = 45\n195." give one
     bare = bool(before) and before[-1] not in ".:;!,=" and "=" not in before and not _HEADING.fullmatch(before)
     several = bare and len(before.split()) <= 3 and len(last.split()) <= 3
-    return Statement(last, "", False, several, text)
+    return last, "", False, several, text
 
 
-def _marked(text: str, found: list[re.Match[str]], worded: bool) -> Statement:
+def _marked(text: str, found: list[re.Match[str]], worded: bool) -> tuple[str, str, bool, bool, str]:
     match = found[-1]
     first, rest = first_sentence(match.group(1))
     tail = rest + text[match.end(1) :]
@@ -342,7 +357,7 @@ def _marked(text: str, found: list[re.Match[str]], worded: bool) -> Statement:
     if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
         several = False  # "The answer is 180. No, wait: the answer is 195."
     unsure = worded and bool(lead) and _UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
-    return Statement(first.strip(), tail, True, several or unsure or taken_back(tail), text)
+    return first.strip(), tail, True, several or unsure or taken_back(tail), text
 
 
 def first_sentence(text: str) -> tuple[str, str]:
@@ -354,3 +369,22 @@ def first_sentence(text: str) -> tuple[str, str]:
 def taken_back(tail: str) -> bool:
     """True where what follows a statement takes it back or offers another (`Wait, …`, `or maybe …`)."""
     return bool(tail) and _RETRACTION.search(tail) is not None
+
+
+def same_text(right: Statement, said: Statement) -> bool:
+    """True where the answer, or its final statement, is the reference word for word."""
+    # of a reference in several lines the last one alone is not the answer, unless it is marked as that
+    texts = [right.raw, right.text] if right.marked else [right.raw]
+    fold = not any(_case_matters(text) for text in texts)
+    wanted = {canonical(text, fold) for text in texts} - {""}
+    if canonical(said.raw, fold) in wanted:
+        return True
+    return not said.doubtful and canonical(said.text, fold) in wanted
+
+
+def _case_matters(text: str) -> bool:
+    """True for symbols (`Co`, `Aa`, `5 mW`, `CO2`), where another case is another thing."""
+    bare = text.strip(" .,;:!?()*$")
+    return len(bare) <= 2 or (
+        len(bare) <= 12 and re.search(r"[^\W\d]\d|\d\s?[^\W\d]{1,2}(?![^\W\d])", bare) is not None
+    )

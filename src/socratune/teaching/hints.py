@@ -18,7 +18,7 @@ from socratune.judging import (
     choice_of,
     final_answer,
     final_number,
-    joined_number,
+    joined_quantities_in,
     loose_numbers_in,
     normalise,
     options_in,
@@ -108,7 +108,7 @@ _ASSIGNED = re.compile(r"\b[^\W\d]\s*=\s*([^=,;]+?)(?=\s*(?:[,;]|\bor\b|\band\b|
 def _says_number(hint: str, answer: str, question: str) -> bool:
     """True where the hint states a number of the answer that the question does not."""
     answer = _CLOCK.sub("", result_in(answer))
-    wanted = joined_number(quantities_in(answer), answer)
+    wanted = joined_quantities_in(answer)
     if not wanted or not (told := _values_in(hint)):
         return False
     known = _values_in(question)
