@@ -16,6 +16,7 @@ import json
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def prompts(count: int) -> list[list[int]]:
 
 def decode(decoder: Decoder, texts: list[list[int]], sampling: Sampling) -> list[list[int]]:
     """The answers, none of which ends before `max_new_tokens`."""
-    rows = [DecodingRow(ids, sampling.drawn(at), lambda _: None) for at, ids in enumerate(texts)]
+    rows = [DecodingRow(ids, sampling.drawn(at), Future()) for at, ids in enumerate(texts)]
     waiting = list(rows)
     while waiting or decoder.rows:
         for row, new_ids in decoder.step(waiting):

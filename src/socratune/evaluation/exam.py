@@ -344,14 +344,14 @@ async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -
     """
     import torch
 
-    rows = rows[:TIMED_ROWS]
+    chats = [row.prompt for row in rows[:TIMED_ROWS]]
     sampling = replace(sampling, temperature=0.0)  # a prompt that answers are drawn to is not read again
     first = replace(sampling, max_new_tokens=1)
     whole = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, _LONGEST_ANSWER))
-    await model.generate(rows[0].prompt, first)  # what is built at the first call is not timed
-    waits = [(await _timed(model, [row], first))[1] for row in rows[:ONE_BY_ONE]]
-    prompts, prefill_s = await _timed(model, rows, first)
-    answers, seconds = await _timed(model, rows, whole)
+    await model.generate(chats[0], first)  # what is built at the first call is not timed
+    waits = [(await _timed(model, [chat], first))[1] for chat in chats[:ONE_BY_ONE]]
+    prompts, prefill_s = await _timed(model, chats, first)
+    answers, seconds = await _timed(model, chats, whole)
     tokens = sum(answer.completion_tokens for answer in answers)
     decode_s = seconds - prefill_s if seconds > prefill_s else seconds
     gpu_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
@@ -361,15 +361,15 @@ async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -
         "passed": tokens > 0,
         "time_to_first_token_s": round(statistics.median(waits), 4),
         "prefill_tokens_per_second": round(sum(answer.prompt_tokens for answer in prompts) / prefill_s, 1),
-        "decode_tokens_per_second": round((tokens - len(rows)) / decode_s, 1),
+        "decode_tokens_per_second": round((tokens - len(chats)) / decode_s, 1),
         "tokens_per_second": round(tokens / seconds, 1),
         "gpu_memory_used_gb": round(gpu_bytes / 1e9, 2),
         "peak_memory_gb": round(peak / 1e9, 2),
     }
 
 
-async def _timed(model: ChatModel, rows: list[QARow], sampling: Sampling) -> tuple[list[Completion], float]:
+async def _timed(model: ChatModel, chats: list[Chat], sampling: Sampling) -> tuple[list[Completion], float]:
     """The answers to questions asked together, and the seconds they took."""
     started = time.monotonic()
-    answers = await asyncio.gather(*(model.generate(row.prompt, sampling) for row in rows))
+    answers = await asyncio.gather(*(model.generate(chat, sampling) for chat in chats))
     return answers, time.monotonic() - started

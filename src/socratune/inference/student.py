@@ -10,7 +10,8 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,25 +81,9 @@ class LocalStudent:
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
         """The answer to `messages`; waits while others are decoded."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Completion] = loop.create_future()
-
-        def settle(result: Completion | BaseException) -> None:
-            if answer.done():
-                return
-            if isinstance(result, BaseException):
-                answer.set_exception(result)
-            else:
-                answer.set_result(result)
-
-        ids = prompt_ids(self.tokenizer, messages)
-
-        def deliver(result: Completion | BaseException) -> None:
-            with suppress(RuntimeError):  # the caller's loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, result)
-
-        self._asked.put(DecodingRow(ids, sampling, deliver))
-        return await answer
+        answer: Future[Completion] = Future()
+        self._asked.put(DecodingRow(prompt_ids(self.tokenizer, messages), sampling, answer))
+        return await asyncio.wrap_future(answer)
 
     def sampling(self, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
         """How its answers are drawn, with what was asked for; see `choose_sampling`."""
@@ -134,7 +119,8 @@ class LocalStudent:
                 self._read(tokens)
             except BaseException as error:  # handed to every caller that waits; the thread must not die silently
                 for row in [*waiting, *(decoder.rows if decoder else [])]:
-                    row.deliver(error)
+                    if not row.answer.done():
+                        row.answer.set_exception(error)
                 decoder, waiting = None, []
         if self._slots:
             hand_back(self.model)
@@ -145,8 +131,9 @@ class LocalStudent:
             row = self._asked.get()
             if row is None:
                 return False
-            waiting.append(row)
-            block = False
+            if row.answer.set_running_or_notify_cancel():  # from here on its caller can no longer cancel it
+                waiting.append(row)
+            block = block and not waiting
         return True
 
     def _decoder(self) -> Decoder:
@@ -158,7 +145,7 @@ class LocalStudent:
         return GrowingDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch)
 
     def _read(self, tokens: list[tuple[DecodingRow, list[int]]]) -> None:
-        """Append new tokens to their rows, and deliver the rows that end with them."""
+        """Append new tokens to their rows, and answer the rows that end with them."""
         for row, new_ids in tokens:
             for token in new_ids:
                 if row.done:
@@ -166,7 +153,7 @@ class LocalStudent:
                 row.new_ids.append(token)
                 if token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
                     row.done = True
-                    row.deliver(self._completion(row))
+                    row.answer.set_result(self._completion(row))
 
     def _completion(self, row: DecodingRow) -> Completion:
         ids = row.new_ids

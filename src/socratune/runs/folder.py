@@ -368,10 +368,12 @@ class Results:
             write_json(self._path, self.data)
             self._written_at = time.monotonic()
 
-    def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> None:
-        """Update a stage's entry, in the order in which stages began."""
-        self.data["stages"].setdefault(name, {}).update(fields)
+    def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> dict[str, Any]:
+        """Update a stage's entry, in the order in which stages began, and return it."""
+        entry = self.data["stages"].setdefault(name, {})
+        entry.update(fields)
         self.write(now=now)
+        return entry
 
 
 def existing_run(path: str) -> RunDir:

@@ -209,11 +209,9 @@ def do_stage(
         return round(before + time.monotonic() - started, 2)
 
     def tick(done: int, total: int, **live: Any) -> None:
-        results.set_stage(name, now=False, done=done, total=total, seconds=seconds(), **live)
-        tell("tick", name, results.stage(name))
+        tell("tick", name, results.set_stage(name, now=False, done=done, total=total, seconds=seconds(), **live))
 
-    results.set_stage(name, status="running", seconds=before, done=0, total=0, key=key)
-    tell("begin", name, results.stage(name))
+    tell("begin", name, results.set_stage(name, status="running", seconds=before, done=0, total=0, key=key))
     try:
         result = work(tick)
     except BaseException as error:
@@ -223,7 +221,7 @@ def do_stage(
     if "validation" in figures:
         results.data["validation"] = figures.pop("validation")
     total = results.stage(name)["total"] or result.rows_in
-    results.set_stage(
+    entry = results.set_stage(
         name,
         **({"status": "failed", "reason": result.failure} if result.failure else {"status": "done"}),
         seconds=seconds(),
@@ -233,5 +231,5 @@ def do_stage(
         rows_out=result.rows_out,
         **figures,
     )
-    tell("done", name, results.stage(name))
+    tell("done", name, entry)
     return result.failure is None

@@ -193,9 +193,11 @@ async def answer_and_judge(
         }
 
     async def step(row: QARow) -> dict[str, Any]:
-        drawn = (sampling.drawn(draw_seed(row.id, number)) for number in range(samples))
+        drawn = [sampling.drawn(draw_seed(row.id, number)) for number in range(samples)]
+        if samples == 1:
+            return await one(row, drawn[0])
         first, *more = await asyncio.gather(*(one(row, each) for each in drawn))
-        return {**first, "more": more} if more else first
+        return {**first, "more": more}
 
     await map_rows(rows, step, journal=journal, stage=key, concurrency=concurrency, tick=tick)
     return list(journal.rows(key))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,13 +22,14 @@ class DecodingRow:
     """One prompt and its answer so far.
 
     Attributes:
+        answer: what the caller waits for.
         uniforms: (max_new_tokens,), its own random numbers, one a token; None when greedy.
         done: it has its answer; set by whoever reads the tokens, and the decoder then lets the row go.
     """
 
     ids: list[int]
     sampling: Sampling
-    deliver: Callable[[Completion | BaseException], None]
+    answer: Future[Completion]
     new_ids: list[int] = field(default_factory=list)
     uniforms: torch.Tensor | None = None
     done: bool = False
