@@ -7,6 +7,7 @@ import copy
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,35 @@ def test_a_failing_model_fails_its_callers_and_not_the_next_ones(demo_base: tupl
             ask(student, QUESTIONS[:3])
         flaky.broken = False
         assert ask(student, QUESTIONS[:1])[0].stop == "end"
+
+
+def test_a_caller_that_gives_up_is_not_answered_and_the_others_are(demo_base: tuple[Any, Any]) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    @contextmanager
+    def held() -> Iterator[None]:
+        begun.set()
+        go_on.wait()
+        yield
+
+    async def asks(student: LocalStudent) -> list[Any]:
+        def asked(at: int) -> asyncio.Task[Completion]:
+            return asyncio.create_task(student.generate(QUESTIONS[at], Sampling(max_new_tokens=8)))
+
+        taken = asked(0)
+        await asyncio.to_thread(begun.wait)
+        waiting, kept = asked(1), asked(2)
+        await asyncio.sleep(0)
+        taken.cancel()
+        waiting.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        return list(await asyncio.gather(taken, waiting, kept, return_exceptions=True))
+
+    with serving_student(LocalStudent(*demo_base, name="demo", fingerprint="demo", turn=held)) as student:
+        *given_up, answer = asyncio.run(asks(student))
+    assert all(isinstance(one, asyncio.CancelledError) for one in given_up)
+    assert answer.completion_tokens > 0
 
 
 def test_sampling_comes_from_what_was_asked_then_from_the_model(student: LocalStudent) -> None:

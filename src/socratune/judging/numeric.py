@@ -1,4 +1,4 @@
-"""The number an answer states as its result, against a reference that is one number."""
+"""The number an answer states as its result, and whether it is the number that the reference is."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's 
     "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01", "yuan": "元|RMB|CNY|yuan 1",
 }  # fmt: skip
 UNITS: dict[str, tuple[str, Fraction]] = {}
+"""Name → dimension, and what one of it is in the dimension's own measure."""
 for _dimension, _spec in _DIMENSIONS.items():
     for _names, _size in zip(_spec.split()[::2], _spec.split()[1::2], strict=True):
         for _name in _names.split("|"):

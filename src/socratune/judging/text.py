@@ -296,7 +296,7 @@ class Statement(NamedTuple):
         marked: `\boxed{…}`, `#### …` or `The answer is …`; else it is only the last line.
         doubtful: it is denied, put as a condition, taken back afterwards, still being thought about, or there are
             several different ones.
-        whole: the whole answer, without Markdown's stars where it is read by words or lines.
+        whole: the whole answer, without Markdown's stars unless a box marks the statement.
         raw: the whole answer as it stands behind its thinking.
         unreadable: why nobody can read an answer here, whatever the statement; else empty.
     """
