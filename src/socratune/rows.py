@@ -72,7 +72,7 @@ class QARow:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> QARow:
-        """The inverse of `to_json`, for files of our own; a user's file goes through `sources`."""
+        """The inverse of `to_json`, for files of our own; a user's file goes through `data`."""
         return cls(data["id"], data["messages"], data["metadata"], data.get("cluster"))
 
 

@@ -31,7 +31,7 @@ from socratune.inference import (
 )
 
 CPU_TOKENS = 4096
-"""Of a micro-batch on a CPU (`backends.engine`)."""
+"""Of a micro-batch on a CPU (`training.engine`)."""
 SHORTER = (1024, 512, 256)
 """Lengths of rows that are tried where longer ones do not fit."""
 RUNPOD_KEY = "RUNPOD_API_KEY"
@@ -157,7 +157,7 @@ def fit_on(
     shape: Shape, settings: PlacementSettings, work: TrainingWork, free_gib: float, tflops: float | None, cards: int
 ) -> Fit:
     """How the model would be trained on so many equal cards: whole on each in 16 bits; else spread over them; else
-    whole on each in 4 bits (`backends.hf.load` chooses in the same order).
+    whole on each in 4 bits (`inference.load_model` chooses in the same order).
     """
     asked = {
         "longest": settings.longest,

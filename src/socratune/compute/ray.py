@@ -71,9 +71,9 @@ def enhance_on_ray(
 ) -> dict[str, Any]:
     """Finish every row of the run in `workers` Ray actors; afterwards the run's journal holds all of them.
 
-    Where it fails, what was finished stays in the folders of the workers; `sharding.gather` takes it from there. Uses
-    the Ray cluster that this process or the environment (`RAY_ADDRESS`, `ray start`) names, else starts one on this
-    machine and stops it in the end.
+    If it fails, what was finished stays in the folders of the workers, and `runs.gather_shards` takes it from there.
+    Uses the Ray cluster that this process or the environment (`RAY_ADDRESS`, `ray start`) names, else starts one on
+    this machine and stops it in the end.
 
     Args:
         work: the loop of one shard; travels to the actors, so it and what it is bound to must pickle.
@@ -82,7 +82,7 @@ def enhance_on_ray(
         stage: name and fingerprint of the stage in the journal.
 
     Returns:
-        The figures the journal does not tell (`sharding.pooled`).
+        The figures the journal does not tell (`stages.pooled_figures`).
 
     Raises:
         UserError: Ray is not installed, or the cluster has fewer GPUs than workers.

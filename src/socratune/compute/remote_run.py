@@ -130,7 +130,7 @@ class RemoteRun:
                 machine.renew(error)
 
     def train(self, tick: Tick) -> StageResult:
-        """As `stages.train.run`.
+        """As `stages.train_adapter`.
 
         Raises:
             As `train_remotely`.

@@ -136,7 +136,7 @@ class BySkyPilot:
         pass  # the machine ends itself
 
     def train(self, tick: Tick) -> StageResult:
-        """As `stages.train.run`; the answers come with it.
+        """As `stages.train_adapter`; the answers come with it.
 
         Raises:
             As `launch`.

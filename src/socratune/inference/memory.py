@@ -22,7 +22,7 @@ CONTEXT_GIB = 0.75
 WORKSPACE_GIB = 0.1
 """What cuBLAS and the kernels of the attention work in."""
 LOGITS = 2**26
-"""Logits held at once (see `backends.loss`), each in 16 bits, and its gradient."""
+"""Logits held at once (see `training.kernels`), each in 16 bits, and its gradient."""
 _MICRO_TOKENS = (49152, 32768, 24576, 20480, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1024, 512)
 """Sizes of a micro-batch that are tried, largest first; above 8,192 a card is full and only launches get fewer."""
 HEADROOM = 0.95

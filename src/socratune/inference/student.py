@@ -52,7 +52,7 @@ class LocalStudent:
         fingerprint: of weights, template and precision.
         max_batch: rows that are decoded together at most.
         slots: decode in slots of fixed shape where the model allows it; None: on a CUDA device, where it is faster.
-        turn: entered around every step of decoding, where others use the same model (see `serve.models`).
+        turn: entered around every step of decoding, where others use the same model (see `publishing.openai_models`).
     """
 
     def __init__(

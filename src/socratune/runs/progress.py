@@ -146,7 +146,7 @@ def refuse_other_documents(source: str, known: str | None, found: str | None) ->
     """Refuse documents that are not those the questions were written to.
 
     Args:
-        known, found: `sources.source_hash` of them then and now; None is not known.
+        known, found: `documents.source_hash` of them then and now; None is not known.
 
     Raises:
         UserError: they have changed.

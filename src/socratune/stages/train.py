@@ -58,7 +58,7 @@ def train_adapter(
     Args:
         key: fingerprint of settings and inputs; checkpoints and replay of another key are thrown away.
         max_new_tokens: for the answers to the dev questions.
-        students: who wrote the traces, as `identity.writers` has them.
+        students: who wrote the traces, as `inference.trace_writers` has them.
         report_to: trackers besides TensorBoard, by name.
 
     Raises:

@@ -3,7 +3,7 @@
     this process ──pipe──> keeper ──> torchrun ──> rank 0, rank 1, …
           └──────── a folder: the job; ticks and log lines; the result, or each rank's error ────────┘
 
-Every rank runs the very stage `train`; `backends.ranks` divides each step among them. The first half of this file is
+Every rank runs the very stage `train`; `inference.ranks` divides each step among them. The first half of this file is
 the process that waits, the second the ranks.
 """
 
@@ -73,10 +73,10 @@ def train_on_ranks(
     join: Mapping[str, Any] = MappingProxyType({}),
     **given: Any,
 ) -> StageResult:
-    """`stages.train.run` by so many processes, of which none is left when this returns or raises.
+    """`stages.train_adapter` by so many processes, of which none is left when this returns or raises.
 
     Args:
-        join: arguments of `ranks.join`.
+        join: arguments of `ranks.join_ranks`.
         given: the other arguments, all of which JSON can hold.
 
     Raises:

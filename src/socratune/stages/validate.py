@@ -52,7 +52,7 @@ async def validate_adapter(
     """Compare base and adapter on `held_out.jsonl`; measures, verdict and reasons are in the figures.
 
     Both are asked greedily; a model that thinks first draws `config.samples` answers per question. What they said where
-    the model is (`stages.exam`) is judged without asking them again. Writes `held_out_answers.jsonl`, and
+    the model is (`evaluation.exam`) is judged without asking them again. Writes `held_out_answers.jsonl`, and
     `recall_answers.jsonl` where facts are asked for again.
 
     Args:

@@ -23,7 +23,7 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.inference import CONTEXT_GIB, GIB, Shape, free_gib, is_sharded, plan_memory, ranks, torch_device
 from socratune.training import steps
 from socratune.training.adapters import Adapters, frozen, lora_config
-from socratune.training.checkpoints import TrainState, disk_faults
+from socratune.training.checkpoints import TrainState
 from socratune.training.fp8 import available as fp8_available, in_fp8
 from socratune.training.kernels import boundaries, head_losses, packed_attention
 from socratune.training.packing import PackedRow, join_rows
@@ -277,8 +277,6 @@ def _rotating(family: Any, before: Any, during: Any) -> Iterator[None]:
 
 
 # Train a LoRA adapter with transformers and PEFT, on CUDA, Apple's MPS and the CPU.
-
-__all__ = ["Hooks", "TrainState", "disk_faults", "torch_device", "train_hf"]
 
 
 def train_hf(

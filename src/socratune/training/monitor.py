@@ -57,7 +57,7 @@ class Exam:
 
 @dataclass(slots=True)
 class TrainingMonitor:
-    """Hears of steps and epochs; `backends.loop.Hooks` are its methods.
+    """Hears of steps and epochs; `training.steps.Hooks` are its methods.
 
     Attributes:
         trackers: where the curves go.

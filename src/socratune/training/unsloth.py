@@ -68,7 +68,7 @@ def load_unsloth(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
 def train_unsloth(
     model: Any, rows: list[Rendered], config: EnhancedTrainingConfig, checkpoints: Path, hooks: Hooks, *, seed: int
 ) -> tuple[Any, TrainState]:
-    """As `hf.train`, for a model of `load`."""
+    """As `engine.train_hf`, for a model of `load_unsloth`."""
     torch.manual_seed(seed)
     engine = UnslothEngine(model)
     state = steps.run_steps(engine, rows, config, checkpoints, hooks, seed=seed)
