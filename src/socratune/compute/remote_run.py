@@ -212,7 +212,7 @@ class RemoteRun:
     @contextmanager
     def _student(self) -> Iterator[ServedStudent]:
         machine = self._outfitted()
-        port = 20_000 + secrets.randbelow(40_000)
+        port = 20_000 + secrets.randbelow(12_000)  # below those that systems take for connections of their own
         by_vllm = self._has_vllm(machine)
         model = f"{machine.place.base}/model" if base_folder(self._config) else self._config.model
         if by_vllm:

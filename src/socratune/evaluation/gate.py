@@ -23,12 +23,13 @@ class Proof:
     """The outcome of a validation: the entry `validation` of the results.
 
     Attributes:
+        status: None where an earlier version wrote none.
         tests: what was measured, by name.
         reasons: why the adapter does not pass, in whole sentences, the weightiest first.
         warnings: what does not stop it but has to be known of the figures.
     """
 
-    status: Literal["passed", "failed"]
+    status: Literal["passed", "failed"] | None
     tests: Tests
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class Proof:
     def from_json(cls, data: dict[str, Any]) -> Proof:
         """The inverse of `to_json`, also of what other versions wrote."""
         reasons = data.get("reasons") or ([data["reason"]] if data.get("reason") else [])
-        return cls(data["status"], data.get("tests") or {}, tuple(reasons), tuple(data.get("warnings") or ()))
+        return cls(data.get("status"), data.get("tests") or {}, tuple(reasons), tuple(data.get("warnings") or ()))
 
 
 def proof_of(results: dict[str, Any]) -> Proof | None:
