@@ -101,9 +101,8 @@ def export_adapter(
     files = file_integrity(run.adapter, config.model)
     if not files["passed"]:
         raise StageFailed(f"Not exported: the adapter's files do not pass: {'; '.join(files['problems'])}.")
-    status = _status(run, files["sha256"])
-    if status != "passed":
-        log.warning("This adapter is not proven better than its base: %s.", status)
+    if doubt := _doubt(run, files["sha256"]):
+        log.warning("This adapter is not proven better than its base: %s.", doubt)
     with whole_folder(place) as folder:
         rows = held_out[:: max(1, len(held_out) // prompts)][:prompts]
         job = ExportJob(run, config, folder, place, converter, rows, min_agreement)
@@ -113,14 +112,14 @@ def export_adapter(
     return said
 
 
-def _status(run: RunDir, files: dict[str, str]) -> str:
-    """Of the proof of these very files, by their sha256."""
+def _doubt(run: RunDir, files: dict[str, str]) -> str | None:
+    """Why nothing is proven of these very files, told apart by their sha256; None if they passed."""
     proof = proof_of(Results(run).data)
     if proof is None:
         return "it was not validated"
     if proof.files != files:
         return "it was changed after it was validated"
-    return proof.status if proof.passed else "its validation failed"
+    return None if proof.passed else "its validation failed"
 
 
 def _merged(job: ExportJob) -> str:
