@@ -311,6 +311,24 @@ def test_slow_chunked_body() -> None:
             ask(server.openai_base, call_timeout_s=0.05, max_retries=0)
 
 
+@pytest.mark.parametrize(("status", "kind"), [(200, "openai"), (200, "anthropic"), (500, "openai"), (404, "openai")])
+def test_a_body_without_end_is_not_read_on_and_is_the_rows_error(status: int, kind: str) -> None:
+    """It ends long before the time of a call, and by what the role may say: a judge's 100 tokens take a megabyte."""
+    endless = Answer(raw=b" " * 65_536, fault="endless", status=status)
+    started = time.monotonic()
+    with ModelServer(first(then=endless)) as server, pytest.raises(CallError) as caught:
+        ask(server.url, kind=kind, sampling=Sampling(max_new_tokens=100))
+    assert "more than 1,0" in str(caught.value) and "100 tokens" in str(caught.value) and "3 tries" in str(caught.value)
+    assert len(server.seen) == 3 and time.monotonic() - started < 10
+
+
+def test_a_long_answer_is_whole() -> None:
+    """Every token as long as they come, escaped, beside the ids of prompt and answer."""
+    text = "\u4e2d\u6587" * 20_000
+    with ModelServer(lambda body, number: Answer(text, thought=text)) as server:
+        assert ask(server.openai_base, sampling=Sampling(max_new_tokens=32_768)).text.count(text) == 2
+
+
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_other_4xx_are_final(status: int) -> None:
     said = "no such thing: " + "x" * 1000

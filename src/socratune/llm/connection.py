@@ -21,8 +21,16 @@ LONGEST_HEAD = 65_536
 """Bytes before a body, or of the line before a chunk: more than any server sends, little enough to hold."""
 
 
+LONGEST_ANSWER = 1 << 24
+"""Bytes of a whole answer, framing included, where the caller does not say how many it can bear."""
+
+
 class BadResponse(OSError):
     """What came is not HTTP/1, or less than was announced."""
+
+
+class EndlessResponse(BadResponse):
+    """More came than an answer to this request can take."""
 
 
 class Response(NamedTuple):
@@ -162,16 +170,21 @@ class Pool:
         self._keep_alive_s = keep_alive_s
         self._idle: list[_Connection] = []
 
-    async def post(self, body: bytes) -> Response:
+    async def post(self, body: bytes, longest: int = LONGEST_ANSWER) -> Response:
         """The answer, whatever its status. Cancelled, it gives the connection up.
+
+        Args:
+            body: of the request.
+            longest: bytes of an answer, framing included; what goes on beyond them is not read.
 
         Raises:
             CannotConnect: nothing was sent.
+            EndlessResponse: the answer is longer.
             OSError: the connection broke, or what came is no HTTP (`BadResponse`).
         """
         connection = self._kept() or await self._connect()
         try:
-            answer = await connection.ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            answer = await connection.ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), longest)
         except BaseException:
             connection.drop()
             raise
@@ -243,9 +256,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def ask(self, request: bytes) -> asyncio.Future[Response]:
-        """Send a request; the future gets its answer, or an OSError."""
+    def ask(self, request: bytes, longest: int) -> asyncio.Future[Response]:
+        """Send a request; the future gets its answer of at most `longest` bytes, or an OSError."""
         self.reusable = False
+        self._longest = self._room = longest
         self._answer = self._loop.create_future()
         self._reader = response(self._received)
         next(self._reader)
@@ -260,6 +274,11 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
             self.drop()  # nobody asked: the next answer must not begin with it
+            return
+        self._room -= len(data)
+        if self._room < 0:  # whatever the framing: a body, its trailers or interim answers without end
+            self._answer.set_exception(EndlessResponse(f"an answer of more than {self._longest:,} bytes"))
+            self.drop()
             return
         self._received += data
         self._read(self._answer, ended=False)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.connection import CannotConnect, Pool, Response
+from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Response
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.runs import json_decode, json_encode
 
@@ -40,6 +40,15 @@ KEEP_ALIVE_S = 4.0
 SHORTEST_SECRET = 8
 """Shorter keys are placeholders ("EMPTY", "ollama"); blotting them out would spoil answers."""
 
+_BESIDE_BYTES, _TOKEN_BYTES, _ECHO = 1 << 20, 256, 8
+"""What an answer may take: a megabyte of whatever a server tells besides, 256 bytes a token (escaped, and with its id),
+and the prompt's own ids, which are up to eight times as long as its text. So a judge that may say 1,024 tokens is not
+read beyond 1.3 MB.
+"""
+
+UNUSABLE_TRIES = 3
+"""Of a call whose answers are none (no words, broken off, without end) while the server works: the row's own fault."""
+
 SHOWN_CHARACTERS = 300
 """Of what a server says in an error."""
 
@@ -54,16 +63,24 @@ class _Failure(Exception):
         wait_s: what the server asks to wait; None where it does not.
         unreachable: no connection came about.
         throttled: the server is well and wants fewer calls.
+        unusable: the server is well, and what it says is no answer: the fault of this call, and of no other.
     """
 
     def __init__(
-        self, what: str, *, wait_s: float | None = None, unreachable: bool = False, throttled: bool = False
+        self,
+        what: str,
+        *,
+        wait_s: float | None = None,
+        unreachable: bool = False,
+        throttled: bool = False,
+        unusable: bool = False,
     ) -> None:
         super().__init__(what)
         self.what = what
         self.wait_s = wait_s
         self.unreachable = unreachable
         self.throttled = throttled
+        self.unusable = unusable
 
 
 class HttpModel:
@@ -153,7 +170,7 @@ class HttpModel:
             UserError: the key is not accepted, or the address redirects.
             OutsideError: the server is down, as far as can be seen, or the account's credit is used up.
         """
-        tries = spent = 0
+        tries = spent = unusable = 0
         answered = first_failed = self._answered
         while True:
             estimate = await self._within_limits(messages)
@@ -167,6 +184,9 @@ class HttpModel:
                 answered = self._answered
                 first_failed = answered if tries == 1 else first_failed
                 self._count_failure(endpoint, failure)
+                unusable += failure.unusable
+                if unusable > min(self._max_retries, UNUSABLE_TRIES - 1):
+                    raise CallError(f"{self._told(endpoint, failure)}. Gave up after {tries} tries") from None
                 if spent > self._max_retries:
                     self._give_up(endpoint, failure, tries, alone=answered > first_failed)
                 wait_s = self._wait_s(endpoint, failure, tries)
@@ -200,7 +220,10 @@ class HttpModel:
         return estimate
 
     def _count_failure(self, endpoint: RateLimits, failure: _Failure) -> None:
-        if not failure.throttled:
+        if failure.unusable:
+            self._breaker.worked()
+            endpoint.worked()
+        elif not failure.throttled:
             endpoint.failed(unreachable=failure.unreachable)
             self._breaker.failed(self._told(endpoint, failure))
 
@@ -242,9 +265,11 @@ class HttpModel:
         body = wire.request(self._kind, self._model, messages, sampling, self.dropped | self._unasked)
         endpoint.in_flight += 1
         endpoint.sent += 1
+        sent = json_encode(body)
+        longest = _BESIDE_BYTES + _TOKEN_BYTES * sampling.max_new_tokens + _ECHO * len(sent)
         try:
             status, headers, data = await self._breaker.bounded(
-                self._call_timeout_s, self._post, self._pools[endpoint], json_encode(body)
+                self._call_timeout_s, self._post, self._pools[endpoint], sent, longest
             )
         except OutsideError:  # is an OSError too
             raise
@@ -252,6 +277,8 @@ class HttpModel:
             raise _Failure(f"cannot connect ({self._shown(error)})", unreachable=True) from None
         except TimeoutError:
             raise _Failure(f"no answer within {self._call_timeout_s:g} s") from None
+        except EndlessResponse as error:
+            raise _Failure(f"{error}, where {sampling.max_new_tokens} tokens were asked for", unusable=True) from None
         except OSError as error:
             raise _Failure(f"the connection broke ({type(error).__name__}: {self._shown(error)})") from None
         finally:
@@ -261,8 +288,8 @@ class HttpModel:
         self._read_error(endpoint, status, headers, data, body)
         return None
 
-    async def _post(self, pool: Pool, body: bytes) -> Response:
-        answer = await pool.post(body)
+    async def _post(self, pool: Pool, body: bytes, longest: int) -> Response:
+        answer = await pool.post(body, longest)
         if len(self._key) >= SHORTEST_SECRET:  # here, so that no frame holds an echoed key
             return answer._replace(body=answer.body.replace(self._key.encode(), b"[key]"))
         return answer
