@@ -137,6 +137,94 @@ def test_refusal_is_final(kind: str, answer: Answer) -> None:
     assert len(server.seen) == 1
 
 
+def openai_answer(ending: object = "stop", **message: Any) -> Answer:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": ending}
+    return Answer(raw=json.dumps({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}).encode())
+
+
+def anthropic_answer(ending: object, *blocks: dict[str, Any]) -> Answer:
+    usage = {"input_tokens": 9, "output_tokens": 4}
+    return Answer(raw=json.dumps({"content": blocks, "stop_reason": ending, "usage": usage}).encode())
+
+
+CALLED = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+SILENT = {
+    "null": openai_answer(content=None),
+    "no field": openai_answer(),
+    "nothing": openai_answer(content=""),
+    "blanks": openai_answer(content=" \n"),
+    "no parts": openai_answer(content=[]),
+    "tools": openai_answer("tool_calls", content=None, tool_calls=CALLED),
+    "tools, ended": openai_answer(content="", tool_calls=CALLED),
+    "thoughts alone": openai_answer(content=None, reasoning_content="Let me see."),
+    "no choice": Answer(raw=b'{"choices": []}'),
+    "broken off": openai_answer(None, content="The answer is 4"),
+    "aborted": openai_answer("abort", content="The answer is 4"),
+    "aborted at once": openai_answer("abort", content=""),
+    "failed": openai_answer("error", content="The answer is 4"),
+    "no room": openai_answer("insufficient_system_resource", content="The answer is 4"),
+    "anthropic: nothing": anthropic_answer("end_turn"),
+    "anthropic: a tool": anthropic_answer("tool_use", {"type": "tool_use", "id": "1", "name": "f", "input": {}}),
+    "anthropic: broken off": anthropic_answer(None, {"type": "text", "text": "The answer is 4"}),
+    "anthropic: paused": anthropic_answer("pause_turn", {"type": "text", "text": "The answer is 4"}),
+}
+
+
+@pytest.mark.parametrize(("name", "silent"), SILENT.items(), ids=SILENT)
+def test_no_words_are_no_answer(name: str, silent: Answer) -> None:
+    """Tried again, as it may be an accident; then an error of this row, whatever becomes of the others."""
+    kind = "anthropic" if name.startswith("anthropic") else "openai"
+    with ModelServer(first(silent, silent)) as server:
+        assert ask(server.url, kind=kind).text == "fine"
+    with ModelServer(first(then=silent)) as server, pytest.raises(CallError, match=r"200 with .* after 3 tries"):
+        ask(server.url, kind=kind)
+    assert len(server.seen) == 3
+
+
+def test_rows_without_an_answer_do_not_stop_the_others() -> None:
+    behave = lambda body, number: openai_answer(content="") if body["seed"] % 2 else FINE  # noqa: E731
+    with ModelServer(behave) as server:
+        found = many(server.openai_base, calls=60, max_retries=1)
+    assert [isinstance(one, CallError) for one in found] == [False, True] * 30
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_all_tokens_for_hidden_thoughts_are_no_empty_answer(kind: str) -> None:
+    with ModelServer(lambda body, number: Answer("", stop="length")) as server, pytest.raises(CallError) as caught:
+        ask(server.url, kind=kind)
+    assert "thoughts" in str(caught.value) and len(server.seen) == 1  # the same again would cost the same
+    with ModelServer(lambda body, number: Answer("", stop="length", thought="Well,")) as server:
+        assert ask(server.url, kind=kind).stop == "length"
+
+
+def test_a_student_that_shows_it_said_nothing_has_said_nothing() -> None:
+    raw = json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "stop", "token_ids": [2]}]}).encode()
+    with ModelServer(lambda body, number: Answer(raw=raw)) as server:
+        assert ask(server.openai_base, token_ids=True) == Completion("", "end", 0, 0, ())
+
+
+def test_a_simple_server_that_gives_no_reason_is_believed() -> None:
+    with ModelServer(lambda body, number: Answer(raw=b'{"choices": [{"message": {"content": "4"}}]}')) as server:
+        assert ask(server.openai_base).text == "4"
+
+
+@pytest.mark.parametrize(
+    "usage", [None, [], "many", {"prompt_tokens": -7, "completion_tokens": True}, {"prompt_tokens": 2**63}]
+)
+def test_counters_that_are_no_numbers_count_as_untold(usage: object) -> None:
+    raw = json.dumps({"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], "usage": usage}).encode()
+    with ModelServer(lambda body, number: Answer(raw=raw)) as server:
+        assert ask(server.openai_base) == Completion("4")
+
+
+def test_ids_that_cannot_be_are_not_taken() -> None:
+    for ids in ([7, -2, 2], [7, True], ["a"], "abc", {"0": 1}, [2**40]):
+        choice = {"message": {"content": "ok"}, "finish_reason": "stop", "token_ids": ids}
+        raw = json.dumps({"choices": [choice]}).encode()
+        with ModelServer(lambda body, number, raw=raw: Answer(raw=raw)) as server:
+            assert ask(server.openai_base, token_ids=True).token_ids is None
+
+
 def test_lone_surrogate_reaches_the_server() -> None:
     with ModelServer() as server:
         assert ask(server.openai_base, messages=[{"role": "user", "content": "\ud800é"}]).text == "ok"
@@ -384,6 +472,7 @@ def test_retry_after_is_read() -> None:
     assert retry_after_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0
     assert retry_after_s({"retry-after": formatdate(time.time() + 60, usegmt=True)}) == pytest.approx(60, abs=2)
     assert retry_after_s({"retry-after": "9", "retry-after-ms": "250"}) == 0.25
+    assert retry_after_s({"retry-after-ms": "nan"}) is retry_after_s({"retry-after-ms": "1e999"}) is None
 
 
 def test_being_throttled_while_others_are_answered_spends_no_retry() -> None:
@@ -626,6 +715,14 @@ def test_tokens_per_minute_learn_from_usage() -> None:
         use(do, server.openai_base, tokens_per_minute=60_000)  # 1000 a second
     # three reservations fit into the burst; what was really used takes two seconds, one of them ahead
     assert server.seen[2].at - server.seen[0].at >= 0.8
+
+
+def test_a_count_that_cannot_be_holds_up_no_other_call() -> None:
+    with ModelServer(lambda body, number: Answer(tokens=(2_000_000_000, -5))) as server:
+        started = time.monotonic()
+        many(server.openai_base, calls=3, tokens_per_minute=60_000)
+        use(lambda model: model.generate(HELLO, GREEDY), server.openai_base, tokens_per_minute=60_000)
+    assert time.monotonic() - started < 2
 
 
 # --- the key

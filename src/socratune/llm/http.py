@@ -18,6 +18,7 @@ from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Response
+from socratune.llm.ledger import credible_tokens
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.runs import json_decode, json_encode
 
@@ -197,8 +198,9 @@ class HttpModel:
                     continue
                 self._answered += 1
                 if self._tokens:
-                    self._tokens.correct(answer.prompt_tokens + answer.completion_tokens - estimate)
-                    self._answer_tokens += (answer.completion_tokens - self._answer_tokens) / 16
+                    read, said = credible_tokens(answer, messages, sampling)
+                    self._tokens.correct(read + said - estimate)
+                    self._answer_tokens += (said - self._answer_tokens) / 16
                 return answer
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
 
@@ -305,6 +307,8 @@ class HttpModel:
             answer = wire.completion(self._kind, parsed)
         except CallError as error:
             raise CallError(f"{self.name}: {self._shown(error)}") from None
+        except wire.NoWords as error:
+            raise _Failure(f"status 200 with {self._shown(error)}", unusable=True) from None
         except (LookupError, TypeError, AttributeError, ValueError):
             raise _Failure(f"status 200 without an answer in it: {self._shown(wire.message_in(data))}") from None
         if len(self._key) >= SHORTEST_SECRET and self._key in answer.text:

@@ -215,7 +215,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """
     try:
         if milliseconds := headers.get("retry-after-ms"):
-            return max(float(milliseconds) / 1000, 0.0)
+            seconds = max(float(milliseconds) / 1000, 0.0)
+            return seconds if math.isfinite(seconds) else None
         if not (said := headers.get("retry-after") or headers.get("llm_provider-retry-after")):
             return None
         if said.strip().replace(".", "", 1).isdigit():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
@@ -22,6 +22,12 @@ TOKEN_IDS = "return_token_ids"
 """vLLM's parameter: the sampled ids stand in the choice, the end of turn last. Other servers may refuse it."""
 
 _OPTIONAL = ("seed", "top_k", "top_p", "temperature", TOKEN_IDS)
+_LIMIT = 1 << 31
+"""Of ids and counters: more is nonsense, and no number for a database."""
+_CUT_OFF = ("length", "max_tokens", "model_length", "max_length", "MAX_TOKENS", "model_context_window_exceeded")
+_BROKEN_OFF = re.compile("abort|error|cancel|time_?out|fail|insufficient|interrupt|overload|pause_turn|unknown|^$")
+_FILTERED = re.compile("content_filter|refusal|safety|recitation|blocklist|prohibited|moderat|guardrail|sensitive")
+"""What the servers of either protocol, and gateways to others, give as the reason why an answer ended."""
 _SCHEMA_WORDS = ("response_format", "output_config", "schema", "grammar", "structured output")
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|extra inputs|extra_forbidden|not permitted|not allowed"
@@ -92,11 +98,16 @@ def _schema(text: str) -> dict[str, Any]:
     return json.loads(text)
 
 
+class NoWords(ValueError):
+    """An answer in form, and none in content: no words, or it was broken off."""
+
+
 def completion(kind: WireProtocol, data: Any) -> Completion:
     """The answer in the parsed body of a 200.
 
     Raises:
-        CallError: the model or the provider's filter refused.
+        CallError: the model or the provider's filter refused, or all it may say went into thoughts that are not shown.
+        NoWords: there is nothing that could be judged; another try may bring it.
         LookupError, TypeError, AttributeError, ValueError: there is no answer in it.
     """
     return (_openai_completion if kind == "openai" else _anthropic_completion)(data)
@@ -104,50 +115,80 @@ def completion(kind: WireProtocol, data: Any) -> Completion:
 
 def _openai_completion(data: Any) -> Completion:
     """The first choice."""
-    choice = data["choices"][0]
+    if not (choices := data["choices"]) and isinstance(choices, list):
+        raise NoWords("an answer without a choice")
+    choice = choices[0]
     message = choice["message"]
-    reason = choice.get("finish_reason")
+    reason = choice.get("finish_reason", "stop")  # some simple servers leave it out; null is one that was broken off
     if refusal := message.get("refusal"):
         raise CallError(f"the model refused: {refusal}")
-    if reason == "content_filter":
-        raise CallError("the answer was stopped by the provider's content filter")
-    if reason == "error":
-        raise ValueError("the provider's server failed in mid-answer")
+    _check_ending(reason)
     content = message.get("content") or ""
     if not isinstance(content, str):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     thought = message.get("reasoning_content") or message.get("reasoning") or ""
-    usage = data.get("usage") or {}
-    cut_off = reason == "length"
+    cut_off = reason in _CUT_OFF
+    ids = _ids(choice.get("token_ids"))
+    if not content.strip() and not (thought and cut_off) and ids is None:  # ids prove that it said nothing
+        _refuse_silence(cut_off, bool(message.get("tool_calls")), thought)
+    usage = data.get("usage")
     return Completion(
         _with_thought(thought, content),
         "length" if cut_off else "end",
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-        None if (ids := choice.get("token_ids")) is None else tuple(ids if cut_off else ids[:-1]),
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
+        None if ids is None else ids if cut_off else ids[:-1],
     )
 
 
 def _anthropic_completion(data: Any) -> Completion:
     """All text blocks, the thinking ones first."""
-    reason = data.get("stop_reason")
-    if reason == "refusal":
-        raise CallError("the model refused")
+    reason = data.get("stop_reason", "end_turn")
+    _check_ending(reason)
     blocks = data["content"]
     thought = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
-    usage = data.get("usage") or {}
+    cut_off = reason in _CUT_OFF
+    if not text.strip() and not (thought and cut_off):
+        _refuse_silence(cut_off, any(block["type"] == "tool_use" for block in blocks), thought)
+    usage = data.get("usage")
     return Completion(
         _with_thought(thought, text),
-        "length" if reason in ("max_tokens", "model_context_window_exceeded") else "end",
-        _count(usage.get("input_tokens")),
-        _count(usage.get("output_tokens")),
+        "length" if cut_off else "end",
+        _count(usage, "input_tokens"),
+        _count(usage, "output_tokens"),
     )
 
 
-def _count(tokens: Any) -> int:
-    """0 where a server does not count, or not in numbers."""
-    return tokens if isinstance(tokens, int) else 0
+def _check_ending(reason: Any) -> None:
+    """Raise where an answer did not come to its end, by what the server says of it."""
+    if reason is None:
+        raise NoWords("an answer that was broken off (no reason why it ended)")
+    said = str(reason).lower()
+    if _FILTERED.search(said):
+        raise CallError("the model refused" if said == "refusal" else f"a filter of the provider stopped it ({said})")
+    if _BROKEN_OFF.search(said):
+        raise NoWords(f"an answer that was broken off ({said})")
+
+
+def _refuse_silence(cut_off: bool, tools: bool, thought: str) -> NoReturn:
+    """Raise, as nothing was said: an empty answer must not be judged as if it were the model's."""
+    if cut_off:
+        raise CallError("all the tokens that it may take went into thoughts that are not shown. Allow more")
+    raise NoWords("calls of tools and no words" if tools else "thoughts and no words" if thought else "no words")
+
+
+def _ids(said: Any) -> tuple[int, ...] | None:
+    """The sampled ids, None where a server does not tell them or they cannot be any."""
+    if isinstance(said, list) and said and all(type(one) is int and 0 <= one < _LIMIT for one in said):
+        return tuple(said)
+    return None
+
+
+def _count(usage: Any, name: str) -> int:
+    """0 where a server does not count, or not in numbers that can be."""
+    tokens = usage.get(name) if isinstance(usage, dict) else None
+    return tokens if type(tokens) is int and 0 < tokens < _LIMIT else 0
 
 
 def _with_thought(thought: str, text: str) -> str:
