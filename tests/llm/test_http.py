@@ -24,6 +24,7 @@ KEY = "sk-canary-7f3a91d2c4"
 HELLO = [{"role": "user", "content": "hello"}]
 GREEDY = Sampling()
 FINE = Answer("fine")
+OFF = {"top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
 SCHEMA = json.dumps({"type": "object", "properties": {"correct": {"type": "boolean"}}})
 
 
@@ -86,6 +87,7 @@ def test_openai_call() -> None:
     assert schema["schema"] == json.loads(SCHEMA)
     assert seen.body == {
         "model": "m", "messages": HELLO, "max_tokens": 99, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "seed": 5,
+        "min_p": 0, "repetition_penalty": 1,
     }  # fmt: skip
 
 
@@ -105,6 +107,7 @@ def test_anthropic_call() -> None:
     assert seen.body.pop("output_config")["format"]["schema"] == json.loads(SCHEMA)
     assert seen.body == {
         "model": "m", "messages": HELLO, "max_tokens": 99, "temperature": 0.7, "system": "Be brief.",
+        **OFF,
     }  # fmt: skip
 
 
@@ -295,7 +298,7 @@ def test_refused_parameters_are_dropped_once(caplog: pytest.LogCaptureFixture) -
 
     with ModelServer(picky(OPENAI_REFUSALS)) as server, caplog.at_level(logging.WARNING):
         assert use(do, server.openai_base, max_retries=0) == set(OPENAI_REFUSALS)
-    assert server.seen[-1].body == {"model": "m", "messages": HELLO, "max_completion_tokens": 77}
+    assert server.seen[-1].body == {"model": "m", "messages": HELLO, "max_completion_tokens": 77, **OFF}
     assert len(caplog.records) == len(OPENAI_REFUSALS)
 
 
@@ -320,6 +323,144 @@ def test_anthropic_takes_one_of_temperature_and_top_p() -> None:
         assert ask(server.url, kind="anthropic", sampling=sampling).text == "ok"
     assert "temperature" in server.seen[-1].body
     assert len(server.seen) == 3
+
+
+LLAMA_CPP = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.1}
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_server_with_defaults_of_its_own_draws_as_it_is_told(kind: str) -> None:
+    drawn: list[dict[str, float]] = []
+
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        drawn.append({name: body.get(name, default) for name, default in LLAMA_CPP.items()})
+        return FINE
+
+    async def do(model: HttpModel) -> None:
+        for sampling in (GREEDY, Sampling(temperature=0.7), Sampling(0.6, 0.95, 20)):
+            await model.generate(HELLO, sampling)
+            assert model.sent(sampling) == drawn[-1]
+
+    with ModelServer(behave) as server:
+        use(do, server.openai_base, kind=kind)
+    assert drawn == [
+        {**OFF, "temperature": 0.0},
+        {**OFF, "temperature": 0.7},
+        {**OFF, "temperature": 0.6, "top_p": 0.95, "top_k": 20},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("Unrecognized request arguments supplied: min_p, top_k", {"top_p": 1, "repetition_penalty": 1}),
+        ("property 'min_p' is unsupported", {"top_p": 1, "top_k": 0, "repetition_penalty": 1}),
+        ('{"detail": [{"type": "extra_forbidden", "loc": ["body", "repetition_penalty"]}]}',
+         {"top_p": 1, "top_k": 0, "min_p": 0}),
+        ("top_k must be -1 (disable), or at least 1, got 0.", {**OFF, "top_k": -1}),
+        ("`top_k` must be strictly positive", {"top_p": 1, "min_p": 0, "repetition_penalty": 1}),
+        ("litellm.UnsupportedParamsError: x does not support parameters: ['top_k', 'min_p', 'repetition_penalty']",
+         {"top_p": 1}),
+    ],
+)  # fmt: skip
+def test_a_neutral_value_is_dropped_where_it_is_refused_and_that_is_recorded(said: str, left: dict[str, float]) -> None:
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        same = all(body.get(name) == left.get(name) for name in OFF)
+        return FINE if same else Answer(said, status=400)
+
+    async def do(model: HttpModel) -> dict[str, Any]:
+        for seed in range(3):
+            await model.generate(HELLO, Sampling(seed=seed))
+        return model.sent(GREEDY)
+
+    with ModelServer(behave) as server:
+        sent = use(do, server.openai_base)
+    assert len(server.seen) == 4  # one refusal, remembered
+    assert sent == {"temperature": 0.0, **dict.fromkeys(OFF), **left}
+
+
+def test_what_one_address_refuses_another_is_still_sent() -> None:
+    refusal = Answer("Unrecognized request argument supplied: min_p", status=400)
+    slow = Answer(delay_s=0.05)
+    behave = lambda body, number: refusal if "min_p" in body else slow  # noqa: E731
+    with ModelServer(behave) as strict, ModelServer(lambda body, number: slow) as loose:
+        many(strict.openai_base, loose.openai_base, calls=6)
+    assert {"min_p" in seen.body for seen in strict.seen[3:]} == {False} and len(loose.seen) >= 3
+    assert all("min_p" in seen.body for seen in loose.seen)
+
+
+def test_a_server_that_refuses_off_in_every_form_is_asked_without_it() -> None:
+    said = {"top_k": "top_k must be -1 (disable), or at least 1"}
+    with ModelServer(picky(said)) as server:
+        assert ask(server.openai_base).text == "ok"
+    assert [seen.body.get("top_k") for seen in server.seen] == [0, -1, None]
+
+
+# --- a server with little room
+
+NO_ROOM = {
+    "vLLM": ("This model's maximum context length is 2048 tokens. However, you requested 2500 tokens (1476 in the "
+             "messages, 1024 in the completion). Please reduce the length of the messages or completion.", 572),
+    "vLLM, newer": ("'max_tokens' or 'max_completion_tokens' is too large: 1024. This model's maximum context length "
+                    "is 2048 tokens and your request has 1500 input tokens (1024 > 2048 - 1500).", 548),
+    "SGLang": ("Requested token count exceeds the model's maximum context length of 2048 tokens. You requested a total "
+               "of 2500 tokens: 1476 tokens from the input messages and 1024 tokens for the completion.", 572),
+    "TGI": ("Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 1500 `inputs` tokens "
+            "and 1024 `max_new_tokens`", 548),
+    "OpenAI": ("max_tokens is too large: 1024. This model supports at most 512 completion tokens, whereas you provided "
+               "1024.", 512),
+    "Groq": ("`max_tokens` must be less than or equal to `512`, the maximum value for `max_tokens` is less than the "
+             "`context_window` for this model", 512),
+    "Anthropic": ("input length and `max_tokens` exceed context limit: 199,300 + 1024 > 200,000, decrease input length "
+                  "or `max_tokens` and try again", 700),
+    "Anthropic, answer": ("max_tokens: 1024 > 512, which is the maximum allowed number of output tokens", 512),
+    "no figures": ("The context window is exceeded.", 256),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "room"), NO_ROOM.values(), ids=NO_ROOM)
+def test_where_there_is_no_room_fewer_tokens_are_asked_for(
+    said: str, room: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        return FINE if body["max_tokens"] <= room else Answer(said, status=400)
+
+    async def do(model: HttpModel) -> None:
+        for seed in range(2):
+            assert (await model.generate(HELLO, Sampling(seed=seed))).text == "fine"
+
+    with ModelServer(behave) as server, caplog.at_level(logging.WARNING):
+        use(do, server.openai_base, max_retries=0)
+    assert [seen.body["max_tokens"] for seen in server.seen] == [1024, room] * 2
+    assert caplog.text.count("has no room for an answer of 1024 tokens") == 1 and str(room) in caplog.text
+
+
+def test_the_prompt_is_estimated_where_a_server_does_not_count_it() -> None:
+    """vLLM stops counting where the answer alone is too long: "at least 1"."""
+    said = (
+        "This model's maximum context length is 1024 tokens. However, you requested 1024 output tokens and your prompt "
+        "contains at least 1 input tokens, for a total of at least 1025 tokens."
+    )
+    question = [{"role": "user", "content": "why? " * 300}]
+    with ModelServer(first(Answer(said, status=400))) as server:
+        assert ask(server.openai_base, messages=question).text == "fine"
+    assert 300 < server.seen[1].body["max_tokens"] < 1024 - 300
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 512 tokens. However, you requested 1624 tokens (600 in the messages, "
+        "1024 in the completion).",
+        "the request exceeds the available context size (n_prompt_tokens: 3000, n_ctx: 2048)",
+        "No room: the context length is exceeded.",
+    ],
+)
+def test_a_prompt_that_is_too_long_itself_is_the_rows_error(said: str) -> None:
+    with ModelServer(lambda body, number: Answer(said, status=400)) as server, pytest.raises(CallError) as caught:
+        ask(server.openai_base)
+    assert said[:60] in str(caught.value)
+    assert len(server.seen) <= 2
 
 
 @pytest.mark.parametrize(

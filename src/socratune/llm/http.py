@@ -11,6 +11,7 @@ import logging
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -18,7 +19,7 @@ from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Response
-from socratune.llm.ledger import credible_tokens
+from socratune.llm.ledger import credible_tokens, most_prompt_tokens
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.runs import json_decode, json_encode
 
@@ -84,13 +85,25 @@ class _Failure(Exception):
         self.unusable = unusable
 
 
+class _NoRoom(Exception):
+    """The server has room for an answer of `room` tokens, which are fewer than were asked for."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(room)
+        self.room = room
+
+
+def _start_of(data: bytes) -> str:
+    """Of an error's body, in lower case."""
+    return data[:10_000].decode("utf-8", "replace").lower()
+
+
 class HttpModel:
     """A model behind one or more addresses that speak the same protocol.
 
     Attributes:
         name: `KIND/MODEL`.
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
-        dropped: parameters this model refused, left out since ("max_tokens": sent as max_completion_tokens).
 
     Args:
         kind: the protocol.
@@ -122,8 +135,9 @@ class HttpModel:
     ) -> None:
         self.name = f"{kind}/{model}"
         self.fingerprint = self.name
-        self.dropped: set[str] = set()
-        self._unasked = frozenset() if token_ids else frozenset({wire.TOKEN_IDS})
+        self._unasked = set() if token_ids else {wire.TOKEN_IDS}
+        # a vendor's own defaults are known to be neutral, and it refuses what is not of its protocol
+        self._neutral = bool(api_bases)
         self._kind: wire.WireProtocol = kind
         self._model = model
         self._key = (api_key or "").strip()
@@ -133,6 +147,7 @@ class HttpModel:
         self._max_retries = max_retries
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute) if tokens_per_minute else None
+        self._short_of_room = False
         self._answer_tokens = 256.0  # running mean; the first guess only shapes the first seconds
         self._answered = 0
         self._pools = dict(self._reach(base) for base in api_bases or (wire.BASES[kind],))
@@ -163,8 +178,18 @@ class HttpModel:
         )
         return RateLimits(base), pool
 
+    @property
+    def dropped(self) -> set[str]:
+        """Parameters that an address of this model refused."""
+        return {name for endpoint in self._pools for name in endpoint.dropped}
+
+    def sent(self, sampling: Sampling) -> dict[str, Any]:
+        """How answers are drawn, as it is sent; None is what a server refused and decides itself."""
+        body = wire.request(self._kind, self._model, [], sampling, self._left_out(self.dropped, sampling))
+        return {name: body.get(name) for name in wire.drawn_by(sampling) if name in body or name in self.dropped}
+
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The answer to `messages`.
+        """The answer to `messages`. Where the server has no room for all its tokens, fewer are asked for, once.
 
         Raises:
             CallError: this call is refused, filtered or malformed, or all its tries failed while others were answered.
@@ -172,12 +197,16 @@ class HttpModel:
             OutsideError: the server is down, as far as can be seen, or the account's credit is used up.
         """
         tries = spent = unusable = 0
+        room: int | None = None
         answered = first_failed = self._answered
         while True:
             estimate = await self._within_limits(messages)
             endpoint = self._endpoints.pick()
             try:
-                answer = await self._ask(endpoint, messages, sampling)
+                answer = await self._ask(endpoint, messages, sampling, room)
+            except _NoRoom as less:
+                room = less.room
+                continue
             except _Failure as failure:
                 tries += 1
                 # throttled while others get through is a queue, not a failure
@@ -262,9 +291,23 @@ class HttpModel:
     def _told(self, endpoint: RateLimits, failure: _Failure) -> str:
         return f"{self._clean(f'{self.name} at {endpoint.base}')}: {failure.what}"
 
-    async def _ask(self, endpoint: RateLimits, messages: Chat, sampling: Sampling) -> Completion | None:
-        """One try. None where the server refused a parameter that will be left out of the next one."""
-        body = wire.request(self._kind, self._model, messages, sampling, self.dropped | self._unasked)
+    def _left_out(self, dropped: set[str], sampling: Sampling) -> set[str]:
+        if self._neutral:
+            return dropped | self._unasked
+        own = wire.drawn_by(sampling)
+        return dropped | self._unasked | {name for name, value in wire.NEUTRAL.items() if own[name] == value}
+
+    async def _ask(
+        self, endpoint: RateLimits, messages: Chat, sampling: Sampling, room: int | None
+    ) -> Completion | None:
+        """One try. None where the server refused a parameter that will be left out of the next one.
+
+        Raises:
+            _NoRoom: the server has room for fewer tokens; not with a `room` that was found before.
+        """
+        asked = sampling if room is None else replace(sampling, max_new_tokens=room)
+        left_out = self._left_out(endpoint.dropped, sampling)
+        body = wire.request(self._kind, self._model, messages, asked, left_out)
         endpoint.in_flight += 1
         endpoint.sent += 1
         sent = json_encode(body)
@@ -287,8 +330,24 @@ class HttpModel:
             endpoint.in_flight -= 1
         if status in range(200, 300):
             return self._read_answer(headers, data)
+        if room is None and status in (400, 413, 422):
+            self._look_for_room(data, messages, sampling)
         self._read_error(endpoint, status, headers, data, body)
         return None
+
+    def _look_for_room(self, data: bytes, messages: Chat, sampling: Sampling) -> None:
+        """Raise _NoRoom where an error says that the server has no room for so many tokens, and has it for fewer."""
+        read = most_prompt_tokens(messages, sampling)
+        room = wire.room_for_answer(_start_of(data), sampling.max_new_tokens, read)
+        if room is None:
+            return
+        if not self._short_of_room:
+            self._short_of_room = True
+            text = (
+                "%s has no room for an answer of %d tokens, so it is asked for %d; the same goes for others from now on"
+            )
+            log.warning(text, self.name, sampling.max_new_tokens, room)
+        raise _NoRoom(room)
 
     async def _post(self, pool: Pool, body: bytes, longest: int) -> Response:
         answer = await pool.post(body, longest)
@@ -320,11 +379,11 @@ class HttpModel:
         self, endpoint: RateLimits, status: int, headers: Mapping[str, str], data: bytes, body: dict[str, Any]
     ) -> None:
         """Raise what an error answer means. Returns where a parameter was refused that can be left out."""
-        said = data[:10_000].decode("utf-8", "replace").lower()
-        if status in (400, 422) and (name := wire.refused_parameter(self._kind, body, said)):
-            if name not in self.dropped:
-                self.dropped.add(name)
-                log.warning("%s does not take %s; it is left out from now on", self.name, name)
+        said = _start_of(data)
+        if status in (400, 422) and (names := wire.refused_parameters(self._kind, body, said)):
+            if new := [name for name in names if name not in endpoint.dropped]:
+                endpoint.dropped.update(new)
+                log.warning("%s does not take %s; it is left out from now on", self.name, ", ".join(new))
             return
         what = f"status {status}: {self._shown(wire.message_in(data))}"
         where = self._clean(f"{self.name} at {endpoint.base}")

@@ -330,6 +330,11 @@ class MeteredModel:
         )
         return self._tallied(completion, replayed=False)
 
+    def sent(self, sampling: Sampling) -> dict[str, Any]:
+        """How answers are drawn, as it is sent to a server; empty for a model in this process."""
+        told = getattr(self._model, "sent", None)
+        return told(sampling) if told else {}
+
     def _counted(self, completion: Completion, messages: Chat, sampling: Sampling) -> Completion:
         """The completion with tokens that can be: unknown is never nothing, and no limit stands on a false counter."""
         if self._ledger is None:
@@ -356,7 +361,7 @@ class MeteredModel:
     def _reserved(self, messages: Chat, sampling: Sampling):
         if self._ledger is None or (self._ledger.limits.usd is None and self._ledger.limits.tokens is None):
             return nullcontext()
-        return self._ledger.reserved(self._price, _prompt_tokens(messages, sampling), sampling.max_new_tokens)
+        return self._ledger.reserved(self._price, most_prompt_tokens(messages, sampling), sampling.max_new_tokens)
 
 
 def most_tokens(text: str) -> int:
@@ -367,7 +372,8 @@ def most_tokens(text: str) -> int:
     return plain // CHARACTERS_PER_TOKEN + len(text.encode("utf-8", "replace")) - plain
 
 
-def _prompt_tokens(messages: Chat, sampling: Sampling) -> int:
+def most_prompt_tokens(messages: Chat, sampling: Sampling) -> int:
+    """About the most tokens that a server may read for this question."""
     text = "".join(message["content"] for message in messages) + (sampling.json_schema or "")
     return most_tokens(text) + 8 * (len(messages) + 1)
 
@@ -379,7 +385,7 @@ def credible_tokens(completion: Completion, messages: Chat, sampling: Sampling) 
     most_said = 2 * sampling.max_new_tokens + len(completion.text.encode("utf-8", "replace")) + UNSEEN_TOKENS
     read, said = completion.prompt_tokens, completion.completion_tokens
     if not _fewest_tokens(prompt) <= read <= most_read:
-        read = _prompt_tokens(messages, sampling)
+        read = most_prompt_tokens(messages, sampling)
     if not _fewest_tokens(completion.text) <= said <= most_said:
         said = most_tokens(completion.text)
     return read, said

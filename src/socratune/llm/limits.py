@@ -152,6 +152,7 @@ class RateLimits:
         suspect: was put aside and has not answered since.
         aside_until: not asked before this time while another address can be, `time.monotonic` seconds.
         failed_at: last failure, `time.monotonic` seconds.
+        dropped: parameters that it refused, left out since ("max_tokens": sent as max_completion_tokens).
     """
 
     base: str = field(repr=False)  # may hold a password
@@ -161,6 +162,7 @@ class RateLimits:
     suspect: bool = False
     aside_until: float = 0.0
     failed_at: float = 0.0
+    dropped: set[str] = field(default_factory=set)
 
     def worked(self) -> None:
         """It answered."""
