@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from socratune.compute.provider import NoCapacity, Offer, Order, Pod
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm import proxy_of
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +172,11 @@ class RunPod:
             _Unclear: no answer, or one that may change.
         """
         connect = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = connect(self._host, self._port, timeout=_TIMEOUT_S)
+        proxy = proxy_of(f"https://{self._host}:{self._port or 443}") if self._tls else None
+        connection = connect(*((proxy.host, proxy.port) if proxy else (self._host, self._port)), timeout=_TIMEOUT_S)
+        if proxy:
+            own = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+            connection.set_tunnel(self._host, self._port, own)
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         try:
             connection.request(method, self._path + path, None if body is None else json.dumps(body), headers)

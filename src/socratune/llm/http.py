@@ -390,6 +390,9 @@ class HttpModel:
         if status in (401, 403):
             fix = f"Set {wire.KEY_VARIABLES[self._kind]}, or what api_key_env names, to a key of this server."
             raise UserError(Fault(where, "an API key that is accepted", Shown(what), fix))
+        if status == 407:
+            fix = "Give it in the variable, as http://USER:PASSWORD@HOST:PORT."
+            raise UserError(Fault("HTTP_PROXY", "user and password that the proxy takes", Shown(what), fix))
         if status in range(300, 400):
             to = self._shown(headers.get("location", "nowhere"))
             raise UserError(
