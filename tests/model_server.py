@@ -41,7 +41,8 @@ class Answer:
         tokens: prompt and answer.
         raw: sent as the body instead of the protocol's.
         content_type: of the body.
-        fault: "hang" until the client gives up, "close" without a word, "cut" the body in the middle.
+        fault: "hang" until the client gives up, "close" without a word, "cut" the body in the middle, "endless": a body
+            that goes on until the client gives up.
         pieces: the body goes out in so many chunks without a length, `pause_s` apart.
     """
 
@@ -55,7 +56,7 @@ class Answer:
     tokens: tuple[int, int] = (10, 5)
     raw: bytes | None = None
     content_type: str = "application/json"
-    fault: Literal["", "hang", "close", "cut"] = ""
+    fault: Literal["", "hang", "close", "cut", "endless"] = ""
     pieces: int = 0
     pause_s: float = 0.0
 
@@ -161,10 +162,17 @@ async def _send(
         return False
     speak = _anthropic if path.endswith("/messages") else _openai
     data = answer.raw if answer.raw is not None else json.dumps(speak(answer, model)).encode()
-    length = {"Transfer-Encoding": "chunked"} if answer.pieces else {"Content-Length": str(len(data))}
+    length = (
+        {"Transfer-Encoding": "chunked"}
+        if answer.pieces or answer.fault == "endless"
+        else {"Content-Length": str(len(data))}
+    )
     headers = {"Content-Type": answer.content_type, **length, **answer.headers}
     lines = [f"HTTP/1.1 {answer.status} Said", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
+    while answer.fault == "endless":
+        writer.write(b"%x\r\n%b\r\n" % (len(data), data))
+        await writer.drain()
     if answer.pieces:
         size = -(-len(data) // answer.pieces)
         for start in range(0, len(data), size):

@@ -24,6 +24,7 @@ import pytest
 import yaml
 from conftest import demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
+from forward_proxy import ForwardProxy
 from pod_training import hold, train_like, trainings_begun
 from runpod import Client, entry_of
 
@@ -384,6 +385,21 @@ def test_the_wait_the_server_asks_for(client: RunPod, service: FakeRunPod) -> No
 def test_a_service_that_stays_ill(client: RunPod, service: FakeRunPod) -> None:
     service.fail_next = [500] * 4
     with pytest.raises(OutsideError, match="RunPod answered 500: Try again"):
+        client.list()
+
+
+def test_the_service_is_asked_through_the_proxy_and_its_answers_have_an_end(
+    client: RunPod, service: FakeRunPod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy({}, refuses=403) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        client.list()  # on this machine: not through the proxy
+        assert proxy.seen == []
+        with pytest.raises(OutsideError, match="403"):
+            RunPod("https://api.example.com/v2").list()
+        assert proxy.seen[0].startswith("CONNECT api.example.com:443")
+    monkeypatch.setattr("socratune.compute.runpod._LONGEST_ANSWER", 10)
+    with pytest.raises(OutsideError, match="more than 10 characters"):
         client.list()
 
 

@@ -451,6 +451,21 @@ def test_no_server_there(upstream: Upstream, tmp_path: Path) -> None:
     assert time.monotonic() - began < 5
 
 
+def test_a_database_on_this_machine_is_not_asked_through_a_proxy(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert "companys, which is not there" in said(upstream, tmp_path, graph="companys")
+
+
+def test_an_answer_without_end_is_not_read_on(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arango_driver, "_LONGEST_ANSWER", 300)
+    assert "an answer of more than 300 bytes" in said(upstream, tmp_path, collections=["cities"])
+
+
 def test_something_else_there(upstream: Upstream, tmp_path: Path) -> None:
     page = Spoil(text="<html>Welcome</html>")
     assert "answers, but not as an ArangoDB does" in said(upstream, tmp_path, lambda call: page)

@@ -13,7 +13,16 @@ from typing import TypeVar
 import pytest
 
 from socratune.llm import connection as transport
-from socratune.llm.connection import LONGEST_HEAD, BadResponse, CannotConnect, Pool, Response, post_head, response
+from socratune.llm.connection import (
+    LONGEST_HEAD,
+    BadResponse,
+    CannotConnect,
+    EndlessResponse,
+    Pool,
+    Response,
+    post_head,
+    response,
+)
 
 T = TypeVar("T")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
@@ -235,6 +244,34 @@ def test_large_bodies_go_both_ways() -> None:
 
     body = bytes(range(256)) * 20_000
     assert talk(echo, lambda pool: pool.post(body)).body == body
+
+
+ENDLESS = {
+    "chunks": (CHUNKED + b"\r\n", b"4000\r\n" + b"x" * 0x4000 + b"\r\n"),
+    "a length": (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b"x" * 0x4000),
+    "no length": (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 0x4000),
+    "chunks of nothing but their names": (CHUNKED + b"\r\n", b"1;" + b"n" * 0x4000 + b"\r\nx\r\n"),
+    "trailers": (CHUNKED + b"\r\n0\r\n", b"X: y\r\n" * 1000),
+    "interim answers": (b"", INTERIM * 200),
+}
+
+
+@pytest.mark.parametrize(("head", "piece"), ENDLESS.values(), ids=ENDLESS)
+def test_what_has_no_end_is_given_up_at_the_callers_limit(head: bytes, piece: bytes) -> None:
+    sent = 0
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await request(reader)
+        writer.write(head)
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            sent += len(piece)
+
+    with pytest.raises(EndlessResponse, match="more than 300,000 bytes"):
+        talk(pour, lambda pool: pool.post(b"{}", 300_000))
+    assert sent < 20_000_000  # what lies in the buffers of two sockets
 
 
 def test_a_refusal_before_the_request_is_read_is_an_answer() -> None:

@@ -24,6 +24,7 @@ KEY = "sk-canary-7f3a91d2c4"
 HELLO = [{"role": "user", "content": "hello"}]
 GREEDY = Sampling()
 FINE = Answer("fine")
+OFF = {"top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
 SCHEMA = json.dumps({"type": "object", "properties": {"correct": {"type": "boolean"}}})
 
 
@@ -86,6 +87,7 @@ def test_openai_call() -> None:
     assert schema["schema"] == json.loads(SCHEMA)
     assert seen.body == {
         "model": "m", "messages": HELLO, "max_tokens": 99, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "seed": 5,
+        "min_p": 0, "repetition_penalty": 1,
     }  # fmt: skip
 
 
@@ -105,6 +107,7 @@ def test_anthropic_call() -> None:
     assert seen.body.pop("output_config")["format"]["schema"] == json.loads(SCHEMA)
     assert seen.body == {
         "model": "m", "messages": HELLO, "max_tokens": 99, "temperature": 0.7, "system": "Be brief.",
+        **OFF,
     }  # fmt: skip
 
 
@@ -135,6 +138,94 @@ def test_refusal_is_final(kind: str, answer: Answer) -> None:
     with ModelServer(lambda body, number: answer) as server, pytest.raises(CallError, match=r"refused|filter"):
         ask(server.url, kind=kind)
     assert len(server.seen) == 1
+
+
+def openai_answer(ending: object = "stop", **message: Any) -> Answer:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": ending}
+    return Answer(raw=json.dumps({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 4}}).encode())
+
+
+def anthropic_answer(ending: object, *blocks: dict[str, Any]) -> Answer:
+    usage = {"input_tokens": 9, "output_tokens": 4}
+    return Answer(raw=json.dumps({"content": blocks, "stop_reason": ending, "usage": usage}).encode())
+
+
+CALLED = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+SILENT = {
+    "null": openai_answer(content=None),
+    "no field": openai_answer(),
+    "nothing": openai_answer(content=""),
+    "blanks": openai_answer(content=" \n"),
+    "no parts": openai_answer(content=[]),
+    "tools": openai_answer("tool_calls", content=None, tool_calls=CALLED),
+    "tools, ended": openai_answer(content="", tool_calls=CALLED),
+    "thoughts alone": openai_answer(content=None, reasoning_content="Let me see."),
+    "no choice": Answer(raw=b'{"choices": []}'),
+    "broken off": openai_answer(None, content="The answer is 4"),
+    "aborted": openai_answer("abort", content="The answer is 4"),
+    "aborted at once": openai_answer("abort", content=""),
+    "failed": openai_answer("error", content="The answer is 4"),
+    "no room": openai_answer("insufficient_system_resource", content="The answer is 4"),
+    "anthropic: nothing": anthropic_answer("end_turn"),
+    "anthropic: a tool": anthropic_answer("tool_use", {"type": "tool_use", "id": "1", "name": "f", "input": {}}),
+    "anthropic: broken off": anthropic_answer(None, {"type": "text", "text": "The answer is 4"}),
+    "anthropic: paused": anthropic_answer("pause_turn", {"type": "text", "text": "The answer is 4"}),
+}
+
+
+@pytest.mark.parametrize(("name", "silent"), SILENT.items(), ids=SILENT)
+def test_no_words_are_no_answer(name: str, silent: Answer) -> None:
+    """Tried again, as it may be an accident; then an error of this row, whatever becomes of the others."""
+    kind = "anthropic" if name.startswith("anthropic") else "openai"
+    with ModelServer(first(silent, silent)) as server:
+        assert ask(server.url, kind=kind).text == "fine"
+    with ModelServer(first(then=silent)) as server, pytest.raises(CallError, match=r"200 with .* after 3 tries"):
+        ask(server.url, kind=kind)
+    assert len(server.seen) == 3
+
+
+def test_rows_without_an_answer_do_not_stop_the_others() -> None:
+    behave = lambda body, number: openai_answer(content="") if body["seed"] % 2 else FINE  # noqa: E731
+    with ModelServer(behave) as server:
+        found = many(server.openai_base, calls=60, max_retries=1)
+    assert [isinstance(one, CallError) for one in found] == [False, True] * 30
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_all_tokens_for_hidden_thoughts_are_no_empty_answer(kind: str) -> None:
+    with ModelServer(lambda body, number: Answer("", stop="length")) as server, pytest.raises(CallError) as caught:
+        ask(server.url, kind=kind)
+    assert "thoughts" in str(caught.value) and len(server.seen) == 1  # the same again would cost the same
+    with ModelServer(lambda body, number: Answer("", stop="length", thought="Well,")) as server:
+        assert ask(server.url, kind=kind).stop == "length"
+
+
+def test_a_student_that_shows_it_said_nothing_has_said_nothing() -> None:
+    raw = json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "stop", "token_ids": [2]}]}).encode()
+    with ModelServer(lambda body, number: Answer(raw=raw)) as server:
+        assert ask(server.openai_base, token_ids=True) == Completion("", "end", 0, 0, ())
+
+
+def test_a_simple_server_that_gives_no_reason_is_believed() -> None:
+    with ModelServer(lambda body, number: Answer(raw=b'{"choices": [{"message": {"content": "4"}}]}')) as server:
+        assert ask(server.openai_base).text == "4"
+
+
+@pytest.mark.parametrize(
+    "usage", [None, [], "many", {"prompt_tokens": -7, "completion_tokens": True}, {"prompt_tokens": 2**63}]
+)
+def test_counters_that_are_no_numbers_count_as_untold(usage: object) -> None:
+    raw = json.dumps({"choices": [{"message": {"content": "4"}, "finish_reason": "stop"}], "usage": usage}).encode()
+    with ModelServer(lambda body, number: Answer(raw=raw)) as server:
+        assert ask(server.openai_base) == Completion("4")
+
+
+def test_ids_that_cannot_be_are_not_taken() -> None:
+    for ids in ([7, -2, 2], [7, True], ["a"], "abc", {"0": 1}, [2**40]):
+        choice = {"message": {"content": "ok"}, "finish_reason": "stop", "token_ids": ids}
+        raw = json.dumps({"choices": [choice]}).encode()
+        with ModelServer(lambda body, number, raw=raw: Answer(raw=raw)) as server:
+            assert ask(server.openai_base, token_ids=True).token_ids is None
 
 
 def test_lone_surrogate_reaches_the_server() -> None:
@@ -207,7 +298,7 @@ def test_refused_parameters_are_dropped_once(caplog: pytest.LogCaptureFixture) -
 
     with ModelServer(picky(OPENAI_REFUSALS)) as server, caplog.at_level(logging.WARNING):
         assert use(do, server.openai_base, max_retries=0) == set(OPENAI_REFUSALS)
-    assert server.seen[-1].body == {"model": "m", "messages": HELLO, "max_completion_tokens": 77}
+    assert server.seen[-1].body == {"model": "m", "messages": HELLO, "max_completion_tokens": 77, **OFF}
     assert len(caplog.records) == len(OPENAI_REFUSALS)
 
 
@@ -232,6 +323,144 @@ def test_anthropic_takes_one_of_temperature_and_top_p() -> None:
         assert ask(server.url, kind="anthropic", sampling=sampling).text == "ok"
     assert "temperature" in server.seen[-1].body
     assert len(server.seen) == 3
+
+
+LLAMA_CPP = {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "repetition_penalty": 1.1}
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_server_with_defaults_of_its_own_draws_as_it_is_told(kind: str) -> None:
+    drawn: list[dict[str, float]] = []
+
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        drawn.append({name: body.get(name, default) for name, default in LLAMA_CPP.items()})
+        return FINE
+
+    async def do(model: HttpModel) -> None:
+        for sampling in (GREEDY, Sampling(temperature=0.7), Sampling(0.6, 0.95, 20)):
+            await model.generate(HELLO, sampling)
+            assert model.sent(sampling) == drawn[-1]
+
+    with ModelServer(behave) as server:
+        use(do, server.openai_base, kind=kind)
+    assert drawn == [
+        {**OFF, "temperature": 0.0},
+        {**OFF, "temperature": 0.7},
+        {**OFF, "temperature": 0.6, "top_p": 0.95, "top_k": 20},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("Unrecognized request arguments supplied: min_p, top_k", {"top_p": 1, "repetition_penalty": 1}),
+        ("property 'min_p' is unsupported", {"top_p": 1, "top_k": 0, "repetition_penalty": 1}),
+        ('{"detail": [{"type": "extra_forbidden", "loc": ["body", "repetition_penalty"]}]}',
+         {"top_p": 1, "top_k": 0, "min_p": 0}),
+        ("top_k must be -1 (disable), or at least 1, got 0.", {**OFF, "top_k": -1}),
+        ("`top_k` must be strictly positive", {"top_p": 1, "min_p": 0, "repetition_penalty": 1}),
+        ("litellm.UnsupportedParamsError: x does not support parameters: ['top_k', 'min_p', 'repetition_penalty']",
+         {"top_p": 1}),
+    ],
+)  # fmt: skip
+def test_a_neutral_value_is_dropped_where_it_is_refused_and_that_is_recorded(said: str, left: dict[str, float]) -> None:
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        same = all(body.get(name) == left.get(name) for name in OFF)
+        return FINE if same else Answer(said, status=400)
+
+    async def do(model: HttpModel) -> dict[str, Any]:
+        for seed in range(3):
+            await model.generate(HELLO, Sampling(seed=seed))
+        return model.sent(GREEDY)
+
+    with ModelServer(behave) as server:
+        sent = use(do, server.openai_base)
+    assert len(server.seen) == 4  # one refusal, remembered
+    assert sent == {"temperature": 0.0, **dict.fromkeys(OFF), **left}
+
+
+def test_what_one_address_refuses_another_is_still_sent() -> None:
+    refusal = Answer("Unrecognized request argument supplied: min_p", status=400)
+    slow = Answer(delay_s=0.05)
+    behave = lambda body, number: refusal if "min_p" in body else slow  # noqa: E731
+    with ModelServer(behave) as strict, ModelServer(lambda body, number: slow) as loose:
+        many(strict.openai_base, loose.openai_base, calls=6)
+    assert {"min_p" in seen.body for seen in strict.seen[3:]} == {False} and len(loose.seen) >= 3
+    assert all("min_p" in seen.body for seen in loose.seen)
+
+
+def test_a_server_that_refuses_off_in_every_form_is_asked_without_it() -> None:
+    said = {"top_k": "top_k must be -1 (disable), or at least 1"}
+    with ModelServer(picky(said)) as server:
+        assert ask(server.openai_base).text == "ok"
+    assert [seen.body.get("top_k") for seen in server.seen] == [0, -1, None]
+
+
+# --- a server with little room
+
+NO_ROOM = {
+    "vLLM": ("This model's maximum context length is 2048 tokens. However, you requested 2500 tokens (1476 in the "
+             "messages, 1024 in the completion). Please reduce the length of the messages or completion.", 572),
+    "vLLM, newer": ("'max_tokens' or 'max_completion_tokens' is too large: 1024. This model's maximum context length "
+                    "is 2048 tokens and your request has 1500 input tokens (1024 > 2048 - 1500).", 548),
+    "SGLang": ("Requested token count exceeds the model's maximum context length of 2048 tokens. You requested a total "
+               "of 2500 tokens: 1476 tokens from the input messages and 1024 tokens for the completion.", 572),
+    "TGI": ("Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 1500 `inputs` tokens "
+            "and 1024 `max_new_tokens`", 548),
+    "OpenAI": ("max_tokens is too large: 1024. This model supports at most 512 completion tokens, whereas you provided "
+               "1024.", 512),
+    "Groq": ("`max_tokens` must be less than or equal to `512`, the maximum value for `max_tokens` is less than the "
+             "`context_window` for this model", 512),
+    "Anthropic": ("input length and `max_tokens` exceed context limit: 199,300 + 1024 > 200,000, decrease input length "
+                  "or `max_tokens` and try again", 700),
+    "Anthropic, answer": ("max_tokens: 1024 > 512, which is the maximum allowed number of output tokens", 512),
+    "no figures": ("The context window is exceeded.", 256),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "room"), NO_ROOM.values(), ids=NO_ROOM)
+def test_where_there_is_no_room_fewer_tokens_are_asked_for(
+    said: str, room: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        return FINE if body["max_tokens"] <= room else Answer(said, status=400)
+
+    async def do(model: HttpModel) -> None:
+        for seed in range(2):
+            assert (await model.generate(HELLO, Sampling(seed=seed))).text == "fine"
+
+    with ModelServer(behave) as server, caplog.at_level(logging.WARNING):
+        use(do, server.openai_base, max_retries=0)
+    assert [seen.body["max_tokens"] for seen in server.seen] == [1024, room] * 2
+    assert caplog.text.count("has no room for an answer of 1024 tokens") == 1 and str(room) in caplog.text
+
+
+def test_the_prompt_is_estimated_where_a_server_does_not_count_it() -> None:
+    """vLLM stops counting where the answer alone is too long: "at least 1"."""
+    said = (
+        "This model's maximum context length is 1024 tokens. However, you requested 1024 output tokens and your prompt "
+        "contains at least 1 input tokens, for a total of at least 1025 tokens."
+    )
+    question = [{"role": "user", "content": "why? " * 300}]
+    with ModelServer(first(Answer(said, status=400))) as server:
+        assert ask(server.openai_base, messages=question).text == "fine"
+    assert 300 < server.seen[1].body["max_tokens"] < 1024 - 300
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "This model's maximum context length is 512 tokens. However, you requested 1624 tokens (600 in the messages, "
+        "1024 in the completion).",
+        "the request exceeds the available context size (n_prompt_tokens: 3000, n_ctx: 2048)",
+        "No room: the context length is exceeded.",
+    ],
+)
+def test_a_prompt_that_is_too_long_itself_is_the_rows_error(said: str) -> None:
+    with ModelServer(lambda body, number: Answer(said, status=400)) as server, pytest.raises(CallError) as caught:
+        ask(server.openai_base)
+    assert said[:60] in str(caught.value)
+    assert len(server.seen) <= 2
 
 
 @pytest.mark.parametrize(
@@ -311,6 +540,24 @@ def test_slow_chunked_body() -> None:
             ask(server.openai_base, call_timeout_s=0.05, max_retries=0)
 
 
+@pytest.mark.parametrize(("status", "kind"), [(200, "openai"), (200, "anthropic"), (500, "openai"), (404, "openai")])
+def test_a_body_without_end_is_not_read_on_and_is_the_rows_error(status: int, kind: str) -> None:
+    """It ends long before the time of a call, and by what the role may say: a judge's 100 tokens take a megabyte."""
+    endless = Answer(raw=b" " * 65_536, fault="endless", status=status)
+    started = time.monotonic()
+    with ModelServer(first(then=endless)) as server, pytest.raises(CallError) as caught:
+        ask(server.url, kind=kind, sampling=Sampling(max_new_tokens=100))
+    assert "more than 1,0" in str(caught.value) and "100 tokens" in str(caught.value) and "3 tries" in str(caught.value)
+    assert len(server.seen) == 3 and time.monotonic() - started < 10
+
+
+def test_a_long_answer_is_whole() -> None:
+    """Every token as long as they come, escaped, beside the ids of prompt and answer."""
+    text = "\u4e2d\u6587" * 20_000
+    with ModelServer(lambda body, number: Answer(text, thought=text)) as server:
+        assert ask(server.openai_base, sampling=Sampling(max_new_tokens=32_768)).text.count(text) == 2
+
+
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_other_4xx_are_final(status: int) -> None:
     said = "no such thing: " + "x" * 1000
@@ -366,6 +613,7 @@ def test_retry_after_is_read() -> None:
     assert retry_after_s({"retry-after": formatdate(time.time() - 60, usegmt=True)}) == 0
     assert retry_after_s({"retry-after": formatdate(time.time() + 60, usegmt=True)}) == pytest.approx(60, abs=2)
     assert retry_after_s({"retry-after": "9", "retry-after-ms": "250"}) == 0.25
+    assert retry_after_s({"retry-after-ms": "nan"}) is retry_after_s({"retry-after-ms": "1e999"}) is None
 
 
 def test_being_throttled_while_others_are_answered_spends_no_retry() -> None:
@@ -608,6 +856,14 @@ def test_tokens_per_minute_learn_from_usage() -> None:
         use(do, server.openai_base, tokens_per_minute=60_000)  # 1000 a second
     # three reservations fit into the burst; what was really used takes two seconds, one of them ahead
     assert server.seen[2].at - server.seen[0].at >= 0.8
+
+
+def test_a_count_that_cannot_be_holds_up_no_other_call() -> None:
+    with ModelServer(lambda body, number: Answer(tokens=(2_000_000_000, -5))) as server:
+        started = time.monotonic()
+        many(server.openai_base, calls=3, tokens_per_minute=60_000)
+        use(lambda model: model.generate(HELLO, GREEDY), server.openai_base, tokens_per_minute=60_000)
+    assert time.monotonic() - started < 2
 
 
 # --- the key

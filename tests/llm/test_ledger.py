@@ -115,6 +115,45 @@ def test_what_a_server_does_not_count_is_estimated_and_not_nothing(
 
 
 @pytest.mark.parametrize(
+    "said",
+    [(-100, -100), (0, 0), (0, 40), (100, 0), (1, 1), (-(10**9), 40), (100, 10**9), (10**12, 10**12), (60, 1), (2, 40)],
+    ids=str,
+)
+@pytest.mark.parametrize("limits", [Limits(usd=20.0), Limits(tokens=2000)])
+def test_a_limit_stands_on_no_counter_that_cannot_be_true(
+    tmp_path: Path, limits: Limits, said: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """600 characters are asked and answered each; a server that tells the truth would say about 120 tokens each."""
+    inner = Counting(Completion("word " * 120, "end", *said))
+    ask, ledger = [{"role": "user", "content": "What? " * 100}], Ledger(limits)
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        model = MeteredModel(inner, journal, "enhance.judge", ledger=ledger, price=CENT)
+
+        async def work() -> None:
+            for seed in range(50):
+                await model.generate(ask, Sampling(max_new_tokens=200, seed=seed))
+
+        with pytest.raises(BudgetSpent):
+            asyncio.run(work())
+    assert 3 <= inner.calls <= 8
+    assert ledger.summary()["enhance.judge"]["tokens"] >= 120 * inner.calls
+    assert caplog.text.count("estimated from the texts") == 1
+
+
+@pytest.mark.parametrize("said", [(100, 120), (160, 40), (5000, 120), (90, 4000)], ids=str)
+def test_a_counter_that_can_be_true_is_believed(tmp_path: Path, said: tuple[int, int]) -> None:
+    """Also where a server reads a prompt of its own besides, or thinks what it does not show."""
+    inner = Counting(Completion("word " * 120, "end", *said))
+    ledger = Ledger(Limits(tokens=100_000))
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        model = MeteredModel(inner, journal, "enhance.judge", ledger=ledger)
+        ask = [{"role": "user", "content": "What? " * 100}]
+        found = asyncio.run(model.generate(ask, Sampling(max_new_tokens=1024)))
+    assert (found.prompt_tokens, found.completion_tokens) == said
+    assert ledger.summary()["enhance.judge"]["tokens"] == sum(said)
+
+
+@pytest.mark.parametrize(
     ("text", "at_least"), [("hello " * 30, 45), ("多少钱？" * 30, 144), ("🙂" * 30, 60), ("สวัสดี" * 9, 54)]
 )
 def test_the_worst_case_of_a_text_is_no_less_than_it_takes(text: str, at_least: int) -> None:

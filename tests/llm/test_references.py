@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,47 @@ def test_the_teacher_sees_the_failed_attempts_and_gives_a_plain_hint() -> None:
     assert hint == "Think of the Seine."
     assert parse_hint("<think>secret</think>\nAha! Look north.") == "Look north."
     assert parse_hint("  ") is None
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        "Hintergrund zuerst.", "Hinter dem Komma steht eine Null.", "Hinten beginnen.", "Hints of rust matter here.",
+        "Hinting at tens helps.", "Hint at nothing, count the tens.", "Ahaus liegt im Norden; wo liegt Köln?",
+        "Ahab is the captain: whom does he chase?", "Tippe zuerst die Zehner ein.", "Tips are not counted.",
+        "Tip the scale: what is on the other side?", "Hinweise stehen im ersten Satz.", "Indices start at zero.",
+        "Pistachios come last.", "Conseiller: à qui parle-t-il ?", "Dicaprio played whom?", "提示词在第一句。",
+        "Hint-based steps first.", "Hint.txt names the file to read.", "Tip3 binds what?",
+        'Read the word "tens"', '"Tens" first, then "ones"', "'Tis the tens that count.",
+        "The teachers' rows come first",
+        "*Read* the first line.", "Hint *at* the tens.", "Aha moments aside, split 83.",
+    ],
+)  # fmt: skip
+def test_no_letter_of_a_hint_is_eaten(hint: str) -> None:
+    for reply in (hint, f"Hint: {hint}", f"**Hint:** {hint}", f"Hinweis: {hint}", f"Aha! {hint}", f"Hint: “{hint}”"):
+        assert parse_hint(reply) == hint
+
+
+@pytest.mark.parametrize(
+    "lead_in",
+    [
+        "Hint: ", "hint. ", "HINT 2: ", "Hint #1 - ", "Hint — ", "Hint\n", "**Hint**: ", "**Hint:** ", "### Hint\n",
+        "Aha! ", "Aha: ", "Tipp: ", "Hinweis: ", "Indice : ", "Pista: ", "Suggerimento: ", "Dica: ", "Podpowiedź: ",
+        "Подсказка: ", "提示：", "ヒント：", "Here is a hint: ", "Here's your next hint: ", "> Hint: ",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("quotes", ["{}", '"{}"', "“{}”", "„{}“", "«{}»"])
+def test_a_label_and_quotes_around_a_hint_are_none_of_it(lead_in: str, quotes: str) -> None:
+    hint = "Hinten steht die Einerstelle: Was ist 3 * 7?"
+    assert parse_hint(lead_in + quotes.format(hint)) == parse_hint(quotes.format(lead_in + hint)) == hint
+    assert parse_hint(lead_in) is None
+
+
+def test_a_long_reply_of_blanks_and_stars_is_read_at_once() -> None:
+    started = time.perf_counter()
+    for unit in (" ", "* ", "#", "Hint: ", "hint ", '"', "the ", "a ", "\n"):
+        parse_hint(unit * 20_000 + "x")
+    assert time.perf_counter() - started < 0.5
 
 
 def test_functions_of_ones_own(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 
 from socratune.compute.provider import NoCapacity, Offer, Order, Pod
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm import proxy_of
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ KEY = "RUNPOD_API_KEY"
 MIN_CUDA = "13.0"
 """Of the machine's driver: PyPI's torch of the version in `constraints-gpu.txt` is built for it."""
 _TIMEOUT_S = 60.0
+_LONGEST_ANSWER = 1 << 24
+"""Bytes; a list of all machines and prices takes a few hundred thousand."""
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between the tries of a call; a pause the server asks for is kept where it is at most `LONGEST_PAUSE_S`."""
 _LONGEST_PAUSE_S = 60.0
@@ -169,16 +172,22 @@ class RunPod:
             _Unclear: no answer, or one that may change.
         """
         connect = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = connect(self._host, self._port, timeout=_TIMEOUT_S)
+        proxy = proxy_of(f"https://{self._host}:{self._port or 443}") if self._tls else None
+        connection = connect(*((proxy.host, proxy.port) if proxy else (self._host, self._port)), timeout=_TIMEOUT_S)
+        if proxy:
+            own = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+            connection.set_tunnel(self._host, self._port, own)
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         try:
             connection.request(method, self._path + path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
-            text = response.read().decode("utf-8", "replace")
+            text = response.read(_LONGEST_ANSWER + 1).decode("utf-8", "replace")
         except (OSError, http.client.HTTPException) as error:
             raise _Unclear(f"RunPod ({self._host}) did not answer: {error or type(error).__name__}.") from None
         finally:
             connection.close()
+        if len(text) > _LONGEST_ANSWER:
+            raise _Unclear(f"RunPod ({self._host}) answered with more than {_LONGEST_ANSWER:,} characters.")
         if response.status < 300:
             try:
                 return json.loads(text) if text else None

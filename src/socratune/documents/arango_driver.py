@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
 
 from arango.client import ArangoClient
 from arango.cursor import Cursor
@@ -22,11 +23,12 @@ from arango.database import StandardDatabase
 from arango.exceptions import ArangoServerError
 from arango.http import DefaultHTTPClient
 from arango.response import Response
-from requests import Session
+from requests import Response as HttpResponse, Session
 from requests.exceptions import ConnectionError as NoConnection
 
 from socratune.documents.arango_place import ArangoPlace
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm import is_loopback
 from socratune.runs import json_decode
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ _BACKOFF_CAP_S = 8.0
 REQUEST_TIMEOUT_S = 60
 CURSOR_TTL_S = 600
 """How long a cursor waits for its next batch; the server's own 30 s are less than a retry can take."""
+_LONGEST_ANSWER = 1 << 29
+"""Bytes, unpacked: a batch of documents, each of them a book."""
 _BATCH_ROWS = 200
 """Rows of a batch of a user's query. Nothing is known of their size, so they are few."""
 
@@ -280,6 +284,9 @@ class _Transport(DefaultHTTPClient):
     def create_session(self, host: str) -> Session:
         session = Session()  # the driver's repeats only GET, and the repetitions would multiply
         session.auth = lambda request: request  # else a .netrc would replace a token
+        if is_loopback(urlsplit(host).hostname or ""):
+            session.trust_env = False  # requests would ask a proxy for what is on this machine
+        session.hooks["response"].append(_read_bounded)
         return session
 
     def send_request(self, *args: Any, **kwargs: Any) -> Response:
@@ -292,6 +299,18 @@ class _Transport(DefaultHTTPClient):
         if response.status_code < 300 and response.raw_body[:1] not in ("{", "["):
             raise OutsideError(f"{response.url}: {NO_ARANGO}")
         return response
+
+
+def _read_bounded(response: HttpResponse, **_: Any) -> None:
+    """Read a body, which requests would do without end."""
+    pieces, room = [], _LONGEST_ANSWER
+    for piece in response.iter_content(1 << 20):
+        room -= len(piece)
+        if room < 0:
+            response.close()
+            raise OutsideError(f"{urlsplit(response.url).netloc}: an answer of more than {_LONGEST_ANSWER:,} bytes")
+        pieces.append(piece)
+    response._content = b"".join(pieces)
 
 
 def _reason(error: BaseException) -> str:

@@ -63,6 +63,7 @@ from .prompts import (
     with_system_prompt as with_system_prompt,
     writer_messages as writer_messages,
 )
+from .proxies import is_loopback as is_loopback, proxy_of as proxy_of
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
     RULES as RULES,

@@ -6,11 +6,13 @@ import asyncio
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from functools import cache
 from typing import NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies_environment
+
+from socratune.llm.proxies import Proxy, proxy_of
 
 _T = TypeVar("_T")
 
@@ -21,8 +23,16 @@ LONGEST_HEAD = 65_536
 """Bytes before a body, or of the line before a chunk: more than any server sends, little enough to hold."""
 
 
+LONGEST_ANSWER = 1 << 24
+"""Bytes of a whole answer, framing included, where the caller does not say how many it can bear."""
+
+
 class BadResponse(OSError):
     """What came is not HTTP/1, or less than was announced."""
+
+
+class EndlessResponse(BadResponse):
+    """More came than an answer to this request can take."""
 
 
 class Response(NamedTuple):
@@ -33,21 +43,39 @@ class Response(NamedTuple):
     body: bytes
 
 
-def post_head(url: str, headers: Mapping[str, str]) -> bytes:
+def post_head(url: str, headers: Mapping[str, str], *, whole_url: bool = False) -> bytes:
     """A request to `http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]` up to the body's length, which the caller adds.
 
-    User and password become the `Authorization`.
+    User and password become the `Authorization`. `whole_url`: as a proxy has it, which passes it on.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    shown = f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
-    every = {"Host": f"{shown}:{parts.port}" if parts.port else shown, "Accept-Encoding": "identity", **headers}
+    place = f"{_shown_host(parts.hostname or '')}:{parts.port}" if parts.port else _shown_host(parts.hostname or "")
+    every = {"Host": place, "Accept-Encoding": "identity", **headers}
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         every["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+    path = f"{parts.scheme}://{place}{path}" if whole_url else path
     lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items()), "Content-Length: "]
     return "\r\n".join(lines).encode()
+
+
+def _shown_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host if host.isascii() else host.encode("idna").decode()
+
+
+def tunnel_head(host: str, port: int, authorization: str) -> bytes:
+    """What asks a proxy for a tunnel."""
+    place = f"{_shown_host(host)}:{port}"
+    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}", "User-Agent: socratune"]
+    lines += [f"Proxy-Authorization: {authorization}"] if authorization else []
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def tunnel_answer(received: bytearray) -> Steps[tuple[Response, bool]]:
+    """What a proxy says to that: a 2xx has no body, and of another only the status counts."""
+    _, status, headers = _head((yield from _until(received, b"\r\n\r\n")))
+    return Response(status, headers, b""), not received
 
 
 def response(received: bytearray) -> Steps[tuple[Response, bool]]:
@@ -157,21 +185,29 @@ class Pool:
         self._host = parts.hostname or ""
         self._tls = parts.scheme == "https"
         self._port = parts.port or (443 if self._tls else 80)
-        self._head = post_head(url, headers)
+        self._proxy = proxy_of(url)
+        plain = self._proxy if not self._tls else None
+        own = {"Proxy-Authorization": plain.authorization} if plain and plain.authorization else {}
+        self._head = post_head(url, {**headers, **own}, whole_url=plain is not None)
         self._connect_timeout_s = connect_timeout_s
         self._keep_alive_s = keep_alive_s
         self._idle: list[_Connection] = []
 
-    async def post(self, body: bytes) -> Response:
+    async def post(self, body: bytes, longest: int = LONGEST_ANSWER) -> Response:
         """The answer, whatever its status. Cancelled, it gives the connection up.
+
+        Args:
+            body: of the request.
+            longest: bytes of an answer, framing included; what goes on beyond them is not read.
 
         Raises:
             CannotConnect: nothing was sent.
+            EndlessResponse: the answer is longer.
             OSError: the connection broke, or what came is no HTTP (`BadResponse`).
         """
         connection = self._kept() or await self._connect()
         try:
-            answer = await connection.ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
+            answer = await connection.ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), longest)
         except BaseException:
             connection.drop()
             raise
@@ -198,22 +234,47 @@ class Pool:
         return None
 
     async def _connect(self) -> _Connection:
+        proxy = self._proxy
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    _Connection,
-                    self._host,
-                    self._port,
-                    ssl=_trusted() if self._tls else None,
-                    happy_eyeballs_delay=NEXT_ADDRESS_S,
-                )
+                if proxy is None:
+                    return await _opened(self._host, self._port, tls=self._tls)
+                connection = await _opened(proxy.host, proxy.port, tls=proxy.tls)
+                return await self._tunnelled(connection, proxy) if self._tls else connection
         except TimeoutError:
-            raise CannotConnect(f"no connection within {self._connect_timeout_s:g} s") from None
+            through = f" through the proxy {proxy.shown}" if proxy else ""
+            raise CannotConnect(f"no connection within {self._connect_timeout_s:g} s{through}") from None
         except (OSError, UnicodeError) as error:  # the latter: a host name that cannot be one
-            scheme = "https" if self._tls else "http"
-            unused = f"; {scheme.upper()}_PROXY is set, but no proxy is used" * (scheme in getproxies_environment())
-            raise CannotConnect(f"{error}{unused}") from None
+            raise CannotConnect(f"{error}{self._proxy_note()}") from None
+
+    async def _tunnelled(self, connection: _Connection, proxy: Proxy) -> _Connection:
+        """TLS to the server itself, through a tunnel of the proxy, which sees host and port and nothing else."""
+        try:
+            asked = tunnel_head(self._host, self._port, proxy.authorization)
+            said = await connection.ask(asked, LONGEST_HEAD, tunnel_answer)
+            if said.status == 407:
+                raise OSError("the proxy asks for user and password (407)")
+            if said.status // 100 != 2 or not connection.reusable:
+                raise OSError(f"the proxy refuses a tunnel (status {said.status})")
+            await connection.secure(self._host)
+        except BaseException:
+            connection.drop()
+            raise
         return connection
+
+    def _proxy_note(self) -> str:
+        if self._proxy is not None:
+            return f"; by the proxy {self._proxy.shown}"
+        name = f"{'https' if self._tls else 'http'}_proxy"
+        unused = getproxies_environment().get("https" if self._tls else "http")
+        return f"; {name.upper()} is set, and not used for this machine or what NO_PROXY names" if unused else ""
+
+
+async def _opened(host: str, port: int, *, tls: bool) -> _Connection:
+    _, connection = await asyncio.get_running_loop().create_connection(
+        _Connection, host, port, ssl=_trusted() if tls else None, happy_eyeballs_delay=NEXT_ADDRESS_S
+    )
+    return connection
 
 
 @cache
@@ -243,14 +304,26 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    def ask(self, request: bytes) -> asyncio.Future[Response]:
-        """Send a request; the future gets its answer, or an OSError."""
+    def ask(
+        self,
+        request: bytes,
+        longest: int,
+        reader: Callable[[bytearray], Steps[tuple[Response, bool]]] = response,
+    ) -> asyncio.Future[Response]:
+        """Send a request; the future gets its answer of at most `longest` bytes, or an OSError."""
         self.reusable = False
+        self._longest = self._room = longest
         self._answer = self._loop.create_future()
-        self._reader = response(self._received)
+        self._reader = reader(self._received)
         next(self._reader)
         self._transport.write(request)
         return self._answer
+
+    async def secure(self, host: str) -> None:
+        """Go on over TLS, with a certificate of `host`."""
+        transport = await self._loop.start_tls(self._transport, self, _trusted(), server_hostname=host)
+        assert transport is not None
+        self._transport = transport
 
     def drop(self) -> None:
         """Close at once, whatever is in flight."""
@@ -260,6 +333,11 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
             self.drop()  # nobody asked: the next answer must not begin with it
+            return
+        self._room -= len(data)
+        if self._room < 0:  # whatever the framing: a body, its trailers or interim answers without end
+            self._answer.set_exception(EndlessResponse(f"an answer of more than {self._longest:,} bytes"))
+            self.drop()
             return
         self._received += data
         self._read(self._answer, ended=False)

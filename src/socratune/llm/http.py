@@ -11,13 +11,15 @@ import logging
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.connection import CannotConnect, Pool, Response
+from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Response
+from socratune.llm.ledger import credible_tokens, most_prompt_tokens
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.runs import json_decode, json_encode
 
@@ -40,6 +42,15 @@ KEEP_ALIVE_S = 4.0
 SHORTEST_SECRET = 8
 """Shorter keys are placeholders ("EMPTY", "ollama"); blotting them out would spoil answers."""
 
+_BESIDE_BYTES, _TOKEN_BYTES, _ECHO = 1 << 20, 256, 8
+"""What an answer may take: a megabyte of whatever a server tells besides, 256 bytes a token (escaped, and with its id),
+and the prompt's own ids, which are up to eight times as long as its text. So a judge that may say 1,024 tokens is not
+read beyond 1.3 MB.
+"""
+
+UNUSABLE_TRIES = 3
+"""Of a call whose answers are none (no words, broken off, without end) while the server works: the row's own fault."""
+
 SHOWN_CHARACTERS = 300
 """Of what a server says in an error."""
 
@@ -54,16 +65,37 @@ class _Failure(Exception):
         wait_s: what the server asks to wait; None where it does not.
         unreachable: no connection came about.
         throttled: the server is well and wants fewer calls.
+        unusable: the server is well, and what it says is no answer: the fault of this call, and of no other.
     """
 
     def __init__(
-        self, what: str, *, wait_s: float | None = None, unreachable: bool = False, throttled: bool = False
+        self,
+        what: str,
+        *,
+        wait_s: float | None = None,
+        unreachable: bool = False,
+        throttled: bool = False,
+        unusable: bool = False,
     ) -> None:
         super().__init__(what)
         self.what = what
         self.wait_s = wait_s
         self.unreachable = unreachable
         self.throttled = throttled
+        self.unusable = unusable
+
+
+class _NoRoom(Exception):
+    """The server has room for an answer of `room` tokens, which are fewer than were asked for."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__(room)
+        self.room = room
+
+
+def _start_of(data: bytes) -> str:
+    """Of an error's body, in lower case."""
+    return data[:10_000].decode("utf-8", "replace").lower()
 
 
 class HttpModel:
@@ -72,7 +104,6 @@ class HttpModel:
     Attributes:
         name: `KIND/MODEL`.
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
-        dropped: parameters this model refused, left out since ("max_tokens": sent as max_completion_tokens).
 
     Args:
         kind: the protocol.
@@ -104,8 +135,9 @@ class HttpModel:
     ) -> None:
         self.name = f"{kind}/{model}"
         self.fingerprint = self.name
-        self.dropped: set[str] = set()
-        self._unasked = frozenset() if token_ids else frozenset({wire.TOKEN_IDS})
+        self._unasked = set() if token_ids else {wire.TOKEN_IDS}
+        # a vendor's own defaults are known to be neutral, and it refuses what is not of its protocol
+        self._neutral = bool(api_bases)
         self._kind: wire.WireProtocol = kind
         self._model = model
         self._key = (api_key or "").strip()
@@ -115,6 +147,7 @@ class HttpModel:
         self._max_retries = max_retries
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
         self._tokens = Bucket(tokens_per_minute) if tokens_per_minute else None
+        self._short_of_room = False
         self._answer_tokens = 256.0  # running mean; the first guess only shapes the first seconds
         self._answered = 0
         self._pools = dict(self._reach(base) for base in api_bases or (wire.BASES[kind],))
@@ -145,21 +178,35 @@ class HttpModel:
         )
         return RateLimits(base), pool
 
+    @property
+    def dropped(self) -> set[str]:
+        """Parameters that an address of this model refused."""
+        return {name for endpoint in self._pools for name in endpoint.dropped}
+
+    def sent(self, sampling: Sampling) -> dict[str, Any]:
+        """How answers are drawn, as it is sent; None is what a server refused and decides itself."""
+        body = wire.request(self._kind, self._model, [], sampling, self._left_out(self.dropped, sampling))
+        return {name: body.get(name) for name in wire.drawn_by(sampling) if name in body or name in self.dropped}
+
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The answer to `messages`.
+        """The answer to `messages`. Where the server has no room for all its tokens, fewer are asked for, once.
 
         Raises:
             CallError: this call is refused, filtered or malformed, or all its tries failed while others were answered.
             UserError: the key is not accepted, or the address redirects.
             OutsideError: the server is down, as far as can be seen, or the account's credit is used up.
         """
-        tries = spent = 0
+        tries = spent = unusable = 0
+        room: int | None = None
         answered = first_failed = self._answered
         while True:
             estimate = await self._within_limits(messages)
             endpoint = self._endpoints.pick()
             try:
-                answer = await self._ask(endpoint, messages, sampling)
+                answer = await self._ask(endpoint, messages, sampling, room)
+            except _NoRoom as less:
+                room = less.room
+                continue
             except _Failure as failure:
                 tries += 1
                 # throttled while others get through is a queue, not a failure
@@ -167,6 +214,9 @@ class HttpModel:
                 answered = self._answered
                 first_failed = answered if tries == 1 else first_failed
                 self._count_failure(endpoint, failure)
+                unusable += failure.unusable
+                if unusable > min(self._max_retries, UNUSABLE_TRIES - 1):
+                    raise CallError(f"{self._told(endpoint, failure)}. Gave up after {tries} tries") from None
                 if spent > self._max_retries:
                     self._give_up(endpoint, failure, tries, alone=answered > first_failed)
                 wait_s = self._wait_s(endpoint, failure, tries)
@@ -177,8 +227,9 @@ class HttpModel:
                     continue
                 self._answered += 1
                 if self._tokens:
-                    self._tokens.correct(answer.prompt_tokens + answer.completion_tokens - estimate)
-                    self._answer_tokens += (answer.completion_tokens - self._answer_tokens) / 16
+                    read, said = credible_tokens(answer, messages, sampling)
+                    self._tokens.correct(read + said - estimate)
+                    self._answer_tokens += (said - self._answer_tokens) / 16
                 return answer
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
 
@@ -200,7 +251,10 @@ class HttpModel:
         return estimate
 
     def _count_failure(self, endpoint: RateLimits, failure: _Failure) -> None:
-        if not failure.throttled:
+        if failure.unusable:
+            self._breaker.worked()
+            endpoint.worked()
+        elif not failure.throttled:
             endpoint.failed(unreachable=failure.unreachable)
             self._breaker.failed(self._told(endpoint, failure))
 
@@ -237,14 +291,30 @@ class HttpModel:
     def _told(self, endpoint: RateLimits, failure: _Failure) -> str:
         return f"{self._clean(f'{self.name} at {endpoint.base}')}: {failure.what}"
 
-    async def _ask(self, endpoint: RateLimits, messages: Chat, sampling: Sampling) -> Completion | None:
-        """One try. None where the server refused a parameter that will be left out of the next one."""
-        body = wire.request(self._kind, self._model, messages, sampling, self.dropped | self._unasked)
+    def _left_out(self, dropped: set[str], sampling: Sampling) -> set[str]:
+        if self._neutral:
+            return dropped | self._unasked
+        own = wire.drawn_by(sampling)
+        return dropped | self._unasked | {name for name, value in wire.NEUTRAL.items() if own[name] == value}
+
+    async def _ask(
+        self, endpoint: RateLimits, messages: Chat, sampling: Sampling, room: int | None
+    ) -> Completion | None:
+        """One try. None where the server refused a parameter that will be left out of the next one.
+
+        Raises:
+            _NoRoom: the server has room for fewer tokens; not with a `room` that was found before.
+        """
+        asked = sampling if room is None else replace(sampling, max_new_tokens=room)
+        left_out = self._left_out(endpoint.dropped, sampling)
+        body = wire.request(self._kind, self._model, messages, asked, left_out)
         endpoint.in_flight += 1
         endpoint.sent += 1
+        sent = json_encode(body)
+        longest = _BESIDE_BYTES + _TOKEN_BYTES * sampling.max_new_tokens + _ECHO * len(sent)
         try:
             status, headers, data = await self._breaker.bounded(
-                self._call_timeout_s, self._post, self._pools[endpoint], json_encode(body)
+                self._call_timeout_s, self._post, self._pools[endpoint], sent, longest
             )
         except OutsideError:  # is an OSError too
             raise
@@ -252,17 +322,35 @@ class HttpModel:
             raise _Failure(f"cannot connect ({self._shown(error)})", unreachable=True) from None
         except TimeoutError:
             raise _Failure(f"no answer within {self._call_timeout_s:g} s") from None
+        except EndlessResponse as error:
+            raise _Failure(f"{error}, where {sampling.max_new_tokens} tokens were asked for", unusable=True) from None
         except OSError as error:
             raise _Failure(f"the connection broke ({type(error).__name__}: {self._shown(error)})") from None
         finally:
             endpoint.in_flight -= 1
         if status in range(200, 300):
             return self._read_answer(headers, data)
+        if room is None and status in (400, 413, 422):
+            self._look_for_room(data, messages, sampling)
         self._read_error(endpoint, status, headers, data, body)
         return None
 
-    async def _post(self, pool: Pool, body: bytes) -> Response:
-        answer = await pool.post(body)
+    def _look_for_room(self, data: bytes, messages: Chat, sampling: Sampling) -> None:
+        """Raise _NoRoom where an error says that the server has no room for so many tokens, and has it for fewer."""
+        read = most_prompt_tokens(messages, sampling)
+        room = wire.room_for_answer(_start_of(data), sampling.max_new_tokens, read)
+        if room is None:
+            return
+        if not self._short_of_room:
+            self._short_of_room = True
+            text = (
+                "%s has no room for an answer of %d tokens, so it is asked for %d; the same goes for others from now on"
+            )
+            log.warning(text, self.name, sampling.max_new_tokens, room)
+        raise _NoRoom(room)
+
+    async def _post(self, pool: Pool, body: bytes, longest: int) -> Response:
+        answer = await pool.post(body, longest)
         if len(self._key) >= SHORTEST_SECRET:  # here, so that no frame holds an echoed key
             return answer._replace(body=answer.body.replace(self._key.encode(), b"[key]"))
         return answer
@@ -278,6 +366,8 @@ class HttpModel:
             answer = wire.completion(self._kind, parsed)
         except CallError as error:
             raise CallError(f"{self.name}: {self._shown(error)}") from None
+        except wire.NoWords as error:
+            raise _Failure(f"status 200 with {self._shown(error)}", unusable=True) from None
         except (LookupError, TypeError, AttributeError, ValueError):
             raise _Failure(f"status 200 without an answer in it: {self._shown(wire.message_in(data))}") from None
         if len(self._key) >= SHORTEST_SECRET and self._key in answer.text:
@@ -289,17 +379,20 @@ class HttpModel:
         self, endpoint: RateLimits, status: int, headers: Mapping[str, str], data: bytes, body: dict[str, Any]
     ) -> None:
         """Raise what an error answer means. Returns where a parameter was refused that can be left out."""
-        said = data[:10_000].decode("utf-8", "replace").lower()
-        if status in (400, 422) and (name := wire.refused_parameter(self._kind, body, said)):
-            if name not in self.dropped:
-                self.dropped.add(name)
-                log.warning("%s does not take %s; it is left out from now on", self.name, name)
+        said = _start_of(data)
+        if status in (400, 422) and (names := wire.refused_parameters(self._kind, body, said)):
+            if new := [name for name in names if name not in endpoint.dropped]:
+                endpoint.dropped.update(new)
+                log.warning("%s does not take %s; it is left out from now on", self.name, ", ".join(new))
             return
         what = f"status {status}: {self._shown(wire.message_in(data))}"
         where = self._clean(f"{self.name} at {endpoint.base}")
         if status in (401, 403):
             fix = f"Set {wire.KEY_VARIABLES[self._kind]}, or what api_key_env names, to a key of this server."
             raise UserError(Fault(where, "an API key that is accepted", Shown(what), fix))
+        if status == 407:
+            fix = "Give it in the variable, as http://USER:PASSWORD@HOST:PORT."
+            raise UserError(Fault("HTTP_PROXY", "user and password that the proxy takes", Shown(what), fix))
         if status in range(300, 400):
             to = self._shown(headers.get("location", "nowhere"))
             raise UserError(

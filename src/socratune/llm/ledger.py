@@ -277,6 +277,10 @@ log = logging.getLogger(__name__)
 
 CHARACTERS_PER_TOKEN = 3
 """Low on purpose: the reservation before a call should not be less than the call."""
+MOST_CHARACTERS = 20
+"""Of a token, on average over a text; words have four or five in most languages."""
+UNSEEN_TOKENS = 8192
+"""What a server may read and think besides what is seen: its template's own words, thoughts that it keeps to itself."""
 
 
 class MeteredModel:
@@ -326,15 +330,27 @@ class MeteredModel:
         )
         return self._tallied(completion, replayed=False)
 
+    def sent(self, sampling: Sampling) -> dict[str, Any]:
+        """How answers are drawn, as it is sent to a server; empty for a model in this process."""
+        told = getattr(self._model, "sent", None)
+        return told(sampling) if told else {}
+
     def _counted(self, completion: Completion, messages: Chat, sampling: Sampling) -> Completion:
-        """The completion with tokens: what a server does not count is estimated, as unknown is never nothing."""
-        if self._ledger is None or completion.prompt_tokens or completion.completion_tokens:
+        """The completion with tokens that can be: unknown is never nothing, and no limit stands on a false counter."""
+        if self._ledger is None:
+            return completion
+        said = (completion.prompt_tokens, completion.completion_tokens)
+        if (counted := credible_tokens(completion, messages, sampling)) == said:
             return completion
         if not self._warned:
             self._warned = True
-            log.warning("%s does not say how many tokens it took; they are estimated from the texts.", self.name)
-        answered = most_tokens(completion.text)
-        return replace(completion, prompt_tokens=_prompt_tokens(messages, sampling), completion_tokens=answered)
+            fault = (
+                "says that it took %s and %s tokens, which cannot be"
+                if any(said)
+                else "does not say how many tokens it took"
+            )
+            log.warning(f"%s {fault}; they are estimated from the texts.", self.name, *(said if any(said) else ()))
+        return replace(completion, prompt_tokens=counted[0], completion_tokens=counted[1])
 
     def _tallied(self, completion: Completion, *, replayed: bool) -> Completion:
         if (row := tally.get()) is not None:
@@ -345,7 +361,7 @@ class MeteredModel:
     def _reserved(self, messages: Chat, sampling: Sampling):
         if self._ledger is None or (self._ledger.limits.usd is None and self._ledger.limits.tokens is None):
             return nullcontext()
-        return self._ledger.reserved(self._price, _prompt_tokens(messages, sampling), sampling.max_new_tokens)
+        return self._ledger.reserved(self._price, most_prompt_tokens(messages, sampling), sampling.max_new_tokens)
 
 
 def most_tokens(text: str) -> int:
@@ -356,9 +372,27 @@ def most_tokens(text: str) -> int:
     return plain // CHARACTERS_PER_TOKEN + len(text.encode("utf-8", "replace")) - plain
 
 
-def _prompt_tokens(messages: Chat, sampling: Sampling) -> int:
+def most_prompt_tokens(messages: Chat, sampling: Sampling) -> int:
+    """About the most tokens that a server may read for this question."""
     text = "".join(message["content"] for message in messages) + (sampling.json_schema or "")
     return most_tokens(text) + 8 * (len(messages) + 1)
+
+
+def credible_tokens(completion: Completion, messages: Chat, sampling: Sampling) -> tuple[int, int]:
+    """Tokens of prompt and answer as the server counts them; of what cannot be true, an estimate by the texts."""
+    prompt = "".join(message["content"] for message in messages) + (sampling.json_schema or "")
+    most_read = len(prompt.encode("utf-8", "replace")) + UNSEEN_TOKENS
+    most_said = 2 * sampling.max_new_tokens + len(completion.text.encode("utf-8", "replace")) + UNSEEN_TOKENS
+    read, said = completion.prompt_tokens, completion.completion_tokens
+    if not _fewest_tokens(prompt) <= read <= most_read:
+        read = most_prompt_tokens(messages, sampling)
+    if not _fewest_tokens(completion.text) <= said <= most_said:
+        said = most_tokens(completion.text)
+    return read, said
+
+
+def _fewest_tokens(text: str) -> int:
+    return -(-len(text) // MOST_CHARACTERS)
 
 
 def _price_of(name: str) -> Price:

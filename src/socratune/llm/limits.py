@@ -152,6 +152,7 @@ class RateLimits:
         suspect: was put aside and has not answered since.
         aside_until: not asked before this time while another address can be, `time.monotonic` seconds.
         failed_at: last failure, `time.monotonic` seconds.
+        dropped: parameters that it refused, left out since ("max_tokens": sent as max_completion_tokens).
     """
 
     base: str = field(repr=False)  # may hold a password
@@ -161,6 +162,7 @@ class RateLimits:
     suspect: bool = False
     aside_until: float = 0.0
     failed_at: float = 0.0
+    dropped: set[str] = field(default_factory=set)
 
     def worked(self) -> None:
         """It answered."""
@@ -215,7 +217,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """
     try:
         if milliseconds := headers.get("retry-after-ms"):
-            return max(float(milliseconds) / 1000, 0.0)
+            seconds = max(float(milliseconds) / 1000, 0.0)
+            return seconds if math.isfinite(seconds) else None
         if not (said := headers.get("retry-after") or headers.get("llm_provider-retry-after")):
             return None
         if said.strip().replace(".", "", 1).isdigit():

@@ -191,11 +191,37 @@ def teacher_messages(question: str, reference: str, attempts: list[dict[str, str
     return _with_case(TEACHER_SYSTEM, case)
 
 
+_LEAD_IN = re.compile(
+    r"""[#>\s]*(?P<mark>[*_]+)?\s*
+    (?: (?:here(?:['’]s|\ is)\ )?(?:(?:a|another|your|one|the|next|first|second|third)\ )*hint
+      | tip | aha | hinweis | tipp | indice | conseil | astuce | pista | consejo | suggerimento | indizio | dica
+      | aanwijzing | wskazówka | podpowiedź | подсказка | ipucu | 提示 | ヒント | 힌트 )
+    (?:\s*(?:\#|no\.|nr\.)?\s*\d{1,2})?
+    (?: (?(mark)(?P=mark)\s*[:：.!…]*|(?!)) | \s*[:：!]+[*_]* | \s*[.…]+[*_]*(?!\w)
+      | \s[-–—]+(?:\s|$) | [ \t]*\n | \s*$ )\s*""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""A label, which ends with a mark of its own: `Hinter dem Komma` and `Hint at the tens` are the teacher's words."""
+_QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "»": "«", "「": "」", "'": "'", "‘": "’"}
+
+
 def parse_hint(reply: str) -> str | None:
     """The hint in a teacher's reply, without thinking, lead-in or quotes; None where nothing is left."""
-    text = _spoken(reply)
-    text = re.sub(r"^(?:hint|aha!?)\s*[:.]?\s*", "", text, flags=re.IGNORECASE).strip().strip('"').strip()
+    text, before = _spoken(reply).strip(), None
+    while text != before:
+        before = text
+        text = _unquoted(_LEAD_IN.sub("", text, count=1) if _LEAD_IN.match(text) else text)
     return text or None
+
+
+def _unquoted(text: str) -> str:
+    """A text without the quotes around all of it; those around a word of it stay."""
+    text = text.strip()
+    close = _QUOTES.get(text[:1])
+    if close is None or len(text) < 2 or text[-1] not in (close, "”" if text[0] == "„" else close):
+        return text
+    inside = text[1:-1]
+    return text if {text[0], close} & set(inside) - {"'", "’"} else inside.strip()
 
 
 SOLVER_SYSTEM = """You write training material for a student. Solve the question, so that each step follows from what \

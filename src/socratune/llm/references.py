@@ -12,7 +12,7 @@ import asyncio
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,6 +23,8 @@ from socratune.llm.base import THINKING, ChatModel, Sampling, StudentEngine
 from socratune.llm.ledger import FREE, Ledger, MeteredModel, Price, price_of
 from socratune.llm.locate import local_name, model_fault
 from socratune.llm.prompts import JUDGE_SCHEMA
+from socratune.llm.proxies import proxy_of
+from socratune.llm.wire import BASES
 from socratune.runs import Journal
 
 Role = Literal["student", "teacher", "judge", "writer", "checker"]
@@ -147,10 +149,20 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         if variable and not os.environ.get(variable):
             fix = f"Run: export {variable}=…"
             return Fault(where, f"{variable} in the environment, for {ref}", Shown("no such variable"), fix)
-        return None
+        return _proxy_fault(endpoint.api_bases or (BASES["anthropic" if provider == "anthropic" else "openai"],))
     known = [name for name in (RULES.get(role), "local/NAME", "openai/NAME", "anthropic/NAME") if name]
     known += ["python:FILE.py:FUNCTION"] * (role not in ("student", "checker"))
     return Fault(where, f"one of {', '.join(known)}, or a name with --{role}-api-base", ref)
+
+
+def _proxy_fault(bases: Sequence[str]) -> Fault | None:
+    """What is wrong with the proxy on the way to one of these addresses, or None."""
+    try:
+        for base in bases:
+            proxy_of(base)
+    except UserError as error:
+        return error.faults[0]
+    return None
 
 
 def _retired_fault(role: Role, where: str, ref: str) -> Fault:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
@@ -21,12 +22,25 @@ KEY_VARIABLES: dict[WireProtocol, str] = {"openai": "OPENAI_API_KEY", "anthropic
 TOKEN_IDS = "return_token_ids"
 """vLLM's parameter: the sampled ids stand in the choice, the end of turn last. Other servers may refuse it."""
 
-_OPTIONAL = ("seed", "top_k", "top_p", "temperature", TOKEN_IDS)
+NEUTRAL: dict[str, float] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""What changes no draw. Left out, a server fills in its own: llama.cpp `top_k` 40, `top_p` 0.95 and `min_p` 0.05, vLLM
+what the model's files say.
+"""
+TOP_K_MINUS_ONE = "top_k=0"
+"""In the place of a refused parameter: off is -1 there."""
+_OPTIONAL = ("seed", *NEUTRAL, "temperature", TOKEN_IDS)
+_LIMIT = 1 << 31
+"""Of ids and counters: more is nonsense, and no number for a database."""
+_CUT_OFF = ("length", "max_tokens", "model_length", "max_length", "MAX_TOKENS", "model_context_window_exceeded")
+_BROKEN_OFF = re.compile("abort|error|cancel|time_?out|fail|insufficient|interrupt|overload|pause_turn|unknown|^$")
+_FILTERED = re.compile("content_filter|refusal|safety|recitation|blocklist|prohibited|moderat|guardrail|sensitive")
+"""What the servers of either protocol, and gateways to others, give as the reason why an answer ended."""
 _SCHEMA_WORDS = ("response_format", "output_config", "schema", "grammar", "structured output")
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|extra inputs|extra_forbidden|not permitted|not allowed"
     r"|unexpected|only the default|deprecated|cannot both"
 )
+_BAD_VALUE = re.compile(r"must be|should be|at least|greater|positive|out of range|invalid|not valid|validation")
 
 
 def url_of(kind: WireProtocol, base: str) -> str:
@@ -46,13 +60,15 @@ def headers_of(kind: WireProtocol, key: str) -> dict[str, str]:
     return headers
 
 
-def request(kind: WireProtocol, model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+def request(
+    kind: WireProtocol, model: str, messages: Chat, sampling: Sampling, dropped: Collection[str]
+) -> dict[str, Any]:
     """The body of a call, without the parameters in `dropped`."""
     build = _openai_request if kind == "openai" else _anthropic_request
     return build(model, messages, sampling, dropped)
 
 
-def _openai_request(model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+def _openai_request(model: str, messages: Chat, sampling: Sampling, dropped: Collection[str]) -> dict[str, Any]:
     limit = "max_completion_tokens" if "max_tokens" in dropped else "max_tokens"
     body: dict[str, Any] = {"model": model, "messages": messages, limit: sampling.max_new_tokens}
     _add_draw(body, sampling, dropped)
@@ -66,7 +82,7 @@ def _openai_request(model: str, messages: Chat, sampling: Sampling, dropped: set
     return body
 
 
-def _anthropic_request(model: str, messages: Chat, sampling: Sampling, dropped: set[str]) -> dict[str, Any]:
+def _anthropic_request(model: str, messages: Chat, sampling: Sampling, dropped: Collection[str]) -> dict[str, Any]:
     turns = [message for message in messages if message["role"] != "system"]
     body: dict[str, Any] = {"model": model, "messages": turns, "max_tokens": sampling.max_new_tokens}
     _add_draw(body, sampling, dropped)
@@ -77,14 +93,16 @@ def _anthropic_request(model: str, messages: Chat, sampling: Sampling, dropped: 
     return body
 
 
-def _add_draw(body: dict[str, Any], sampling: Sampling, dropped: set[str]) -> None:
-    """Temperature, and what is not off: a server may refuse even the neutral value of what it does not know."""
-    if "temperature" not in dropped:
-        body["temperature"] = sampling.temperature
-    if sampling.top_p < 1 and "top_p" not in dropped:
-        body["top_p"] = sampling.top_p
-    if sampling.top_k > 0 and "top_k" not in dropped:
-        body["top_k"] = sampling.top_k
+def _add_draw(body: dict[str, Any], sampling: Sampling, dropped: Collection[str]) -> None:
+    """How to draw, and that nothing else is to be done besides."""
+    body |= {name: value for name, value in drawn_by(sampling).items() if name not in dropped}
+    if body.get("top_k") == 0 and TOP_K_MINUS_ONE in dropped:
+        body["top_k"] = -1
+
+
+def drawn_by(sampling: Sampling) -> dict[str, float]:
+    """The parameters of a draw by their names on the wire."""
+    return {**NEUTRAL, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
 
 
 @cache
@@ -92,11 +110,16 @@ def _schema(text: str) -> dict[str, Any]:
     return json.loads(text)
 
 
+class NoWords(ValueError):
+    """An answer in form, and none in content: no words, or it was broken off."""
+
+
 def completion(kind: WireProtocol, data: Any) -> Completion:
     """The answer in the parsed body of a 200.
 
     Raises:
-        CallError: the model or the provider's filter refused.
+        CallError: the model or the provider's filter refused, or all it may say went into thoughts that are not shown.
+        NoWords: there is nothing that could be judged; another try may bring it.
         LookupError, TypeError, AttributeError, ValueError: there is no answer in it.
     """
     return (_openai_completion if kind == "openai" else _anthropic_completion)(data)
@@ -104,50 +127,80 @@ def completion(kind: WireProtocol, data: Any) -> Completion:
 
 def _openai_completion(data: Any) -> Completion:
     """The first choice."""
-    choice = data["choices"][0]
+    if not (choices := data["choices"]) and isinstance(choices, list):
+        raise NoWords("an answer without a choice")
+    choice = choices[0]
     message = choice["message"]
-    reason = choice.get("finish_reason")
+    reason = choice.get("finish_reason", "stop")  # some simple servers leave it out; null is one that was broken off
     if refusal := message.get("refusal"):
         raise CallError(f"the model refused: {refusal}")
-    if reason == "content_filter":
-        raise CallError("the answer was stopped by the provider's content filter")
-    if reason == "error":
-        raise ValueError("the provider's server failed in mid-answer")
+    _check_ending(reason)
     content = message.get("content") or ""
     if not isinstance(content, str):
         content = "".join(part["text"] for part in content if part.get("type") == "text")
     thought = message.get("reasoning_content") or message.get("reasoning") or ""
-    usage = data.get("usage") or {}
-    cut_off = reason == "length"
+    cut_off = reason in _CUT_OFF
+    ids = _ids(choice.get("token_ids"))
+    if not content.strip() and not (thought and cut_off) and ids is None:  # ids prove that it said nothing
+        _refuse_silence(cut_off, bool(message.get("tool_calls")), thought)
+    usage = data.get("usage")
     return Completion(
         _with_thought(thought, content),
         "length" if cut_off else "end",
-        _count(usage.get("prompt_tokens")),
-        _count(usage.get("completion_tokens")),
-        None if (ids := choice.get("token_ids")) is None else tuple(ids if cut_off else ids[:-1]),
+        _count(usage, "prompt_tokens"),
+        _count(usage, "completion_tokens"),
+        None if ids is None else ids if cut_off else ids[:-1],
     )
 
 
 def _anthropic_completion(data: Any) -> Completion:
     """All text blocks, the thinking ones first."""
-    reason = data.get("stop_reason")
-    if reason == "refusal":
-        raise CallError("the model refused")
+    reason = data.get("stop_reason", "end_turn")
+    _check_ending(reason)
     blocks = data["content"]
     thought = "".join(block["thinking"] for block in blocks if block["type"] == "thinking")
     text = "".join(block["text"] for block in blocks if block["type"] == "text")
-    usage = data.get("usage") or {}
+    cut_off = reason in _CUT_OFF
+    if not text.strip() and not (thought and cut_off):
+        _refuse_silence(cut_off, any(block["type"] == "tool_use" for block in blocks), thought)
+    usage = data.get("usage")
     return Completion(
         _with_thought(thought, text),
-        "length" if reason in ("max_tokens", "model_context_window_exceeded") else "end",
-        _count(usage.get("input_tokens")),
-        _count(usage.get("output_tokens")),
+        "length" if cut_off else "end",
+        _count(usage, "input_tokens"),
+        _count(usage, "output_tokens"),
     )
 
 
-def _count(tokens: Any) -> int:
-    """0 where a server does not count, or not in numbers."""
-    return tokens if isinstance(tokens, int) else 0
+def _check_ending(reason: Any) -> None:
+    """Raise where an answer did not come to its end, by what the server says of it."""
+    if reason is None:
+        raise NoWords("an answer that was broken off (no reason why it ended)")
+    said = str(reason).lower()
+    if _FILTERED.search(said):
+        raise CallError("the model refused" if said == "refusal" else f"a filter of the provider stopped it ({said})")
+    if _BROKEN_OFF.search(said):
+        raise NoWords(f"an answer that was broken off ({said})")
+
+
+def _refuse_silence(cut_off: bool, tools: bool, thought: str) -> NoReturn:
+    """Raise, as nothing was said: an empty answer must not be judged as if it were the model's."""
+    if cut_off:
+        raise CallError("all the tokens that it may take went into thoughts that are not shown. Allow more")
+    raise NoWords("calls of tools and no words" if tools else "thoughts and no words" if thought else "no words")
+
+
+def _ids(said: Any) -> tuple[int, ...] | None:
+    """The sampled ids, None where a server does not tell them or they cannot be any."""
+    if isinstance(said, list) and said and all(type(one) is int and 0 <= one < _LIMIT for one in said):
+        return tuple(said)
+    return None
+
+
+def _count(usage: Any, name: str) -> int:
+    """0 where a server does not count, or not in numbers that can be."""
+    tokens = usage.get(name) if isinstance(usage, dict) else None
+    return tokens if type(tokens) is int and 0 < tokens < _LIMIT else 0
 
 
 def _with_thought(thought: str, text: str) -> str:
@@ -160,8 +213,8 @@ def _with_thought(thought: str, text: str) -> str:
     return said.encode("utf-8", "replace").decode()
 
 
-def refused_parameter(kind: WireProtocol, body: dict[str, Any], said: str) -> str | None:
-    """The parameter of `body` that a 400 says is not taken; None where the 400 is about something else.
+def refused_parameters(kind: WireProtocol, body: dict[str, Any], said: str) -> list[str]:
+    """The parameters of `body` that a 400 says are not taken; none where the 400 is about something else.
 
     Args:
         kind: the protocol.
@@ -170,12 +223,62 @@ def refused_parameter(kind: WireProtocol, body: dict[str, Any], said: str) -> st
     """
     for name in ("response_format", "output_config"):
         if name in body and any(word in said for word in _SCHEMA_WORDS):
-            return name
-    if not _NOT_TAKEN.search(said):
-        return None
+            return [name]
+    not_taken = _NOT_TAKEN.search(said)
+    named = [name for name in _OPTIONAL if name in body and re.search(rf"\b{name}\b", said)]
+    if neutral := [name for name in named if body[name] in (NEUTRAL.get(name), -1)]:
+        if neutral == ["top_k"] and body["top_k"] == 0 and re.search(r"-1\b", said):
+            return [TOP_K_MINUS_ONE]
+        return neutral if not_taken or _BAD_VALUE.search(said) else []
+    if not not_taken:
+        return []
     if kind == "openai" and "max_tokens" in body and "max_completion_tokens" in said:
-        return "max_tokens"
-    return next((name for name in _OPTIONAL if name in body and re.search(rf"\b{name}\b", said)), None)
+        return ["max_tokens"]
+    return named[:1]
+
+
+_NO_ROOM = re.compile(
+    r"context[ _]?(?:length|size|window|limit)|supports at most"
+    r"|maximum (?:allowed )?number of (?:output|completion) tokens"
+    r"|max_(?:new_|completion_|output_)?tokens\W.{0,80}(?:too large|too high|less than|at most|exceed|>|<=)"
+)
+_ROOM = (
+    re.compile(r"(?P<read>\d+) \+ \d+ > (?P<all>\d+)"),  # Anthropic
+    re.compile(r"\d+ > (?P<all>\d+) - (?P<read>\d+)"),  # vLLM
+    re.compile(r"<= (?P<all>\d+)\. given: (?P<read>\d+)"),  # TGI
+    re.compile(r"(?:at most|less than or equal to|max_tokens: \d+ >)\W{1,3}(?P<answer>\d+)"),
+    re.compile(r"(?:context[ _]?(?:length|size|window|limit)|n_ctx)\D{1,40}?(?P<all>\d+)"),
+)
+_READ = re.compile(
+    r"(?P<least>at least )?(?P<read>\d+) (?:in the (?:messages|prompt)|(?:input|prompt) tokens|tokens from the input)"
+    r"|n_prompt_tokens\W{1,4}(?P<too>\d+)"
+)
+LEAST_ROOM = 16
+"""Tokens; an answer that has less room says nothing."""
+
+
+def room_for_answer(said: str, asked: int, read: int) -> int | None:
+    """For how many tokens of an answer a server has room that refuses more; None where it has none.
+
+    Args:
+        said: the server's whole answer, in lower case.
+        asked: tokens of the answer.
+        read: tokens of the prompt, for a server that does not tell them.
+    """
+    if not _NO_ROOM.search(said):
+        return None
+    said = re.sub(r"(?<=\d),(?=\d{3})", "", said)
+    found = next((found for pattern in _ROOM if (found := pattern.search(said))), None)
+    if found is None:
+        room = asked // 4
+    elif (parts := found.groupdict()).get("answer"):
+        room = int(parts["answer"])
+    else:
+        told = _READ.search(said)
+        if told and not parts.get("read"):
+            read = max(read, int(told["read"])) if told["least"] else int(told["read"] or told["too"])
+        room = int(parts["all"]) - int(parts.get("read") or read)
+    return room if LEAST_ROOM <= room < asked else None
 
 
 def message_in(data: bytes) -> str:

@@ -68,7 +68,7 @@ async def enhance_rows(
         step = _step(loop)
         rows = rows_of_shard(run, shard)
         await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=config.concurrency, tick=tell)
-        figures = {**loop.names, "student": student.identity, "spent": ledger.summary()}
+        figures = {**loop.names, "student": student.recorded(), "spent": ledger.summary()}
         figures["leaks"] = await _leaks(run, student, journal.rows(key), base.seed)
     return enhance_result(run, total, journal=journal, key=key, figures=figures)
 

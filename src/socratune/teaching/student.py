@@ -47,10 +47,14 @@ class Student(NamedTuple):
     `loaded` is the model where it is in this process, else None.
     """
 
-    model: ChatModel
+    model: MeteredModel
     sampling: Sampling
     identity: dict[str, Any]
     loaded: LocalStudent | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """Who it is, drawn as was really sent: None is what its server refused to be told, and decided itself."""
+        return {**self.identity, "sampling": {**self.identity["sampling"], **self.model.sent(self.sampling)}}
 
 
 class ServedStudent(NamedTuple):

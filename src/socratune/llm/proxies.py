@@ -1,0 +1,106 @@
+"""The forward proxy between this machine and a server, by the variables that curl, pip and git heed."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64encode
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment
+
+from socratune.errors import Fault, Shown, UserError
+
+ASKED = "SOCRATUNE_PROXY_LOOPBACK"
+"""Set to anything, also what is on this machine is asked through the proxy."""
+
+
+class Proxy(NamedTuple):
+    """A forward proxy.
+
+    Attributes:
+        variable: the one of the environment that names it.
+        tls: it is spoken to over TLS.
+        authorization: the header's value with user and password, or empty.
+    """
+
+    variable: str
+    host: str
+    port: int
+    tls: bool
+    authorization: str
+
+    @property
+    def shown(self) -> str:
+        """For people; without a password."""
+        return f"{self.host}:{self.port} ({self.variable})"
+
+
+def proxy_of(url: str) -> Proxy | None:
+    """The proxy through which a URL is asked, None for a direct way.
+
+    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in capitals or not; loopback is always asked directly.
+
+    Raises:
+        UserError: the variable names no proxy that can be used.
+    """
+    found = getproxies_environment()
+    try:
+        parts = urlsplit(url)
+        host, at = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:  # an address that is none is somebody else's to refuse
+        return None
+    name = parts.scheme if found.get(parts.scheme) else "all"
+    if not found.get(name) or is_bypassed(host, at):
+        return None
+    variable = next((one for one in (f"{name}_proxy", f"{name.upper()}_PROXY") if os.environ.get(one)), name)
+    given = found[name]
+    try:
+        proxy = urlsplit(given if "://" in given else f"http://{given}")
+        port = proxy.port or (443 if proxy.scheme == "https" else 80)
+        good = proxy.scheme in ("http", "https") and proxy.hostname
+    except ValueError:  # a port that is none
+        proxy, port, good = None, 0, False
+    if proxy is None or not good:
+        fix = f"Give one that speaks HTTP, or ask {host} directly: export NO_PROXY={host}"
+        got = given.rsplit("@", 1)[-1] if "@" in given else given
+        raise UserError(Fault(variable, "http(s)://[USER:PASSWORD@]HOST[:PORT]", Shown(got), fix))
+    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
+    basic = f"Basic {b64encode(pair.encode()).decode()}" if proxy.username is not None else ""
+    return Proxy(variable, proxy.hostname or "", port, proxy.scheme == "https", basic)
+
+
+def is_bypassed(host: str, port: int) -> bool:
+    """Whether a host is asked directly whatever proxy there is: loopback, and what NO_PROXY names.
+
+    An entry is `*`, a host with all below it, `HOST:PORT`, an address, or a network like `10.0.0.0/8`.
+    """
+    host = host.casefold().rstrip(".")
+    if is_loopback(host) and not os.environ.get(ASKED):
+        return True
+    for entry in (getproxies_environment().get("no") or "").casefold().replace(",", " ").split():
+        name, _, its_port = entry.rpartition(":") if entry.rpartition(":")[2].isdigit() else (entry, "", "")
+        if entry.count(":") > 1:  # IPv6
+            name, its_port = entry, ""
+        name = name.strip("[]").removeprefix("*").lstrip(".") or entry
+        same = entry == "*" or host == name or host.endswith(f".{name}") or _is_within(host, name)
+        if same and its_port in ("", str(port)):
+            return True
+    return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine by its very name."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_within(host: str, network: str) -> bool:
+    try:
+        return ip_address(host) in ip_network(network, strict=False)
+    except ValueError:
+        return False
