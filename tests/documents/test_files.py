@@ -17,6 +17,58 @@ from socratune.documents.files import files_of, read_files
 from socratune.errors import UserError
 from socratune.rows import Rejected
 
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A file that is none of the documents'."""
+    (tmp_path / "elsewhere").mkdir()
+    place = tmp_path / "elsewhere" / "passwd.txt"
+    place.write_text("root:x:0:0:root:/root:/bin/bash")
+    return place
+
+
+@pytest.fixture
+def linked(tmp_path: Path, secret: Path) -> Path:
+    """A folder of documents with links within it and links out of it."""
+    folder = tmp_path / "docs"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "own.md").write_text("Our own words.")
+    (folder / "sub" / "near.md").symlink_to("../own.md")
+    (folder / "notes.txt").symlink_to(secret)
+    (folder / "relative.txt").symlink_to("../elsewhere/passwd.txt")
+    (folder / "chained.txt").symlink_to("notes.txt")
+    (folder / "etc").symlink_to(secret.parent, target_is_directory=True)
+    (folder / "loop.txt").symlink_to("loop.txt")
+    return folder
+
+
+@pytest.mark.parametrize("pattern", ["", "*", "**/*", "*/*", "*.txt", "etc/*.txt", "../docs/*"])
+def test_a_link_out_of_the_folder_is_not_followed_and_is_said(
+    linked: Path, secret: Path, pattern: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = str(linked / pattern) if pattern else str(linked)
+    if pattern == "etc/*.txt":  # the user has named that folder
+        assert [path.resolve() for _, path in files_of(source)] == [secret]
+        return
+    if pattern == "*.txt":
+        with pytest.raises(UserError, match="only links that lead out of it"):
+            files_of(source)
+        return
+    documents, rejected = read(source)
+    assert not any("root:" in document.text for document in documents.values())
+    outside = [one for one in rejected.values() if one.reason == "outside"]
+    assert outside and all(str(secret) in one.detail for one in outside)
+    assert "leads out of it" in caplog.text
+    if pattern in ("", "*", "**/*"):
+        assert "own.md" in documents and {"notes.txt", "relative.txt", "chained.txt"} <= {one.id for one in outside}
+
+
+def test_a_link_that_is_named_itself_is_followed(linked: Path, tmp_path: Path) -> None:
+    assert len(files_of(str(linked / "notes.txt"))) == 1
+    (tmp_path / "here").symlink_to(linked, target_is_directory=True)
+    assert [name for name, _ in files_of(str(tmp_path / "here"))] == ["own.md", "sub/near.md"]
+
+
 PARSERS = [name for suffix in (".pdf", ".docx", ".html") if parsing.missing_parser(suffix) for name in (suffix,)]
 needs_parsers = pytest.mark.skipif(bool(PARSERS), reason=f"the extra [documents] is not installed: {PARSERS}")
 

@@ -253,6 +253,32 @@ def test_bad_bodies_and_routes(base: str) -> None:
     assert complete(base)[0] == 200
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"}, {"Host": "evil.example:8000"}, {"Host": ""}, {"Host": "127.0.0.1.evil.example"},
+        {"Host": "192.168.1.7"}, {"Origin": "http://evil.example"}, {"Origin": "null"}, {"Origin": "http://localhost:1"},
+    ],
+)  # fmt: skip
+def test_neither_foreign_names_nor_pages_of_others_are_answered(base: str, headers: dict[str, str]) -> None:
+    for path in ("/models", "/chat/completions"):
+        status, body = request(base, path, headers=headers)
+        assert status == 403 and body["error"]["message"]
+    assert request(base, "/chat/completions", {"model": "demo", "messages": HELLO}, headers)[0] == 403
+
+
+def test_a_server_of_every_address_answers_to_the_names_it_is_given(base: str) -> None:
+    with server("demo", "--host", "0.0.0.0", "--allow-host", "gpu.example") as found:
+        place = urlsplit(found)
+        here = f"http://127.0.0.1:{place.port}/v1"
+        for host in ("gpu.example", f"GPU.example:{place.port}", "192.168.1.7:80", "[::1]", "localhost"):
+            assert request(here, "/models", headers={"Host": host})[0] == 200, host
+        for host in ("evil.example", "gpu.example.evil.example", "x.gpu.example"):
+            assert request(here, "/models", headers={"Host": host})[0] == 403, host
+        own = {"Host": "gpu.example", "Origin": "https://gpu.example"}
+        assert request(here, "/models", headers=own)[0] == 200
+
+
 def test_a_key(tmp_path: Path) -> None:
     with server("demo", "--api-key-env", "MY_KEY", env={"MY_KEY": "sk-geheim-12345"}) as base:
         assert request(base.removesuffix("/v1"), "/health")[0] == 200

@@ -113,13 +113,41 @@ def test_a_merged_run_takes_over_what_was_decided_in_its_shards(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "line", ['{"id": "a"}', "[]", '{"id": 3, "decision": "accept"}', '{"id": "a", "decision": "edit"}', "x"]
-)
+    "line",
+    [
+        '{"id": "a"}', "[]", '{"id": 3, "decision": "accept"}', '{"id": "a", "decision": "edit"}', "x", "3", "null",
+        '{"id": "a", "decision": "edit", "text": "12 \\ud83d"}', '{"id": ["a"], "decision": "reject"}',
+        '{"id": "a", "decision": {}}', '{"id": "a", "decision": "accept", "text": 3}', "[" * 100_000,
+    ],
+)  # fmt: skip
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     run = RunDir(tmp_path)
     run.review.write_text(f'{{"id": "z", "decision": "undo"}}\n{line}\n', "utf-8")
     with pytest.raises(UserError, match=r"review.jsonl, line 2"):
         review_decisions(run)
+
+
+def test_decisions_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.review.mkdir()
+    with pytest.raises(UserError, match=r"review.jsonl: expected the decisions"):
+        review_decisions(run)
+    run.review.rmdir()
+    run.review.write_bytes(b'{"id": "\xff"}\n{"id": "z", "decision": "undo"}\n')
+    with pytest.raises(UserError, match=r"review.jsonl, line 1"):
+        review_decisions(run)
+
+
+@pytest.mark.slow
+def test_curate_ends_with_2_where_the_decisions_are_damaged(copied_run: Path) -> None:
+    (copied_run / "review.jsonl").write_text('{"id": "a", "decision": "edit", "text": "\\ud800"}\n')
+    done = socratune("train", copied_run)
+    assert done.returncode == 2 and "review.jsonl, line 1" in done.stderr and "surrogate" in done.stderr
+
+
+def test_half_a_surrogate_pair_is_written_as_json_has_it(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": "ü \ud83d"}])
+    assert json.loads((tmp_path / "rows.jsonl").read_text("utf-8")) == {"text": "ü \ud83d"}
 
 
 @pytest.mark.slow

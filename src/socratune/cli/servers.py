@@ -28,6 +28,10 @@ def serve(
     what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model, or the folder of a run.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one there is.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A host name by which it may be reached, as behind a proxy. Repeatable."),
+    ] = None,
     api_key_env: Annotated[
         str | None, typer.Option(metavar="VAR", help="Environment variable with the key that requests have to bring.")
     ] = None,
@@ -35,7 +39,7 @@ def serve(
     """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
     from socratune.publishing import serve_models
 
-    _until_stopped(partial(serve_models, what, _say, host=host, port=port, key_env=api_key_env))
+    _until_stopped(partial(serve_models, what, _say, host=host, port=port, key_env=api_key_env, names=allow_host or []))
 
 
 def _until_stopped(work: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from socratune.documents.parsing import PARSE, Parser, Unparsed, missing_parser
 from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Rejected
 from socratune.runs import file_hash, fingerprint
+
+log = logging.getLogger(__name__)
 
 _PLAIN = (".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".adoc", ".org", ".tex")
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
@@ -32,27 +35,47 @@ IDS = ("id", "_id", "_key", "key")
 def files_of(source: str) -> list[tuple[str, Path]]:
     """Each file that a path, folder or pattern means, with its id: the path below the folder that was named.
 
+    A link that leads out of that folder is not followed (`links_out_of`): who may put a file into a folder of documents
+    would else have any file of this machine read, asked about and sent to a model.
+
     Raises:
         UserError: there is none; or a parser that one of them needs is not installed.
     """
     place = Path(source)
-    if place.is_dir():
-        found = [(str(path.relative_to(place)), path) for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES]
-        found = [(name, path) for name, path in found if path.is_file() and not name.startswith(".")]
-    elif place.exists():
-        found = [(place.name, place)]
-    else:
-        folder = Path(*place.parts[: _first_magic(place)])
-        paths = map(Path, glob.glob(source, recursive=True))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
-        found = [(str(path.relative_to(folder)), path) for path in paths if path.is_file()]
+    every, outside = _named_files(place)
+    found = [(name, path) for name, path in every if name not in outside]
     if not found:
         what = "a folder without any" if place.is_dir() else "none there"
+        if outside:
+            what = f"only links that lead out of it ({', '.join(sorted(outside)[:3])})"
         fix = f"Known endings: {' '.join(_SUFFIXES)}. A pattern belongs in quotes."
         raise UserError(Fault(f"--source {source}", "files of documents", Shown(what), fix))
     suffixes = sorted({path.suffix.lower() for _, path in found})
     if faults := [fault for suffix in suffixes if (fault := missing_parser(suffix))]:
         raise UserError(*faults)
     return sorted(found)
+
+
+def links_out_of(source: str) -> dict[str, Path]:
+    """The files of a folder or pattern that are left out because they lie elsewhere: id → where."""
+    return _named_files(Path(source))[1]
+
+
+def _named_files(place: Path) -> tuple[list[tuple[str, Path]], dict[str, Path]]:
+    """Each file that a path, folder or pattern means with its id; and by id, where those lie that lead out of it."""
+    if place.is_dir():
+        folder = place
+        found = [(str(path.relative_to(place)), path) for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES]
+        found = [(name, path) for name, path in found if path.is_file() and not name.startswith(".")]
+    elif place.exists():
+        return [(place.name, place)], {}  # named by the user, a link or not
+    else:
+        folder = Path(*place.parts[: _first_magic(place)])
+        paths = map(Path, glob.glob(str(place), recursive=True))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
+        found = [(str(path.relative_to(folder)), path) for path in paths if path.is_file()]
+    root = folder.resolve()
+    real = {name: path.resolve() for name, path in found}
+    return found, {name: path for name, path in real.items() if not path.is_relative_to(root)}
 
 
 def files_hash(source: str) -> str | None:
@@ -75,6 +98,11 @@ def read_files(source: str, *, max_file_mb: int) -> Iterator[Document | Rejected
         UserError: as `files_of`.
     """
     seen: dict[bytes, str] = {}
+    for name, path in sorted(links_out_of(source).items()):
+        log.warning(
+            "%s of --source leads out of it, to %s: not read. Put a copy there if it belongs to it.", name, path
+        )
+        yield Rejected("outside", f"a link to {path}, which is not in {source}; it is not followed", id=name)
     with Parser() as parser:
         for name, path in files_of(source):
             for found in _read(name, path, parser, max_file_mb):

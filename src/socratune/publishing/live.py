@@ -1,12 +1,10 @@
 """The report as a Starlette app on loopback: state, rows page by page, one row whole, and decisions.
 
-Only pages of this very server are answered: the Host header has to name loopback (a foreign name that was made to
-point here does not), and an Origin has to be our own.
+Only pages of this very server are answered (`webserver.meant_for_us`).
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, get_args
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -26,19 +24,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from socratune.errors import Fault, Shown, SocratuneError, UserError
 from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
 from socratune.publishing.report import live_page, overview, shortened
-from socratune.publishing.webserver import address, listening, serve_until_stopped
+from socratune.publishing.webserver import (
+    LOOPBACK_HOSTS,
+    Hosts,
+    address,
+    listening,
+    meant_for_us,
+    serve_until_stopped,
+)
 from socratune.runs import (
     Results,
-    ReviewDecision,
     RunDir,
     existing_run,
     json_decode,
     json_encode,
     record_decision,
     review_decisions,
+    review_fault,
 )
 
-HOSTS = ("127.0.0.1", "localhost", "[::1]")
 LISTS = ("traces", "answers")
 _MOST_ROWS = 200
 """Per answer."""
@@ -162,7 +166,8 @@ def report_server(run: RunDir) -> ASGIApp:
         *(Route(f"/api/row/{what}", partial(row, what)) for what in LISTS),
         Route("/api/review", review, methods=["POST"]),
     ]
-    return own_pages_only(Starlette(routes=routes, exception_handlers={SocratuneError: _failed}))
+    app = Starlette(routes=routes, exception_handlers={SocratuneError: _failed})
+    return meant_for_us(short_bodies_only(app), Hosts(LOOPBACK_HOSTS[0]), PlainTextResponse)
 
 
 def _review(live: Live, content_type: str, body: bytes) -> Response:
@@ -173,11 +178,9 @@ def _review(live: Live, content_type: str, body: bytes) -> Response:
         given = json_decode(body)
         row_id, decision, text = given["id"], given["decision"], given.get("text")
     except (ValueError, LookupError, TypeError, AttributeError):
-        return PlainTextResponse('expected {"id", "decision", "text"}', 400)
-    if decision not in get_args(ReviewDecision) or not (text is None or isinstance(text, str)):
-        return PlainTextResponse(f"decision: expected one of {', '.join(get_args(ReviewDecision))}", 400)
-    if decision == "edit" and not (text or "").strip():
-        return PlainTextResponse("an edit without text", 400)
+        return PlainTextResponse('Expected an object {"id", "decision", "text"}.', 400)
+    if reason := review_fault(row_id, decision, text):
+        return PlainTextResponse(f"{reason}.", 400)
     with live.lock:
         if row_id not in live.index("traces").ids:
             return PlainTextResponse("no such row", 404)
@@ -193,30 +196,19 @@ def _failed(request: Request, error: Exception) -> Response:
     return PlainTextResponse(str(error), 500)
 
 
-def own_pages_only(inner: ASGIApp) -> ASGIApp:
-    """Refuse a request that does not come from a page of ours, and one that is too long."""
+def short_bodies_only(inner: ASGIApp) -> ASGIApp:
+    """Refuse a request that is too long, before it is read."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := _refusal(dict(scope["headers"]))):
+        headers = dict(scope.get("headers", []))
+        length = headers.get(b"content-length", b"0")
+        if b"transfer-encoding" in headers or not length.isdigit() or int(length) > _MOST_BODY:
+            refusal = PlainTextResponse(f"A body of at most {_MOST_BODY} bytes, with its length.", 413)
             await refusal(scope, receive, send)
         else:
             await inner(scope, receive, send)
 
     return guard
-
-
-def _refusal(headers: dict[bytes, bytes]) -> Response | None:
-    host = headers.get(b"host", b"").decode("latin-1")
-    name = re.sub(r":\d+$", "", host)
-    if name not in HOSTS:
-        return PlainTextResponse("This server answers on loopback only.", 403)
-    origin = headers.get(b"origin")
-    if origin is not None and origin.decode("latin-1") != f"http://{host}":
-        return PlainTextResponse("Not for other pages.", 403)
-    length = headers.get(b"content-length", b"0")
-    if b"transfer-encoding" in headers or not length.isdigit() or int(length) > _MOST_BODY:
-        return PlainTextResponse(f"A body of at most {_MOST_BODY} bytes, with its length.", 413)
-    return None
 
 
 # `socratune ui`: which run folder, which port, and the server until Ctrl-C.
@@ -246,6 +238,6 @@ def serve_report(folder: str | None, port: int, say: Callable[[str], None]) -> N
         UserError: no such run, or the port is taken.
     """
     run = existing_run(folder) if folder is not None else newest_run()
-    place = listening("127.0.0.1", port)
+    place = listening(LOOPBACK_HOSTS[0], port)
     say(f"{run.root}: {address(place)}/  (Ctrl-C ends it)")
     serve_until_stopped(report_server(run), place)

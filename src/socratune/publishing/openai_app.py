@@ -22,16 +22,17 @@ from socratune.llm import Sampling
 from socratune.publishing import openai_protocol
 from socratune.publishing.openai_models import Served
 from socratune.publishing.openai_protocol import Asked, BadRequest
-from socratune.publishing.webserver import address, listening, serve_until_stopped
+from socratune.publishing.webserver import Hosts, address, listening, meant_for_us, serve_until_stopped
 
 _MOST_BODY = 16_000_000  # bytes
 HEALTH = "/health"
 
 
-def openai_server(models: Sequence[Served], key: str | None = None) -> ASGIApp:
-    """The server of these models.
+def openai_server(models: Sequence[Served], key: str | None = None, *, hosts: Hosts) -> ASGIApp:
+    """The server of these models, for who means it (`webserver.meant_for_us`).
 
     Args:
+        hosts: the names it answers to.
         models: each is asked by its name.
         key: what a request has to bring as `Authorization: Bearer KEY`, except to `/health`; None: nothing.
     """
@@ -57,7 +58,7 @@ def openai_server(models: Sequence[Served], key: str | None = None) -> ASGIApp:
         Route("/v1/chat/completions", complete, methods=["POST"]),
     ]
     plain = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_route, Exception: _failed})
-    return plain if key is None else _with_key(plain, key)
+    return meant_for_us(plain if key is None else _with_key(plain, key), hosts, _refused)
 
 
 async def _completed(served: Served, asked: Asked) -> Response:
@@ -134,7 +135,9 @@ def _with_key(inner: ASGIApp, key: str) -> ASGIApp:
 # `socratune serve`: which models, which port, and the server until Ctrl-C.
 
 
-def serve_models(what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None) -> None:
+def serve_models(
+    what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None, names: Sequence[str] = ()
+) -> None:
     """Serve a model, or a run's base and adapter, until Ctrl-C; port 0 takes a free one.
 
     Args:
@@ -143,6 +146,7 @@ def serve_models(what: str, say: Callable[[str], None], *, host: str, port: int,
         host: the address to listen at.
         port: the port there.
         key_env: the environment variable with the key that requests have to bring; None: they need none.
+        names: host names by which it is reached besides its address, as behind a proxy.
 
     Raises:
         UserError: no such run or model, the port is taken, or there is no such variable.
@@ -155,7 +159,8 @@ def serve_models(what: str, say: Callable[[str], None], *, host: str, port: int,
     from socratune.publishing.openai_models import serving_models
 
     place = listening(host, port)  # before minutes of loading
+    answered = Hosts(place.getsockname()[0], [host, *names])
     with serving_models(what) as models:
         names = " and ".join(served.name for served in models)
         say(f"{names}: {address(place)}/v1  (Ctrl-C ends it)")
-        serve_until_stopped(openai_server(models, key), place)
+        serve_until_stopped(openai_server(models, key, hosts=answered), place)

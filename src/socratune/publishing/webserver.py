@@ -1,11 +1,77 @@
-"""A web app of ours on a socket of this machine, until Ctrl-C: what `socratune ui` and `socratune serve` share."""
+"""A web app of ours on a socket of this machine, until Ctrl-C: what `socratune ui` and `socratune serve` share.
+
+Both answer only who means them. A page of another site can make a visitor's browser send requests to this machine, and
+a name of its own can be made to point here (DNS rebinding): the browser then takes our answers for that site's. So the
+Host header has to be a name by which this server is meant to be reached, and an Origin has to be that very server.
+"""
 
 from __future__ import annotations
 
+import re
 import socket
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any
 
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from socratune.errors import Fault, Shown, UserError
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+Refuse = Callable[[str, int], Response]
+"""The answer to who is refused, of a sentence and a status."""
+
+
+class Hosts:
+    """The names by which a server is meant to be reached.
+
+    One that listens on loopback is reached by a name of loopback. One that listens elsewhere is reached by any address
+    in numbers, which no other site can call its own, and by the name of this machine; either by the names it is given.
+    """
+
+    def __init__(self, bound: str, names: Iterable[str] = ()) -> None:
+        place = _as_ip(bound)
+        self._any_address = place is not None and not place.is_loopback
+        known = [*LOOPBACK_HOSTS, f"[{bound}]" if ":" in bound else bound, *names]
+        if self._any_address:
+            known.append(socket.gethostname())
+        self.names = {name.lower() for name in known if name}
+
+    def __contains__(self, name: str) -> bool:
+        return name.lower() in self.names or (self._any_address and _as_ip(name.strip("[]")) is not None)
+
+
+def _as_ip(text: str) -> Any:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def meant_for_us(inner: ASGIApp, hosts: Hosts, refuse: Refuse) -> ASGIApp:
+    """`inner` for those who call this server by its name and come from no page of another one."""
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (said := _stranger(scope["headers"], hosts)):
+            await refuse(said, 403)(scope, receive, send)
+        else:
+            await inner(scope, receive, send)
+
+    return guard
+
+
+def _stranger(headers: Iterable[tuple[bytes, bytes]], hosts: Hosts) -> str:
+    """Why a request is not meant for us; empty where it is."""
+    given = [(name.lower(), value.decode("latin-1")) for name, value in headers]
+    named, origins = ([value for name, value in given if name == wanted] for wanted in (b"host", b"origin"))
+    host = named[0] if len(named) == 1 else ""
+    if not host or re.sub(r":\d+$", "", host) not in hosts:
+        return f"This server does not answer to the Host {host[:100]!r}, only to {', '.join(sorted(hosts.names))}."
+    own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")}
+    if any(origin.lower() not in own for origin in origins):
+        return "Not for pages of other servers."
+    return ""
 
 
 def listening(host: str, port: int) -> socket.socket:

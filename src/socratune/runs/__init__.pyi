@@ -44,6 +44,7 @@ from .review import (
     ReviewDecision as ReviewDecision,
     record_decision as record_decision,
     review_decisions as review_decisions,
+    review_fault as review_fault,
     take_over_reviews as take_over_reviews,
 )
 from .runner import HasId as HasId, map_rows as map_rows

@@ -226,7 +226,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
     try:
-        with temporary.open("w", encoding="utf-8") as stream:
+        # half a surrogate pair is no UTF-8: \ud800 stands for it, which is what JSON calls it too
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             for line in lines:
                 stream.write(line)
                 count += 1

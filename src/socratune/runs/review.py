@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.runs.folder import RunDir
 
 ReviewDecision = Literal["accept", "edit", "reject", "undo"]
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +92,17 @@ def review_decisions(run: RunDir) -> dict[str, Review]:
     found: dict[str, Review] = {}
     if not run.review.exists():
         return found
-    lines = run.review.read_bytes().split(b"\n")
+    try:
+        lines = run.review.read_bytes().split(b"\n")
+    except OSError as error:
+        got = Shown(error.strerror or str(error))
+        raise UserError(Fault(str(run.review), "the decisions as the page writes them", got)) from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             review = _read(json.loads(line))
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             if number == len(lines):
                 break
             got = Shown(f"{type(error).__name__}: {error}")
@@ -111,9 +117,24 @@ def review_decisions(run: RunDir) -> dict[str, Review]:
 
 
 def _read(data: dict[str, Any]) -> Review:
-    review = Review(data["id"], data["decision"], data.get("text"), data.get("time", ""))
-    if not isinstance(review.id, str) or review.decision not in get_args(ReviewDecision):
-        raise ValueError(f"decision {review.decision!r} of row {review.id!r}")
-    if review.decision == "edit" and not (isinstance(review.text, str) and review.text.strip()):
-        raise ValueError("an edit without text")
-    return review
+    row_id, decision, text, when = data["id"], data["decision"], data.get("text"), data.get("time", "")
+    if reason := review_fault(row_id, decision, text):
+        raise ValueError(reason)
+    return Review(row_id, decision, text, when if isinstance(when, str) else "")
+
+
+def review_fault(row_id: Any, decision: Any, text: Any) -> str:
+    """Why these are no decision about a row; empty where they are one. The page and the file are held to the same."""
+    known = get_args(ReviewDecision)
+    if not isinstance(row_id, str):
+        return f"id: expected the id of a row as text, got {type(row_id).__name__}"
+    if not isinstance(decision, str) or decision not in known:
+        return f"decision: expected one of {', '.join(known)}"
+    if text is not None and not isinstance(text, str):
+        return f"text: expected text or null, got {type(text).__name__}"
+    if decision != "edit":
+        return ""  # the text is only compared with the answer that was seen
+    if not (text or "").strip():
+        return "an edit without text"
+    # no tokenizer takes it, and what is trained on is written as UTF-8
+    return "text: expected whole characters, got half of a surrogate pair" if _SURROGATE.search(text or "") else ""
