@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from socratune.data.shapes import shape_of, unknown_shape
+from socratune.data.shapes import may_have_shape, unknown_shape
 from socratune.errors import Fault, Shown, UserError
 
 log = logging.getLogger(__name__)
@@ -279,7 +279,7 @@ def check_columns(names: Sequence[str], where: str) -> None:
     Raises:
         UserError: it has none, or a name twice.
     """
-    if shape_of(names) is None and names:
+    if not may_have_shape(names) and names:
         raise UserError(unknown_shape(names, where))
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(Fault(where, "every column once", Shown(f"{', '.join(sorted(twice))} twice")))
