@@ -10,6 +10,8 @@ from socratune.data.options import ANY_COLUMN, LETTERED, WRITE, Options, label_o
 from socratune.errors import Fault, Shown
 from socratune.judging import final_answer, options_in
 
+FROM_ONE = "Numbers count from 0: if yours count from 1, write letters (A, B, …) in all rows."
+"""What to do about a number behind the last option: all other numbers of the file may mean another option."""
 _POINTS = re.compile(r"\W*(?:option |answer |choice )?\(?([A-Ja-j])\W*|\(?[A-J][).:]\s+\S.*", re.I | re.DOTALL)
 _ASKS_TO_CHOOSE = re.compile(
     r"\bof (?:the|these) (?:following|options|choices|answers|statements)\b|\bwhich of these\b"
@@ -68,12 +70,13 @@ def right_option(answered: Any, options: Options, place: str, faults: list[Fault
         return found.pop()
     shown = [f"{letter(at)}) {options.texts[at]}" for at in sorted(found)]
     if found:
-        fix = f"It may mean {' or '.join(shown)}: write the letter of a text, or the text of a letter."
-        faults.append(Fault(place, "an answer that means one option", answered, fix))
+        got = Shown(f"{answered!r}, which may mean {' or '.join(shown)}")
+        fix = "Write the letter where it is a number, else the text."
+        faults.append(Fault(place, "an answer that means one option", got, fix))
         return None
     number, fix = whole_number(answered), ""
     if number == len(options.texts):
-        fix = "Numbers count from 0: if yours count from 1, write letters (A, B, …) in all rows."
+        fix = FROM_ONE
     elif isinstance(answered, list):
         fix = "A question with several right options cannot be judged."
     faults.append(

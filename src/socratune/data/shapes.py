@@ -390,5 +390,6 @@ def _with_options(
     if len(shape) == 1 and there and (lists_options(asked) or options.names(answered) is None):
         return messages, used  # a conversation asks in its own words
     asked, reference = with_options(asked, answered, options, place, faults)
+    faults += text_faults(asked, place, "user")
     turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": reference}]
     return [*messages[:-2], *turns], used | options.columns
