@@ -44,7 +44,7 @@ LINES = {
     "runs": 1350,
     "llm": 3100,
     "inference": 2550,
-    "data": 1650,
+    "data": 2600,
     "teaching": 1650,
     "documents": 3150,
     "training": 2500,

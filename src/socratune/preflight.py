@@ -93,7 +93,7 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
             found = data_set(data_path(name, held_out=at == 1))
             faults += found.damage
             if not (skip and found.reading.rows):
-                faults += found.reading.faults
+                faults += [fault for fault in found.reading.faults if fault not in found.damage]
     return faults
 
 

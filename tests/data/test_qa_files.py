@@ -4,6 +4,7 @@ import csv
 import errno
 import gzip
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 from socratune.data import qa_files, records
-from socratune.data.qa_files import MOST_FAULTS, _Reading, data_path, data_set, forget_data_sets, qa_rows, read_qa_rows
+from socratune.data.qa_files import _Reading, data_path, data_set, forget_data_sets, qa_rows, read_qa_rows
+from socratune.data.tally import MOST_KINDS
 from socratune.errors import OutsideError, UserError
 from socratune.rows import QARow
 
@@ -63,11 +65,50 @@ def test_deeply_nested_json_and_half_a_surrogate_pair_are_faults_not_crashes(tmp
 
 def test_of_very_many_faults_the_first_are_kept_and_all_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"x": 1}\n' * 1000 + GOOD)
+    names = ["".join(pair) for pair in itertools.product("abcdefghij", repeat=3)]
+    path.write_text("".join(f'{{"{name}": 1}}\n' for name in names) + GOOD.decode())
     reading = _Reading()
     assert len(list(qa_rows(path, reading))) == 1
-    assert (reading.rows, reading.bad_rows, len(reading.faults)) == (1, 1000, MOST_FAULTS + 1)
-    assert f"{1000 - MOST_FAULTS} more" in str(reading.faults[-1])
+    assert (reading.rows, reading.bad_rows, len(reading.faults)) == (1, 1000, MOST_KINDS + 1)
+    assert f"{1000 - MOST_KINDS} more" in str(reading.faults[-1])
+
+
+def test_the_same_fault_in_many_rows_is_told_once_with_their_number_and_the_first(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "q"}, {"role": "bot", "content": "a"}, {"role": "bot", "content": "b"}]
+    lines = [
+        b'{"messages": [',
+        *([json.dumps({"messages": turns}).encode()] * 250),
+        b'{"text": "t"}',
+        GOOD,
+        b'{"text": 1}',
+    ]
+    found = read(tmp_path, b"\n".join(lines))
+    said = [str(fault).removeprefix(f"{tmp_path / 'rows.jsonl'}, ") for fault in found.faults]
+    assert len(found.rows) == 1 and len(said) == 3
+    assert said[0].startswith("line 1: expected one JSON object per line")
+    assert said[1].startswith('250 rows (lines 2, 3, 4, …), messages[1]: expected "role" to be one of')
+    assert said[2].startswith("2 rows (lines 252, 254): expected columns of a known shape")
+    assert [item.id for item in data_set(tmp_path / "rows.jsonl").bad_rows()][-2:] == ["line-252", "line-254"]
+
+
+def test_where_a_number_shows_that_options_are_counted_from_1_no_row_of_the_file_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"question": "q", "choices": ["x", "y", "z"], "answer": number} for number in (1, 2, 3, 1, 3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"2 rows \(lines 3, 5\), answer: .*if yours count from 1, write letters"):
+        list(data_set(path).rows())
+
+
+@pytest.mark.parametrize("depth", [99, 150, 330, 500, 700, 900, 960, 980, 990, 995, 1000, 5000])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_nothing_is_too_deep_to_be_refused(tmp_path: Path, depth: int, name: str) -> None:
+    deep = "[" * depth + "]" * depth
+    rows = [f'{{"x": {deep}}}', f'{{"question": "q", "answer": "a", "level": {deep}}}', f'{{"messages": {deep}}}']
+    path = tmp_path / name
+    path.write_text(f"[{','.join(rows)}]" if name.endswith(".json") else "\n".join(rows))
+    found = data_set(path)
+    assert "".join(map(str, [*found.reading.faults, *found.damage]))
+    assert len(list(found.bad_rows())) == found.reading.bad_rows
 
 
 def test_reading_says_which_shapes_it_recognised(tmp_path: Path) -> None:
@@ -161,7 +202,8 @@ def test_csv_cells_with_commas_and_line_ends_and_empty_ones(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("question,answer\nq,a\nonly\nq,a,more\n", "row 3: expected 2 cells, as the first row has, got 1"),
+        ("question,answer\nq,a\nonly\n", "row 3: expected 2 cells, as the first row has, got 1"),
+        ("question,answer\nq,a\nonly\nq,a,more\n", "2 rows (rows 3, 4): expected 2 cells"),
         ("question,answer\nq,a\nq,a,more\n", "row 3: expected 2 cells, as the first row has, got 3"),
         ('question,answer\n"q,a\n', "row 2: expected CSV"),
         ("question,answer\nq,\n", "row 2: expected columns of a known shape"),

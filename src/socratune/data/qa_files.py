@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from socratune.config import DEMO, DEMO_DATA
+from socratune.data.choices import FROM_ONE
 from socratune.data.records import SHOWN, SUFFIXES, Record, Unreadable, arrow_records, missing_library, read_records
 from socratune.data.shapes import parse_row, shape_of
+from socratune.data.tally import FaultTally
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.rows import QARow, Rejected, unique_ids
 from socratune.runs import file_state
-
-MOST_FAULTS = 100
-"""Faults that are kept; of the rest only the number of rows."""
 
 
 @dataclass(slots=True)
@@ -37,10 +36,7 @@ class _Reading:
 
     shapes: Counter[str] = field(default_factory=Counter)
     """`question–answer` → rows that were recognised by these columns."""
-    bad_rows: int = 0
-    first_faults: list[Fault] = field(default_factory=list)
-    not_shown: int = 0
-    """Bad rows whose faults are not among `first_faults`."""
+    bad: FaultTally = field(default_factory=FaultTally)
 
     @property
     def rows(self) -> int:
@@ -48,11 +44,14 @@ class _Reading:
         return self.shapes.total()
 
     @property
+    def bad_rows(self) -> int:
+        """Bad rows."""
+        return self.bad.rows
+
+    @property
     def faults(self) -> list[Fault]:
-        """The first faults, and one that counts the rest."""
-        if not self.not_shown:
-            return self.first_faults
-        return [*self.first_faults, Fault("and further", "no faulty rows", Shown(f"{self.not_shown} more"))]
+        """The faults of the bad rows, each kind once."""
+        return self.bad.faults
 
 
 def data_path(name: str, *, held_out: bool = False) -> Path:
@@ -74,6 +73,7 @@ def qa_rows(path: Path, reading: _Reading) -> Iterator[QARow]:
 
 def _parsed(path: Path, reading: _Reading) -> Iterator[QARow | Rejected]:
     """Every record, as the row that it is or with the reason why it is none."""
+    reading.bad.source = str(path)
     for place, value in _records(path):
         where = f"{path}, {place}"
         row = _row(value, where)
@@ -81,11 +81,7 @@ def _parsed(path: Path, reading: _Reading) -> Iterator[QARow | Rejected]:
             reading.shapes["–".join(shape_of(value) or ())] += 1
             yield row
             continue
-        reading.bad_rows += 1
-        if len(reading.first_faults) < MOST_FAULTS:
-            reading.first_faults += row
-        else:
-            reading.not_shown += 1
+        reading.bad.add(place, row)
         text = value.text if isinstance(value, Unreadable) else json.dumps(value, ensure_ascii=False)[:SHOWN]
         detail = "; ".join(str(fault).removeprefix(where).lstrip(":, ") for fault in row)
         kind = place.split(" ", maxsplit=1)[0]
@@ -105,7 +101,7 @@ class DataSet:
 
     Attributes:
         reading: the shapes that were recognised, and the faults of bad rows.
-        damage: why the source could not be read to its end; empty if it could.
+        damage: why the source could not be read to its end, or its good rows cannot be trusted either.
         state: see `_state`.
     """
 
@@ -125,6 +121,7 @@ class DataSet:
                 self._rows.put(row.to_json())
         except UserError as error:
             self.damage = [*error.faults]
+        self.damage += [fault for fault in self.reading.faults if fault.fix == FROM_ONE]
         if self.state != _state(path):
             raise OutsideError(f"{path} has changed while it was read. Run it again.")
 

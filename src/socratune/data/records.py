@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from socratune.data.shapes import shape_of, unknown_shape
+from socratune.data.columns import DEEPEST, too_deep
+from socratune.data.shapes import may_have_shape, unknown_shape
 from socratune.errors import Fault, Shown, UserError
 
 log = logging.getLogger(__name__)
@@ -118,11 +119,14 @@ def _decoded(line: bytes, where: str) -> Any:
         return unreadable("one JSON object per line", "JSON nested too deeply")
     except ValueError as error:
         return unreadable("numbers that can be read", str(error)[:80])
-    return _half_pair(text, value, where) or value
+    return _unfit(text, value, where) or value
 
 
-def _half_pair(text: str, value: Any, where: str) -> Unreadable | None:
-    """Half a surrogate pair can be escaped in JSON, but no file of ours could hold it."""
+def _unfit(text: str, value: Any, where: str) -> Unreadable | None:
+    """What JSON can hold, but no file of ours: half a surrogate pair, and what is too deep to be written again."""
+    if text.count("[") + text.count("{") > DEEPEST and too_deep(value):
+        fault = Fault(where, "a row", Shown(f"lists or objects in more than {DEEPEST} levels"), "Is it a row at all?")
+        return Unreadable(fault, text[:SHOWN])
     if "\\ud" in text.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -150,7 +154,7 @@ def _array(path: Path) -> Iterator[Record]:
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig") as stream:
             for number, (text, value) in enumerate(_members(stream), start=1):
-                yield f"row {number}", _half_pair(text, value, f"{path}, row {number}") or value
+                yield f"row {number}", _unfit(text, value, f"{path}, row {number}") or value
     except UnicodeDecodeError as error:
         where, got = f"{path}, behind row {number}", Shown(f"the byte 0x{error.object[error.start]:02x}")
         raise UserError(Fault(where, "UTF-8 text", got, "Save the file as UTF-8.")) from None
@@ -279,7 +283,7 @@ def check_columns(names: Sequence[str], where: str) -> None:
     Raises:
         UserError: it has none, or a name twice.
     """
-    if shape_of(names) is None and names:
+    if not may_have_shape(names) and names:
         raise UserError(unknown_shape(names, where))
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(Fault(where, "every column once", Shown(f"{', '.join(sorted(twice))} twice")))

@@ -5,55 +5,88 @@
     a pair           {"instruction": …, "input": …, "output": …}                Alpaca
                      {"prompt": …, "completion": …}                             TRL; texts, or lists of messages
                      {"question": …, "answer": …}                               and their synonyms, see ASKS and ANSWERS
+    a preference     {"prompt": …, "chosen": …, "rejected": …}                  the chosen answer is the reference
 
-Every row is recognised by its own columns; a column that holds null is not there. Columns that no shape needs go into
-`metadata` untouched.
+Every row is recognised by its own columns, whatever their case; a column that holds null is not there. Columns that no
+shape needs go into `metadata` untouched.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from socratune.data.choices import lists_options, missing_options, with_options
+from socratune.data.columns import decoded, given_columns, is_blank, is_null, plain_name, text_faults
+from socratune.data.options import CHOSEN, find_options, has_options
+from socratune.data.turns import Turn, messages_in, order_fault, read_chat
 from socratune.errors import Fault, Shown
-from socratune.judging import options_in
 from socratune.rows import QARow, content_id
 
 CHATS = ("messages", "conversations", "conversation")
 """Columns with a whole conversation."""
-ASKS = ("question", "problem", "query", "instruction", "prompt")
+ASKS = ("question", "problem", "query", "instruction", "prompt", "question_stem")
 """Columns with the question of a pair; one row may have only one of them."""
-ANSWERS = ("answer", "completion", "response", "output", "solution", "answerKey")
+INPUTS = ("input", "inputs")
+"""Columns with the question where none of ASKS is there."""
+ANSWERS = (
+    "answer", "completion", "response", "output", "solution", "answer_key", "chosen", "correct_answer",
+    "expected_answer", "reference_answer", "ground_truth", "target", "targets", "answers",
+)  # fmt: skip
 """Columns with the reference answer of a pair; the first that a row has counts, so `answer` before `solution`."""
 SYSTEMS = ("system", "system_prompt")
-OPTIONS = ("choices", "options")
-ROLES = ("system", "user", "assistant")
-SHAREGPT_ROLES = {
-    "system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
-    "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "model": "assistant",
-}  # fmt: skip
-TOOL_ROLES = (
-    "tool", "function", "ipython", "observation", "function_call", "function_response", "tool_call", "tool_response",
-)  # fmt: skip
+MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+UNWANTED = {"label": ("prompt", "completion"), "kto_tag": ()}
+"""Columns that mark an answer as one not to give, beside these."""
+_NO_INPUT = re.compile(r"<\s*no\s?input\s*>|no\s?input", re.IGNORECASE)
 KNOWN = "messages, conversations, question and answer, prompt and completion, or instruction and output"
 
-Turn = dict[str, str]
+Columns = dict[str, Any]
+TakenTurns = tuple[list[Turn], set[str], Any]
+"""The turns of a row, the columns they took, and the answer as it was written."""
 
 
 def shape_of(columns: Iterable[str]) -> tuple[str] | tuple[str, str] | None:
-    """The columns that make a row's conversation: one of CHATS, or one of ASKS with one of ANSWERS. None: no shape.
+    """The columns, by plain name, that make a row's conversation: one of CHATS, or a question with its answer.
 
     A conversation goes before a pair: many sets carry their last question a second time beside it.
+
+    Args:
+        columns: the names of the columns, or the row itself, of which what is null or empty does not count.
     """
-    names = set(columns)
+    if isinstance(columns, dict):
+        given = {name: value for name, (_, value) in given_columns(columns).items()}
+        full = shape_of(name for name, value in given.items() if not is_blank(value))
+        return full or shape_of(iter(given))
+    names = {plain_name(str(name)) for name in columns}
     for chat in CHATS:
         if chat in names:
             return (chat,)
-    asks = [name for name in ASKS if name in names]
-    answers = [name for name in ANSWERS if name in names]
-    return (asks[0], answers[0]) if len(asks) == 1 and answers else None
+    asks = _asks(names)
+    if len(asks) == 1 and (answers := _answers(names)):
+        return (asks[0], answers[0])
+    return ("chosen",) if "chosen" in names and not asks else None
+
+
+def may_have_shape(names: Iterable[str]) -> bool:
+    """Whether some row of a table with these columns may have a shape: it leaves what it does not need null."""
+    plain = {plain_name(str(name)) for name in names}
+    return bool(plain & {*CHATS, "chosen"}) or bool(_asks(plain) and _answers(plain))
+
+
+def _asks(names: set[str]) -> list[str]:
+    return [name for name in ASKS if name in names] or [name for name in INPUTS if name in names][:1]
+
+
+def _answers(names: set[str]) -> list[str]:
+    found = [name for name in ANSWERS if name in names]
+    if found == ["answers"] and (pointing := [name for name in CHOSEN if name in names]):
+        return pointing  # the answers to choose from
+    return found or [name for name in CHOSEN if name in names and has_options(names)]
 
 
 def parse_row(data: Any, where: str) -> QARow | list[Fault]:
@@ -66,29 +99,77 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
     if not isinstance(data, dict):
         fix = "A JSON array of rows belongs in a file named .json." if isinstance(data, list) else ""
         return [Fault(where, 'an object like {"messages": [...]}', data, fix)]
-    columns = {name: value for name, value in data.items() if value is not None}
+    given = _unfolded(given_columns(data))
+    columns = {plain: value for plain, (_, value) in given.items()}
     shape = shape_of(columns)
     if shape is None:
         return [unknown_shape(data, where)]
     faults: list[Fault] = []
-    if len(shape) == 1:
-        messages, used = _chat(columns[shape[0]], f"{where}, {shape[0]}", faults), {*shape}
-    else:
-        messages, used = _pair(columns, *shape, where, faults)
-    if shape != ("messages",):
-        messages, used = _behind_system(messages, used, columns)
-    if not faults and (fault := _order_fault([turn["role"] for turn in messages], where)):
+    messages, used, answered = _conversation(columns, shape, where, faults)
+    messages, used = _behind_system(messages, used, columns, where, faults)
+    if not faults and (fault := order_fault([turn["role"] for turn in messages], where)):
         faults.append(fault)
-    own = columns.get("metadata", {})
-    if not isinstance(own, dict):
-        faults.append(Fault(where, '"metadata" to be an object', own))
-    row_id = columns.get("id")
-    if row_id is not None and (not isinstance(row_id, str | int) or isinstance(row_id, bool) or row_id == ""):
-        faults.append(Fault(where, '"id" to be a text or a whole number', row_id))
+    faults += _unfit(columns, where)
+    if not faults:
+        messages, used = _with_options(messages, answered, columns, (shape, used), where, faults)
+    own, row_id = _own_metadata(data, where, faults), _own_id(data, where, faults)
     if faults:
         return faults
-    metadata = {name: value for name, value in columns.items() if name not in used | {"id", "metadata"}} | own
-    return QARow(content_id(messages) if row_id is None else str(row_id), messages, metadata)
+    kept = {plain: name for plain, (name, _) in given.items() if plain in used}
+    metadata = {
+        name: value
+        for name, value in data.items()
+        if name not in {*kept.values(), "id", "metadata"} and not is_null(value)
+    }
+    return QARow(content_id(messages) if row_id is None else row_id, messages, metadata | own)
+
+
+def _own_metadata(data: dict[str, Any], where: str, faults: list[Fault]) -> dict[str, Any]:
+    given = data.get("metadata")
+    own = decoded(given)
+    if isinstance(own, dict):
+        return own
+    if given is not None and not (isinstance(given, str | float) and is_blank(given)):
+        faults.append(Fault(where, '"metadata" to be an object', given))
+    return {}
+
+
+def _own_id(data: dict[str, Any], where: str, faults: list[Fault]) -> str | None:
+    row_id = data.get("id")
+    if row_id is None or row_id == "":
+        return None
+    if isinstance(row_id, float) and row_id.is_integer():  # a column of numbers in which one was missing
+        row_id = int(row_id)
+    if not isinstance(row_id, str | int) or isinstance(row_id, bool):
+        faults.append(Fault(where, '"id" to be a text or a whole number', row_id))
+    return str(row_id)
+
+
+def _unfolded(given: dict[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
+    """The columns of a row whose `question` is an object with `stem` and `choices`, as ARC's own files have it."""
+    asked = decoded(given["question"][1]) if "question" in given else None
+    if not isinstance(asked, dict) or not isinstance(asked.get("stem"), str):
+        return given
+    inner = {plain_name(name): ("question", value) for name, value in asked.items() if value is not None}
+    return given | inner | {"question": ("question", asked["stem"])}
+
+
+def _unfit(columns: Columns, where: str) -> list[Fault]:
+    """What rows of other purposes say about their answer or question that makes them unfit."""
+    faults = []
+    for name in MEDIA:
+        if not is_blank(decoded(columns.get(name))):
+            fix = f'Only text can be asked: take such rows out, or the column "{name}" where no question needs it.'
+            faults.append(Fault(where, "a question in text alone", Shown(f'a column "{name}" beside it'), fix))
+    for name, beside in UNWANTED.items():
+        value = columns.get(name)
+        if (value is False or str(value).strip().lower() == "false") and all(other in columns for other in beside):
+            got = Shown(f'one that "{name}" marks as unwanted (false)')
+            faults.append(Fault(where, "an answer that is right", got, "Take the row out: it says what not to answer."))
+    return faults
+
+
+# --- rows of no shape ----------------------------------------------------------------------------------------------
 
 
 def unknown_shape(data: Iterable[str], where: str) -> Fault:
@@ -99,8 +180,11 @@ def unknown_shape(data: Iterable[str], where: str) -> Fault:
         where: file and line.
     """
     empty = [str(name) for name, value in data.items() if value is None] if isinstance(data, dict) else []
+    folder = str(Path(where.rpartition(", ")[0] or where).parent)
     got, fix = _columns_and_fix(tuple(str(name) for name in data), frozenset(empty))
-    return Fault(where, f"columns of a known shape ({KNOWN})", Shown(f"the columns {got}"), fix)
+    return Fault(
+        where, f"columns of a known shape ({KNOWN})", Shown(f"the columns {got}"), fix.replace("{folder}", folder)
+    )
 
 
 @lru_cache  # of a file with the wrong columns every row has the same ones
@@ -108,13 +192,15 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
     """The columns as they are shown, and what to do about them."""
     shown = ", ".join(f"{name} (null)" if name in empty else name for name in names) or "none"
     known = (*CHATS, *ASKS, *ANSWERS)
-    asks = [name for name in ASKS if name in names and name not in empty]
-    near = {name: difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75) for name in names}
-    if missing := [name for name in names if name in empty and name in known]:
+    asks = [name for name in names if plain_name(name) in ASKS and name not in empty]
+    near = {name: difflib.get_close_matches(plain_name(name), known, n=1, cutoff=0.75) for name in names}
+    if missing := [name for name in names if name in empty and plain_name(name) in known]:
         fix = f"It has no value in {' and '.join(missing)}."
+    elif special := _purpose({plain_name(name) for name in names}):
+        fix = special
     elif len(asks) > 1:
-        fix = f"Leave one question: it has {' and '.join(asks)}."
-    elif meant := {name: found[0] for name, found in near.items() if found and name != found[0]}:
+        fix = f"Leave one question: it has {' and '.join(sorted(asks, key=lambda n: ASKS.index(plain_name(n))))}."
+    elif meant := {name: found[0] for name, found in near.items() if found and plain_name(name) != found[0]}:
         fix = " ".join(f'Is "{name}" meant as "{right}"?' for name, right in meant.items())
     elif asks:
         fix = f'"{asks[0]}" has no answer beside it: name that column "answer".'
@@ -123,164 +209,187 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
     return shown, fix
 
 
-# --- conversations -------------------------------------------------------------------------------------------------
+def _purpose(names: set[str]) -> str:
+    """What to do with a row that was made for something else, by its columns; "" where none is known."""
+    if names >= {"prompt", "pieces"}:
+        return "These are the training rows of a run: look at them with socratune inspect {folder}."
+    if names >= {"reason", "detail", "row"}:
+        return 'These are rows that a run refused: what they were stands in "row".'
+    if "input_ids" in names:
+        return "Token ids are of one model only: give the texts that they were made from."
+    if "completions" in names and "prompt" in names:
+        return 'Several completions are no reference answer: name the right one "completion".'
+    if "segments" in names:
+        return 'Segments say not who speaks: write them as "messages" with "role" and "content".'
+    if "text" in names and not names & {*ASKS, *ANSWERS, *CHATS}:
+        return 'A text alone says not what is asked and what is answered: split it into "question" and "answer".'
+    return ""
 
 
-def _chat(items: Any, place: str, faults: list[Fault]) -> list[Turn]:
-    """The turns of a conversation column, in `role` and `content` or in ShareGPT's `from` and `value`."""
-    if not isinstance(items, list) or not items:
-        where, _, column = place.rpartition(", ")
-        faults.append(Fault(where, f'"{column}" to be a list with at least a user and an assistant turn', items))
-        return []
-    turns = []
-    for number, item in enumerate(items):
-        at = f"{place}[{number}]"
-        if not isinstance(item, dict):
-            faults.append(Fault(at, 'an object with "role" and "content"', item))
-        elif item.get("tool_calls") or item.get("function_call") or _role(item) in TOOL_ROLES:
-            fix = "Rows with tool calls cannot be enhanced; take them out, or --on-bad-row skip."
-            faults.append(Fault(at, "a turn of system, user or assistant in plain text", Shown("a tool turn"), fix))
-        else:
-            turns.append(_turn(item, at, faults))
-    return turns
+# --- conversations and pairs ---------------------------------------------------------------------------------------
 
 
-def _role(item: dict[str, Any]) -> Any:
-    return item.get("from") if "from" in item else item.get("role")
+def _conversation(columns: Columns, shape: tuple[str, ...], where: str, faults: list[Fault]) -> TakenTurns:
+    if len(shape) == 2:
+        return _pair(columns, *shape, where, faults)
+    (name,) = shape
+    if name == "chosen" and messages_in(columns[name]) is None:
+        fix = 'Name its column "prompt"; a dialogue in one text has to be split into turns.'
+        faults.append(Fault(where, "the question of a preference row", Shown("no column with it"), fix))
+        return [], {name}, None
+    turns, used = read_chat(columns[name], f"{where}, {name}", faults), {name}
+    answers = [other for other in _answers({*columns}) if not is_blank(columns[other])]
+    if faults or not turns or turns[-1]["role"] != "user" or not answers:
+        return turns, used, turns[-1]["content"] if turns else None
+    place = f"{where}, {answers[0]}"
+    answered = _one_answer(columns[answers[0]], place, faults)
+    turns += _side(answered, "assistant", place, faults)
+    return turns, {name, answers[0]}, answered
 
 
-def _turn(item: dict[str, Any], at: str, faults: list[Fault]) -> Turn:
-    sharegpt = "from" in item
-    who, what = ("from", "value") if sharegpt else ("role", "content")
-    said, content = item.get(who), item.get(what)
-    role = SHAREGPT_ROLES.get(said) if sharegpt and isinstance(said, str) else said
-    if role not in ROLES:
-        known = SHAREGPT_ROLES if sharegpt else ROLES
-        faults.append(
-            Fault(at, f'"{who}" to be one of {", ".join(known)}', said if who in item else Shown(f"no {who}"))
-        )
-    if not isinstance(content, str):
-        got = Shown(f"no {what}") if what not in item else content
-        faults.append(Fault(at, f'"{what}" to be a text', got if got is not None else Shown("null")))
-    else:
-        faults += _text_faults(content, at, str(role or "message"))
-    return {"role": str(role), "content": str(content)}
-
-
-def _text_faults(text: str, at: str, what: str) -> list[Fault]:
-    if not text.strip():
-        return [Fault(at, f"a non-empty {what} text", text)]
-    return [Fault(at, "a text without NUL characters", text)] if "\x00" in text else []
-
-
-def _order_fault(roles: list[str], where: str) -> Fault | None:
-    if roles[-1] != "assistant":
-        got = Shown(f"a {roles[-1]} turn last")
-        return Fault(where, "an assistant turn last, whose text is the reference answer", got)
-    first = 1 if roles[0] == "system" else 0
-    for number, role in enumerate(roles[first:]):
-        expected = ("user", "assistant")[number % 2]
-        if role != expected:
-            got = Shown(f"{role} as turn {first + number + 1}: {', '.join(roles)}")
-            return Fault(where, "the roles [system,] user, assistant, user, assistant, …", got)
-    return None if len(roles) > first else Fault(where, "a user and an assistant turn", Shown("a system turn alone"))
-
-
-def _behind_system(messages: list[Turn], used: set[str], columns: dict[str, Any]) -> tuple[list[Turn], set[str]]:
+def _behind_system(
+    messages: list[Turn], used: set[str], columns: Columns, where: str, faults: list[Fault]
+) -> tuple[list[Turn], set[str]]:
     """The conversation with the row's system column before it, where it has one and no system turn of its own."""
     for name in SYSTEMS:
         text = columns.get(name)
-        if isinstance(text, str) and text.strip() and messages and messages[0]["role"] != "system":
-            return [{"role": "system", "content": text}, *messages], used | {name}
+        if is_blank(text) or not messages or messages[0]["role"] == "system":
+            continue
+        if not isinstance(text, str):
+            faults.append(Fault(f"{where}, {name}", "a text", text))
+            return messages, used
+        faults += text_faults(text, f"{where}, {name}", "system")
+        return [{"role": "system", "content": text}, *messages], used | {name}
     return messages, used
 
 
-# --- pairs ---------------------------------------------------------------------------------------------------------
-
-
-def _pair(
-    columns: dict[str, Any], ask: str, answer: str, where: str, faults: list[Fault]
-) -> tuple[list[Turn], set[str]]:
-    """The conversation of a question and an answer column, and the columns it took."""
-    used = {ask, answer}
-    asked, answered = columns[ask], columns[answer]
-    if options := _options(columns):
-        name, labels = options
-        used.add(name)
-        asked, answered = _multiple_choice(asked, answered, labels, f"{where}, {answer}", faults)
-    before: list[Turn] = []
-    if ask == "instruction":
-        asked, before = _alpaca(columns, where, used, faults)
-    turns = _side(asked, "user", f"{where}, {ask}", faults)
-    return [*before, *turns, *_side(answered, "assistant", f"{where}, {answer}", faults)], used
+def _pair(columns: Columns, ask: str, answer: str, where: str, faults: list[Fault]) -> TakenTurns:
+    """The conversation of a question and an answer column."""
+    used, asked, before = {ask, answer}, columns[ask], []
+    if ask in ("instruction", *INPUTS):
+        asked, before = _alpaca(columns, ask, where, used, faults)
+    answered = _one_answer(columns[answer], f"{where}, {answer}", faults)
+    if answer == "answers" and isinstance(columns[answer], dict | list) and len(_texts_in(columns[answer])) > 1:
+        used.discard(answer)  # the other ways to say it stay among the metadata
+    turns = [*before, *_side(asked, "user", f"{where}, {ask}", faults)]
+    behind = [] if answered is None else _side(answered, "assistant", f"{where}, {answer}", faults)
+    if len(behind) > 1 and behind[0]["role"] != "assistant":  # it repeats the question
+        said = [turn["content"].strip() for turn in behind if turn["role"] == "user"]
+        if all(turn["content"].strip() in said for turn in turns if turn["role"] == "user"):
+            return behind, used, behind[-1]["content"]
+        got = Shown("a conversation that begins with another question")
+        faults.append(Fault(f"{where}, {answer}", f'the answer to "{ask}"', got, f'Leave one: it, or "{ask}".'))
+    if isinstance(answered, list | dict | str) and messages_in(answered) is not None:
+        answered = behind[-1]["content"] if behind else None
+    return [*turns, *behind], used, answered
 
 
 def _side(value: Any, role: str, place: str, faults: list[Fault]) -> list[Turn]:
-    """One half of a pair: a text, a number, or a list of messages."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return _chat(value, place, faults)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        faults.append(Fault(place, "a text", value))
+    """One half of a pair: a text, a number, or turns."""
+    if messages_in(value) is not None:
+        return read_chat(value, place, faults)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (float("inf"), float("-inf")):
+        fix = (
+            'Write it as the question asks for it: "yes" or "no", "true" or "false".' if isinstance(value, bool) else ""
+        )
+        faults.append(Fault(place, "a text", value, fix))
         return []
-    faults += _text_faults(str(value), place, role)
+    faults += text_faults(str(value), place, role)
     return [{"role": role, "content": str(value)}]
 
 
-def _alpaca(columns: dict[str, Any], where: str, used: set[str], faults: list[Fault]) -> tuple[Any, list[Turn]]:
+def _texts_in(value: Any) -> list[Any]:
+    """The different texts or numbers of SQuAD's `{"text": […]}`, of TriviaQA's `{"value": …}`, or of a list."""
+    value = decoded(value)
+    if isinstance(value, dict):
+        value = value.get("text", value.get("value", []))
+    found: dict[str, Any] = {}
+    for item in value if isinstance(value, list) else [value]:
+        text = item.get("text", item.get("value")) if isinstance(item, dict) else item
+        if isinstance(text, str | int | float) and not is_blank(text):
+            found.setdefault(str(text).strip(), text)
+    return list(found.values())
+
+
+def _one_answer(value: Any, place: str, faults: list[Fault]) -> Any:
+    """The reference answer of a column that may hold several; None, and a fault, where none of them is the one.
+
+    Of SQuAD's and TriviaQA's, which are different ways to say one thing, the first counts. A plain list may as well
+    hold the parts of one answer.
+    """
+    inner = decoded(value)
+    if messages_in(inner) is not None or not isinstance(inner, dict | list):
+        return value
+    if isinstance(value, str) and not (isinstance(inner, dict) and {"text", "value"} & inner.keys()):
+        return value  # a list or an object that was asked for
+    ways = isinstance(inner, dict) or all(isinstance(item, dict) for item in inner)
+    texts = _texts_in(inner)
+    if len(texts) == 1 or (ways and texts):
+        return texts[0]
+    fix = "Keep the one that counts; where all are needed, write them as one text." if texts else ""
+    faults.append(Fault(place, "a text" if not texts else "one reference answer", value, fix))
+    return None
+
+
+def _no_input(value: Any) -> bool:
+    return is_blank(value) or (isinstance(value, str) and _NO_INPUT.fullmatch(value.strip()) is not None)
+
+
+def _alpaca(columns: Columns, ask: str, where: str, used: set[str], faults: list[Fault]) -> tuple[Any, list[Turn]]:
     """Alpaca's question, `input` on a line of its own below `instruction`, and the turns of its `history`."""
-    asked, more, history = columns["instruction"], columns.get("input"), columns.get("history", [])
-    used |= {"input", "history"}
-    if isinstance(asked, str) and isinstance(more, str) and more.strip():
-        asked = f"{asked}\n{more}"
-    elif more is not None and not isinstance(more, str):
-        faults.append(Fault(f"{where}, input", "a text", more))
+    asked, more, history = columns[ask], columns.get("input"), decoded(columns.get("history"))
+    if ask == "instruction" and not _no_input(more):
+        if isinstance(asked, str) and isinstance(more, str):
+            asked = f"{asked}\n{more}"
+        else:
+            faults.append(Fault(f"{where}, input", "a text", more))
+    used |= {"input", "history"} if ask == "instruction" else {"history"}
     before: list[Turn] = []
+    if is_blank(history):
+        return asked, before
+    place = f"{where}, history"
+    if messages_in(history) is not None:
+        return asked, read_chat(history, place, faults)
     pairs = [pair for pair in history if isinstance(pair, list) and len(pair) == 2] if isinstance(history, list) else []
     if not isinstance(history, list) or len(pairs) < len(history):
-        faults.append(Fault(f"{where}, history", "a list of [question, answer] pairs", history))
+        faults.append(Fault(place, "a list of [question, answer] pairs", history))
     for number, (question, answer) in enumerate(pairs):
-        before += _side(question, "user", f"{where}, history[{number}]", faults)
-        before += _side(answer, "assistant", f"{where}, history[{number}]", faults)
+        before += _side(question, "user", f"{place}[{number}]", faults)
+        before += _side(answer, "assistant", f"{place}[{number}]", faults)
     return asked, before
 
 
 # --- multiple choice -----------------------------------------------------------------------------------------------
 
 
-def _options(columns: dict[str, Any]) -> tuple[str, dict[str, str]] | None:
-    """The column with a question's options, and they themselves by label: a list, ARC's two lists, or letter → text."""
-    for name in OPTIONS:
-        value = columns.get(name)
-        if isinstance(value, dict) and isinstance(value.get("text"), list) and isinstance(value.get("label"), list):
-            value = dict(zip(map(str, value["label"]), value["text"], strict=False))
-        elif isinstance(value, list):
-            value = {chr(ord("A") + number): text for number, text in enumerate(value)}
-        if isinstance(value, dict) and len(value) > 1 and not any(isinstance(t, dict | list) for t in value.values()):
-            return name, {str(label): str(text) for label, text in value.items()}
-    return None
-
-
-def _multiple_choice(
-    asked: Any, answered: Any, labels: dict[str, str], place: str, faults: list[Fault]
-) -> tuple[Any, Any]:
-    """The question with its options below it (unless it lists them itself), and the right one as `B) text`.
+def _with_options(
+    messages: list[Turn], answered: Any, columns: Columns, taken: tuple[tuple[str, ...], set[str]],
+    where: str, faults: list[Fault],
+) -> tuple[list[Turn], set[str]]:  # fmt: skip
+    """The conversation with the options of the row in its last question, and the columns taken.
 
     Args:
-        answered: the right option's number from 0, its label, or its text.
-        labels: the options by label.
+        answered: the answer as it was written, which may be an option's number.
+        taken: the row's shape, and the columns that it took.
     """
-    texts = list(labels.values())
-    letters = [chr(ord("A") + number) for number in range(len(texts))]
-    if isinstance(answered, int) and not isinstance(answered, bool) and 0 <= answered < len(texts):
-        right = answered
-    elif str(answered) in labels:
-        right = list(labels).index(str(answered))
-    elif answered in texts:
-        right = texts.index(answered)
-    else:
-        faults.append(Fault(place, f"one of the options {', '.join(labels)}, its text or its number from 0", answered))
-        return asked, answered
-    if isinstance(asked, str) and not options_in(asked):
-        lines = [f"{letter}) {text}" for letter, text in zip(letters, texts, strict=True)]
-        asked = "\n".join([asked, *lines])
-    return asked, f"{letters[right]}) {texts[right]}"
+    shape, used = taken
+    others = {name: value for name, value in columns.items() if name not in {*used, *shape} and not is_blank(value)}
+    asked, reference = messages[-2]["content"], messages[-1]["content"]
+    place = f"{where}, {shape[-1]}"
+    points = shape[-1] in (*CHOSEN, "correct_answer")
+    options = find_options(others, answered, where, faults, points=points)
+    if options is None:
+        if not faults and shape[-1] in CHOSEN:
+            fix = 'Name the answer "answer", if it is one.'
+            faults.append(Fault(place, "options that it chooses from", Shown("none in a known form"), fix))
+        prompt = "\n".join(turn["content"] for turn in messages[:-1])
+        if not faults and (fault := missing_options(prompt, reference, others, where)):
+            faults.append(fault)
+        return messages, used
+    there = all(text in asked for text in options.texts)
+    if len(shape) == 1 and there and (lists_options(asked) or options.names(answered) is None):
+        return messages, used  # a conversation asks in its own words
+    asked, reference = with_options(asked, answered, options, place, faults)
+    faults += text_faults(asked, place, "user")
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": reference}]
+    return [*messages[:-2], *turns], used | options.columns

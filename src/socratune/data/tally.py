@@ -1,0 +1,86 @@
+"""The faults of many rows: each kind is told once, with the number of its rows and the first of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from socratune.errors import Fault, Shown
+
+MOST_KINDS = 100
+"""Kinds of faults that are told; of the rest only the number of rows."""
+_FIRST = 3
+_OWN = re.compile(r"'[^']*'|\d+")
+"""What differs between two rows with the same fault: quotations and numbers."""
+_CUT = re.compile(r"[:'\"\d]")
+
+
+class _Kind(NamedTuple):
+    inner: str
+    expected: str
+    got: str
+    fix: str
+
+
+@dataclass(slots=True)
+class _Same:
+    """The rows with one kind of fault: the first fault, what of its place lies within the row, and where they are."""
+
+    fault: Fault
+    inner: str
+    places: list[str]
+    rows: int = 0
+
+
+@dataclass(slots=True)
+class FaultTally:
+    """Faults by kind. Two are of one kind if they differ in nothing but numbers and what they quote of the row."""
+
+    source: str = ""
+    """The file."""
+    rows: int = 0
+    untold: int = 0
+    """Rows with no fault among those that are told."""
+    _kinds: dict[_Kind, _Same] = field(default_factory=dict)
+
+    def add(self, place: str, faults: list[Fault]) -> None:
+        """Count the faults of one row.
+
+        Args:
+            place: of the row in the file, `line 3`.
+        """
+        self.rows += 1
+        told = False
+        for fault in faults:
+            inner = fault.where.removeprefix(f"{self.source}, {place}")
+            kind = _kind(fault, inner)
+            if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
+                continue
+            same = self._kinds.setdefault(kind, _Same(fault, inner, []))
+            told = True
+            if same.places[-1:] != [place]:
+                same.rows += 1
+                same.places[_FIRST:] = [place]
+        self.untold += not told
+
+    @property
+    def faults(self) -> list[Fault]:
+        """One fault for each kind, in the order of their first rows, and one that counts the untold rows."""
+        told = [self._told(same) for same in self._kinds.values()]
+        if self.untold:
+            told.append(Fault("and further", "no faulty rows", Shown(f"{self.untold} more")))
+        return told
+
+    def _told(self, same: _Same) -> Fault:
+        if same.rows == 1:
+            return same.fault
+        word = same.places[0].split(" ", maxsplit=1)[0]
+        first = ", ".join(place.removeprefix(f"{word} ") for place in same.places[:_FIRST])
+        more = ", …" if same.rows > _FIRST else ""
+        return replace(same.fault, where=f"{self.source}, {same.rows} rows ({word}s {first}{more}){same.inner}")
+
+
+def _kind(fault: Fault, inner: str) -> _Kind:
+    got = _CUT.split(fault.got, maxsplit=1)[0] if isinstance(fault.got, Shown) else ""
+    return _Kind(*(_OWN.sub("#", text) for text in (inner, fault.expected, got, fault.fix)))
