@@ -43,7 +43,7 @@ LINES = {
     "judging": 1600,
     "runs": 1350,
     "llm": 3100,
-    "inference": 2550,
+    "inference": 3100,
     "data": 2600,
     "teaching": 1650,
     "documents": 3150,

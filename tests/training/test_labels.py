@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from conftest import demo_rows
 
-from socratune.inference.template import IGNORE, Rendered, encoded_ids, end_of_turn_id, render
+from socratune.inference.controls import encoded_ids
+from socratune.inference.template import IGNORE, Rendered, end_of_turn_id, render
 from socratune.rows import Example, Piece
 from socratune.training.labels import label_faults
 

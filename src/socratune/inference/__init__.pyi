@@ -9,6 +9,7 @@ from .cards import (
     training_flops as training_flops,
     training_s as training_s,
 )
+from .controls import Tokenizer as Tokenizer, controls_of as controls_of
 from .load import load_model as load_model
 from .memory import (
     CONTEXT_GIB as CONTEXT_GIB,
@@ -38,10 +39,9 @@ from .student import LocalModels as LocalModels, LocalStudent as LocalStudent, s
 from .template import (
     IGNORE as IGNORE,
     Rendered as Rendered,
-    Tokenizer as Tokenizer,
-    answer_prompt as answer_prompt,
-    encoded_ids as encoded_ids,
+    answer_place as answer_place,
     end_of_turn_id as end_of_turn_id,
     prompt_ids as prompt_ids,
+    prompt_text as prompt_text,
     render as render,
 )

@@ -3,8 +3,9 @@
 The prompt is rendered by the tokenizer's own chat template, once, here; student and trainer call the same function,
 so the model is trained behind the very ids it saw. Where it is known which ids the student sampled, the answer does not
 go through the template: it is trained as those ids, and then the end of turn. An answer that is only known as text
-stands where the template puts it; what the template supplies before it (an empty think block, a channel) carries no
-loss.
+follows the same prompt; what the template supplies between the two (an empty think block, a channel) carries no loss.
+
+Only the template writes control tokens: of the texts in a conversation none becomes one (`controls`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference.controls import Tokenizer, controls_of, encoded_ids
 from socratune.rows import Example, Piece
 
 IGNORE = -100
 """The label of a token without loss, as PyTorch's cross entropy has it."""
 
-Tokenizer = Any
-"""A transformers tokenizer with a chat template."""
+Turns = list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,84 +39,203 @@ class Rendered:
         return [label for label in self.labels if label != IGNORE]
 
 
-def prompt_text(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
-    """The conversation up to the point where the assistant begins to speak."""
+def prompt_text(tokenizer: Tokenizer, messages: Turns) -> str:
+    """The conversation up to the point where the assistant begins to speak.
+
+    Raises:
+        UserError: the template does not take these turns.
+    """
     return _templated(tokenizer, messages, add_generation_prompt=True)
 
 
-def prompt_ids(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:
-    """`prompt_text` as ids; the template itself writes the special tokens."""
-    return encoded_ids(tokenizer, prompt_text(tokenizer, messages))
+def prompt_ids(tokenizer: Tokenizer, messages: Turns) -> list[int]:
+    """`prompt_text` as ids; the template itself, and nobody else, writes the special tokens.
 
-
-def _templated(tokenizer: Tokenizer, messages: list[dict[str, str]], **options: Any) -> str:
-    """The conversation by the tokenizer's template; where that refuses a system turn (Gemma), the first user turn
-    begins with its words.
+    Raises:
+        UserError: the template does not take these turns.
     """
-    from jinja2 import TemplateError
+    controls = controls_of(tokenizer)
+    veiled = [controls.veiled(turn["content"]) for turn in messages]
+    if all(text is turn["content"] for text, turn in zip(veiled, messages, strict=True)):
+        return encoded_ids(tokenizer, prompt_text(tokenizer, messages))
+    hidden = [{**turn, "content": text} for turn, text in zip(messages, veiled, strict=True)]
+    return controls.veiled_ids(prompt_text(tokenizer, hidden))
 
+
+# What the template makes of the turns.
+
+
+def _templated(tokenizer: Tokenizer, messages: Turns, **options: Any) -> str:
+    """The conversation by the tokenizer's template; where that has no place for a system turn (Gemma refuses it, others
+    leave it out), the first user turn begins with its words.
+    """
+    if messages[0]["role"] == "system" and system_place(tokenizer) == "user":
+        messages = _merged(messages)
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except TemplateError:
-        if messages[0]["role"] != "system":
-            raise
-        system, user, *rest = messages
-        user = {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
-        return tokenizer.apply_chat_template([user, *rest], tokenize=False, **options)
+        return _raw(tokenizer, messages, **options)
+    except Exception as error:  # a template is a program of somebody else's and may raise anything
+        raise UserError(_template_fault(tokenizer, messages, error)) from error
 
 
-def encoded_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text, nothing added."""
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+def _raw(tokenizer: Tokenizer, messages: Turns, **options: Any) -> str:
+    return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+
+def _template_fault(tokenizer: Tokenizer, messages: Turns, error: Exception) -> Fault:
+    turns = ", ".join(turn["role"] for turn in messages[:8]) + (", …" if len(messages) > 8 else "")
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    where = f"the chat template of {getattr(tokenizer, 'name_or_path', None) or 'the model'}"
+    fix = "Give rows of other turns, or another template: --chat-template FILE."
+    return Fault(where, f"one that takes these turns ({turns})", Shown(said), fix)
+
+
+def _merged(messages: Turns) -> Turns:
+    """The same with the words of the system turn in the first user turn, where that follows."""
+    if len(messages) < 2 or messages[1]["role"] != "user":
+        return messages
+    system, user, *rest = messages
+    return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]
 
 
 _MARK = "Xq7end"
 """Stands for an answer, to see what a template writes around it."""
+_PROBES = ("Xq7system", "Xq7user")
+
+
+def system_place(tokenizer: Tokenizer) -> str:
+    """Where the words of a system turn go: `system`, where the template has a place for them; `user`, before the words
+    of the first user turn, where it refuses or drops them; `nowhere`, where even that loses words.
+    """
+    return _system_place(tokenizer, tokenizer.chat_template)
+
+
+@lru_cache(maxsize=16)
+def _system_place(tokenizer: Tokenizer, template: str) -> str:
+    turns = [{"role": role, "content": text} for role, text in zip(("system", "user"), _PROBES, strict=True)]
+    for place, messages in (("system", turns), ("user", _merged(turns))):
+        try:
+            text = _raw(tokenizer, messages, add_generation_prompt=True)
+        except Exception:  # a template is a program of somebody else's and may raise anything
+            continue
+        if all(words in text for words in _PROBES):
+            return place
+    return "nowhere"
 
 
 def end_of_turn_id(tokenizer: Tokenizer) -> int:
-    """The special token the template writes behind an assistant message (it need not be `eos_token`)."""
+    """The special token the template writes behind an assistant message (it need not be `eos_token`).
+
+    Raises:
+        UserError: the template does not show an answer, or neither it nor the tokenizer has an end.
+    """
     return _end_of_turn_id(tokenizer, tokenizer.chat_template)
 
 
 @lru_cache(maxsize=16)
 def _end_of_turn_id(tokenizer: Tokenizer, template: str) -> int:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    _, found, after = _templated(tokenizer, messages).rpartition(_MARK)
+    where = f"the chat template of {getattr(tokenizer, 'name_or_path', None) or 'the model'}"
+    if not found:
+        fix = "Give another: --chat-template FILE."
+        raise UserError(Fault(where, "one that shows the assistant's words", Shown("one that leaves them out"), fix))
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    behind = encoded_ids(tokenizer, text.rsplit(_MARK, 1)[1])
-    return next((token for token in behind if token in special), tokenizer.eos_token_id)
+    end = next((token for token in encoded_ids(tokenizer, after) if token in special), tokenizer.eos_token_id)
+    if end is None:
+        fix = "Set eos_token in its tokenizer_config.json, or give another template: --chat-template FILE."
+        got = Shown("none, nor has the tokenizer an eos_token")
+        raise UserError(Fault(where, "a token at the end of an answer, at which the model stops", got, fix))
+    return end
 
 
-def answer_prompt(tokenizer: Tokenizer, example: Example) -> tuple[str, Piece]:
-    """(what stands before the answer, the answer's first piece as it follows there).
+# What is trained.
 
-    A sampled answer follows the generation prompt, as it did. One that is only known as text follows it too where it
-    brings a think block (which the prompt may have opened already); without one it stands where the template puts an
-    answer, behind whatever the template supplies.
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an answer begins: what stands before it without loss, and its first piece with the ids that follow there.
+
+    Attributes:
+        prompt: of `before`, how many ids are the very prompt; the rest is what the template supplies.
     """
-    first = example.pieces[0]
+
+    before: list[int]
+    prompt: int
+    first: Piece
+
+
+def answer_place(tokenizer: Tokenizer, example: Example) -> Placed:
+    """Where the answer of a row begins: behind the ids that the student is prompted with, whatever the template.
+
+    A sampled answer follows them as it did, and so does one that brings a think block (which the prompt may have opened
+    already). Before one that is only known as text stands what the template supplies there. White space that the
+    template puts before an answer (a blank in those of Llama 2 and Mistral) is sampled with its first word by a model
+    that is prompted without it, so it is trained with it.
+    """
+    ids, first = prompt_ids(tokenizer, example.prompt), example.pieces[0]
     if first.token_ids:
-        return prompt_text(tokenizer, example.prompt), first
-    if "</think>" in first.text:
-        before = prompt_text(tokenizer, example.prompt)
-        opened = before.rstrip().endswith("<think>")
-        return before, replace(first, text=first.text.removeprefix("<think>").lstrip("\n")) if opened else first
-    whole = _templated(tokenizer, [*example.prompt, {"role": "assistant", "content": _MARK}])
-    return whole.rsplit(_MARK, 1)[0], first
+        return Placed(ids, len(ids), first)
+    prompt, supplied, text = prompt_text(tokenizer, example.prompt), "", first.text
+    if "</think>" in text:
+        text = text.removeprefix("<think>").lstrip("\n") if _opens_thought(prompt) else text
+    else:
+        supplied = _supplied(tokenizer, example.prompt, prompt)
+        if not supplied.strip():
+            supplied, text = "", supplied + text
+    known = [turn["content"] for turn in example.prompt]
+    before = ids + _following(tokenizer, (prompt,), ids, supplied, known)
+    answer = _following(tokenizer, (prompt, supplied), before, text, [*known, text])
+    return Placed(before, len(ids), replace(first, text=text, token_ids=tuple(answer)))
+
+
+def _opens_thought(prompt: str) -> bool:
+    return prompt.rstrip().endswith("<think>")
+
+
+def _supplied(tokenizer: Tokenizer, messages: Turns, prompt: str) -> str:
+    """What the template writes between the prompt and an answer without thoughts; the end of a think block that the
+    prompt has opened.
+    """
+    whole = _templated(tokenizer, [*messages, {"role": "assistant", "content": _MARK}])
+    before = whole.rpartition(_MARK)[0]
+    if before.startswith(prompt):
+        return before[len(prompt) :]
+    return "\n</think>\n\n" if _opens_thought(prompt) else ""
+
+
+def _following(
+    tokenizer: Tokenizer, parts: tuple[str, ...], before: list[int], text: str, texts: list[str]
+) -> list[int]:
+    """The ids of a text where it follows others, as a model writes it there; by itself where it would change theirs.
+
+    Args:
+        parts: what stands before it, and `before`, their ids.
+        texts: all in them that is not the template's.
+    """
+    if not text:
+        return []
+    controls = controls_of(tokenizer)
+    if all(controls.veiled(one) is one for one in texts):
+        whole = encoded_ids(tokenizer, "".join((*parts, text)))
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+    return controls.text_ids(text) if text in texts else encoded_ids(tokenizer, text)
 
 
 def render(tokenizer: Tokenizer, example: Example) -> Rendered:
-    """The row as ids and labels: loss on the trained pieces and the end of turn, nowhere else."""
-    end = end_of_turn_id(tokenizer)
-    before, first = answer_prompt(tokenizer, example)
-    ids = encoded_ids(tokenizer, before)
-    prompt_length = len(ids)
-    labels = [IGNORE] * prompt_length
-    for piece in (first, *example.pieces[1:]):
-        found = list(piece.token_ids or encoded_ids(tokenizer, piece.text))
+    """The row as ids and labels: loss on the trained pieces and the end of turn, nowhere else.
+
+    Raises:
+        UserError: the template does not take its turns.
+    """
+    end, controls = end_of_turn_id(tokenizer), controls_of(tokenizer)
+    placed = answer_place(tokenizer, example)
+    ids = [*placed.before]
+    labels = [IGNORE] * len(ids)
+    for piece in (placed.first, *example.pieces[1:]):
+        found = list(piece.token_ids or controls.text_ids(piece.text))
         if found and found[-1] == end:
             found.pop()
         ids += found
         labels += found if piece.trained else [IGNORE] * len(found)
-    return Rendered(example.id, [*ids, end], [*labels, end], prompt_length)
+    return Rendered(example.id, [*ids, end], [*labels, end], len(placed.before))

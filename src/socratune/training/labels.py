@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import takewhile
 
-from socratune.inference import IGNORE, Rendered, Tokenizer, answer_prompt, encoded_ids, end_of_turn_id
+from socratune.inference import IGNORE, Rendered, Tokenizer, answer_place, controls_of, end_of_turn_id, prompt_text
 from socratune.llm import EVIDENCE_NOTE, HINT_NOTE, REFERENCE_NOTE
 from socratune.rows import Example, Piece
 
@@ -30,14 +29,13 @@ def label_faults(tokenizer: Tokenizer, example: Example, row: Rendered, max_seq_
         yield "a label is not the token at its place"
     if len(row.ids) > max_seq_length:
         yield f"truncation would cut the answer ({len(row.ids)} tokens, train.max_seq_length is {max_seq_length})"
-    before, first = answer_prompt(tokenizer, example)
-    yield from _prompt_faults(tokenizer, example, row, before)
-    yield from _answer_faults(tokenizer, (first, *example.pieces[1:]), row)
+    placed = answer_place(tokenizer, example)
+    yield from _prompt_faults(tokenizer, example, row, placed.before)
+    yield from _answer_faults(tokenizer, (placed.first, *example.pieces[1:]), row)
 
 
-def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, before: str) -> Iterator[str]:
+def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, expected: list[int]) -> Iterator[str]:
     """Is what stands before the answer the conversation, by the template, without loss and without secrets?"""
-    expected = encoded_ids(tokenizer, before)
     untrained = len(list(takewhile(lambda label: label == IGNORE, row.labels)))
     if row.ids[: len(expected)] != expected:
         yield "what stands before the answer is not the conversation by the chat template"
@@ -45,14 +43,13 @@ def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, before
         yield "tokens before the answer would carry loss (user or system turn, or what the template itself supplies)"
     elif untrained > len(expected) and example.pieces[0].trained:
         yield "tokens without loss stand between the conversation and what is trained"
-    control = _control_tokens(tokenizer, tokenizer.chat_template)
+    before = prompt_text(tokenizer, example.prompt)
     for message in example.prompt:
         content, role = message["content"], message["role"]
         if role != "assistant" and content.strip() not in before:
             yield f"the chat template drops the {role} turn {content[:60]!r}"
-        held = next((token for token in control if token in content), None)
-        if held and role != "assistant":
-            yield f"the {role} turn holds {held!r}, which the model reads as the end or the beginning of a turn"
+        if held := controls_of(tokenizer).found(content):
+            yield f"the {role} turn holds {held[0]!r}, a control token of the model"
         if any(lead_in in content for lead_in in _PRIVATE):
             yield f"the {role} turn holds what was for the student alone (a hint, a passage, the reference)"
 
@@ -74,14 +71,6 @@ def _answer_faults(tokenizer: Tokenizer, pieces: tuple[Piece, ...], row: Rendere
         sampled = [token for piece in pieces if piece.trained for token in piece.token_ids or () if token != end]
         if sampled != [token for token in trained if token != end]:
             yield "the answer is not trained as the tokens that the student sampled"
-
-
-@lru_cache(maxsize=16)
-def _control_tokens(tokenizer: Tokenizer, template: str) -> tuple[str, ...]:
-    """Special tokens that the template itself writes: in a text of the user's they would forge a turn."""
-    added = tokenizer.added_tokens_decoder.values()
-    special = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens)
-    return tuple(sorted(token for token in special if token in template))
 
 
 def _squeezed(text: str) -> str:
