@@ -136,7 +136,9 @@ def kind_of(error: BaseException) -> str:
     ours = [frame for frame in frames if "/socratune/" in frame.filename] or frames
     where = f"{Path(ours[-1].filename).name}:{ours[-1].name}"
     said = re.sub(r"-?\d+", "N", str(error).split(":")[0][:40]) if isinstance(error, Broken) else ""
-    last = str(error).strip().splitlines()[-1].split(":")[0] if isinstance(error, Broken) and "exit code" in said else ""
+    last = (
+        str(error).strip().splitlines()[-1].split(":")[0] if isinstance(error, Broken) and "exit code" in said else ""
+    )
     return f"{type(error).__name__} {said or 'in'} {where} {last}".strip()
 
 
@@ -156,7 +158,8 @@ def fuzz_runs(seconds: float, first_seed: int) -> Found:
             try:
                 folders.try_damage(case, run)
             except Broken as error:
-                kind = f"{case['command']}: {str(error)[:60]} | {str(error).strip().splitlines()[-1][:80]}"
+                last = str(error).strip().splitlines()[-1]
+                kind = f"{case['command']} with {case['file']}: {last.split(':')[0][:40]}"
                 if kind not in found.faults:
                     found.faults[kind] = (case, told(error))
             if (took := time.monotonic() - began) > found.slowest_s:

@@ -293,9 +293,8 @@ def chat(case: Case) -> None:
         path.write_text(json.dumps({"messages": case["messages"]}) + "\n", "utf-8")
         said = command("inspect", path, "--model", folder)
         if "labels right" in said:
-            hold(
-                case["messages"][-1]["content"].strip()[:20] in said.replace("\n", ""), "right, and without its answer"
-            )
+            answer = "".join(case["messages"][-1]["content"].split())
+            hold(answer in "".join(said.split()), "right, and without its answer")
 
 
 # --- wire ----------------------------------------------------------------------------------------------------------
