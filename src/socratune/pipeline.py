@@ -28,7 +28,6 @@ from socratune.llm import Base, Limits, budget_text, model_location, student_of,
 from socratune.publishing import write_report, write_views
 from socratune.resolve import Resolved, defaults, dump, flatten
 from socratune.runs import (
-    NEEDED,
     STAGES,
     Journal,
     Results,
@@ -42,6 +41,7 @@ from socratune.runs import (
     first_stage_of,
     forget_from,
     gather_shards,
+    is_incomplete,
     refuse_other_data,
     refuse_other_documents,
     settle_config,
@@ -157,7 +157,7 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
         if (name == "publish" and config.hub_id is None) or (name == "generate" and config.generate.source is None):
             continue
         before = results.stage(name)
-        missing = not all((pipeline.run / output).exists() for output in NEEDED[name])
+        missing = is_incomplete(pipeline.run, name, before)
         try:
             done = do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing)
         finally:

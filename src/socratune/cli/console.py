@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import OutsideError, SocratuneError, is_interrupt
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError, is_interrupt
 
 FIRST_LINE_S, LONGEST_PAUSE_S = 2.0, 60.0
 """Without a terminal: the first line of a stage after 2 s, then ever more rarely, at least once a minute."""
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+_NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+"""What lies there is not what a command reads or writes, or not for this user."""
 
 
 def start_logging(run_log: Path | None = None, *, level: str = "INFO") -> None:
@@ -316,6 +318,10 @@ def _ended(error: BaseException, log: Path | None) -> int:
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room; the same command goes on from here.")
         return OutsideError.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_FILE and error.filename:
+        got = Shown(f"{error.strerror}".lower())
+        _say(str(Fault(str(error.filename), "a file or folder that can be read and written", got, "Move it away.")))
+        return UserError.exit_code
     if isinstance(error, SystemExit):
         raise error
     return _bug(log)

@@ -11,7 +11,7 @@ import sqlite3
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def in_file(path: Path) -> Source:
     """The lines of a JSONL file; a handle is an offset. No file: no row."""
 
     def scan() -> Iterator[tuple[int, bytes]]:
-        if path.exists():
+        if path.is_file():
             with path.open("rb") as stream:
                 offset = 0
                 for line in stream:
@@ -83,7 +83,7 @@ def in_file(path: Path) -> Source:
                     offset += len(line)
 
     def fetch(handles: Iterable[int]) -> Iterator[bytes]:
-        if not path.exists():
+        if not path.is_file():
             return
         with path.open("rb") as stream:
             for handle in handles:
@@ -276,14 +276,19 @@ def answer_kind(data: dict[str, Any]) -> str:
 def marks_of(run: RunDir, reviews: dict[str, Review]) -> _Marks:
     """What the other files of a run say of its traces; a file that is not there says nothing."""
     marks = _Marks(reviews=reviews)
-    for _, line in in_file(run.rejected("train")).scan():
-        data = json_decode(line)
+    for data in _readable(run.rejected("train"), "id", "reason"):
         marks.dropped[data["id"]] = Rejected.from_json({**data, "row": None})
-    for _, line in in_file(run.hint_measures).scan():
-        data = json_decode(line)
-        if data.get("spoils"):
-            marks.spoiled.add(data["row_id"])
+    marks.spoiled |= {data["row_id"] for data in _readable(run.hint_measures, "row_id") if data.get("spoils")}
     return marks
+
+
+def _readable(path: Path, *names: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSONL file that hold these texts. The others say nothing: a damaged run has a page, too."""
+    for _, line in in_file(path).scan():
+        with suppress(ValueError):
+            data = json_decode(line)
+            if isinstance(data, dict) and all(isinstance(data.get(name), str) for name in names):
+                yield data
 
 
 def traces_of(run: RunDir, reviews: dict[str, Review], stage_key: str | None = None) -> Index:

@@ -33,6 +33,7 @@ from .progress import (
     file_hashes as file_hashes,
     first_stage_of as first_stage_of,
     forget_from as forget_from,
+    is_incomplete as is_incomplete,
     refuse_other_data as refuse_other_data,
     refuse_other_documents as refuse_other_documents,
     settle_config as settle_config,

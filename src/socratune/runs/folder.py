@@ -270,18 +270,45 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a file one of our stages wrote.
 
     Raises:
-        UserError: the file is missing; names the stage order.
+        UserError: the file is missing or damaged; names the line, and who makes it again.
     """
-    if not path.exists():
-        fix = "The run's own command makes it again."
-        raise UserError(Fault(str(path), "a file of an earlier stage", Shown("no such file"), fix))
-    with path.open(encoding="utf-8") as stream:
+    fix = "The run's own command makes it again."
+    if not path.is_file():
+        got = Shown("a directory" if path.is_dir() else "no such file")
+        raise UserError(Fault(str(path), "a file of an earlier stage", got, fix))
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                got = Shown(f"{error.msg} at column {error.colno}")
-                raise UserError(Fault(f"{path}, line {number}", "one JSON object per line", got)) from None
+                row = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                row, got = None, _in_short(error)
+            else:
+                got = f"the value {line[:60].decode('utf-8', 'replace').strip()}"
+            if not isinstance(row, dict):
+                where = f"{path}, line {number}"
+                raise UserError(Fault(where, "one JSON object per line", Shown(got), f"Delete the file. {fix}"))
+            yield row
+
+
+def _in_short(error: Exception) -> str:
+    """What is wrong with text that is no JSON."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "bytes that are not UTF-8" if isinstance(error, UnicodeError) else "JSON nested too deeply"
+
+
+def is_torn(path: Path, was_empty: bool) -> bool:
+    """Whether a JSON Lines file is not as any writer leaves it: cut off in a line, emptied, no text, no file.
+
+    A file that somebody has edited is not: other rows, or fewer of them, are trained on as they stand.
+
+    Args:
+        was_empty: the stage itself left it empty.
+    """
+    try:
+        return not (path.stat().st_size or was_empty) or not all(True for _ in read_jsonl(path))
+    except UserError:
+        return True
 
 
 _T = TypeVar("_T")
@@ -345,16 +372,16 @@ class Results:
     """`pipeline_results.json`: read at the start, written after every stage and at most every 2 s within one."""
 
     def __init__(self, run: RunDir) -> None:
-        self._path = run.results
+        self.path = run.results
         self.data: dict[str, Any] = {"status": "running", "stages": {}}
-        if self._path.exists():
+        if self.path.exists():
             try:
-                self.data = json.loads(self._path.read_text("utf-8"))
+                self.data = json.loads(self.path.read_text("utf-8"))
                 if not all(isinstance(entry, dict) for entry in self.data["stages"].values()):
                     raise TypeError
-            except (ValueError, TypeError, KeyError, AttributeError):
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError):
                 fix = "It was damaged; move it away, and the stages are done anew (calls in the journal are not)."
-                raise UserError(Fault(str(self._path), "the results of a run", Shown("something else"), fix)) from None
+                raise UserError(Fault(str(self.path), "the results of a run", Shown("something else"), fix)) from None
         self._written_at = 0.0
 
     def stage(self, name: str) -> dict[str, Any]:
@@ -366,7 +393,7 @@ class Results:
         self.data.update(top)
         if now or time.monotonic() - self._written_at >= RESULTS_INTERVAL_S:
             self.data["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            write_json(self._path, self.data)
+            write_json(self.path, self.data)
             self._written_at = time.monotonic()
 
     def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> dict[str, Any]:

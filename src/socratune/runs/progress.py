@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from socratune.config import is_free
 from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
 from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
-from socratune.runs.folder import Results, RunDir, StageResult, Tick, file_hash, file_state, write_text
+from socratune.runs.folder import Results, RunDir, StageResult, Tick, file_hash, file_state, is_torn, write_text
 from socratune.runs.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -158,10 +158,38 @@ def refuse_other_documents(source: str, known: str | None, found: str | None) ->
 
 def after_split(run: RunDir) -> str | None:
     """The stage behind `split` where that is done: what was split stays so, whatever became of the data set since."""
-    done = Results(run).stage("split").get("status") == "done" and all(
-        (run / name).exists() for name in NEEDED["split"]
-    )
-    return "enhance" if done else None
+    entry = Results(run).stage("split")
+    there = entry.get("status") == "done" and all((run / name).exists() for name in NEEDED["split"])
+    return "enhance" if there and not _torn_outputs(run, "split", entry) else None
+
+
+def is_incomplete(run: RunDir, stage: str, entry: dict[str, Any]) -> bool:
+    """Whether a finished stage has to be done again for its files: one is gone, or it is torn.
+
+    A torn file is not deleted: it is then called NAME.damaged.
+    """
+    for path in _torn_outputs(run, stage, entry):
+        log.warning("%s is damaged. It is kept as %s.damaged, and made again.", path, path.name)
+        spoiled = path.with_name(f"{path.name}.damaged")
+        if spoiled.is_dir():
+            shutil.rmtree(spoiled)
+        path.replace(spoiled)
+    return not all((run / output).exists() for output in NEEDED[stage])
+
+
+def _torn_outputs(run: RunDir, stage: str, entry: dict[str, Any]) -> list[Path]:
+    """The rows of a finished stage that can no longer be read."""
+    if entry.get("status") not in ("done", "failed"):
+        return []
+    empty = entry.get("empty")
+    rows = [name for name in OUTPUTS[stage] if name.endswith(".jsonl") and (run / name).exists()]
+    return [run / name for name in rows if is_torn(run / name, empty is None or name in empty)]
+
+
+def _empty_outputs(results: Results, stage: str) -> list[str]:
+    """The files of a stage that have no row, as it has left them."""
+    paths = {name: results.path.with_name(name) for name in OUTPUTS[stage] if name.endswith(".jsonl")}
+    return [name for name, path in paths.items() if path.is_file() and not path.stat().st_size]
 
 
 def file_hashes(*paths: Path) -> list[str | None]:
@@ -229,6 +257,7 @@ def do_stage(
         total=total,
         rows_in=result.rows_in,
         rows_out=result.rows_out,
+        empty=_empty_outputs(results, name),
         **figures,
     )
     tell("done", name, entry)

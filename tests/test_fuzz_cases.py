@@ -1,0 +1,34 @@
+"""What `make fuzz` has found, tried again: `tests/samples/fuzz/TARGET.jsonl`, one case per line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzz import folders
+from fuzz.targets import TARGETS, try_case
+
+CASES = Path(__file__).parent / "samples" / "fuzz"
+
+
+def cases(target: str) -> list[dict[str, Any]]:
+    path = CASES / f"{target}.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_what_was_found_once_stays_mended(target: str) -> None:
+    broken: list[str] = []
+    for one in cases(target):
+        try:
+            try_case(target, one["case"])
+        except Exception as error:
+            broken.append(f"{json.dumps(one['case'])[:300]}\n    {type(error).__name__}: {error}")
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("case", [one["case"] for one in cases("runs")], ids=json.dumps)
+def test_a_damaged_folder_ends_no_command_in_a_bug(case: dict[str, Any], finished_run: Path, tmp_path: Path) -> None:
+    folders.try_damage(case, finished_run)
