@@ -41,8 +41,8 @@ MOST_ROOT_FILES = 13
 LINES = {
     "": 2750,
     "judging": 1600,
-    "runs": 1350,
-    "llm": 3100,
+    "runs": 1550,
+    "llm": 3300,
     "inference": 3100,
     "data": 2600,
     "teaching": 1650,
@@ -52,8 +52,9 @@ LINES = {
     "publishing": 2450,
     "stages": 2100,
     "compute": 3400,
-    "ways": 1350, "cli": 2050,
-}  # fmt: skip
+    "ways": 1350,
+    "cli": 2050,
+}
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22
 MANY_PARAMETERS = {"api": "the whole command in one call"}
