@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from socratune.config import RunConfig, settings_of
-from socratune.data.shapes import ANSWERS, ASKS, CHATS, OPTIONS, SYSTEMS
+from socratune.data.options import OPTIONS
+from socratune.data.shapes import ANSWERS, ASKS, CHATS, SYSTEMS
 
 anything = st.text(max_size=40)
 halves = st.text(st.characters(codec=None), max_size=12)

@@ -24,8 +24,8 @@ from typing import Any, get_args
 
 from socratune.cli.app import main
 from socratune.cli.given import merged_settings
+from socratune.data.options import OPTIONS
 from socratune.data.qa_files import DataSet
-from socratune.data.shapes import OPTIONS
 from socratune.errors import Fault, SocratuneError, UserError
 from socratune.judging import final_answer
 from socratune.judging.rules import _formulas, judge_by_rules
