@@ -40,6 +40,7 @@ ANSWERS = (
 """Columns with the reference answer of a pair; the first that a row has counts, so `answer` before `solution`."""
 SYSTEMS = ("system", "system_prompt")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+"""Columns that are part of a question and cannot be asked."""
 UNWANTED = {"label": ("prompt", "completion"), "kto_tag": ()}
 """Columns that mark an answer as one not to give, beside these."""
 _NO_INPUT = re.compile(r"<\s*no\s?input\s*>|no\s?input", re.IGNORECASE)
@@ -60,7 +61,7 @@ def shape_of(columns: Iterable[str]) -> tuple[str] | tuple[str, str] | None:
     """
     if isinstance(columns, dict):
         given = {name: value for name, (_, value) in given_columns(columns).items()}
-        full = shape_of(name for name, value in given.items() if not is_blank(value))
+        full = shape_of(name for name, value in given.items() if not is_blank(value) and value != "[]")
         return full or shape_of(iter(given))
     names = {plain_name(str(name)) for name in columns}
     for chat in CHATS:
