@@ -112,7 +112,8 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
         faults.append(fault)
     faults += _unfit(columns, where)
     if not faults:
-        messages, used = _with_options(messages, answered, columns, (shape, used), where, faults)
+        names = [plain_name(str(name)) for name in data]
+        messages, used = _with_options(messages, answered, columns, (shape, used, names), where, faults)
     own, row_id = _own_metadata(data, where, faults), _own_id(data, where, faults)
     if faults:
         return faults
@@ -192,7 +193,7 @@ def unknown_shape(data: Iterable[str], where: str) -> Fault:
 def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str, str]:
     """The columns as they are shown, and what to do about them."""
     shown = ", ".join(f"{name} (null)" if name in empty else name for name in names) or "none"
-    known = (*CHATS, *ASKS, *ANSWERS)
+    known = (*CHATS, *ASKS, *ANSWERS[:6])
     asks = [name for name in names if plain_name(name) in ASKS and name not in empty]
     near = {name: difflib.get_close_matches(plain_name(name), known, n=1, cutoff=0.75) for name in names}
     if missing := [name for name in names if name in empty and plain_name(name) in known]:
@@ -364,16 +365,16 @@ def _alpaca(columns: Columns, ask: str, where: str, used: set[str], faults: list
 
 
 def _with_options(
-    messages: list[Turn], answered: Any, columns: Columns, taken: tuple[tuple[str, ...], set[str]],
+    messages: list[Turn], answered: Any, columns: Columns, taken: tuple[tuple[str, ...], set[str], list[str]],
     where: str, faults: list[Fault],
 ) -> tuple[list[Turn], set[str]]:  # fmt: skip
     """The conversation with the options of the row in its last question, and the columns taken.
 
     Args:
         answered: the answer as it was written, which may be an option's number.
-        taken: the row's shape, and the columns that it took.
+        taken: the row's shape, the columns that it took, and all that it has.
     """
-    shape, used = taken
+    shape, used, names = taken
     others = {name: value for name, value in columns.items() if name not in {*used, *shape} and not is_blank(value)}
     asked, reference = messages[-2]["content"], messages[-1]["content"]
     place = f"{where}, {shape[-1]}"
@@ -384,7 +385,7 @@ def _with_options(
             fix = 'Name the answer "answer", if it is one.'
             faults.append(Fault(place, "options that it chooses from", Shown("none in a known form"), fix))
         prompt = "\n".join(turn["content"] for turn in messages[:-1])
-        if not faults and (fault := missing_options(prompt, reference, others, where)):
+        if not faults and (fault := missing_options(prompt, reference, others, names, where)):
             faults.append(fault)
         return messages, used
     there = all(text in asked for text in options.texts)
