@@ -32,7 +32,24 @@ _ASKS_TO_CHOOSE = re.compile(
 _FIRST, _SECOND = (re.compile(rf"(?<![A-Za-z0-9])\(?{name}\s?[).:\]\-–,]", re.IGNORECASE) for name in "AB")
 _NUMBERED_FIRST, _NUMBERED_SECOND = (re.compile(rf"(?<![\d.]){name}\s?[).:](?!\d)") for name in "12")
 _OPTIONS_FOLLOW = re.compile(r"\b(?:options|choices)\s*(?:are)?\s*:", re.IGNORECASE)
-_OTHER_LISTS = frozenset({"tags", "keywords", "topics", "subjects", "labels", "categories", "sources", "metadata"})
+_OTHER_LISTS = frozenset(
+    {
+        "tags",
+        "keywords",
+        "topics",
+        "subjects",
+        "labels",
+        "categories",
+        "sources",
+        "references",
+        "hints",
+        "metadata",
+        "context",
+        "evidence",
+        "passage",
+        "article",
+    }
+)
 
 
 def _same(text: Any) -> str:
@@ -185,7 +202,7 @@ def missing_options(prompt: str, reference: str, others: dict[str, Any], names: 
     expected = f"the options that the answer {reference.strip()[:20]!r} is one of"
     held = [name for name, value in others.items() if name not in _OTHER_LISTS and _may_hold_options(decoded(value))]
     texts = [name for name, value in others.items() if isinstance(value, str)]
-    held += [name for name in texts if NAMED.search(name) or lists_options(others[name])]
+    held += [name for name in texts if NAMED.search(name) or (name not in _OTHER_LISTS and lists_options(others[name]))]
     held += [name for _, group in suffixed(texts, ANY_COLUMN) for _, name in group if name not in held]
     if held:
         return Fault(where, expected, Shown(f"columns whose form is not known ({', '.join(held)})"), WRITE)

@@ -42,6 +42,7 @@ _LABEL = re.compile(
 )
 _LONGEST_LABEL = 40
 LETTERED = re.compile(r"\(?([A-Za-z])\s?[).:\]]\s*(\S.*)", re.DOTALL)
+_NUMBERED = re.compile(r"\(?(\d{1,2})[).:\]]\s+(\S.*)", re.DOTALL)
 _MARK = re.compile(r"(?:(?<=[\s,;|\]'\"])|^)\[?\(?([A-Za-z])\s?[).:]\s*")
 WRITE = 'Write them as "choices": ["…", "…"], and the answer as a letter (A, B, …) or as the text of one.'
 
@@ -213,12 +214,14 @@ def _from_objects(items: list[dict[Any, Any]]) -> list[tuple[Any, Any]] | None:
 
 
 def _from_texts(items: list[Any]) -> Options | None:
-    """Texts, whose own letters (`A) apple`) are their labels."""
-    own = [LETTERED.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
-    pairs = [(match[1].upper(), match[2]) for match in own if match]
-    found = _options(pairs, "labelled") if len(pairs) == len(items) else None
-    if found and found.labels == list(_LETTERS[: len(pairs)]):
-        return found
+    """Texts, whose own letters or numbers (`A) apple`, `1. apple`) are their labels."""
+    for pattern in (LETTERED, _NUMBERED):
+        own = [pattern.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
+        pairs = [(match[1].upper(), match[2]) for match in own if match]
+        found = _options(pairs, "labelled") if len(pairs) == len(items) else None
+        runs = [list(_LETTERS[: len(pairs)]), *([str(at + first) for at in range(len(pairs))] for first in (0, 1))]
+        if found and found.labels in runs:
+            return found
     return _options([(None, item) for item in items], "list")
 
 

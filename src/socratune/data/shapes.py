@@ -60,10 +60,16 @@ def shape_of(columns: Iterable[str]) -> tuple[str] | tuple[str, str] | None:
         columns: the names of the columns, or the row itself, of which what is null or empty does not count.
     """
     if isinstance(columns, dict):
-        given = {name: value for name, (_, value) in given_columns(columns).items()}
-        full = shape_of(name for name, value in given.items() if not is_blank(value) and value != "[]")
-        return full or shape_of(iter(given))
-    names = {plain_name(str(name)) for name in columns}
+        return _shape_of_row({name: value for name, (_, value) in given_columns(columns).items()})
+    return _shape({plain_name(str(name)) for name in columns})
+
+
+def _shape_of_row(columns: Columns) -> tuple[str] | tuple[str, str] | None:
+    full = _shape({name for name, value in columns.items() if not is_blank(value) and value != "[]"})
+    return full or _shape({*columns})
+
+
+def _shape(names: set[str]) -> tuple[str] | tuple[str, str] | None:
     for chat in CHATS:
         if chat in names:
             return (chat,)
@@ -102,7 +108,7 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
         return [Fault(where, 'an object like {"messages": [...]}', data, fix)]
     given = _unfolded(given_columns(data))
     columns = {plain: value for plain, (_, value) in given.items()}
-    shape = shape_of(columns)
+    shape = _shape_of_row(columns)
     if shape is None:
         return [unknown_shape(data, where)]
     faults: list[Fault] = []
