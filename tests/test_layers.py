@@ -44,7 +44,7 @@ LINES = {
     "runs": 1550,
     "llm": 3300,
     "inference": 3100,
-    "data": 2600,
+    "data": 2650,
     "teaching": 1650,
     "documents": 3150,
     "training": 2500,
@@ -54,7 +54,6 @@ LINES = {
     "compute": 3400,
     "ways": 1350,
     "cli": 2050,
-}
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22
 MANY_PARAMETERS = {"api": "the whole command in one call"}

@@ -151,6 +151,14 @@ def test_inspect_a_data_set(tmp_path: Path) -> None:
     assert socratune("inspect", data).returncode == 2
 
 
+def test_inspect_of_a_run_s_own_file_says_in_one_line_what_to_type(tmp_path: Path) -> None:
+    row = {"id": "1", "prompt": [{"role": "user", "content": "q"}], "pieces": [{"text": "a"}], "outcome": "as_given"}
+    done = socratune("inspect", write_rows(tmp_path / "train.jsonl", [row] * 120))
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "120 rows" in done.stderr and f"socratune inspect {tmp_path}" in done.stderr
+
+
 def test_inspect_finds_rows_that_would_be_cut(copied_run: Path) -> None:
     config = copied_run / "config.yaml"
     config.write_text(config.read_text().replace("max_seq_length: 256", "max_seq_length: 20"))

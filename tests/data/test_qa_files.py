@@ -91,6 +91,14 @@ def test_the_same_fault_in_many_rows_is_told_once_with_their_number_and_the_firs
     assert [item.id for item in data_set(tmp_path / "rows.jsonl").bad_rows()][-2:] == ["line-252", "line-254"]
 
 
+def test_the_training_rows_of_a_run_are_one_fault_that_says_what_to_type(tmp_path: Path) -> None:
+    row = {"id": "1", "prompt": [{"role": "user", "content": "q"}], "pieces": [{"text": "a"}], "outcome": "as_given"}
+    found = read(tmp_path, "\n".join([json.dumps(row)] * 120).encode(), "train.jsonl")
+    assert len(found.faults) == 1
+    assert "train.jsonl, 120 rows (lines 1, 2, 3, …): " in str(found.faults[0])
+    assert str(found.faults[0]).endswith(f"training rows of a run: look at them with socratune inspect {tmp_path}.")
+
+
 def test_where_a_number_shows_that_options_are_counted_from_1_no_row_of_the_file_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{"question": "q", "choices": ["x", "y", "z"], "answer": number} for number in (1, 2, 3, 1, 3)]
@@ -225,12 +233,19 @@ def test_what_is_wrong_with_a_csv_file(tmp_path: Path, content: str | bytes, sai
 def test_a_faulty_parquet_row_has_its_number_and_odd_columns_are_left_out(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    odd = {"image": b"\x89PNG", "score": float("nan"), "level": 2}
+    odd = {"thumbnail": b"\x89PNG", "score": float("nan"), "level": 2}
     rows = [{"question": "q", "answer": "a", **odd}, {"question": "q", "answer": None, **odd}]
     found = read(tmp_path, as_parquet(rows), "rows.parquet")
     assert [row.metadata for row in found.rows] == [{"level": 2}]
     assert "row 2: expected columns of a known shape" in str(found.faults[0])
-    assert caplog.text.count('"image" is left out') == 1
+    assert caplog.text.count('"thumbnail" is left out') == 1
+
+
+def test_a_question_is_not_asked_without_its_picture(tmp_path: Path) -> None:
+    rows = [{"question": "What is it?", "answer": "a cat", "image": {"bytes": b"\x89PNG", "path": None}}]
+    found = read(tmp_path, as_parquet([*rows, {"question": "q", "answer": "a", "image": None}]), "rows.parquet")
+    assert [row.question for row in found.rows] == ["q"]
+    assert 'a column "image" beside it. Only text can be asked' in str(found.faults[0])
 
 
 def test_what_is_wrong_with_a_parquet_file(tmp_path: Path) -> None:

@@ -186,6 +186,6 @@ def test_every_fault_of_a_row_is_found() -> None:
 
 def test_the_examples_of_the_guide_are_taken() -> None:
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text("utf-8")
-    examples = re.findall(r"^\| .* \| `(\{.*?\})`(?: \||,)", guide.split("## Which file")[0], re.MULTILINE)
-    assert len(examples) == 6
+    examples = re.findall(r"^\| .* \| `(\{.*?\})`(?: \||,|:)", guide.split("## Which file")[0], re.MULTILINE)
+    assert len(examples) == 9
     assert {row(**json.loads(example)).reference for example in examples} == {"4", "B) 4"}

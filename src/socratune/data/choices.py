@@ -5,8 +5,19 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from socratune.data.columns import decoded, is_blank
-from socratune.data.options import ANY_COLUMN, LETTERED, WRITE, Options, label_of, letter, suffixed, whole_number
+from socratune.data.columns import decoded
+from socratune.data.options import (
+    ANY_COLUMN,
+    LETTERED,
+    NAMED,
+    WRITE,
+    Options,
+    is_for_options,
+    label_of,
+    letter,
+    suffixed,
+    whole_number,
+)
 from socratune.errors import Fault, Shown
 from socratune.judging import final_answer, options_in
 
@@ -21,7 +32,24 @@ _ASKS_TO_CHOOSE = re.compile(
 _FIRST, _SECOND = (re.compile(rf"(?<![A-Za-z0-9])\(?{name}\s?[).:\]\-–,]", re.IGNORECASE) for name in "AB")
 _NUMBERED_FIRST, _NUMBERED_SECOND = (re.compile(rf"(?<![\d.]){name}\s?[).:](?!\d)") for name in "12")
 _OPTIONS_FOLLOW = re.compile(r"\b(?:options|choices)\s*(?:are)?\s*:", re.IGNORECASE)
-_OTHER_LISTS = frozenset({"tags", "keywords", "topics", "subjects", "labels", "categories", "sources", "metadata"})
+_OTHER_LISTS = frozenset(
+    {
+        "tags",
+        "keywords",
+        "topics",
+        "subjects",
+        "labels",
+        "categories",
+        "sources",
+        "references",
+        "hints",
+        "metadata",
+        "context",
+        "evidence",
+        "passage",
+        "article",
+    }
+)
 
 
 def _same(text: Any) -> str:
@@ -74,7 +102,7 @@ def right_option(answered: Any, options: Options, place: str, faults: list[Fault
         fix = "Write the letter where it is a number, else the text."
         faults.append(Fault(place, "an answer that means one option", got, fix))
         return None
-    number, fix = whole_number(answered), ""
+    number, fix = whole_number(answered), "Write its letter or its text."
     if number == len(options.texts):
         fix = FROM_ONE
     elif isinstance(answered, list):
@@ -106,8 +134,7 @@ def with_options(asked: str, answered: Any, options: Options, place: str, faults
         fix = "The question numbers its options: write the text of the right one."
         faults.append(Fault(place, "an answer that means one option", answered, fix))
         return asked, str(answered)
-    worked = final_answer(answered) if isinstance(answered, str) and len(answered) < 100_000 else ""
-    if worked and not meanings(answered, options) and len(meanings(worked, options)) == 1:
+    if isinstance(answered, str) and not meanings(answered, options) and _is_worked(answered, options):
         right, reference = None, str(answered)
     else:
         right = right_option(answered, options, place, faults)
@@ -117,6 +144,15 @@ def with_options(asked: str, answered: Any, options: Options, place: str, faults
     if not own:
         asked = "\n".join([asked, *(f"{letter(at)}) {text}" for at, text in enumerate(options.texts))])
     return asked, reference
+
+
+def _is_worked(answered: str, options: Options) -> bool:
+    """Whether an answer in more words comes to one option: behind its last step, or because it names no other."""
+    if len(answered) < 100_000 and len(meanings(final_answer(answered), options)) == 1:
+        return True
+    words = " ".join(answered.split()).casefold()
+    named = [text for text in options.texts if len(text) > 2 and text.casefold() in words]
+    return len(named) == 1 and len(words.split()) > 2
 
 
 def _as_listed(own: dict[str, str], options: Options) -> Options | None:
@@ -149,27 +185,31 @@ def _in_order(first: re.Pattern[str], second: re.Pattern[str], text: str) -> boo
     return found is not None and second.search(text, found.end()) is not None
 
 
-def missing_options(prompt: str, reference: str, others: dict[str, Any], where: str) -> Fault | None:
+def missing_options(prompt: str, reference: str, others: dict[str, Any], names: list[str], where: str) -> Fault | None:
     """The fault of a row whose answer is a bare letter, while its options are somewhere else or nowhere; or None.
 
     A letter alone can be an answer ("the symbol of boron?"), so something has to speak for options: other columns that
-    may be them, or the question asks for a choice.
+    may be them, an empty one for them, or the words of the question.
 
     Args:
         prompt: all that is asked.
         others: the values of the columns that are neither question nor answer.
+        names: all columns, also the empty ones.
         where: file and line.
     """
     if len(reference) > 300 or not _POINTS.fullmatch(reference.strip()) or lists_options(prompt):
         return None
     expected = f"the options that the answer {reference.strip()[:20]!r} is one of"
     held = [name for name, value in others.items() if name not in _OTHER_LISTS and _may_hold_options(decoded(value))]
-    texts = [name for name, value in others.items() if isinstance(value, str) and not is_blank(value)]
+    texts = [name for name, value in others.items() if isinstance(value, str)]
+    held += [name for name in texts if NAMED.search(name) or (name not in _OTHER_LISTS and lists_options(others[name]))]
     held += [name for _, group in suffixed(texts, ANY_COLUMN) for _, name in group if name not in held]
     if held:
         return Fault(where, expected, Shown(f"columns whose form is not known ({', '.join(held)})"), WRITE)
-    if _ASKS_TO_CHOOSE.search(prompt):
-        return Fault(where, expected, Shown("none"), WRITE)
+    empty = [name for name in names if name not in others and is_for_options(name)]
+    if empty or _ASKS_TO_CHOOSE.search(prompt):
+        got = Shown(f"nothing in {' and '.join(empty)}" if empty else "none")
+        return Fault(where, expected, got, WRITE)
     return None
 
 

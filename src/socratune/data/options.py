@@ -23,6 +23,8 @@ OPTIONS = (
 """Columns with all options of a question, by plain name."""
 PERHAPS = ("choice", "option", "candidates", "alternatives", "endings", "answers")
 """Those that have other meanings, too: options only as a list into which the answer points."""
+NAMED = re.compile(r"(?:^|_)(?:opts?|options?|choices?)(?:_|$)")
+"""Names of other columns that hold them, if they hold a list."""
 DISTRACTORS = ("distractors", "incorrect_answers", "wrong_answers")
 CHOSEN = (
     "label", "correct", "correct_option", "correct_choice", "correct_index", "correct_idx", "correct_label",
@@ -40,6 +42,7 @@ _LABEL = re.compile(
 )
 _LONGEST_LABEL = 40
 LETTERED = re.compile(r"\(?([A-Za-z])\s?[).:\]]\s*(\S.*)", re.DOTALL)
+_NUMBERED = re.compile(r"\(?(\d{1,2})[).:\]]\s+(\S.*)", re.DOTALL)
 _MARK = re.compile(r"(?:(?<=[\s,;|\]'\"])|^)\[?\(?([A-Za-z])\s?[).:]\s*")
 WRITE = 'Write them as "choices": ["…", "…"], and the answer as a letter (A, B, …) or as the text of one.'
 
@@ -78,6 +81,11 @@ def letter(number: int) -> str:
 # --- which options there are ---------------------------------------------------------------------------------------
 
 
+def is_for_options(name: str) -> bool:
+    """Whether a column is there for options, whatever it holds."""
+    return bool((name in OPTIONS and name not in PERHAPS) or re.fullmatch(r"(?:option|choice|op|opt)_?[a-j1-9]", name))
+
+
 def has_options(names: Iterable[str]) -> bool:
     """Whether columns, by plain name, may hold options."""
     names = set(names)
@@ -96,14 +104,14 @@ def find_options(
         faults: gets what is wrong.
         points: the answer stands in a column for the right option.
     """
-    for name in OPTIONS:
+    for name in [*OPTIONS, *(name for name in columns if NAMED.search(name) and name not in OPTIONS)]:
         value = columns.get(name)
-        if (
-            is_blank(value)
-            or is_blank(decoded(value))
-            or not (points or name not in PERHAPS or _is_behind(name, value, answered))
-        ):
+        if is_blank(value) or is_blank(decoded(value)):
             continue
+        if name in PERHAPS and not points and not _is_behind(name, value, answered):
+            continue
+        if name not in OPTIONS and not (isinstance(decoded(value), dict | list) and len(decoded(value)) > 1):
+            continue  # a number of options, the text of one
         found = read_options(decoded(value))
         if found is None:
             faults.append(Fault(f"{where}, {name}", "two or more options in a known form", value, WRITE))
@@ -206,12 +214,14 @@ def _from_objects(items: list[dict[Any, Any]]) -> list[tuple[Any, Any]] | None:
 
 
 def _from_texts(items: list[Any]) -> Options | None:
-    """Texts, whose own letters (`A) apple`) are their labels."""
-    own = [LETTERED.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
-    pairs = [(match[1].upper(), match[2]) for match in own if match]
-    found = _options(pairs, "labelled") if len(pairs) == len(items) else None
-    if found and found.labels == list(_LETTERS[: len(pairs)]):
-        return found
+    """Texts, whose own letters or numbers (`A) apple`, `1. apple`) are their labels."""
+    for pattern in (LETTERED, _NUMBERED):
+        own = [pattern.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
+        pairs = [(match[1].upper(), match[2]) for match in own if match]
+        found = _options(pairs, "labelled") if len(pairs) == len(items) else None
+        runs = [list(_LETTERS[: len(pairs)]), *([str(at + first) for at in range(len(pairs))] for first in (0, 1))]
+        if found and found.labels in runs:
+            return found
     return _options([(None, item) for item in items], "list")
 
 
@@ -259,7 +269,12 @@ def _in_columns(columns: dict[str, Any], answered: Any, where: str, faults: list
     for alike, group in suffixed(names):
         texts = [columns[name] for _, name in group]
         named = label_of(answered).isalpha() and label_of(answered) in dict(group)
-        if not alike and not named and all(_is_number(text) for text in texts):
+        if (
+            not alike
+            and not named
+            and all(_is_number(text) for text in texts)
+            and len(texts) < (3 + (answered not in texts))
+        ):
             continue  # the numbers a, b, c of a problem
         found = _options([(label, columns[name]) for label, name in group], "columns")
         if found is None:

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from socratune.data.columns import DEEPEST, too_deep
-from socratune.data.shapes import may_have_shape, unknown_shape
+from socratune.data.columns import DEEPEST, plain_name, too_deep
+from socratune.data.shapes import MEDIA, may_have_shape, unknown_shape
 from socratune.errors import Fault, Shown, UserError
 
 log = logging.getLogger(__name__)
@@ -261,6 +261,7 @@ def arrow_records(
     for batch in batches:
         for row in batch.to_pylist():
             kept = {name: value for name, value in row.items() if _fits_json(value)}
+            kept |= {name: "bytes" for name in row.keys() - kept.keys() if plain_name(name) in MEDIA}
             for name in row.keys() - kept.keys() - left_out:
                 left_out.add(name)
                 log.warning('%s: the column "%s" is left out, JSON cannot hold it.', where, name)

@@ -40,6 +40,7 @@ ANSWERS = (
 """Columns with the reference answer of a pair; the first that a row has counts, so `answer` before `solution`."""
 SYSTEMS = ("system", "system_prompt")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+"""Columns that are part of a question and cannot be asked."""
 UNWANTED = {"label": ("prompt", "completion"), "kto_tag": ()}
 """Columns that mark an answer as one not to give, beside these."""
 _NO_INPUT = re.compile(r"<\s*no\s?input\s*>|no\s?input", re.IGNORECASE)
@@ -59,10 +60,16 @@ def shape_of(columns: Iterable[str]) -> tuple[str] | tuple[str, str] | None:
         columns: the names of the columns, or the row itself, of which what is null or empty does not count.
     """
     if isinstance(columns, dict):
-        given = {name: value for name, (_, value) in given_columns(columns).items()}
-        full = shape_of(name for name, value in given.items() if not is_blank(value))
-        return full or shape_of(iter(given))
-    names = {plain_name(str(name)) for name in columns}
+        return _shape_of_row({name: value for name, (_, value) in given_columns(columns).items()})
+    return _shape({plain_name(str(name)) for name in columns})
+
+
+def _shape_of_row(columns: Columns) -> tuple[str] | tuple[str, str] | None:
+    full = _shape({name for name, value in columns.items() if not is_blank(value) and value != "[]"})
+    return full or _shape({*columns})
+
+
+def _shape(names: set[str]) -> tuple[str] | tuple[str, str] | None:
     for chat in CHATS:
         if chat in names:
             return (chat,)
@@ -101,7 +108,7 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
         return [Fault(where, 'an object like {"messages": [...]}', data, fix)]
     given = _unfolded(given_columns(data))
     columns = {plain: value for plain, (_, value) in given.items()}
-    shape = shape_of(columns)
+    shape = _shape_of_row(columns)
     if shape is None:
         return [unknown_shape(data, where)]
     faults: list[Fault] = []
@@ -111,7 +118,8 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
         faults.append(fault)
     faults += _unfit(columns, where)
     if not faults:
-        messages, used = _with_options(messages, answered, columns, (shape, used), where, faults)
+        names = [plain_name(str(name)) for name in data]
+        messages, used = _with_options(messages, answered, columns, (shape, used, names), where, faults)
     own, row_id = _own_metadata(data, where, faults), _own_id(data, where, faults)
     if faults:
         return faults
@@ -191,7 +199,7 @@ def unknown_shape(data: Iterable[str], where: str) -> Fault:
 def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str, str]:
     """The columns as they are shown, and what to do about them."""
     shown = ", ".join(f"{name} (null)" if name in empty else name for name in names) or "none"
-    known = (*CHATS, *ASKS, *ANSWERS)
+    known = (*CHATS, *ASKS, *ANSWERS[:6])
     asks = [name for name in names if plain_name(name) in ASKS and name not in empty]
     near = {name: difflib.get_close_matches(plain_name(name), known, n=1, cutoff=0.75) for name in names}
     if missing := [name for name in names if name in empty and plain_name(name) in known]:
@@ -363,16 +371,16 @@ def _alpaca(columns: Columns, ask: str, where: str, used: set[str], faults: list
 
 
 def _with_options(
-    messages: list[Turn], answered: Any, columns: Columns, taken: tuple[tuple[str, ...], set[str]],
+    messages: list[Turn], answered: Any, columns: Columns, taken: tuple[tuple[str, ...], set[str], list[str]],
     where: str, faults: list[Fault],
 ) -> tuple[list[Turn], set[str]]:  # fmt: skip
     """The conversation with the options of the row in its last question, and the columns taken.
 
     Args:
         answered: the answer as it was written, which may be an option's number.
-        taken: the row's shape, and the columns that it took.
+        taken: the row's shape, the columns that it took, and all that it has.
     """
-    shape, used = taken
+    shape, used, names = taken
     others = {name: value for name, value in columns.items() if name not in {*used, *shape} and not is_blank(value)}
     asked, reference = messages[-2]["content"], messages[-1]["content"]
     place = f"{where}, {shape[-1]}"
@@ -383,7 +391,7 @@ def _with_options(
             fix = 'Name the answer "answer", if it is one.'
             faults.append(Fault(place, "options that it chooses from", Shown("none in a known form"), fix))
         prompt = "\n".join(turn["content"] for turn in messages[:-1])
-        if not faults and (fault := missing_options(prompt, reference, others, where)):
+        if not faults and (fault := missing_options(prompt, reference, others, names, where)):
             faults.append(fault)
         return messages, used
     there = all(text in asked for text in options.texts)
