@@ -286,6 +286,8 @@ class StudentTeacherConfig(Section):
     `local/NAME`: another one in this process, graded before training."""
     student_engine: Annotated[Literal["local", "vllm"], Flag()] = "local"
     """`local`: in this process; `vllm`: `vllm serve` is started here, asked, and stopped."""
+    vllm_args: list[str | int | float] = []
+    """Further arguments of that `vllm serve`, also on a rented machine: `[--tensor-parallel-size, 2]`."""
     teacher_model: Annotated[str, Flag()] = "rules/arithmetic"
     """Who hints: openai/…, anthropic/…, local/…, python:FILE:F. `rules/arithmetic`: takes products apart,
     mechanically."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from socratune.compute import ray_fault
@@ -21,20 +22,22 @@ from socratune.llm import (
     reference_fault,
     resolve_alias,
     student_of,
+    vllm_args_fault,
     vllm_fault,
     writer_endpoints,
 )
 from socratune.resolve import Resolved, flatten, resolve_settings, validated
-from socratune.runs import RunDir, output_fault, parse_shard
+from socratune.runs import NEEDED, STAGES, Results, RunDir, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_id_fault
 from socratune.training import tracker_faults
 
 
-def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
-    """The resolved configuration of a command that can begin.
+def check_run(given: dict[str, Any], *, where: str, restart: str | None = None, until: str | None = None) -> Resolved:
+    """The resolved configuration of a command that can begin. What only finished stages need is not asked for.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.
+        until: the last stage; None is the last there is.
 
     Raises:
         UserError: every fault of configuration, data set, model and output together.
@@ -58,14 +61,19 @@ def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) 
             faults += _data_faults(flat)
         except OutsideError as error:  # a data set on the Hub
             unreachable = error
+    to_do = _to_do(resolved.config, restart, until) if resolved else frozenset(STAGES)
     if resolved:
-        faults += [*_engine_faults(resolved.config), *_round_faults(resolved.config), *_budget_faults(resolved.config)]
+        faults += [
+            *_engine_faults(resolved.config, to_do),
+            *_round_faults(resolved.config),
+            *_budget_faults(resolved.config),
+        ]
     if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
         faults += _proof_faults(resolved.config)
-    if resolved and resolved.config.generate.source:
+    if resolved and resolved.config.generate.source and "generate" in to_do:
         faults += generate_faults(resolved.config.generate, limited=_limited(resolved.config, "generate"))
     try:
-        faults += _reference_faults(flat, resolved)
+        faults += _reference_faults(flat, resolved, to_do)
     except OutsideError as error:  # a local/ model on the Hub
         unreachable = error
     if isinstance(flat.get("model"), str) and flat["model"]:
@@ -80,6 +88,25 @@ def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) 
         raise unreachable
     assert resolved is not None
     return resolved
+
+
+def _to_do(config: RunConfig, restart: str | None, until: str | None) -> frozenset[str]:
+    """The stages that a command will do, as far as the run folder tells."""
+    wanted = STAGES[: STAGES.index(until) + 1] if until in STAGES else STAGES
+    run = RunDir(config.output)
+    if config.rounds > 1 or not run.results.is_file():  # rounds have folders of their own
+        return frozenset(wanted)
+    try:
+        results = Results(run)
+    except UserError:  # damaged: said where the run is opened
+        return frozenset(wanted)
+    again = STAGES[STAGES.index(restart) :] if restart in STAGES else ()
+
+    def is_done(stage: str) -> bool:
+        made = all((run / name).exists() for name in NEEDED[stage])
+        return made and stage not in again and results.stage(stage).get("status") == "done"
+
+    return frozenset(stage for stage in wanted if not is_done(stage))
 
 
 def _data_faults(flat: dict[str, Any]) -> list[Fault]:
@@ -97,7 +124,7 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     return faults
 
 
-def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[Fault]:
+def _reference_faults(flat: dict[str, Any], resolved: Resolved | None, to_do: Collection[str]) -> list[Fault]:
     faults = []
     if resolved is not None:
         config = resolved.config.enhance
@@ -108,9 +135,11 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
         engine, name = student_of(config, resolved.config.model)
         if engine == "http":
             refs["student"] = name
-        else:
+        elif "enhance" in to_do:
             faults += _student_faults(resolved.config, engine, name)
-        faults += _people_faults(config, refs, limited=_limited(resolved.config, "enhance"))
+        asked: set[Role] = {"student", "teacher", "judge"} if "enhance" in to_do else set()
+        asked |= {"judge"} if "validate" in to_do else set()
+        faults += _people_faults(config, refs, limited=_limited(resolved.config, "enhance"), asked=asked)
     hub_id = flat.get("hub_id")
     if isinstance(hub_id, str) and (fault := hub_id_fault(hub_id)):
         faults.append(fault)
@@ -190,10 +219,19 @@ def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
     return config
 
 
-def _people_faults(config: StudentTeacherConfig, refs: dict[Role, str], *, limited: bool = False) -> list[Fault]:
-    """What is wrong with the models that are to be asked; `limited` as in `generate_faults`."""
+def _people_faults(
+    config: StudentTeacherConfig, refs: dict[Role, str], *, limited: bool = False, asked: Collection[Role] | None = None
+) -> list[Fault]:
+    """What is wrong with the models that are to be asked.
+
+    Args:
+        limited: as in `generate_faults`.
+        asked: those of `refs` whom the stages to come will ask; None is all.
+    """
     faults, reached = _idle_faults(config, refs), endpoints_of(config)
     for role, ref in refs.items():
+        if asked is not None and role not in asked:
+            continue
         fault = reference_fault(role, ref, reached[role])
         if fault is None and limited:
             fault = price_fault(role, ref, reached[role])
@@ -216,10 +254,10 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
     return faults
 
 
-def _engine_faults(config: RunConfig) -> list[Fault]:
+def _engine_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
     """What is wrong with where the loop runs, and with what training hands on."""
-    faults = [ray_fault() if config.engine == "ray" else None]
-    faults += tracker_faults(config.report_to)
+    faults = [ray_fault() if config.engine == "ray" and "enhance" in to_do else None]
+    faults += tracker_faults(config.report_to) if "train" in to_do else []
     faults.append(gpus_fault(config))
     if config.train.peft:
         from socratune.training import peft_faults
@@ -272,6 +310,7 @@ def _proof_faults(config: RunConfig) -> list[Fault]:
 def _student_faults(config: RunConfig, engine: StudentEngine, name: str) -> list[Fault]:
     """What is wrong with a student on this machine; another model than the base has to be allowed."""
     faults = [vllm_fault()] if engine == "vllm" and config.where.place != "runpod" else []
+    faults.append(vllm_args_fault(config.enhance.vllm_args))
     if name != config.model:
         missing = model_fault(name, "enhance.student_model")
         base, allowed = config.model, config.train.allow_foreign_student

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vllm_stub import Stub, alive
@@ -41,9 +42,9 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     return found
 
 
-def serve_and_ask(stub: Stub, **options: float) -> Completion:
+def serve_and_ask(stub: Stub, **options: Any) -> Completion:
     async def run() -> Completion:
-        async with vllm_serving("demo", log_path=stub.log, **options) as base:  # type: ignore[arg-type]
+        async with vllm_serving("demo", log_path=stub.log, **options) as base:
             assert all(alive(pid) for pid in stub.seen["pids"])
             model = HttpModel(kind="openai", model="demo", api_bases=[base], api_key=None, max_retries=1)
             try:
@@ -64,6 +65,12 @@ def test_it_is_started_asked_and_stopped_with_its_engine(stub: Stub, monkeypatch
     assert stub.seen["asked"]["model"] == "demo"
     assert stub.seen["stats"] == "1" and stub.seen["key"] is None
     assert "loading weights" in stub.log.read_text()
+
+
+def test_it_gets_the_users_arguments_too(stub: Stub) -> None:
+    serve_and_ask(stub, more=["--tensor-parallel-size", 2, "--enforce-eager", "--max-model-len", 4096])
+    assert stub.seen["argv"][-4:] == ["2", "--enforce-eager", "--max-model-len", "4096"]
+    assert stub.seen["flags"]["max_model_len"] == "4096"
 
 
 def test_a_server_that_does_not_want_to_end_is_ended(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -320,7 +321,14 @@ def test_vllm_gets_a_line_it_takes(
     out = tmp_path / "out"
     said = exporting.export_adapter(RunDir(run), config, "vllm", out=str(out))
     assert line.replace("OUT", str(out)) in said and line.replace("OUT", str(out)) in (out / "serve.sh").read_text()
-    assert subprocess.run(["sh", "-n", str(out / "serve.sh")], check=False).returncode == 0
+    program = tmp_path / "bin" / "vllm"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+    program.chmod(0o755)
+    asked = ["sh", str(out / "serve.sh"), "--port", "8001", "--chat-template", "my file"]
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    given = subprocess.run(asked, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+    assert given[0] == "serve" and given[-4:] == asked[2:]
 
 
 @pytest.mark.slow

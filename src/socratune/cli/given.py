@@ -29,7 +29,7 @@ def resolved_by(
     faults += wrong
     try:
         where = f"--config {config_file}" if config_file else "socratune run"
-        resolved = check_run(merged, where=where, restart=stages[2])
+        resolved = check_run(merged, where=where, restart=stages[2], until=stages[1])
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults:

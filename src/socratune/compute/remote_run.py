@@ -218,7 +218,8 @@ class RemoteRun:
         if by_vllm:
             settings = ["-u", "VLLM_API_KEY", *(f"{name}={value}" for name, value in VLLM_ENVIRONMENT.items())]
             location = self._python(LOCATION, model).strip()  # of the embedded model, where it is there
-            command = ["env", *settings, "vllm", *vllm_arguments(location, model, port)]
+            more = self._config.enhance.vllm_args
+            command = ["env", *settings, "vllm", *vllm_arguments(location, model, port, more)]
         else:
             command = self._socratune("serve", "run", "--port", str(port))
         job.stop_job(machine.place, "student")

@@ -87,6 +87,7 @@ from .references import (
 )
 from .vllm import (
     VLLM_ENVIRONMENT as VLLM_ENVIRONMENT,
+    vllm_args_fault as vllm_args_fault,
     vllm_arguments as vllm_arguments,
     vllm_fault as vllm_fault,
     vllm_serving as vllm_serving,

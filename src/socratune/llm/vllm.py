@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -48,19 +48,38 @@ def vllm_fault(where: str = "enhance.student_engine") -> Fault | None:
     return Fault(where, "vLLM on this machine", Shown("no vllm on PATH"), fix)
 
 
-def vllm_arguments(location: str, name: str, port: int, max_model_len: int | None = None) -> list[str]:
+OURS = ("--host", "--port", "--served-model-name", "--generation-config", "--api-key", "--uds")
+"""What decides how the server is reached and what its answers mean."""
+
+
+def vllm_args_fault(given: Sequence[str | float], where: str = "enhance.vllm_args") -> Fault | None:
+    """Why these are no further arguments of a server that is started here, or None."""
+    words = [str(word) for word in given]
+    if words and not words[0].startswith("-"):
+        return Fault(where, "options of vllm serve; the model is given as --model", words[0])
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if name in OURS or (name.startswith("--") and len(name) > 3 and any(one.startswith(name) for one in OURS)):
+            return Fault(where, f"options besides {', '.join(OURS)}, which are chosen for you", word)
+    return None
+
+
+def vllm_arguments(
+    location: str, name: str, port: int, more: Sequence[str | float] = (), *, max_model_len: int | None = None
+) -> list[str]:
     """What vLLM is told behind its command.
 
     The server's own defaults for sampling are off: what a request leaves out is neutral, as `HttpModel` means it.
 
     Args:
         name: under which the model at `location` is asked.
+        more: further arguments; of one that comes twice vLLM takes the last.
         max_model_len: in tokens, prompt and answer; None: what fits into the GPU's memory.
     """
     place = ["--host", "127.0.0.1", "--port", str(port)]
     return [
         "serve", location, "--served-model-name", name, *place, "--generation-config", "vllm",
-        "--max-model-len", str(max_model_len or "auto"),
+        "--max-model-len", str(max_model_len or "auto"), *map(str, more),
     ]  # fmt: skip
 
 
@@ -69,6 +88,7 @@ async def vllm_serving(
     model: str,
     *,
     log_path: Path,
+    more: Sequence[str | float] = (),
     max_model_len: int | None = None,
     start_timeout_s: float = _START_TIMEOUT_S,
     stop_timeout_s: float = _STOP_TIMEOUT_S,
@@ -78,6 +98,7 @@ async def vllm_serving(
     Args:
         model: folder, Hub id or `demo`.
         log_path: vLLM's output; an earlier one is replaced.
+        more: further arguments of `vllm serve`.
         max_model_len: in tokens, prompt and answer; None: what fits into the GPU's memory.
         start_timeout_s: until it must be ready.
         stop_timeout_s: between asking it to end and ending it.
@@ -88,7 +109,7 @@ async def vllm_serving(
     command = vllm_command()
     assert command is not None, "preflight has asked vllm_fault"
     port = free_port()
-    command += vllm_arguments(model_location(model), model, port, max_model_len)
+    command += vllm_arguments(model_location(model), model, port, more, max_model_len=max_model_len)
     environment = {**os.environ, **VLLM_ENVIRONMENT}
     environment.pop("VLLM_API_KEY", None)  # the server would ask us for it
     with child_process(command, environment, log_path, stop_timeout_s) as keeper:

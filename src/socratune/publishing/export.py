@@ -172,7 +172,9 @@ def _vllm(job: ExportJob) -> str:
     merged = shlex.join(["socratune", "export", str(job.run.root), "--to", "merged"])
     line = shlex.join(command)
     script = f"#!/bin/sh\n# Ask for the model `adapter`.\n# Merged instead, faster for one adapter alone: {merged}\n"
-    write_text(job.folder / "serve.sh", f"{script}# and then: vllm serve {job.run.root}/export/merged\nexec {line}\n")
+    write_text(
+        job.folder / "serve.sh", f'{script}# and then: vllm serve {job.run.root}/export/merged\nexec {line} "$@"\n'
+    )
     return f"{said}vLLM itself was not run here.\n{line}\nMerged instead: {merged}"
 
 

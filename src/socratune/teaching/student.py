@@ -130,10 +130,12 @@ async def attending_student(
     elif engine == "vllm":
         sampling = served_sampling(name, **asked)
         who = identity(name, engine=engine, sampling=sampling)
-        weights = weights_fingerprint(model_location(name))
-        async with vllm_serving(name, log_path=vllm_log) as base:
+        kind = f"vllm/{weights_fingerprint(model_location(name))}"
+        if more := config.vllm_args:  # they may change what is answered
+            who, kind = {**who, "vllm_args": more}, f"{kind}/{fingerprint(more)}"
+        async with vllm_serving(name, log_path=vllm_log, more=more) as base:
             ours = replace(endpoint, api_bases=(base,), api_key_env=None, token_ids=True)
-            async with _connected(f"openai/{name}", ours, journal, fingerprint=f"vllm/{weights}") as model:
+            async with _connected(f"openai/{name}", ours, journal, fingerprint=kind) as model:
                 yield Student(model, sampling, who)
     else:
         sampling = served_sampling(model_name, **asked)  # it is meant to be the base, or to be like it
