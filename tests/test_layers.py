@@ -39,21 +39,22 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 2750,
+    "": 2900,
     "judging": 1600,
-    "runs": 1550,
-    "llm": 3300,
+    "runs": 1400,
+    "llm": 3200,
     "inference": 3100,
-    "data": 2650,
+    "data": 2700,
     "teaching": 1650,
-    "documents": 3150,
-    "training": 2500,
+    "documents": 3200,
+    "training": 2600,
     "evaluation": 2450,
-    "publishing": 2450,
+    "publishing": 2500,
     "stages": 2100,
-    "compute": 3400,
+    "compute": 3450,
     "ways": 1350,
-    "cli": 2050,
+    "cli": 2100,
+}
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22
 MANY_PARAMETERS = {"api": "the whole command in one call"}

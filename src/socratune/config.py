@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 # How a setting is declared, and the section that says on which machine a model is trained.
@@ -510,11 +510,43 @@ MOVED = {f"{part}.max_usd": f"budget.{part}" for part in BudgetConfig.model_fiel
 """Keys of earlier versions, and what they are called now."""
 
 
+PLAIN = "plain"
+PLAIN_TEMPLATE = """{{ bos_token if bos_token is defined else '' }}{% for message in messages %}\
+{{ message['role'] | capitalize }}: {{ message['content'] | trim }}\
+{{ eos_token if message['role'] == 'assistant' else '' }}
+
+{% endfor %}{{ 'Assistant:' if add_generation_prompt else '' }}"""
+"""A chat template for a model that was trained on none: the turns in words, and the end of text behind an answer."""
+
+
+def read_template(value: Any) -> Any:
+    """The chat template that a setting means: `plain`, the name of a file, or, as a run keeps it, the template itself.
+
+    Raises:
+        ValueError: no such file, or no text in it.
+    """
+    if not isinstance(value, str) or "{" in value:
+        return value
+    if value == PLAIN:
+        return PLAIN_TEMPLATE
+    try:
+        text = Path(value).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"a file with a chat template, or {PLAIN} ({getattr(error, 'strerror', 0) or error})"
+        ) from None
+    if "{" not in text:
+        raise ValueError("a file with a chat template, in Jinja")
+    return text
+
+
 class RunConfig(Section):
     """A whole run."""
 
     model: Annotated[str, Flag()] = Field(min_length=1)
     """Base model: a folder, a Hub id, or `demo`."""
+    chat_template: Annotated[str | None, Flag(metavar="FILE")] = None
+    """A file with a chat template, for a model that has none or in place of its own; `plain`: a simple one of ours."""
     dataset: Annotated[str, Flag()] = Field(min_length=1)
     """A file (JSONL, JSON, CSV, Parquet), a data set of the Hub (`org/name`), or `demo`. Left out beside
     `generate.source`: the rows are written first, into `qa.jsonl` of the run folder."""
@@ -549,6 +581,8 @@ class RunConfig(Section):
     validate_: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
     publish: PublishConfig = PublishConfig()
     where: Annotated[WhereConfig, Free()] = WhereConfig()
+
+    _read_template = field_validator("chat_template", mode="before")(read_template)
 
 
 @cache

@@ -23,7 +23,7 @@ from socratune.data import data_path
 from socratune.documents import source_hash
 from socratune.errors import Fault, StageFailed, UserError
 from socratune.evaluation import proof_of
-from socratune.inference import trace_writers
+from socratune.inference import RowScreen, trace_writers
 from socratune.llm import Base, Limits, budget_text, model_location, student_of, weights_fingerprint
 from socratune.publishing import write_report, write_views
 from socratune.resolve import Resolved, defaults, dump, flatten
@@ -185,7 +185,7 @@ class Pipeline:
         self.results = results
         self.model = weights_fingerprint(model_location(config.model))
         wears = self.run.student if self.run.student.exists() else None
-        self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears)
+        self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears, config.chat_template)
         self.budget = budget_of(config, rented=config.where.place in ("runpod", "sky"))
         self.remote: RemoteRun | BySkyPilot | None = None
         self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
@@ -292,7 +292,10 @@ class Pipeline:
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split_rows
 
-        return split_rows(self.run, self.config.split, dataset=self.dataset)
+        config = self.config.split
+        if self.config.generate.source:  # what was written and cannot be asked is left out: it was paid for
+            config = config.model_copy(update={"on_bad_row": "skip"})
+        return split_rows(self.run, config, dataset=self.dataset, screen=RowScreen(self.config.model))
 
     def enhance(self, tick: Tick) -> StageResult:
         from socratune.stages import enhance_result, enhance_rows, rows_of_shard

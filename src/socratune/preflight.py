@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from socratune.compute import ray_fault
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
-from socratune.data import data_path, data_set, forget_data_sets
+from socratune.data import Screen, data_path, data_set, forget_data_sets
 from socratune.documents import DATABASES, files_of
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
-from socratune.inference import foreign_fault, identity
+from socratune.inference import RowScreen, chat_fitness, foreign_fault, has_tokenizer, identity
 from socratune.llm import (
     RULES,
     Role,
     StudentEngine,
     endpoints_of,
+    local_name,
     model_fault,
     price_fault,
     reference_fault,
@@ -30,6 +32,8 @@ from socratune.resolve import Resolved, flatten, resolve_settings, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_id_fault
 from socratune.training import tracker_faults
+
+log = logging.getLogger(__name__)
 
 
 def check_run(given: dict[str, Any], *, where: str, restart: str | None = None, until: str | None = None) -> Resolved:
@@ -55,10 +59,17 @@ def check_run(given: dict[str, Any], *, where: str, restart: str | None = None, 
     output = flat.get("output")
     if isinstance(output, str) and output and (fault := output_fault(output)):
         faults.append(fault)
-    unreachable = None
+    unreachable, screen, name = None, None, flat.get("model")
+    if isinstance(name, str) and name:
+        try:
+            own = _model_faults(name, resolved, restart)
+            faults += own
+            screen = None if own or resolved is None else RowScreen(name)
+        except OutsideError as error:
+            unreachable = error
     if restart in ("generate", "split") or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
         try:
-            faults += _data_faults(flat)
+            faults += _data_faults(flat, screen)
         except OutsideError as error:  # a data set on the Hub
             unreachable = error
     to_do = _to_do(resolved.config, restart, until) if resolved else frozenset(STAGES)
@@ -76,12 +87,6 @@ def check_run(given: dict[str, Any], *, where: str, restart: str | None = None, 
         faults += _reference_faults(flat, resolved, to_do)
     except OutsideError as error:  # a local/ model on the Hub
         unreachable = error
-    if isinstance(flat.get("model"), str) and flat["model"]:
-        try:
-            if fault := model_fault(flat["model"]):
-                faults.append(fault)
-        except OutsideError as error:
-            unreachable = error
     if faults:
         raise UserError(*faults)
     if unreachable:
@@ -109,7 +114,58 @@ def _to_do(config: RunConfig, restart: str | None, until: str | None) -> frozens
     return frozenset(stage for stage in wanted if not is_done(stage))
 
 
-def _data_faults(flat: dict[str, Any]) -> list[Fault]:
+def _model_faults(name: str, resolved: Resolved | None, restart: str | None) -> list[Fault]:
+    """What is wrong with the base, and with what a LoRA is to be put on; the layers of one that is trained are known.
+
+    Raises:
+        OutsideError: it is on the Hub, and the Hub could not be asked.
+    """
+    if fault := model_fault(name):
+        return [fault]
+    if resolved is None:  # nor is it known which chat template it is given
+        return []
+    faults = chat_faults(name)
+    if restart or not (RunDir(resolved.config.output).adapter / "adapter_config.json").exists():
+        faults += _layer_faults(name, resolved.config)
+    return faults
+
+
+def chat_faults(name: str, where: str = "--model") -> list[Fault]:
+    """Why a model cannot be asked or trained, by its small files. What may only surprise is said in the log.
+
+    Args:
+        name: a folder, a Hub id, or `demo`, of which `model_fault` has found nothing.
+        where: names it in the faults.
+
+    Raises:
+        OutsideError: it is on the Hub, and the Hub could not be asked.
+    """
+    found = chat_fitness(name, where)
+    for note in found.notes:
+        log.warning("%s", note)
+    return [*found.faults]
+
+
+def _layer_faults(name: str, config: RunConfig) -> list[Fault]:
+    from socratune.training import layer_faults, peft_faults
+
+    return [] if peft_faults(config.train.peft) else layer_faults(name, config.train)  # those are said elsewhere
+
+
+def plan_faults(config: RunConfig) -> list[Fault]:
+    """What would keep a run from beginning that is only planned: its model may be a mere `config.json`.
+
+    Raises:
+        OutsideError: it is on the Hub, and the Hub could not be asked.
+    """
+    if fault := model_fault(config.model):
+        return [fault]
+    asked = chat_faults(config.model) if has_tokenizer(config.model) else []
+    return [*asked, *_layer_faults(config.model, config)]
+
+
+def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:
+    """What is wrong with the data sets; `screen` is passed by those whose rows the model is asked."""
     faults = []
     skip = flat.get("split.on_bad_row") == "skip"
     tests = flat.get("split.eval_file")
@@ -117,10 +173,13 @@ def _data_faults(flat: dict[str, Any]) -> list[Fault]:
     names = [given, flat.get("split.held_out"), *(tests if isinstance(tests, list) else [])]
     for at, name in enumerate(names):
         if isinstance(name, str) and name:
-            found = data_set(data_path(name, held_out=at == 1))
+            found = data_set(data_path(name, held_out=at == 1), screen if at <= 1 else None)
             faults += found.damage
             if not (skip and found.reading.rows):
                 faults += [fault for fault in found.reading.faults if fault not in found.damage]
+            if found.reading.too_long and not found.reading.rows:
+                got = Shown(f"{found.reading.too_long} rows that are all longer")
+                faults.append(Fault(name, "rows that the model has positions for", got))
     return faults
 
 
@@ -140,9 +199,20 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None, to_do: Co
         asked: set[Role] = {"student", "teacher", "judge"} if "enhance" in to_do else set()
         asked |= {"judge"} if "validate" in to_do else set()
         faults += _people_faults(config, refs, limited=_limited(resolved.config, "enhance"), asked=asked)
+        faults += _local_faults({role: ref for role, ref in refs.items() if role != "student"})
     hub_id = flat.get("hub_id")
     if isinstance(hub_id, str) and (fault := hub_id_fault(hub_id)):
         faults.append(fault)
+    return faults
+
+
+def _local_faults(refs: Mapping[Role, str | None]) -> list[Fault]:
+    """What is wrong with models of this process that are asked and not trained; those that are none are known."""
+    faults: list[Fault] = []
+    for role, ref in refs.items():
+        name = local_name(resolve_alias(ref)) if ref else None
+        if name is not None and model_fault(name) is None:
+            faults += chat_faults(name, f"{role} model")
     return faults
 
 
@@ -204,7 +274,7 @@ def generate_faults(config: GenerateConfig, *, limited: bool) -> list[Fault]:
         if fault is None and limited:
             fault = price_fault(role, ref, reached[role])
         faults += [fault] if fault else []
-    return faults
+    return [*faults, *_local_faults(refs)]
 
 
 def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
@@ -313,6 +383,7 @@ def _student_faults(config: RunConfig, engine: StudentEngine, name: str) -> list
     faults.append(vllm_args_fault(config.enhance.vllm_args))
     if name != config.model:
         missing = model_fault(name, "enhance.student_model")
+        faults += [] if missing else chat_faults(name, "enhance.student_model")
         base, allowed = config.model, config.train.allow_foreign_student
         faults.append(missing or foreign_fault([identity(name, engine=engine)], identity(base), allowed=allowed))
     return [fault for fault in faults if fault]

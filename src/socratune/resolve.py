@@ -72,7 +72,24 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
         fix = "Leave it out: the student is the very model that is trained. Or local/NAME, or --student-api-base URL."
         raise UserError(Fault(f"{where}: enhance.student_model", expected, flat["enhance.student_model"], fix))
     origins = {name: origin.get(name, "default") for name in flatten(dump(config))}
+    give_template(config.model, config.chat_template)
     return Resolved(config=config, origins=origins)
+
+
+_templates: dict[str, str] = {}
+"""Model → the chat template it is given. Whoever reads the files of a model, anywhere, has to know of it."""
+
+
+def give_template(model: str, template: str | None) -> None:
+    """From here on a model has this chat template in this process; None: the one that its files bring."""
+    _templates.pop(model, None)
+    if template is not None:
+        _templates[model] = template
+
+
+def given_template(model: str) -> str | None:
+    """The chat template that a model is given; None where it keeps its own."""
+    return _templates.get(model)
 
 
 def validated(kind: type[Kind], given: dict[str, Any], where: str) -> Kind:

@@ -80,10 +80,10 @@ def run(
     raise typer.Exit(commands.run_command(given, config, settings, start=start, until=until, restart=restart))
 
 
-command("model", "dataset", "output", "where.place", "where.gpus")(planning.plan)
+command("model", "chat_template", "dataset", "output", "where.place", "where.gpus")(planning.plan)
 
 
-@command("generate", "max_usd", "seed")
+@command("generate", "chat_template", "max_usd", "seed")
 def generate(
     given: GivenSettings,
     output: Annotated[
@@ -115,7 +115,10 @@ def demo(
     raise typer.Exit(commands.run_command(given, None, settings, start=None, until=until, restart=restart))
 
 
-@command("model", "dataset", "output", "views", "shard", "engine", "workers", "max_usd", "seed", "split", "enhance")
+@command(
+    "model", "chat_template", "dataset", "output", "views", "shard", "engine", "workers", "max_usd", "seed", "split",
+    "enhance",
+)  # fmt: skip
 def enhance(
     given: GivenSettings,
     config: ConfigFile = None,
@@ -160,7 +163,7 @@ command("hub_id", "publish")(publish)
 app.command()(export)
 
 
-@command("model", "dataset", "enhance.teacher_model", "enhance.judge_model", "split.held_out")
+@command("model", "chat_template", "dataset", "enhance.teacher_model", "enhance.judge_model", "split.held_out")
 def ablate(
     given: GivenSettings,
     output: Annotated[str, typer.Option(help="Folder of all its runs; an existing one is gone on with.")] = (
@@ -181,8 +184,9 @@ def ablate(
     )
 
 
-@app.command()
+@command("chat_template")
 def inspect(
+    given: GivenSettings,
     what: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run folder, or a JSONL data set.")],
     model: Annotated[str | None, typer.Option(help="Whose template renders the rows.")] = None,
     rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
@@ -191,7 +195,7 @@ def inspect(
     """Show training rows as the model sees them, the trained tokens coloured, and check their labels."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.inspect_command(what, model, rows, row_id))
+    raise typer.Exit(commands.inspect_command(what, model, rows, row_id, template=given.get("chat_template")))
 
 
 @app.command()

@@ -250,13 +250,15 @@ def _only_live(progress: Progress) -> Tell:
     return tell
 
 
-def inspect_command(what: str, model_name: str | None, count: int, row_id: str | None) -> int:
+def inspect_command(what: str, model_name: str | None, count: int, row_id: str | None, *, template: str | None) -> int:
     """`socratune inspect`: rows as token stretches, the trained ones coloured, then the label doctor's verdict."""
 
     def work() -> int:
         from rich.console import Console
 
-        from socratune.cli.inspection import load_examples, load_tokenizer, show
+        from socratune.cli.inspection import load_examples, opened_tokenizer, show
+
+        start_logging()
 
         examples, default_model, max_length = load_examples(what)
         if row_id is not None:
@@ -266,7 +268,7 @@ def inspect_command(what: str, model_name: str | None, count: int, row_id: str |
         name = model_name or default_model
         if name is None:
             raise UserError(Fault("--model", "the model whose template renders the rows", Shown("nothing")))
-        faults = show(examples, load_tokenizer(name), max_length, count, Console(highlight=False))
+        faults = show(examples, opened_tokenizer(name, template), max_length, count, Console(highlight=False))
         return 1 if faults else 0
 
     return guarded(work)

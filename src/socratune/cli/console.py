@@ -272,6 +272,7 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         text += f"; read by {', '.join(entry['shapes'])}" if entry.get("shapes") else ""
         text += f"; {entry['contaminated']} dropped, asked in a test too" if entry.get("contaminated") else ""
         text += f"; {entry['bad_rows']} bad rows skipped" if entry.get("bad_rows") else ""
+        text += f"; {entry['too_long']} too long for the model" if entry.get("too_long") else ""
     elif stage == "enhance":
         counts = entry.get("outcomes", {})
         text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from socratune.config import BudgetConfig, GenerateConfig, RunConfig, Section, is_free
+from pydantic import field_validator
+
+from socratune.config import BudgetConfig, GenerateConfig, RunConfig, Section, is_free, read_template
 from socratune.errors import Fault, Shown, UserError
-from socratune.llm import Limits, shared_out
-from socratune.preflight import generate_faults
-from socratune.resolve import deep_merge, dump, flatten, validated
+from socratune.llm import Limits, model_fault, shared_out
+from socratune.preflight import chat_faults, generate_faults
+from socratune.resolve import deep_merge, dump, flatten, give_template, validated
 from socratune.runs import Journal, Tell, fingerprint, locked_file
 from socratune.stages import GeneratedFiles, generate_questions
 
@@ -23,7 +25,10 @@ class Writing(Section):
     max_usd: float | None = RunConfig.model_fields["max_usd"].default
     budget: BudgetConfig = BudgetConfig()
     model: str | None = None
+    chat_template: str | None = None
     seed: int = 0
+
+    _read_template = field_validator("chat_template", mode="before")(read_template)
 
     def limits(self) -> Limits:
         """What writer and checker may spend in all."""
@@ -53,6 +58,10 @@ def checked(
     try:
         settings = validated(Writing, known, "socratune generate")
         faults += generate_faults(settings.generate, limited=settings.limits().usd is not None)
+        if settings.model is not None:
+            give_template(settings.model, settings.chat_template)
+            missing = model_fault(settings.model)
+            faults += [missing] if missing else chat_faults(settings.model)
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults:

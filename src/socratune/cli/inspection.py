@@ -7,12 +7,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from socratune.config import EnhancedTrainingConfig
+from socratune.config import EnhancedTrainingConfig, read_template
 from socratune.data import data_path, read_qa_rows
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference import IGNORE, render
-from socratune.llm import model_fault, model_location
-from socratune.resolve import read_config_file, resolve_settings
+from socratune.inference import IGNORE, load_tokenizer, render
+from socratune.llm import model_fault
+from socratune.preflight import chat_faults
+from socratune.resolve import give_template, read_config_file, resolve_settings
 from socratune.rows import Example, Piece, QARow
 from socratune.runs import RunDir, read_rows, system_turn
 from socratune.training import label_faults
@@ -43,20 +44,24 @@ def _plain_example(row: QARow) -> Example:
     return Example(row.id, row.prompt, (Piece(row.reference),), "as_given")
 
 
-def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a model, with its chat template.
+def opened_tokenizer(name: str, template: str | None) -> Any:
+    """The tokenizer of a model that can be asked and trained.
+
+    Args:
+        template: a chat template in place of its own, as the setting of that name means it.
 
     Raises:
-        UserError: no such model, or it has no chat template.
+        UserError: no such model or template, or they do not go together.
     """
-    if fault := model_fault(name):
-        raise UserError(fault)
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_location(name))
-    if not tokenizer.chat_template:
-        raise UserError(Fault(f"--model {name}", "a tokenizer with a chat template", Shown("none")))
-    return tokenizer
+    if template is not None:
+        try:
+            give_template(name, read_template(template))
+        except ValueError as error:
+            raise UserError(Fault("--chat-template", str(error), template)) from None
+    missing = model_fault(name)
+    if faults := [missing] if missing else chat_faults(name):
+        raise UserError(*faults)
+    return load_tokenizer(name)
 
 
 def show(examples: list[Example], tokenizer: Any, max_seq_length: int, count: int, console: Any) -> int:

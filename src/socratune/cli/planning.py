@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,9 @@ from socratune.cli.flags import ConfigFile, Settings
 if TYPE_CHECKING:
     from socratune.compute import Plan
     from socratune.config import RunConfig
+    from socratune.errors import Fault
 
+log = logging.getLogger(__name__)
 NOWHERE = "-"
 """The run folder and the data set of a plan that names none."""
 
@@ -44,12 +47,25 @@ def plan(
             resolved = resolve_settings(unflatten(flat), where=f"--config {config}" if config else "socratune plan")
         except UserError as error:
             raise UserError(*faults, *error.faults) from None
+        faults += _faults_of(resolved.config)
         if faults:
             raise UserError(*faults)
         _print(make_plan(resolved.config, dataset=known, gpu=gpu), resolved.config.model, as_json=as_json)
         return 0
 
     raise typer.Exit(guarded(work))
+
+
+def _faults_of(config: RunConfig) -> list[Fault]:
+    """What the model's files say; where the Hub cannot be asked, a plan is made by the name alone."""
+    from socratune.errors import OutsideError
+    from socratune.preflight import plan_faults
+
+    try:
+        return plan_faults(config)
+    except OutsideError as error:
+        log.warning("The tokenizer and the chat template could not be looked at: %s", error)
+        return []
 
 
 def dry_run(

@@ -27,7 +27,7 @@ from socratune.runs import RunDir, file_hash, fingerprint, write_json, write_tex
 log = logging.getLogger(__name__)
 
 CONSTRAINTS = Path(__file__).parent / "constraints-gpu.txt"
-_SECTIONS = ("model", "seed", "curate", "enhance", "train", "validate")
+_SECTIONS = ("model", "chat_template", "seed", "curate", "enhance", "train", "validate")
 """Of the configuration what training and answering need; where data came from and where it is published stays here."""
 
 _TIME = (2020, 1, 1, 0, 0, 0)

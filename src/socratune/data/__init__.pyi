@@ -8,6 +8,7 @@ from .clusters import (
 )
 from .duplicates import Marks as Marks, wording_of as wording_of
 from .qa_files import (
+    Screen as Screen,
     commit_of as commit_of,
     data_path as data_path,
     data_set as data_set,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from socratune.data.duplicates import Marks, wording_id, wording_of
-from socratune.data.qa_files import data_set
+from socratune.data.qa_files import Screen, data_set
 from socratune.errors import OutsideError
 from socratune.rows import QARow, Rejected
 
@@ -37,9 +37,9 @@ class Clusters:
         siblings: row → what its `metadata.sibling_of` names.
     """
 
-    def __init__(self, path: Path, marks: Marks) -> None:
+    def __init__(self, path: Path, marks: Marks, screen: Screen | None = None) -> None:
         self.path = path
-        self.data = data_set(path)
+        self.data = data_set(path, screen)
         self.start = len(marks)
         self.clusters: Sequence[int] = ()
         self.siblings: dict[int, list[str]] = {}

@@ -15,10 +15,10 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 from socratune.config import DEMO, DEMO_DATA
 from socratune.data.choices import FROM_ONE
@@ -37,6 +37,8 @@ class _Reading:
     shapes: Counter[str] = field(default_factory=Counter)
     """`question–answer` → rows that were recognised by these columns."""
     bad: FaultTally = field(default_factory=FaultTally)
+    too_long: int = 0
+    """Rows that a screen has left out as no model could be asked them; they are not counted as bad."""
 
     @property
     def rows(self) -> int:
@@ -53,6 +55,14 @@ class _Reading:
         """The faults of the bad rows, each kind once."""
         return self.bad.faults
 
+    def screened(self, found: Rejected, where: str, place: str) -> None:
+        """Count a row that can be read and not be used."""
+        if found.reason == "too_long":
+            self.too_long += 1
+            return
+        fix = "Mend it, or leave such rows out: --on-bad-row skip."
+        self.bad.add(place, [Fault(where, "a row that the model can be asked", Shown(found.detail), fix)])
+
 
 def data_path(name: str, *, held_out: bool = False) -> Path:
     """What is behind `--dataset NAME`; the name `demo` is the embedded data set."""
@@ -61,22 +71,41 @@ def data_path(name: str, *, held_out: bool = False) -> Path:
     return Path(name)
 
 
-def qa_rows(path: Path, reading: _Reading) -> Iterator[QARow]:
+class Screen(Protocol):
+    """Says of a row that was read why it is not used, by what it holds.
+
+    Attributes:
+        key: equal where another says the same.
+    """
+
+    key: tuple[str, str | None]
+
+    def __call__(self, row: QARow) -> Rejected | None:
+        """None for a row that is well; with the reason `too_long` it is left out, with any other it is bad."""
+        ...
+
+
+def qa_rows(path: Path, reading: _Reading, screen: Screen | None = None) -> Iterator[QARow]:
     """The good rows in their order; what becomes of the others is in `reading` when the last row was given.
 
     Raises:
         UserError: nothing can be read there, or it holds no row at all.
         OutsideError: it might be a data set of the Hub, which could not be asked.
     """
-    return unique_ids(row for row in _parsed(path, reading) if isinstance(row, QARow))
+    return unique_ids(row for row in _parsed(path, reading, screen) if isinstance(row, QARow))
 
 
-def _parsed(path: Path, reading: _Reading) -> Iterator[QARow | Rejected]:
+def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QARow | Rejected]:
     """Every record, as the row that it is or with the reason why it is none."""
     reading.bad.source = str(path)
     for place, value in _records(path):
         where = f"{path}, {place}"
         row = _row(value, where)
+        found = screen(row) if screen is not None and isinstance(row, QARow) else None
+        if found is not None and isinstance(row, QARow):
+            reading.screened(found, where, place)
+            yield replace(found, id=place.replace(" ", "-"), row=row.to_json())
+            continue
         if isinstance(row, QARow):
             reading.shapes["–".join(shape_of(value) or ())] += 1
             yield row
@@ -86,7 +115,7 @@ def _parsed(path: Path, reading: _Reading) -> Iterator[QARow | Rejected]:
         detail = "; ".join(str(fault).removeprefix(where).lstrip(":, ") for fault in row)
         kind = place.split(" ", maxsplit=1)[0]
         yield Rejected("bad_row", detail, id=place.replace(" ", "-"), row={kind: text})
-    if not reading.rows and not reading.bad_rows:
+    if not reading.rows and not reading.bad_rows and not reading.too_long:
         raise UserError(Fault(str(path), "at least one row", Shown("an empty file")))
 
 
@@ -105,13 +134,13 @@ class DataSet:
         state: see `_state`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, screen: Screen | None = None) -> None:
         """Parse the source to its end.
 
         Raises:
             OutsideError: the source may be on the Hub, which could not be asked; or it changed during parsing.
         """
-        self.path = path
+        self.path, self.screen = path, screen
         self.reading = _Reading()
         self.damage: list[Fault] = []
         self.state = _state(path)
@@ -126,7 +155,7 @@ class DataSet:
             raise OutsideError(f"{path} has changed while it was read. Run it again.")
 
     def _good(self) -> Iterator[QARow]:
-        for row in _parsed(self.path, self.reading):
+        for row in _parsed(self.path, self.reading, self.screen):
             if isinstance(row, QARow):
                 yield row
             else:
@@ -141,13 +170,13 @@ class DataSet:
         if self.damage:
             raise UserError(*self.damage)
         kept = self._rows.values()
-        return qa_rows(self.path, _Reading()) if kept is None else map(QARow.from_json, kept)
+        return qa_rows(self.path, _Reading(), self.screen) if kept is None else map(QARow.from_json, kept)
 
     def bad_rows(self) -> Iterator[Rejected]:
-        """The bad rows, each with its faults."""
+        """The bad rows, each with its faults, and those that are too long."""
         kept = self._bad.values()
         if kept is None:
-            return (row for row in _parsed(self.path, _Reading()) if isinstance(row, Rejected))
+            return (row for row in _parsed(self.path, _Reading(), self.screen) if isinstance(row, Rejected))
         return map(Rejected.from_json, kept)
 
 
@@ -155,16 +184,20 @@ _kept: dict[Path, DataSet] = {}
 """The data sets that this command has parsed. Preflight, plan and split share them here, as nothing else joins them."""
 
 
-def data_set(path: Path) -> DataSet:
+def data_set(path: Path, screen: Screen | None = None) -> DataSet:
     """The data set at `path`. It is parsed only if this command has not parsed it yet, or if it has changed since.
+
+    Args:
+        screen: what its rows have to pass; None takes it as it was parsed before.
 
     Raises:
         OutsideError: as `DataSet`.
     """
     found = _kept.get(path)
-    if found is None or found.state is None or found.state != _state(path):
+    other = screen is not None and (found is None or found.screen is None or found.screen.key != screen.key)
+    if found is None or other or found.state is None or found.state != _state(path):
         _kept.pop(path, None)
-        found = _kept[path] = DataSet(path)
+        found = _kept[path] = DataSet(path, screen)
     return found
 
 

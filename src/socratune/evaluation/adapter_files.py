@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.evaluation.question_sets import meter_rows
+from socratune.inference import load_tokenizer
 from socratune.llm import model_location, weights_hash
 from socratune.runs import file_hash
 
@@ -159,7 +160,7 @@ def _tokenizer_problems(adapter: Path, model_name: str) -> list[str]:
     """What the adapter's tokenizer does otherwise than the base's."""
     from transformers import AutoTokenizer
 
-    ours = AutoTokenizer.from_pretrained(model_location(model_name))
+    ours = load_tokenizer(model_name)
     try:
         theirs = AutoTokenizer.from_pretrained(adapter)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file

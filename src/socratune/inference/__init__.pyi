@@ -10,6 +10,12 @@ from .cards import (
     training_s as training_s,
 )
 from .controls import Tokenizer as Tokenizer, controls_of as controls_of
+from .fitness import (
+    RowScreen as RowScreen,
+    chat_fitness as chat_fitness,
+    has_tokenizer as has_tokenizer,
+    load_tokenizer as load_tokenizer,
+)
 from .load import load_model as load_model
 from .memory import (
     CONTEXT_GIB as CONTEXT_GIB,
@@ -34,7 +40,7 @@ from .provenance import (
     with_sampling as with_sampling,
 )
 from .ranks import is_sharded as is_sharded, refuse_sharded as refuse_sharded, whole_on_each_rank as whole_on_each_rank
-from .sizes import Size as Size, size_of as size_of
+from .sizes import Size as Size, model_on_meta as model_on_meta, size_of as size_of
 from .student import LocalModels as LocalModels, LocalStudent as LocalStudent, serving_student as serving_student
 from .template import (
     IGNORE as IGNORE,

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import memory, ranks
+from socratune.inference.fitness import load_tokenizer
 from socratune.inference.memory import base_dtype, free_gib, torch_device
 from socratune.inference.ranks import load_in_turn
 from socratune.llm import model_location
@@ -47,8 +48,8 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
     location, where = model_location(name), torch_device()
     model: Any
     options: dict[str, Any] = {"dtype": base_dtype(where)}
+    tokenizer = load_tokenizer(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(location)
         sharded = _wants_sharding(location, where, load_in_4bit)
         if not sharded and _wants_4bit(location, where, load_in_4bit):
             options |= {"quantization_config": _four_bit(options["dtype"]), "device_map": {"": 0}}
@@ -57,9 +58,6 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = Shown(str(error).splitlines()[0][:300] if str(error) else type(error).__name__)
         raise UserError(Fault(f"--model {name}", "a causal language model with weights", reason)) from error
-    if not tokenizer.chat_template:
-        fix = "Take the instruct version of the model."
-        raise UserError(Fault(f"--model {name}", "a tokenizer with a chat template", Shown("none"), fix))
     if not sharded and "quantization_config" not in options:
         model = model.to(where)
     _set_threads(model)

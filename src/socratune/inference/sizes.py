@@ -62,7 +62,7 @@ def size_of(name: str, where: str = "--model") -> Size:
     four_bit = bool((config.get("quantization_config") or {}).get("load_in_4bit"))
     if is_exact(config):
         return Size(Shape.of(config), BY_CONFIG, four_bit)
-    if shape := _by_count({key: value for key, value in config.items() if key != "quantization_config"}):
+    if shape := _by_count(config):
         return Size(shape, BY_COUNT, four_bit)
     if shape := _by_weights(name, config):
         return Size(shape, BY_WEIGHTS)
@@ -76,25 +76,36 @@ def _kind(config: Mapping[str, Any]) -> str:
     return f"model_type {config.get('model_type')!r}, no weight files"
 
 
-def _by_count(config: Mapping[str, Any]) -> Shape | None:
-    """All parameters of the model that transformers would make, which takes no memory on its meta device."""
+def model_on_meta(config: Mapping[str, Any]) -> Any:
+    """The model that transformers would make of a `config.json`, on its meta device, where it takes no memory; None
+    where it would make none.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     try:
-        known = AutoConfig.for_model(**config)
+        known = AutoConfig.for_model(**{key: value for key, value in config.items() if key != "quantization_config"})
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(known)
+            return AutoModelForCausalLM.from_config(known)
     except Exception as error:  # a kind it does not know, or values it cannot build: each fails in its own way
-        logging.getLogger(__name__).debug("Not counted: %s", error)
+        logging.getLogger(__name__).debug("Not made: %s", error)
+        return None
+
+
+def _by_count(config: Mapping[str, Any]) -> Shape | None:
+    """All parameters of the model, counted."""
+    import torch
+
+    model = model_on_meta(config)
+    if model is None:
         return None
     inside = [module for name, module in model.named_modules() if re.search(r"\.\d+\.", name)]
     linear = [module for module in inside if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"]
     total = sum(weight.numel() for weight in model.parameters())
     in_blocks: int = sum(module.weight.numel() for module in linear)  # pyright: ignore[reportCallIssue]
-    return replace(_about(known.get_text_config(), total), counted=(total, in_blocks))
+    return replace(_about(model.config.get_text_config(), total), counted=(total, in_blocks))
 
 
 def _about(config: Any, parameters: int) -> Shape:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from socratune.inference.decoding.attention import hand_back
 from socratune.inference.decoding.growing import GrowingDecoder
@@ -31,9 +31,8 @@ from socratune.llm import (
     model_location,
     weights_fingerprint,
 )
-
-if TYPE_CHECKING:
-    pass
+from socratune.resolve import given_template
+from socratune.runs import fingerprint
 
 MAX_BATCH = 256
 
@@ -213,13 +212,15 @@ class LocalModels:
         from socratune.inference.load import load_model
 
         weights = weights_fingerprint(model_location(name))
+        if (template := given_template(name)) is not None:
+            weights += f"-{fingerprint(template)}"
         if adapter is not None:
             weights += f"-{weights_fingerprint(str(adapter))}"
         if weights not in self._loaded:
             model, tokenizer = load_model(name, adapter=adapter, load_in_4bit=self.load_in_4bit)
             four_bit = getattr(model, "is_loaded_in_4bit", False)
-            fingerprint = f"{weights}-4bit" if four_bit else weights
-            self._loaded[weights] = LocalStudent(model, tokenizer, name=name, fingerprint=fingerprint)
+            mark = f"{weights}-4bit" if four_bit else weights
+            self._loaded[weights] = LocalStudent(model, tokenizer, name=name, fingerprint=mark)
         return self._loaded[weights]
 
     def close(self) -> None:

@@ -84,9 +84,12 @@ def _raw(tokenizer: Tokenizer, messages: Turns, **options: Any) -> str:
 def _template_fault(tokenizer: Tokenizer, messages: Turns, error: Exception) -> Fault:
     turns = ", ".join(turn["role"] for turn in messages[:8]) + (", …" if len(messages) > 8 else "")
     said = " ".join(f"{type(error).__name__}: {error}".split())
-    where = f"the chat template of {getattr(tokenizer, 'name_or_path', None) or 'the model'}"
     fix = "Give rows of other turns, or another template: --chat-template FILE."
-    return Fault(where, f"one that takes these turns ({turns})", Shown(said), fix)
+    return Fault(_called(tokenizer), f"one that takes these turns ({turns})", Shown(said), fix)
+
+
+def _called(tokenizer: Tokenizer) -> str:
+    return f"the chat template of {getattr(tokenizer, 'name_or_path', None) or 'the model'}"
 
 
 def _merged(messages: Turns) -> Turns:
@@ -128,24 +131,30 @@ def end_of_turn_id(tokenizer: Tokenizer) -> int:
     Raises:
         UserError: the template does not show an answer, or neither it nor the tokenizer has an end.
     """
-    return _end_of_turn_id(tokenizer, tokenizer.chat_template)
-
-
-@lru_cache(maxsize=16)
-def _end_of_turn_id(tokenizer: Tokenizer, template: str) -> int:
-    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    _, found, after = _templated(tokenizer, messages).rpartition(_MARK)
-    where = f"the chat template of {getattr(tokenizer, 'name_or_path', None) or 'the model'}"
-    if not found:
-        fix = "Give another: --chat-template FILE."
-        raise UserError(Fault(where, "one that shows the assistant's words", Shown("one that leaves them out"), fix))
-    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-    end = next((token for token in encoded_ids(tokenizer, after) if token in special), tokenizer.eos_token_id)
+    end = _end_of_turn(tokenizer, tokenizer.chat_template)
+    end = tokenizer.eos_token_id if end is None else end
     if end is None:
         fix = "Set eos_token in its tokenizer_config.json, or give another template: --chat-template FILE."
         got = Shown("none, nor has the tokenizer an eos_token")
-        raise UserError(Fault(where, "a token at the end of an answer, at which the model stops", got, fix))
+        expected = "a token at the end of an answer, at which the model stops"
+        raise UserError(Fault(_called(tokenizer), expected, got, fix))
     return end
+
+
+def ends_turns(tokenizer: Tokenizer) -> bool:
+    """Whether the template itself writes a special token behind an answer."""
+    return _end_of_turn(tokenizer, tokenizer.chat_template) is not None
+
+
+@lru_cache(maxsize=16)
+def _end_of_turn(tokenizer: Tokenizer, template: str) -> int | None:
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
+    _, found, after = _templated(tokenizer, messages).rpartition(_MARK)
+    if not found:
+        fix, got = "Give another: --chat-template FILE.", Shown("one that leaves them out")
+        raise UserError(Fault(_called(tokenizer), "one that shows the assistant's words", got, fix))
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    return next((token for token in encoded_ids(tokenizer, after) if token in special), None)
 
 
 # What is trained.

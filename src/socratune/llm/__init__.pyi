@@ -27,6 +27,7 @@ from .ledger import (
 from .locate import (
     Base as Base,
     chat_template as chat_template,
+    default_template as default_template,
     is_path as is_path,
     local_name as local_name,
     model_fault as model_fault,

@@ -167,6 +167,13 @@ def is_thinking(template: str) -> bool:
     """
     if "think" not in template:
         return False
+    try:
+        return _thinks(template)
+    except Exception:  # a template may raise anything; preflight says of one that raises what is wrong
+        return False
+
+
+def _thinks(template: str) -> bool:
     prompt = _prompt(template)
     if prompt.rstrip().endswith("</think>"):  # an empty block, closed before the model begins
         return False

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO, DEMO_DATA
-from socratune.errors import Fault, OutsideError, Shown
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.resolve import given_template
 
 LOCAL = "local/"
 
@@ -32,12 +33,14 @@ class Base:
         load_in_4bit: as it will be trained.
         seed: of the run.
         adapter: what the student wears on it, the LoRA adapter of the round before; None: it answers as it is.
+        template: the chat template that it is given; None: its own.
     """
 
     model_name: str
     load_in_4bit: bool | str
     seed: int
     adapter: Path | None = None
+    template: str | None = None
 
 
 def model_location(name: str) -> str:
@@ -116,19 +119,42 @@ def model_file(name: str, file: str) -> Path | None:
 
 
 def model_json(name: str, file: str) -> dict[str, Any]:
-    """The content of one of a model's JSON files; empty where it has no such file."""
+    """The content of one of a model's JSON files; empty where it has no such file.
+
+    Raises:
+        UserError: it is no JSON object.
+    """
     path = model_file(name, file)
-    return {} if path is None else json.loads(path.read_text("utf-8"))
+    try:
+        found = {} if path is None else json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise UserError(Fault(f"{name}: {file}", "JSON", Shown(str(error)))) from None
+    if not isinstance(found, dict):
+        raise UserError(Fault(f"{name}: {file}", "a JSON object", Shown(type(found).__name__)))
+    return found
 
 
 def chat_template(name: str) -> str | None:
-    """The model's chat template; None where it has none."""
+    """The model's chat template, or the one that it is given; None where it has none."""
+    if given := given_template(name):
+        return given
     if path := model_file(name, "chat_template.jinja"):
         return path.read_text("utf-8")
-    found = model_json(name, "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list):  # several by name, as models with tools had them
-        found = {template["name"]: template["template"] for template in found}.get("default")
-    return found
+    return default_template(model_json(name, "tokenizer_config.json").get("chat_template"))
+
+
+def default_template(found: Any) -> str | None:
+    """The template among those that a tokenizer has by name, as models with tools had them; None where it is not one.
+
+    Args:
+        found: as in `tokenizer_config.json`: a template, or a list of names and templates; or these as a mapping.
+    """
+    if isinstance(found, list):
+        pairs = (one for one in found if isinstance(one, dict))
+        found = {one.get("name"): one.get("template") for one in pairs}
+    if isinstance(found, dict):
+        found = found.get("default") or (next(iter(found.values())) if len(found) == 1 else None)
+    return found if isinstance(found, str) and found.strip() else None
 
 
 def model_revision(name: str) -> str | None:

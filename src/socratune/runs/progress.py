@@ -75,7 +75,7 @@ def first_stage_of(key: str) -> str | None:
         return None
     if key == "curate.replay_share":
         return "train"
-    if key in ("model", "seed", "shard", "rounds"):
+    if key in ("model", "chat_template", "seed", "shard", "rounds"):
         return "enhance"
     section = key.split(".", maxsplit=1)[0]
     return {"dataset": "split", "hub_id": "publish"}.get(section, section)

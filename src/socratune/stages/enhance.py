@@ -13,6 +13,7 @@ from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.inference import LocalModels
 from socratune.llm import UNLIMITED, Base, Ledger, Limits, chat_template, is_thinking, resolve_alias
+from socratune.resolve import give_template
 from socratune.rows import TRAINABLE, QARow, Trace
 from socratune.runs import Journal, RunDir, StageResult, Tick, iter_rows, map_rows, shard_rows, write_jsonl
 from socratune.teaching import (
@@ -58,6 +59,7 @@ async def enhance_rows(
         UserError: most of the first rows cannot be judged.
         BudgetSpent: the limit of money or tokens is reached; finished rows are kept.
     """
+    give_template(base.model_name, base.template)  # this may be another process than the one that knows of it
     total = sum(1 for _ in rows_of_shard(run, shard))
     ledger = Ledger(limits)
 

@@ -17,6 +17,7 @@ from socratune.data import (
     Clusters,
     Marks,
     Recall,
+    Screen,
     SplitPart,
     commit_of,
     contaminated_kin,
@@ -47,22 +48,29 @@ class _Read:
         return [self.rows, *([self.own] if self.own else []), *self.tests]
 
 
-def split_rows(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult:
+def split_rows(run: RunDir, config: SplitConfig, *, dataset: str, screen: Screen | None = None) -> StageResult:
     """Write `train_in.jsonl`, `dev.jsonl`, `held_out.jsonl`, `recall.jsonl`, and what was dropped with its reason.
 
     Its figures say what the held-out rows will be able to show (`detectable`).
 
+    Args:
+        screen: what the rows have to pass that a model is asked.
+
     Raises:
         UserError: faulty rows (all of them) unless `on_bad_row` is `skip`; nothing left to train on.
     """
-    read, groups = _read(config, dataset)
+    read, groups = _read(config, dataset, screen)
     forget_data_sets()  # but for what is read here
     rows, own = read.rows, read.own
     parts, own_parts = _parts(read, groups, config)
     if "train_in" not in parts:
         raise UserError(_nothing_left(dataset, parts))
     dropped = _write(run, read, parts, own_parts)
-    if bad := sum(one.data.reading.bad_rows for one in read.every):
+    bad, too_long = (sum(getattr(one.data.reading, name) for one in read.every) for name in ("bad_rows", "too_long"))
+    if too_long:
+        text = "%d rows are longer than the model's positions and left out; input.rejected.jsonl says which."
+        log.warning(text, too_long)
+    if bad or too_long:
         write_rejected(run.rejected("input"), (item for one in read.every for item in one.data.bad_rows()))
     proof, proof_parts = (own, own_parts) if own else (rows, parts)
     sizes = Counter(cluster for cluster, part in zip(proof.clusters, proof_parts, strict=True) if part == "held_out")
@@ -78,25 +86,27 @@ def split_rows(run: RunDir, config: SplitConfig, *, dataset: str) -> StageResult
         "dropped": dict(dropped),
         "detectable": {**asdict(shows), "says": str(shows)},
         "bad_rows": bad,
+        "too_long": too_long,
         "shapes": dict(rows.data.reading.shapes),
         "commit": commit_of(rows.path),
     }
-    return StageResult(rows_in=len(parts) + rows.data.reading.bad_rows, rows_out=figures["train_in"], figures=figures)
+    left_out = rows.data.reading.bad_rows + rows.data.reading.too_long
+    return StageResult(rows_in=len(parts) + left_out, rows_out=figures["train_in"], figures=figures)
 
 
-def _read(config: SplitConfig, dataset: str) -> tuple[_Read, Sequence[int]]:
+def _read(config: SplitConfig, dataset: str, screen: Screen | None) -> tuple[_Read, Sequence[int]]:
     """Every data set of the split, joined to clusters; and the group of every row in the marks."""
     marks = Marks()
 
-    def read(path: Path) -> Clusters:
-        rows = Clusters(path, marks)
+    def read(path: Path, screen: Screen | None = screen) -> Clusters:
+        rows = Clusters(path, marks, screen)
         if rows.data.reading.bad_rows and not (config.on_bad_row == "skip" and rows.data.reading.rows):
             raise UserError(*rows.data.reading.faults)
         return rows
 
     rows = read(data_path(dataset))
     own = read(data_path(config.held_out, held_out=True)) if config.held_out is not None else None
-    found = _Read(rows, own, [read(data_path(name)) for name in config.eval_file], marks)
+    found = _Read(rows, own, [read(data_path(name), None) for name in config.eval_file], marks)
     wordings, groups = marks.groups()
     rows.join(wordings, groups, most=config.max_dev_rows if own else config.max_held_out_rows)
     if own:

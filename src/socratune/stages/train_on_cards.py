@@ -30,6 +30,7 @@ from typing import Any
 from socratune.config import EnhancedTrainingConfig, RunConfig
 from socratune.errors import Fault, OutsideError
 from socratune.llm import child_process, end_of_log
+from socratune.resolve import give_template, given_template
 from socratune.runs import RunDir, StageResult, Tick, write_text
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def train_on_ranks(
     with TemporaryDirectory(prefix="socratune-gpus-") as name:
         place = Path(name)
         job = {"run": str(run.root.resolve()), "config": config.model_dump(mode="json"), "join": dict(join), **given}
+        job["chat_template"] = given_template(given["model_name"])
         write_text(place / "job.json", json.dumps(job))
         hears = _heard(place / "told.jsonl", tick)
         with child_process(_torchrun(ranks, place), _environment(), log_path, _STOP_TIMEOUT_S) as keeper:
@@ -170,6 +172,7 @@ def _work(place: Path) -> None:
 
     job = json.loads((place / "job.json").read_text("utf-8"))
     folder, config = RunDir(job.pop("run")), EnhancedTrainingConfig.model_validate(job.pop("config"))
+    give_template(job["model_name"], job.pop("chat_template"))
     with _errors_left_in(place):
         ranks.join_ranks(**job.pop("join"))
         tick: Tick = _silent

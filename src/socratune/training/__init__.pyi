@@ -8,6 +8,7 @@ from .fit import (
 )
 from .grokking import Point as Point, grokking_outlook as grokking_outlook, grokking_phases as grokking_phases
 from .labels import label_faults as label_faults
+from .layers import layer_faults as layer_faults
 from .monitor import Exam as Exam, tracker_faults as tracker_faults
 from .preference import Pair as Pair
 from .replay import FEWEST_ROWS as FEWEST_ROWS, own_answers as own_answers

@@ -183,8 +183,10 @@ function funnelSection(data) {
     el("td", { class: "num soft wide" }, percent(value / scale)), el("td", {}, bar(value / scale, tone))));
   line("rows in", all, "", "step", "plain");
   if (split.bad_rows) line("unreadable", split.bad_rows, "skipped; see input.rejected.jsonl", "part", "bad");
+  if (split.too_long) line("too long", split.too_long, "for the model; see input.rejected.jsonl", "part", "bad");
   if (split.contaminated) line("also held out", split.contaminated, "dropped: the proof asks them", "part", "open");
-  const apart = all - (split.train_in ?? all) - (split.bad_rows ?? 0) - (split.contaminated ?? 0) - (split.dev ?? 0);
+  const unused = (split.bad_rows ?? 0) + (split.too_long ?? 0) + (split.contaminated ?? 0);
+  const apart = all - (split.train_in ?? all) - unused - (split.dev ?? 0);
   if (split.dev) line("development", split.dev, "choose the epoch", "part", "plain");
   if (apart > 0) line("held out and set apart", apart, "never trained on", "part", "plain");
   if (split.train_in != null) line("into the loop", split.train_in, "", "step");

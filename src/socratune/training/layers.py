@@ -1,0 +1,158 @@
+"""Do the names that a LoRA's settings give stand for something in the model? Asked before its weights are there.
+
+PEFT itself puts the adapter on the model on the meta device, so that whatever it would refuse is refused now; and every
+name that was given has to have matched something, as one that matches nothing only means that less is trained.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from socratune.config import EnhancedTrainingConfig
+from socratune.errors import Fault, Shown
+from socratune.inference import model_on_meta
+from socratune.llm import model_json
+from socratune.training.adapters import lora_config
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 24
+_NUMBERED = re.compile(r"\.(\d+)(?:\.|$)")
+
+
+def layer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
+    """What of a LoRA's settings matches nothing in a model, or cannot be put on it.
+
+    Args:
+        name: a folder, a Hub id, or `demo`; of a kind that transformers cannot make, nothing is known here.
+
+    Raises:
+        OutsideError: it is on the Hub, and the Hub could not be asked.
+    """
+    try:
+        wanted = lora_config(config)
+    except Exception as error:  # PEFT checks its settings with whatever error lies nearest
+        return [Fault("train.peft", "settings that PEFT takes", Shown(_said(error)), "See PEFT's LoraConfig.")]
+    model = model_on_meta(model_json(name, "config.json"))
+    if model is None:
+        return []
+    names = [path for path, _ in model.named_modules() if path]
+    linear = [path for path, module in model.named_modules() if _is_linear(module)]
+    has = f"{name} has {_listed(path.rpartition('.')[2] for path in linear)}."
+    parameters, size = [path for path, _ in model.named_parameters()], model.get_input_embeddings().weight.shape[0]
+    if faults := [*_unmatched(config, names, parameters, has), *_unknown_tokens(config, size)]:
+        return faults
+    return _put_on(model, wanted, config, has)
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _is_linear(module: Any) -> bool:
+    return type(module).__name__ in ("Linear", "Conv1D")
+
+
+def _listed(names: Iterable[Any]) -> str:
+    found = list(dict.fromkeys(map(str, names)))
+    return ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
+
+
+def _strings(value: Any) -> list[str]:
+    return [str(one) for one in (value if isinstance(value, list | tuple | dict) else [value])] if value else []
+
+
+def _ends(path: str, given: str) -> bool:
+    return path == given or path.endswith(f".{given}")
+
+
+def _unmatched(config: EnhancedTrainingConfig, names: list[str], parameters: list[str], has: str) -> Iterator[Fault]:
+    """A fault for every setting with names, or numbers of layers, that nothing in the model has."""
+    peft, targets = config.peft, config.target_modules
+    numbers = sorted({int(found) for path in names for found in _NUMBERED.findall(path)})
+    layers = f"It has layers {numbers[0]} to {numbers[-1]}." if numbers else "Its layers have no numbers."
+
+    def missing(given: Any, among: list[str], matches: Callable[[str, str], Any]) -> list[str]:
+        return [one for one in _strings(given) if not any(matches(path, one) for path in among)]
+
+    def excluded(path: str, given: str) -> bool:
+        return _is_pattern_of(given, path) if isinstance(peft.get("exclude_modules"), str) else _ends(path, given)
+
+    def listed(path: str, given: str) -> bool:
+        return f".{given}." in f".{path}."
+
+    last = [path.rpartition(".")[2] for path in names]
+    modules = f"It has {_listed(name for name in last if not name.isdigit())}."
+    lists = f"It has {_listed(path for path in names if f'{path}.0' in names)}."
+    targeted = [] if isinstance(targets, str) else missing(targets, names, _ends)
+    numbered = [str(one) for one in _numbers(peft.get("layers_to_transform")) if one not in numbers]
+    checks: tuple[tuple[str, list[str], str, str], ...] = (
+        ("target_modules", targeted, "layers", has),
+        ("peft.modules_to_save", missing(peft.get("modules_to_save"), names, str.endswith), "modules", modules),
+        ("peft.exclude_modules", missing(peft.get("exclude_modules"), names, excluded), "layers", has),
+        ("peft.layers_pattern", missing(peft.get("layers_pattern"), names, listed), "lists of layers", lists),
+        ("peft.target_parameters", missing(peft.get("target_parameters"), parameters, _ends), "parameters", has),
+        ("peft.layers_to_transform", numbered, "numbers of layers", layers),
+    )
+    for key, wrong, kind, fix in checks:
+        if wrong:
+            yield Fault(f"train.{key}", f"{kind} of the model", Shown(f"{', '.join(wrong)}, which match none"), fix)
+
+
+def _numbers(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _put_on(model: Any, wanted: Any, config: EnhancedTrainingConfig, has: str) -> list[Fault]:
+    """What PEFT refuses, and the names that match only what is left out by another setting."""
+    from peft import get_peft_model
+
+    where = "train.target_modules" if not config.peft else "train.target_modules and train.peft"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            adapted: Any = get_peft_model(model, wanted)
+    except Exception as error:  # PEFT raises what lies nearest, of a name as of a kind of layer
+        if "meta" in str(error):  # for want of values, which will be there
+            log.debug("Not put on: %s", error)
+            return []
+        return [Fault(where, "layers that LoRA can be put on", Shown(_said(error)), has)]
+    reached = list(adapted.base_model.targeted_module_names)
+    if not reached and not config.peft.get("target_parameters"):
+        return [Fault(where, "layers that are left to train", Shown("none"), has)]
+    return [*_idle(config, reached)]
+
+
+def _idle(config: EnhancedTrainingConfig, reached: list[str]) -> Iterator[Fault]:
+    """Names and numbers that the model has, and of which nothing is trained."""
+    peft, targets = config.peft, config.target_modules
+    names = [] if isinstance(targets, str) else targets
+    fix = f"Trained are {_listed(path.rpartition('.')[2] for path in reached)}."
+    given: tuple[tuple[str, list[Any], Callable[[str, Any], Any]], ...] = (
+        ("target_modules", names, _ends),
+        ("peft.layers_to_transform", _numbers(peft.get("layers_to_transform")), lambda path, one: f".{one}." in path),
+        ("peft.rank_pattern", _strings(peft.get("rank_pattern")), lambda path, one: _is_pattern_of(one, path)),
+        ("peft.alpha_pattern", _strings(peft.get("alpha_pattern")), lambda path, one: _is_pattern_of(one, path)),
+    )
+    for key, wanted, matches in given:
+        if idle := [str(one) for one in wanted if not any(matches(path, one) for path in reached)]:
+            yield Fault(f"train.{key}", "names and numbers of trained layers", Shown(", ".join(idle)), fix)
+
+
+def _unknown_tokens(config: EnhancedTrainingConfig, size: Any) -> Iterator[Fault]:
+    """Tokens that are to be trained and that the model has no row for."""
+    given = config.peft.get("trainable_token_indices")
+    ids = [one for some in given.values() for one in some] if isinstance(given, dict) else _numbers(given)
+    if wrong := [str(one) for one in ids if not isinstance(one, int) or not 0 <= one < size]:
+        yield Fault("train.peft.trainable_token_indices", f"ids from 0 to {size - 1}", Shown(", ".join(wrong)))
+
+
+def _is_pattern_of(given: Any, path: str) -> bool:
+    try:
+        return re.match(rf"(?:.*\.)?(?:{given})$", path) is not None
+    except re.error:
+        return False
