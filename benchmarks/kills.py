@@ -2,12 +2,13 @@
 
     python benchmarks/kills.py [--kills 20] [--seed N] [--set KEY=VALUE …]
 
-SIGKILL, SIGTERM and SIGINT take turns, at a moment drawn over start-up and work. After every other kill one file that a
-stage has made is cut off in a line, or removed: rows, a checkpoint, the page, the log (not the journal, the settings
-and the results, from which everything else is made again). Then the same command goes on. Where it ends before it could be
-killed, its result is compared and a new run begins, until all kills are done. Compared are, byte for byte, the training
-rows, the held-out answers and the adapter's weights, and the figures of the verdict. An interrupted command ends with
-130 (or by the signal, in the moments before Python listens), without a traceback. Exits with 1 where any of this fails.
+SIGKILL, SIGTERM and SIGINT take turns, at a moment drawn over the start-up and over a stage that is not done yet. After
+every other kill one file that a stage has made is cut off in a line, or removed: rows, a checkpoint, the page, the log
+(not the journal, the settings and the results, from which everything else is made again). Then the same command goes on.
+Where it ends before it could be killed, its result is compared and a new run begins, until all kills are done. Compared
+are, byte for byte, the training rows, the held-out answers and the adapter's weights, and the figures of the verdict.
+An interrupted command ends with 130 (or by the signal, in the moments before Python listens), without a traceback.
+Exits with 1 where any of this fails.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from pathlib import Path
 from typing import Any
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-START_S, LONGEST_S = 8.0, 22.0
-"""A third of the kills falls into the start-up, the others up to so many seconds after the start."""
+STAGES = ("split", "enhance", "curate", "train", "validate")
+LATER_S = 8.0
+"""A kill comes up to so many seconds after the start, or after the stage that was drawn has begun."""
+LISTENS_S = 1.0
+"""Before, Python itself may not have come so far that a signal ends it with 130."""
 ROWS = (
     "train_in.jsonl", "dev.jsonl", "held_out.jsonl", "enhanced_dataset.jsonl", "hint_measures.jsonl", "train.jsonl",
     "train.rejected.jsonl", "replay.jsonl", "exam.jsonl", "held_out_answers.jsonl", "report.html", "run.log",
@@ -106,12 +110,18 @@ def finish(run: Path, words: list[str]) -> tuple[int, str]:
 
 def disturb(run: Path, words: list[str], draw: random.Random, by: signal.Signals, *, damaging: bool) -> Kill | None:
     """Go on, and kill at a random moment; None where the command has ended before."""
-    after_s = draw.uniform(0, START_S) if draw.random() < 1 / 3 else draw.uniform(START_S, LONGEST_S)
+    done = finished_stages(run)
+    stage = draw.choice(["", *(name for name in STAGES if name not in done)])
+    later_s = draw.uniform(0, LATER_S)
     with tempfile.TemporaryFile("w+") as told:
         client = subprocess.Popen(command(run, words), stdout=told, stderr=told)
         began = time.monotonic()
-        while client.poll() is None and time.monotonic() - began < after_s:
+        while client.poll() is None and stage and now_doing(run) != stage and stage not in finished_stages(run):
+            time.sleep(0.01)
+        until = time.monotonic() + later_s
+        while client.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
+        after_s = time.monotonic() - began
         client.send_signal(by)
         code = client.wait(timeout=60)
         took = time.monotonic() - began - after_s
@@ -119,18 +129,27 @@ def disturb(run: Path, words: list[str], draw: random.Random, by: signal.Signals
         said = told.read()
     if code == 0:
         return None
-    wrong = [] if code in (-by, 128 + by, 130) else [f"exit code {code} by {by.name}: {said[-800:]}"]
+    right = code == -by if by == signal.SIGKILL or after_s < LISTENS_S else code == 130
+    wrong = [] if right or code == 130 else [f"exit code {code} by {by.name}: {said[-800:]}"]
     wrong += [f"a traceback by {by.name}: {said[-1500:]}"] if "Traceback" in said or "bug in" in said else []
     wrong += [f"{took:.0f} s to end by {by.name}"] if took > 10 else []
-    stage = now_doing(run)
-    return Kill(after_s, by.name, stage, code, damage(run, draw) if damaging else "", "; ".join(wrong))
+    return Kill(after_s, by.name, now_doing(run), code, damage(run, draw) if damaging else "", "; ".join(wrong))
+
+
+def stages_of(run: Path) -> dict[str, Any]:
+    """The stages that have begun, in their order."""
+    path = run / "pipeline_results.json"
+    return json.loads(path.read_text("utf-8"))["stages"] if path.exists() else {}
+
+
+def finished_stages(run: Path) -> set[str]:
+    """Those that are done."""
+    return {name for name, entry in stages_of(run).items() if entry.get("status") == "done"}
 
 
 def now_doing(run: Path) -> str:
-    """The stage at which the run was."""
-    path = run / "pipeline_results.json"
-    stages = json.loads(path.read_text("utf-8"))["stages"] if path.exists() else {}
-    return next((name for name, entry in reversed(stages.items())), "start-up") if stages else "start-up"
+    """The stage at which the run is."""
+    return next((name for name, entry in stages_of(run).items() if entry.get("status") != "done"), "between")
 
 
 def damage(run: Path, draw: random.Random) -> str:
