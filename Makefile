@@ -4,16 +4,18 @@ SHELL := /bin/sh
 VENV ?= .venv
 ENGINES ?= .venv-engines
 PY := $(VENV)/bin/python
+FUZZ_MINUTES ?= 10
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo lab test test-engines test-experiments storm check bench evidence-small test-arango
+.PHONY: help setup demo lab test test-engines test-experiments storm fuzz check bench evidence-small test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
 	@echo "make test    all tests, two at a time"
 	@echo "make test-engines   the tests of Ray, SkyPilot, wandb and MLflow, in $(ENGINES)"
-	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks"
+	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks, the demo"
+	@echo "make fuzz    random input for every reader, and damaged run folders: FUZZ_MINUTES, or ten"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
 	@echo "make lab     the pipeline on the laboratory's base, and on data nobody can learn: five minutes on two cores"
 	@echo "make test-experiments   the tests of experiments/: its laboratory and the page of evidence"
@@ -59,6 +61,10 @@ test-engines: $(ENGINES)/installed $(ENGINES)/skypilot/installed
 
 storm: setup
 	@$(PY) -m pytest -m storm
+	@$(PY) benchmarks/kills.py
+
+fuzz: setup
+	@$(PY) tests/fuzz --minutes $(FUZZ_MINUTES)
 
 evidence-small: setup
 	@$(PY) experiments/lab/curve.py experiments/lab/base --small --out outputs/evidence-small.json

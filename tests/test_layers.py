@@ -53,7 +53,7 @@ LINES = {
     "stages": 2100,
     "compute": 3450,
     "ways": 1350,
-    "cli": 2100,
+    "cli": 2150,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22

@@ -345,6 +345,21 @@ def test_a_run_goes_on_from_anywhere_and_heals_a_lost_file(copied_run: Path, res
     assert results_of(copied_run)["status"] == "passed"
 
 
+@pytest.mark.parametrize("name", ["held_out.jsonl", "enhanced_dataset.jsonl", "train.jsonl", "held_out_answers.jsonl"])
+def test_a_torn_file_is_made_again_and_kept_aside(
+    copied_run: Path, results_of: Callable[[Path], Any], name: str
+) -> None:
+    path = copied_run / name
+    whole = path.read_bytes()
+    torn = whole[: len(whole) // 2].rstrip(b"\n}")
+    path.write_bytes(torn)
+    done = again(copied_run)
+    assert done.returncode == 0 and f"{name} is damaged" in done.stderr, done.stderr
+    assert path.read_bytes() == whole
+    assert path.with_name(f"{name}.damaged").read_bytes() == torn
+    assert results_of(copied_run)["status"] == "passed"
+
+
 def test_an_edited_answer_is_trained_as_it_stands(copied_run: Path) -> None:
     path = copied_run / "enhanced_dataset.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]

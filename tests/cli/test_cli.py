@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,3 +244,16 @@ def test_a_model_in_this_process_can_be_audited(tmp_path: Path) -> None:
     done = socratune("audit-judge", "--labels", data, "--judge-model", "local/demo", "--judge-mode", "llm")
     assert done.returncode == 0, done.stderr
     assert "decided none of 1" in done.stdout  # the embedded model is no judge; it is asked, and gives no verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_libraries_load_ends_as_any_other(kind: int) -> None:
+    begin = "import sys, socratune.cli; print(flush=True); sys.exit(socratune.cli.main(['doctor']))"
+    with subprocess.Popen([sys.executable, "-c", begin], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.2)
+        process.send_signal(kind)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and said.decode().startswith("Interrupted."), said

@@ -306,9 +306,11 @@ def is_torn(path: Path, was_empty: bool) -> bool:
         was_empty: the stage itself left it empty.
     """
     try:
-        return not (path.stat().st_size or was_empty) or not all(True for _ in read_jsonl(path))
+        for _ in read_jsonl(path):
+            pass
     except UserError:
         return True
+    return not was_empty and not path.stat().st_size
 
 
 _T = TypeVar("_T")

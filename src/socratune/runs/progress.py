@@ -46,7 +46,7 @@ NEEDED = {
     "split": ("train_in.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl"),
     "enhance": ("enhanced_dataset.jsonl",),
     "train": (),
-    "validate": (),
+    "validate": ("held_out_answers.jsonl",),
 }
 """Outputs without which a finished stage is done again. An adapter is not: that it is gone, validate has to say."""
 
@@ -178,18 +178,18 @@ def is_incomplete(run: RunDir, stage: str, entry: dict[str, Any]) -> bool:
 
 
 def _torn_outputs(run: RunDir, stage: str, entry: dict[str, Any]) -> list[Path]:
-    """The rows of a finished stage that can no longer be read."""
+    """The rows of a finished stage that are there and can no longer be read."""
     if entry.get("status") not in ("done", "failed"):
         return []
-    empty = entry.get("empty")
-    rows = [name for name in OUTPUTS[stage] if name.endswith(".jsonl") and (run / name).exists()]
-    return [run / name for name in rows if is_torn(run / name, empty is None or name in empty)]
+    empty = entry.get("empty")  # an earlier version did not note it
+    there = [run / name for name in NEEDED[stage] if (run / name).exists()]
+    return [path for path in there if is_torn(path, empty is None or path.name in empty)]
 
 
 def _empty_outputs(results: Results, stage: str) -> list[str]:
     """The files of a stage that have no row, as it has left them."""
-    paths = {name: results.path.with_name(name) for name in OUTPUTS[stage] if name.endswith(".jsonl")}
-    return [name for name, path in paths.items() if path.is_file() and not path.stat().st_size]
+    paths = [results.path.with_name(name) for name in NEEDED[stage]]
+    return [path.name for path in paths if path.is_file() and not path.stat().st_size]
 
 
 def file_hashes(*paths: Path) -> list[str | None]:
