@@ -40,7 +40,7 @@ FLOORS = {
 MOST_ROOT_FILES = 13
 LINES = {
     "": 2900,
-    "judging": 1600,
+    "judging": 1850,
     "runs": 1400,
     "llm": 3200,
     "inference": 3100,

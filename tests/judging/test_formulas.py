@@ -95,6 +95,7 @@ def test_the_loop_is_not_blocked_and_the_answers_keep_their_pairs(checker: MathC
         ("What is 15 * 13?", "195", "15 * 13", "undecided"),
         ("Who?", "Paris", "Lyon", "undecided"),
         ("Integrate 2x.", "x^2 + C", "x^2", "undecided"),
+        ("Which polynomial?", "x+1", "\u202eabc\n\\boxed{1+x}", "undecided"),
     ],
 )
 def test_the_judge_asks_it_last(question: str, reference: str, response: str, verdict: str) -> None:

@@ -3,21 +3,29 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from socratune.errors import CallError
+from socratune.judging import rules
+from socratune.judging.guard import undecided_on_error
 from socratune.judging.rules import judge_by_rules, mechanical_judge
+from socratune.judging.text import LONGEST
 from socratune.rows import Judgement, QARow
 
-PAIRS = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "samples" / "judge_pairs.jsonl").read_text("utf-8").splitlines()
+SAMPLES = Path(__file__).parents[1] / "samples"
+PAIRS, FORMS = [
+    [json.loads(line) for line in (SAMPLES / name).read_text("utf-8").splitlines()]
+    for name in ("judge_pairs.jsonl", "judge_pairs_forms.jsonl")
 ]
 """`label`: correct, incorrect, or undecided where rules must not decide. `blind`: written before the judge was run on
 it, and labelled by meaning alone, so that rules need not decide it."""
+RIGHT = {"not_correct": ("incorrect", "undecided"), "not_incorrect": ("correct", "undecided")}
+"""The labels of pairs where a form carries a meaning: what else than *undecided* is right for them."""
 HAS_MATH = importlib.util.find_spec("math_verify") is not None
 
 OPTIONS = "Which is the capital?\nA) Lyon\nB) Paris\nC) Nice"
@@ -62,10 +70,55 @@ CASES = [
     ("She earns $12 an hour. How much for 50 minutes?", "10", "€10", "undecided"),
     ("q", "195", "\u202e591", "undecided"),
     ("q", "It was signed in 1648 in Münster by ten envoys.", "It was signed in 1649 by ten envoys.", "undecided"),
+    ("q", "Yes", "**", "undecided"),
+    (OPTIONS, "B", "**", "undecided"),
+    ("What is the operator of powers in Python?", "**", "**", "correct"),
 ]
+NAMED = "Which version brought it?"
+FORM_CASES = [
+    ("Where do they meet?", "(2,5)", "(2, 5)", "correct"),
+    ("Where do they meet?", "(2,5)", "(2,50)", "incorrect"),
+    ("Where do they meet?", "(2,5)", "2.5", "undecided"),
+    ("Where do they meet?", "(2,5)", "(5,2)", "undecided"),
+    ("What is half of 5?", "2.5", "(2,5)", "undecided"),
+    ("What is half of 5?", "2.5", "2,5", "correct"),
+    ("Where is f defined?", "(0,1)", "\\boxed{[0,1]}", "undecided"),
+    ("Where is f defined?", "[0,1)", "[0, 1)", "correct"),
+    ("Where is f defined?", "[0,1)", "[0,1[", "undecided"),
+    ("Where is f defined?", "]0,1[", "]0,10[", "incorrect"),
+    ("Which vector?", "⟨1,2⟩", "⟨1,20⟩", "incorrect"),
+    ("Which set?", "{2,5}", "{5, 2}", "correct"),
+    ("Which set?", "{2,5}", "{2,50}", "incorrect"),
+    (NAMED, "3.10", "3.1", "undecided"),
+    (NAMED, "3.10", "3.10", "correct"),
+    (NAMED, "3.10", "It came with 3.9.", "incorrect"),
+    (NAMED, "2.7, 3.10", "2.7, 3.1", "undecided"),
+    ("How much is it?", "3.10", "3.1", "correct"),
+    ("Wie lautet die Postleitzahl?", "01067", "1067", "undecided"),
+    ("What is it?", "007", "7", "undecided"),
+    ("Which decade?", "1990s", "1990", "undecided"),
+    ("Which year?", "1990", "the 1990s", "undecided"),
+    ("How long does it take?", "90 s", "90s", "correct"),
+    ("What is the charge?", "2-", "-2", "undecided"),
+    ("What is the charge?", "2-", "2", "undecided"),
+    ("What is the time signature?", "6/8", "3/4", "undecided"),
+    ("What is the time signature?", "4/4", "1", "undecided"),
+    ("What is 2/8 + 4/8?", "6/8", "3/4", "correct"),
+    ("Which address?", "::1", "1", "undecided"),
+    ("Which symbol?", "No", "NO", "undecided"),
+    ("How large is it?", "10 MB", "10 Mb", "undecided"),
+    ("How many are left?", "7", "anything but 7", "undecided"),
+    ("How many are left?", "7", "The answer isn't \\boxed{7}.", "undecided"),
+    ("Wie viele bleiben?", "7", "mehr als 7", "undecided"),
+    ("How many came?", "12", "7-ish, maybe 12", "undecided"),
+]
+SIGNS = ["-3", "\\boxed{-3}", "The answer is -3.", "x = -3", "minus 3", "It is negative 3.", "5 - 8 = -3", "**-3**"]
+ROUNDED = ["3.2", "\\boxed{3.2}", "The answer is 3.2.", "16/5", "about 3.4", "2.51", "$3.2$"]
+NOT_ROUNDED = ["3.5", "\\boxed{2.5}", "The answer is 3.7.", "7/2", "about 3.6", "\\frac{7}{2}"]
+SLOW = ["5 {}!", "The answer is {}", "\\boxed{{{}}}", "Yes {} no", "{}"]
 
 
-@pytest.mark.parametrize(("question", "reference", "response", "verdict"), CASES)
+@pytest.mark.parametrize(("question", "reference", "response", "verdict"), CASES + FORM_CASES)
 def test_verdicts(question: str, reference: str, response: str, verdict: str) -> None:
     assert judge_by_rules(question, reference, response).verdict == verdict
 
@@ -110,6 +163,91 @@ def test_the_labelled_pairs() -> None:
         missed[blind] += pair["label"] != "undecided" and judgement.verdict == "undecided"
     assert missed[False] <= 0.03 * decidable[False]
     assert missed[True] <= 0.4 * decidable[True]
+
+
+def test_a_form_that_carries_meaning_is_never_read_over() -> None:
+    assert len(FORMS) >= 300
+    decided = 0
+    for pair in FORMS:
+        verdict = judge_by_rules(pair["question"], pair["reference"], pair["response"]).verdict
+        assert verdict in ("undecided", *RIGHT.get(pair["label"], (pair["label"],))), pair
+        decided += verdict == pair["label"]
+    assert decided >= 0.9 * sum(pair["label"] in ("correct", "incorrect") for pair in FORMS)
+
+
+@pytest.mark.parametrize("question", ["What is 8 - 5?", "How many apples are left?", "What is 8 minus 5?"])
+def test_another_sign_is_another_number_however_it_is_worded(question: str) -> None:
+    assert [judge_by_rules(question, "3", said).verdict for said in SIGNS] == ["incorrect"] * len(SIGNS)
+    assert judge_by_rules("By how much did it fall?", "3", "\\boxed{-3}").verdict == "undecided"
+    assert judge_by_rules("By how much did it change?", "-3", "It fell by \\boxed{3}.").verdict == "undecided"
+
+
+def test_a_number_that_rounds_to_a_whole_reference_is_undecided_however_it_is_worded() -> None:
+    assert [judge_by_rules("q", "3", said).verdict for said in ROUNDED] == ["undecided"] * len(ROUNDED)
+    assert [judge_by_rules("q", "3", said).verdict for said in NOT_ROUNDED] == ["incorrect"] * len(NOT_ROUNDED)
+
+
+def row_of(question: str, reference: str) -> QARow:
+    return QARow("r", [{"role": "user", "content": question}, {"role": "assistant", "content": reference}], {})
+
+
+def test_a_rule_that_fails_leaves_the_answer_undecided(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: Any) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(rules, "same_text", fails)
+    judgement = judge_by_rules("q", "Yes", "yes")
+    assert judgement == asyncio.run(mechanical_judge(row_of("q", "Yes"), "yes"))
+    assert (judgement.verdict, judgement.judged_by) == ("undecided", "error")
+    assert "IndexError: list index out of range" in judgement.reason
+
+
+def test_what_concerns_more_than_one_answer_goes_through_the_guard() -> None:
+    def judged(error: Exception) -> Judgement:
+        @undecided_on_error
+        async def judge(row: QARow, response: str) -> Judgement:
+            raise error
+
+        return asyncio.run(judge(row_of("q", "a"), "b"))
+
+    assert judged(RecursionError("too deep")).verdict == "undecided"
+    for error in (CallError("refused"), OSError("disk full")):
+        with pytest.raises(type(error)):
+            judged(error)
+
+
+def seconds(question: str, reference: str, response: str) -> float:
+    """Of the processor, the best of three."""
+    took = []
+    for attempt in range(3):
+        began = time.process_time()
+        judge_by_rules(question, reference, f"{response}{' ' * attempt}")  # another text, so that it is read anew
+        took.append(time.process_time() - began)
+    return min(took)
+
+
+@pytest.mark.parametrize(
+    "unit", [" ", "\n", "1 ", "-5", "(1,2) ", "\\", "\\frac{1}{2}", "*", "the answer is 5. ", "1:", "½ "]
+)
+def test_no_text_takes_long(unit: str) -> None:
+    for frame in SLOW:
+        small, large, huge = (
+            frame.format(unit * (size // len(unit))) for size in (LONGEST // 4, LONGEST - 50, 400_000)
+        )
+        for question, reference in (("q", "195"), (OPTIONS, "B"), ("q", "Yes"), ("q", "(0,1)")):
+            grown = seconds(question, reference, large)
+            assert grown <= 0.05 and seconds(question, reference, huge) <= 0.05
+            assert grown <= 8 * seconds(question, reference, small) + 0.005, "more than linear"
+        assert seconds("q", huge, "195") <= 0.05 and seconds(huge, "195", "B") <= 0.05
+
+
+def test_an_answer_beyond_the_cap_is_undecided_unless_only_its_thinking_is_long() -> None:
+    long = "so it goes, " * (LONGEST // 10)
+    assert judge_by_rules("q", "195", f"{long}\nThe answer is 195.").verdict == "undecided"
+    assert judge_by_rules("q", "195", f"<think>{long}</think>The answer is 195.").verdict == "correct"
+    assert judge_by_rules("q", "195", f"{long}</think>The answer is 196.").verdict == "incorrect"
+    assert judge_by_rules("q", "195", f"195 <think>{long}</think>").verdict == "undecided"
+    assert judge_by_rules("q", long, long).verdict == "correct"
 
 
 def test_a_huge_answer_is_no_trap() -> None:

@@ -1,3 +1,4 @@
+from .guard import Judge as Judge, undecided_on_error as undecided_on_error
 from .quantities import (
     NUMBER_WORDS as NUMBER_WORDS,
     Quantity as Quantity,
@@ -5,7 +6,7 @@ from .quantities import (
     quantities_in as quantities_in,
     with_digits as with_digits,
 )
-from .rules import Judge as Judge, judge_by_rules as judge_by_rules, mechanical_judge as mechanical_judge
+from .rules import judge_by_rules as judge_by_rules, mechanical_judge as mechanical_judge
 from .text import (
     canonical as canonical,
     choice_of as choice_of,

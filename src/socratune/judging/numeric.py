@@ -7,19 +7,30 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from socratune.judging.forms import other_form
 from socratune.judging.quantities import UNITS, Quantity, joined_quantities_in, measure, quantities_in
-from socratune.judging.text import NEGATION, SENTENCE_END, Statement, numbers_in, plain_text, taken_back
+from socratune.judging.text import (
+    LONGEST_STATEMENT,
+    NEGATION,
+    SENTENCE_END,
+    Statement,
+    numbers_in,
+    plain_text,
+    taken_back,
+)
 from socratune.rows import Judgement
 
 _FILLERS = frozenset(
     """the answer result is it it's are was a an total of about
     approximately roughly around so there therefore thus hence approx ca exactly equals sum""".split()  # noqa: SIM905
 )
-_ASIDE = re.compile(r"\s*(?:\b(?:because|since|as|which|where|given|after|when|if)\b|\()")
+_ASIDE = re.compile(r"(?<!\s)\s*(?:\b(?:because|since|as|which|where|given|after|when|if)\b|\()")
 _NUMBER_WORDS = re.compile(
     r"\b(?:[a-z]*(?:teen|ty)(?:-\w+)?|hundred|thousand|million|dozen|half|third|quarter)\b", re.I
 )
 _ASSIGNED = re.compile(r"(?<![^\W\d])([^\W\d])\s*=")
+_RUN = re.compile(r"\d+(?:[.,]\d+)*")
+_MOST_NUMBERS = 40
 _DIGIT, _WORD = re.compile(r"\d"), re.compile(r"\w+")
 _CONCLUDED = re.compile(
     r".*(?:\b(?:(?<!or )so|therefore|thus|hence|somit|daher|folglich|donc|leaving|making|giving|for a total of"
@@ -27,11 +38,13 @@ _CONCLUDED = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _OR = re.compile(r"\b(?:or|either|and|oder|und|entweder|ou|et|o|y)\b|[或和与]|还是")
-_DOWN = re.compile(
-    r"\b(?:los[te]\w*|loss|drop\w*|f[ae]ll\w*|decreas\w*|declin\w*|below|down|minus|negative)\b", re.IGNORECASE
-)
+_DOWN = re.compile(r"\b(?:los[te]\w*|loss|drop\w*|f[ae]ll\w*|decreas\w*|declin\w*|below|down)\b", re.IGNORECASE)
+_LESS = re.compile(r"\b(?:minus|negative)\b(?!\s+[\d.$€£¥])", re.IGNORECASE)
+"""Not the sign of a numeral (`minus 3`), which is read as one."""
 _VAGUE = re.compile(
-    r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be)\b", re.IGNORECASE
+    r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be)\b"
+    r"|\d.*\b(?:maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b|\d.*(?:也许|可能)",
+    re.IGNORECASE,
 )
 _RANGE = re.compile(r"\d\s?(?:to|bis|à|至|到)\s?\d")
 _RISE = re.compile(r"\b(?:from|von|de)\b|从")
@@ -62,6 +75,8 @@ def by_number(question: str, right: Statement, said: Statement) -> Judgement | N
     if claim is None:
         return None
     same, reason = _compared(wanted, claim.quantity, question)
+    if same and (unlike := other_form(question, wanted, claim.quantity)):
+        same, reason = None, unlike
     if doubt := _doubt(wanted, right, claim, said, question, same):
         return Judgement("undecided", "numeric", doubt)
     if same is None:
@@ -75,25 +90,35 @@ def _doubt(
     """Why the claim's number, be it the reference's or not, is perhaps not what the answer gives as its result."""
     if claim.negated:
         return "denied"
+    if claim.quantity.other == -claim.quantity.value and abs(claim.quantity.value) == abs(wanted.value):
+        return "a minus sign, or the dash before an item"
     if claim.of and not _asked_for(claim.of, right, question, same):
         return f"the value of {claim.of}"
-    down, known_down = _DOWN.search(said.text), _DOWN.search(f"{question} {right.whole}")
-    if (same and down and not known_down) or (claim.quantity.value == -wanted.value and (down or known_down)):
+    known_down = _DOWN.search(question) or _DOWN.search(right.whole)
+    if same and not known_down and (_DOWN.search(said.text) or _LESS.search(said.text)):
+        return "a gain or a loss?"
+    if claim.quantity.value == -wanted.value and (known_down or _DOWN.search(said.whole)):
         return "a gain or a loss?"
     if same is False and _on_another_side(wanted, said):
         return "the reference stands on another side of the equation"
-    if same is False and not claim.sure:
-        # a last line that names some number is no statement of the result if the right one stands elsewhere
-        elsewhere = {quantity.value for quantity in quantities_in(plain_text(said.whole))}
-        if wanted.value in elsewhere or wanted.other in elsewhere or _NUMBER_WORDS.search(said.whole):
-            return "no clear final number"
+    # a last line that names some number is no statement of the result if the right one stands elsewhere
+    if same is False and not claim.sure and (_elsewhere(wanted, said) or _NUMBER_WORDS.search(said.whole)):
+        return "no clear final number"
     return None
+
+
+def _elsewhere(wanted: Quantity, said: Statement) -> bool:
+    """Whether the reference's number stands anywhere in an answer; in a long one only its digits are looked for."""
+    if len(said.whole) > LONGEST_STATEMENT:
+        return wanted.literal.replace(",", "") in {run.replace(",", "") for run in _RUN.findall(said.whole)}
+    found = {quantity.value for quantity in quantities_in(plain_text(said.whole))}
+    return wanted.value in found or wanted.other in found
 
 
 @lru_cache(512)  # many answers are judged by one reference
 def _reference_quantity(text: str) -> Quantity | None:
     """The number that a reference is, or None for prose, expressions, bounds and several numbers."""
-    if _several_assigned(text):
+    if _crowded(text) or _several_assigned(text):
         return None
     text = _last_side(text)
     found = joined_quantities_in(text)
@@ -108,7 +133,7 @@ def _reference_quantity(text: str) -> Quantity | None:
 def _claim(said: Statement, question: str) -> Claim | None:
     """The number that an answer states as its result, or None where there is none or more than one."""
     text, sure = (said.plain, True) if said.marked else (_last_with_number(said), False)
-    text, negated = _without_denied(text)
+    text, negated = _without_denied("" if _crowded(text) else text)
     aside = next((cut.start() for cut in _ASIDE.finditer(text) if _DIGIT.search(text, 0, cut.start())), None)
     if aside is not None and (said.marked or "=" not in text[aside:]):
         if text.startswith(" (", aside) and taken_back(text[aside:]):  # 10 (or 12)
@@ -139,6 +164,11 @@ def _claim(said: Statement, question: str) -> Claim | None:
         return None
     around = text[: result.start] + " " + text[result.end :]
     return Claim(result, sure or len(_WORD.findall(around)) <= 2, of, negated)
+
+
+def _crowded(text: str) -> bool:
+    """True for more text, or more numbers, than a statement of one result can hold."""
+    return len(text) > LONGEST_STATEMENT or (len(text) > 2 * _MOST_NUMBERS and len(_RUN.findall(text)) > _MOST_NUMBERS)
 
 
 def _last_side(text: str) -> str:
@@ -197,7 +227,7 @@ def _contradicted(result: Quantity, said: Statement) -> bool:
     """True where a calculation goes on behind the statement: `The result is 45. … 150 + 45 = 195`."""
     if "=" not in said.tail:
         return False
-    later = quantities_in(plain_text(said.tail).rsplit("=", 1)[1])
+    later = quantities_in(plain_text(said.tail.rsplit("=", 1)[1][:LONGEST_STATEMENT]))
     return bool(later) and later[0].value != result.value
 
 
@@ -221,7 +251,7 @@ def _without_denied(text: str) -> tuple[str, bool]:
     """The text without the clauses that deny a number (`195, not 180`), and whether a denial is left."""
     if not NEGATION.search(text):
         return text, False
-    clauses = re.split(r",\s+|;|\bbut\b|\(", text)
+    clauses = re.split(r",\s+|;|(?<!anything )(?<!all )\bbut\b|\(", text)
     kept = [clause for clause in clauses if not NEGATION.search(clause)]
     denied = [clause for clause in clauses if NEGATION.search(clause)]
     stated = [clause for clause in kept if re.search(r"\d", clause)]
@@ -309,7 +339,10 @@ def _common_scale(right: Quantity, said: Quantity, question: str) -> Fraction | 
         return two[1] / one[1] if one[0] == two[0] else None
     if one or two:
         return None
-    stems = [{word.lower().removesuffix("s") for word in quantity.unit.split()[-1:]} for quantity in (right, said)]
+    stems = [
+        {word if len(word) <= 3 else word.lower().removesuffix("s") for word in quantity.unit.split()[-1:]}
+        for quantity in (right, said)  # Mb is not MB
+    ]
     return Fraction(1) if stems[0] == stems[1] else None
 
 
@@ -317,7 +350,7 @@ def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction |
     """`_common_scale` where one of the two has no unit: it is taken for the other's, but for percent and money."""
     parts, whole = (right, said) if right.unit else (said, right)
     dimension, size = measure(parts.unit) or ("", Fraction(1))
-    if parts.unit in ("BC", "BCE"):
+    if parts.unit in ("BC", "BCE") or (parts is said and _asked_in_another(dimension, parts.unit, question)):
         return None
     if dimension != "parts":
         return Fraction(1) if parts is right or _fits(dimension, size, question) else None
@@ -326,6 +359,18 @@ def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction |
     if parts.value == whole.value:
         return None  # 50 or 50 %?
     return size if parts is said else 1 / size
+
+
+_ASKED_IN = re.compile(r"\b(?:in|en) ([^\W\d_]+|[$€£¥])\s?[?.]?\s*$", re.IGNORECASE)
+
+
+def _asked_in_another(dimension: str, unit: str, question: str) -> bool:
+    """Whether a question ends in the unit it wants (`…, in euros?`), and an answer is in another."""
+    asked = _ASKED_IN.search(question[-60:])
+    known = measure(asked.group(1)) if asked else None
+    if known is None or known[0] == dimension:
+        return False
+    return bool(dimension) or re.search(rf"\b{re.escape(unit)}\b", question, re.IGNORECASE) is not None
 
 
 _CURRENCIES = {"dollars", "euros", "yen", "sterling", "rupees", "yuan"}
@@ -350,6 +395,8 @@ def _rounded(right: Quantity, said: Quantity, value: Fraction, question: str, co
     is less precise than the reference, and approximations are for somebody who knows what was asked.
     """
     apart = abs(value - right.value)
+    if right.form == "integer" and not converted and said.form in ("decimal", "fraction"):
+        return None if apart < Fraction(1, 2) else False  # whatever the form of the answer
     relative = apart / abs(right.value) if right.value else Fraction(1)
     if converted or "scientific" in (right.form, said.form):
         return None if relative <= Fraction(1, 50) else False

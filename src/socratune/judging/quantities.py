@@ -43,7 +43,7 @@ _NO_UNIT = frozenset(
     will with you not plus minus fewer squared cubed factorial pi ish divided multiplied""".split()  # noqa: SIM905
 )
 _QUANTITY = re.compile(
-    r"""(?<![\w.,])(?P<sign>[-+–](?=[\d.$€£¥₹]))?(?:(?P<money>[$€£¥₹]|USD|EUR|GBP|JPY|INR)\s?)?(?P<inner>-(?=\d))?(?:
+    r"""(?<![\w.,])(?<!::)(?P<sign>[-+–](?=[\d.$€£¥₹]))?(?:(?P<money>[$€£¥₹]|USD|EUR|GBP|JPY|INR)\s?)?(?P<inner>-(?=\d))?(?:
         (?P<whole>\d{1,9})\s+(?P<top>\d{1,9})\s?/\s?(?P<under>\d{1,9})
       | (?P<above>\d{1,18})\s?/\s?(?P<below>\d{1,18})
       | (?P<mantissa> \d{1,3}(?:[,\u202f\u00a0' ]\d{3})+(?:\.\d+)?(?!,\d) | \d{1,2}(?:,\d\d)+,\d{3}(?:\.\d+)?
@@ -57,18 +57,26 @@ _UNIT = re.compile(r"\s?(%|per\s?cent\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[
 _BOUND = re.compile(
     r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
       | \bat\ (?:least|most)
-      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from) | [<>≤≥≠±])\s*$""",
+      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from)
+      | \b(?:mehr|weniger|größer|kleiner)\ als | \b(?:mindestens|höchstens|über|unter|fast|knapp|bis\ zu)
+      | \b(?:plus|moins)\ (?:de|que) | \b(?:au\ (?:moins|plus)|presque|jusqu['’]à)
+      | \b(?:más|menos|mayor|menor)\ (?:de|que) | \b(?:al\ menos|como\ (?:máximo|mínimo)|casi|hasta)
+      | 超过 | 少于 | 至少 | 至多 | 多于 | 不到 | 大于 | 小于 | [<>≤≥≠±])\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
+_NEGATED = re.compile(r"(?:^|[^\d)])\b(?:negative|minus)\s$", re.IGNORECASE)
+_DASHED = re.compile(r"(?:^|[^\W\d]\s?|[:.]\s)[-–]\s$")
+_OPENING, _CLOSED = tuple("([{<⟨〈|]"), re.compile(r"\s*[])}>⟩〉|[]")
+_DECADE = re.compile(r"['’]?s\b")
 _PER = re.compile(r"\s?(?:/|(?:per|an?|each|every)\s)\s?(second|minute|hour|day|week|month|year|night|person|item)\b")
 _BELOW_ZERO = re.compile(r"(?:\s(?:below|under)\s(?:zero|freezing|0)|\sunter\s(?:null|0))\b", re.IGNORECASE)
 _APPROXIMATE = re.compile(r"(?:\b(?:about|approximately|approx\.?|roughly|around|circa|some)|[≈~∼])\s*$", re.IGNORECASE)
 _OPERATOR_BEFORE = re.compile(
     r"(?:[\d)}%]|(?<![^\W\d_])[^\W\d_]|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|by))\s*(?:\*\*|[-+*/×·÷^–x])\s*[($€£]*$|\d:$"
-    r"|[√^_$€£]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
+    r"|^\s*[-–+]\s*\($|[√^_$€£]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
 )
 _OPERATOR_AFTER = re.compile(
-    r":\d|_|\+(?!\w)|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
+    r":[\d:]|_|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
     r"divided by|multiplied by)\s\d|\s?(?:squared|cubed|factorial)\b|-ish\b|"
     r"\s(?:more|fewer|less)\s(?=[^.]*\bthan\b)|\s?(?:pi|sqrt|π|[a-zB-Z])(?![\w'/%^])|\s*\("
     r"(?=\s*\d+\s*[-+*/])"
@@ -86,6 +94,7 @@ class Quantity:
         decimals: how many digits stand behind the point.
         unit: what stands behind it: a name of `UNITS`, a word or two, or nothing.
         kind: "plain"; "part" of a larger expression; "bound" (`at least 5`); "about".
+        literal: the digits as they are written, without sign and unit.
     """
 
     value: Fraction
@@ -96,6 +105,7 @@ class Quantity:
     kind: str
     start: int
     end: int
+    literal: str
 
     @property
     def size(self) -> tuple[str, Fraction]:
@@ -131,7 +141,7 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
     bare = text.strip().removesuffix(".")
     if bare.isdecimal() and len(bare) < 19:  # the usual case, and the fast one
         start = text.index(bare)
-        return (Quantity(Fraction(int(bare)), None, "integer", 0, "", "plain", start, start + len(bare)),)
+        return (Quantity(Fraction(int(bare)), None, "integer", 0, "", "plain", start, start + len(bare), bare),)
     found: list[Quantity] = []
     for match in _QUANTITY.finditer(text):
         if found and match.start() < found[-1].end:  # the 2 of m/s^2
@@ -147,26 +157,33 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
         if (rate := _PER.match(text, end)) and measure(unit):  # $12 an hour
             unit, end = f"{unit} per {rate.group(1)}", rate.end()
         before = text[max(0, match.start() - 40) : match.start()]
-        kind = "plain"
-        if _BOUND.search(before) or _BELOW_ZERO.match(text, end):
-            kind = "bound"
-        elif (
-            _OPERATOR_BEFORE.search(before)
-            or _OPERATOR_AFTER.match(text, end)
-            or (match["sign"] and before.rstrip()[-1:].isdigit())
-        ):
-            kind = "part"
-        elif _APPROXIMATE.search(before):
-            kind = "about"
-        if re.search(r"(?:^|[^\d)])\b(?:negative|minus)\s$", before, re.IGNORECASE):
-            value, kind = -value, "plain"
-        if text.startswith("- ") and match.start() == 2 and other is None:
-            other = -value  # an item of a list, or a minus sign
+        kind = _standing(match, before, text, end)
+        if before[-1:].isspace():
+            if _NEGATED.search(before):
+                value, kind = -value, "plain"
+            elif other is None and _DASHED.search(before):
+                other = -value  # an item of a list, or a minus sign
         if scaled := _scale_in(unit):
             value, other, form = value * scaled[0], None, "scientific"
             unit = scaled[1] or match["money"] or ""
-        found.append(Quantity(value, other, form, decimals, unit, kind, match.start(), end))
+        literal = match["mantissa"] or match.group().lstrip("-+–")
+        found.append(Quantity(value, other, form, decimals, unit, kind, match.start(), end, literal))
     return tuple(found)
+
+
+def _standing(match: re.Match[str], before: str, text: str, end: int) -> str:
+    """The kind of a quantity, by what stands around it."""
+    if _BOUND.search(before) or _BELOW_ZERO.match(text, end):
+        return "bound"
+    if (
+        _OPERATOR_BEFORE.search(before)
+        or _OPERATOR_AFTER.match(text, end)
+        or (match["sign"] and before.rstrip()[-1:].isdigit())
+    ):
+        return "part"
+    if "," in (match["mantissa"] or "") and before.rstrip()[-1:] in _OPENING and _CLOSED.match(text, end):
+        return "part"  # (2,5) may be a pair
+    return "about" if _APPROXIMATE.search(before) else "plain"
 
 
 def _scale_in(unit: str) -> tuple[int, str] | None:
@@ -191,7 +208,10 @@ def _read(match: re.Match[str]) -> tuple[Fraction, Fraction | None, str, int] | 
         return Fraction(sign * int(digits)), None, "integer", 0
     if len(digits) > 200:
         return None
-    if re.fullmatch(r"\d{1,3}[.,]\d{3}", digits) and digits[0] != "0":  # 1,234 and 1.234: which is it?
+    exponent = match["exp"] or match["power"]
+    if exponent and re.fullmatch(r"[1-9],\d{3}", digits):  # 6,022·10^23
+        other, digits = Fraction(digits.replace(",", "")), digits.replace(",", ".")
+    elif re.fullmatch(r"\d{1,3}[.,]\d{3}", digits) and digits[0] != "0":  # 1,234 and 1.234: which is it?
         other = Fraction(digits.replace(",", "." if "," in digits else "")) if "," in digits else None
         other = other if other is not None else Fraction(digits.replace(".", ""))
     elif re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}", digits):
@@ -202,8 +222,9 @@ def _read(match: re.Match[str]) -> tuple[Fraction, Fraction | None, str, int] | 
     decimals = len(digits.partition(".")[2])
     form = "decimal" if decimals else "integer"
     value = Fraction(digits) if decimals else Fraction(int(digits))
-    if exponent := match["exp"] or match["power"]:
+    if exponent:
         value, form = value * Fraction(10) ** int(exponent), "scientific"
+        other = None if other is None else other * Fraction(10) ** int(exponent)
     if sign < 0:
         value, other = -value, None if other is None else -other
     return value, other, form, decimals
@@ -211,6 +232,8 @@ def _read(match: re.Match[str]) -> tuple[Fraction, Fraction | None, str, int] | 
 
 def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
     """The unit behind a number and where it ends; None for the unit where the digits are part of a word (`5th`)."""
+    if start >= 4 and text[start - 1] == "0" and text[start - 4 : start].isdecimal() and _DECADE.match(text, start):
+        return None, start  # the 1990s
     found = _UNIT.match(text, start)
     if found is None:
         return "", start
@@ -245,7 +268,8 @@ def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
     if one is None or two is None or one[0] != two[0] or one[1] <= two[1] or between not in ("", "and"):
         return found
     value = first.value + second.value * two[1] / one[1]
-    return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end),)
+    literal = text[first.start : second.end]
+    return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end, literal),)
 
 
 # --- number words ---------------------------------------------------------------------------------------------------

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
-from typing import Any
 
+from socratune.judging.forms import is_name, is_symbol
 from socratune.judging.formulas import MathChecker, as_latex
+from socratune.judging.guard import no_verdict, undecided_on_error
 from socratune.judging.numeric import ASKS_FORM, by_number
 from socratune.judging.quantities import measure, quantities_in
 from socratune.judging.text import (
+    LONGEST,
+    LONGEST_STATEMENT,
     NEGATION,
     SENTENCE_END,
     Statement,
@@ -23,15 +25,14 @@ from socratune.judging.text import (
 )
 from socratune.rows import Judgement, QARow
 
-Judge = Callable[[QARow, str], Coroutine[Any, Any, Judgement]]
-"""`await judge(row, response)`."""
-
+_LONGEST_QUESTION = 5_000
 _math = MathChecker()
 
 
+@undecided_on_error
 async def mechanical_judge(row: QARow, response: str) -> Judgement:
     """The judge `rules/mechanical`: exact text, number, choice, formula; undecided for everything else."""
-    question, reference = row.question, row.reference
+    question, reference = _shortened(row.question), row.reference
     judgement = judge_by_rules(question, reference, response)
     if judgement.verdict == "undecided" and (pair := _formulas(question, reference, response)):
         same = await _math.check_async(*pair)
@@ -45,13 +46,32 @@ async def mechanical_judge(row: QARow, response: str) -> Judgement:
 
 def judge_by_rules(question: str, reference: str, response: str) -> Judgement:
     """What rules can say of `response`, in the order exact (lists among them), numeric, choice, yes or no."""
+    try:
+        return _judged(_shortened(question), reference, response)
+    except Exception as error:  # a fault of a rule is no fault of the answer, nor of the run
+        return no_verdict(error)
+
+
+def _shortened(question: str) -> str:
+    """What rules read of a question: from its end, where the options stand and what is asked for, and its beginning."""
+    if len(question) <= _LONGEST_QUESTION:
+        return question
+    return f"{question[:1000]}\n{question[-_LONGEST_QUESTION:]}"
+
+
+def _judged(question: str, reference: str, response: str) -> Judgement:
     right, said = statement_of(reference), statement_of(response)
+    if max(len(said.raw), len(right.raw)) > LONGEST:
+        same = said.raw == right.raw
+        return Judgement("correct" if same else "undecided", "exact", "" if same else "longer than rules read")
     if said.unreadable:
         return Judgement("undecided", "exact", said.unreadable)
     if not said.raw:
         return Judgement("incorrect", "exact", "empty answer")
-    if same_text(right, said):
+    if said.raw == right.raw or same_text(right, said):
         return Judgement("correct", "exact")
+    if not said.whole.strip():  # `**`
+        return Judgement("undecided", "exact", "nothing but marks")
     for rule in (_by_list, by_number, _by_choice, _by_polarity):
         if judgement := rule(question, right, said):
             return judgement
@@ -70,35 +90,41 @@ _SEVERAL = re.compile(r"[,;{±]|\s(?:and|or|&)\s")
 
 def _by_list(question: str, right: Statement, said: Statement) -> Judgement | None:
     """Lists and sets: the same members; in the same order where brackets or the question make order matter."""
-    wanted = _members(right.plain)
-    if wanted is None:
+    if said.doubtful or (wanted := _members(right.plain)) is None or (given := _members(said.plain)) is None:
         return None
-    given = _members(said.plain)
-    if given is None or said.doubtful:
-        return None
+    exact = is_name(question)
+    if exact:
+        wanted, given = _members(right.plain, exact=True) or wanted, _members(said.plain, exact=True) or given
     (kind, members), (other_kind, others) = wanted, given
     brackets = {kind, other_kind} - {""}
     if len(brackets) > 1:  # a set against a tuple, an open interval against a closed one
-        return None
+        return Judgement("undecided", "exact", "other brackets")
     if members == others:
         return Judgement("correct", "exact")
-    ordered = True if brackets and "{" not in brackets else not brackets and _ORDERED.search(question) is not None
-    if sorted(members) == sorted(others) or ("{" in brackets and set(members) == set(others)):
+    curly = "{}" in brackets
+    ordered = not curly if brackets else _ORDERED.search(question) is not None
+    if sorted(members) == sorted(others) or (curly and set(members) == set(others)):
         return None if ordered else Judgement("correct", "exact", "in another order")
     numbers = all(re.fullmatch(r"(?:\w=)?-?[\d/]+", member) for member in members + others)
-    if not numbers or ("[" in brackets or "(" in brackets):
+    if not numbers or exact or (brackets and not curly and not (kind == other_kind and len(members) == len(others))):
         return None
     return Judgement("incorrect", "numeric", "other members")
 
 
-def _members(text: str) -> tuple[str, list[str]] | None:
-    """The brackets and the members of a list of short items, or None."""
-    text = text.rstrip(" .")
-    if not _SEVERAL.search(text) or len(text) > 300 or "\n" in text:
+_ENCLOSED = {"()", "[]", "{}", "[)", "(]", "][", "[[", "]]", "⟨⟩", "〈〉", "<>"}
+
+
+def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
+    """The brackets and the members of a list of short items, or None.
+
+    Args:
+        exact: members are names, so that a number among them is kept as it is written.
+    """
+    if len(text) > 300 or not _SEVERAL.search(text := text.rstrip(" .")) or "\n" in text:
         return None
     bracket = ""
-    if len(text) > 2 and text[0] + text[-1] in ("{}", "()", "[]"):
-        bracket, text = text[0], text[1:-1]
+    if len(text) > 2 and text[0] + text[-1] in _ENCLOSED:
+        bracket, text = text[0] + text[-1], text[1:-1]
     elif text[:1] in "([{" or text[-1:] in ")]}":
         return None
     if bracket or (re.fullmatch(r"-?\d+(?:,-?\d+){2,}", text) and not re.fullmatch(r"\d{1,3}(?:,\d{3})+", text)):
@@ -121,7 +147,8 @@ def _members(text: str) -> tuple[str, list[str]] | None:
             return None
         found = quantities_in(short)
         alone = len(found) == 1 and found[0].kind == "plain" and found[0].end - found[0].start == len(short)
-        members.append(str(found[0].value) if alone and not found[0].unit else canonical(short))
+        by_value = alone and not found[0].unit and not exact and not re.match(r"-?0\d", short)
+        members.append(str(found[0].value) if by_value else canonical(short))
     return bracket, members
 
 
@@ -154,7 +181,7 @@ def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | 
     if not said.marked and not said.doubtful:
         first, rest = (said.whole.splitlines()[0], "\n".join(said.whole.splitlines()[1:]))
         sentence, more = first_sentence(first)
-        if not taken_back(more + rest):
+        if len(first) <= LONGEST_STATEMENT and not taken_back(more + rest):
             chosen |= _choices(sentence if more else first, options)
     if len(chosen) != 1 or not chosen <= set(options):
         return Judgement("undecided", "choice", "several options named" if len(chosen) > 1 else "no option named")
@@ -223,7 +250,7 @@ _POSITIVE = {"yes": True, "true": True, "no": False, "false": False}
 def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement | None:
     """References that are yes, no, true or false: by a clear word at the answer's start or in its final statement."""
     wanted = _POLAR_START.match(right.plain) or _POLAR_START.match(plain_text(right.whole))
-    if wanted is None or (right.marked and not _POLAR_START.match(right.plain)):
+    if wanted is None or is_symbol(question) or (right.marked and not _POLAR_START.match(right.plain)):
         return None
     words = _polar_words(said)
     if said.doubtful or len({_POSITIVE[word] for word in words}) != 1:
@@ -270,7 +297,7 @@ _BARE = re.compile(r"[^\w√(){}\\|]*[\d.,]+[^\w√(){}\\|]*")
 def _formulas(question: str, reference: str, response: str) -> tuple[str, str] | None:
     """Reference and answer as LaTeX, where both are formulas and equality by value would say something."""
     right, said = statement_of(reference), statement_of(response)
-    if said.doubtful or not said.text:
+    if said.doubtful or said.unreadable or right.unreadable or not said.text:
         return None
     pair = as_latex(right.text), as_latex(said.text)
     if not all(pair) or any(measure(number.unit) for text in pair for number in quantities_in(text)):
@@ -279,7 +306,7 @@ def _formulas(question: str, reference: str, response: str) -> tuple[str, str] |
     if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
         return None  # two numbers: what the numeric rule leaves open stays open (70.000)
     lists = [members[0] for part in (right.plain, said.plain) if (members := _members(part))]
-    if lists not in ([], ["{", "{"]) or re.search(r":|\d\.\d+\.\d", given + wanted):
+    if lists not in ([], ["{}", "{}"]) or re.search(r":|\d\.\d+\.\d", given + wanted):
         return None  # math-verify takes every list for a set, and 3:4 for a quotient
     if re.fullmatch(r"[\d.,+*/×·÷()^-]+", given.rsplit("=", 1)[-1]) and quantities_in(wanted):
         return None  # a sum that was not done is no result

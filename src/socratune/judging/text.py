@@ -18,9 +18,10 @@ NUMBER = re.compile(
     re.VERBOSE,
 )
 _LOOSE_NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_CHOICE = re.compile(r"^\W*(?:option|answer|choice)?\s*[:(\[]*\s*([A-H])\s*(?:[)\].:]|$)", re.IGNORECASE)
-_OPTION_LINE = re.compile(r"(?m)^\s*[-*]?\s*\**\(?([A-H])[).:]\**\s+(\S.*)$")
+_CHOICE = re.compile(r"^\W*(?:(?:option|answer|choice)[\s:(\[]*)?([A-H])\s*(?:[)\].:]|$)", re.IGNORECASE)
+_OPTION_LINE = re.compile(r"(?m)^[ \t]*(?:[-*][ \t]*)?\**\(?([A-H])[).:]\**\s+(\S.*)$")
 _OPTION_INLINE = re.compile(r"(?<![\w(])\(?([A-H])[).:]\s+(\S.*?)(?=[\s,;]+\(?[A-H][).:]\s|\s*$)", re.DOTALL)
+_GAP = re.compile(r"([\s,;])[\s,;]{9,}")
 _FINAL = re.compile(
     r"""(?: \b(?:final\ answer | the\ answer | answer | result | (?:correct|right|best)\ (?:option|choice)
               | antwort | ergebnis | lösung | réponse | respuesta)(?:\ to\ [^.\n]{1,60}?)?\**\s*
@@ -113,6 +114,8 @@ def options_in(question: str) -> dict[str, str]:
     """
     if ")" not in question and "." not in question and ":" not in question:
         return {}
+    if len(question) > 500:
+        question = _GAP.sub(r"\1", question)  # a long gap is read again from each of its characters
     for pattern in (_OPTION_LINE, _OPTION_INLINE):
         options = {letter: text.strip() for letter, text in pattern.findall(question)}
         if len(options) >= 2 and "".join(options) == "ABCDEFGH"[: len(options)]:
@@ -210,19 +213,20 @@ def _unlatex(text: str) -> str:
     text = re.sub(r"\\[,!;: ]", " ", text)
     for _ in range(3):
         text = _WRAPPER.sub(_unwrapped, _FRACTION.sub(_written_fraction, text))
-    text = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?", "°", text)
+    text = re.sub(r"\^\s*(?:\{\s*)?\\(?:circ|degree)\s*\}?", "°", text)
     text = re.sub(r"\\([A-Za-z]+)(?![A-Za-z])", lambda word: _LATEX_WORDS.get(word.group(1), word.group()), text)
-    return re.sub(r"\s+\^", "^", text.replace("\\$", "$"))
+    return re.sub(r"(?<!\s)\s+\^", "^", text.replace("\\$", "$"))
 
 
 def _unwrapped(match: re.Match[str]) -> str:
-    before, after = match.string[: match.start()][-1:], match.string[match.end() : match.end() + 1]
+    before, after = match.string[max(0, match.start() - 1) : match.start()], match.string[match.end() : match.end() + 1]
     return " " * before.isalnum() + match.group(1).strip() + " " * after.isalnum()
 
 
 def _written_fraction(match: re.Match[str]) -> str:
     above, below = match.group(1) or match.group(3), match.group(2) or match.group(4)
-    apart = " " if match.string[: match.start()][-1:].isdigit() else ""  # 1\frac{1}{2} is a mixed number
+    mixed = match.string[max(0, match.start() - 1) : match.start()].isdigit()  # 1\frac{1}{2}
+    apart = " " if mixed else ""
     return f"{apart}{above}/{below}"
 
 
@@ -238,9 +242,10 @@ def canonical(text: str, fold: bool = True) -> str:
     text = plain_text(text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    text = " ".join((text.casefold() if fold else text).translate(_QUOTES).split()).lstrip(" ,;:").rstrip(" ,;:.")
-    if text.endswith("!"):
-        text = re.sub(r"(?<!\d)!+$", "", text)
+    text = " ".join((text.casefold() if fold else text).translate(_QUOTES).split())
+    text = (text if text.startswith("::") else text.lstrip(" ,;:")).rstrip(" ,;:.")  # ::1 is an address
+    if text.endswith("!") and not (bare := text.rstrip("!"))[-1:].isdigit():  # 5! is a factorial
+        text = bare
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
         text = text[1:-1].strip()
     article, _, rest = text.partition(" ")
@@ -278,12 +283,20 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[*)\"”]*\s+(?=[A-ZÀ-Þ(*])|(?<=[。！�
 
 NEGATION = re.compile(
     r"""\b(?:not | never | neither | nor | cannot | wrong | incorrect | false | untrue | unlike | except | rather\ than
-      | instead\ of | nicht | kein\w* | nie | niemals | weder | falsch | statt | sondern | ne | pas | jamais | faux
+      | instead\ of | anything\ but | other\ than
+      | nicht | kein\w* | nie | niemals | weder | falsch | statt | sondern | ne | pas | jamais | faux
       | no\ (?=[^\W\d]) | nunca | fals[oa] )\b
       | n['’](?:t|est|y|a)\b | [不没沒非错錯] | ない | ません""",
     re.VERBOSE | re.IGNORECASE,
 )
 """A denial, in the languages whose answers rules read: English, German, French, Spanish, Chinese, Japanese."""
+
+
+_DENIED_BOX = re.compile(
+    r"(?:\b(?:not|never|nicht|kein\w*|pas|no|but|than)|n['’]t|[不没沒]是?|非)"
+    r"(?: equal(?: to)?| be| the answer)?[\s:$(\[\\*]*$",
+    re.IGNORECASE,
+)
 
 
 class Statement(NamedTuple):
@@ -311,11 +324,27 @@ class Statement(NamedTuple):
     unreadable: str
 
 
-@lru_cache(512)  # a reference is read again for every answer that is judged by it
+LONGEST, LONGEST_STATEMENT = 20_000, 500
+"""Characters that rules read: of an answer behind its thinking, and of the statement in it that gives the result."""
+
+
 def statement_of(answer: str) -> Statement:
     """All that a rule asks of an answer: what stands behind its thinking, and the statement that gives its result."""
+    if len(answer) > LONGEST and (close := answer.rfind("</think")) >= 0:  # thinking is long, and no rule reads it
+        before = answer[: max(0, answer.find("<think"))].strip()
+        answer = f"{before[:1]}<think>{answer[close:]}"
+    if len(answer) > LONGEST + 100:
+        too_long = f"longer than the {LONGEST:,} characters that rules read"
+        return Statement("", "", "", False, True, "", strip_thinking(answer).strip(), too_long)
+    return _read_statement(answer)
+
+
+@lru_cache(512)  # a reference is read again for every answer that is judged by it
+def _read_statement(answer: str) -> Statement:
     raw = strip_thinking(answer).strip()
     text, tail, marked, doubtful, whole = _stated(raw)
+    if len(text) > LONGEST_STATEMENT and not marked:
+        text = SENTENCE_END.split(text)[-1]
     unreadable = ""
     if still_thinking(answer):
         doubtful, unreadable = True, "the think block was never closed: there is no answer yet"
@@ -323,15 +352,19 @@ def statement_of(answer: str) -> Statement:
         unreadable = "nothing stands behind the last think block"
     elif _REORDERED.search(raw):
         unreadable = "direction marks: a reader sees another text"
+    if len(text) > LONGEST_STATEMENT:
+        text, doubtful = text[:LONGEST_STATEMENT], True
     return Statement(text, plain_text(text), tail, marked, doubtful, whole, raw, unreadable)
 
 
 def _stated(text: str) -> tuple[str, str, bool, bool, str]:
     """A statement's text, tail, marked, doubtful and whole."""
     if boxes := boxed_in(text):
-        several = len({plain_text(content).replace(" ", "") for content, _ in boxes}) > 1
+        several = len(boxes) > 50 or len({plain_text(content).replace(" ", "") for content, _ in boxes}) > 1
         content, end = boxes[-1]
-        return content, text[end:], True, several or taken_back(text[end:]), text
+        start = end - len(content) - len("\\boxed{}")
+        denied = _DENIED_BOX.search(text[max(0, start - 40) : start]) is not None
+        return content, text[end:], True, several or denied or taken_back(text[end:]), text
     if "*" in text:
         text = unbold(text)
     if "####" in text and (found := list(_HASHES.finditer(text))):

@@ -8,7 +8,7 @@ from typing import Any
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError
-from socratune.judging import Judge, mechanical_judge, still_thinking
+from socratune.judging import Judge, mechanical_judge, still_thinking, undecided_on_error
 from socratune.llm import (
     JUDGE_SAMPLING,
     RULES,
@@ -92,7 +92,7 @@ def assemble_cast(
         teacher = python_teacher(load_function(teacher_ref))
     elif teacher_ref != RULES["teacher"]:
         teacher = llm_teacher(*asked("teacher", teacher_ref, TEACHER_SAMPLING))
-    return Cast(judge, teacher, pick, models)
+    return Cast(undecided_on_error(judge), teacher, pick, models)
 
 
 def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
