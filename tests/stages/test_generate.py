@@ -133,8 +133,8 @@ def test_a_model_writes_and_what_it_makes_up_is_rejected(tmp_path: Path) -> None
         altered = {**good, "question": "And what then?", "evidence": good["evidence"] + " today", "siblings": []}
         talk = {**good, "question": "What does the text say about it?", "siblings": []}
         if passage.startswith("Butter"):
-            return Answer("I cannot do this.")
-        return Answer(json.dumps({"questions": [good, made_up, altered, talk]}))
+            return Answer("I cannot do this.", tokens=(700, 400))
+        return Answer(json.dumps({"questions": [good, made_up, altered, talk]}), tokens=(700, 400))
 
     with ModelServer(behave) as server:
         settings = {"writer_model": "scribe", "writer_api_base": [server.openai_base], "concurrency": 4}
@@ -151,7 +151,7 @@ def test_a_model_writes_and_what_it_makes_up_is_rejected(tmp_path: Path) -> None
     assert not any("oven is hot" in passage for passage in asked)
     assert entry["rows"] == len(lines(tmp_path / "qa.jsonl")) >= 34
     assert entry["rejected"] == dict(reasons.most_common())
-    assert entry["spent"]["generate.writer"]["tokens"] == 21 * 15
+    assert entry["spent"]["generate.writer"]["tokens"] == 21 * 1100
 
 
 def test_another_seed_draws_other_questions(tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_teacher_that_is_a_model_sees_the_students_style_and_only_right_soluti
     def behave(body: dict[str, Any], number: int) -> Answer:
         case = json.loads(body["messages"][-1]["content"])
         wrong = case["question"] == rows[1].question
-        return Answer("It is 1." if wrong else f"So {case['reference_answer']}")
+        return Answer("It is 1." if wrong else f"So {case['reference_answer']}", tokens=(150, 10))
 
     with ModelServer(behave) as server:
         asked = {"teacher_model": "openai/t", "teacher_api_base": [server.openai_base]}
@@ -255,7 +255,7 @@ def test_a_teacher_that_is_a_model_sees_the_students_style_and_only_right_soluti
     assert json.loads(server.seen[0].body["messages"][-1]["content"])["examples"][0]["solution"] == "2 * 2 = 4."
     assert len(server.seen) == before == 3  # no call twice
     assert again == traces
-    assert spent["enhance.teacher"]["tokens"] == 45
+    assert spent["enhance.teacher"]["tokens"] == 3 * 160
 
 
 def test_a_function_that_hints_writes_no_solutions(tmp_path: Path) -> None:
