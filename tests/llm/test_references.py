@@ -100,6 +100,27 @@ def test_the_teacher_sees_the_failed_attempts_and_gives_a_plain_hint() -> None:
     assert parse_hint("  ") is None
 
 
+@pytest.mark.parametrize(
+    ("reply", "hint"),
+    [
+        ("Hint: look at the tens.", "look at the tens."),
+        ("hint 2:look at the tens.", "look at the tens."),
+        ("**Hint:** Look at the *tens*.", "Look at the *tens*."),
+        ('"Hint. Look at the tens."', "Look at the tens."),
+        ("AHA!!\nLook.", "Look."),
+        ("Hint:", None),
+        ("hint", None),
+        ("Hintergrund zuerst", "Hintergrund zuerst"),
+        ("Ahab is a captain, not a whale.", "Ahab is a captain, not a whale."),
+        ("Hinting at the tens: what is left?", "Hinting at the tens: what is left?"),
+        ("Hint at the tens", "Hint at the tens"),
+        ("hint.txt holds the number", "hint.txt holds the number"),
+    ],
+)
+def test_only_a_lead_in_is_taken_off_a_hint(reply: str, hint: str | None) -> None:
+    assert parse_hint(reply) == hint
+
+
 def test_functions_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(

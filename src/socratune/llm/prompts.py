@@ -191,11 +191,14 @@ def teacher_messages(question: str, reference: str, attempts: list[dict[str, str
     return _with_case(TEACHER_SYSTEM, case)
 
 
+_HINT_LEAD_IN = re.compile(r"^[\"*_\s]*(?:hint(?: \d+)?|aha)[*_]*(?::[*_]*|[.!]+[*_]*(?=\s|$)|\s*$)\s*", re.IGNORECASE)
+"""`Hint:`, `**Hint 2:**`, `Aha!`: a word and what sets it off. Without that it is the hint's (`Hint at the tens`)."""
+
+
 def parse_hint(reply: str) -> str | None:
     """The hint in a teacher's reply, without thinking, lead-in or quotes; None where nothing is left."""
     text = _spoken(reply)
-    text = re.sub(r"^(?:hint|aha!?)\s*[:.]?\s*", "", text, flags=re.IGNORECASE).strip().strip('"').strip()
-    return text or None
+    return _HINT_LEAD_IN.sub("", text).strip().strip('"').strip() or None
 
 
 SOLVER_SYSTEM = """You write training material for a student. Solve the question, so that each step follows from what \
