@@ -4,11 +4,11 @@
 
 SIGKILL, SIGTERM and SIGINT take turns, at a moment drawn over the start-up and over a stage that is not done yet. After
 every other kill one file that a stage has made is cut off in a line, or removed: rows, a checkpoint, the page, the log
-(not the journal, the settings and the results, from which everything else is made again). Then the same command goes on.
-Where it ends before it could be killed, its result is compared and a new run begins, until all kills are done. Compared
-are, byte for byte, the training rows, the held-out answers and the adapter's weights, and the figures of the verdict.
-An interrupted command ends with 130 (or by the signal, in the moments before Python listens), without a traceback.
-Exits with 1 where any of this fails.
+(not the journal, the settings and the results, from which all else is made again). Then the same command goes on. Where
+it ends before it could be killed, its result is compared and a new run begins, until all kills are done. Compared are,
+byte for byte, the training rows, the held-out answers and the adapter's weights, and the figures of the verdict. An
+interrupted command ends with 130 (or by the signal, in the moments before Python listens), without a traceback. Exits
+with 1 where any of this fails.
 """
 
 from __future__ import annotations

@@ -20,13 +20,16 @@ def cases(target: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_what_was_found_once_stays_mended(target: str) -> None:
-    broken: list[str] = []
+    broken, still_open = [], []
     for one in cases(target):
         try:
             try_case(target, one["case"])
         except Exception as error:
-            broken.append(f"{json.dumps(one['case'])[:300]}\n    {type(error).__name__}: {error}")
+            told = f"{json.dumps(one['case'])[:300]}\n    {type(error).__name__}: {error}"
+            (still_open if "open" in one else broken).append(told)
     assert not broken, "\n".join(broken)
+    if still_open:
+        pytest.xfail(f"known and not mended yet: {len(still_open)}")
 
 
 @pytest.mark.parametrize("case", [one["case"] for one in cases("runs")], ids=json.dumps)

@@ -236,7 +236,7 @@ def replies(case: Case) -> None:
     hold(all(isinstance(one, dict) and "question" in one for one in questions), "no questions")
     hint = parse_hint(reply)
     hold(hint is None or (hint.strip() == hint and hint in reply), f"the hint {hint!r}")
-    if "words" in case and reply.split()[0].casefold() not in ("hint", "aha"):
+    if "words" in case and reply.casefold() not in ("hint", "aha"):
         hold(hint == " ".join(reply.split()), f"a hint that lost letters: {hint!r}")
 
 
