@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError
 from socratune.llm.base import Sampling
+from socratune.llm.ledger import Ledger
 from socratune.llm.scripted import ScriptedModel
 from socratune.rows import Judgement, QARow
 from socratune.runs.journal import Journal
+from socratune.teaching.cast import assemble_cast
 from socratune.teaching.student import answer_and_judge
 
 
@@ -31,3 +37,20 @@ def test_an_answer_that_the_judge_refuses_is_undecided_and_the_others_are_judged
         answers = asyncio.run(work)
     assert [answer["response"] for answer in answers] == ["a!", "b!", "c!"]
     assert [answer["verdict"] for answer in answers] == ["correct", "undecided", "correct"]
+
+
+def test_a_fault_of_ours_in_any_judge_of_a_run_leaves_that_answer_undecided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("def judge(question, reference, response): return True", "utf-8")
+
+    async def fails(*given: object) -> bool:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(sys.modules["socratune.teaching.cast"], "called_safely", fails)
+    row = QARow("r", [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], {})
+    config = StudentTeacherConfig(judge_model=f"python:{tmp_path}/mine.py:judge", judge_mode="cascade")
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        people = assemble_cast(config, stage="enhance", journal=journal, ledger=Ledger())
+        judgement = asyncio.run(people.judge(row, "something else"))
+    assert (judgement.verdict, judgement.judged_by) == ("undecided", "error")
