@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--random", type=int, default=500)
     args = parser.parse_args()
     lengths = [
-        length for length in (300, 1_000, 2_000, 4_000, 8_000, 16_000, 50_000, 100_000) if length <= args.longest
+        length for length in (300, 1_000, 2_000, 8_000, 16_000, 20_000, 50_000, 100_000) if length <= args.longest
     ]
     took: list[tuple[float, int, str, str, str]] = []
     for length in lengths:

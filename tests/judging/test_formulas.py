@@ -95,6 +95,9 @@ def test_the_loop_is_not_blocked_and_the_answers_keep_their_pairs(checker: MathC
         ("What is 15 * 13?", "195", "15 * 13", "undecided"),
         ("Who?", "Paris", "Lyon", "undecided"),
         ("Integrate 2x.", "x^2 + C", "x^2", "undecided"),
+        ("Which decade?", "1990s", r"\boxed{1990}", "undecided"),
+        ("What is left in the register?", "0x10", r"\boxed{0x01}", "undecided"),
+        ("Which diagnosis?", "J10.10", "J10.1", "undecided"),
         ("Which polynomial?", "x+1", "\u202eabc\n\\boxed{1+x}", "undecided"),
     ],
 )

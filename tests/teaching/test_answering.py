@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from model_server import Answer, ModelServer
 
 from socratune.config import StudentTeacherConfig
@@ -14,6 +16,7 @@ from socratune.llm.ledger import Ledger
 from socratune.llm.scripted import ScriptedModel
 from socratune.rows import Judgement, QARow
 from socratune.runs.journal import Journal
+from socratune.teaching.cast import assemble_cast
 from socratune.teaching.student import answer_and_judge, attending_student
 
 
@@ -57,3 +60,20 @@ def test_what_a_server_was_really_told_is_recorded(tmp_path: Path) -> None:
     sent = {name: server.seen[-1].body.get(name) for name in ("temperature", "top_p", "top_k", "min_p")}
     assert sent["temperature"] == 0.5 and sent["top_k"] == 0 and sent["min_p"] is None
     assert sent.items() <= recorded.items()
+
+
+def test_a_fault_of_ours_in_any_judge_of_a_run_leaves_that_answer_undecided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text("def judge(question, reference, response): return True", "utf-8")
+
+    async def fails(*given: object) -> bool:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(sys.modules["socratune.teaching.cast"], "called_safely", fails)
+    row = QARow("r", [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], {})
+    config = StudentTeacherConfig(judge_model=f"python:{tmp_path}/mine.py:judge", judge_mode="cascade")
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        people = assemble_cast(config, stage="enhance", journal=journal, ledger=Ledger())
+        judgement = asyncio.run(people.judge(row, "something else"))
+    assert (judgement.verdict, judgement.judged_by) == ("undecided", "error")

@@ -97,7 +97,9 @@ def _by_list(question: str, right: Statement, said: Statement) -> Judgement | No
         wanted, given = _members(right.plain, exact=True) or wanted, _members(said.plain, exact=True) or given
     (kind, members), (other_kind, others) = wanted, given
     brackets = {kind, other_kind} - {""}
-    if len(brackets) > 1:  # a set against a tuple, an open interval against a closed one
+    if len(brackets) > 1 or (
+        kind != other_kind and _INTERVAL.search(question)
+    ):  # a set against a tuple, an open interval against a closed one
         return Judgement("undecided", "exact", "other brackets")
     if members == others:
         return Judgement("correct", "exact")
@@ -105,12 +107,22 @@ def _by_list(question: str, right: Statement, said: Statement) -> Judgement | No
     ordered = not curly if brackets else _ORDERED.search(question) is not None
     if sorted(members) == sorted(others) or (curly and set(members) == set(others)):
         return None if ordered else Judgement("correct", "exact", "in another order")
-    numbers = all(re.fullmatch(r"(?:\w=)?-?[\d/]+", member) for member in members + others)
-    if not numbers or exact or (brackets and not curly and not (kind == other_kind and len(members) == len(others))):
+    if exact or not all(re.fullmatch(r"(?:\w=)?-?[\d/]+", member) for member in members + others):
+        return None
+    if brackets and not curly and (kind != other_kind or not _other_vector(members, others)):
         return None
     return Judgement("incorrect", "numeric", "other members")
 
 
+def _other_vector(right: list[str], said: list[str]) -> bool:
+    """Whether whole coordinates are surely others: as many, and no multiple, which may do for a direction."""
+    if len(right) != len(said) or not all(re.fullmatch(r"-?\d{1,9}", member) for member in right + said):
+        return False
+    one, two = [int(member) for member in right], [int(member) for member in said]
+    return any(a * d != b * c for a, b in zip(one, two, strict=True) for c, d in zip(one, two, strict=True))
+
+
+_INTERVAL = re.compile(r"\binterval|\bdomain\b|\brange\b|\breal numbers\b|\bintervalle|区间", re.IGNORECASE)
 _ENCLOSED = {"()", "[]", "{}", "[)", "(]", "][", "[[", "]]", "⟨⟩", "〈〉", "<>"}
 
 
@@ -291,6 +303,19 @@ def _polar_words(said: Statement) -> set[str]:
 
 _FLAT_FRACTION = re.compile(r"^[^()]*(?:[a-z0-9]\s*[-+][^()]*/|/[^()]*[-+])[^()]*$", re.IGNORECASE)
 """`x+1/x-1` may be meant as (x+1)/(x-1)."""
+_COMMAND = re.compile(r"\\[A-Za-z]+|sqrt|sin|cos|tan|log|ln|exp|pi", re.IGNORECASE)
+
+
+def _coded(formula: str) -> bool:
+    """Whether digits stand behind a letter or a leading zero: `B12`, `0x10`, `A-0042`."""
+    return re.search(r"[^\W\d_]\d|(?<![\d.,])0\d", _COMMAND.sub(" ", formula)) is not None
+
+
+def _symbols(formula: str) -> set[str]:
+    """The letters that the value of a formula depends on."""
+    return set(re.findall(r"[^\W\d_]", _COMMAND.sub(" ", formula.rsplit("=", 1)[-1]))) - set("eiπ")
+
+
 _BARE = re.compile(r"[^\w√(){}\\|]*[\d.,]+[^\w√(){}\\|]*")
 
 
@@ -303,16 +328,26 @@ def _formulas(question: str, reference: str, response: str) -> tuple[str, str] |
     if not all(pair) or any(measure(number.unit) for text in pair for number in quantities_in(text)):
         return None
     given, wanted = re.sub(r"\s", "", said.plain), re.sub(r"\s", "", right.plain)
-    if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
-        return None  # two numbers: what the numeric rule leaves open stays open (70.000)
+    if is_name(question) or not _comparable(given, wanted):
+        return None
     lists = [members[0] for part in (right.plain, said.plain) if (members := _members(part))]
-    if lists not in ([], ["{}", "{}"]) or re.search(r":|\d\.\d+\.\d", given + wanted):
-        return None  # math-verify takes every list for a set, and 3:4 for a quotient
-    if re.fullmatch(r"[\d.,+*/×·÷()^-]+", given.rsplit("=", 1)[-1]) and quantities_in(wanted):
-        return None  # a sum that was not done is no result
+    if lists not in ([], ["{}", "{}"]):
+        return None  # math-verify takes every list for a set
     if re.sub(r"[\\(){}.]", "", given) in re.sub(r"[\s\\(){}.]", "", plain_text(question)):
         return None  # the question said back
-    brackets = wanted[:1] + wanted[-1:], given[:1] + given[-1:]
-    if brackets[0] != brackets[1] and "," in wanted + given and re.search(r"[(\[]", wanted[:1] + given[:1]):
-        return None  # an interval against a pair, or another interval
     return pair
+
+
+def _comparable(given: str, wanted: str) -> bool:
+    """Whether math-verify can be asked: it takes 1990s for 1990, J10.1 for J10.10, and 3:4 for a quotient."""
+    if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
+        return False  # two numbers: what the numeric rule leaves open stays open (70.000)
+    if _coded(given) or _coded(wanted) or _symbols(given) != _symbols(wanted):
+        return False
+    if re.search(r":|\d\.\d+\.\d", given + wanted):
+        return False
+    if re.fullmatch(r"[\d.,+*/×·÷()^-]+", given.rsplit("=", 1)[-1]) and quantities_in(wanted):
+        return False  # a sum that was not done is no result
+    brackets = wanted[:1] + wanted[-1:], given[:1] + given[-1:]
+    # an interval against a pair, or another interval
+    return brackets[0] == brackets[1] or "," not in wanted + given or not re.search(r"[(\[]", wanted[:1] + given[:1])
