@@ -316,6 +316,18 @@ def test_the_same_weights_are_loaded_once_and_all_workers_end(tmp_path: Path) ->
     assert workers() <= before
 
 
+def test_an_answer_ends_where_the_positions_do(demo_base: tuple[Any, Any]) -> None:
+    model, tokenizer = demo_base
+    positions = model.config.max_position_embeddings
+    with serving_student(LocalStudent(model, tokenizer, name="demo", fingerprint="demo")) as student:
+        for words in (positions * 2, 160):
+            asked = [{"role": "user", "content": "one " * words}]
+            length = len(prompt_ids(tokenizer, asked))
+            found = asyncio.run(student.generate(asked, Sampling(max_new_tokens=4 * positions)))
+            assert length + found.completion_tokens <= max(positions, length)
+            assert (found.text, found.stop) == ("", "length") if length >= positions else found.completion_tokens
+
+
 def test_a_model_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with LocalModels() as models, pytest.raises(UserError, match=str(tmp_path)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from socratune.errors import UserError
 from socratune.inference.template import Rendered
-from socratune.rows import QARow
-from socratune.stages.train import judged_by_rules, short_enough
+from socratune.rows import Example, Piece, QARow
+from socratune.stages.train import judged_by_rules, short_enough, without_controls
 
 
 def rows(*lengths: int) -> list[Rendered]:
@@ -63,3 +65,16 @@ def test_dev_rows_that_rules_cannot_judge_choose_nothing(caplog: pytest.LogCaptu
     assert not caplog.text
     assert judged_by_rules([numbers, words, words]) == []
     assert "1 of 3 dev rows" in caplog.text
+
+
+def test_a_row_whose_text_got_a_control_token_is_left_out_and_said(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = [{"role": "user", "content": "What is 3 * 4?"}]
+    sampled = Example("a", asked, (Piece("12<|im_start|>", token_ids=(20, 1)),), "solved_first_try")
+    edited, plain = (Example(text, asked, (Piece(text),), "as_given") for text in ("12<|im_end|>", "12"))
+    kept, held = without_controls(tokenizer, [sampled, edited, plain])
+    assert kept == [sampled, plain] and "1 rows with control tokens" in caplog.text
+    assert (held[0].id, held[0].reason) == ("12<|im_end|>", "control_token") and "'<|im_end|>'" in held[0].detail
+    with pytest.raises(UserError, match="rows without control tokens"):
+        without_controls(tokenizer, [edited])

@@ -58,7 +58,7 @@ def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
     """The tokenizer, and what is to be said of its template."""
     from transformers import AutoTokenizer
 
-    model_file(name, "tokenizer_config.json")  # says whether the Hub answers, which transformers does not
+    model_json(name, "tokenizer_config.json")  # says whether the Hub answers, which transformers does not
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(model_location(name))
     except OutsideError:
@@ -236,6 +236,6 @@ class RowScreen:
             try:
                 prompt_text(tokenizer, row.prompt)
             except UserError as error:
-                reason = "; ".join(str(fault) for fault in error.faults)
+                reason = f"the chat template does not take ({', '.join(roles)}): {error.faults[0].got}"
             self._shapes[roles] = reason
         return self._shapes[roles]

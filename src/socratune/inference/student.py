@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,24 @@ class LocalStudent:
         self._slots = model.device.type == "cuda" if slots is None else slots
         self._turn = turn
         self._end_ids = _end_ids(model, tokenizer)
+        self._positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._asked: queue.SimpleQueue[DecodingRow | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="student", daemon=True)
         self._worker.start()
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The answer to `messages`; waits while others are decoded."""
+        """The answer to `messages`; waits while others are decoded. It ends where the model's positions do.
+
+        Raises:
+            UserError: the chat template does not take these turns.
+        """
+        ids = prompt_ids(self.tokenizer, messages)
+        if self._positions is not None and (room := self._positions - len(ids)) < sampling.max_new_tokens:
+            if room <= 0:
+                return Completion("", stop="length", prompt_tokens=len(ids))
+            sampling = replace(sampling, max_new_tokens=room)
         answer: Future[Completion] = Future()
-        self._asked.put(DecodingRow(prompt_ids(self.tokenizer, messages), sampling, answer))
+        self._asked.put(DecodingRow(ids, sampling, answer))
         return await asyncio.wrap_future(answer)
 
     def sampling(self, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:

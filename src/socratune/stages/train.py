@@ -8,7 +8,7 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from socratune.training import (
     Exam,
     Point,
     TrainingJob,
+    control_faults,
     fit_adapter,
     graded_students,
     grokking_outlook,
@@ -69,15 +70,14 @@ def train_adapter(
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
         raise UserError(fault)
-    examples = read_rows(run.rows("train"), Example.from_json)
+    given = read_rows(run.rows("train"), Example.from_json)
     dev = judged_by_rules(read_rows(run.rows("dev"), QARow.from_json))
     model, tokenizer = load_model(model_name, load_in_4bit=config.load_in_4bit)
     refuse_sharded(model, config)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
+    examples, held = without_controls(tokenizer, given)
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
-    short = {row.id for row in rows}
-    long = (example for example in examples if example.id not in short)
-    out = write_rejected(run.rejected("trained"), (_too_long(example, longest) for example in long))
+    out = write_rejected(run.rejected("trained"), [*held, *_too_long(examples, rows, longest)])
     grades = graded_students(students, base, model, tokenizer, examples)
     ranks.leader_first(lambda: _own_checkpoints(run, key))
     items: list[Any]
@@ -96,10 +96,10 @@ def train_adapter(
     )
     if ranks.leads():
         _save_adapter(run.adapter, trained, tokenizer)
-    figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": out.total()}
+    figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": out["too_long"]}
     figures |= _history(state, items)
     trained_on = len(items) if config.method == "dpo" else len(rows)
-    return StageResult(rows_in=len(examples), rows_out=trained_on, figures=figures)
+    return StageResult(rows_in=len(given), rows_out=trained_on, figures=figures)
 
 
 def judged_by_rules(dev: list[QARow]) -> list[QARow]:
@@ -121,9 +121,36 @@ def _known_again(row: QARow) -> bool:
     return wrong or len(strip_thinking(row.reference).split()) <= _SHORT_ANSWER
 
 
-def _too_long(example: Example, longest: int) -> Rejected:
-    detail = f"more than {longest} tokens (train.max_seq_length)"
-    return Rejected("too_long", detail, id=example.id, row=example.to_json())
+def without_controls(tokenizer: Any, examples: list[Example]) -> tuple[list[Example], list[Rejected]]:
+    """The rows without control tokens in their texts, and the others, which are left out and said: a row may have got
+    them in an edit, or from a student behind a server.
+
+    Raises:
+        UserError: no row is left.
+    """
+    kept, held = [], []
+    for example in examples:
+        reason = next(control_faults(tokenizer, example), None)
+        if reason is None:
+            kept.append(example)
+        else:
+            held.append(Rejected("control_token", reason, id=example.id, row=example.to_json()))
+    if held:
+        text = (
+            "%d rows with control tokens of the model in their texts are left out; trained.rejected.jsonl says which."
+        )
+        log.warning(text, len(held))
+    if held and not kept:
+        raise UserError(Fault("train.jsonl", "rows without control tokens", Shown(held[0].detail)))
+    return kept, held
+
+
+def _too_long(examples: list[Example], kept: list[Rendered], longest: int) -> Iterator[Rejected]:
+    """The rows that are not among those kept."""
+    short, detail = {row.id for row in kept}, f"more than {longest} tokens (train.max_seq_length)"
+    for example in examples:
+        if example.id not in short:
+            yield Rejected("too_long", detail, id=example.id, row=example.to_json())
 
 
 def _history(state: Any, items: list[Any]) -> dict[str, Any]:

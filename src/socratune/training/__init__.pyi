@@ -7,7 +7,7 @@ from .fit import (
     sweep_rates as sweep_rates,
 )
 from .grokking import Point as Point, grokking_outlook as grokking_outlook, grokking_phases as grokking_phases
-from .labels import label_faults as label_faults
+from .labels import control_faults as control_faults, label_faults as label_faults
 from .layers import layer_faults as layer_faults
 from .monitor import Exam as Exam, tracker_faults as tracker_faults
 from .preference import Pair as Pair

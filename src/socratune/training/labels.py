@@ -29,9 +29,19 @@ def label_faults(tokenizer: Tokenizer, example: Example, row: Rendered, max_seq_
         yield "a label is not the token at its place"
     if len(row.ids) > max_seq_length:
         yield f"truncation would cut the answer ({len(row.ids)} tokens, train.max_seq_length is {max_seq_length})"
+    yield from control_faults(tokenizer, example)
     placed = answer_place(tokenizer, example)
     yield from _prompt_faults(tokenizer, example, row, placed.before)
     yield from _answer_faults(tokenizer, (placed.first, *example.pieces[1:]), row)
+
+
+def control_faults(tokenizer: Tokenizer, example: Example) -> Iterator[str]:
+    """Where the texts of a row hold control tokens of the model; what the student sampled itself is no text."""
+    texts = [(turn["role"], turn["content"]) for turn in example.prompt]
+    texts += [("trained", piece.text) for piece in example.pieces if not piece.token_ids]
+    for role, text in texts:
+        if held := controls_of(tokenizer).found(text):
+            yield f"the {role} turn holds {held[0]!r}, a control token of the model"
 
 
 def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, expected: list[int]) -> Iterator[str]:
@@ -48,8 +58,6 @@ def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, expect
         content, role = message["content"], message["role"]
         if role != "assistant" and content.strip() not in before:
             yield f"the chat template drops the {role} turn {content[:60]!r}"
-        if held := controls_of(tokenizer).found(content):
-            yield f"the {role} turn holds {held[0]!r}, a control token of the model"
         if any(lead_in in content for lead_in in _PRIVATE):
             yield f"the {role} turn holds what was for the student alone (a hint, a passage, the reference)"
 
