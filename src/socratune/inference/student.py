@@ -15,11 +15,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from socratune.inference.decoding.attention import hand_back
-from socratune.inference.decoding.growing import GrowingDecoder
-from socratune.inference.decoding.rows import Decoder, DecodingRow
-from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
-from socratune.inference.decoding.whole import WholeDecoder
 from socratune.inference.template import end_of_turn_id, prompt_ids
 from socratune.llm import (
     Chat,
@@ -32,8 +27,8 @@ from socratune.llm import (
     weights_fingerprint,
 )
 
-if TYPE_CHECKING:
-    pass
+if TYPE_CHECKING:  # the decoders load torch, and commands that ask no model here name `LocalModels` too
+    from socratune.inference.decoding.rows import Decoder, DecodingRow
 
 MAX_BATCH = 256
 
@@ -81,6 +76,8 @@ class LocalStudent:
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
         """The answer to `messages`; waits while others are decoded."""
+        from socratune.inference.decoding.rows import DecodingRow
+
         answer: Future[Completion] = Future()
         self._asked.put(DecodingRow(prompt_ids(self.tokenizer, messages), sampling, answer))
         return await asyncio.wrap_future(answer)
@@ -123,6 +120,8 @@ class LocalStudent:
                         row.answer.set_exception(error)
                 decoder, waiting = None, []
         if self._slots:
+            from socratune.inference.decoding.attention import hand_back
+
             hand_back(self.model)
 
     def _take(self, waiting: list[DecodingRow], *, block: bool) -> bool:
@@ -137,6 +136,10 @@ class LocalStudent:
         return True
 
     def _decoder(self) -> Decoder:
+        from socratune.inference.decoding.growing import GrowingDecoder
+        from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
+        from socratune.inference.decoding.whole import WholeDecoder
+
         pad_id = self.tokenizer.pad_token_id or 0
         if hasattr(self.model, "for_inference"):  # Unsloth's
             return WholeDecoder(self.model, pad_id=pad_id, end_ids=self._end_ids, max_batch=self._max_batch)

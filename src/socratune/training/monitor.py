@@ -12,8 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from socratune.errors import Fault, Shown
 from socratune.inference import Shape, card_named, training_flops
 from socratune.judging import mechanical_judge
@@ -127,6 +125,8 @@ class TrainingMonitor:
 
 def peak_flops() -> float | None:
     """FLOP/s of the card by its data sheet; None without a card, or for one that is not in the table."""
+    import torch
+
     if not torch.cuda.is_available():
         return None
     card = card_named(torch.cuda.get_device_name())
