@@ -93,7 +93,7 @@ class LocalStudent:
         )
 
     def exam_sampling(self, max_new_tokens: int) -> Sampling:
-        """How answers are drawn that are compared; see `sampling.exam_sampling`."""
+        """How answers are drawn that are compared; see `llm.exam_sampling`."""
         own = self.model.generation_config.to_dict()
         return exam_sampling(own, thinking=self.thinking, max_new_tokens=max_new_tokens)
 
@@ -187,7 +187,7 @@ def serving_student(student: LocalStudent) -> Iterator[LocalStudent]:
         student.close()
 
 
-# Models in this process, by name: the student, and a judge or teacher `local/NAME` beside it.
+# --- models by name ------------------------------------------------------------------------------------------------
 
 
 class LocalModels:

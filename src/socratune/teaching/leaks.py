@@ -256,7 +256,7 @@ class _Scored:
         return sum(value for value, bears in zip(values, self.bears, strict=True) if bears)
 
 
-# How probable is a text behind a prompt? Forward passes only, many rows at once.
+# --- log-probabilities ---------------------------------------------------------------------------------------------
 
 MAX_BATCH_TOKENS = 4096
 """Positions of a batch, padding included; bounds the memory that logits take."""

@@ -19,6 +19,8 @@ from socratune.rows import QARow
 from socratune.runs import Tick
 from socratune.teaching import accuracy
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Exam:
@@ -120,6 +122,7 @@ class TrainingMonitor:
             tracker.log(figures, self._done)
 
 
+# --- how much of the card's rate is used ---------------------------------------------------------------------------
 # How much of the card's rate a training uses: model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311).
 
 
@@ -142,9 +145,7 @@ def flops_per_token(config: Mapping[str, Any], lengths: list[tuple[int, int]]) -
     return training_flops(shape, lengths) / sum(tokens for tokens, _ in lengths)
 
 
-# Where the curves of a training go: TensorBoard always, other trackers by name.
-
-log = logging.getLogger(__name__)
+# --- trackers ------------------------------------------------------------------------------------------------------
 
 
 class Tracker(Protocol):
