@@ -1,4 +1,4 @@
-"""Twenty seeded curves of the small task, half of which should grok, for `tests/test_grokking.py`.
+"""Twenty seeded curves of the small task, half of which should grok, for `tests/training/test_grokking.py`.
 
     python experiments/grokking_monitor.py OUT.jsonl        about ten minutes on one core
 

@@ -36,7 +36,7 @@ from socratune.cli.app import main
 
 
 def rank() -> int:
-    """One of the processes that train together, as torchrun starts them; see `stages.gpus`."""
+    """One of the processes that train together, as torchrun starts them; see `stages.train_on_cards`."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # which torch has read when it was imported
     socratune.stages.train_on_cards._work(Path(sys.argv[1]))
     return 0

@@ -1,6 +1,6 @@
 """A prepared training in the real one's place on the pods of `fake_runpod`: its files come, and nothing is trained.
 
-For tests of what may go wrong around a training; `test_remote` and `test_elsewhere` compare real ones with those here.
+For tests of what may go wrong around a training; `compute/test_remote_run.py` compares a real one with those here.
 """
 
 from __future__ import annotations

@@ -45,6 +45,10 @@ def test_light(code: str) -> None:
     assert not modules_after(code) & set(HEAVY)
 
 
+def test_a_command_that_asks_no_model_loads_none() -> None:
+    assert not modules_after("import socratune.cli.commands") & {"torch", "transformers", "peft", "datasets"}
+
+
 def test_public_names_are_there() -> None:
     import socratune
 

@@ -3,8 +3,8 @@
     python benchmarks/gpu/isolation.py [--shape llama-3.1-8b]
 
 Prints relative differences: the same twice (noise), packed against alone, and a row without boundaries against alone
-(what a leak looks like). Ends with an error if packing is not far from the leak. On a CPU, tests/test_hf.py does this
-with the embedded model.
+(what a leak looks like). Ends with an error if packing is not far from the leak. `tests/training/test_engine.py` does
+this on a CPU, with the embedded model.
 """
 
 from __future__ import annotations

@@ -13,7 +13,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-# How a setting is declared, and the section that says on which machine a model is trained.
+log = logging.getLogger(__name__)
+
+DEMO_DATA = Path(__file__).parent / "demo_data"
+DEMO = "demo"  # the name of the embedded model and of the embedded data set
+
+# --- how a setting is declared -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,9 @@ class Section(BaseModel):
     )
 
 
+# --- the settings, section by section ------------------------------------------------------------------------------
+
+
 class WhereConfig(Section):
     """The machine: on which the model answers and is trained."""
 
@@ -126,12 +134,6 @@ class WhereConfig(Section):
     """Cheap machines that may be taken away; training goes on elsewhere (SkyPilot only)."""
     sky: dict[str, Any] = {}
     """Further `resources` of the SkyPilot task: cloud, region, instance_type, …"""
-
-
-log = logging.getLogger(__name__)
-
-DEMO_DATA = Path(__file__).parent / "demo_data"
-DEMO = "demo"  # the name of the embedded model and of the embedded data set
 
 
 RETIRED_NAMES = {

@@ -16,7 +16,7 @@ from socratune.stages import estimate_loop, estimate_source, rows_of_shard, trai
 
 
 def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
-    """What the loop would take, by a pilot of a few rows; `stages.estimate.of_loop` says what comes back.
+    """What the loop would take, by a pilot of a few rows; `stages.estimate_loop` says what comes back.
 
     Where a model is to write the rows first, what that would take is in `generate`, and the loop's pilot has the rows
     of a few passages.

@@ -173,7 +173,7 @@ KILLED: dict[str, tuple[tuple[str, str] | None, Callable[[FakeRunPod, Path], boo
     "while the pod is given back": (("DELETE", "/pods/"), held),
 }
 OFTEN = ("while the pod is given back",)
-"""The others belong to the storm: `tests/test_elsewhere.py` kills in every phase of a whole run."""
+"""The others belong to the storm: `tests/compute/test_remote_run.py` kills in every phase of a whole run."""
 
 
 @needs_sshd

@@ -1,6 +1,6 @@
 """The plan of a run: parameters, memory, time and money before anything is loaded, and where it will be trained.
 
-    settings + config.json + data set  →  size, work  →  `decision.decide`  →  table, JSON, or a refusal
+    settings + config.json + data set  →  size, work  →  `decision.decide_placement`  →  table, JSON, or a refusal
 
 Figures of memory are counted to a few percent on a card (docs/reference/memory.md); time and money are rough, and what
 was assumed for them is said beside them.
@@ -340,7 +340,7 @@ def _hours(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds / 3600, 3)
 
 
-# How much a data set is to train on, counted by its characters: rows and the tokens of each.
+# --- how much there is to train on ---------------------------------------------------------------------------------
 
 ASSUMED_ROWS, LONG_ROWS = 1000, 20
 """Where there is no data set yet: rows, and how many of them are as long as they may be."""

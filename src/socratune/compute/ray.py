@@ -87,7 +87,7 @@ def enhance_on_ray(
     Raises:
         UserError: Ray is not installed, or the cluster has fewer GPUs than workers.
         BudgetSpent: a worker reached its part of the limit; all are stopped, finished rows are kept.
-        OutsideError: a worker died more than `RESTARTS` times, or what its loop raised.
+        OutsideError: a worker died more than `_RESTARTS` times, or what its loop raised.
     """
     if fault := ray_fault():
         raise UserError(fault)

@@ -178,6 +178,7 @@ def _place(salt: str, name: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{salt}/{name}".encode()).digest()[:8], "big") / 2**64
 
 
+# --- rows that a test asks too -------------------------------------------------------------------------------------
 # What must not be trained on because a test asks it too, and what is never trained on because it tests a trained
 # fact.
 

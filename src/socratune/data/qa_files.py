@@ -306,7 +306,7 @@ def read_qa_rows(path: Path) -> ReadRows:
     return found
 
 
-# Data sets through the `datasets` library: of the Hugging Face Hub, and folders that `save_to_disk` wrote.
+# --- through the library `datasets` --------------------------------------------------------------------------------
 
 _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:/(?P<config>[\w.-]+))?(?:#(?P<split>[\w.-]+))?")
 

@@ -195,7 +195,7 @@ def _records(rows: Any) -> list[Document | Link]:
     return [link_of(row) if is_edge(row) else document_of(row) for row in rows]
 
 
-# What a row of the database is to Socratune: a document with a title and a text, or a link between two documents.
+# --- rows of the database ------------------------------------------------------------------------------------------
 
 _TEXTS = ("text", "content", "body", "description")
 _TITLES = ("title", "name", "label")

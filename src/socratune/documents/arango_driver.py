@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 RETRIES = 6
 BACKOFF_S = 0.5
-"""The first pause between two tries; each further one is twice as long, up to `BACKOFF_CAP_S`."""
+"""The first pause between two tries; each further one is twice as long, up to `_BACKOFF_CAP_S`."""
 _BACKOFF_CAP_S = 8.0
 REQUEST_TIMEOUT_S = 60
 CURSOR_TTL_S = 600

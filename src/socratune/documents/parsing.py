@@ -65,7 +65,7 @@ class Parser:
         """The text of a file, and where its pages begin (of a PDF).
 
         Raises:
-            Unparsed: it has none, or could not be parsed within `TIMEOUT_S` and `MEMORY_BYTES`.
+            Unparsed: it has none, or could not be parsed within `_TIMEOUT_S` and `_MEMORY_BYTES`.
         """
         child = self._child = self._child or _started()
         assert child.stdin is not None and child.stdout is not None

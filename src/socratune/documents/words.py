@@ -215,7 +215,7 @@ def numbers_of(text: str) -> tuple[str, ...]:
 EVERYDAY_STEMS = frozenset(map(stem_of, EVERYDAY))
 
 
-# In which language a text is, as far as a few forms need it.
+# --- in which language a text is -----------------------------------------------------------------------------------
 
 _COMMON = {
     "en": "the of and is was are in to a an that by from it at for with on has have not or",

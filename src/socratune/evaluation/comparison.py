@@ -19,7 +19,7 @@ _EXAMPLES = 3
 LONGEST_EXAMPLE = 600  # characters
 
 Answers = Sequence[dict[str, Any]]
-"""As `answering.answer_and_judge` gives them, in the rows' order."""
+"""As `teaching.answer_and_judge` gives them, in the rows' order."""
 
 
 def compare_answers(

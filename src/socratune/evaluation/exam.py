@@ -329,6 +329,7 @@ def _asked(messages: Chat, sampling: Sampling) -> str:
     return fingerprint(messages, sampling.key())
 
 
+# --- speed and memory ----------------------------------------------------------------------------------------------
 # How fast does the model answer, and in how much memory? Prompt and answer apart, because they are paid apart.
 
 TIMED_ROWS, ONE_BY_ONE = 64, 8

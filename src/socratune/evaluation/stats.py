@@ -203,7 +203,7 @@ def rows_needed(paired: Paired) -> int | None:
     return max(paired.rows + 1, math.ceil(paired.rows * (half / paired.difference) ** 2))
 
 
-# What a test can show before it is made: the smallest true difference it finds in four cases of five.
+# --- what a test can show before it is made ------------------------------------------------------------------------
 
 DISCORDANCE = 0.25
 """Share of the questions that one of base and adapter answers; 20 to 30 % is usual. A large difference has more."""

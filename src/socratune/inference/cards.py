@@ -99,8 +99,7 @@ def rentable() -> list[Card]:
     return sorted((card for card in CARDS if card.runpod_id), key=lambda card: card.secure_usd or float("inf"))
 
 
-# How long training and answering take, by floating-point operations and the share of its rate that a machine
-# reaches.
+# --- how long training and answering take --------------------------------------------------------------------------
 
 USED, USED_BELOW_7B = 0.50, 0.43
 """Of the rate by the data sheet, in a training that keeps its activations: from 7 billion parameters on, and below."""

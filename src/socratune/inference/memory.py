@@ -286,7 +286,7 @@ def _reason(way: Training, total: float, free: float, refused: list[str]) -> str
     return f"{text}; {'; '.join(refused)}" if refused else text
 
 
-# Where a model lives: the device, its precision, its free memory.
+# --- where a model lives -------------------------------------------------------------------------------------------
 
 
 def torch_device() -> torch.device:

@@ -186,6 +186,7 @@ def shares(items: Sequence[_Item], count: int) -> list[list[_Item]]:
     return parts
 
 
+# --- a base model spread over all cards ----------------------------------------------------------------------------
 # A base model that does not fit one card, spread over all of them (FSDP2, arXiv:2304.11277).
 
 ANY_TOKEN = 5

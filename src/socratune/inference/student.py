@@ -14,13 +14,8 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from socratune.inference.decoding.attention import hand_back
-from socratune.inference.decoding.growing import GrowingDecoder
-from socratune.inference.decoding.rows import Decoder, DecodingRow
-from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
-from socratune.inference.decoding.whole import WholeDecoder
 from socratune.inference.template import end_of_turn_id, prompt_ids
 from socratune.llm import (
     Chat,
@@ -34,6 +29,9 @@ from socratune.llm import (
 )
 from socratune.resolve import given_template
 from socratune.runs import fingerprint
+
+if TYPE_CHECKING:  # the decoders load torch, and commands that ask no model here name `LocalModels` too
+    from socratune.inference.decoding.rows import Decoder, DecodingRow
 
 MAX_BATCH = 256
 
@@ -86,6 +84,8 @@ class LocalStudent:
         Raises:
             UserError: the chat template does not take these turns.
         """
+        from socratune.inference.decoding.rows import DecodingRow
+
         ids = prompt_ids(self.tokenizer, messages)
         if self._positions is not None and (room := self._positions - len(ids)) < sampling.max_new_tokens:
             if room <= 0:
@@ -106,7 +106,7 @@ class LocalStudent:
         )
 
     def exam_sampling(self, max_new_tokens: int) -> Sampling:
-        """How answers are drawn that are compared; see `sampling.exam_sampling`."""
+        """How answers are drawn that are compared; see `llm.exam_sampling`."""
         own = self.model.generation_config.to_dict()
         return exam_sampling(own, thinking=self.thinking, max_new_tokens=max_new_tokens)
 
@@ -133,6 +133,8 @@ class LocalStudent:
                         row.answer.set_exception(error)
                 decoder, waiting = None, []
         if self._slots:
+            from socratune.inference.decoding.attention import hand_back
+
             hand_back(self.model)
 
     def _take(self, waiting: list[DecodingRow], *, block: bool) -> bool:
@@ -147,6 +149,10 @@ class LocalStudent:
         return True
 
     def _decoder(self) -> Decoder:
+        from socratune.inference.decoding.growing import GrowingDecoder
+        from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
+        from socratune.inference.decoding.whole import WholeDecoder
+
         pad_id = self.tokenizer.pad_token_id or 0
         if hasattr(self.model, "for_inference"):  # Unsloth's
             return WholeDecoder(self.model, pad_id=pad_id, end_ids=self._end_ids, max_batch=self._max_batch)
@@ -194,7 +200,7 @@ def serving_student(student: LocalStudent) -> Iterator[LocalStudent]:
         student.close()
 
 
-# Models in this process, by name: the student, and a judge or teacher `local/NAME` beside it.
+# --- models by name ------------------------------------------------------------------------------------------------
 
 
 class LocalModels:

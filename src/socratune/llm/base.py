@@ -94,7 +94,7 @@ class ChatModel(Protocol):
         ...
 
 
-# How a student draws its answers: as it was told, else as its makers meant it, and never greedily where it thinks.
+# --- how a student draws its answers -------------------------------------------------------------------------------
 
 _PLAIN = (0.7, 0.8)
 THINKING = (0.6, 0.95)

@@ -77,7 +77,7 @@ def _keep(stop_timeout_s: float, command: list[str]) -> int:
     return code if code >= 0 else 128 - code  # as a shell has it for one that a signal ended
 
 
-# Servers on this machine, or at the near end of a tunnel: a port for one, and whether one is well.
+# --- servers on this machine ---------------------------------------------------------------------------------------
 
 
 def free_port() -> int:

@@ -22,6 +22,8 @@ from socratune.errors import OutsideError
 from socratune.llm.base import Chat, ChatModel, Completion, Sampling
 from socratune.runs import Journal, json_encode
 
+log = logging.getLogger(__name__)
+
 PARTS = {"generate": "writer and checker", "enhance": "judge and teacher", "where": "the rented machine"}
 """The parts of a run that cost money, in their order: setting of `budget` and who spends it."""
 _WEIGHTS = {"generate": 1, "enhance": 2, "where": 3}
@@ -271,9 +273,7 @@ class Ledger:
         }
 
 
-# A model whose finished calls are kept: asked again, the journal answers and nothing is computed or paid twice.
-
-log = logging.getLogger(__name__)
+# --- calls that are kept, so that none is paid twice ---------------------------------------------------------------
 
 CHARACTERS_PER_TOKEN = 3
 """Low on purpose: the reservation before a call should not be less than the call."""

@@ -373,6 +373,7 @@ def _licence_text(base: PublicBase) -> str:
     return f"{name}{link}: the licence of {code(base.name)}, from which this adapter is made."
 
 
+# --- what may leave this machine -----------------------------------------------------------------------------------
 # What may leave this machine: figures without the user's data, texts about a run without the machine's paths.
 
 _PATH = re.compile(r"(?<![\w/.~-])(local/|file://)?(?:~|\.{1,2})?((?:/[^\s/:'\"`|<>]+){2,})")

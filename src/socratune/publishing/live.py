@@ -211,7 +211,7 @@ def short_bodies_only(inner: ASGIApp) -> ASGIApp:
     return guard
 
 
-# `socratune ui`: which run folder, which port, and the server until Ctrl-C.
+# --- `socratune ui` ------------------------------------------------------------------------------------------------
 
 _OUTPUTS = Path("outputs")
 

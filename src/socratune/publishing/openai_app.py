@@ -132,7 +132,7 @@ def _with_key(inner: ASGIApp, key: str) -> ASGIApp:
     return guard
 
 
-# `socratune serve`: which models, which port, and the server until Ctrl-C.
+# --- `socratune serve` ---------------------------------------------------------------------------------------------
 
 
 def serve_models(

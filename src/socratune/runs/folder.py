@@ -419,6 +419,7 @@ def existing_run(path: str) -> RunDir:
     return run
 
 
+# --- JSON ----------------------------------------------------------------------------------------------------------
 # JSON several times faster than the standard library, which steps in where orjson is stricter than the world is.
 
 

@@ -78,14 +78,14 @@ async def estimate_source(
     tick: Tick,
     limits: Limits,
 ) -> tuple[dict[str, Any], list[QARow]]:
-    """Have questions written to `PILOT_ROWS` of the passages; what all take, as in `of_loop`, and the pilot's rows.
+    """Have questions written to `PILOT_ROWS` of the passages; what all take (as `estimate_loop`), and the pilot's rows.
 
     `questions` is the number of rows that all passages give, siblings not counted: what can be trained on. Those of a
     graph come on top, and questions that several passages give alike are counted for each.
 
     Raises:
         UserError: no such source, or nothing in it can be read.
-        BudgetSpent, OutsideError: as in `of_loop`.
+        BudgetSpent, OutsideError: as in `estimate_loop`.
     """
     gathered = gather_passages(config, place.source)
     _, total, _ = cut_passages(gathered, config, token_counter(model_name))

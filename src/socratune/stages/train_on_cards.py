@@ -156,7 +156,7 @@ class _Telling(logging.Handler):
         self._tell({"log": record.name, "level": record.levelno, "text": record.getMessage()})
 
     def tick(self, done: int, total: int, /, **live: Any) -> None:
-        """See `rundir.Tick`."""
+        """See `runs.Tick`."""
         self._tell({"done": done, "total": total, "live": live})
 
     def _tell(self, what: dict[str, Any]) -> None:

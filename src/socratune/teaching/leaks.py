@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-import torch
-
 from socratune.inference import prompt_ids
 from socratune.judging import choice_of, final_answer, loose_numbers_in, options_in
 from socratune.llm import Chat, with_private_hint
@@ -258,7 +256,7 @@ class _Scored:
         return sum(value for value, bears in zip(values, self.bears, strict=True) if bears)
 
 
-# How probable is a text behind a prompt? Forward passes only, many rows at once.
+# --- log-probabilities ---------------------------------------------------------------------------------------------
 
 MAX_BATCH_TOKENS = 4096
 """Positions of a batch, padding included; bounds the memory that logits take."""
@@ -266,7 +264,6 @@ MAX_BATCH_TOKENS = 4096
 Ids = Sequence[int]
 
 
-@torch.inference_mode()
 def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]]) -> list[list[float]]:
     """For every row the log p of each token of its continuation, in nats.
 
@@ -274,19 +271,22 @@ def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]]) -> list[list[
         model: a transformers causal language model in eval mode; may be a PEFT model.
         rows: (ids of the prompt, ids of the continuation); neither is empty.
     """
-    found: list[list[float]] = [[] for _ in rows]
-    for batch in _batches(rows):
-        lines = [torch.tensor([*rows[at][0], *rows[at][1]], device=model.device) for at in batch]
-        ids = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)  # (B, T)
-        lengths = torch.tensor([len(line) for line in lines], device=model.device)
-        mask = torch.arange(ids.shape[1], device=model.device) < lengths[:, None]
-        first = min(len(rows[at][0]) for at in batch) - 1  # no logits are needed before it
-        out = model(input_ids=ids, attention_mask=mask.long(), use_cache=False, logits_to_keep=ids.shape[1] - first)
-        for line, at in enumerate(batch):
-            prompt, continuation = rows[at]
-            logits = out.logits[line, len(prompt) - 1 - first :][: len(continuation)].float()  # (T, V)
-            targets = torch.tensor(continuation, device=logits.device)
-            found[at] = (-torch.nn.functional.cross_entropy(logits, targets, reduction="none")).tolist()
+    import torch
+
+    with torch.inference_mode():
+        found: list[list[float]] = [[] for _ in rows]
+        for batch in _batches(rows):
+            lines = [torch.tensor([*rows[at][0], *rows[at][1]], device=model.device) for at in batch]
+            ids = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)  # (B, T)
+            lengths = torch.tensor([len(line) for line in lines], device=model.device)
+            mask = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
+            first = min(len(rows[at][0]) for at in batch) - 1  # no logits are needed before it
+            out = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=ids.shape[1] - first)
+            for line, at in enumerate(batch):
+                prompt, continuation = rows[at]
+                logits = out.logits[line, len(prompt) - 1 - first :][: len(continuation)].float()  # (T, V)
+                targets = torch.tensor(continuation, device=logits.device)
+                found[at] = (-torch.nn.functional.cross_entropy(logits, targets, reduction="none")).tolist()
     return found
 
 

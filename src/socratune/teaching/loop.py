@@ -228,7 +228,7 @@ def _retry(state: _Row, hint: str) -> Chat:
     return with_private_hint(state.row.prompt, hint)
 
 
-# What of a trace is trained on: the pieces of the assistant's message, or the reason why there are none.
+# --- what of a trace is trained on ---------------------------------------------------------------------------------
 
 AHA = "\nAha! {hint}\n"
 """How the `iterative` format turns the teacher's hint into a thought of the model's own."""

@@ -157,7 +157,7 @@ async def _connected(
         await model.close()
 
 
-# Asking a model a set of questions and judging the answers: what `dev`, `validate` and `chat` have in common.
+# --- a set of questions, asked and judged --------------------------------------------------------------------------
 
 
 async def answer_and_judge(

@@ -223,7 +223,7 @@ def _exact(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch
     return (left @ right).to(dtype)
 
 
-# The section `train` in the words of PEFT, and what `train.peft` may add to it.
+# --- the section `train` in the words of PEFT ----------------------------------------------------------------------
 
 OWN = ("r", "lora_alpha", "lora_dropout", "target_modules")
 """Settings of PEFT that stand in the section itself."""

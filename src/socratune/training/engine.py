@@ -41,7 +41,7 @@ AGREES = 0.2
 
 
 class HFEngine:
-    """See `loop.Engine`.
+    """See `steps.TrainingEngine`.
 
     Attributes:
         reason: why it computes as it does, for people.
@@ -76,7 +76,7 @@ class HFEngine:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """See `loop.Engine`."""
+        """See `steps.TrainingEngine`."""
         with self._packed(), self._adapters.fast():
             yield
 
@@ -95,11 +95,11 @@ class HFEngine:
             yield
 
     def stepped(self) -> None:
-        """See `loop.Engine`."""
+        """See `steps.TrainingEngine`."""
         self._adapters.refresh()
 
     def loss(self, row: PackedRow) -> torch.Tensor:
-        """See `loop.Engine`."""
+        """See `steps.TrainingEngine`."""
         return self.token_losses(row).sum()
 
     def token_losses(self, row: PackedRow) -> torch.Tensor:
@@ -241,7 +241,7 @@ def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one.float() - other.float()).norm())
 
 
-# Liger's fused kernels for norms, the gated MLP and rotary positions, where they are installed.
+# --- Liger's fused kernels, where they are installed ---------------------------------------------------------------
 
 Opened = Callable[[], AbstractContextManager[None]]
 
@@ -276,7 +276,7 @@ def _rotating(family: Any, before: Any, during: Any) -> Iterator[None]:
         family.apply_rotary_pos_emb = before
 
 
-# Train a LoRA adapter with transformers and PEFT, on CUDA, Apple's MPS and the CPU.
+# --- the back end `hf` ---------------------------------------------------------------------------------------------
 
 
 def train_hf(

@@ -113,6 +113,7 @@ def sweep_rates(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) ->
     return trained, state, {**figures, "learning_rate": best, "sweep": table}
 
 
+# --- who wrote the traces ------------------------------------------------------------------------------------------
 # How near the models that wrote the traces are to the one that is trained: said, and measured where it can be.
 
 
@@ -156,7 +157,7 @@ def _divergence(name: str, load_in_4bit: bool, model: Any, tokenizer: Any, examp
     return round(mean_kl(other, model, tokenizer, examples), 6)
 
 
-# Which back end trains, and why.
+# --- which back end trains -----------------------------------------------------------------------------------------
 
 UNSLOTH_FAMILIES = frozenset(
     ("cohere", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3_text", "granite", "llama", "mistral", "qwen2", "qwen3")

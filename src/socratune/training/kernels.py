@@ -22,6 +22,8 @@ from transformers import AttentionInterface
 
 from socratune.training.packing import PackedRow
 
+log = logging.getLogger(__name__)
+
 NAME = "socratune_packed"
 _LIKE = 0.75
 """Documents at least this share of the longest in their group lie side by side in it."""
@@ -180,9 +182,8 @@ def _takes_fewer_heads() -> bool:
     return "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
+# --- the loss ------------------------------------------------------------------------------------------------------
 # The loss of the labelled tokens alone, without the logits of the others and never all logits at once.
-
-log = logging.getLogger(__name__)
 
 _CHUNK = 2**26
 """Logits held at once; 128 MiB in bfloat16. Chunks four times as large gain 0.3 % of a step."""

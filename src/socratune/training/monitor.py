@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from socratune.errors import Fault, Shown
 from socratune.inference import Shape, card_named, training_flops
 from socratune.judging import mechanical_judge
 from socratune.rows import QARow
 from socratune.runs import Tick
 from socratune.teaching import accuracy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,14 @@ class TrainingMonitor:
             tracker.log(figures, self._done)
 
 
+# --- how much of the card's rate is used ---------------------------------------------------------------------------
 # How much of the card's rate a training uses: model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311).
 
 
 def peak_flops() -> float | None:
     """FLOP/s of the card by its data sheet; None without a card, or for one that is not in the table."""
+    import torch
+
     if not torch.cuda.is_available():
         return None
     card = card_named(torch.cuda.get_device_name())
@@ -142,9 +145,7 @@ def flops_per_token(config: Mapping[str, Any], lengths: list[tuple[int, int]]) -
     return training_flops(shape, lengths) / sum(tokens for tokens, _ in lengths)
 
 
-# Where the curves of a training go: TensorBoard always, other trackers by name.
-
-log = logging.getLogger(__name__)
+# --- trackers ------------------------------------------------------------------------------------------------------
 
 
 class Tracker(Protocol):

@@ -72,7 +72,7 @@ def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
 
 
 def pair_mean(engine: Any, pairs: list[Pair]) -> Iterator[torch.Tensor]:
-    """The mean over the pairs of a step; see `loop.Losses`."""
+    """The mean over the pairs of a step; see `steps.Losses`."""
     for members, weight in ranks.rank_passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
         right, wrong = answer_losses(engine, members)
         base = right.new_tensor([pair.base_margin for pair in members])

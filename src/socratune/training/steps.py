@@ -25,6 +25,8 @@ from socratune.inference import Rendered, is_sharded, ranks
 from socratune.training.checkpoints import TrainState, at_step, load_weights, restore, save
 from socratune.training.packing import PackedRow, best_fit, join_rows
 
+log = logging.getLogger(__name__)
+
 READ_EVERY = 10
 """Steps between two readings of losses on a card."""
 SAVE_EVERY_S = 300.0
@@ -302,9 +304,8 @@ def _shuffled(items: Sequence[Any], count: int, seed: int) -> Iterator[list[Any]
         yield order[at : at + count]
 
 
+# --- less memory than the arithmetic promised ----------------------------------------------------------------------
 # A card that gives less memory than the arithmetic promised: one retreat, then a clear stop.
-
-log = logging.getLogger(__name__)
 
 
 class Halving(Protocol):

@@ -77,7 +77,7 @@ def train_unsloth(
 
 
 class UnslothEngine:
-    """See `loop.Engine`."""
+    """See `steps.TrainingEngine`."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -85,7 +85,7 @@ class UnslothEngine:
         self.halved = False
 
     def loss(self, row: PackedRow) -> torch.Tensor:
-        """See `loop.Engine`."""
+        """See `steps.TrainingEngine`."""
         where = self.model.device
         ids, positions = (torch.from_numpy(part).unsqueeze(0).to(where) for part in (row.ids, row.positions))
         labels = torch.full_like(ids, IGNORE)

@@ -44,7 +44,7 @@ def compare_ways(
 
     Args:
         given: configuration as for a run, nested, without `output`.
-        arms: as `arms.chosen` gives them.
+        arms: as `arms.chosen_arms` gives them.
         tell: hears of the stages of every run.
         say: hears of every finished arm, and the estimate before the first.
 

@@ -181,6 +181,7 @@ class _Batch:
         self.logits = out.logits[:, -1]
 
 
+# --- a cache that is written in place ------------------------------------------------------------------------------
 # A cache that is written in place; the library's own copies all keys and values at every step.
 
 AHEAD = 64  # positions; all is copied once in so many steps
