@@ -22,7 +22,7 @@ from socratune.config import RunConfig
 from socratune.data import data_path
 from socratune.documents import source_hash
 from socratune.errors import Fault, StageFailed, UserError
-from socratune.evaluation import proof_of
+from socratune.evaluation import proof_of, with_pins
 from socratune.inference import RowScreen, trace_writers
 from socratune.llm import Base, Limits, budget_text, model_location, student_of, weights_fingerprint
 from socratune.publishing import write_report, write_views
@@ -88,7 +88,7 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
         force: also what did not pass, with a warning in the card.
 
     Raises:
-        StageFailed: it did not pass, or is not what passed.
+        StageFailed: it did not pass, or its files do not hold what it says.
         OutsideError: the Hub refused or could not be reached.
     """
     from socratune.stages import check_gate, publish_adapter
@@ -97,14 +97,13 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
     assert config.hub_id is not None
     with run.locked():
         results = Results(run)
-        check_gate(run, results.data, force=force)
-        repo = {"hub_id": config.hub_id, "model_name": config.model}
+        verified = check_gate(run, config, results.data, force=force)
 
         def work(_: Tick) -> StageResult:
-            return publish_adapter(run, config.publish, **repo, results=results.data, force=force)
+            return publish_adapter(run, config, verified, results=results.data, force=force)
 
         results.data["stages"].pop("publish", None)  # only the Hub knows what is there, so it is asked each time
-        key = fingerprint("publish", repo, dump(config.publish))
+        key = fingerprint("publish", config.hub_id, config.model, dump(config.publish))
         try:
             do_stage("publish", key, work, results, tell, missing=True)
         finally:
@@ -159,7 +158,8 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
         before = results.stage(name)
         missing = is_incomplete(pipeline.run, name, before)
         try:
-            done = do_stage(name, pipeline.key(name), getattr(pipeline, name), results, tell, missing=missing)
+            work = with_pins(name, getattr(pipeline, name), pipeline.run, config, results.data)
+            done = do_stage(name, pipeline.key(name), work, results, tell, missing=missing)
         finally:
             pipeline.note_budget()
         if not done:
@@ -430,16 +430,10 @@ class Pipeline:
         return asyncio.run(work)
 
     def publish(self, tick: Tick) -> StageResult:
-        from socratune.stages import publish_adapter
+        from socratune.stages import check_gate, publish_adapter
 
-        assert self.config.hub_id is not None
-        return publish_adapter(
-            self.run,
-            self.config.publish,
-            hub_id=self.config.hub_id,
-            model_name=self.config.model,
-            results=self.results.data,
-        )
+        verified = check_gate(self.run, self.config, self.results.data)
+        return publish_adapter(self.run, self.config, verified, results=self.results.data)
 
 
 if __name__ == "__main__":  # a name of the way in that scripts know

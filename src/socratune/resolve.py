@@ -143,7 +143,9 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
         raise UserError(Fault(where, "a readable YAML file", Shown(reason))) from None
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise UserError(Fault(where, "valid YAML", Shown("lists or mappings nested a thousand deep"))) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45, which looks like a date
         raise UserError(Fault(where, "valid YAML", Shown(" ".join(str(error).split())))) from None
     if not isinstance(data, dict):
         raise UserError(Fault(where, "a mapping like 'train: {r: 16}'", data))

@@ -22,6 +22,7 @@ from typing import Any
 
 from socratune.config import RunConfig
 from socratune.errors import Fault, Shown, StageFailed, UserError
+from socratune.evaluation import pin_adapter, pin_training
 from socratune.inference import LocalModels
 from socratune.judging import mechanical_judge
 from socratune.llm import WARM
@@ -323,6 +324,8 @@ def _keep(config: RunConfig, top: RunDir, results: Results, kept: int, played: i
         for stage in reversed(LOOP):  # the one that says where they are from comes last
             seconds = round(sum(entry[stage]["seconds"] for entry in entries), 2)
             results.data["stages"][stage] = {**entries[kept - 1][stage], "key": pipeline.key(stage), "seconds": seconds}
+    pin_training(top, config, results.data)  # as its round has pinned it; the test stands before all of them
+    pin_adapter(top, results.data)
     stages = {stage: results.data["stages"][stage] for stage in LOOP}
     results.data["stages"] = {name: entry for name, entry in results.data["stages"].items() if name not in LOOP}
     stages["enhance"] |= {"spent": entries[-1]["enhance"]["spent"], **made}

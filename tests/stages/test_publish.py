@@ -13,16 +13,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from conftest import DEMO_DATA, demo_rows, socratune, write_rows
+from forging import gate, load, made_failing, pinned_anew, save, uploaded, with_config
 from hub_server import READ_TOKEN, TOKEN, Hub, Repo, loopback_hub
 
-from socratune.config import PublishConfig
 from socratune.errors import StageFailed
+from socratune.evaluation.adapter_files import adapter_manifest
 from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
 from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
-from socratune.runs.folder import RunDir, file_hash
+from socratune.runs.folder import RunDir
 from socratune.stages import publish
 
 COMPARISON = {
@@ -39,53 +39,32 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture
-def made_run(tmp_path: Path) -> Path:
-    """A finished run folder as training and validation leave it, its adapter of random numbers."""
-    from safetensors.numpy import save_file
-
+def made_run(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run as other people have them: a model and data in folders of theirs, a paid teacher, one trace."""
     folder = tmp_path / "a run"
-    (folder / "adapter").mkdir(parents=True)
-    (folder / "config.yaml").write_text("model: demo\ndataset: demo\noutput: x\n")
-    config = {"peft_type": "LORA", "base_model_name_or_path": str(DEMO_DATA / "base"), "revision": None, "r": 4}
-    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    drawn = {name: np.random.default_rng().random((8, 8), np.float32) for name in ("lora_A", "lora_B")}
-    save_file(drawn, folder / "adapter" / "adapter_model.safetensors")
-    for name in ("tokenizer.json", "chat_template.jinja"):
-        shutil.copyfile(DEMO_DATA / "base" / name, folder / "adapter" / name)
-    told = json.loads((DEMO_DATA / "base" / "tokenizer_config.json").read_text())
-    told |= {"is_local": True, "local_files_only": False}  # which transformers adds
-    (folder / "adapter" / "tokenizer_config.json").write_text(json.dumps(told))
-    write_rows(folder / "train.jsonl", [{"id": "1", "prompt": demo_rows("train", 1)[0]["messages"][:-1], "pieces": [],
-                                         "outcome": "solved_first_try"}])  # fmt: skip
+    shutil.copytree(finished_run, folder)
+    (folder / "journal.sqlite").unlink()
+    path = folder / "adapter" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "is_local": True, "local_files_only": False}))
     model = str(tmp_path / "secret place" / "tiny")
     enhancement = {"student_model": model, "judge_model": f"python:{tmp_path}/judge.py:judge", "trace": []}
     row = {"id": "1", **demo_rows("train", 1)[0]}
     row["messages"][1]["content"] = "What stands in /etc/hosts/x?"
     row["metadata"] |= {"enhancement": enhancement, "source": str(tmp_path / "docs" / "a b.pdf"), "page": 3}
     write_rows(folder / "enhanced_dataset.jsonl", [row])
-    stages = {
-        "split": {"status": "done", "train_in": 646, "dev": 74, "held_out": 400, "commit": None, "seconds": 1.0},
-        "enhance": {
-            "status": "done", "outcomes": {"solved_with_hint": 488}, "student_model": model, "seconds": 2.0,
-            "student": {"name": model, "revision": None}, "teacher_model": "anthropic/x",
-            "judge_model": "rules/mechanical",
-            "spent": {"enhance.teacher": {"tokens": 12345, "usd": 1.25}}, "leaks": {"measured": 200, "rate": 0.015},
-        },
-        "train": {"status": "done", "rows_out": 646, "trained_tokens": 93873, "students": {model: {"grade": "same"}}},
-        "publish": {"status": "running"},
+    with_config(folder, "dataset", f"{tmp_path}/rows.jsonl")
+    results = load(folder)
+    results |= {"dataset": f"{tmp_path}/rows.jsonl"}
+    results["stages"]["enhance"] |= {
+        "student_model": model, "student": {"name": model, "revision": None}, "teacher_model": "anthropic/x",
+        "spent": {"enhance.teacher": {"tokens": 12345, "usd": 1.25}}, "leaks": {"measured": 200, "rate": 0.015},
     }  # fmt: skip
-    manifest = {path.name: file_hash(path) for path in (folder / "adapter").iterdir()}
-    tests = {
-        "file_integrity": {"passed": True, "problems": [], "sha256": manifest},
-        "base_comparison": COMPARISON | {"examples": {"wins": [{"question": "CANARY", "response": "CANARY"}]}},
-        "prompt_responses": [{"prompt": "CANARY question", "response": "CANARY", "passed": True}],
-    }
-    config = {"model": "demo", "dataset": f"{tmp_path}/rows.jsonl", "seed": 0, "train": {"r": 4}}
-    results = {
-        "status": "passed", "stages": stages, "config": config, "model": "demo", "dataset": f"{tmp_path}/rows.jsonl",
-        "origins": {"model": "given"}, "validation": {"status": "passed", "tests": tests}, "socratune": "0.1.0",
-    }  # fmt: skip
-    (folder / "pipeline_results.json").write_text(json.dumps(results))
+    results["stages"]["train"]["students"] = {model: {"grade": "same"}}
+    results["stages"]["publish"] = {"status": "running"}
+    results["validation"]["tests"]["file_integrity"]["sha256"] = adapter_manifest(folder / "adapter")
+    save(folder, results)
+    pinned_anew(folder)
+    assert gate(folder).pinned
     return folder
 
 
@@ -103,15 +82,6 @@ def python(script: str, *args: str | Path, env: dict[str, str], given: str = "")
     return done.stdout
 
 
-def with_validation(folder: Path, **changes: Any) -> dict[str, Any]:
-    """The run's results with a changed validation."""
-    path = folder / "pipeline_results.json"
-    results = json.loads(path.read_text())
-    results["validation"] |= changes
-    path.write_text(json.dumps(results))
-    return results
-
-
 @pytest.mark.slow
 def test_what_passed_is_published_privately_in_one_commit_and_repeated_without_an_empty_one(
     made_run: Path, hub: Hub, tmp_path: Path, results_of: Callable[[Path], Any]
@@ -123,7 +93,7 @@ def test_what_passed_is_published_privately_in_one_commit_and_repeated_without_a
     assert repo.private and len(repo.commits) == 2
     assert set(repo.files) == {
         ".gitattributes", "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja",
-        "pipeline_results.json", "tokenizer.json", "tokenizer_config.json",
+        "pipeline_results.json", "provenance.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert repo.files["adapter_model.safetensors"] == (made_run / "adapter/adapter_model.safetensors").read_bytes()
     assert results_of(made_run)["stages"]["publish"]["status"] == "done"
@@ -147,7 +117,10 @@ def test_no_path_and_no_question_of_the_user_is_published(made_run: Path, hub: H
     assert {key.split("/")[0] for key in published} == {"model", "dataset"}
     for place in (tmp_path, "secret place", DEMO_DATA, Path.cwd()):
         assert not [name for name, data in published.items() if str(place).encode() in data], place
-    assert not [name for name, data in published.items() if b"CANARY" in data]
+    held_out = [json.loads(line) for line in (made_run / "held_out_answers.jsonl").read_text().splitlines()]
+    of_the_user = {text for row in held_out for text in (row["question"], row["base"]["response"]) if len(text) > 20}
+    assert len(of_the_user) > 20
+    assert not [name for name, data in published.items() if any(text.encode() in data for text in of_the_user)]
     row = json.loads(published["dataset/me/adapter/enhanced_dataset.jsonl"])
     assert row["messages"][1]["content"] == "What stands in /etc/hosts/x?"
     assert (row["metadata"]["source"], row["metadata"]["page"]) == ("a b.pdf", 3)
@@ -201,7 +174,8 @@ def test_a_dry_run_shows_files_and_card_and_touches_nothing(made_run: Path, hub:
     size = (made_run / "adapter" / "adapter_model.safetensors").stat().st_size
     assert re.search(rf"{size:,}  adapter_model.safetensors", done.stdout)
     assert "model me/adapter (private)" in done.stdout and "dataset me/adapter" in done.stdout
-    assert "27.5%" in done.stdout and "PeftModel.from_pretrained" in done.stdout
+    before_it = load(made_run)["validation"]["tests"]["base_comparison"]["base_accuracy"]
+    assert f"{before_it:.1%}" in done.stdout and "PeftModel.from_pretrained" in done.stdout
     assert hub.calls == []
     assert {path: path.stat().st_mtime_ns for path in made_run.rglob("*")} == before
 
@@ -214,10 +188,10 @@ def test_an_illegal_name_is_said_before_anything_else(made_run: Path, name: str)
 
 @pytest.mark.slow
 def test_an_illegal_name_stops_the_command_before_the_gate(made_run: Path, hub: Hub, tmp_path: Path) -> None:
-    with_validation(made_run, status="failed", reason="worse")
+    made_failing(made_run)
     done = socratune("publish", made_run, "--hub-id", "me/x--y", env=in_env(hub, tmp_path))
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "--hub-id" in done.stderr and "worse" not in done.stderr
+    assert "--hub-id" in done.stderr and "min_gain" not in done.stderr
     assert hub.calls == []
 
 
@@ -225,18 +199,17 @@ def test_an_illegal_name_stops_the_command_before_the_gate(made_run: Path, hub: 
 def test_what_did_not_pass_is_refused_and_by_force_published_with_a_warning(
     made_run: Path, hub: Hub, tmp_path: Path, results_of: Callable[[Path], Any]
 ) -> None:
-    reason = "The adapter is not proven better than its base: inconclusive."
-    with_validation(made_run, status="failed", reason=reason)
+    made_failing(made_run)
     before = results_of(made_run)
     done = socratune("publish", made_run, "--hub-id", "me/adapter", env=in_env(hub, tmp_path))
-    assert done.returncode == 1 and "inconclusive" in done.stderr
+    assert done.returncode == 1 and "asks for +99.0%" in done.stderr
     assert hub.calls == [] and results_of(made_run) == before
     done = socratune("publish", made_run, "--hub-id", "me/adapter", "--force", env=in_env(hub, tmp_path))
     assert done.returncode == 0, done.stderr
     files = hub.repos["model/me/adapter"].files
     card = files["README.md"].decode()
-    assert "did not pass its validation" in card and "inconclusive" in card
-    assert card.index("did not pass") < card.index("27.5%")
+    assert "did not pass its validation" in card and "asks for +99.0%" in card
+    assert card.index("did not pass") < card.index("held-out questions of")
     assert json.loads(files["pipeline_results.json"])["status"] == "failed"
 
 
@@ -248,19 +221,23 @@ def test_publishing_anew_keeps_the_proof(made_run: Path) -> None:
     run = RunDir(made_run)
     with closing(Journal(run.journal)) as journal:
         forget_from("publish", run, Results(run), journal)
-    publish.check_gate(run, Results(run).data)
+    assert gate(made_run).proof.passed
 
 
 def test_nothing_is_published_while_a_training_that_began_anew_is_not_finished(made_run: Path) -> None:
-    results = json.loads((made_run / "pipeline_results.json").read_text())
+    results = load(made_run)
     results["stages"]["train"] = {"status": "running"}
+    save(made_run, results)
     with pytest.raises(StageFailed, match="not finished"):
-        publish.check_gate(RunDir(made_run), results, force=True)
+        gate(made_run, force=True)
 
 
 @pytest.mark.slow
 def test_a_base_folder_that_is_gone_is_said_and_not_published(made_run: Path, tmp_path: Path) -> None:
-    (made_run / "config.yaml").write_text(f"model: {tmp_path}/gone/tiny\ndataset: demo\noutput: x\n")
+    base = f"{tmp_path}/gone/tiny"
+    with_config(made_run, "model", base)
+    save(made_run, load(made_run) | {"model": base})
+    pinned_anew(made_run)
     done = socratune("publish", made_run, "--hub-id", "me/x", "--dry-run")
     assert done.returncode == 2 and "expected the folder of the base model" in done.stderr
     wrong = socratune("publish", made_run, "--hub-id", "me/x", "--base", "///", "--dry-run")
@@ -276,11 +253,8 @@ def test_the_data_set_is_published_as_it_was_reviewed(made_run: Path, tmp_path: 
     write_rows(run.enhanced, [rejected, edited, kept])
     record_decision(run, "rejected", "reject", None)
     record_decision(run, "edited", "edit", "As it should read.")
-    results = json.loads((made_run / "pipeline_results.json").read_text())
-    config = PublishConfig(with_dataset=True)
-    dataset, _ = publish.prepared_upload(
-        run, config, tmp_path, hub_id="me/x", model_name="demo", results=results, offline=True
-    )
+    with_config(made_run, "publish.with_dataset", True)
+    dataset, _ = uploaded(made_run, tmp_path)
     rows = [json.loads(line) for line in (dataset.folder / "enhanced_dataset.jsonl").read_text().splitlines()]
     assert {row["id"]: row["messages"][-1]["content"] for row in rows} == {
         "edited": "As it should read.", "kept": row["messages"][-1]["content"]
@@ -309,21 +283,21 @@ def lose_a_file(adapter: Path) -> None:
 def test_an_adapter_changed_after_validation_is_not_published_even_by_force(
     made_run: Path, spoil: Callable[[Path], None]
 ) -> None:
-    results = json.loads((made_run / "pipeline_results.json").read_text())
-    publish.check_gate(RunDir(made_run), results)
     spoil(made_run / "adapter")
     for force in (False, True):
-        with pytest.raises(StageFailed, match=r"when the adapter was validated|not the file that was validated"):
-            publish.check_gate(RunDir(made_run), results, force=force)
+        with pytest.raises(StageFailed, match=r"The adapter is not the one that was validated: [a-z_]+\."):
+            gate(made_run, force=force)
 
 
 def test_broken_files_are_not_published_even_by_force(made_run: Path) -> None:
-    results = with_validation(made_run, status="failed")
+    results = load(made_run)
     results["validation"]["tests"]["file_integrity"] |= {"passed": False, "problems": ["it cannot be read"]}
+    save(made_run, results)
     with pytest.raises(StageFailed, match=r"not by force.*cannot be read"):
-        publish.check_gate(RunDir(made_run), results, force=True)
+        gate(made_run, force=True)
+    save(made_run, {"stages": {}})
     with pytest.raises(StageFailed, match="not validated yet"):
-        publish.check_gate(RunDir(made_run), {"stages": {}}, force=True)
+        gate(made_run, force=True)
 
 
 REFUSALS = [
@@ -631,15 +605,15 @@ def test_a_folder_of_the_hubs_cache_is_known_by_its_hub_name(tmp_path: Path) -> 
 
 def test_a_base_in_a_folder_can_be_given_its_hub_name(made_run: Path, tmp_path: Path) -> None:
     base = tmp_path / "qwen"
-    base.mkdir()
+    shutil.copytree(DEMO_DATA / "base", base)
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    results = json.loads((made_run / "pipeline_results.json").read_text())
+    with_config(made_run, "model", str(base))
+    with_config(made_run, "publish.base", "Qwen/Qwen3-0.6B")
+    save(made_run, load(made_run) | {"model": str(base)})
+    pinned_anew(made_run)
     place = tmp_path / "place"
     place.mkdir()
-    config = PublishConfig(base="Qwen/Qwen3-0.6B")
-    (repo,) = publish.prepared_upload(
-        RunDir(made_run), config, place, hub_id="me/x", model_name=str(base), results=results, offline=True
-    )
+    (repo,) = uploaded(made_run, place)
     adapter = json.loads((repo.folder / "adapter_config.json").read_text())
     assert adapter["base_model_name_or_path"] == "Qwen/Qwen3-0.6B"
     card = (repo.folder / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""The commands about a run that is finished: its page, its publication, its adapter in other forms."""
+"""The commands about a run that is finished: its page, its proof, its publication, its adapter in other forms."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def publish(
     from socratune.cli import publishing
 
     raise typer.Exit(publishing.publish_command(run, given, dry_run=dry_run, force=force))
+
+
+def verify(
+    what: Annotated[str, typer.Argument(metavar="RUN|HUB-ID", help="The folder of a run, or an adapter on the Hub.")],
+) -> None:
+    """Derive a verdict anew from its answers, and hold all files against their hashes. Writes nothing."""
+    from socratune.cli import publishing
+
+    raise typer.Exit(publishing.verify_command(what))
 
 
 def export(

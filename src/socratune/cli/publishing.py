@@ -1,4 +1,4 @@
-"""What `publish` and `export` do: call one public function and print."""
+"""What `publish`, `verify` and `export` do: call one public function and print."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from socratune.cli.console import Progress, guarded, start_logging
-from socratune.errors import Fault, Shown, UserError
+from socratune.errors import Fault, Shown, StageFailed, UserError
+from socratune.evaluation import Verification, verify_run
 from socratune.pipeline import publish_run
-from socratune.publishing import export_adapter
+from socratune.publishing import Published, export_adapter, verify_hub, verify_published
 from socratune.resolve import Resolved, deep_merge, read_config_file, resolve_settings, unflatten
-from socratune.runs import Results, RunDir, existing_run
-from socratune.stages import hub_id_fault, prepared_upload
+from socratune.runs import PROVENANCE, Results, RunDir, existing_run
+from socratune.stages import check_gate, hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
@@ -44,24 +45,53 @@ def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force:
 
 def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:
     """Print the files and cards of a publication."""
-    config = resolved.config
+    config, results = resolved.config, Results(run).data
     with TemporaryDirectory() as place:
-        repos = prepared_upload(
-            run,
-            config.publish,
-            Path(place),
-            hub_id=config.hub_id or "",
-            model_name=config.model,
-            results=Results(run).data,
-            force=force,
-            offline=True,
-        )
+        verified = check_gate(run, config, results, force=force)
+        repos = prepared_upload(run, config, Path(place), verified, results=results, offline=True)
         for repo in repos:
             print(f"{repo.kind} {config.hub_id} ({'private' if config.publish.private else 'public'}):")
             for name, size in repo.files():
                 print(f"{size:>14,}  {name}")
             print(f"\n{(repo.folder / 'README.md').read_text('utf-8')}")
     return 0
+
+
+def verify_command(what: str) -> int:
+    """`socratune verify RUN|HUB-ID`: what was found, and 0 where all of it agrees and the verdict is *passed*."""
+
+    def work() -> int:
+        start_logging()
+        if not Path(what).is_dir():
+            if fault := hub_id_fault(what, "verify"):
+                fix = "Name the folder of a run, or an adapter on the Hub."
+                raise UserError(Fault(f"verify {what}", "a run folder or a Hub id", Shown(fault.got), fix))
+            return _told(what, verify_hub(what))
+        if not (Path(what) / "config.yaml").exists() and (Path(what) / PROVENANCE).exists():
+            return _told(what, verify_published(Path(what)))  # downloaded
+        run = existing_run(what)
+        config = resolve_settings({**read_config_file(run.config), "output": what}, where=str(run.config)).config
+        verified = verify_run(run, config, Results(run).data)
+        if verified is None:
+            fix = f"First: socratune validate {what}"
+            raise UserError(Fault(what, "a run whose validation is finished", Shown("one without"), fix))
+        return _told(what, verified)
+
+    return guarded(work)
+
+
+def _told(what: str, found: Verification | Published) -> int:
+    """Print a verification; its exit code."""
+    for remark in found.remarks:
+        print(remark)
+    if found.faults:
+        print(f"{what} does not hold what it says:")
+        for fault in found.faults:
+            print(f"- {fault}")
+        return StageFailed.exit_code
+    assert found.proof is not None
+    print(f"{what} holds what it says: {found.proof.status}. {found.proof.reason}".rstrip())
+    return 0 if found.proof.passed else StageFailed.exit_code
 
 
 def export_command(

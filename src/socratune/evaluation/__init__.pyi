@@ -1,4 +1,4 @@
-from .adapter_files import WEIGHTS as WEIGHTS, file_integrity as file_integrity
+from .adapter_files import WEIGHTS as WEIGHTS, adapter_manifest as adapter_manifest, file_integrity as file_integrity
 from .audit import audit_verdicts as audit_verdicts
 from .audit_sheet import (
     draw_audit_sheet as draw_audit_sheet,
@@ -6,11 +6,15 @@ from .audit_sheet import (
     recorded_judge as recorded_judge,
     reported_by as reported_by,
 )
-from .comparison import answer_rows as answer_rows, compare_answers as compare_answers
+from .comparison import answer_rows as answer_rows
+from .deriving import (
+    checked_answer_rows as checked_answer_rows,
+    judge_warnings as judge_warnings,
+    tests_on_answers as tests_on_answers,
+)
 from .exam import (
     EXAMS as EXAMS,
     Answered as Answered,
-    Paper as Paper,
     Sitting as Sitting,
     answering_manner as answering_manner,
     exam_files as exam_files,
@@ -19,7 +23,7 @@ from .exam import (
     take_exam as take_exam,
     take_exam_only as take_exam_only,
 )
-from .forgetting import no_judge as no_judge, non_inferiority as non_inferiority
+from .forgetting import no_judge as no_judge
 from .gate import (
     Proof as Proof,
     proof_of as proof_of,
@@ -28,6 +32,7 @@ from .gate import (
     why_not_passed as why_not_passed,
 )
 from .lm_tasks import lm_eval_fault as lm_eval_fault
+from .pinning import pin_adapter as pin_adapter, pin_training as pin_training, with_pins as with_pins
 from .question_sets import forgetting_rows as forgetting_rows, read_prompts as read_prompts
 from .stats import (
     FEW_CLUSTERS as FEW_CLUSTERS,
@@ -37,3 +42,4 @@ from .stats import (
     paired_difference as paired_difference,
     total_interval as total_interval,
 )
+from .verifying import Verification as Verification, answers_differ as answers_differ, verify_run as verify_run

@@ -14,7 +14,7 @@ from typing import Any
 from socratune.evaluation.question_sets import meter_rows
 from socratune.inference import load_tokenizer
 from socratune.llm import model_location, weights_hash
-from socratune.runs import file_hash
+from socratune.runs import PROVENANCE, file_hash
 
 WEIGHTS = "adapter_model.safetensors"
 REQUIRED_FILES = ("adapter_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
@@ -44,9 +44,9 @@ def file_integrity(adapter: Path, model_name: str) -> dict[str, Any]:
 
 
 def adapter_manifest(adapter: Path) -> dict[str, str]:
-    """The sha256 of every file in the folder by its path there."""
+    """The sha256 of every file in the folder by its path there, but of `provenance.json`, which tells of them."""
     files = sorted(path for path in adapter.rglob("*") if path.is_file())
-    return {path.relative_to(adapter).as_posix(): file_hash(path) for path in files}
+    return {path.relative_to(adapter).as_posix(): file_hash(path) for path in files if path != adapter / PROVENANCE}
 
 
 def _config(path: Path) -> tuple[dict[str, Any], list[str]]:

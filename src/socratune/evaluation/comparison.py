@@ -77,11 +77,17 @@ def answer_rows(rows: list[QARow], base: Answers, adapter: Answers) -> list[dict
             "id": row.id,
             "question": row.question,
             "reference": row.reference,
-            "base": {"response": one["response"], "verdict": one["verdict"]},
-            "adapter": {"response": other["response"], "verdict": other["verdict"]},
+            "base": _kept(one),
+            "adapter": _kept(other),
         }
         for row, one, other in zip(rows, base, adapter, strict=True)
     ]
+
+
+def _kept(answer: dict[str, Any]) -> dict[str, Any]:
+    """All that a verdict can be derived from anew; further samples in `more`."""
+    told = {name: answer[name] for name in ("response", "verdict", "judged_by", "stop") if name in answer}
+    return told if "more" not in answer else {**told, "more": [_kept(one) for one in answer["more"]]}
 
 
 def samples(answer: dict[str, Any]) -> list[dict[str, Any]]:

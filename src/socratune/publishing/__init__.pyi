@@ -8,5 +8,11 @@ from .export import export_adapter as export_adapter
 from .licences import Licence as Licence, PublicBase as PublicBase, licence_of as licence_of, public_base as public_base
 from .live import serve_report as serve_report
 from .openai_app import serve_models as serve_models
+from .published import (
+    Published as Published,
+    publish_provenance as publish_provenance,
+    verify_hub as verify_hub,
+    verify_published as verify_published,
+)
 from .report import make_report as make_report, write_report as write_report
 from .views import write_views as write_views

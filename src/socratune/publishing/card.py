@@ -51,6 +51,7 @@ def model_card(
         "trained on right answers.",
         "## Measured on held-out questions",
         *_measured(results),
+        *_verified(results, hub_id),
         "## Load it",
         _how_to_load(results, hub_id, base, system),
         "## How it was made",
@@ -217,6 +218,22 @@ def _measured(results: dict[str, Any]) -> list[str]:
     if forgetting := tests.get("forgetting"):
         told.append(_forgotten(forgetting, tests.get("meters", {})))
     return told
+
+
+def measured_parts(results: dict[str, Any]) -> list[str]:
+    """What the card says of the verdict: the parts that have to stand in it, whatever else is written there."""
+    base = PublicBase(str(results.get("model")), False, None, Licence("other"))
+    return [*_warnings(results, base), *_measured(results)]
+
+
+def _verified(results: dict[str, Any], hub_id: str) -> list[str]:
+    """How far these figures can be checked by others."""
+    found = results.get("verified")
+    if not found:
+        return []
+    when = "before the training" if found["pinned_before_training"] else "not before the training"
+    told = f"The test was pinned {when}. `socratune verify {line(hub_id)}` holds these files against `provenance.json`."
+    return [" ".join([told, *map(text, found["remarks"])])]
 
 
 def _accuracy(what: str, found: dict[str, Any]) -> tuple[str, ...]:

@@ -367,7 +367,7 @@ _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).e
 
 def fingerprint(*parts: Any) -> str:
     """16 hex digits that change when any of the JSON-able parts does."""
-    return hashlib.sha256(_canonical(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(_canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Results:
@@ -381,7 +381,7 @@ class Results:
                 self.data = json.loads(self.path.read_text("utf-8"))
                 if not all(isinstance(entry, dict) for entry in self.data["stages"].values()):
                     raise TypeError
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError):
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
                 fix = "It was damaged; move it away, and the stages are done anew (calls in the journal are not)."
                 raise UserError(Fault(str(self.path), "the results of a run", Shown("something else"), fix)) from None
         self._written_at = 0.0

@@ -29,7 +29,7 @@ OUTPUTS = {
     "enhance": ("enhanced_dataset.jsonl", "hint_measures.jsonl", "rounds"),
     "curate": ("train.jsonl", "train.rejected.jsonl"),
     "train": ("trained.rejected.jsonl", "replay.jsonl", "checkpoints", "adapter", "tensorboard", "gpus.log"),
-    "validate": ("held_out_answers.jsonl", "recall_answers.jsonl"),
+    "validate": ("held_out_answers.jsonl", "recall_answers.jsonl", "forgetting_answers.jsonl"),
     "publish": (),
 }  # fmt: skip
 

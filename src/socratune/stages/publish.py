@@ -1,6 +1,6 @@
 """publish: adapter, tokenizer, results and an honest card to the Hugging Face Hub. Only what passed.
 
-gate → a folder with everything that will be public → one commit
+the verdict derived anew → gate → a folder with everything that will be public → one commit
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from socratune.config import DEMO, PublishConfig
-from socratune.errors import Fault, OutsideError, Shown, StageFailed
-from socratune.evaluation import Proof, proof_of
+from socratune.config import DEMO, PublishConfig, RunConfig
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.evaluation import Verification, adapter_manifest, verify_run
 from socratune.publishing import (
     Licence,
     PublicBase,
@@ -26,13 +26,13 @@ from socratune.publishing import (
     licence_of,
     model_card,
     public_base,
+    publish_provenance,
     without_data,
     without_paths,
 )
 from socratune.runs import (
     RunDir,
     StageResult,
-    file_hash,
     read_jsonl,
     review_decisions,
     system_turn,
@@ -42,6 +42,8 @@ from socratune.runs import (
 )
 
 log = logging.getLogger(__name__)
+
+_FAULTS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,100 +66,118 @@ class Repo:
 
 
 def publish_adapter(
-    run: RunDir,
-    config: PublishConfig,
-    *,
-    hub_id: str,
-    model_name: str,
-    results: dict[str, Any],
-    force: bool = False,
+    run: RunDir, config: RunConfig, verified: Verification, *, results: dict[str, Any], force: bool = False
 ) -> StageResult:
     """Upload `adapter/` with card and results in one commit; before it, if asked for, the data set in another.
 
     Args:
-        force: also what did not pass, with a warning in the card.
+        config: with `hub_id`.
+        verified: by `check_gate`.
+        force: so it was let by; for the command that goes on.
 
     Raises:
-        StageFailed: the run did not pass, or the adapter was changed after it was validated.
         OutsideError: the Hub refused or could not be reached; the message holds the command that goes on.
     """
+    hub_id = str(config.hub_id)
     with tempfile.TemporaryDirectory() as temporary:
-        place = Path(temporary)
-        repos = prepared_upload(run, config, place, hub_id=hub_id, model_name=model_name, results=results, force=force)
-        again = _command(run, config, hub_id, force)
-        urls = {f"{repo.kind}_url": _upload(repo, hub_id, private=config.private, again=again) for repo in repos}
+        repos = prepared_upload(run, config, Path(temporary), verified, results=results)
+        again = _command(run, config.publish, hub_id, force)
+        urls = {
+            f"{repo.kind}_url": _upload(repo, hub_id, private=config.publish.private, again=again) for repo in repos
+        }
         files = sum(len(repo.files()) for repo in repos)
     return StageResult(rows_in=files, rows_out=files, figures={"url": urls["model_url"], **urls, "files": files})
 
 
 def prepared_upload(
     run: RunDir,
-    config: PublishConfig,
+    config: RunConfig,
     place: Path,
+    verified: Verification,
     *,
-    hub_id: str,
-    model_name: str,
     results: dict[str, Any],
-    force: bool = False,
     offline: bool = False,
 ) -> list[Repo]:
     """What will be uploaded, in folders below `place`: the data set where it is asked for, then the adapter.
 
     Args:
+        config: with `hub_id`.
+        verified: by `check_gate`; what is shown of the proof is what was derived anew.
         offline: touch no network; a licence that is not on this machine stays unknown.
 
     Raises:
-        StageFailed: see `check_gate`.
+        UserError: the results hold something else than a run's figures.
     """
-    proof = check_gate(run, results, force=force)
-    base = public_base(model_name, config.base, results, offline=offline)
+    base = public_base(config.model, config.publish.base, results, offline=offline)
     if base.licence.doubt:
         log.warning("The licence of %s is not known: %s. The card says so.", base.name, base.licence.doubt)
-    shown = public_results(results, proof, base)
-    repos = []
-    if config.with_dataset:
+    try:
+        return _repos(run, config, place, verified, base, results=results, offline=offline)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:  # whatever stands there for a figure
+        got = Shown(f"{type(error).__name__}: {error}")
+        raise UserError(Fault(str(run.results), "the figures of a run", got)) from None
+
+
+def _repos(
+    run: RunDir,
+    config: RunConfig,
+    place: Path,
+    verified: Verification,
+    base: PublicBase,
+    *,
+    results: dict[str, Any],
+    offline: bool,
+) -> list[Repo]:
+    hub_id, repos = str(config.hub_id), []
+    shown = public_results(results, verified, base)
+    if config.publish.with_dataset:
         repos.append(_dataset_folder(run, place / "dataset", shown, hub_id, base, offline=offline))
     folder = place / "model"
     shutil.copytree(run.adapter, folder)
-    _check_manifest(folder, proof)
+    if adapter_manifest(folder) != verified.proof.files:
+        raise StageFailed("Not published: the adapter has changed since it was looked at. Run it again.")
     write_json(folder / "pipeline_results.json", shown)
     _make_public(folder, base)
-    dataset_id = hub_id if config.with_dataset else None
+    dataset_id = hub_id if config.publish.with_dataset else None
     text = model_card(shown, hub_id, base, system=system_turn(run), dataset_id=dataset_id)
     write_text(folder / "README.md", text)
+    publish_provenance(folder)
     return [*repos, Repo("model", folder, "pipeline_results.json")]
 
 
-def check_gate(run: RunDir, results: dict[str, Any], *, force: bool = False) -> Proof:
-    """Refuse what did not pass, and what is not what passed. `force` lets the first go by, never the second."""
-    proof = proof_of(results)
+def check_gate(run: RunDir, config: RunConfig, results: dict[str, Any], *, force: bool = False) -> Verification:
+    """Derive the verdict anew; refuse what did not pass, and what does not hold what it says.
+
+    Args:
+        force: lets what did not pass go by, with a warning in the card; never what is not what it says.
+
+    Raises:
+        StageFailed: it is refused; the text says why.
+        UserError: a file cannot be read.
+    """
     again = shlex.join(["socratune", "validate", str(run.root)])
     if results["stages"].get("train", {}).get("status", "done") != "done":
         raise StageFailed(f"Not published, because a training that has begun anew is not finished. First: {again}")
-    if proof is None:
+    verified = verify_run(run, config, results)
+    if verified is None:
         raise StageFailed(f"Not published, because it was not validated yet. First: {again}")
-    if not proof.passed and not force:
-        raise StageFailed(f"Not published, because the validation did not pass. {proof.reason}")
-    if proof.damage:
-        problems = "; ".join(proof.damage)
+    if verified.claimed.damage:
+        problems = "; ".join(verified.claimed.damage)
         raise StageFailed(f"Not published, and not by force: the adapter's files are not whole ({problems}).")
-    _check_manifest(run.adapter, proof, again=f"Run {again} --restart.")
-    return proof
+    if verified.faults:
+        faults = " ".join(verified.faults[:_FAULTS_SHOWN])
+        more = len(verified.faults) - _FAULTS_SHOWN
+        faults += f" And {more} more; socratune verify {shlex.quote(str(run.root))} shows all." if more > 0 else ""
+        fix = f"If nothing of it is meant, {again} --restart proves what there is now."
+        raise StageFailed(f"Not published, and not by force: its files do not hold what it says. {faults} {fix}")
+    if not verified.proof.passed and not force:
+        raise StageFailed(f"Not published, because the validation did not pass. {verified.proof.reason}")
+    return verified
 
 
-def _check_manifest(folder: Path, proof: Proof, *, again: str = "Run it again.") -> None:
-    """Every file of the adapter is the one that was validated, and none was added."""
-    proven = proof.files
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    for name in sorted(proven.keys() | there):
-        if name not in proven:
-            raise StageFailed(f"Not published: {folder / name} was not there when the adapter was validated. {again}")
-        if name not in there or file_hash(folder / name) != proven[name]:
-            raise StageFailed(f"Not published: {folder / name} is not the file that was validated. {again}")
-
-
-def public_results(results: dict[str, Any], proof: Proof, base: PublicBase) -> dict[str, Any]:
+def public_results(results: dict[str, Any], verified: Verification, base: PublicBase) -> dict[str, Any]:
     """The run's results without paths of this machine, without the user's data, and without what changes by itself."""
+    proof = verified.proof
     shown = {name: results[name] for name in ("socratune", "stages", "config", "inputs") if name in results}
     shown["stages"] = {name: entry for name, entry in shown["stages"].items() if name != "publish"}
     dataset = str(results.get("dataset", "not recorded"))
@@ -167,6 +187,7 @@ def public_results(results: dict[str, Any], proof: Proof, base: PublicBase) -> d
         "model": base.name,
         "dataset": dataset if on_hub else Path(dataset).name,
         "validation": without_data(proof.to_json()),
+        "verified": {"pinned_before_training": verified.pinned, "remarks": verified.remarks},
     }
     config = {key: value for key, value in shown.get("config", {}).items() if key not in ("hub_id", "publish")}
     return without_paths(shown | {"config": config | {"model": base.name, "dataset": shown["dataset"]}})

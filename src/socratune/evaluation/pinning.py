@@ -1,0 +1,108 @@
+"""What of a run is pinned in `provenance.json`, and when: the test before the training, the verdict at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from socratune import judging
+from socratune.config import DEMO, RunConfig
+from socratune.evaluation.adapter_files import adapter_manifest
+from socratune.evaluation.gate import Proof
+from socratune.llm import chat_template, is_path, model_location, model_revision, weights_hash
+from socratune.resolve import defaults, dump, flatten
+from socratune.runs import STAGES, RunDir, StageResult, Tick, file_hash, fingerprint, first_stage_of, pin
+
+TEST_FILES = ("held_out.jsonl", "recall.jsonl")
+ANSWER_FILES = ("held_out_answers.jsonl", "recall_answers.jsonl", "forgetting_answers.jsonl")
+
+
+def with_pins(
+    stage: str, work: Callable[[Tick], StageResult], run: RunDir, config: RunConfig, results: dict[str, Any]
+) -> Callable[[Tick], StageResult]:
+    """A stage's work that pins what is fixed by it, before the stage is called done."""
+
+    def pinned(tick: Tick) -> StageResult:
+        if stage == "train":
+            pin_held_out(run, config, results)
+            pin_training(run, config, results)
+        result = work(tick)
+        if stage == "split":
+            pin_held_out(run, config, results)
+        elif stage == "train":
+            pin_adapter(run, results)
+        elif stage == "validate":
+            pin_proof(run, config, results, Proof.from_json(result.figures["validation"]))
+        return result
+
+    return pinned
+
+
+def pin_held_out(run: RunDir, config: RunConfig, results: dict[str, Any]) -> None:
+    """The test and the conditions, when the rows are split and once more before anything is trained on."""
+    if run.rows("held_out").is_file():
+        pin(run, results, "held_out", {"files": hashes(run, TEST_FILES), "gate": dump(config.validate_.gate)})
+
+
+def pin_training(run: RunDir, config: RunConfig, results: dict[str, Any]) -> None:
+    """What is trained on, and the base, when the training begins."""
+    files = ["train.jsonl", "dev.jsonl", *([run.enhanced.name] if config.train.method == "dpo" else [])]
+    content = {"files": hashes(run, files), "base": known_base(config.model)}
+    pin(run, results, "train", {**content, "settings": settings_hash(config, "train")})
+
+
+def pin_adapter(run: RunDir, results: dict[str, Any]) -> None:
+    """The adapter's files, when they are trained."""
+    pin(run, results, "adapter", {"files": adapter_manifest(run.adapter)})
+
+
+def pin_proof(run: RunDir, config: RunConfig, results: dict[str, Any], proof: Proof) -> None:
+    """What the verdict rests on, and the verdict."""
+    content = {
+        "files": hashes(run, (*TEST_FILES, *ANSWER_FILES)),
+        "adapter": fingerprint(adapter_manifest(run.adapter)),
+        "gate": dump(config.validate_.gate),
+        "settings": settings_hash(config, "validate"),
+        "rules": rules_mark(),
+        "numpy": np.__version__,
+        "status": proof.status,
+        "validation": fingerprint(proof.to_json()),
+    }
+    pin(run, results, "proof", content)
+
+
+def hashes(run: RunDir, names: tuple[str, ...] | list[str]) -> dict[str, str]:
+    """The sha256 of those of the files that are there."""
+    return {name: file_hash(run / name) for name in names if (run / name).is_file()}
+
+
+def settings_hash(config: RunConfig, stage: str) -> str:
+    """Changes with every setting that can change a result up to this stage, if it is not at its default."""
+    usual, upto = defaults(), STAGES[: STAGES.index(stage) + 1]
+    found = {name: value for name, value in flatten(dump(config)).items() if value != usual.get(name)}
+    return fingerprint({name: value for name, value in found.items() if first_stage_of(name) in upto})
+
+
+def known_base(model_name: str) -> dict[str, Any]:
+    """Who the base is, as far as this machine knows without asking anybody: hashes of weights and template."""
+    folder = Path(model_location(model_name))
+    if is_path(model_name) and not folder.is_dir():
+        return {"name": folder.name}
+    known = {"name": model_name, "revision": model_revision(model_name), "weights": weights_hash(model_name)}
+    if folder.is_dir():
+        template = chat_template(model_name)
+        known |= {"template": None if template is None else fingerprint(template)}
+    if model_name != DEMO and (folder.is_dir() or is_path(model_name)):
+        known["name"] = folder.name  # where it lies is nobody's business
+    return {part: value for part, value in known.items() if value is not None}
+
+
+@cache
+def rules_mark() -> str:
+    """Changes with the rules that judge: verdicts of other rules may differ without having been touched."""
+    rules = sorted(Path(str(judging.__file__)).parent.glob("*.py"))
+    return fingerprint([file_hash(path) for path in (*rules, Path(__file__).with_name("forgetting_checks.py"))])
