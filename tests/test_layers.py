@@ -39,9 +39,9 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 2750, "judging": 1600, "runs": 1350, "llm": 2700, "inference": 2550, "data": 1650, "teaching": 1650,
-    "documents": 3150, "training": 2500, "evaluation": 2450, "publishing": 2400, "stages": 2100, "compute": 3400,
-    "ways": 1350, "cli": 2050,
+    "": 3000, "judging": 1600, "runs": 1350, "llm": 2800, "inference": 2550, "data": 1650, "teaching": 1650,
+    "documents": 3150, "training": 2500, "evaluation": 2450, "publishing": 2400, "stages": 2200, "compute": 3550,
+    "ways": 1350, "cli": 2100,
 }  # fmt: skip
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22

@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+from collections.abc import Callable
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from socratune.compute import ray_fault
+from socratune.compute import loop_outlook, ray_fault
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
-from socratune.data import data_path, data_set, forget_data_sets
+from socratune.data import data_path, data_set, forget_data_sets, hub_name
 from socratune.documents import DATABASES, files_of
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
 from socratune.inference import foreign_fault, identity
 from socratune.llm import (
+    NOBODY,
     RULES,
     Role,
     StudentEngine,
+    asked_models,
     endpoints_of,
+    is_here,
+    is_this_machine,
+    local_name,
     model_fault,
     price_fault,
     reference_fault,
     resolve_alias,
     student_of,
+    teacher_of,
     vllm_fault,
     writer_endpoints,
 )
-from socratune.resolve import Resolved, flatten, resolve_settings, validated
-from socratune.runs import RunDir, output_fault, parse_shard
-from socratune.stages import gpus_fault, hub_id_fault
+from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
+from socratune.runs import STAGES, RunDir, former_defaults, output_fault, parse_shard
+from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault
 from socratune.training import tracker_faults
 
+log = logging.getLogger(__name__)
 
-def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) -> Resolved:
-    """The resolved configuration of a command that can begin.
+
+def check_run(
+    given: dict[str, Any],
+    *,
+    where: str,
+    restart: str | None = None,
+    start: str | None = None,
+    until: str | None = None,
+) -> Resolved:
+    """The resolved configuration of a command that can begin; what it will not do is said in the log.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.
+        start, until: the first and the last stage that are wanted; None: from the first, to the last.
 
     Raises:
         UserError: every fault of configuration, data set, model and output together.
@@ -44,42 +65,130 @@ def check_run(given: dict[str, Any], *, where: str, restart: str | None = None) 
     flat = flatten(given)
     faults: list[Fault] = []
     resolved = None
+    if flat.get("local_only") is True:
+        stay_offline()
     try:
-        resolved = resolve_settings(given, where=where)
+        resolved = resolve_settings(_as_begun(given, restart), where=where)
         flat = {**flatten(resolved.config.model_dump(by_alias=True)), **flat}
     except UserError as error:
         faults += error.faults
     output = flat.get("output")
     if isinstance(output, str) and output and (fault := output_fault(output)):
         faults.append(fault)
-    unreachable = None
+    unreachable: list[OutsideError] = []
     if restart in ("generate", "split") or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
-        try:
-            faults += _data_faults(flat)
-        except OutsideError as error:  # a data set on the Hub
-            unreachable = error
+        faults += _unless_unreachable(unreachable, _data_faults, flat)
+    sound = resolved is not None and not faults and not unreachable  # what was read so far
     if resolved:
-        faults += [*_engine_faults(resolved.config), *_round_faults(resolved.config), *_budget_faults(resolved.config)]
-    if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
-        faults += _proof_faults(resolved.config)
-    if resolved and resolved.config.generate.source:
-        faults += generate_faults(resolved.config.generate, limited=_limited(resolved.config, "generate"))
-    try:
-        faults += _reference_faults(flat, resolved)
-    except OutsideError as error:  # a local/ model on the Hub
-        unreachable = error
+        faults += _faults_of(resolved.config, restart)
+    faults += _unless_unreachable(unreachable, _reference_faults, flat, resolved)
     if isinstance(flat.get("model"), str) and flat["model"]:
-        try:
-            if fault := model_fault(flat["model"]):
-                faults.append(fault)
-        except OutsideError as error:
-            unreachable = error
+        faults += _unless_unreachable(unreachable, lambda: [*filter(None, [model_fault(flat["model"])])])
+    if resolved and until in (None, "publish"):
+        faults += _upload_faults(resolved.config)
+    at = STAGES.index
+    if sound and resolved and at(start or STAGES[0]) <= at("enhance") <= at(until or STAGES[-1]):
+        outlook = loop_outlook(resolved, restart=restart)
+        faults += outlook.faults
+        for text in () if faults else outlook.notices:
+            log.warning("%s", text)
     if faults:
         raise UserError(*faults)
     if unreachable:
-        raise unreachable
+        raise unreachable[-1]
     assert resolved is not None
     return resolved
+
+
+def _upload_faults(config: RunConfig) -> list[Fault]:
+    """Why what passes could not be published in the end, as far as the Hub tells."""
+    if config.hub_id is None or config.local_only or hub_id_fault(config.hub_id):
+        return []
+    return [*filter(None, [hub_access_fault(config.hub_id)])]
+
+
+def _unless_unreachable(unreachable: list[OutsideError], find: Callable[..., list[Fault]], *what: Any) -> list[Fault]:
+    """The faults that `find` finds; where the Hub could not be asked, none, and the error is noted."""
+    try:
+        return find(*what)
+    except OutsideError as error:
+        unreachable.append(error)
+        return []
+
+
+def _faults_of(config: RunConfig, restart: str | None) -> list[Fault]:
+    """What is wrong with settings that can be looked at without the model and without the rows."""
+    faults = [*_engine_faults(config), *_round_faults(config), *_budget_faults(config)]
+    if config.local_only:
+        faults += local_only_faults(config)
+    if restart or not RunDir(config.output).rows("held_out_answers").exists():
+        faults += _proof_faults(config)
+    if config.generate.source:
+        faults += generate_faults(config.generate, limited=_limited(config, "generate"))
+    return faults
+
+
+def _as_begun(given: dict[str, Any], restart: str | None) -> dict[str, Any]:
+    """What was given, and what the run folder began with where the default was another then."""
+    output = flatten(given).get("output")
+    if not isinstance(output, str) or not output:
+        return given
+    return deep_merge(unflatten(former_defaults(output, restart)), given)
+
+
+def stay_offline() -> None:
+    """From here on nothing in this process asks the Hub: what is in its cache here does."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    if "huggingface_hub" in sys.modules:
+        from huggingface_hub import constants
+
+        constants.HF_HUB_OFFLINE = True
+
+
+def local_only_faults(config: RunConfig) -> list[Fault]:
+    """Every setting that would call another machine; a machine is not rented unasked either.
+
+    What a function of the user's calls nobody can know.
+    """
+    if config.where.place == "auto":
+        config.where.place = "local"
+    outside = {asked.setting: [host for host in asked.hosts if not is_this_machine(host)]
+               for asked in asked_models(config)}  # fmt: skip
+    called = [(setting, ", ".join(hosts)) for setting, hosts in outside.items() if hosts]
+    called += _hub_names(config)
+    if (source := config.generate.source) and source.startswith(DATABASES):
+        host = urlsplit(source).hostname or source
+        called += [] if is_this_machine(host) else [("--source", host)]
+    called += [("where.place", config.where.place)] if config.where.place != "local" else []
+    if "wandb" in config.report_to and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
+        called.append(("report_to", "wandb (WANDB_MODE=offline keeps it here)"))
+    if "mlflow" in config.report_to and (host := urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).hostname):
+        called += [] if is_this_machine(host) else [("report_to", f"mlflow at {host}")]
+    if "trackio" in config.report_to and os.environ.get("TRACKIO_SPACE_ID"):
+        called.append(("report_to", "a Space of the Hugging Face Hub (TRACKIO_SPACE_ID)"))
+    if config.engine == "ray" and (address := os.environ.get("RAY_ADDRESS", "local")) not in ("local", "auto"):
+        host = urlsplit(address if "://" in address else f"ray://{address}").hostname or address
+        called += [] if is_this_machine(host) else [("engine", f"Ray at {host}")]
+    fix = "Leave it out, name something on this machine, or leave --local-only out."
+    return [Fault(setting, "nothing that calls another machine, with --local-only", Shown(got), fix)
+            for setting, got in called]  # fmt: skip
+
+
+def _hub_names(config: RunConfig) -> list[tuple[str, str]]:
+    """(setting, what) of all that would be fetched from the Hub, or sent to it."""
+    models = {"--model": config.model, "enhance.student_model": config.enhance.student_model}
+    for role, ref in (("judge", config.enhance.judge_model), ("teacher", teacher_of(config.enhance))):
+        models[f"enhance.{role}_model"] = local_name(resolve_alias(ref))
+    if student_of(config.enhance, config.model)[0] == "http":
+        models.pop("enhance.student_model")
+    tests = {"--dataset": None if config.generate.source else config.dataset, "--held-out": config.split.held_out}
+    tests |= {f"--eval-file {name}": name for name in config.split.eval_file}
+    tests["validate.forgetting"] = config.validate_.forgetting
+    hub = "the Hugging Face Hub"
+    found = [(setting, f"{name} of {hub}") for setting, name in models.items() if name and not is_here(name)]
+    found += [(setting, f"{name} of {hub}") for setting, name in tests.items() if name and hub_name(name)]
+    found += [("--hub-id", hub)] if config.hub_id else []
+    return found + ([("validate.lm_eval", hub)] if config.validate_.lm_eval else [])
 
 
 def _data_faults(flat: dict[str, Any]) -> list[Fault]:
@@ -102,7 +211,7 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None) -> list[F
     if resolved is not None:
         config = resolved.config.enhance
         refs: dict[Role, str] = {
-            "teacher": resolve_alias(config.teacher_model),
+            "teacher": teacher_of(config),
             "judge": resolve_alias(config.judge_model),
         }
         engine, name = student_of(config, resolved.config.model)
@@ -211,7 +320,7 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
     ):
         faults.append(Fault("enhance.trace_pick judged", "a judge model that is asked", refs["judge"]))
     for role in RULES.keys() & endpoints_of(config).keys():
-        if endpoints_of(config)[role].api_bases and refs.get(role) == RULES[role]:
+        if endpoints_of(config)[role].api_bases and refs.get(role) in (RULES[role], NOBODY):
             faults.append(Fault(f"enhance.{role}_api_base", f"a --{role}-model, as the server calls it", Shown("none")))
     return faults
 

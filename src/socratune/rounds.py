@@ -25,7 +25,7 @@ from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.inference import LocalModels
 from socratune.judging import mechanical_judge
 from socratune.llm import WARM
-from socratune.pipeline import Pipeline, ending_noted, run_pipeline
+from socratune.pipeline import Pipeline, run_pipeline
 from socratune.resolve import Resolved
 from socratune.rows import QARow, Trace
 from socratune.runs import (
@@ -35,6 +35,7 @@ from socratune.runs import (
     Results,
     RunDir,
     Tell,
+    ending_noted,
     file_hashes,
     fingerprint,
     locked_file,

@@ -1,3 +1,9 @@
+from .asked import (
+    asked_models as asked_models,
+    is_this_machine as is_this_machine,
+    note_asked as note_asked,
+    shown_host as shown_host,
+)
 from .base import (
     WARM as WARM,
     Chat as Chat,
@@ -27,6 +33,7 @@ from .ledger import (
 from .locate import (
     Base as Base,
     chat_template as chat_template,
+    is_here as is_here,
     is_path as is_path,
     local_name as local_name,
     model_fault as model_fault,
@@ -65,6 +72,7 @@ from .prompts import (
 )
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
+    NOBODY as NOBODY,
     RULES as RULES,
     TEACHER_SAMPLING as TEACHER_SAMPLING,
     ClosableModel as ClosableModel,
@@ -81,6 +89,7 @@ from .references import (
     reference_fault as reference_fault,
     resolve_alias as resolve_alias,
     student_of as student_of,
+    teacher_of as teacher_of,
     thoughtful as thoughtful,
     writer_endpoints as writer_endpoints,
 )

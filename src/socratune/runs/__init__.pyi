@@ -30,14 +30,15 @@ from .progress import (
     Tell as Tell,
     after_split as after_split,
     do_stage as do_stage,
+    ending_noted as ending_noted,
     file_hashes as file_hashes,
     first_stage_of as first_stage_of,
     forget_from as forget_from,
+    former_defaults as former_defaults,
     refuse_other_data as refuse_other_data,
     refuse_other_documents as refuse_other_documents,
     settle_config as settle_config,
     stage_faults as stage_faults,
-    status_after as status_after,
 )
 from .review import (
     Review as Review,
