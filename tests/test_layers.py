@@ -40,7 +40,7 @@ FLOORS = {
 MOST_ROOT_FILES = 13
 LINES = {
     "": 3000, "judging": 1600, "runs": 1350, "llm": 2800, "inference": 2550, "data": 1650, "teaching": 1650,
-    "documents": 3150, "training": 2500, "evaluation": 2450, "publishing": 2400, "stages": 2200, "compute": 3550,
+    "documents": 3150, "training": 2500, "evaluation": 2450, "publishing": 2400, "stages": 2200, "compute": 3600,
     "ways": 1350, "cli": 2100,
 }  # fmt: skip
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""

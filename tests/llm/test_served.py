@@ -104,9 +104,16 @@ def test_rows_that_no_rule_can_judge_stop_the_run_early(tmp_path: Path) -> None:
     for row in rows:
         row["messages"][-1]["content"] = "It depends on how one looks at it, all things considered."
     data = write_rows(tmp_path / "rows.jsonl", rows)
-    done = socratune("enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run")
+    command = ["enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run"]
+    done = socratune(*command)
+    assert done.returncode == 2 and "in 0 of 200 rows" in done.stderr and not (tmp_path / "run").exists()
+    done = socratune(*command, "--judge-model", "rules/mechanical")  # asked for: the rows are tried
     assert done.returncode == 2, done.stdout
-    assert "undecided of the first 50 rows" in done.stderr and "--judge-model" in done.stderr
+    assert "10 undecided of the first 10 rows" in done.stderr and "--judge-model" in done.stderr
+    again = socratune(*command, "--judge-model", "rules/mechanical")
+    assert again.returncode == 2 and "undecided of the first" in again.stderr
+    kept = sqlite3.connect(tmp_path / "run" / "journal.sqlite").execute("SELECT COUNT(*) FROM rows").fetchone()
+    assert kept == (9,)  # it does not begin to count anew, so no further nine were tried
 
 
 @pytest.mark.slow
@@ -118,7 +125,7 @@ def test_a_model_that_the_server_does_not_know_stops_the_run_early(tmp_path: Pat
             "--judge-model", "typo", "--judge-api-base", server.openai_base, "--judge-mode", "llm",
         )  # fmt: skip
     assert done.returncode == 3, done.stdout
-    assert "of the first 50 rows failed" in done.stderr and "does not exist" in done.stderr
+    assert "10 of the first 10 rows failed" in done.stderr and "does not exist" in done.stderr
 
 
 @pytest.mark.slow

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 
 from socratune.compute.plan import loop_usd
 from socratune.config import RunConfig
 from socratune.data import data_path, data_set
 from socratune.errors import Fault, Shown, UserError
-from socratune.judging import can_judge
+from socratune.judging import can_judge, judge_by_rules
 from socratune.llm import NOBODY, RULES, resolve_alias, teacher_of
 from socratune.resolve import Resolved
 from socratune.rows import QARow
@@ -25,6 +26,13 @@ LOOKED_AT = 200
 JUDGE, TEACHER = "gpt-4o-mini", "anthropic/max"
 """The guide's models, named where somebody needs one."""
 _OTHERS = "NAME with --{role}-api-base URL (a server of your own), local/NAME (in this process) or python:FILE.py:F"
+
+
+_JUDGES = ("enhance.judge_model", "enhance.judge_mode")
+_UNSEEN = (
+    "The rows are yet to be written, and rules alone are to judge the answers. Where these are words, and no numbers "
+    "or choices, rules cannot, and the loop will not begin without a --judge-model. What was written is kept."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +66,10 @@ def loop_outlook(resolved: Resolved, *, restart: str | None = None, anew: bool =
     if begun == "done":
         return LoopOutlook()
     rows, total = _some_rows(config, anew=restart in ("generate", "split"))
-    if not rows:
-        return LoopOutlook()
     given = {key for key, origin in resolved.origins.items() if origin != "default"}
+    if not rows:
+        unseen = _rules_alone(config) and given.isdisjoint(_JUDGES) and begun is None
+        return LoopOutlook(notices=(_UNSEEN,) if unseen else ())
     faults, notices = _of_judge(config, rows, total, given)
     if begun in ("running", "interrupted", "stopped"):  # it goes on as it began
         faults = []
@@ -99,14 +108,19 @@ def _some_rows(config: RunConfig, *, anew: bool) -> tuple[list[QARow], int]:
     return list(islice(every, 0, None, step)), total
 
 
+def _rules_alone(config: RunConfig) -> bool:
+    """Whether no model and no function judges besides the rules."""
+    loop = config.enhance
+    return loop.judge_mode == "mechanical" or resolve_alias(loop.judge_model) == RULES["judge"]
+
+
 def _of_judge(config: RunConfig, rows: Sequence[QARow], total: int, given: set[str]) -> tuple[list[Fault], list[str]]:
     """What rules alone make of these references; nothing where a model or a function judges as well."""
-    loop = config.enhance
-    if loop.judge_mode != "mechanical" and resolve_alias(loop.judge_model) != RULES["judge"]:
+    if not _rules_alone(config):
         return [], []
     decided = sum(can_judge(row.question, row.reference) for row in rows)
     found = f"rules, which can tell right from wrong in {decided} of {len(rows)} rows"
-    if decided < len(rows) / 2 and given.isdisjoint(("enhance.judge_model", "enhance.judge_mode")):
+    if decided < len(rows) / 2 and given.isdisjoint(_JUDGES):
         fix = (
             f"{_ways(config, total, judge=True)} Or --judge-model {RULES['judge']}, where a right answer is the "
             "reference word for word: whatever else is said stays undecided, and is neither hinted at nor trained on."
@@ -131,11 +145,16 @@ def _of_teacher(config: RunConfig, rows: Sequence[QARow], ways: str, given: set[
     if teacher == NOBODY and "enhance.teacher_model" not in given:
         return [f"No teacher is named, so nobody hints: {alone}"]
     if teacher == RULES["teacher"]:
-        products = sum(parse_product(row.question) is not None for row in rows)
+        products = sum(map(_is_product, rows))
         if products < len(rows) / 2:
             text = f"The teacher {teacher} takes products apart, and {products} of {len(rows)} questions ask for one"
             return [f"{text}. Of the others {alone}"]
     return []
+
+
+def _is_product(row: QARow) -> bool:
+    factors = parse_product(row.question)
+    return factors is not None and judge_by_rules(row.question, row.reference, str(prod(factors))).verdict == "correct"
 
 
 def _ways(config: RunConfig, rows: int, *, judge: bool) -> str:
