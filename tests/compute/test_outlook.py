@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import demo_rows, write_rows
+from conftest import demo_rows, socratune, write_rows
 
 from socratune.config import DEMO_DATA, StudentTeacherConfig
 from socratune.errors import UserError
@@ -189,3 +189,17 @@ def test_local_only_takes_servers_of_this_machine_and_rents_nothing(
     loop = {"judge_model": "judge", "judge_api_base": bases, "teacher_model": "teacher", "teacher_api_base": bases[:1]}
     resolved = checked(tmp_path, WORDS, local_only=True, enhance=loop)
     assert resolved.config.where.place == "local"
+
+
+@pytest.mark.slow
+def test_a_plan_and_a_generate_know_it_too(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", WORDS)
+    plan = socratune("plan", "--model", "demo", "--dataset", data)
+    assert plan.returncode == 0 and "caution: enhance.judge_model" in plan.stdout, plan.stderr
+    plan = socratune("plan", "--model", "someone/model", "--local-only")
+    assert plan.returncode == 2 and "someone/model of the Hugging Face Hub" in plan.stderr
+    (tmp_path / "a.md").write_text("The bridge was built in 1904.")
+    command = ["generate", "--source", tmp_path / "a.md", "--output", tmp_path / "qa.jsonl", "--local-only"]
+    refused = socratune(*command, "--writer-model", "gpt-4o-mini")
+    assert refused.returncode == 2 and "generate.writer_model" in refused.stderr and "api.openai.com" in refused.stderr
+    assert socratune(*command).returncode == 0

@@ -60,6 +60,8 @@ def test_a_served_judge_and_teacher(tmp_path: Path, results_of: Callable[[Path],
     assert enhance["outcomes"]["solved_with_hint"] > 0 and "error" not in enhance["outcomes"]
     assert enhance["spent"]["enhance.teacher"]["tokens"] == 120 * enhance["hints"]
     assert enhance["spent"]["enhance.judge"]["usd"] is None  # a key, but no known price: unknown, not nothing
+    sent = results_of(tmp_path / "run")["sent_to"]
+    assert sent.keys() == {"enhance.judge", "enhance.teacher"} and sent["enhance.judge"]["hosts"] == ["127.0.0.1"]
     row = json.loads((tmp_path / "run" / "enhanced_dataset.jsonl").read_text().splitlines()[0])
     assert row["metadata"]["enhancement"]["trace"][0]["judged_by"] == "llm"
     holders = [

@@ -80,10 +80,10 @@ def run(
     raise typer.Exit(commands.run_command(given, config, settings, start=start, until=until, restart=restart))
 
 
-command("model", "dataset", "output", "where.place", "where.gpus")(planning.plan)
+command("model", "dataset", "output", "local_only", "where.place", "where.gpus")(planning.plan)
 
 
-@command("generate", "max_usd", "seed")
+@command("generate", "local_only", "max_usd", "seed")
 def generate(
     given: GivenSettings,
     output: Annotated[
@@ -115,7 +115,10 @@ def demo(
     raise typer.Exit(commands.run_command(given, None, settings, start=None, until=until, restart=restart))
 
 
-@command("model", "dataset", "output", "views", "shard", "engine", "workers", "max_usd", "seed", "split", "enhance")
+@command(
+    "model", "dataset", "output", "local_only", "views", "shard", "engine", "workers", "max_usd", "seed", "split",
+    "enhance",
+)  # fmt: skip
 def enhance(
     given: GivenSettings,
     config: ConfigFile = None,

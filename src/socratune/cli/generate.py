@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from socratune.config import BudgetConfig, GenerateConfig, RunConfig, Section, is_free
+from socratune.config import DEMO, BudgetConfig, GenerateConfig, RunConfig, Section, is_free
 from socratune.errors import Fault, Shown, UserError
 from socratune.llm import Limits, shared_out
-from socratune.preflight import generate_faults
+from socratune.preflight import generate_faults, local_only_faults, stay_offline
 from socratune.resolve import deep_merge, dump, flatten, validated
 from socratune.runs import Journal, Tell, fingerprint, locked_file
 from socratune.stages import GeneratedFiles, generate_questions
@@ -20,6 +20,7 @@ class Writing(Section):
     """Of a run's settings those that concern questions. `model` is the one whose tokenizer sizes the passages."""
 
     generate: GenerateConfig = GenerateConfig()
+    local_only: bool = False
     max_usd: float | None = RunConfig.model_fields["max_usd"].default
     budget: BudgetConfig = BudgetConfig()
     model: str | None = None
@@ -52,6 +53,10 @@ def checked(
     faults = [*faults, *filter(None, [_output_fault(output)])]
     try:
         settings = validated(Writing, known, "socratune generate")
+        if settings.local_only:
+            stay_offline()
+            model, writing = settings.model or DEMO, settings.generate
+            faults += local_only_faults(RunConfig(model=model, dataset=DEMO, output="-", generate=writing))
         faults += generate_faults(settings.generate, limited=settings.limits().usd is not None)
     except UserError as error:
         raise UserError(*faults, *error.faults) from None

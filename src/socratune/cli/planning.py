@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,8 +32,9 @@ def plan(
 
     def work() -> int:
         from socratune.cli.given import merged_settings
-        from socratune.compute import make_plan
+        from socratune.compute import loop_outlook, make_plan
         from socratune.errors import UserError
+        from socratune.preflight import local_only_faults, stay_offline
         from socratune.resolve import flatten, resolve_settings, unflatten
 
         start_logging()
@@ -46,7 +48,15 @@ def plan(
             raise UserError(*faults, *error.faults) from None
         if faults:
             raise UserError(*faults)
-        _print(make_plan(resolved.config, dataset=known, gpu=gpu), resolved.config.model, as_json=as_json)
+        if resolved.config.local_only:
+            stay_offline()
+            if faults := local_only_faults(resolved.config):
+                raise UserError(*faults)
+        plan = make_plan(resolved.config, dataset=known, gpu=gpu)
+        if known:
+            outlook = loop_outlook(resolved)
+            plan = replace(plan, cautions=(*plan.cautions, *map(str, outlook.faults), *outlook.notices))
+        _print(plan, resolved.config.model, as_json=as_json)
         return 0
 
     raise typer.Exit(guarded(work))
