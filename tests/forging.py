@@ -94,7 +94,7 @@ def judged_anew(folder: Path) -> None:
     tests = results["validation"]["tests"]
     proof = verdict_on(tests, config.validate_.gate, knowledge_rows=0, noted=judge_warnings(config.enhance))
     results |= {"validation": proof.to_json(), "status": proof.status}
-    results["stages"]["validate"]["status"] = {"passed": "done", "failed": "failed"}[proof.status]
+    results["stages"]["validate"]["status"] = "done" if proof.passed else "failed"
     save(folder, results)
 
 

@@ -21,8 +21,9 @@ from typing import Any
 from urllib.parse import unquote
 
 TOKEN, READ_TOKEN = "hf_write_token", "hf_read_token"
-TOKENS = {TOKEN: "write", READ_TOKEN: "read"}
-"""Both of the user `me`."""
+FINE_TOKEN, OTHER_FINE_TOKEN = "hf_fine_token", "hf_other_fine_token"
+TOKENS = {TOKEN: "write", READ_TOKEN: "read", FINE_TOKEN: "write", OTHER_FINE_TOKEN: "read"}
+"""All of the user `me`, what they may do in the repositories of `me`; the fine ones say it by name of the place."""
 
 
 @dataclass
@@ -78,6 +79,17 @@ def is_large(name: str) -> bool:
     return name.endswith(".safetensors")
 
 
+def whoami(token: str) -> dict[str, Any]:
+    """What the Hub tells of a token (2025-11: the fields we read, by the client's own reading of them)."""
+    orgs = [{"name": "team", "roleInOrg": "write"}, {"name": "readers", "roleInOrg": "read"}]
+    told: dict[str, Any] = {"role": TOKENS[token]}
+    if token in (FINE_TOKEN, OTHER_FINE_TOKEN):
+        entity = {"type": "user", "name": "me"} if token == FINE_TOKEN else {"type": "model", "name": "me/another"}
+        scoped = [{"entity": entity, "permissions": ["repo.content.read", "repo.write"]}]
+        told = {"role": "fineGrained", "fineGrained": {"global": [], "scoped": scoped}}
+    return {"type": "user", "name": "me", "orgs": orgs, "auth": {"type": "access_token", "accessToken": told}}
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
@@ -113,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             return self._validate_yaml(json.loads(body)["content"])
         if path == "/api/whoami-v2":
-            return self._send(200, {"name": "me"}) if token else self._refuse(401, "Invalid username or password.")
+            return self._send(200, whoami(token)) if token else self._refuse(401, "Invalid username or password.")
         if path == "/api/repos/create":
             return self._create(json.loads(body), token)
         if found := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(.*))?", path):

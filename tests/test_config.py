@@ -11,9 +11,9 @@ from pydantic import Field
 from socratune import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.cli.app import main
 from socratune.cli.flags import flagged, option, read
-from socratune.config import Flag, Free, RunConfig, Section, Setting, settings_of
+from socratune.config import FOREIGN_NAMES, Flag, Free, RunConfig, Section, Setting, settings_of
 from socratune.errors import UserError
-from socratune.resolve import dump, flatten, known_keys, read_config_file, resolve_settings, to_yaml
+from socratune.resolve import dump, flatten, known_keys, nearest_key, read_config_file, resolve_settings, to_yaml
 
 NEEDED = {"model": "m", "dataset": "d", "output": "o"}
 
@@ -177,7 +177,9 @@ def test_every_flag_hands_over_its_setting(setting: Setting, monkeypatch: pytest
     command = "generate" if setting.key.startswith("generate.") else "run"
     monkeypatch.setattr(commands, f"{command}_command", taken)
     name, metavar, _ = shown(setting)
-    assert metavar is not None
+    if metavar is None:  # a switch
+        assert main([command, name]) == 0 and given == {setting.key: not setting.field.default}
+        return
     text = {"<int>": "7", "<float>": "0.5", "X,Y,…": "0.5,2"}.get(metavar, metavar.replace(",", "|").split("|")[0])
     assert main([command, name, text]) == 0
     read_as = {"7": 7, "0.5": 0.5, "0.5,2": [0.5, 2.0]}.get(text, text)
@@ -207,3 +209,38 @@ def test_the_limits_of_earlier_versions_are_shares_of_the_budget(tmp_path: Path)
         resolve_settings({**NEEDED, **old, "budget": {"enhance": 6.0}})
     with pytest.raises(ValueError, match=r"the budget is the run's"):
         StudentTeacherConfig(max_usd=5)  # pyright: ignore[reportCallIssue]
+
+
+BROUGHT = {
+    "train.lr": "train.learning_rate", "learning_rate": "train.learning_rate", "epochs": "train.num_train_epochs",
+    "train.epochs": "train.num_train_epochs", "num_epochs": "train.num_train_epochs", "base_model": "model",
+    "model_name_or_path": "model", "micro_batch_size": "train.per_device_train_batch_size",
+    "train.batch_size": "train.per_device_train_batch_size", "lora_r": "train.r", "train.lora_rank": "train.r",
+    "gradient_accumulation": "train.gradient_accumulation_steps", "lora_target_modules": "train.target_modules",
+    "cutoff_len": "train.max_seq_length", "sequence_len": "train.max_seq_length", "output_dir": "output",
+    "train.warmup_steps": "train.warmup_ratio", "load_in_8bit": "train.load_in_4bit", "dataset_path": "dataset",
+    "hub_model_id": "hub_id", "train.use_rslora": "train.peft", "val_set_size": "split.held_out_share",
+    "lora_target": "train.target_modules", "train.neat_packing": "rows are packed", "bf16": "number format",
+    "train.LR": "train.learning_rate", "train.lora-r": "train.r", "train.seed": "seed",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "meant"), BROUGHT.items())
+def test_the_names_of_other_trainers_are_known(name: str, meant: str) -> None:
+    found = nearest_key(name)
+    assert found.startswith(("Did you mean " + meant, "Leave it out: ")) and meant in found
+
+
+@pytest.mark.parametrize("name", ["train.zz", "enhance.qqq", "frobnicate", "train.kind_of_model", "x", "validate.lost"])
+def test_no_unknown_key_is_answered_with_all_there_are(name: str) -> None:
+    found = nearest_key(name)
+    assert sum(key in found.replace(",", " ").split() for key in known_keys()) <= 8
+    assert "docs/reference/config.md" in found
+
+
+def test_every_name_of_another_trainer_means_one_thing_that_is_there() -> None:
+    names = [name for names in FOREIGN_NAMES.values() for name in names.split()]
+    assert len(names) == len(set(names)) and not [name for name in names if name != name.casefold()]
+    for meant in FOREIGN_NAMES:
+        keys = [] if meant.endswith(".") else meant.partition(",")[0].split(" or ")
+        assert set(keys) <= set(known_keys()), meant

@@ -39,21 +39,21 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 2900,
+    "": 3050,
     "judging": 1950,
-    "runs": 1550,
-    "llm": 3200,
+    "runs": 1600,
+    "llm": 3350,
     "inference": 3100,
     "data": 2700,
     "teaching": 1650,
     "documents": 3200,
     "training": 2650,
     "evaluation": 3300,
-    "publishing": 2650,
-    "stages": 2100,
-    "compute": 3450,
+    "publishing": 2700,
+    "stages": 2200,
+    "compute": 3700,
     "ways": 1350,
-    "cli": 2150,
+    "cli": 2250,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22

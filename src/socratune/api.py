@@ -62,5 +62,5 @@ def run(
     faults = stage_faults(None, until, restart)
     if faults:
         raise UserError(*faults)
-    resolved = check_run(given, where="socratune.run", restart=restart, until=until)
+    resolved = check_run(given, where="socratune.run", until=until, restart=restart)
     return run_rounds(resolved, until=until, restart=restart, tell=lambda event, stage, entry: None)

@@ -142,6 +142,78 @@ RETIRED_NAMES = {
 """Names of the guide under `train` that mean something else today: accepted, left out, and said so."""
 
 
+FOREIGN_NAMES = {
+    "model": "base_model model_name model_name_or_path pretrained_model_name_or_path model_id model_path "
+    "base_model_name base_model_name_or_path pretrained_model",
+    "dataset": "datasets dataset_path dataset_name dataset_dir data data_path data_file data_files train_file "
+    "train_data train_dataset training_data",
+    "output": "output_dir out_dir save_dir output_path output_folder",
+    "hub_id": "hub_model_id hub_repo_id repo_id push_to_hub hub_repo push_to_hub_model_id",
+    "seed": "random_seed random_state data_seed manual_seed",
+    "report_to": "wandb_project use_wandb wandb log_with tracker use_mlflow mlflow_tracking_uri use_tensorboard",
+    "publish.private": "private hub_private_repo",
+    "split.held_out": "eval_dataset eval_dataset_path test_file test_dataset test_datasets validation_file val_file "
+    "eval_data validation_data",
+    "split.held_out_share": "val_set_size val_size test_size eval_size validation_split val_split eval_split",
+    "train.method": "finetuning_type stage training_type trainer_type rl",
+    "train.learning_rate": "lr max_lr peak_lr learningrate learning_rate_multiplier",
+    "train.num_train_epochs": "epochs epoch num_epochs n_epochs max_epochs num_train_epoch train_epochs nb_epochs",
+    "train.num_train_epochs, as a training's length is counted in epochs": "max_steps num_steps train_steps",
+    "train.per_device_train_batch_size": "batch_size micro_batch_size train_batch_size per_device_batch_size "
+    "per_gpu_train_batch_size mini_batch_size bs batch",
+    "train.gradient_accumulation_steps": "gradient_accumulation grad_accum grad_accumulation "
+    "gradient_accumulation_step grad_accumulation_steps accumulate_grad_batches accumulation_steps",
+    "train.r": "lora_r lora_rank rank lora_dim peft_r lora_r_value",
+    "train.lora_alpha": "alpha lora_scaling peft_alpha",
+    "train.lora_dropout": "dropout lora_dropout_p",
+    "train.target_modules": "lora_target lora_targets lora_target_modules lora_modules target_module "
+    "lora_target_linear lora_layers",
+    "train.peft, as in train.peft={use_dora: true}": "peft_config lora_config use_dora peft_use_dora use_rslora "
+    "peft_use_rslora modules_to_save lora_modules_to_save bias lora_bias init_lora_weights loftq_config rank_pattern "
+    "alpha_pattern layers_to_transform layers_pattern exclude_modules additional_target fan_in_fan_out",
+    "train.max_seq_length": "cutoff_len sequence_len sequence_length seq_length seq_len max_seq_len max_length "
+    "block_size model_max_length context_length ctx_len",
+    "train.warmup_ratio, a share of the steps": "warmup_steps warmup num_warmup_steps lr_warmup_steps",
+    "train.weight_decay": "wd decay l2",
+    "train.max_grad_norm": "grad_clip gradient_clip gradient_clipping clip_grad_norm max_gradient_norm "
+    "gradient_clip_val",
+    "train.load_in_4bit": "load_in_4_bit use_4bit quantization_bit quantization qlora bits bnb_4bit_quant_type adapter "
+    "bnb_4bit_compute_dtype quantization_config",
+    "train.load_in_4bit or train.fp8, as there are no 8-bit weights": "load_in_8bit use_8bit load_in_8_bit",
+    "train.gradient_checkpointing": "use_gradient_checkpointing grad_checkpointing disable_gradient_checkpointing "
+    "gradient_checkpointing_kwargs activation_checkpointing",
+    "train.by_dev.patience": "early_stopping_patience early_stopping",
+    "where.gpus": "num_gpus n_gpu n_gpus devices num_processes nproc_per_node world_size deepspeed fsdp "
+    "tensor_parallel_size",
+    "enhance.student_model": "student",
+    "enhance.teacher_model": "teacher teacher_llm teacher_model_name_or_path",
+    "enhance.judge_model": "judge judge_llm grader reward_model",
+    "enhance.judge_api_base or enhance.teacher_api_base": "api_base base_url openai_api_base openai_base_url api_url",
+    "enhance.attempts": "num_samples n_samples num_return_sequences num_generations best_of",
+    "enhance.max_new_tokens": "max_tokens max_completion_tokens max_output_tokens max_completion_length",
+    "A key stands in the environment; enhance.endpoints.judge.api_key_env names the variable.": "api_key "
+    "openai_api_key anthropic_api_key hf_token hub_token token",
+    "Leave it out: the number format is chosen by the machine.": "bf16 fp16 tf32 dtype torch_dtype bf16_full_eval "
+    "mixed_precision precision upcast_layernorm",
+    "Leave it out: it is AdamW, and the rate falls as a cosine.": "optim optimizer lr_scheduler lr_scheduler_type "
+    "scheduler adam_beta1 adam_beta2 adam_epsilon",
+    "Leave it out: checkpoints, curves and the best epoch are kept without a setting.": "logging_steps logging_dir "
+    "logging_strategy save_steps save_strategy save_total_limit eval_steps eval_strategy evaluation_strategy "
+    "evals_per_epoch saves_per_epoch load_best_model_at_end overwrite_output_dir resume_from_checkpoint "
+    "metric_for_best_model plot_loss",
+    "Leave it out: rows are packed, and never cut.": "packing sample_packing pad_to_sequence_len group_by_length "
+    "pad_to_multiple_of eval_sample_packing neat_packing",
+    "Leave it out: the library chooses the attention kernel.": "flash_attention flash_attn attn_implementation "
+    "use_flash_attention xformers_attention sdp_attention",
+    "Leave it out: the model's own chat template is used.": "chat_template template prompt_template prompt_style "
+    "dataset_text_field conversation_template",
+    "Leave it out: only answers are trained on.": "train_on_inputs mask_prompt completion_only_loss "
+    "assistant_only_loss train_on_responses_only train_on_prompt",
+}
+"""What Hugging Face's TrainingArguments and PEFT, TRL, axolotl, Unsloth and LLaMA-Factory call a setting: its name
+here, or a sentence, and the names there."""
+
+
 class SplitConfig(Section):
     """What is trained on, what chooses, what proves. Decided by source, before anything is paid."""
 
@@ -290,9 +362,9 @@ class StudentTeacherConfig(Section):
     """`local`: in this process; `vllm`: `vllm serve` is started here, asked, and stopped."""
     vllm_args: list[str | int | float] = []
     """Further arguments of that `vllm serve`, also on a rented machine: `[--tensor-parallel-size, 2]`."""
-    teacher_model: Annotated[str, Flag()] = "rules/arithmetic"
-    """Who hints: openai/…, anthropic/…, local/…, python:FILE:F. `rules/arithmetic`: takes products apart,
-    mechanically."""
+    teacher_model: Annotated[str | None, Flag()] = None
+    """Who hints: openai/…, anthropic/…, local/…, python:FILE:F. None: nobody, and only what the student gets right by
+    itself is trained on. `rules/arithmetic`: takes products apart, mechanically."""
     judge_model: Annotated[str, Flag()] = "rules/mechanical"
     """Who judges, named as the teacher is. `rules/mechanical`: exact text, choice, number; everything else is
     undecided."""
@@ -508,6 +580,9 @@ class BudgetConfig(Section):
     50 USD."""
 
 
+FORMER_DEFAULTS: dict[str, Any] = {"enhance.teacher_model": "rules/arithmetic"}
+"""Defaults of earlier versions that are others now: a run that began with one goes on with it."""
+
 MOVED = {f"{part}.max_usd": f"budget.{part}" for part in BudgetConfig.model_fields}
 """Keys of earlier versions, and what they are called now."""
 
@@ -556,6 +631,8 @@ class RunConfig(Section):
     """The run folder; an existing one is gone on with."""
     hub_id: Annotated[str | None, Flag(metavar="ORG/NAME")] = None
     """The Hub repository in which what passed is published."""
+    local_only: Annotated[bool, Flag(), Free()] = False
+    """Refuse to begin where a setting would call another machine than this one; the Hub is not asked either."""
     seed: Annotated[int, Flag()] = Field(default=0, ge=0)
     """Of sampling, training and resampling."""
     views: Annotated[list[Literal["preference", "sdft"]], Flag(commas=True), Free()] = []

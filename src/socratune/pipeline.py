@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune import __version__
-from socratune.compute import budget_of, settle_placement
-from socratune.config import RunConfig
+from socratune.compute import budget_of, look_at_rows, settle_placement
+from socratune.config import FORMER_DEFAULTS, RunConfig
 from socratune.data import data_path
 from socratune.documents import source_hash
-from socratune.errors import Fault, StageFailed, UserError
+from socratune.errors import Fault, OutsideError, UserError
 from socratune.evaluation import proof_of, with_pins
 from socratune.inference import RowScreen, trace_writers
-from socratune.llm import Base, Limits, budget_text, model_location, student_of, weights_fingerprint
+from socratune.llm import Base, Limits, budget_text, model_location, note_asked, student_of, weights_fingerprint
 from socratune.publishing import write_report, write_views
 from socratune.resolve import Resolved, defaults, dump, flatten
 from socratune.runs import (
@@ -36,6 +36,7 @@ from socratune.runs import (
     Tell,
     Tick,
     do_stage,
+    ending_noted,
     file_hashes,
     fingerprint,
     first_stage_of,
@@ -45,7 +46,6 @@ from socratune.runs import (
     refuse_other_data,
     refuse_other_documents,
     settle_config,
-    status_after,
 )
 
 if TYPE_CHECKING:
@@ -134,17 +134,6 @@ def opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> I
             write_report(run)
 
 
-@contextmanager
-def ending_noted(results: Results) -> Iterator[None]:
-    """However the block ends before its end is in the results; a stage that failed is a verdict, no error."""
-    try:
-        yield
-    except BaseException as error:
-        results.write(status=status_after(error), error=str(error) or type(error).__name__)
-        if not isinstance(error, StageFailed):
-            raise
-
-
 def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
     results, config = pipeline.results, pipeline.config
     results.data.pop("error", None)
@@ -160,6 +149,12 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
         try:
             work = with_pins(name, getattr(pipeline, name), pipeline.run, config, results.data)
             done = do_stage(name, pipeline.key(name), work, results, tell, missing=missing)
+        except OutsideError as error:
+            if name != "publish":
+                raise
+            proof = proof_of(results.data)  # what was proven stays so; the error says what is left to do
+            results.write(status=proof.status if proof else "error", error=str(error))
+            return
         finally:
             pipeline.note_budget()
         if not done:
@@ -194,7 +189,7 @@ class Pipeline:
         """Changes when a setting or an input of the stage does, not with what a newer version could be told besides."""
         config, run = self.config, self.run
         adapter = [run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
-        usual = defaults()
+        usual = defaults() | FORMER_DEFAULTS  # so that what an earlier version has done is still done
         settings = {name: value for name, value in flatten(dump(config)).items() if value != usual.get(name)}
         own = {name: value for name, value in settings.items() if first_stage_of(name) == stage}
         inputs = {
@@ -261,7 +256,8 @@ class Pipeline:
         return Limits(self.budget.limit(part, self.spent(), over=over), section.max_total_tokens, part)
 
     def note_budget(self) -> None:
-        """Put shares and spending into the results, where a part of the run is paid for."""
+        """Put into the results what was sent where, and shares and spending, where a part of the run is paid for."""
+        note_asked(self.results.data.setdefault("sent_to", {}), self.config, self.journal.spent())
         if self.budget.shares:
             self.results.data["budget"] = self.budget.to_json(self.spent())
 
@@ -301,6 +297,8 @@ class Pipeline:
         from socratune.stages import enhance_result, enhance_rows, rows_of_shard
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
+        if config.generate.source and not self.base.adapter and not self.journal.done_positions(key):
+            look_at_rows(Resolved(config=config, origins=self.results.data.get("origins", {})))  # now they are there
         loop = partial(enhance_rows, base=self.base, key=key)
         at_work = {"journal": self.journal, "tick": tick}
         with_student = self.remote and self.remote.with_student
@@ -353,6 +351,7 @@ class Pipeline:
         from socratune.compute import BySkyPilot, RemoteRun
 
         limits = partial(self.limits, "where")
+        self.results.data.setdefault("sent_to", {})["machine"] = {"model": None, "hosts": [decision.where]}
         machine = BySkyPilot(self.run, self.config, self.results.data, limits)
         if decision.where == "runpod":
             machine = RemoteRun(self.run, self.config, self.journal, self.results.data, decision, limits)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from socratune.compute import ray_fault
+from socratune.compute import local_only_faults, loop_outlook, ray_fault, stay_offline
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import Screen, data_path, data_set, forget_data_sets
 from socratune.documents import DATABASES, files_of
@@ -14,6 +14,7 @@ from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
 from socratune.inference import RowScreen, chat_fitness, foreign_fault, has_tokenizer, identity
 from socratune.llm import (
+    NOBODY,
     RULES,
     Role,
     StudentEngine,
@@ -24,24 +25,33 @@ from socratune.llm import (
     reference_fault,
     resolve_alias,
     student_of,
+    teacher_of,
     vllm_args_fault,
     vllm_fault,
     writer_endpoints,
 )
-from socratune.resolve import Resolved, flatten, resolve_settings, validated
-from socratune.runs import NEEDED, STAGES, Results, RunDir, output_fault, parse_shard
-from socratune.stages import gpus_fault, hub_id_fault
+from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
+from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
+from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault
 from socratune.training import tracker_faults
 
 log = logging.getLogger(__name__)
 
 
-def check_run(given: dict[str, Any], *, where: str, restart: str | None = None, until: str | None = None) -> Resolved:
-    """The resolved configuration of a command that can begin. What only finished stages need is not asked for.
+def check_run(
+    given: dict[str, Any],
+    *,
+    where: str,
+    restart: str | None = None,
+    start: str | None = None,
+    until: str | None = None,
+) -> Resolved:
+    """The resolved configuration of a command that can begin; what it will not do is said in the log. What only
+    finished stages need is not asked for.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.
-        until: the last stage; None is the last there is.
+        start, until: the first and the last stage that are wanted; None: from the first, to the last.
 
     Raises:
         UserError: every fault of configuration, data set, model and output together.
@@ -51,48 +61,79 @@ def check_run(given: dict[str, Any], *, where: str, restart: str | None = None, 
     flat = flatten(given)
     faults: list[Fault] = []
     resolved = None
+    if flat.get("local_only") is True:
+        stay_offline()
     try:
-        resolved = resolve_settings(given, where=where)
+        resolved = resolve_settings(_as_begun(given, restart), where=where)
         flat = {**flatten(resolved.config.model_dump(by_alias=True)), **flat}
     except UserError as error:
         faults += error.faults
     output = flat.get("output")
     if isinstance(output, str) and output and (fault := output_fault(output)):
         faults.append(fault)
-    unreachable, screen, name = None, None, flat.get("model")
+    unreachable: list[OutsideError] = []
+    screen, name = None, flat.get("model")
     if isinstance(name, str) and name:
-        try:
-            own = _model_faults(name, resolved, restart)
-            faults += own
-            screen = None if own or resolved is None else RowScreen(name)
-        except OutsideError as error:
-            unreachable = error
+        own = _unless_unreachable(unreachable, _model_faults, name, resolved, restart)
+        faults += own
+        screen = None if own or unreachable or resolved is None else RowScreen(name)
     if restart in ("generate", "split") or not (isinstance(output, str) and RunDir(output).rows("train_in").exists()):
-        try:
-            faults += _data_faults(flat, screen)
-        except OutsideError as error:  # a data set on the Hub
-            unreachable = error
+        faults += _unless_unreachable(unreachable, _data_faults, flat, screen)
     to_do = _to_do(resolved.config, restart, until) if resolved else frozenset(STAGES)
+    sound = resolved is not None and not faults and not unreachable  # what was read so far
     if resolved:
-        faults += [
-            *_engine_faults(resolved.config, to_do),
-            *_round_faults(resolved.config),
-            *_budget_faults(resolved.config),
-        ]
-    if resolved and (restart or not RunDir(resolved.config.output).rows("held_out_answers").exists()):
-        faults += _proof_faults(resolved.config)
-    if resolved and resolved.config.generate.source and "generate" in to_do:
-        faults += generate_faults(resolved.config.generate, limited=_limited(resolved.config, "generate"))
-    try:
-        faults += _reference_faults(flat, resolved, to_do)
-    except OutsideError as error:  # a local/ model on the Hub
-        unreachable = error
+        faults += _faults_of(resolved.config, restart, to_do)
+    faults += _unless_unreachable(unreachable, _reference_faults, flat, resolved, to_do)
+    if resolved and until in (None, "publish"):
+        faults += _upload_faults(resolved.config)
+    at = STAGES.index
+    if sound and resolved and at(start or STAGES[0]) <= at("enhance") <= at(until or STAGES[-1]):
+        outlook = loop_outlook(resolved, restart=restart)
+        faults += outlook.faults
+        for text in () if faults else outlook.notices:
+            log.warning("%s", text)
     if faults:
         raise UserError(*faults)
     if unreachable:
-        raise unreachable
+        raise unreachable[-1]
     assert resolved is not None
     return resolved
+
+
+def _upload_faults(config: RunConfig) -> list[Fault]:
+    """Why what passes could not be published in the end, as far as the Hub tells."""
+    if config.hub_id is None or config.local_only or hub_id_fault(config.hub_id):
+        return []
+    return [*filter(None, [hub_access_fault(config.hub_id)])]
+
+
+def _unless_unreachable(unreachable: list[OutsideError], find: Callable[..., list[Fault]], *what: Any) -> list[Fault]:
+    """The faults that `find` finds; where the Hub could not be asked, none, and the error is noted."""
+    try:
+        return find(*what)
+    except OutsideError as error:
+        unreachable.append(error)
+        return []
+
+
+def _faults_of(config: RunConfig, restart: str | None, to_do: frozenset[str]) -> list[Fault]:
+    """What is wrong with settings that can be looked at without the model and without the rows."""
+    faults = [*_engine_faults(config, to_do), *_round_faults(config), *_budget_faults(config)]
+    if config.local_only:
+        faults += local_only_faults(config)
+    if restart or not RunDir(config.output).rows("held_out_answers").exists():
+        faults += _proof_faults(config)
+    if config.generate.source and "generate" in to_do:
+        faults += generate_faults(config.generate, limited=_limited(config, "generate"))
+    return faults
+
+
+def _as_begun(given: dict[str, Any], restart: str | None) -> dict[str, Any]:
+    """What was given, and what the run folder began with where the default was another then."""
+    output = flatten(given).get("output")
+    if not isinstance(output, str) or not output:
+        return given
+    return deep_merge(unflatten(former_defaults(output, restart)), given)
 
 
 def _to_do(config: RunConfig, restart: str | None, until: str | None) -> frozenset[str]:
@@ -188,7 +229,7 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None, to_do: Co
     if resolved is not None:
         config = resolved.config.enhance
         refs: dict[Role, str] = {
-            "teacher": resolve_alias(config.teacher_model),
+            "teacher": teacher_of(config),
             "judge": resolve_alias(config.judge_model),
         }
         engine, name = student_of(config, resolved.config.model)
@@ -319,7 +360,7 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
     ):
         faults.append(Fault("enhance.trace_pick judged", "a judge model that is asked", refs["judge"]))
     for role in RULES.keys() & endpoints_of(config).keys():
-        if endpoints_of(config)[role].api_bases and refs.get(role) == RULES[role]:
+        if endpoints_of(config)[role].api_bases and refs.get(role) in (RULES[role], NOBODY):
             faults.append(Fault(f"enhance.{role}_api_base", f"a --{role}-model, as the server calls it", Shown("none")))
     return faults
 

@@ -12,7 +12,16 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from socratune.config import DEMO, DEMO_DATA, MOVED, EnhancedTrainingConfig, RunConfig, Section, settings_of
+from socratune.config import (
+    DEMO,
+    DEMO_DATA,
+    FOREIGN_NAMES,
+    MOVED,
+    EnhancedTrainingConfig,
+    RunConfig,
+    Section,
+    settings_of,
+)
 from socratune.errors import Fault, Shown, UserError
 
 Kind = TypeVar("Kind", bound=Section)
@@ -250,11 +259,45 @@ def _faults(error: ValidationError, where: str) -> list[Fault]:
     return list(faults.values())
 
 
+MOST_NEAR = 8
+"""Keys that a fault names at most."""
+
+
 def nearest_key(name: str) -> str:
-    """'Did you mean train.learning_rate?', or the list of all keys where none is near."""
-    known, leaf = known_keys(), name.rsplit(".", 1)[-1]
-    leaves = {key.rsplit(".", 1)[-1]: key for key in known} | {key.split(".")[0]: key.split(".")[0] for key in known}
-    close = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)
-    if close:
-        return f"Did you mean {leaves[close[0]]}?"
-    return f"Known keys: {', '.join(known)}."
+    """What to write in the place of an unknown key: 'Did you mean train.learning_rate?', or the few keys near it."""
+    section, _, leaf = name.rpartition(".")
+    leaf = leaf.replace("-", "_").casefold()
+    if meant := meant_by(leaf):
+        return meant
+    leaves: dict[str, list[str]] = {}
+    for key in known_keys():
+        leaves.setdefault(key.rpartition(".")[2].casefold(), []).append(key)
+    for part in {key.split(".")[0] for key in known_keys() if "." in key}:  # a whole section, where none is named
+        leaves.setdefault(part, []).insert(len(leaves.get(part, [])) if section else 0, part)
+    if leaf in leaves:
+        return f"Did you mean {' or '.join(leaves[leaf][:MOST_NEAR])}?"
+    spelt = [one for one in difflib.get_close_matches(leaf, leaves, n=MOST_NEAR, cutoff=0.7) if len(one) > 2]
+    if spelt and len(leaf) > 2:  # two letters are near to anything
+        return f"Did you mean {_first_of(section, leaves[spelt[0]])}?"
+    words = set(leaf.split("_"))
+    near = [key for one, keys in leaves.items() if words & set(one.split("_")) for key in keys]
+    near = sorted(near, key=lambda key: not key.startswith(f"{section}.")) or [
+        key for key in known_keys() if section and key.startswith(f"{section}.")
+    ]
+    shown = f"Near it: {', '.join(near[:MOST_NEAR])}. " if near else ""
+    return f"{shown}All keys: docs/reference/config.md."
+
+
+def _first_of(section: str, keys: list[str]) -> str:
+    """Of keys that end alike the one in this section, or in the one around it."""
+    while section:
+        if inside := [key for key in keys if key.startswith(f"{section}.")]:
+            return inside[0]
+        section = section.rpartition(".")[0]
+    return keys[0]
+
+
+def meant_by(name: str) -> str:
+    """What another trainer's name for a setting is here, as a sentence; empty where no trainer known calls one so."""
+    found = next((meant for meant, names in FOREIGN_NAMES.items() if name in names.split()), "")
+    return found if not found or found.endswith(".") else f"Did you mean {found}?"

@@ -26,7 +26,7 @@ from socratune.evaluation import pin_adapter, pin_training
 from socratune.inference import LocalModels
 from socratune.judging import mechanical_judge
 from socratune.llm import WARM
-from socratune.pipeline import Pipeline, ending_noted, run_pipeline
+from socratune.pipeline import Pipeline, run_pipeline
 from socratune.resolve import Resolved
 from socratune.rows import QARow, Trace
 from socratune.runs import (
@@ -36,6 +36,7 @@ from socratune.runs import (
     Results,
     RunDir,
     Tell,
+    ending_noted,
     file_hashes,
     fingerprint,
     locked_file,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from socratune.cli.console import guarded
+from socratune.cli.console import going_on, guarded
 from socratune.errors import Fault, OutsideError, StageFailed, UserError
 
 
@@ -42,3 +43,19 @@ def test_a_bugs_traceback_is_in_the_run_log_and_not_on_the_screen(
     assert "Traceback" in (tmp_path / "run.log").read_text()
     said = capsys.readouterr().err
     assert "run.log" in said and "Traceback" not in said and "ZeroDivisionError: ours" in said
+
+
+def test_only_what_can_go_on_is_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    def said(**given: Any) -> str:
+        assert guarded(interrupted, **given) == 130
+        return capsys.readouterr().err.strip()
+
+    assert said() == "Interrupted."  # a chat, a plan, an export
+    assert said(goes_on=lambda: going_on(tmp_path)) == "Interrupted."  # nothing was begun
+    (tmp_path / "pipeline_results.json").write_text("{}")
+    assert said(goes_on=lambda: going_on(tmp_path)) == "Interrupted. The same command goes on from here."
+    again = said(goes_on=lambda: going_on(tmp_path, restart=True))
+    assert again == "Interrupted. Without --restart the same command goes on from here."

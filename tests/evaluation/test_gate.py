@@ -177,8 +177,8 @@ def results(status: str, word: str | None = None, **more: Any) -> dict[str, Any]
         (results("passed", "not_worse"), "Passed", "good"),  # it recalls what it was taught
         (results("passed"), "Passed", "good"),
         (results("failed", "better"), "Failed", "bad"),
-        (results("failed", "not_worse"), "Not proven better", "open"),
-        (results("failed", "worse"), "Worse than its base", "bad"),
+        (results("failed", "not_worse"), "Failed: not proven better", "open"),
+        (results("failed", "worse"), "Failed: worse than its base", "bad"),
         (results("interrupted", "worse"), "Interrupted", "open"),
         ({"status": "running", "stages": {}}, "Running", ""),
         ({"status": "of_another_version"}, "of another version", ""),

@@ -13,7 +13,7 @@ import pytest
 from socratune.errors import CallError
 from socratune.judging import rules
 from socratune.judging.guard import undecided_on_error
-from socratune.judging.rules import judge_by_rules, mechanical_judge
+from socratune.judging.rules import can_judge, judge_by_rules, mechanical_judge
 from socratune.judging.text import LONGEST
 from socratune.rows import Judgement, QARow
 
@@ -274,3 +274,25 @@ def test_a_huge_answer_is_no_trap() -> None:
         "1,1" * 5000,
     ):
         assert judge_by_rules("q", "195", response).verdict != "correct"
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "known"),
+    [
+        ("What is 15 * 13?", "195", True),
+        ("Is 7 prime?", "Yes", True),
+        ("Which?\nA) a cat\nB) a dog", "B", True),
+        ("List the primes below 8.", "2, 3, 5, 7", True),
+        ("How many?", "We add 1 and 2. #### 3", True),
+        ("How far?", "5 km", True),
+        ("Who wrote Faust?", "Johann Wolfgang von Goethe", False),
+        ("Capital of France?", "Paris", False),
+        ("Why is the sky blue?", "Because short waves are scattered more.", False),
+        ("When was the treaty signed?", "It was signed in Muenster.", False),
+        ("Which colours?", "red and blue", False),
+    ],
+)
+def test_whether_rules_can_tell_right_from_wrong_is_known_beforehand(
+    question: str, reference: str, known: bool
+) -> None:
+    assert can_judge(question, reference) is known

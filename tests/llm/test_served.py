@@ -60,6 +60,8 @@ def test_a_served_judge_and_teacher(tmp_path: Path, results_of: Callable[[Path],
     assert enhance["outcomes"]["solved_with_hint"] > 0 and "error" not in enhance["outcomes"]
     assert enhance["spent"]["enhance.teacher"]["tokens"] == 120 * enhance["hints"]
     assert enhance["spent"]["enhance.judge"]["usd"] is None  # a key, but no known price: unknown, not nothing
+    sent = results_of(tmp_path / "run")["sent_to"]
+    assert sent.keys() == {"enhance.judge", "enhance.teacher"} and sent["enhance.judge"]["hosts"] == ["127.0.0.1"]
     row = json.loads((tmp_path / "run" / "enhanced_dataset.jsonl").read_text().splitlines()[0])
     assert row["metadata"]["enhancement"]["trace"][0]["judged_by"] == "llm"
     holders = [
@@ -104,9 +106,16 @@ def test_rows_that_no_rule_can_judge_stop_the_run_early(tmp_path: Path) -> None:
     for row in rows:
         row["messages"][-1]["content"] = "It depends on how one looks at it, all things considered."
     data = write_rows(tmp_path / "rows.jsonl", rows)
-    done = socratune("enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run")
+    command = ["enhance", "--model", "demo", "--dataset", data, "--output", tmp_path / "run"]
+    done = socratune(*command)
+    assert done.returncode == 2 and "in 0 of 200 rows" in done.stderr and not (tmp_path / "run").exists()
+    done = socratune(*command, "--judge-model", "rules/mechanical")  # asked for: the rows are tried
     assert done.returncode == 2, done.stdout
-    assert "undecided of the first 50 rows" in done.stderr and "--judge-model" in done.stderr
+    assert "10 undecided of the first 10 rows" in done.stderr and "--judge-model" in done.stderr
+    again = socratune(*command, "--judge-model", "rules/mechanical")
+    assert again.returncode == 2 and "undecided of the first" in again.stderr
+    kept = sqlite3.connect(tmp_path / "run" / "journal.sqlite").execute("SELECT COUNT(*) FROM rows").fetchone()
+    assert kept == (9,)  # it does not begin to count anew, so no further nine were tried
 
 
 @pytest.mark.slow
@@ -118,7 +127,7 @@ def test_a_model_that_the_server_does_not_know_stops_the_run_early(tmp_path: Pat
             "--judge-model", "typo", "--judge-api-base", server.openai_base, "--judge-mode", "llm",
         )  # fmt: skip
     assert done.returncode == 3, done.stdout
-    assert "of the first 50 rows failed" in done.stderr and "does not exist" in done.stderr
+    assert "10 of the first 10 rows failed" in done.stderr and "does not exist" in done.stderr
 
 
 @pytest.mark.slow

@@ -264,8 +264,8 @@ def test_the_verdict_at_one_glance(tmp_path: Path, chromium: Any) -> None:
 
 
 NOT_PASSED = {
-    "Worse than its base": ("failed", "worse"),
-    "Not proven better": ("failed", "not_worse"),
+    "Failed: worse than its base": ("failed", "worse"),
+    "Failed: not proven better": ("failed", "not_worse"),
     "Failed": ("failed", "better"),
     "Interrupted": ("interrupted", None),
 }

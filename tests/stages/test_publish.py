@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_DATA, demo_rows, socratune, write_rows
-from forging import gate, load, made_failing, pinned_anew, save, uploaded, with_config
-from hub_server import READ_TOKEN, TOKEN, Hub, Repo, loopback_hub
+from forging import config_of, gate, load, made_failing, pinned_anew, save, uploaded, with_config
+from hub_server import FINE_TOKEN, OTHER_FINE_TOKEN, READ_TOKEN, TOKEN, Hub, Repo, loopback_hub
 
-from socratune.errors import StageFailed
+from socratune.config import PublishConfig
+from socratune.errors import StageFailed, UserError
 from socratune.evaluation.adapter_files import adapter_manifest
+from socratune.preflight import check_run
 from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
 from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
 from socratune.runs.folder import RunDir
@@ -667,3 +669,81 @@ def test_the_cards_code_loads_what_was_published_and_it_answers_alike(
     script = 'from datasets import load_dataset; print(len(load_dataset("me/adapter", split="train")))'
     count = len((copied_run / "enhanced_dataset.jsonl").read_text().splitlines())
     assert python(script, env=env).strip() == str(count)
+
+
+ACCESS = [
+    (TOKEN, "me/adapter", None),
+    (TOKEN, "ME/adapter", None),
+    (TOKEN, "team/adapter", None),
+    (FINE_TOKEN, "me/adapter", None),
+    ("", "me/adapter", "a token of the Hugging Face Hub, got none"),
+    ("hf_wrong", "me/adapter", "one that it refuses"),
+    (READ_TOKEN, "me/adapter", "one that may only read there"),
+    (TOKEN, "readers/adapter", "one that may only read there"),
+    (TOKEN, "them/adapter", "got one of me and of team, readers"),
+    (OTHER_FINE_TOKEN, "me/adapter", "do not hold repo.write there"),
+]
+
+
+@pytest.mark.parametrize(("token", "hub_id", "said"), ACCESS)
+def test_who_may_not_publish_is_told_before_anything_runs(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str, hub_id: str, said: str | None
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setenv("HF_TOKEN", token)
+    given = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run"), "hub_id": hub_id}
+    if said is None:
+        check_run(given, where="test")
+    else:
+        with pytest.raises(UserError, match=re.escape(said)) as refused:
+            check_run(given, where="test")
+        assert "socratune publish RUN" in str(refused.value) and "hf_" not in str(refused.value)
+        check_run(given, where="test", until="train")  # nothing is published then
+    assert not [call for call in hub.calls if call != "GET /api/whoami-v2"]
+
+
+def test_a_hub_out_of_reach_is_said_and_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    given = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run"), "hub_id": "me/adapter"}
+    check_run(given, where="test")
+    assert "could not be asked whether this token may write me/adapter" in caplog.text and TOKEN not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_failed_upload_leaves_the_run_passed_and_says_what_is_left_to_do(
+    copied_run: Path, hub: Hub, tmp_path: Path, results_of: Callable[[Path], Any]
+) -> None:
+    hub.repos["model/me/adapter"] = Repo(True, {"model.safetensors": b"another model"})
+    command = ["run", "--config", copied_run / "config.yaml", "--output", copied_run, "--hub-id", "me/adapter"]
+    done = socratune(*command, env=in_env(hub, tmp_path))
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert f"passed: {copied_run}" in done.stdout and "not published: me/adapter was not written" in done.stdout
+    found = results_of(copied_run)
+    assert found["status"] == "passed" and found["stages"]["publish"]["status"] == "error"
+    assert f"socratune publish {copied_run} --hub-id me/adapter-2" in found["error"]
+    del hub.repos["model/me/adapter"]
+    done = socratune(*command, env=in_env(hub, tmp_path))  # the same command goes on
+    assert done.returncode == 0 and "error" not in results_of(copied_run), done.stderr
+
+
+def test_a_card_says_what_was_sent_where_and_names_no_host_of_ones_own(made_run: Path, tmp_path: Path) -> None:
+    results = load(made_run)
+    sent = {"enhance.judge": {"model": "openai/gpt-4o-mini", "hosts": ["api.openai.com"]},
+            "enhance.teacher": {"model": "qwen", "hosts": ["gpu7", "10.0.0.3"]}}  # fmt: skip
+    cards = []
+    for at, found in enumerate((sent, {}, None)):
+        results["sent_to"] = found
+        if found is None:
+            del results["sent_to"]
+        place = tmp_path / f"place{at}"
+        place.mkdir()
+        publish.prepared_upload(
+            RunDir(made_run), config_of(made_run), place, gate(made_run), results=results, offline=True
+        )
+        cards.append((place / "model" / "README.md").read_text())
+    assert "`openai/gpt-4o-mini` at api.openai.com" in cards[0] and "`qwen` at a server of one's own" in cards[0]
+    assert "gpu7" not in cards[0] and "nobody: every model" in cards[1] and "| not recorded |" in cards[2]

@@ -80,10 +80,10 @@ def run(
     raise typer.Exit(commands.run_command(given, config, settings, start=start, until=until, restart=restart))
 
 
-command("model", "chat_template", "dataset", "output", "where.place", "where.gpus")(planning.plan)
+command("model", "chat_template", "dataset", "output", "local_only", "where.place", "where.gpus")(planning.plan)
 
 
-@command("generate", "chat_template", "max_usd", "seed")
+@command("generate", "chat_template", "local_only", "max_usd", "seed")
 def generate(
     given: GivenSettings,
     output: Annotated[
@@ -116,8 +116,8 @@ def demo(
 
 
 @command(
-    "model", "chat_template", "dataset", "output", "views", "shard", "engine", "workers", "max_usd", "seed", "split",
-    "enhance",
+    "model", "chat_template", "dataset", "output", "local_only", "views", "shard", "engine", "workers", "max_usd",
+    "seed", "split", "enhance",
 )  # fmt: skip
 def enhance(
     given: GivenSettings,

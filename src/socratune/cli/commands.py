@@ -12,7 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from socratune.cli.console import (
+    GOES_ON,
     Progress,
+    going_on,
     guarded,
     show_ablation,
     show_estimate,
@@ -23,7 +25,7 @@ from socratune.cli.console import (
 from socratune.cli.given import Stages, merged_settings, resolved_by
 from socratune.compute import is_shipped
 from socratune.config import StudentTeacherConfig
-from socratune.errors import Fault, Shown, UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import proof_of, why_not_passed
 from socratune.inference import LocalModels
 from socratune.llm import Ledger, budget_text
@@ -94,7 +96,10 @@ def _begun(
         with Progress() as progress:
             return work(resolved, progress)
 
-    return guarded(begin, lambda: run_log[0] if run_log else None)
+    def goes_on() -> str:
+        return going_on(run_log[0].parent, restart=stages[2] is not None) if run_log else ""
+
+    return guarded(begin, lambda: run_log[0] if run_log else None, goes_on)
 
 
 def generate_command(
@@ -120,7 +125,8 @@ def generate_command(
                 progress.say(entry["reason"], "bold red")
         return 1 if entry["reason"] else 0
 
-    return guarded(work)
+    journal = Path(output or "").with_suffix(".journal.sqlite")
+    return guarded(work, goes_on=lambda: GOES_ON if journal.exists() else "")
 
 
 def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew: bool = False) -> int:
@@ -159,7 +165,7 @@ def _shipped(folder: str, stage: str) -> int:
         with Progress() as progress:
             return _verdict(run_pipeline(resolved, start=stage, until=stage, tell=progress), run, progress)
 
-    return guarded(work, lambda: Path(folder) / "run.log")
+    return guarded(work, lambda: Path(folder) / "run.log", lambda: going_on(Path(folder)))
 
 
 def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
@@ -184,7 +190,7 @@ def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int
             progress.say(f"exam      {entry['done']} answers  {entry['seconds']:.1f} s: {run.rows('exam')}")
         return 0
 
-    return guarded(work)
+    return guarded(work, goes_on=lambda: going_on(Path(folder), restart=restart))
 
 
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
@@ -203,6 +209,9 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     if run.report.exists():
         text += f"\nreport: {run.report}"
     progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")
+    if status == "passed" and (left := results.get("error")):
+        progress.say(f"not published: {left}", "bold red")
+        return OutsideError.exit_code
     return 1 if status == "failed" else 0
 
 
@@ -235,7 +244,7 @@ def ablate_command(
             progress.say(f"{result['advice']['sentence']}\n{output}/ablation.md", "bold")
         return 0
 
-    return guarded(work, lambda: run_log)
+    return guarded(work, lambda: run_log, lambda: GOES_ON if run_log.exists() else "")
 
 
 def _only_live(progress: Progress) -> Tell:

@@ -296,8 +296,32 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
     return f"{text}  {seconds}{shows}"
 
 
-def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lambda: None) -> int:
-    """Run a command; every way it can end becomes an exit code, and only a bug of ours shows a traceback."""
+GOES_ON = "The same command goes on from here."
+
+
+def going_on(folder: Path, *, restart: bool = False) -> str:
+    """How a command that works in a run folder goes on; empty where it has left nothing yet that it could go on with.
+
+    Args:
+        restart: it redoes a stage, and given again it would do so again.
+    """
+    from socratune.runs import RunDir
+
+    if not RunDir(folder).results.exists():
+        return ""
+    return "Without --restart the same command goes on from here." if restart else GOES_ON
+
+
+def guarded(
+    command: Callable[[], int],
+    run_log: Callable[[], Path | None] = lambda: None,
+    goes_on: Callable[[], str] = lambda: "",
+) -> int:
+    """Run a command; every way it can end becomes an exit code, and only a bug of ours shows a traceback.
+
+    Args:
+        goes_on: says how the command goes on after an interrupt or a full disk, where it does.
+    """
     signal.signal(signal.SIGTERM, _as_interrupt)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is of a job in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -305,12 +329,12 @@ def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lam
         return command()
     except BaseException as error:
         if not is_interrupt(error):
-            return _ended(error, run_log())
-        _say("Interrupted. The same command goes on from here.")
+            return _ended(error, run_log(), goes_on())
+        _say(f"Interrupted. {goes_on()}".strip())
         return 130
 
 
-def _ended(error: BaseException, log: Path | None) -> int:
+def _ended(error: BaseException, log: Path | None, goes_on: str) -> int:
     """The exit code after an error, said in its words."""
     if isinstance(error, SocratuneError):
         _say(str(error))
@@ -319,7 +343,7 @@ def _ended(error: BaseException, log: Path | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
-        _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room; the same command goes on from here.")
+        _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room. {goes_on}".strip())
         return OutsideError.exit_code
     if isinstance(error, OSError) and error.errno in _NO_FILE and error.filename:
         got = Shown(f"{error.strerror}".lower())

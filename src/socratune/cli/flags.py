@@ -61,6 +61,31 @@ class Command(TyperCommand):
             self.params, self.callback = whole.params, whole.callback
         return super().get_params(ctx)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments; a flag that is a setting here, or another trainer's name for one, is refused with what to
+        write.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # Typer brings Click's NoSuchOption along as its own, or takes Click's, by version
+            name = getattr(error, "option_name", None)
+            if isinstance(name, str) and (meant := self._meant_by(name)):
+                error.message, error.possibilities = f"No such option: {name}. {meant}", []  # type: ignore[attr-defined]
+            raise
+
+    def _meant_by(self, flag: str) -> str:
+        from socratune.config import RunConfig, settings_of
+        from socratune.resolve import nearest_key
+
+        found = nearest_key(flag.lstrip("-"))
+        if not found.startswith("Did you mean "):
+            return "" if "docs/reference" in found else found
+        key, _, why = found.removeprefix("Did you mean ").removesuffix("?").partition(",")
+        known = {option for param in self.params for option in param.opts}
+        flags = {setting.key: setting.flag_name for setting in settings_of(RunConfig) if setting.flag_name in known}
+        here = [flags.get(one) or f"--set {one}=…" for one in key.split(" or ")]
+        return f"Did you mean {' or '.join(here)}{',' if why else ''}{why}?"
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The arguments, the flags of each section of the configuration, then those of the command's own."""
         titles: dict[str, list[tuple[str, str]]] = {"Arguments": []}

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import field_validator
 
-from socratune.config import BudgetConfig, GenerateConfig, RunConfig, Section, is_free, read_template
+from socratune.compute import local_only_faults, stay_offline
+from socratune.config import DEMO, BudgetConfig, GenerateConfig, RunConfig, Section, is_free, read_template
 from socratune.errors import Fault, Shown, UserError
 from socratune.llm import Limits, model_fault, shared_out
 from socratune.preflight import chat_faults, generate_faults
@@ -22,6 +23,7 @@ class Writing(Section):
     """Of a run's settings those that concern questions. `model` is the one whose tokenizer sizes the passages."""
 
     generate: GenerateConfig = GenerateConfig()
+    local_only: bool = False
     max_usd: float | None = RunConfig.model_fields["max_usd"].default
     budget: BudgetConfig = BudgetConfig()
     model: str | None = None
@@ -57,6 +59,10 @@ def checked(
     faults = [*faults, *filter(None, [_output_fault(output)])]
     try:
         settings = validated(Writing, known, "socratune generate")
+        if settings.local_only:
+            stay_offline()
+            model, writing = settings.model or DEMO, settings.generate
+            faults += local_only_faults(RunConfig(model=model, dataset=DEMO, output="-", generate=writing))
         faults += generate_faults(settings.generate, limited=settings.limits().usd is not None)
         if settings.model is not None:
             give_template(settings.model, settings.chat_template)

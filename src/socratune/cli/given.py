@@ -25,11 +25,12 @@ def resolved_by(
 ) -> Resolved:
     """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
     faults = [*known, *stage_faults(*stages)]
+    start, until, restart = stages if not faults else (None, None, None)
     merged, wrong = merged_settings(given, config_file, settings)
     faults += wrong
     try:
         where = f"--config {config_file}" if config_file else "socratune run"
-        resolved = check_run(merged, where=where, restart=stages[2], until=stages[1])
+        resolved = check_run(merged, where=where, start=start, until=until, restart=restart)
     except UserError as error:
         raise UserError(*faults, *error.faults) from None
     if faults:

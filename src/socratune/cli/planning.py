@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +35,7 @@ def plan(
 
     def work() -> int:
         from socratune.cli.given import merged_settings
-        from socratune.compute import make_plan
+        from socratune.compute import local_only_faults, loop_outlook, make_plan, stay_offline
         from socratune.errors import UserError
         from socratune.resolve import flatten, resolve_settings, unflatten
 
@@ -50,7 +51,15 @@ def plan(
         faults += _faults_of(resolved.config)
         if faults:
             raise UserError(*faults)
-        _print(make_plan(resolved.config, dataset=known, gpu=gpu), resolved.config.model, as_json=as_json)
+        if resolved.config.local_only:
+            stay_offline()
+            if faults := local_only_faults(resolved.config):
+                raise UserError(*faults)
+        plan = make_plan(resolved.config, dataset=known, gpu=gpu)
+        if known:
+            outlook = loop_outlook(resolved)
+            plan = replace(plan, cautions=(*plan.cautions, *map(str, outlook.faults), *outlook.notices))
+        _print(plan, resolved.config.model, as_json=as_json)
         return 0
 
     raise typer.Exit(guarded(work))

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from socratune.cli.console import Progress, guarded, start_logging
+from socratune.cli.console import Progress, going_on, guarded, start_logging
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import Verification, verify_run
 from socratune.pipeline import publish_run
@@ -40,7 +40,7 @@ def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force:
             progress.say(f"published: {url}", "bold green")
         return 0
 
-    return guarded(work, lambda: RunDir(folder) / "run.log")
+    return guarded(work, lambda: RunDir(folder) / "run.log", lambda: going_on(Path(folder)))
 
 
 def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:

@@ -32,6 +32,7 @@ from socratune.llm import (
     resolve_alias,
     shared_out,
     student_of,
+    teacher_of,
     writer_endpoints,
 )
 from socratune.rows import Example, QARow
@@ -246,22 +247,34 @@ def _enhancement(config: RunConfig, load: Workload) -> tuple[float | None, tuple
     if pilot := _pilot(config):
         usd = pilot["usd"]["all"]
         return usd[0] if usd else None, ("the loop costs what its pilot in the run folder says",)
-    paid = list(paid_roles(config.enhance, config.model).items())
-    if not paid:
+    usd, calls = loop_usd(config.enhance, config.model, load.rows - load.held_out)
+    if not calls:
         return 0.0, ()
-    rows = load.rows - load.held_out
-    calls = {"student": _SAMPLES, "judge": _SAMPLES * JUDGED_SHARE, "teacher": HINTED_SHARE}
-    usd = [price.usd(round(rows * calls[role] * READ_TOKENS), round(rows * calls[role] * WRITTEN_TOKENS))
-           for role, price in paid]  # fmt: skip
-    text = ", ".join(f"{calls[role]:g} calls of the {role}" for role, _ in paid)
+    text = ", ".join(f"{count:g} calls of the {role}" for role, count in calls.items())
     said = f"{text} a row, {READ_TOKENS} tokens read and {WRITTEN_TOKENS} written each (--estimate measures it)"
-    return (None if None in usd else round(sum(filter(None, usd)), 4)), (said,)
+    return usd, (said,)
+
+
+def loop_usd(
+    config: StudentTeacherConfig, model_name: str, rows: int, *, judged_share: float = JUDGED_SHARE
+) -> tuple[float | None, dict[Role, float]]:
+    """USD of the loop's paid calls by assumption, None where a price is not known; and the calls a row by role.
+
+    Args:
+        judged_share: of the samples that rules leave to the judge model.
+    """
+    usual: dict[Role, float] = {"student": _SAMPLES, "judge": _SAMPLES * judged_share, "teacher": HINTED_SHARE}
+    paid = paid_roles(config, model_name)
+    calls: dict[Role, float] = {role: usual[role] for role in paid}
+    usd = [price.usd(round(rows * calls[role] * READ_TOKENS), round(rows * calls[role] * WRITTEN_TOKENS))
+           for role, price in paid.items()]  # fmt: skip
+    return (None if None in usd else round(sum(filter(None, usd)), 4)), calls
 
 
 def paid_roles(config: StudentTeacherConfig, model_name: str) -> dict[Role, Price]:
     """Those of the loop that are paid for, with their prices."""
     engine, student = student_of(config, model_name)
-    refs: dict[Role, str] = {"teacher": config.teacher_model, "judge": config.judge_model}
+    refs: dict[Role, str] = {"teacher": teacher_of(config), "judge": config.judge_model}
     if engine == "http":
         refs["student"] = student
     reached = endpoints_of(config)

@@ -20,7 +20,7 @@ from typing import Any
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
-from socratune.llm import UNLIMITED, Ledger, Limits, local_name, resolve_alias, student_of
+from socratune.llm import UNLIMITED, Ledger, Limits, local_name, resolve_alias, student_of, teacher_of
 from socratune.runs import (
     Journal,
     RunDir,
@@ -228,7 +228,7 @@ def _cluster() -> Iterator[Any]:
 def _runs_a_model(config: StudentTeacherConfig, model_name: str) -> bool:
     """Whether a worker holds a model itself, rather than asking servers only."""
     engine, _ = student_of(config, model_name)
-    return engine != "http" or any(local_name(resolve_alias(ref)) for ref in (config.judge_model, config.teacher_model))
+    return engine != "http" or any(map(local_name, (resolve_alias(config.judge_model), teacher_of(config))))
 
 
 def _gpus_each(ray: Any, workers: int) -> int:

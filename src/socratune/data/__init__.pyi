@@ -13,6 +13,7 @@ from .qa_files import (
     data_path as data_path,
     data_set as data_set,
     forget_data_sets as forget_data_sets,
+    hub_name as hub_name,
     read_qa_rows as read_qa_rows,
 )
 from .records import Unreadable as Unreadable, read_records as read_records

@@ -1,5 +1,5 @@
 from .adapter_files import WEIGHTS as WEIGHTS, adapter_manifest as adapter_manifest, file_integrity as file_integrity
-from .audit import audit_verdicts as audit_verdicts
+from .audit import Rate as Rate, audit_verdicts as audit_verdicts
 from .audit_sheet import (
     draw_audit_sheet as draw_audit_sheet,
     read_labels as read_labels,

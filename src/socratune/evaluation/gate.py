@@ -93,9 +93,9 @@ def verdict_on(tests: Tests, gate: GateConfig, *, knowledge_rows: int, noted: Se
 
 
 _HEADLINES = {
-    "not_worse": ("Not proven better", "open"),
-    "inconclusive": ("Inconclusive", "open"),
-    "worse": ("Worse than its base", "bad"),
+    "not_worse": ("Failed: not proven better", "open"),
+    "inconclusive": ("Failed: inconclusive", "open"),
+    "worse": ("Failed: worse than its base", "bad"),
 }
 _STATES = {
     "running": ("Running", ""),

@@ -6,7 +6,7 @@ from .quantities import (
     quantities_in as quantities_in,
     with_digits as with_digits,
 )
-from .rules import judge_by_rules as judge_by_rules, mechanical_judge as mechanical_judge
+from .rules import can_judge as can_judge, judge_by_rules as judge_by_rules, mechanical_judge as mechanical_judge
 from .text import (
     canonical as canonical,
     choice_of as choice_of,

@@ -78,6 +78,24 @@ def _judged(question: str, reference: str, response: str) -> Judgement:
     return Judgement("undecided", "exact", "texts differ, and rules cannot tell whether they mean the same")
 
 
+_WRONG = ("1234567.25", "9871, 9872, 9873", "yes", "no", "true", "false")
+"""Answers of every form in which rules can find one wrong; no reference is all of them."""
+
+
+def can_judge(question: str, reference: str) -> bool:
+    """Whether rules tell right from wrong here: they know the right answer again, and can call some other one wrong.
+
+    Of a name or a sentence they know the very words only: everything else stays undecided, so that no hint is asked
+    for, and the proof has gaps.
+    """
+    if judge_by_rules(question, reference, reference).verdict != "correct":
+        return False
+    others = (*_WRONG, *options_in(question))
+    if any(judge_by_rules(question, reference, other).verdict == "incorrect" for other in others):
+        return True
+    return _math.installed and _formulas(question, reference, "x^{17}+9871") is not None
+
+
 # --- lists and sets ------------------------------------------------------------------------------------------------
 
 _ORDERED = re.compile(

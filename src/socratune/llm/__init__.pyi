@@ -1,3 +1,9 @@
+from .asked import (
+    asked_models as asked_models,
+    is_this_machine as is_this_machine,
+    note_asked as note_asked,
+    shown_host as shown_host,
+)
 from .base import (
     WARM as WARM,
     Chat as Chat,
@@ -28,6 +34,7 @@ from .locate import (
     Base as Base,
     chat_template as chat_template,
     default_template as default_template,
+    is_here as is_here,
     is_path as is_path,
     local_name as local_name,
     model_fault as model_fault,
@@ -67,6 +74,7 @@ from .prompts import (
 from .proxies import is_loopback as is_loopback, proxy_of as proxy_of
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
+    NOBODY as NOBODY,
     RULES as RULES,
     TEACHER_SAMPLING as TEACHER_SAMPLING,
     ClosableModel as ClosableModel,
@@ -83,6 +91,7 @@ from .references import (
     reference_fault as reference_fault,
     resolve_alias as resolve_alias,
     student_of as student_of,
+    teacher_of as teacher_of,
     thoughtful as thoughtful,
     writer_endpoints as writer_endpoints,
 )

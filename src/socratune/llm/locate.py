@@ -70,6 +70,19 @@ def model_fault(name: str, where: str = "--model") -> Fault | None:
     return _hub_fault(name, where)
 
 
+def is_here(name: str) -> bool:
+    """Whether a model is on this machine: a folder, or in the Hub's local cache."""
+    if Path(model_location(name)).exists() or is_path(name):  # a wrong path is somebody else's fault to find
+        return True
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:
+        return True
+
+
 def is_path(name: str) -> bool:
     """True where a name can only be that of a folder, never a Hub id."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip()

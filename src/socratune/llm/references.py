@@ -1,6 +1,7 @@
 """Who judges and who teaches: from a model's reference to a function the loop can call.
 
 rules/mechanical   rules/arithmetic      no model at all
+none                                     no teacher
 local/NAME                               a model in this process: a folder, a Hub id or `demo`
 openai/NAME        anthropic/NAME        their APIs, or with an API base any server that speaks OpenAI's protocol
 python:FILE.py:FUNCTION                  the user's own
@@ -34,6 +35,8 @@ ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/
 
 PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic", "writer": "rules/extract"}
+NOBODY = "none"
+"""The reference of a teacher that is not there."""
 _SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
 """Where a role is configured; all others in `enhance`."""
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
@@ -112,6 +115,11 @@ def resolve_alias(ref: str) -> str:
     return ALIASES.get(ref, ref)
 
 
+def teacher_of(config: StudentTeacherConfig) -> str:
+    """The reference of who hints; `NOBODY` where no teacher was named."""
+    return resolve_alias(config.teacher_model or NOBODY)
+
+
 def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[StudentEngine, str]:
     """Where the student answers, and its name or reference there.
 
@@ -133,7 +141,7 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         OutsideError: it is `local/` and a Hub id that is not in the local cache, and the Hub could not be asked.
     """
     where, provider = f"{_SECTIONS.get(role, 'enhance')}.{role}_model", ref.split("/", 1)[0]
-    if ref == RULES.get(role):
+    if ref == RULES.get(role) or (role == "teacher" and ref == NOBODY):
         return None
     if ref.startswith("rules/"):
         return Fault(where, f"{RULES.get(role, 'a model, as rules cannot attempt')}", ref)

@@ -1,6 +1,7 @@
 from .card import (
     dataset_card as dataset_card,
     model_card as model_card,
+    public_hosts as public_hosts,
     without_data as without_data,
     without_paths as without_paths,
 )

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from socratune.evaluation import proof_of
+from socratune.llm import NOBODY, shown_host
 from socratune.publishing.licences import Licence, PublicBase
 
 SETTINGS = ("enhance.attempts", "enhance.max_iterations", "enhance.thinking_format", "enhance.max_new_tokens",
@@ -47,8 +48,8 @@ def model_card(
         f"# {text(hub_id)}",
         *_warnings(results, base),
         f"A LoRA adapter for {code(base.name)}, trained with [Socratune](https://pypi.org/project/socratune/) on the "
-        f"{_whose(results)}: it tried each question, a teacher hinted at what it got wrong, and the adapter was "
-        "trained on right answers.",
+        f"{_whose(results)}: it tried each question{_hinting(results, 'it got')}, and the adapter was trained on "
+        "right answers.",
         "## Measured on held-out questions",
         *_measured(results),
         *_verified(results, hub_id),
@@ -71,6 +72,12 @@ def _whose(results: dict[str, Any]) -> str:
     if any(found.get("grade") == "foreign" for found in students.values()):
         return "reasoning of another model than its base"
     return "model's own reasoning" + (" and on reference answers" if outcomes.get("trained_on_reference") else "")
+
+
+def _hinting(results: dict[str, Any], verb: str) -> str:
+    """What a teacher did; empty where there was none."""
+    there = results["stages"].get("enhance", {}).get("teacher_model") != NOBODY
+    return f", a teacher hinted at what {verb} wrong" if there else ""
 
 
 def dataset_card(
@@ -99,8 +106,8 @@ def dataset_card(
     parts = [
         f"# {text(hub_id)}",
         f"{rows} questions of {_dataset_name(results)}, answered by {code(base.name)} itself with "
-        "[Socratune](https://pypi.org/project/socratune/): it tried each question, a judge read the answers, a teacher "
-        f"hinted at what was wrong. The adapter trained on it: {code(model_id)}.",
+        "[Socratune](https://pypi.org/project/socratune/): it tried each question, a judge read the answers"
+        f"{_hinting(results, 'was')}. The adapter trained on it: {code(model_id)}.",
         "Each row has `messages` (the last turn is the model's own right answer; of a row it could not solve, the "
         "answer it came with) and `metadata.enhancement` (outcome, every attempt with verdict and hint). The rows the "
         "adapter was measured on are not among them.",
@@ -321,6 +328,24 @@ def _models(results: dict[str, Any]) -> list[tuple[str, str]]:
     return [(role, code(enhance.get(f"{role}_model", "not recorded"))) for role in ("student", "teacher", "judge")]
 
 
+def _sent(results: dict[str, Any]) -> str:
+    """Which models elsewhere the questions and answers went to."""
+    if (sent := results.get("sent_to")) is None:
+        return "not recorded"
+    parts = []
+    for role, found in sent.items():
+        model = f" {code(found['model'])}" if found["model"] else ""
+        parts.append(f"{text(role)}{model} at {', '.join(map(text, found['hosts']))}")
+    return "; ".join(parts) or "nobody: every model that was asked ran in the run's own process"
+
+
+def public_hosts(sent: dict[str, Any]) -> dict[str, Any]:
+    """`sent_to` of the results with hosts as others may read of them."""
+    return {
+        role: {**found, "hosts": list(dict.fromkeys(map(shown_host, found["hosts"])))} for role, found in sent.items()
+    }
+
+
 def _leaks(results: dict[str, Any]) -> str:
     found = results["stages"].get("enhance", {}).get("leaks") or {}
     if not found.get("measured"):
@@ -341,6 +366,7 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
         ("hint-leak rate", _leaks(results)),
         ("tokens trained on", f"{train['trained_tokens']:,}" if "trained_tokens" in train else "not recorded"),
         ("epochs", _epochs(train)),
+        ("rows were sent to", _sent(results)),
         ("paid calls", _spent(enhance.get("spent", {}))),
         ("time", f"{sum(stage.get('seconds', 0) for stage in stages.values()):,.0f} s"),
         ("Socratune", text(results.get("socratune", "?"))),

@@ -23,13 +23,7 @@ from .folder import (
     write_text as write_text,
 )
 from .journal import Journal as Journal
-from .pins import (
-    PROVENANCE as PROVENANCE,
-    Pin as Pin,
-    pin as pin,
-    pins_faults as pins_faults,
-    read_pins as read_pins,
-)
+from .pins import PROVENANCE as PROVENANCE, Pin as Pin, pin as pin, pins_faults as pins_faults, read_pins as read_pins
 from .progress import (
     NEEDED as NEEDED,
     OUTPUTS as OUTPUTS,
@@ -37,15 +31,16 @@ from .progress import (
     Tell as Tell,
     after_split as after_split,
     do_stage as do_stage,
+    ending_noted as ending_noted,
     file_hashes as file_hashes,
     first_stage_of as first_stage_of,
     forget_from as forget_from,
+    former_defaults as former_defaults,
     is_incomplete as is_incomplete,
     refuse_other_data as refuse_other_data,
     refuse_other_documents as refuse_other_documents,
     settle_config as settle_config,
     stage_faults as stage_faults,
-    status_after as status_after,
 )
 from .review import (
     Review as Review,

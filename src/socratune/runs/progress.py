@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from socratune.config import is_free
-from socratune.errors import Fault, Shown, SocratuneError, UserError, is_interrupt
+from socratune.config import FORMER_DEFAULTS, is_free
+from socratune.errors import Fault, Shown, SocratuneError, StageFailed, UserError, is_interrupt
 from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
 from socratune.runs.folder import Results, RunDir, StageResult, Tick, file_hash, file_state, is_torn, write_text
 from socratune.runs.journal import Journal
@@ -79,6 +80,27 @@ def first_stage_of(key: str) -> str | None:
         return "enhance"
     section = key.split(".", maxsplit=1)[0]
     return {"dataset": "split", "hub_id": "publish"}.get(section, section)
+
+
+def former_defaults(output: str, restart: str | None) -> dict[str, Any]:
+    """What a run that has begun keeps of defaults which have changed since, by dotted key: nobody chose another value.
+
+    Args:
+        restart: the first stage that is redone; what counts from there on is as it is now.
+    """
+    run = RunDir(output)
+    if not run.config.is_file():
+        return {}
+    data = Results(run).data
+    recorded, origins = data.get("config"), data.get("origins", {})
+    began_with = flatten(recorded or read_config_file(run.config))
+    return {
+        key: value
+        for key, value in FORMER_DEFAULTS.items()
+        if began_with.get(key) == value
+        and origins.get(key, "default") == "default"
+        and (restart is None or STAGES.index(restart) > STAGES.index(first_stage_of(key) or STAGES[-1]))
+    }
 
 
 def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: str | None) -> None:
@@ -207,6 +229,17 @@ def status_after(error: BaseException) -> str:
     if is_interrupt(error):
         return "interrupted"
     return error.stage_status if isinstance(error, SocratuneError) else "error"
+
+
+@contextmanager
+def ending_noted(results: Results) -> Iterator[None]:
+    """However the block ends before its end is in the results; a stage that failed is a verdict, no error."""
+    try:
+        yield
+    except BaseException as error:
+        results.write(status=status_after(error), error=str(error) or type(error).__name__)
+        if not isinstance(error, StageFailed):
+            raise
 
 
 def do_stage(

@@ -5,6 +5,7 @@ from .generate import GeneratedFiles as GeneratedFiles, generate_questions as ge
 from .pooling import pooled_figures as pooled_figures
 from .publish import (
     check_gate as check_gate,
+    hub_access_fault as hub_access_fault,
     hub_id_fault as hub_id_fault,
     prepared_upload as prepared_upload,
     publish_adapter as publish_adapter,

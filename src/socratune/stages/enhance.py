@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.evaluation import Rate
 from socratune.inference import LocalModels
-from socratune.llm import UNLIMITED, Base, Ledger, Limits, chat_template, is_thinking, resolve_alias
+from socratune.llm import RULES, UNLIMITED, Base, Ledger, Limits, chat_template, is_thinking, resolve_alias, teacher_of
 from socratune.resolve import give_template
 from socratune.rows import TRAINABLE, QARow, Trace
 from socratune.runs import Journal, RunDir, StageResult, Tick, iter_rows, map_rows, shard_rows, write_jsonl
@@ -30,8 +31,9 @@ from socratune.teaching import (
     training_text,
 )
 
-FIRST_ROWS = 50
-"""After so many rows a judge that leaves most of them undecided stops the run: paying for the rest would be waste."""
+FEWEST_JUDGED = 10
+"""From so many rows on a run stops whose judge leaves most of them undecided, or whose calls mostly fail: paying for
+the rest would be waste. *Most*: the lower end of the share's 95 % interval is above a half."""
 MEASURED_HINTS = 200
 """Of so many hints the student's probabilities are asked; a rate is known to about 3 points then."""
 
@@ -67,7 +69,7 @@ async def enhance_rows(
         tick(done, total, spent=ledger.summary())
 
     async with attended(run, config, base, journal=journal, ledger=ledger, served=served) as (loop, student):
-        step = _step(loop)
+        step = _step(loop, config, total, [_kind(trace) for trace in journal.rows(key)])
         rows = rows_of_shard(run, shard)
         await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=config.concurrency, tick=tell)
         figures = {**loop.names, "student": student.recorded(), "spent": ledger.summary()}
@@ -108,7 +110,7 @@ async def attended(
     """The loop with everyone who takes part, loaded and connected until the block ends."""
     names = {
         "student_model": config.student_model or base.model_name,
-        "teacher_model": resolve_alias(config.teacher_model),
+        "teacher_model": teacher_of(config),
         "judge_model": resolve_alias(config.judge_model),
     }
     async with AsyncExitStack() as stack:
@@ -159,27 +161,59 @@ async def _leaks(run: RunDir, student: Student, rows: Iterator[dict[str, Any]], 
     return {"measured": len(found), "rate": leak_rate(found)}
 
 
-def _step(loop: Loop) -> Callable[[QARow], Any]:
-    """`enhance_row` to JSON, with a stop where the judge cannot decide these rows, or most calls are refused."""
-    seen = undecided = failed = 0
+_Kind = Literal["decided", "undecided", "error"]
+
+
+def _kind(row: dict[str, Any]) -> _Kind:
+    """What the judge, and the calls, made of a finished row. An answer that was cut off says nothing of the judge."""
+    found = row["metadata"]["enhancement"]
+    if found["outcome"] == "undecided":
+        return "undecided" if found["trace"][-1]["judged_by"] != "truncated" else "decided"
+    return "error" if found["outcome"] == "error" else "decided"
+
+
+def _step(loop: Loop, config: StudentTeacherConfig, total: int, before: Sequence[_Kind]) -> Callable[[QARow], Any]:
+    """`enhance_row` to JSON, with a stop where the judge cannot decide these rows, or most calls are refused.
+
+    Args:
+        before: of the rows that were finished earlier.
+    """
+    seen = Counter(before)
     last_error: str | None = None
 
     async def step(row: QARow) -> dict[str, Any]:
-        nonlocal seen, undecided, failed, last_error
+        nonlocal last_error
         trace = await enhance_row(row, loop)
-        seen += 1
-        undecided += trace.outcome == "undecided" and trace.attempts[-1].judged_by != "truncated"
-        if trace.outcome == "error":
-            failed, last_error = failed + 1, trace.error
-        if seen == FIRST_ROWS and failed > seen / 2:
-            raise OutsideError(f"{failed} of the first {seen} rows failed; the last said: {last_error}")
-        if seen == FIRST_ROWS and undecided > seen / 2:
-            fix = "Give a judge model, e.g. --judge-model openai/gpt-4o-mini, or answers that rules can compare."
-            got = Shown(f"{undecided} undecided of the first {seen} rows")
-            raise UserError(Fault("enhance.judge_model", "a judge that can decide these rows", got, fix))
-        return trace.to_json(training_text(trace) or row.reference)
+        data = trace.to_json(training_text(trace) or row.reference)
+        kind = _kind(data)
+        seen[kind] += 1
+        if kind == "error":
+            last_error = trace.error
+        if kind == "error" and _is_most(seen["error"], seen.total(), total):
+            raise OutsideError(f"{seen['error']} of the first {seen.total()} rows failed; the last said: {last_error}")
+        if kind == "undecided" and _is_most(seen["undecided"], seen.total(), total):
+            got = Shown(f"{seen['undecided']} undecided of the first {seen.total()} rows")
+            raise UserError(Fault("enhance.judge_model", "a judge that can decide these rows", got, _judges(config)))
+        return data
 
     return step
+
+
+def _is_most(count: int, seen: int, total: int) -> bool:
+    """Whether `count` of the rows seen so far show that most of all are such; of all rows, whether most are."""
+    if seen < FEWEST_JUDGED:
+        return False
+    return count > seen / 2 if seen >= total else Rate(count, seen).ci95[0] > 1 / 2
+
+
+def _judges(config: StudentTeacherConfig) -> str:
+    """What to give in the place of a judge that leaves most answers undecided."""
+    others = "a model (--judge-model gpt-4o-mini, local/NAME, or NAME with --judge-api-base URL)"
+    if config.judge_model.startswith("python:"):
+        return f"It returns True, False or None, and None is no verdict. Let it decide more, or give {others}."
+    if resolve_alias(config.judge_model) == RULES["judge"] or config.judge_mode == "mechanical":
+        return f"Give {others}, a function of yours (python:FILE.py:F), or answers that rules can compare."
+    return f"Give a larger judge: {others}; or answers that rules can compare."
 
 
 def _counted(rows: Iterator[dict[str, Any]], figures: dict[str, Any]) -> Iterator[dict[str, Any]]:

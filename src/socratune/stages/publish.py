@@ -26,6 +26,7 @@ from socratune.publishing import (
     licence_of,
     model_card,
     public_base,
+    public_hosts,
     publish_provenance,
     without_data,
     without_paths,
@@ -189,6 +190,8 @@ def public_results(results: dict[str, Any], verified: Verification, base: Public
         "validation": without_data(proof.to_json()),
         "verified": {"pinned_before_training": verified.pinned, "remarks": verified.remarks},
     }
+    if "sent_to" in results:
+        shown["sent_to"] = public_hosts(results["sent_to"])
     config = {key: value for key, value in shown.get("config", {}).items() if key not in ("hub_id", "publish")}
     return without_paths(shown | {"config": config | {"model": base.name, "dataset": shown["dataset"]}})
 
@@ -247,6 +250,62 @@ def hub_id_fault(hub_id: str, where: str = "--hub-id") -> Fault | None:
     except HFValidationError as error:
         reason = str(error).rsplit(":", 1)[0]
     return Fault(where, f"a Hub name like myusername/my-adapter, not {hub_id!r}", Shown(reason)) if reason else None
+
+
+def hub_access_fault(hub_id: str) -> Fault | None:
+    """Why this machine's token could not publish under that name, or None; asked before anything is done for it.
+
+    A Hub that does not answer is no fault: it may do so when the adapter is there, so that is said in the log. Neither
+    is a permission that the Hub does not tell.
+    """
+    from huggingface_hub import HfApi, constants, get_token
+
+    later = "Or leave --hub-id out, and when the run has passed: socratune publish RUN --hub-id …"
+    if constants.HF_HUB_OFFLINE:
+        return Fault("--hub-id", "a Hub that may be asked", Shown("HF_HUB_OFFLINE in the environment"), later)
+    if get_token() is None:
+        fix = f"Run: export HF_TOKEN=… (one with write access). {later}"
+        return Fault("--hub-id", "a token of the Hugging Face Hub", Shown("none"), fix)
+    try:
+        found = HfApi().whoami()
+    except Exception as error:  # the client's errors have no common class across its versions
+        status, _ = _answered(error)
+        if status in (401, 403):
+            fix = f"Set HF_TOKEN to one with write access. {later}"
+            return Fault("--hub-id", "a token that the Hub takes", Shown("one that it refuses"), fix)
+        log.warning(
+            "The Hugging Face Hub could not be asked whether this token may write %s: %s What passes is kept here, "
+            "whatever becomes of the upload.", hub_id, _reason(error, hub_id),
+        )  # fmt: skip
+        return None
+    if reason := _may_not_write(found, hub_id):
+        return Fault("--hub-id", f"a token that may write {hub_id}", Shown(reason), f"Take another. {later}")
+    return None
+
+
+def _may_not_write(found: Any, hub_id: str) -> str:
+    """Why what the Hub says of a token rules out that it may write there; empty where it may, or where that is open."""
+    try:
+        owner, own = hub_id.partition("/")[0], str(found["name"])
+        ranks = {str(org["name"]).casefold(): org.get("roleInOrg") for org in found.get("orgs") or []}
+        token = (found.get("auth") or {}).get("accessToken") or {}
+        role, fine = token.get("role"), token.get("fineGrained") or {}
+        scopes = [
+            (str(scope["entity"].get("name")).casefold(), scope["permissions"]) for scope in fine.get("scoped", [])
+        ]
+    except (LookupError, TypeError, AttributeError):
+        return ""  # in another form than today's
+    if owner.casefold() not in (own.casefold(), *ranks):
+        others = f" and of {', '.join(ranks)}" if ranks else ""
+        return f"one of {own}{others}"
+    if role == "read" or ranks.get(owner.casefold()) == "read":
+        return "one that may only read there"
+    places = (owner.casefold(), hub_id.casefold())
+    if role == "fineGrained" and scopes and not any(
+        name in places and "repo.write" in permissions for name, permissions in scopes
+    ):  # fmt: skip
+        return "one whose fine-grained permissions do not hold repo.write there"
+    return ""
 
 
 def _command(run: RunDir, config: PublishConfig, hub_id: str, force: bool) -> str:
@@ -311,18 +370,30 @@ _REASONS = {
 }
 
 
-def _reason(error: BaseException, hub_id: str) -> str:
-    """What went wrong, in one sentence, and what to do."""
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and those that it wraps."""
     chain = [error]
     while deeper := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(deeper)
-    for cause in chain:  # the client wraps what the server answered
+    return chain
+
+
+def _answered(error: BaseException) -> tuple[int | None, str]:
+    """The status and the words of the server's answer, which the client wraps; None where it did not answer."""
+    for cause in _chain(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
-        said = " ".join(str(cause).split())[:300]
         if status is not None:
-            known = _REASONS.get(status)
-            return known.format(owner=hub_id.partition("/")[0]) if known else f"it answered {status} ({said})."
+            return status, " ".join(str(cause).split())[:300]
+    return None, ""
+
+
+def _reason(error: BaseException, hub_id: str) -> str:
+    """What went wrong, in one sentence, and what to do."""
+    status, said = _answered(error)
+    if status is not None:
+        known = _REASONS.get(status)
+        return known.format(owner=hub_id.partition("/")[0]) if known else f"it answered {status} ({said})."
     said = " ".join(str(error).split())[:200]
-    if any(isinstance(cause, OSError) or type(cause).__module__.startswith("httpx") for cause in chain):
+    if any(isinstance(cause, OSError) or type(cause).__module__.startswith("httpx") for cause in _chain(error)):
         return f"the connection failed ({said}). Check the network; what was uploaded is not sent again."
     return f"{said}."

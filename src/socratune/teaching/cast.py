@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,7 @@ from socratune.errors import CallError
 from socratune.judging import Judge, mechanical_judge, still_thinking, undecided_on_error
 from socratune.llm import (
     JUDGE_SAMPLING,
+    NOBODY,
     RULES,
     TEACHER_SAMPLING,
     WARM,
@@ -29,11 +32,14 @@ from socratune.llm import (
     reached_model,
     resolve_alias,
     teacher_messages,
+    teacher_of,
 )
 from socratune.rows import Judgement, QARow
 from socratune.runs import Journal
 from socratune.teaching.hints import HintRequest, Teacher, arithmetic_teacher
 from socratune.teaching.picking import Pick, judged_pick, pick_first, pick_longest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -64,7 +70,7 @@ def assemble_cast(
     Args:
         local: gives the model in this process of a name (`LocalModels.load`), and closes it when it is done.
     """
-    judge_ref, teacher_ref = resolve_alias(config.judge_model), resolve_alias(config.teacher_model)
+    judge_ref, teacher_ref = resolve_alias(config.judge_model), teacher_of(config)
     reached = endpoints_of(config)
     models: list[ClosableModel] = []
 
@@ -87,12 +93,19 @@ def assemble_cast(
         pick = judged_pick(model) if config.trace_pick == "judged" else pick
     if config.judge_mode == "cascade" and judge is not mechanical_judge:
         judge = cascade(mechanical_judge, judge)
-    teacher: Teacher = arithmetic_teacher
-    if teacher_ref.startswith("python:"):
+    teacher: Teacher = nobody
+    if teacher_ref == RULES["teacher"]:
+        teacher = arithmetic_teacher
+    elif teacher_ref.startswith("python:"):
         teacher = python_teacher(load_function(teacher_ref))
-    elif teacher_ref != RULES["teacher"]:
+    elif teacher_ref != NOBODY:
         teacher = llm_teacher(*asked("teacher", teacher_ref, TEACHER_SAMPLING))
     return Cast(undecided_on_error(judge), teacher, pick, models)
+
+
+async def nobody(request: HintRequest) -> str | None:
+    """The teacher of a run that has none."""
+    return None
 
 
 def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
@@ -138,13 +151,25 @@ def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teac
     return teach
 
 
+NEVER_FALSE = 20
+"""After so many verdicts of a function without a False among them, what that comes to is said."""
+
+
 def python_judge(function: Callable[..., Any]) -> Judge:
     """`function(question, reference, response)` → True, False, or None where it cannot tell; may be async."""
+    given: Counter[bool | None] = Counter()
 
     async def judge(row: QARow, response: str) -> Judgement:
         verdict = await called_safely(function, row.question, row.reference, response)
         if verdict is not None and not isinstance(verdict, bool):
             raise CallError(f"{function.__name__} gave {verdict!r}; a judge gives True, False or None.")
+        given[verdict] += 1
+        if given.total() == NEVER_FALSE and not given[False]:
+            log.warning(
+                "The judge %s gave no False in %d answers (True: %d, None: %d). A judge returns True for a right "
+                "answer, False for a wrong one, and None only where it cannot tell: without a False no hint is asked "
+                "for, and nothing counts as wrong.", function.__name__, NEVER_FALSE, given[True], given[None],
+            )  # fmt: skip
         return Judgement("undecided" if verdict is None else "correct" if verdict else "incorrect", "python")
 
     return judge

@@ -17,6 +17,7 @@ from socratune.errors import CallError, StageFailed
 from socratune.inference import LocalModels
 from socratune.judging import Judge
 from socratune.llm import (
+    NOBODY,
     RULES,
     TEACHER_SAMPLING,
     ChatModel,
@@ -27,8 +28,8 @@ from socratune.llm import (
     connected_model,
     endpoints_of,
     local_name,
-    resolve_alias,
     solver_messages,
+    teacher_of,
     thoughtful,
 )
 from socratune.rows import Attempt, QARow, Trace
@@ -64,7 +65,7 @@ async def solutions(
         StageFailed: the teacher only hints (a function of the user's), or the student has no right trace to show.
         BudgetSpent: finished rows are kept.
     """
-    ref = resolve_alias(config.enhance.teacher_model)
+    ref = teacher_of(config.enhance)
     if samples is not None and not samples:
         raise StageFailed("the student has no right trace to show")
     journal, ledger = Journal(run.journal), Ledger(Limits(config.budget.enhance, config.enhance.max_total_tokens))
@@ -107,6 +108,8 @@ def _step(write: Write, judge: Judge, names: dict[str, str]) -> Callable[[QARow]
 async def _writer(
     ref: str, config: RunConfig, samples: Sequence[tuple[str, str]] | None, journal: Journal, ledger: Ledger
 ) -> AsyncIterator[tuple[Write, Judge]]:
+    if ref == NOBODY:
+        raise StageFailed("no teacher is named, so nobody writes solutions")
     if ref.startswith("python:"):
         raise StageFailed("the teacher is a function that hints; it writes no solutions")
     with LocalModels(load_in_4bit=config.train.load_in_4bit) as models:

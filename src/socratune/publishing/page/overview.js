@@ -28,8 +28,10 @@ function leadText({ results, why }) {
   const sentences = [];
   if (comparison) {
     const [low, high] = comparison.ci95;
+    const open = comparison.undecided?.pairs ?? 0;
+    const asked = open ? `${comparison.n} of ${plural(comparison.n + open, "question")} (the judge left the others undecided)` : plural(comparison.n, "question");
     sentences.push(
-      `On ${plural(comparison.n, "question")} that neither had seen, the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
+      `On ${asked} that neither had seen, the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
         `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95 % interval ${signed(low)} to ${signed(high)}.`,
     );
   }

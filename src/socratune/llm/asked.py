@@ -1,0 +1,108 @@
+"""Which models a configuration asks outside this process, and at which hosts: what goes where, before and after."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from socratune.config import RunConfig
+from socratune.llm.references import (
+    NOBODY,
+    PROVIDERS,
+    Endpoint,
+    Role,
+    endpoints_of,
+    resolve_alias,
+    student_of,
+    teacher_of,
+    writer_endpoints,
+)
+from socratune.llm.wire import BASES
+
+
+@dataclass(frozen=True, slots=True)
+class AskedModel:
+    """A model behind an address.
+
+    Attributes:
+        setting: the key that says so.
+        hosts: by name, without port.
+    """
+
+    role: Role
+    setting: str
+    model: str
+    hosts: tuple[str, ...]
+
+
+def asked_models(config: RunConfig) -> Iterator[AskedModel]:
+    """Every model that a run asks behind an address; none of those in this process, of rules and of functions."""
+    loop, reached = config.enhance, endpoints_of(config.enhance)
+    refs: dict[Role, str] = {"teacher": teacher_of(loop)}
+    if loop.judge_mode != "mechanical":
+        refs["judge"] = resolve_alias(loop.judge_model)
+    engine, student = student_of(loop, config.model)
+    if engine == "http":
+        refs["student"] = student
+    yield from _asked("enhance", refs, reached)
+    writing = config.generate
+    if writing.source:
+        named: dict[Role, str | None] = {"writer": writing.writer_model, "checker": writing.checker_model}
+        yield from _asked(
+            "generate", {role: resolve_alias(ref) for role, ref in named.items() if ref}, writer_endpoints(writing)
+        )
+
+
+def _asked(section: str, refs: dict[Role, str], reached: dict[Role, Endpoint]) -> Iterator[AskedModel]:
+    for role, ref in refs.items():
+        bases = reached[role].api_bases
+        if ref == NOBODY or ref.startswith(("rules/", "python:", "local/")):
+            continue
+        provider = ref.split("/", 1)[0]
+        if bases:
+            hosts = tuple(dict.fromkeys(urlsplit(base).hostname or base for base in bases))
+            yield AskedModel(role, f"{section}.{role}_api_base", ref, hosts)
+        elif provider in PROVIDERS:
+            host = urlsplit(BASES["anthropic" if provider == "anthropic" else "openai"]).hostname or provider
+            yield AskedModel(role, f"{section}.{role}_model", ref, (host,))
+
+
+def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str]) -> None:
+    """Enter into `sent_to` of a run's results which model did a role behind an address, and at which hosts.
+
+    Args:
+        called: the roles that were asked so far, `STAGE.WHO`, as the journal has them.
+    """
+    for asked in asked_models(config):
+        for role in (name for name in called if name.rsplit(".", 1)[-1] == asked.role):
+            hosts = dict.fromkeys([*sent.get(role, {}).get("hosts", []), *asked.hosts])
+            sent[role] = {"model": asked.model, "hosts": list(hosts)}
+
+
+def is_this_machine(host: str) -> bool:
+    """True for a name or a number that can only be this machine's own."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified
+
+
+def shown_host(host: str) -> str:
+    """A host as others may read of it: the names within somebody's network are nobody's business."""
+    if is_this_machine(host):
+        return "this machine"
+    try:
+        private = not ipaddress.ip_address(host).is_global
+    except ValueError:
+        private = "." not in host.rstrip(".") or host.rstrip(".").lower().endswith(_INNER)
+    return "a server of one's own network" if private else host
+
+
+_INNER = (".local", ".lan", ".internal", ".intranet", ".corp", ".home", ".home.arpa", ".test", ".example", ".invalid")
