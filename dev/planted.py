@@ -47,10 +47,10 @@ FAULTS = {
     "mask shifted by one": Fault(
         (
             Change(
-                "    return Rendered(example.id, [*ids, end], [*labels, end], prompt_length)\n",
+                "    return Rendered(example.id, [*ids, end], [*labels, end], len(placed.before))\n",
                 "    ids, carries = [*ids, end], [label != IGNORE for label in labels[1:]] + [True, False]\n"
                 "    labels = [token if trained else IGNORE for token, trained in zip(ids, carries, strict=True)]\n"
-                "    return Rendered(example.id, ids, labels, prompt_length)\n",
+                "    return Rendered(example.id, ids, labels, len(placed.before))\n",
             ),
         ),
         likely="test_template.py",

@@ -24,6 +24,8 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 
 import socratune.cli.commands
 import socratune.cli.inspection
+import socratune.inference.decoding.growing
+import socratune.inference.decoding.slots
 import socratune.inference.decoding.whole
 import socratune.pipeline
 import socratune.publishing.report

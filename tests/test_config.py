@@ -203,6 +203,8 @@ def test_the_limits_of_earlier_versions_are_shares_of_the_budget(tmp_path: Path)
     assert dump(resolved.config.budget) == {"generate": None, "enhance": 5.0, "where": 20.0}
     assert resolved.origins["budget.enhance"] == "given" and resolved.config.max_usd is None
     assert resolve_settings({**NEEDED, "where": {"max_usd": None}}).config.budget.where == "unlimited"
+    # the default of then, in every config.yaml of then, is no amount that anyone asked for beside a smaller budget
+    assert resolve_settings({**NEEDED, "where": {"max_usd": 50.0}, "max_usd": 5.0}).config.budget.where is None
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**NEEDED, **old}))
     assert read_config_file(tmp_path / "config.yaml")["budget"] == {"enhance": 5.0, "where": 20.0}
     with pytest.raises(UserError, match=r"enhance\.max_usd: expected the same as budget\.enhance"):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-LOOP = Path(__file__).parent.parent / "examples" / "loop.py"
+ROOT = Path(__file__).parent.parent
+LOOP = ROOT / "examples" / "loop.py"
 
 
 @pytest.mark.slow
@@ -23,3 +26,10 @@ def test_the_loop_on_one_question_solves_teaches_and_keeps_it(capsys: pytest.Cap
     )  # no loss on the prompt, no hint in it
     assert "[<|im_end|>]" in answer and "3" in answer
     assert said[-1].startswith("attempt 1") and said[-1].endswith("is correct")
+
+
+def test_every_fault_of_planted_has_its_place_in_the_source() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "dev" / "planted.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -568,6 +568,10 @@ class PublishConfig(Section):
     """Hub id of the base, for others, where `model` is a folder of this machine."""
 
 
+RENT_USD = 50.0
+"""What a rented machine may cost where nobody says."""
+
+
 class BudgetConfig(Section):
     """What one part of the run may spend, in USD. None: a share of `max_usd`; what earlier parts leave comes on top."""
 

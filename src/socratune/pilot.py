@@ -37,8 +37,9 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
             run_stages(pipeline, STAGES[: STAGES.index("split") + 1], tell)
             rows = list(rows_of_shard(pipeline.run, pipeline.config.shard))
             found = _of_loop(pipeline, rows, len(rows))
+        pipeline.results.data["estimate"] = found
         pipeline.note_budget()
-        pipeline.results.write(estimate=found)
+        pipeline.results.write()
     return pipeline.results.data
 
 

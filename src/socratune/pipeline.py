@@ -235,8 +235,10 @@ class Pipeline:
     def spent(self) -> dict[str, float]:
         """USD by part of the budget so far. What is spent at a price that is not known is not in it."""
         paid = {"generate": 0.0, "enhance": 0.0}
+        pilot = self.results.data.get("estimate", {})  # whose calls a stage that has begun counts as its own
+        tried = {"generate": pilot.get("generate", {}), "enhance": pilot}
         for stage, part in (("generate", "generate"), ("enhance", "enhance"), ("validate", "enhance")):
-            took = self.results.stage(stage).get("spent", {})
+            took = self.results.stage(stage).get("spent") or tried.get(stage, {}).get("spent", {})
             paid[part] += sum(one["usd"] or 0.0 for one in took.values())
         if notes := self.journal.pods():
             from socratune.compute import spent_usd

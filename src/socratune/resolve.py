@@ -17,6 +17,7 @@ from socratune.config import (
     DEMO_DATA,
     FOREIGN_NAMES,
     MOVED,
+    RENT_USD,
     EnhancedTrainingConfig,
     RunConfig,
     Section,
@@ -126,6 +127,8 @@ def renewed(given: dict[str, Any], where: str) -> dict[str, Any]:
         value = flat.pop(old, ...)
         if value is None:  # it was no limit
             value = "unlimited" if new == "budget.where" else ...
+        elif (new, value) == ("budget.where", RENT_USD):  # the default, which every config.yaml of that time holds
+            value = ...
         if value is ...:
             continue
         if flat.get(new) not in (None, value):

@@ -15,6 +15,7 @@ from test_generate import answering, own_documents
 from socratune.cli.app import main
 from socratune.errors import UserError
 from socratune.llm.ledger import BudgetSpent
+from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import check_run
 from socratune.resolve import read_config_file
@@ -100,6 +101,19 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_limits(
         assert "limit of 0.1 USD for judge and teacher" in said.err
 
 
+@pytest.mark.slow
+def test_what_an_estimate_pays_is_shown_and_counts_once(tmp_path: Path) -> None:
+    with ModelServer(behave) as server:
+        config = given(tmp_path, server, max_usd=9.0)
+        estimated = estimate_run(check_run(config, where="test"), tell=lambda event, stage, entry: None)
+        assert spent_usd(estimated) == pytest.approx(len(server.seen) * USD_A_CALL) != 0
+        assert spent_usd(enhanced(config)) == pytest.approx(len(server.seen) * USD_A_CALL)
+
+
+def spent_usd(results: dict[str, Any]) -> float:
+    return sum(part["spent_usd"] for part in results["budget"]["parts"].values())
+
+
 def test_amounts_above_the_budget_are_refused(tmp_path: Path) -> None:
     config = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run"), "max_usd": 5.0}
     with pytest.raises(UserError, match=r"budget: expected amounts of at most max_usd together, 5 USD, got enhance 6"):
@@ -108,7 +122,7 @@ def test_amounts_above_the_budget_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_plan_shows_the_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--model", "demo", "--dataset", "demo", "--set", "max_usd=9", "--set", f"enhance.teacher_model={PAID}"]
+    flags = ["--model", "demo", "--dataset", "demo", "--max-usd", "9", "--set", f"enhance.teacher_model={PAID}"]
     assert main(["plan", *flags, "--gpu", "H100:80", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["budget"]
     assert found == {"max_usd": 9.0, "parts": {"enhance": {"share_usd": 9.0, "spent_usd": 0.0}}}

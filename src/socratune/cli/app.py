@@ -80,7 +80,9 @@ def run(
     raise typer.Exit(commands.run_command(given, config, settings, start=start, until=until, restart=restart))
 
 
-command("model", "chat_template", "dataset", "output", "local_only", "where.place", "where.gpus")(planning.plan)
+command(
+    "model", "chat_template", "dataset", "output", "local_only", "max_usd", "where.place", "where.gpus",
+)(planning.plan)  # fmt: skip
 
 
 @command("generate", "chat_template", "local_only", "max_usd", "seed")

@@ -227,7 +227,7 @@ def ablate_command(
     run_log = Path(output) / "run.log"
 
     def work() -> int:
-        from socratune.ways import AblationLimits, chosen_arms, compare_ways as compare
+        from socratune.ways import AblationLimits, chosen_arms, compare_ways
 
         names = chosen_arms(arms)
         start_logging()
@@ -237,7 +237,7 @@ def ablate_command(
         RunDir(output).create()
         start_logging(run_log, level="WARNING")
         with Progress() as progress:
-            result = compare(
+            result = compare_ways(
                 merged, Path(output), names, AblationLimits(*limits), tell=_only_live(progress), say=progress.say
             )
             show_ablation(result, progress.console)
@@ -305,11 +305,11 @@ def merge_command(output: str, shards: list[str]) -> int:
     """`socratune merge`: the runs of all shards as one."""
 
     def work() -> int:
-        from socratune import merge as merging
+        from socratune.merge import merge_shards
 
         start_logging()
         with Progress() as progress:
-            results = merging.merge_shards(output, shards, tell=progress)
+            results = merge_shards(output, shards, tell=progress)
             progress.say(f"{len(shards)} shards → {output}. Go on: socratune train {output}")
         return 0 if results["stages"]["enhance"]["status"] == "done" else 1
 
@@ -320,11 +320,11 @@ def audit_sheet(run: str | None, sheet: str, rows: int, seed: int) -> int:
     """`socratune audit-judge RUN --sheet FILE`: answers for a person to label."""
 
     def work() -> int:
-        from socratune.evaluation import draw_audit_sheet as draw
+        from socratune.evaluation import draw_audit_sheet
 
         if run is None:
             raise UserError(Fault("audit-judge", "the folder of a run before --sheet", Shown("nothing")))
-        written = write_jsonl(Path(sheet), draw(existing_run(run).root, rows, seed=seed))
+        written = write_jsonl(Path(sheet), draw_audit_sheet(existing_run(run).root, rows, seed=seed))
         print(f'{written} answers in {sheet}. Set every "label" to true or false, then:')
         print(f"socratune audit-judge {run} --labels {sheet}")
         return 0
@@ -336,7 +336,7 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
     """`socratune audit-judge [RUN] --labels FILE`: the judge of a finished proof, or the one that is named."""
 
     def work() -> int:
-        from socratune.evaluation import audit_verdicts as audited, read_labels, recorded_judge, reported_by
+        from socratune.evaluation import audit_verdicts, read_labels, recorded_judge, reported_by
 
         if labels is None:
             raise UserError(Fault("audit-judge", "--sheet FILE or --labels FILE", Shown("neither")))
@@ -344,14 +344,14 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
         labelled = read_labels(Path(labels), folder)
         if folder is not None and not judge:
             reported = reported_by(folder)
-            found = asyncio.run(audited(labelled, recorded_judge(folder), reported=reported))
+            found = asyncio.run(audit_verdicts(labelled, recorded_judge(folder), reported=reported))
         else:
             found = asyncio.run(asked_again(labelled, judge_settings(judge, "audit-judge")))
         print(json.dumps(found.to_json(), indent=2) if as_json else f"{found.table()}\n\n{found.verdict}")
         return 0
 
     async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
-        from socratune.evaluation import audit_verdicts as audited
+        from socratune.evaluation import audit_verdicts
 
         with ExitStack() as stack:
             place = Path(stack.enter_context(TemporaryDirectory()))
@@ -359,7 +359,7 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
             models = stack.enter_context(LocalModels())
             people = assemble_cast(config, stage="audit", journal=journal, ledger=Ledger(), local=models.load)
             try:
-                return await audited(labelled, people.judge)
+                return await audit_verdicts(labelled, people.judge)
             finally:
                 await people.close()
 

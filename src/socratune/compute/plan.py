@@ -315,7 +315,7 @@ def _cautions(
 ) -> Iterator[str]:
     calls, rent = budget.shares.get("enhance"), budget.shares.get("where")
     if calls is not None and money.enhancement is not None and money.enhancement > calls:
-        yield f"the loop's calls cost about {money.enhancement:.2f} USD, and their share of the budget is {calls:.4g}"
+        yield f"the loop's calls cost about {money.enhancement:.2f} USD, above their share of the budget, {calls:.4g}"
     if decision.where != "runpod":
         return
     hours = SET_UP_HOURS + ((decision.fit.seconds or 0.0) + (loop_s or 0.0)) / 3600
@@ -323,7 +323,8 @@ def _cautions(
         yield f"about {hours:.0f} h are needed, and the machine ends itself after where.max_hours, {where.max_hours:g}"
     most = None if money.gpu_per_hour is None else money.gpu_per_hour * where.max_hours
     if most is not None and rent is not None and most > rent:
-        yield f"where.max_hours cost {most:.2f} USD, above budget.where, {rent:.4g}: nothing would be rented"
+        hours = f"{where.max_hours:g} hours of the machine (where.max_hours) cost {most:.2f} USD"
+        yield f"{hours}, more than its share of the budget (budget.where), {rent:.4g}: none would be rented"
 
 
 def _way(fit: Fit) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from socratune.config import BudgetConfig
+from socratune.config import RENT_USD, BudgetConfig
 from socratune.errors import OutsideError
 from socratune.llm.base import Chat, ChatModel, Completion, Sampling
 from socratune.runs import Journal, json_encode
@@ -28,8 +28,6 @@ PARTS = {"generate": "writer and checker", "enhance": "judge and teacher", "wher
 """The parts of a run that cost money, in their order: setting of `budget` and who spends it."""
 _WEIGHTS = {"generate": 1, "enhance": 2, "where": 3}
 """How `max_usd` is shared out among the parts that a run has."""
-RENT_USD = 50.0
-"""What a rented machine may cost where nobody says."""
 
 
 class BudgetSpent(OutsideError):

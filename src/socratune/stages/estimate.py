@@ -52,8 +52,8 @@ async def estimate_loop(
     """Enhance `PILOT_ROWS` of the rows, chosen by the hash of their id, and extrapolate to `total`.
 
     Returns:
-        `rows`, `pilot_rows`, and as [expected, low, high] over all rows: `tokens` by role, `usd` by role and in all
-        (None where a price is not known), `seconds`.
+        `rows`, `pilot_rows`, what the pilot has `spent`, and as [expected, low, high] over all rows: `tokens` by role,
+        `usd` by role and in all (None where a price is not known), `seconds`.
 
     Raises:
         BudgetSpent: the limit of money or tokens is smaller than the pilot.
@@ -64,7 +64,8 @@ async def estimate_loop(
         step = _measured(_enhanced(loop))
         pilot, wall_s = await _tried(rows, step, config.concurrency, journal=journal, key=key, tick=tick)
     found = extrapolate(pilot, total, unpriced=ledger.unpriced)
-    return {**found, "seconds": _seconds(pilot, found, config, wall_s=wall_s, served=student.loaded is None)}
+    seconds = _seconds(pilot, found, config, wall_s=wall_s, served=student.loaded is None)
+    return {**found, "seconds": seconds, "spent": ledger.summary()}
 
 
 async def estimate_source(
@@ -98,7 +99,7 @@ async def estimate_source(
     found = extrapolate(pilot, total, unpriced=ledger.unpriced)
     written = [[row for row in one["rows"] if "sibling_of" not in row["metadata"]] for one in pilot]
     found["questions"] = total_interval([len(rows) for rows in written], total)
-    found["seconds"] = _seconds(pilot, found, config, wall_s=wall_s, served=True)
+    found |= {"seconds": _seconds(pilot, found, config, wall_s=wall_s, served=True), "spent": ledger.summary()}
     parsed = (parse_row(row, "pilot") for rows in written for row in rows)
     return found, [row for row in parsed if isinstance(row, QARow)]
 
