@@ -137,6 +137,7 @@ def test_without_dev_rows_that_rules_can_judge_no_round_can_be_chosen(tmp_path: 
     rows = [{"messages": [*row["messages"][:-1], {"role": "assistant", "content": PROSE}]} for row in ROWS]
     data = write_rows(tmp_path / "rows.jsonl", rows)
     given = {"model": "demo", "dataset": str(data), "output": str(tmp_path / "run"), "rounds": 2}
+    given["enhance"] = {"judge_model": "rules/mechanical"}  # asked for, or it would not begin
     with pytest.raises(UserError, match="dev rows to choose the round by"):
         run_rounds(check_run({**given, "split": {"held_out_share": 0.0}}, where="test"), tell=untold)
 
