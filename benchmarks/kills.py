@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py [--kills 20] [--seed N] [--set KEY=VALUE …]
 
-SIGKILL, SIGTERM and SIGINT take turns, at a moment drawn over the start-up and over a stage that is not done yet. After
+SIGKILL, SIGTERM and SIGINT take turns, at a moment drawn over the start-up and over the next two stages. After
 every other kill one file that a stage has made is cut off in a line, or removed: rows, a checkpoint, the page, the log
 (not the journal, the settings and the results, from which all else is made again). Then the same command goes on. Where
 it ends before it could be killed, its result is compared and a new run begins, until all kills are done. Compared are,
@@ -111,7 +111,7 @@ def finish(run: Path, words: list[str]) -> tuple[int, str]:
 def disturb(run: Path, words: list[str], draw: random.Random, by: signal.Signals, *, damaging: bool) -> Kill | None:
     """Go on, and kill at a random moment; None where the command has ended before."""
     done = finished_stages(run)
-    stage = draw.choice(["", *(name for name in STAGES if name not in done)])
+    stage = draw.choice(["", *[name for name in STAGES if name not in done][:2]])
     later_s = draw.uniform(0, LATER_S)
     with tempfile.TemporaryFile("w+") as told:
         client = subprocess.Popen(command(run, words), stdout=told, stderr=told)
@@ -176,14 +176,19 @@ def differences(run: Path, whole: Path) -> list[str]:
     found = [
         name for name in SAME if not (run / name).is_file() or (run / name).read_bytes() != (whole / name).read_bytes()
     ]
-    found += [] if verdict(run) == verdict(whole) else ["the verdict"]
+    mine, theirs = figures(run), figures(whole)
+    found += [name for name in sorted(mine.keys() | theirs.keys()) if mine.get(name) != theirs.get(name)]
     return [f"{name} differs" for name in found]
 
 
-def verdict(run: Path) -> Any:
-    """Status and every figure of the proof."""
+def figures(run: Path) -> dict[str, Any]:
+    """Status and every figure of the proof, but how fast the machine was. Hashes: the weights are compared as they are,
+    and PEFT writes the names of the layers in any order.
+    """
     results = json.loads((run / "pipeline_results.json").read_text("utf-8"))
-    return results["status"], results["validation"]
+    tests = {name: found for name, found in results["validation"]["tests"].items() if name != "performance"}
+    tests["file_integrity"].pop("sha256")
+    return {"the status": results["status"], **tests}
 
 
 if __name__ == "__main__":

@@ -109,6 +109,29 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text | st.sampled_from(WORDS), inner, max_size=4),
 )
 
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value inside of a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(way for key, one in inner for way in places(one, (*path, key)))]
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """The value with another one at a place."""
+    if not path:
+        return new
+    key, *rest = path
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    changed = [(name, replaced(one, tuple(rest), new) if name == key else one) for name, one in pairs]
+    return dict(changed) if isinstance(value, dict) else [one for _, one in changed]
+
+
+def spoiled(*good: Any, by: Any) -> Any:
+    """One of the good values with something else at one of its places."""
+    found = st.sampled_from([(value, place) for value in good for place in places(value)])
+    return st.tuples(found, by).map(lambda drawn: replaced(*drawn[0], drawn[1]))
+
+
 # --- rows ----------------------------------------------------------------------------------------------------------
 
 ROLES = ("system", "user", "assistant", "human", "gpt", "tool", "developer", "")
@@ -149,7 +172,22 @@ MORE = {
 pairs = st.fixed_dictionaries(
     {"question": text, "answer": text | st.sampled_from("ABCD0123")}, optional={"choices": options, "options": options}
 )
+GOOD_ROWS = (
+    {
+        "messages": [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "a"},
+        ]
+    },
+    {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "id": 1},
+    {"question": "q", "choices": ["red", "blue"], "answer": "A", "metadata": {"source": "s"}},
+    {"question": "q", "choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answerKey": "B"},
+    {"instruction": "i", "input": "x", "output": "o", "history": [["q", "a"]], "system": "s"},
+    {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]},
+)
 records = st.one_of(
+    spoiled(*GOOD_ROWS, by=values | options | chats),
     st.fixed_dictionaries({"messages": chats}, optional={"id": values, "metadata": MORE["metadata"]}),
     pairs,
     st.sampled_from(sorted(MORE)).flatmap(lambda name: st.fixed_dictionaries({name: MORE[name]}, optional=MORE)),
@@ -484,7 +522,21 @@ blocks = st.fixed_dictionaries(
     {"type": st.sampled_from(["text", "thinking", "tool_use", "redacted_thinking"]) | values},
     optional={"text": text | values, "thinking": text | values},
 )
+GOOD_BODIES = (
+    {
+        "choices": [{"message": {"role": "assistant", "content": "42"}, "finish_reason": "stop", "token_ids": [1, 2]}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+    },
+    {
+        "content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "42"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 10, "output_tokens": 5},
+    },
+    {"error": {"message": "max_tokens is not supported", "type": "x", "code": "y"}},
+)
+numbers = st.integers(-(2**70), 2**70) | st.floats()
 bodies = st.one_of(
+    spoiled(*GOOD_BODIES, by=values | numbers | text),
     st.fixed_dictionaries(
         {"choices": st.lists(choices, max_size=2) | values}, optional={"usage": usages, "error": values}
     ),

@@ -159,7 +159,7 @@ def _hold_row(row: QARow) -> None:
     hold((kept.id, kept.messages) == (row.id, row.messages), "a row that cannot be kept")
     json.dumps(data, ensure_ascii=False).encode("utf-8")
     roles = [message["role"] for message in row.messages]
-    hold(roles[-2:] == ["user", "assistant"], f"the roles {roles}")
+    hold(roles[-2:] == ["user", "assistant"], f"the roles: {roles}")
     hold(all(message["content"].strip() for message in row.messages), "an empty turn")
     hold(row.id, "a row without an id")
 
@@ -216,8 +216,8 @@ def judge(case: Case) -> None:
     response = case["unit"] * case["times"] + case.get("end", "") if "unit" in case else case["response"]
     for said in (response, reference):
         judgement = judge_by_rules(question, reference, said)
-        hold(judgement.verdict in get_args(Verdict) and judgement.judged_by, f"the verdict {judgement}")
-    hold(judgement.verdict != "incorrect" or not final_answer(reference), f"the reference is {judgement}")
+        hold(judgement.verdict in get_args(Verdict) and judgement.judged_by, f"the verdict: {judgement}")
+    hold(judgement.verdict != "incorrect" or not final_answer(reference), f"the reference itself: {judgement}")
     _formulas(question, reference, response)
 
 
@@ -228,14 +228,14 @@ def replies(case: Case) -> None:
     """Any reply of a judge, a teacher, a checker or a writer is read or is none."""
     reply = case["reply"]
     verdict = parse_verdict(reply, case.get("response", ""))
-    hold(verdict is None or (isinstance(verdict[0], bool) and isinstance(verdict[1], str)), f"the verdict {verdict}")
+    hold(verdict is None or (isinstance(verdict[0], bool) and isinstance(verdict[1], str)), f"the verdict: {verdict}")
     pick = parse_pick(reply, 3)
-    hold(pick is None or pick in range(3), f"the pick {pick}")
+    hold(pick is None or pick in range(3), f"the pick: {pick}")
     hold(parse_grounded(reply) in (None, True, False), "no verdict on the grounding")
     questions = parse_questions(reply)
     hold(all(isinstance(one, dict) and "question" in one for one in questions), "no questions")
     hint = parse_hint(reply)
-    hold(hint is None or (hint.strip() == hint and hint in reply), f"the hint {hint!r}")
+    hold(hint is None or (hint.strip() == hint and hint in reply), f"the hint: {hint!r}")
     if "words" in case and reply.casefold() not in ("hint", "aha"):
         hold(hint == " ".join(reply.split()), f"a hint that lost letters: {hint!r}")
 
@@ -359,11 +359,11 @@ def wire(case: Case) -> None:
         hold("journal" not in str(error), f"what a server says stops the run: {error}")
         return
     answer.text.encode("utf-8")
-    hold(answer.stop in ("end", "length"), f"the stop {answer.stop!r}")
+    hold(answer.stop in ("end", "length"), f"the stop: {answer.stop!r}")
     for tokens in (answer.prompt_tokens, answer.completion_tokens):
-        hold(type(tokens) is int and 0 <= tokens < 10**9, f"{tokens!r} tokens")
+        hold(type(tokens) is int and 0 <= tokens < 10**9, f"so many tokens: {tokens!r}")
     ids = answer.token_ids or ()
-    hold(all(type(token) is int and token >= 0 for token in ids), f"the ids {ids!r}")
+    hold(all(type(token) is int and token >= 0 for token in ids), f"the token ids: {ids!r}")
 
 
 TARGETS: dict[str, Callable[[Case], None]] = {
