@@ -2,7 +2,7 @@
 
 import sys
 
-from socratune.cli.app import main
+from socratune.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -296,6 +296,8 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
 def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lambda: None) -> int:
     """Run a command; every way it can end becomes an exit code, and only a bug of ours shows a traceback."""
     signal.signal(signal.SIGTERM, _as_interrupt)
+    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command()
     except BaseException as error:
