@@ -9,6 +9,7 @@ from .cards import (
     training_flops as training_flops,
     training_s as training_s,
 )
+from .decoding.compilers import hush_compilers as hush_compilers
 from .load import load_model as load_model
 from .memory import (
     CONTEXT_GIB as CONTEXT_GIB,
