@@ -1,26 +1,26 @@
 """The command line: parse, call one public function, print."""
 
-from __future__ import annotations
-
 import os
 import signal
-import sys
 from collections.abc import Sequence
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code. While the libraries are loaded, an interrupt ends it with 130, too."""
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(kind) in (signal.SIG_DFL, signal.default_int_handler):  # a background job ignores SIGINT
-            signal.signal(kind, _end)
-    from socratune.cli.app import main as whole
+    """The command line; returns the exit code.
 
-    return whole(argv)
+    Its libraries take seconds to load. A signal that comes meanwhile ends with 130 as any later one does, at once:
+    nothing has begun.
+    """
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(kind) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(kind, _stop)
+    from socratune.cli.app import main as commands
+
+    return commands(argv)
 
 
-def _end(signum: int, frame: object) -> None:
-    """Nothing has begun, so nothing is left behind; from here on `console.guarded` takes the signals over."""
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, b"Interrupted before anything began.\n")
+def _stop(signum: int, frame: object) -> None:
+    os.write(2, b"Interrupted. The same command goes on from here.\n")
     os._exit(130)

@@ -296,7 +296,7 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
 def guarded(command: Callable[[], int], run_log: Callable[[], Path | None] = lambda: None) -> int:
     """Run a command; every way it can end becomes an exit code, and only a bug of ours shows a traceback."""
     signal.signal(signal.SIGTERM, _as_interrupt)
-    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as it is of a job in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command()
