@@ -1,7 +1,8 @@
 """A stub in vLLM's place: it takes the flags that are sent, speaks OpenAI's protocol, multiplies, and forks an engine.
 
-The flags are those of vLLM 0.33's own parser. `STUB_MOOD` makes it misbehave: "crash" at the start, "slow" without end,
-"stubborn" when asked to end, "dies" when asked anything. A `Stub` may lie on the path of a rented machine's double too.
+The flags are those of vLLM 0.33's own parser. `STUB_MOOD` makes it misbehave: "crash" at the start, "deep" with the
+cause far above the end of the log, "slow" without end, "stubborn" when asked to end, "dies" when asked anything. A
+`Stub` may lie on the path of a rented machine's double too.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ write()
 print("INFO loading weights", flush=True)
 if mood == "crash":
     sys.exit("ValueError: the KV cache does not fit")
+if mood == "deep":
+    print("(EngineCore pid=7) \\x1b[31mERROR\\x1b[0m 01-01 [core.py:1] EngineCore failed to start.")
+    print("(EngineCore pid=7) ERROR 01-01 [core.py:1] Traceback (most recent call last):")
+    print("(EngineCore pid=7) ERROR 01-01 [core.py:1] torch.OutOfMemoryError: CUDA out of memory. Tried 2 GiB")
+    for number in range(200):
+        print("  frame", number)
+    sys.exit("RuntimeError: Engine core initialization failed. See root cause above.")
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(503 if mood == "slow" or self.path != "/health" else 200)

@@ -74,7 +74,7 @@ def run_pipeline(
     """
     wanted = STAGES[STAGES.index(start) : STAGES.index(until) + 1]
     if "train" in wanted and not RunDir(resolved.config.output).results.exists():
-        settle_placement(resolved.config)  # what cannot begin leaves nothing behind
+        settle_placement(resolved.config, told=False)  # what cannot begin leaves nothing behind
     with opened(resolved, restart, start) as pipeline, pipeline.placed(wanted):
         run_stages(pipeline, wanted, tell)
     return pipeline.results.data

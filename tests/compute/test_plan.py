@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ from test_memory import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, PHI, QWEN_14B, Q
 
 from socratune.compute.decision import Placement, PlacementSettings, TrainingWork, decide_placement, fit_on
 from socratune.compute.machine import Gpu, Machine, described, nvidia_gpus, this_machine
+from socratune.compute.plan import settle_placement
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import OutsideError, UserError
 from socratune.inference.cards import card_named, rentable
@@ -423,3 +425,13 @@ print([name for name in ("torch", "transformers", "numpy", "huggingface_hub", "g
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     seconds, loaded = run.stdout.splitlines()
     assert float(seconds) < 0.05 and loaded == "[]"
+
+
+def test_where_is_told_once_and_before_it_is_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {"model": "demo", "dataset": "demo", "output": str(tmp_path / "run")}
+    config = resolve_settings(given).config
+    with caplog.at_level(logging.INFO):
+        settle_placement(config, told=False)  # as `run_pipeline` asks whether it can begin
+        settle_placement(config)
+        settle_placement(config, fits=False)  # nothing is trained any more
+    assert [record.message.split(":")[0] for record in caplog.records] == ["The training will run on this machine"]

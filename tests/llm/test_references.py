@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from socratune.llm.prompts import parse_hint, parse_verdict
 from socratune.llm.references import (
     Endpoint,
     Role,
+    called_safely,
     endpoints_of,
     load_function,
     price_fault,
@@ -312,3 +314,29 @@ def test_a_scorer_that_raises_is_the_rows_error_and_no_bug_of_ours() -> None:
                 QARow("r", [{"role": "user", "content": "?"}, {"role": "assistant", "content": "4"}], {}), "4"
             )
         )
+
+
+def test_no_interrupt_waits_for_a_function_of_the_users() -> None:
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(called_safely(time.sleep, 30), 0.05))
+    assert time.monotonic() - started < 5
+
+
+def test_what_a_function_of_the_users_may_do() -> None:
+    row: contextvars.ContextVar[int] = contextvars.ContextVar("row")
+    row.set(7)
+    assert asyncio.run(called_safely(row.get)) == 7
+
+    def ends() -> None:
+        next(iter(()))
+
+    with pytest.raises(CallError, match="ends raised RuntimeError: StopIteration"):
+        asyncio.run(called_safely(ends))
+    with pytest.raises(CallError, match="sleep raised TypeError"):
+        asyncio.run(called_safely(time.sleep, "long"))
+
+    async def many() -> list[int]:
+        return await asyncio.gather(*(called_safely(lambda n=n: n) for n in range(200)))
+
+    assert asyncio.run(many()) == list(range(200))

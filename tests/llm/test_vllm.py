@@ -100,6 +100,17 @@ def test_a_server_that_dies_in_the_middle_is_named(stub: Stub, monkeypatch: pyte
     assert stub.gone()
 
 
+def test_the_first_error_is_shown_above_the_end(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker dies, and the server that waits for it fills the end of the log."""
+    monkeypatch.setenv("STUB_MOOD", "deep")
+    with pytest.raises(OutsideError) as caught:
+        serve_and_ask(stub)
+    said = str(caught.value)
+    assert "ERROR 01-01 [core.py:1] EngineCore failed" in said and "torch.OutOfMemoryError: CUDA out of memory" in said
+    assert said.rstrip().endswith("RuntimeError: Engine core initialization failed. See root cause above.")
+    assert said.index("OutOfMemory") < said.index("frame 199") and "frame 50" not in said and "\x1b" not in said
+
+
 @pytest.mark.parametrize("mood", ["", "slow"])
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_nothing_is_left_of_a_run_that_ends_badly(

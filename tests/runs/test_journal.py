@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from socratune.errors import OutsideError
+from socratune.errors import OutsideError, SocratuneError, UserError
 from socratune.llm.base import Sampling
 from socratune.llm.ledger import MeteredModel, call_key
 from socratune.llm.scripted import ScriptedModel
@@ -228,3 +229,97 @@ def test_an_unwritable_journal_is_an_outside_fault(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_a_journal_is_an_outside_fault(tmp_path: Path) -> None:
     with pytest.raises(OutsideError, match="cannot be opened"):
         Journal(tmp_path)
+
+
+def filled(path: Path) -> bytes:
+    """A journal with a few pages of calls and rows; its bytes."""
+
+    async def fill(journal: Journal) -> None:
+        for number in range(120):
+            key = number.to_bytes(16, "little")
+            answer = {"text": "x" * 200, "stop": "end", "prompt_tokens": 1, "completion_tokens": 1, "token_ids": None}
+            await journal.put_call(key, role="r", model="m", answer=answer, tokens=(1, 1), seconds=0.0)
+            await journal.put_row("s.1", number, str(number), {"n": "y" * 200})
+
+    with closing(Journal(path)) as journal:
+        asyncio.run(fill(journal))
+    return path.read_bytes()
+
+
+def read_all(path: Path) -> None:
+    """Everything a run asks of a journal."""
+    with closing(Journal(path)) as journal:
+        for number in range(120):
+            journal.find_call(number.to_bytes(16, "little"))
+        for read in (journal.rows, journal.done_positions):
+            list(read("s.1"))
+        for look in (journal.spent, partial(journal.spent_by, "r"), journal.pods):
+            look()
+        journal.forget("s.1")
+
+
+def damaged(whole: bytes) -> dict[str, bytes]:
+    """A journal spoiled in many ways."""
+    pages = {
+        f"page {at}": whole[: at * 4096] + b"\xff" * 4096 + whole[(at + 1) * 4096 :] for at in range(len(whole) // 4096)
+    }
+    cut = {f"cut at {at}": whole[:at] for at in (1, 50, 100, 4096, 5000, 3 * 4096, len(whole) - 4096)}
+    return {
+        **pages,
+        **cut,
+        "text": b"not a database at all" * 50,
+        "zeros": bytes(8192),
+        "answers": whole.replace(b"xxx", b'x"x'),
+    }
+
+
+def test_a_damaged_journal_says_what_to_do_and_what_is_kept(tmp_path: Path) -> None:
+    """Whatever is broken where: it works, or it is named with the way out; never an error of SQLite's own."""
+    whole, said = filled(tmp_path / "j.sqlite"), []
+    for number, spoiled in enumerate(damaged(whole).values()):
+        path = tmp_path / str(number) / "journal.sqlite"
+        path.parent.mkdir()
+        path.write_bytes(spoiled)
+        try:
+            read_all(path)
+        except UserError as error:
+            said.append((path, str(error)))
+    assert len(said) > 20
+    for path, text in said:
+        assert f"mv {path}* {path.parent / 'damaged'}" in text and "Finished stages are kept" in text
+    path, text = said[0]
+    move = text.split("goes on: ", 1)[1].splitlines()[0]
+    subprocess.run(["sh", "-c", move], check=True)
+    read_all(path)  # the same command goes on
+    assert (path.parent / "damaged" / path.name).exists()
+
+
+def test_a_journal_of_other_columns_is_none(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "j.sqlite")) as other:
+        other.execute("CREATE TABLE calls (key TEXT, said TEXT)")
+        other.execute("INSERT INTO calls VALUES ('a', 'b')")
+        other.commit()
+    with pytest.raises(UserError, match="It is damaged"):
+        read_all(tmp_path / "j.sqlite")
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_again(tmp_path: Path) -> None:
+    ask, model = [{"role": "user", "content": "?"}], ScriptedModel(lambda messages: "yes")
+    for answer in (
+        "{",
+        "7",
+        "{}",
+        '{"text": 7, "stop": "end", "prompt_tokens": 1, "completion_tokens": 1, "token_ids": null}',
+    ):
+        with closing(Journal(tmp_path / "j.sqlite")) as journal:
+            asyncio.run(MeteredModel(model, journal, "r").generate(ask, Sampling()))
+            journal._db.execute("UPDATE calls SET answer = ?", (answer,))
+            assert asyncio.run(MeteredModel(model, journal, "r").generate(ask, Sampling())).text == "yes"
+
+
+def test_rows_that_cannot_be_read_are_a_damaged_journal(tmp_path: Path) -> None:
+    filled(tmp_path / "j.sqlite")
+    with closing(Journal(tmp_path / "j.sqlite")) as journal:
+        journal._db.execute("UPDATE rows SET value = '[1' WHERE position = 3")
+        with pytest.raises(SocratuneError, match="It is damaged"):
+            list(journal.rows("s.1"))

@@ -18,7 +18,6 @@ from conftest import DEMO_DATA, demo_rows, socratune, write_rows
 from forging import config_of, gate, load, made_failing, pinned_anew, save, uploaded, with_config
 from hub_server import FINE_TOKEN, OTHER_FINE_TOKEN, READ_TOKEN, TOKEN, Hub, Repo, loopback_hub
 
-from socratune.config import PublishConfig
 from socratune.errors import StageFailed, UserError
 from socratune.evaluation.adapter_files import adapter_manifest
 from socratune.preflight import check_run

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,11 +15,14 @@ from conftest import demo_rows
 
 from socratune.inference.template import prompt_ids
 from socratune.rows import Attempt, QARow, Trace
+from socratune.runs.folder import RunDir
+from socratune.stages import enhance
 from socratune.teaching import leaks
 from socratune.teaching.hints import breakdown_hint, parse_product, split_tens
 from socratune.teaching.leaks import (
     HintMeasure,
     HintUse,
+    MeasuringStopped,
     answer_spans,
     forced_answer,
     hint_uses,
@@ -97,6 +105,35 @@ def test_where_a_text_bears_the_answer(qa: QARow, text: str, bearing: list[str])
 )
 def test_a_forced_answer_brings_no_reasoning(reference: str, forced: str) -> None:
     assert forced_answer(row("What is 15 * 13?", reference)) == forced
+
+
+def test_an_interrupt_ends_the_measuring_with_its_batch(
+    demo_base: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Late in `enhance`: the thread that measures is not waited for to its end."""
+    seen, stopped = [], Event()
+    forward = demo_base[0].forward
+
+    def slow(*args: Any, **named: Any) -> Any:
+        seen.append(time.sleep(0.05))
+        return forward(*args, **named)
+
+    monkeypatch.setattr(demo_base[0], "forward", slow)
+    monkeypatch.setattr(leaks, "MAX_BATCH_TOKENS", 1)  # every text a batch of its own
+    qa = row("15 * 13?", "15 * 13 = 195.")
+    traces = [
+        Trace(qa, "unsolved", (Attempt(1, "no", "incorrect", "exact", hint=f"Try {n}."),), "direct", {})
+        for n in range(100)
+    ]
+    student: Any = SimpleNamespace(loaded=SimpleNamespace(model=demo_base[0], tokenizer=demo_base[1]))
+    work = enhance._leaks(RunDir(tmp_path), student, (trace.to_json("no") for trace in traces), 0)
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(work, 0.3))
+    assert time.monotonic() - started < 5 and 0 < len(seen) < 50
+    stopped.set()
+    with pytest.raises(MeasuringStopped):
+        measure_hints(*demo_base, [HintUse(qa, "Try again.")], stopped=stopped)
 
 
 # --- the measures --------------------------------------------------------------------------------------------------

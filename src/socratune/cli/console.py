@@ -38,7 +38,7 @@ def start_logging(run_log: Path | None = None, *, level: str = "INFO") -> None:
             run_log, level="DEBUG", format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}", diagnose=False
         )
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
-    logging.getLogger("socratune").setLevel(logging.INFO)
+    logging.getLogger("socratune").setLevel(logging.INFO if run_log is None else logging.DEBUG)
 
 
 class Progress:

@@ -148,11 +148,12 @@ def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None
     return Plan(size, machine, decision, load, tokens, loop_s, money, budget, assumed, cautions)
 
 
-def settle_placement(config: RunConfig, *, fits: bool = True) -> Placement:
-    """Where this run trains, decided once before it begins and told in the log.
+def settle_placement(config: RunConfig, *, fits: bool = True, told: bool = True) -> Placement:
+    """Where this run trains, decided before it begins and told in the log.
 
     Args:
         fits: False: nothing is trained any more, so it need not fit.
+        told: False: it is decided again later, and told then.
 
     Raises:
         UserError: it cannot begin so; the text says what would have to change.
@@ -167,7 +168,8 @@ def settle_placement(config: RunConfig, *, fits: bool = True) -> Placement:
     if decision.fault and fits:
         raise UserError(decision.fault)
     place = "on this machine" if decision.where == "local" else f"elsewhere ({decision.where})"
-    log.info("Trained %s: %s.", place, decision.reason)
+    if told and (fits or decision.where != "local"):
+        log.info("%s %s: %s.", "The training will run" if fits else "The model will answer", place, decision.reason)
     return decision
 
 

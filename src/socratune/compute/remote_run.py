@@ -27,7 +27,7 @@ from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
 from socratune.config import RunConfig
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.evaluation import answering_manner, exam_files, exam_papers, no_judge, recorded_answers
-from socratune.llm import VLLM_ENVIRONMENT, Base, Limits, is_well, vllm_arguments
+from socratune.llm import VLLM_ENVIRONMENT, Base, Limits, is_well, told_by_log, vllm_arguments
 from socratune.runs import Journal, RunDir, StageResult, Tick
 from socratune.teaching import ServedStudent, served_student
 
@@ -255,7 +255,8 @@ class RemoteRun:
             time.sleep(_POLL_S)
 
     def _last(self, machine: RentedMachine) -> str:
-        return machine.place.ssh.run(["tail", "-n", str(LAST_LINES), f"{machine.place.base}/jobs/student/log"])
+        log = machine.place.ssh.run(["tail", "-c", "400000", f"{machine.place.base}/jobs/student/log"])
+        return f"Its log {told_by_log(log)}"
 
     def _answers(self) -> bool:
         """Whether the machine can be reached, so that the fault is another."""

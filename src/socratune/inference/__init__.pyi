@@ -10,6 +10,7 @@ from .cards import (
     training_s as training_s,
 )
 from .controls import Tokenizer as Tokenizer, controls_of as controls_of
+from .decoding.compilers import hush_compilers as hush_compilers
 from .fitness import (
     RowScreen as RowScreen,
     chat_fitness as chat_fitness,

@@ -16,7 +16,13 @@ from .base import (
     is_thinking as is_thinking,
     served_sampling as served_sampling,
 )
-from .child import child_process as child_process, end_of_log as end_of_log, free_port as free_port, is_well as is_well
+from .child import (
+    child_process as child_process,
+    end_of_log as end_of_log,
+    free_port as free_port,
+    is_well as is_well,
+    told_by_log as told_by_log,
+)
 from .ledger import (
     FREE as FREE,
     UNLIMITED as UNLIMITED,

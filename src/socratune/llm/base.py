@@ -77,6 +77,16 @@ class Completion:
         ids = data["token_ids"]
         return cls(**{**data, "token_ids": None if ids is None else tuple(ids)})
 
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> Completion | None:
+        """The same of what a damaged journal may hold; None where that is no answer."""
+        try:
+            found = cls.from_json(data)
+        except (LookupError, TypeError):
+            return None
+        counted = type(found.prompt_tokens) is type(found.completion_tokens) is int
+        return found if isinstance(found.text, str) and found.stop in ("end", "length") and counted else None
+
 
 class ChatModel(Protocol):
     """Anything that answers a conversation.

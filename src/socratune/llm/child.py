@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import select
 import signal
 import socket
@@ -23,6 +24,11 @@ from pathlib import Path
 _POLL_S = 0.2
 LOG_LINES = 15
 """Of a child's log, shown where it fails."""
+LINE_CHARACTERS = 400
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_NAMED_ERROR = re.compile(r"(?:^|[\s.\])])[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?::|$)|out of memory|: error:")
+"""`torch.OutOfMemoryError: CUDA out of memory`, `vllm serve: error: unrecognized arguments`."""
+_ERROR = re.compile(rf"(?<!\w)(?:ERROR|FATAL|CRITICAL)(?!\w)|{_NAMED_ERROR.pattern}")
 
 
 @contextmanager
@@ -53,9 +59,23 @@ def child_process(
 
 
 def end_of_log(log_path: Path) -> str:
-    """The last lines of a log, for an error message."""
-    lines = log_path.read_text("utf-8", "replace").strip().splitlines()[-LOG_LINES:]
-    return "\n".join([f"{log_path} ends:" if lines else f"{log_path} is empty.", *lines])
+    """What a log says of a failure, for an error message: its first errors, and its last lines."""
+    return f"{log_path} {told_by_log(log_path.read_text('utf-8', 'replace'))}"
+
+
+def told_by_log(text: str) -> str:
+    """`begins to fail with: …` and `ends: …` of a log. What went wrong first stands far above where it ends: a worker
+    dies, and the server that waits for it says so at length.
+    """
+    lines = _COLOUR.sub("", text).strip().splitlines()
+    if not lines:
+        return "is empty."
+    last = lines[-LOG_LINES:]
+    errors = [line for line in lines[:-LOG_LINES] if _ERROR.search(line)]
+    named = [line for line in errors if _NAMED_ERROR.search(line)]
+    first = list(dict.fromkeys(line[:LINE_CHARACTERS] for line in (*errors[:1], *named[:1])))
+    told = ["begins to fail with:", *first, "… and ends:"] if first else ["ends:"]
+    return "\n".join([*told, *(line[:LINE_CHARACTERS] for line in last)])
 
 
 def _keep(stop_timeout_s: float, command: list[str]) -> int:

@@ -310,8 +310,8 @@ class MeteredModel:
             BudgetSpent: the call could go over the limit.
         """
         key = call_key(self._role, self.fingerprint, messages, sampling)
-        if found := self._journal.find_call(key):
-            return self._tallied(Completion.from_json(found), replayed=True)
+        if (found := self._journal.find_call(key)) and (kept := Completion.read(found)) is not None:
+            return self._tallied(kept, replayed=True)
         started = time.monotonic()
         async with self._reserved(messages, sampling):
             completion = self._counted(await self._model.generate(messages, sampling), messages, sampling)

@@ -10,10 +10,13 @@ python:FILE.py:FUNCTION                  the user's own
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib.util
 import inspect
 import os
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -264,8 +267,38 @@ def thoughtful(sampling: Sampling) -> Sampling:
     )
 
 
+MOST_THREADS = 32
+_places = threading.BoundedSemaphore(MOST_THREADS)
+
+
+async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """As `asyncio.to_thread`, in a thread that ends with the process: the loop waits for those of its own executor."""
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+    given: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if given.cancelled():
+            return
+        given.set_result(value) if error is None else given.set_exception(error)
+
+    def work() -> None:
+        value = error = None
+        try:
+            with _places:
+                value = None if given.cancelled() else context.run(function, *arguments)
+        except StopIteration as ended:  # which no future takes
+            error = RuntimeError(f"StopIteration: {ended}")
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=work, name="users-function", daemon=True).start()
+    return await given
+
+
 async def called_safely(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of the user's gives; one that is not async works in a thread.
+    """What a function of the user's gives; one that is not async works in a thread, for which no interrupt waits.
 
     Raises:
         CallError: it raised.
@@ -273,7 +306,7 @@ async def called_safely(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         if inspect.iscoroutinefunction(function):
             return await function(*arguments)
-        return await asyncio.to_thread(function, *arguments)
+        return await _in_thread(function, *arguments)
     except Exception as error:  # the user's own code may raise anything; it is this row's outcome
         raise CallError(f"{function.__name__} raised {type(error).__name__}: {error}") from error
 

@@ -8,16 +8,17 @@ no more than that, and no result waits for it.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+import shlex
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import OutsideError
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
 from socratune.runs.folder import json_decode, json_encode
 
 # calls lie in the order they come (only their index is shuffled), the long column last: sums over the others skip it
@@ -42,8 +43,34 @@ CHECKPOINT_PAGES = 8000
 _to_disk = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
+def journal_error(path: Path, error: Exception, doing: str) -> SocratuneError:
+    """What SQLite or a reader of JSON says of a journal, with the way out.
+
+    Args:
+        doing: `opened`, `read` or `written`.
+    """
+    said = str(error)
+    damaged = isinstance(error, ValueError | LookupError | TypeError) or type(error) is sqlite3.DatabaseError
+    signs = ("malformed", "not a database", "no column", "values for", *(["no such"] if doing != "written" else []))
+    damaged |= any(words in said for words in signs)
+    if not damaged:
+        fix = "Is the disk full?" if doing == "written" else "Can it and its folder be read and written?"
+        fix = "A folder lies there; move it away." if path.is_dir() else fix
+        return OutsideError(f"{path}: the journal cannot be {doing}: {said}. {fix}")
+    aside = path.parent / "damaged"
+    move = f"mkdir -p {shlex.quote(str(aside))}; mv {shlex.quote(str(path))}* {shlex.quote(str(aside))}"
+    fix = (
+        f"It is damaged. Move it aside, and the same command goes on: {move} \n"
+        "Finished stages are kept with their files. The stage at work begins anew, and asks and pays anew what only "
+        "the journal knew; `socratune pods list` shows machines that are still rented."
+    )
+    return UserError(Fault(str(path), "the journal of a run", Shown(said), fix))
+
+
 class Journal:
     """Calls by key, rows by (stage, position).
+
+    Every method raises UserError where the file turns out to be damaged.
 
     `stage` in the row methods is the stage's name with the fingerprint of what it depends on, so that rows made
     under other settings are not found.
@@ -60,8 +87,10 @@ class Journal:
             self._db.executescript(_SCHEMA)
             for (key,) in self._db.execute("SELECT key FROM calls"):
                 self._remember(key)
-        except sqlite3.Error as error:
-            raise OutsideError(f"{path}: the journal cannot be opened: {error}.") from None
+        except (sqlite3.Error, TypeError) as error:  # the latter: a key that is none
+            with suppress(AttributeError):
+                self._db.close()
+            raise journal_error(path, error, "opened") from None
         self._calls: list[tuple[Any, ...]] = []
         self._rows: list[tuple[Any, ...]] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -77,8 +106,11 @@ class Journal:
         bit = int.from_bytes(key[:3], "big")
         if not self._filter[bit >> 3] & 1 << (bit & 7):
             return None
-        found = self._db.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
-        return json_decode(found[0]) if found else None
+        answer = next((answer for (answer,) in self._read("SELECT answer FROM calls WHERE key = ?", key)), None)
+        try:
+            return None if answer is None else self._object(answer)
+        except UserError:  # one answer that cannot be read is asked for again
+            return None
 
     async def put_call(
         self, key: bytes, *, role: str, model: str, answer: dict[str, Any], tokens: tuple[int, int], seconds: float
@@ -96,16 +128,16 @@ class Journal:
 
     def done_positions(self, stage: str) -> set[int]:
         """Positions of the rows that are finished."""
-        return {found[0] for found in self._db.execute("SELECT position FROM rows WHERE stage = ?", (stage,))}
+        return {position for (position,) in self._read("SELECT position FROM rows WHERE stage = ?", stage)}
 
     def rows(self, stage: str) -> Iterator[dict[str, Any]]:
         """The finished rows in input order."""
-        return map(json.loads, self.row_texts(stage))
+        return map(self._object, self.row_texts(stage))
 
     def row_texts(self, stage: str) -> Iterator[str]:
         """The finished rows in input order, each as one line of JSON."""
         query = "SELECT value FROM rows WHERE stage = ? ORDER BY position"
-        return (value for (value,) in self._db.execute(query, (stage,)))
+        return (value for (value,) in self._read(query, stage))
 
     def spent(self) -> dict[str, dict[str, float]]:
         """Calls, tokens and summed call seconds by role."""
@@ -113,12 +145,14 @@ class Journal:
             "SELECT role, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(seconds) FROM calls GROUP BY role"
         )
         names = ("calls", "prompt_tokens", "completion_tokens", "call_seconds")
-        return {role: dict(zip(names, sums, strict=True)) for role, *sums in self._db.execute(query)}
+        return {role: dict(zip(names, sums, strict=True)) for role, *sums in self._read(query)}
 
     def spent_by(self, role: str) -> list[tuple[str, int, int]]:
         """(model, prompt tokens, completion tokens) of each model that did a role."""
         query = "SELECT model, SUM(prompt_tokens), SUM(completion_tokens) FROM calls WHERE role = ? GROUP BY model"
-        return [(model, int(prompt), int(completion)) for model, prompt, completion in self._db.execute(query, (role,))]
+        return [
+            (model, int(prompt or 0), int(completion or 0)) for model, prompt, completion in self._read(query, role)
+        ]
 
     def put_pod(self, name: str, pod_id: str | None, state: str, usd_per_hour: float) -> None:
         """Note what becomes of a rented machine; returns when the disk has it, as it is billed also after a power cut.
@@ -131,21 +165,37 @@ class Journal:
             self._db.execute("INSERT INTO pods VALUES (?, ?, ?, ?, ?)", note)
             self._db.execute("PRAGMA wal_checkpoint(FULL)")
         except sqlite3.Error as error:
-            raise OutsideError(f"{self._path}: the journal cannot be written: {error}. Is the disk full?") from None
+            raise journal_error(self._path, error, "written") from None
 
     def pods(self) -> list[tuple[float, str, str | None, str, float]]:
         """(seconds since 1970, name, id, state, USD per hour) of every note, the oldest first."""
-        return self._db.execute("SELECT at, name, id, state, usd_per_hour FROM pods ORDER BY rowid").fetchall()
+        return list(self._read("SELECT at, name, id, state, usd_per_hour FROM pods ORDER BY rowid"))
 
     def forget(self, stage: str) -> None:
         """Drop the finished rows of a stage, for `--restart`. Its calls stay: the same question is not paid twice."""
-        self._db.execute("DELETE FROM rows WHERE stage LIKE ? || '%'", (stage,))
+        list(self._read("DELETE FROM rows WHERE stage LIKE ? || '%'", stage))
 
     def close(self) -> None:
         """Write what waits and close the file."""
         self._flush()
         self._sync.stop()
         self._db.close()
+
+    def _read(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._db.execute(query, values)
+        except sqlite3.ProgrammingError:  # closed already, which is ours
+            raise
+        except sqlite3.Error as error:
+            raise journal_error(self._path, error, "read") from None
+
+    def _object(self, text: str) -> dict[str, Any]:
+        try:
+            if isinstance(found := json_decode(text), dict):
+                return found
+            raise TypeError(f"{text[:40]!r} where an object was kept")
+        except (ValueError, TypeError) as error:
+            raise journal_error(self._path, error, "read") from None
 
     def _remember(self, key: bytes) -> None:
         bit = int.from_bytes(key[:3], "big")
@@ -171,7 +221,7 @@ class Journal:
         if failure and not waiting:
             raise failure
 
-    def _write(self, calls: list[tuple[Any, ...]], rows: list[tuple[Any, ...]]) -> OutsideError | None:
+    def _write(self, calls: list[tuple[Any, ...]], rows: list[tuple[Any, ...]]) -> SocratuneError | None:
         """One commit of all that waits. What went wrong, or None."""
         if not calls and not rows:
             return None
@@ -184,7 +234,9 @@ class Journal:
         except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            return OutsideError(f"{self._path}: the journal cannot be written: {error}. Is the disk full?")
+            if isinstance(error, ValueError | OverflowError):  # what was to be written, and not what is there
+                return OutsideError(f"{self._path}: the journal cannot be written: {error}.")
+            return journal_error(self._path, error, "written")
         self._sync.ask()
         return None
 

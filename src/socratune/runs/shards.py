@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from socratune.config import StudentTeacherConfig
 from socratune.errors import BusyError, Fault, OutsideError, UserError
 from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
-from socratune.runs.journal import Journal
+from socratune.runs.journal import Journal, journal_error
 
 _T = TypeVar("_T")
 
@@ -203,4 +203,15 @@ def _execute(journal: Path, other: Path, *statements: tuple[str, tuple[Any, ...]
                 for statement, values in statements:
                     db.execute(statement, values)
     except sqlite3.Error as error:
+        spoiled = next((path for path in (journal, other) if not _is_sound(path)), None)
+        if spoiled is not None:
+            raise journal_error(spoiled, error, "read") from None
         raise OutsideError(f"{other}: the journal cannot be taken over into {journal}, or from it: {error}.") from None
+
+
+def _is_sound(journal: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(journal, timeout=LOCK_WAIT_S)) as db:
+            return db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+    except sqlite3.Error:
+        return False

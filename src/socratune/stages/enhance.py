@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from threading import Event
 from typing import Any, Literal
 
 from socratune.config import StudentTeacherConfig
@@ -156,7 +157,14 @@ async def _leaks(run: RunDir, student: Student, rows: Iterator[dict[str, Any]], 
     uses = hint_uses((Trace.from_json(data) for data in rows), most=MEASURED_HINTS, seed=seed)
     if not uses:
         return None
-    found = await asyncio.to_thread(measure_hints, student.loaded.model, student.loaded.tokenizer, uses)
+    stopped = Event()
+    try:
+        measured = asyncio.to_thread(
+            measure_hints, student.loaded.model, student.loaded.tokenizer, uses, stopped=stopped
+        )
+        found = await measured
+    finally:
+        stopped.set()  # an interrupt waits for the thread, which is to end with its batch
     write_jsonl(run.hint_measures, ({**asdict(one), "score": one.score, "spoils": one.spoils} for one in found))
     return {"measured": len(found), "rate": leak_rate(found)}
 

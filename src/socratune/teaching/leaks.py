@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from threading import Event
 from typing import Any
 
 from socratune.inference import prompt_ids
@@ -97,16 +98,26 @@ class HintMeasure:
         return self.score >= SPOILS_FROM
 
 
-def measure_hints(model: Any, tokenizer: Any, uses: Sequence[HintUse]) -> list[HintMeasure]:
+class MeasuringStopped(Exception):
+    """Nobody waits for the measures any more."""
+
+
+def measure_hints(
+    model: Any, tokenizer: Any, uses: Sequence[HintUse], *, stopped: Event | None = None
+) -> list[HintMeasure]:
     """Each hint's measures, in order: four forward passes a hint, six where there is a right answer.
 
     Args:
         model: the student, a transformers causal language model in eval mode.
         tokenizer: a fast one, whose offsets tell which tokens bear the answer.
+        stopped: set from another thread, it ends the work before the next batch.
+
+    Raises:
+        MeasuringStopped: it was set.
     """
     texts = [list(_texts(use, tokenizer)) for use in uses]
     rows = [(prompt, text.ids) for some in texts for text in some for prompt in (text.prompt, text.hinted_prompt)]
-    found = iter(log_probabilities(model, rows))
+    found = iter(log_probabilities(model, rows, stopped))
     measures = []
     for use, some in zip(uses, texts, strict=True):
         forced, probe, *answers = [_Scored(next(found), next(found), text.bears) for text in some]
@@ -264,18 +275,21 @@ MAX_BATCH_TOKENS = 4096
 Ids = Sequence[int]
 
 
-def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]]) -> list[list[float]]:
+def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]], stopped: Event | None = None) -> list[list[float]]:
     """For every row the log p of each token of its continuation, in nats.
 
     Args:
         model: a transformers causal language model in eval mode; may be a PEFT model.
         rows: (ids of the prompt, ids of the continuation); neither is empty.
+        stopped: as for `measure_hints`.
     """
     import torch
 
     with torch.inference_mode():
         found: list[list[float]] = [[] for _ in rows]
         for batch in _batches(rows):
+            if stopped is not None and stopped.is_set():
+                raise MeasuringStopped
             lines = [torch.tensor([*rows[at][0], *rows[at][1]], device=model.device) for at in batch]
             ids = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)  # (B, T)
             lengths = torch.tensor([len(line) for line in lines], device=model.device)

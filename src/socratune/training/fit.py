@@ -67,7 +67,7 @@ def fit_adapter(
         backend, reason = "hf", f"{ranks.size()} processes share each step, which Unsloth does not"
     else:
         backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
-    log.info("Trained by %s: %s.", backend, reason)
+    log.info("Training with %s: %s.", backend, reason)
     if backend == "hf":
         trained, state = engine.train_hf(model, job.items, config, checkpoints, hooks, seed=job.seed)
     else:

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 import torch
 
+from socratune.inference import hush_compilers
 from socratune.training.adapters import Frozen, frozen
 
 LARGEST = 448.0  # of e4m3
@@ -66,6 +67,7 @@ def _round(values: torch.Tensor) -> Rounded:
 
 @cache
 def _rounding() -> Callable[[torch.Tensor], Rounded]:
+    hush_compilers()
     return torch.compile(_round, dynamic=True) if find_spec("triton") else _round
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from socratune.inference import hush_compilers
 from socratune.training.packing import PackedRow
 
 log = logging.getLogger(__name__)
@@ -238,6 +239,7 @@ def _slope(device: str) -> Slope:
     """The same in two passes over the logits where Triton can compile it (26 ms instead of 46 of an 8B step)."""
     if device != "cuda" or find_spec("triton") is None:
         return _plain_slope
+    hush_compilers()
     compiled: list[Slope] = [torch.compile(_plain_slope)]
 
     def slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,6 +15,7 @@ import torch
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
+from socratune.inference.decoding.compilers import error_line
 from socratune.inference.decoding.growing import keeps_all
 
 PREFIX = "slots_or_"
@@ -108,7 +109,7 @@ def _kernel(device: torch.device) -> Any:
             one.clone(), one, one, one.clone(), one.clone(), torch.zeros(1, dtype=torch.long, device=device), 1.0
         )
     except Exception as error:  # whatever goes wrong in building it, there is a way without
-        log.info("The student is decoded without its GPU kernel: %s", error)
+        log.info("The student is decoded without its GPU kernel: %s", error_line(error))
         return None
     return attend_slots
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from socratune.inference.decoding.attention import SlotCache, replaceable
+from socratune.inference.decoding.compilers import error_line, hush_compilers
 from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
 
 STEPS = 4  # decoded between two looks at the tokens
@@ -48,7 +49,8 @@ def slot_bytes(model: Any) -> int:
                 cache.positions.fill_(at)
                 found = cache.forward(model, ids[:, at : at + 1], cache.positions[:, None]).float()
     except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
-        log.info("The student is decoded in a growing batch: %s", error)
+        log.info("The student is decoded in a growing batch: %s", error_line(error))
+        log.debug("Why it is decoded in a growing batch:", exc_info=error)
         return 0
     same = bool((found - expected).norm() <= TOLERANCE * expected.norm())
     return cache.position_bytes if same else 0
@@ -264,7 +266,8 @@ class _Slots:
                 result = self._forward()
             self.graphs[self.cache.limit] = (graph, result)
         except RuntimeError as error:
-            log.info("The student is decoded without a CUDA graph: %s", error)
+            log.info("The student is decoded without a CUDA graph: %s", error_line(error))
+            log.debug("Why it is decoded without a CUDA graph:", exc_info=error)
             self.capture = False
         finally:
             self.tokens.copy_(tokens)
@@ -275,12 +278,14 @@ class _Slots:
         plain = self.graphs
         self.graphs = {}
         cache: Any = self.cache
+        hush_compilers()
         cache.attend = torch.compiler.disable(cache.attend)  # all layers then share one compiled code
         try:
             self.compiled = torch.compile(self.model, dynamic=False)
             self._capture()
         except Exception as error:  # as many causes as there are compilers
-            log.info("The student is decoded uncompiled: %s", error)
+            log.info("The student is decoded uncompiled: %s", error_line(error))
+            log.debug("Why it is decoded uncompiled:", exc_info=error)
         if not self.graphs:
             self.compiled, self.graphs, self.capture = self.model, plain, True
 
