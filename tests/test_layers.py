@@ -41,11 +41,11 @@ MOST_ROOT_FILES = 13
 LINES = {
     "": 3050,
     "judging": 1950,
-    "runs": 1600,
-    "llm": 3350,
-    "inference": 3100,
+    "runs": 1650,
+    "llm": 3400,
+    "inference": 3150,
     "data": 2700,
-    "teaching": 1650,
+    "teaching": 1700,
     "documents": 3200,
     "training": 2650,
     "evaluation": 3300,
@@ -56,7 +56,7 @@ LINES = {
     "cli": 2250,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
-LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 22
+LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24
 MANY_PARAMETERS = {"api": "the whole command in one call"}
 DOORS = {"modelref", "__main__", ""}
 """What published cards, scripts and `import socratune` come in by."""

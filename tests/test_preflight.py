@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ def run_with(folder: Path, *done: str) -> Path:
     for stage in done:
         for name in NEEDED[stage]:
             (folder / name).touch()
-    for name in ("config.yaml", "journal.sqlite"):
-        (folder / name).touch()
+    (folder / "config.yaml").write_text("model: demo\n")
+    (folder / "journal.sqlite").touch()
     stages = {stage: {"status": "done"} for stage in done}
     (folder / "pipeline_results.json").write_text(json.dumps({"status": "incomplete", "stages": stages}))
     return folder
@@ -53,7 +54,10 @@ def _bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    gone, real = {"ray", "wandb", "mlflow", "trackio"}, importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, package=None: (name not in gone and real(name, package)) or None
+    )
 
 
 @pytest.mark.parametrize("settings", ONLY_THE_LOOP.values(), ids=ONLY_THE_LOOP)

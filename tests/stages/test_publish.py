@@ -21,8 +21,9 @@ from hub_server import FINE_TOKEN, OTHER_FINE_TOKEN, READ_TOKEN, TOKEN, Hub, Rep
 from socratune.errors import StageFailed, UserError
 from socratune.evaluation.adapter_files import adapter_manifest
 from socratune.preflight import check_run
-from socratune.publishing.card import dataset_card, model_card, without_data, without_paths
+from socratune.publishing.card import dataset_card, model_card
 from socratune.publishing.licences import Licence, PublicBase, licence_of, public_base
+from socratune.publishing.privacy import without_data, without_paths
 from socratune.runs.folder import RunDir
 from socratune.stages import publish
 
