@@ -67,7 +67,9 @@ class Proof:
     def from_json(cls, data: dict[str, Any]) -> Proof:
         """The inverse of `to_json`, also of what other versions wrote."""
         reasons = data.get("reasons") or ([data["reason"]] if data.get("reason") else [])
-        return cls(data["status"], data.get("tests") or {}, tuple(reasons), tuple(data.get("warnings") or ()))
+        return cls(
+            data.get("status", "failed"), data.get("tests") or {}, tuple(reasons), tuple(data.get("warnings") or ())
+        )
 
 
 def proof_of(results: dict[str, Any]) -> Proof | None:
