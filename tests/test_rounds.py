@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 from few import few_forgetting_questions
+from forging import verified
 
 from socratune.errors import UserError
 from socratune.inference.provenance import identity, student_grade
@@ -205,6 +206,8 @@ def test_two_rounds_killed_in_the_second_and_gone_on_with(tmp_path: Path, result
     assert not any((run / "rounds" / number / "held_out.jsonl").exists() for number in "12")
     assert results["stages"]["validate"]["rows_in"] == 30 and results["status"] in ("passed", "failed")
     assert f"round {end['kept']} kept" in done.stdout and "right ways a row" in done.stdout
+    looked_at = verified(run)
+    assert looked_at.agrees and looked_at.pinned, looked_at.faults
 
     again = socratune(*command(tmp_path))
     assert again.returncode == done.returncode, again.stderr

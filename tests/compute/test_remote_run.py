@@ -16,6 +16,7 @@ import pytest
 from conftest import Fork, demo_rows, socratune, write_rows
 from fake_runpod import KEY, FakeRunPod
 from few import few_forgetting_questions
+from forging import verified
 from pod_training import hold, train_like, trainings_begun
 from vllm_stub import Stub
 
@@ -81,6 +82,7 @@ def test_a_whole_run_there_is_the_run_here(
     done = socratune(*command, *there(service, run))
     assert done.returncode in (0, 1), done.stdout + done.stderr
     is_the_same(run, here)
+    assert verified(run).agrees and verified(run).pinned, verified(run).faults
     assert service.pods == {} and len(service.ended) == 1
     again = socratune(*command, *there(service, run))
     assert again.returncode == done.returncode and len(service.ended) == 1  # nothing was left to do there

@@ -144,7 +144,7 @@ def _pinned_files(run: RunDir, claimed: Proof, pins: dict[str, dict[str, Any]]) 
         return
     if proof.get("adapter") != fingerprint(adapter_manifest(run.adapter)):
         yield "The adapter is not the one that was pinned with the proof."
-    if proof.get("status") != claimed.status or proof.get("validation") != fingerprint(claimed.to_json()):
+    if proof.get("status") != claimed.status or proof.get("outcome") != fingerprint(claimed.to_json()):
         yield "The validation in pipeline_results.json is not the one that was pinned with the proof."
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from socratune import judging
 from socratune.config import DEMO, RunConfig
 from socratune.evaluation.adapter_files import adapter_manifest
-from socratune.evaluation.gate import Proof
+from socratune.evaluation.gate import Proof, proof_of
 from socratune.llm import chat_template, is_path, model_location, model_revision, weights_hash
 from socratune.resolve import defaults, dump, flatten
 from socratune.runs import STAGES, RunDir, StageResult, Tick, file_hash, fingerprint, first_stage_of, pin
@@ -35,8 +35,8 @@ def with_pins(
             pin_held_out(run, config, results)
         elif stage == "train":
             pin_adapter(run, results)
-        elif stage == "validate":
-            pin_proof(run, config, results, Proof.from_json(result.figures["validation"]))
+        elif stage == "validate" and (proof := proof_of(result.figures)):
+            pin_proof(run, config, results, proof)
         return result
 
     return pinned
@@ -70,7 +70,7 @@ def pin_proof(run: RunDir, config: RunConfig, results: dict[str, Any], proof: Pr
         "rules": rules_mark(),
         "numpy": np.__version__,
         "status": proof.status,
-        "validation": fingerprint(proof.to_json()),
+        "outcome": fingerprint(proof.to_json()),
     }
     pin(run, results, "proof", content)
 

@@ -233,6 +233,19 @@ def measured_parts(results: dict[str, Any]) -> list[str]:
     return [*_warnings(results, base), *_measured(results)]
 
 
+def same_metrics(card: str, results: dict[str, Any]) -> bool:
+    """Whether the `model-index` of a card, which the Hub shows beside it, has the figures of the results alone."""
+    from huggingface_hub import ModelCard
+
+    try:
+        data: Any = ModelCard(card, ignore_metadata_errors=True).data
+        told = data.eval_results or []
+    except Exception:  # no YAML, or none of a card: they have no common class
+        return False
+    ours = [(one.metric_type, one.metric_value) for one in _eval_results(results) or []]
+    return [(one.metric_type, one.metric_value) for one in told] == ours
+
+
 def _verified(results: dict[str, Any], hub_id: str) -> list[str]:
     """How far these figures can be checked by others."""
     found = results.get("verified")

@@ -14,7 +14,7 @@ from typing import Any
 from socratune.config import GateConfig, ValidateConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import Proof, answers_differ, proof_of, verdict_on
-from socratune.publishing.card import measured_parts
+from socratune.publishing.card import measured_parts, same_metrics
 from socratune.runs import PROVENANCE, Pin, file_hash, pins_faults, read_pins, write_json
 
 _CARD, _RESULTS = "README.md", "pipeline_results.json"
@@ -149,6 +149,8 @@ def _card(folder: Path, results: dict[str, Any], told: Any) -> Iterator[str]:
         return
     if any(part not in card for part in measured_parts(results)):
         yield f"{_CARD} does not say what was measured: its figures or its warning were changed."
+    elif not same_metrics(card, results):
+        yield f"{_CARD} has other metrics in its front matter than were measured."
 
 
 def _test(folder: Path, found: Published, results: dict[str, Any], pins: list[Pin]) -> None:
