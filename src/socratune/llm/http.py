@@ -19,6 +19,7 @@ from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.connection import CannotConnect, Pool, Response
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
+from socratune.llm.markers import Find, spelt_out, usual_markers, without_markers
 from socratune.runs import json_decode, json_encode
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class HttpModel:
     Attributes:
         name: `KIND/MODEL`.
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
+        markers: finds the control tokens in texts that this server might read as turns; they are sent spelt out. None
+            for a vendor's own address and for a server that knows text from turns itself.
         dropped: parameters this model refused, left out since ("max_tokens": sent as max_completion_tokens).
 
     Args:
@@ -104,6 +107,7 @@ class HttpModel:
     ) -> None:
         self.name = f"{kind}/{model}"
         self.fingerprint = self.name
+        self.markers: Find | None = usual_markers if api_bases else None
         self.dropped: set[str] = set()
         self._unasked = frozenset() if token_ids else frozenset({wire.TOKEN_IDS})
         self._kind: wire.WireProtocol = kind
@@ -120,6 +124,7 @@ class HttpModel:
         self._pools = dict(self._reach(base) for base in api_bases or (wire.BASES[kind],))
         self._endpoints = Endpoints(list(self._pools))
         self._breaker = Breaker()
+        self._has_said = False
         self._random = random.Random()  # its own, so that retries do not move the run's seeded draws
 
     def __repr__(self) -> str:
@@ -153,6 +158,7 @@ class HttpModel:
             UserError: the key is not accepted, or the address redirects.
             OutsideError: the server is down, as far as can be seen, or the account's credit is used up.
         """
+        messages = self._without_markers(messages)
         tries = spent = 0
         answered = first_failed = self._answered
         while True:
@@ -181,6 +187,15 @@ class HttpModel:
                     self._answer_tokens += (answer.completion_tokens - self._answer_tokens) / 16
                 return answer
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
+
+    def _without_markers(self, messages: Chat) -> Chat:
+        """The conversation as it is sent; the first time that it is another, it is said."""
+        messages, found = without_markers(messages, self.markers) if self.markers else (messages, None)
+        if found is not None and not self._has_said:
+            self._has_said = True
+            text = "%s: %r in a text might end a turn at that server, so it and its like are sent as %r"
+            log.warning(text, self.name, found, spelt_out(found))
+        return messages
 
     async def close(self) -> None:
         """Close the connections; to be awaited in the loop that made the calls. A later call opens new ones."""
