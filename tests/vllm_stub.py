@@ -28,6 +28,7 @@ serve.add_argument("--generation-config", choices=["auto", "vllm"])
 serve.add_argument("--max-model-len")
 serve.add_argument("--tensor-parallel-size", type=int)
 serve.add_argument("--enforce-eager", action="store_true")
+serve.add_argument("--chat-template")
 given = parser.parse_args()
 mood = os.environ.get("STUB_MOOD", "")
 # as vLLM does: an engine in a process of its own, which does not end when the server is killed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ from test_memory import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, PHI, QWEN_14B, Q
 from socratune.compute.decision import Placement, PlacementSettings, TrainingWork, decide_placement, fit_on
 from socratune.compute.machine import Gpu, Machine, described, nvidia_gpus, this_machine
 from socratune.compute.plan import settle_placement
-from socratune.config import EnhancedTrainingConfig
+from socratune.config import DEMO_DATA, EnhancedTrainingConfig
 from socratune.errors import OutsideError, UserError
 from socratune.inference.cards import card_named, rentable
 from socratune.inference.memory import EXACT_KINDS, Shape, is_exact
@@ -376,6 +377,8 @@ def test_cards_of_this_machine_are_a_setting(tmp_path: Path, flags: list[str]) -
 @pytest.mark.slow
 def test_a_run_that_cannot_begin_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     folder = model_folder(tmp_path, LLAMA_70B)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(DEMO_DATA / "base" / name, folder)
     base = ["--model", folder, "--dataset", "demo", "--output", tmp_path / "run", "--set", "train.load_in_4bit=false"]
     no_card = {"CUDA_VISIBLE_DEVICES": "", "RUNPOD_API_KEY": ""}
     for flags, said in (

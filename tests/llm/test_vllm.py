@@ -135,3 +135,9 @@ def test_without_vllm_the_command_to_install_it_is_given(monkeypatch: pytest.Mon
     assert vllm_fault() is None
     monkeypatch.setenv("PATH", "/nowhere")
     assert "pip install vllm" in str(vllm_fault())
+
+
+def test_it_is_given_the_chat_template_that_the_model_is_given(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socratune.resolve._templates", {"demo": "{{ messages }}"})
+    serve_and_ask(stub)
+    assert Path(stub.seen["flags"]["chat_template"]).read_text("utf-8") == "{{ messages }}"

@@ -51,6 +51,7 @@ from .locate import (
     weights_fingerprint as weights_fingerprint,
     weights_hash as weights_hash,
 )
+from .markers import Find as Find, usual_markers as usual_markers
 from .prompts import (
     CHECKER_SCHEMA as CHECKER_SCHEMA,
     EVIDENCE_NOTE as EVIDENCE_NOTE,

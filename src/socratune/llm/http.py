@@ -21,6 +21,7 @@ from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Response
 from socratune.llm.ledger import credible_tokens, most_prompt_tokens
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
+from socratune.llm.markers import Find, spelt_out, usual_markers, without_markers
 from socratune.runs import json_decode, json_encode
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ class HttpModel:
     Attributes:
         name: `KIND/MODEL`.
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
+        markers: finds the control tokens in texts that this server might read as turns; they are sent spelt out. None
+            for a vendor's own address and for a server that knows text from turns itself.
 
     Args:
         kind: the protocol.
@@ -135,6 +138,7 @@ class HttpModel:
     ) -> None:
         self.name = f"{kind}/{model}"
         self.fingerprint = self.name
+        self.markers: Find | None = usual_markers if api_bases else None
         self._unasked = set() if token_ids else {wire.TOKEN_IDS}
         # a vendor's own defaults are known to be neutral, and it refuses what is not of its protocol
         self._neutral = bool(api_bases)
@@ -153,6 +157,7 @@ class HttpModel:
         self._pools = dict(self._reach(base) for base in api_bases or (wire.BASES[kind],))
         self._endpoints = Endpoints(list(self._pools))
         self._breaker = Breaker()
+        self._has_said = False
         self._random = random.Random()  # its own, so that retries do not move the run's seeded draws
 
     def __repr__(self) -> str:
@@ -196,6 +201,7 @@ class HttpModel:
             UserError: the key is not accepted, or the address redirects.
             OutsideError: the server is down, as far as can be seen, or the account's credit is used up.
         """
+        messages = self._without_markers(messages)
         tries = spent = unusable = 0
         room: int | None = None
         answered = first_failed = self._answered
@@ -232,6 +238,15 @@ class HttpModel:
                     self._answer_tokens += (said - self._answer_tokens) / 16
                 return answer
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
+
+    def _without_markers(self, messages: Chat) -> Chat:
+        """The conversation as it is sent; the first time that it is another, it is said."""
+        messages, found = without_markers(messages, self.markers) if self.markers else (messages, None)
+        if found is not None and not self._has_said:
+            self._has_said = True
+            text = "%s: %r in a text might end a turn at that server, so it and its like are sent as %r"
+            log.warning(text, self.name, found, spelt_out(found))
+        return messages
 
     async def close(self) -> None:
         """Close the connections; to be awaited in the loop that made the calls. A later call opens new ones."""

@@ -26,6 +26,7 @@ from socratune.errors import CallError, Fault, Shown, UserError
 from socratune.llm.base import THINKING, ChatModel, Sampling, StudentEngine
 from socratune.llm.ledger import FREE, Ledger, MeteredModel, Price, price_of
 from socratune.llm.locate import local_name, model_fault
+from socratune.llm.markers import Find
 from socratune.llm.prompts import JUDGE_SCHEMA
 from socratune.llm.proxies import proxy_of
 from socratune.llm.wire import BASES
@@ -52,7 +53,13 @@ THOUGHT_TOKENS = 4096
 
 
 class ClosableModel(ChatModel, Protocol):
-    """A model that holds connections."""
+    """A model that holds connections.
+
+    Attributes:
+        markers: see `HttpModel`.
+    """
+
+    markers: Find | None
 
     async def close(self) -> None:
         """Let go of them."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from socratune.errors import Fault, OutsideError, Shown
 from socratune.llm.child import child_process, end_of_log, free_port, is_well
 from socratune.llm.locate import model_location
+from socratune.resolve import given_template
 
 _START_TIMEOUT_S = 1800.0
 """Downloading and loading the weights, compiling, capturing CUDA graphs: minutes, and more over a slow line."""
@@ -110,6 +111,10 @@ async def vllm_serving(
     assert command is not None, "preflight has asked vllm_fault"
     port = free_port()
     command += vllm_arguments(model_location(model), model, port, more, max_model_len=max_model_len)
+    if (template := given_template(model)) is not None:
+        file = log_path.with_name("vllm.jinja")
+        file.write_text(template, "utf-8")
+        command += ["--chat-template", str(file)]
     environment = {**os.environ, **VLLM_ENVIRONMENT}
     environment.pop("VLLM_API_KEY", None)  # the server would ask us for it
     with child_process(command, environment, log_path, stop_timeout_s) as keeper:

@@ -15,11 +15,12 @@ from urllib.request import ProxyHandler, build_opener
 
 from socratune.config import StudentTeacherConfig
 from socratune.errors import CallError, OutsideError
-from socratune.inference import identity, with_sampling
+from socratune.inference import controls_of, identity, load_tokenizer, with_sampling
 from socratune.judging import Judge
 from socratune.llm import (
     ChatModel,
     Endpoint,
+    Find,
     Ledger,
     MeteredModel,
     Sampling,
@@ -28,6 +29,7 @@ from socratune.llm import (
     model_location,
     served_sampling,
     student_of,
+    usual_markers,
     vllm_serving,
     weights_fingerprint,
 )
@@ -119,7 +121,8 @@ async def attending_student(
         sampling = served_sampling(name, **asked)
         who = {**served.identity, "name": name}
         ours = replace(endpoint, api_bases=(served.api_base,), api_key_env=None, token_ids=True)
-        async with _connected(f"openai/{served.model}", ours, journal, fingerprint=fingerprint(who)) as model:
+        told = {"fingerprint": fingerprint(who), "markers": None}  # `socratune serve` knows text from turns
+        async with _connected(f"openai/{served.model}", ours, journal, **told) as model:
             yield Student(model, sampling, with_sampling(who, sampling))
     elif engine == "local":
         loaded = models.load(name, adapter=adapter)
@@ -135,20 +138,35 @@ async def attending_student(
             who, kind = {**who, "vllm_args": more}, f"{kind}/{fingerprint(more)}"
         async with vllm_serving(name, log_path=vllm_log, more=more) as base:
             ours = replace(endpoint, api_bases=(base,), api_key_env=None, token_ids=True)
-            async with _connected(f"openai/{name}", ours, journal, fingerprint=kind) as model:
+            told = {"fingerprint": kind, "markers": _markers_of(name)}
+            async with _connected(f"openai/{name}", ours, journal, **told) as model:
                 yield Student(model, sampling, who)
     else:
         sampling = served_sampling(model_name, **asked)  # it is meant to be the base, or to be like it
-        async with _connected(name, endpoint, journal, ledger=ledger) as model:
+        markers = _markers_of(model_name) if endpoint.api_bases else None
+        async with _connected(name, endpoint, journal, ledger=ledger, markers=markers) as model:
             yield Student(model, sampling, identity(name, engine=engine, sampling=sampling))
+
+
+def _markers_of(name: str) -> Find:
+    """Finds the control tokens of a model that another server renders, and those of its kin that it may hold."""
+    controls = controls_of(load_tokenizer(name))
+    return lambda text: [*controls.found(text), *usual_markers(text)]
 
 
 @asynccontextmanager
 async def _connected(
-    ref: str, endpoint: Endpoint, journal: Journal, *, ledger: Ledger | None = None, fingerprint: str | None = None
+    ref: str,
+    endpoint: Endpoint,
+    journal: Journal,
+    *,
+    markers: Find | None,
+    ledger: Ledger | None = None,
+    fingerprint: str | None = None,
 ) -> AsyncIterator[MeteredModel]:
     """The model behind an API; with `fingerprint` where more is known of it than its name."""
     model, price = connected_model(ref, endpoint)
+    model.markers = markers
     if fingerprint is not None:
         model.fingerprint = fingerprint
     try:

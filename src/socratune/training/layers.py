@@ -10,12 +10,16 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors import safe_open
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown
 from socratune.inference import model_on_meta
-from socratune.llm import model_json
+from socratune.llm import model_json, model_location
 from socratune.training.adapters import lora_config
 
 log = logging.getLogger(__name__)
@@ -28,7 +32,7 @@ def layer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     """What of a LoRA's settings matches nothing in a model, or cannot be put on it.
 
     Args:
-        name: a folder, a Hub id, or `demo`; of a kind that transformers cannot make, nothing is known here.
+        name: a folder, a Hub id, or `demo`; of a kind that transformers cannot make, its weights tell the names.
 
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
@@ -39,7 +43,7 @@ def layer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
         return [Fault("train.peft", "settings that PEFT takes", Shown(_said(error)), "See PEFT's LoraConfig.")]
     model = model_on_meta(model_json(name, "config.json"))
     if model is None:
-        return []
+        return _by_weights(name, config)
     names = [path for path, _ in model.named_modules() if path]
     linear = [path for path, module in model.named_modules() if _is_linear(module)]
     has = f"{name} has {_listed(path.rpartition('.')[2] for path in linear)}."
@@ -49,12 +53,24 @@ def layer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     return _put_on(model, wanted, config, has)
 
 
+def _by_weights(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
+    """What matches no name in a model's weight files; nothing where these are not at hand."""
+    weights: list[str] = [*(model_json(name, "model.safetensors.index.json").get("weight_map") or ())]
+    file = Path(model_location(name)) / "model.safetensors"
+    if not weights and file.is_file():
+        with safe_open(file, "np") as stream:
+            weights = list(stream.keys())
+    names = list(dict.fromkeys(path.rpartition(".")[0] for path in weights))
+    has = f"{name} has {_listed(path.rpartition('.')[2] for path in names)}."
+    return [*_unmatched(config, names, weights, has)] if names else []
+
+
 def _said(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _is_linear(module: Any) -> bool:
-    return type(module).__name__ in ("Linear", "Conv1D")
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def _listed(names: Iterable[Any]) -> str:
@@ -113,7 +129,7 @@ def _put_on(model: Any, wanted: Any, config: EnhancedTrainingConfig, has: str) -
 
     where = "train.target_modules" if not config.peft else "train.target_modules and train.peft"
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.device("meta"):  # nor do the adapter's own weights take memory
             warnings.simplefilter("ignore")
             adapted: Any = get_peft_model(model, wanted)
     except Exception as error:  # PEFT raises what lies nearest, of a name as of a kind of layer
