@@ -200,8 +200,8 @@ def test_why_is_the_error_else_what_the_gate_says() -> None:
 
 
 def test_nobody_else_reads_a_verdict_out_of_the_results() -> None:
-    """`runs.progress` moves the entry, `stages.validate` makes it, the page shows its tests; what is claimed is held
-    against what is derived anew by `pinning` and `folder_checks`.
+    """`runs.progress` moves the entry, `stages.validate` makes it, the page shows its tests; `verify`
+    holds what `gate` reads of it against what it derives anew.
     """
     package = Path(socratune.__file__).parent
     found = set()
@@ -211,6 +211,6 @@ def test_nobody_else_reads_a_verdict_out_of_the_results() -> None:
                 found.add(path.name)
             if isinstance(node, ast.Call) and re.match(r"[^(]*\.get\('validation'", ast.unparse(node)):
                 found.add(path.name)
-    assert found == {"gate.py", "progress.py", "folder_checks.py", "pinning.py"}, found
+    assert found == {"gate.py", "progress.py"}, found
     scripts = "".join(path.read_text("utf-8") for path in package.rglob("*.js"))
     assert "validation?.status" not in scripts and "validation?.reason" not in scripts and "not_worse" not in scripts

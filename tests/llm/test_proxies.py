@@ -8,6 +8,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -171,6 +172,7 @@ def test_tls_goes_through_a_tunnel_and_ends_at_the_server(
 ) -> None:
     context, certificate = certified
     asked: list[bytes] = []
+    handlers: set[asyncio.Task[Any]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -178,6 +180,8 @@ def test_tls_goes_through_a_tunnel_and_ends_at_the_server(
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            handlers.add(task)
         try:
             await answer(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
@@ -196,7 +200,8 @@ def test_tls_goes_through_a_tunnel_and_ends_at_the_server(
                 await pool.close()
                 server.close()
             assert proxy.seen == [f"CONNECT {host}:443 HTTP/1.1"]  # one tunnel, used again
-            return found
+        await asyncio.wait_for(asyncio.gather(*handlers, return_exceptions=True), 20)  # they end with the tunnel
+        return found
 
     transport._trusted.cache_clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))

@@ -402,6 +402,7 @@ def test_it_is_quick(tmp_path: Path, chromium: Any, count: int) -> None:
     run = make_large_run(tmp_path, count, f"Question {{n}}? {text}", text)
     make_report(run)
     with opened(chromium, url(run)) as page:
+        page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
         filtered = page.evaluate("""async () => {
             const box = document.getElementById("search"), times = [];

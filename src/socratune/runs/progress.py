@@ -278,7 +278,7 @@ def do_stage(
     except BaseException as error:
         results.set_stage(name, status=status_after(error), seconds=seconds(), error=str(error) or type(error).__name__)
         raise
-    figures = dict(result.figures)
+    figures = {key: value for key, value in result.figures.items() if key != "empty"}  # of another machine's folder
     if "validation" in figures:
         results.data["validation"] = figures.pop("validation")
     total = results.stage(name)["total"] or result.rows_in
