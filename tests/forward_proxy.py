@@ -100,25 +100,28 @@ class ForwardProxy:
 async def _pass_on(request: bytes, client: asyncio.StreamWriter, port: int) -> None:
     """One request to the server, and its answer of a known length back."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-    client.write(head + await reader.readexactly(length))
-    await client.drain()
-    writer.transport.abort()
+    try:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        client.write(head + await reader.readexactly(length))
+        await client.drain()
+    finally:
+        writer.transport.abort()
 
 
 async def _tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
     server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    pipes = [asyncio.ensure_future(_piped(*ends)) for ends in ((reader, server_writer), (server_reader, writer))]
+    pipes: list[asyncio.Future[None]] = []
     try:
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        pipes += [asyncio.ensure_future(_piped(*ends)) for ends in ((reader, server_writer), (server_reader, writer))]
         await asyncio.wait(pipes, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        server_writer.transport.abort()  # first of all: the proxy's end cancels what is awaited below
         for pipe in pipes:
             pipe.cancel()
         await asyncio.gather(*pipes, return_exceptions=True)
-        server_writer.transport.abort()
 
 
 async def _piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,7 +6,10 @@ import asyncio
 import shutil
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -166,52 +169,78 @@ def certified(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext,
     return context, certificate
 
 
+class _Greeter(BaseHTTPRequestHandler):
+    """Says hi, on connections that are kept."""
+
+    protocol_version = "HTTP/1.1"
+    asked: list[bytes]
+
+    def do_POST(self) -> None:
+        self.asked.append(f"{self.requestline}\r\n{self.headers}".encode() + self.rfile.read(2))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"hi")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _GreetingServer(ThreadingHTTPServer):
+    daemon_threads = False  # so that leaving the context waits for every connection's end
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up, or does not trust the certificate, is expected."""
+
+
+@contextmanager
+def greeting_over_tls(context: ssl.SSLContext) -> Iterator[tuple[int, list[bytes]]]:
+    """The port of a server that is spoken to over TLS, and what it has been asked."""
+    asked: list[bytes] = []
+    handler = type("Greeter", (_Greeter,), {"asked": asked})
+    with _GreetingServer(("127.0.0.1", 0), handler) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield server.server_port, asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.parametrize("proxy_tls", [False, True], ids=["plain proxy", "proxy over TLS"])
 def test_tls_goes_through_a_tunnel_and_ends_at_the_server(
     certified: tuple[ssl.SSLContext, Path], proxy_tls: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, certificate = certified
-    asked: list[bytes] = []
-    handlers: set[asyncio.Task[Any]] = set()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            asked.append(head + await reader.readexactly(2))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-
-    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (task := asyncio.current_task()) is not None:
-            handlers.add(task)
+    async def three(host: str) -> list[Response]:
+        pool = Pool(f"https://{host}/v1", {"X-Key": "k"}, connect_timeout_s=5, keep_alive_s=9)
         try:
-            await answer(reader, writer)
-        except (OSError, asyncio.IncompleteReadError):
-            writer.transport.abort()
-
-    async def main(host: str) -> list[Response]:
-        server = await asyncio.start_server(client, "127.0.0.1", 0, ssl=context)
-        ports = {host: server.sockets[0].getsockname()[1]}
-        with ForwardProxy(ports, tls=context if proxy_tls else None, credentials="u:p") as proxy:
-            scheme = "https" if proxy_tls else "http"
-            monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://u:p@127.0.0.1:{proxy.port}")
-            pool = Pool(f"https://{host}/v1", {"X-Key": "k"}, connect_timeout_s=5, keep_alive_s=9)
-            try:
-                found = [await pool.post(b"{}") for _ in range(3)]
-            finally:
-                await pool.close()
-                server.close()
-            assert proxy.seen == [f"CONNECT {host}:443 HTTP/1.1"]  # one tunnel, used again
-        await asyncio.wait_for(asyncio.gather(*handlers, return_exceptions=True), 20)  # they end with the tunnel
-        return found
+            return [await pool.post(b"{}") for _ in range(3)]
+        finally:
+            await pool.close()
 
     transport._trusted.cache_clear()
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     try:
-        assert [one.body for one in asyncio.run(main("model.example"))] == [b"hi"] * 3
-        assert len(asked) == 3 and b"POST /v1 HTTP/1.1" in asked[0] and b"X-Key: k" in asked[0]
-        assert b"Proxy-" not in asked[0]
-        if proxy_tls:  # Python 3.11 does not tell of a handshake that fails within TLS
-            return
-        with pytest.raises(CannotConnect, match="CERTIFICATE_VERIFY_FAILED"):
-            asyncio.run(main("other.example"))
+        with (
+            greeting_over_tls(context) as (port, asked),
+            ForwardProxy(
+                {"model.example": port, "other.example": port},
+                tls=context if proxy_tls else None,
+                credentials="u:p",
+            ) as proxy,
+        ):
+            scheme = "https" if proxy_tls else "http"
+            monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://u:p@127.0.0.1:{proxy.port}")
+            assert [one.body for one in asyncio.run(three("model.example"))] == [b"hi"] * 3
+            assert proxy.seen == ["CONNECT model.example:443 HTTP/1.1"]  # one tunnel, used again
+            assert len(asked) == 3 and b"POST /v1 HTTP/1.1" in asked[0] and b"X-Key: k" in asked[0]
+            assert b"Proxy-" not in asked[0]
+            if not proxy_tls:  # Python 3.11 does not tell of a handshake that fails within TLS
+                with pytest.raises(CannotConnect, match="CERTIFICATE_VERIFY_FAILED"):
+                    asyncio.run(three("other.example"))
     finally:
         transport._trusted.cache_clear()
