@@ -17,7 +17,7 @@ from socratune.evaluation.forgetting import check_judge, non_inferiority
 from socratune.evaluation.gate import Tests
 from socratune.judging import Judge, mechanical_judge
 from socratune.llm import RULES, resolve_alias
-from socratune.rows import QARow, Verdict
+from socratune.rows import CUT_OFF, QARow, Verdict
 from socratune.runs import RunDir, json_decode, read_rows
 
 Rows = dict[str, list[QARow]]
@@ -41,6 +41,7 @@ def tests_on_answers(rows: Rows, said: Sides, config: ValidateConfig, seed: int)
             "passed": silent <= len(answers) / 2,
             "response_length": len(answers[0]["response"]),
             "silent": silent,
+            **_looped(said["held_out"]),
         },
         "prompt_responses": [_prompt(row, answer, own) for row, answer in zip(*shown, strict=True)],
     }
@@ -57,6 +58,14 @@ def tests_on_answers(rows: Rows, said: Sides, config: ValidateConfig, seed: int)
             seed=seed,
         )
     return tests
+
+
+def _looped(said: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """`looped`: side → the answers that were stopped because they said the same over and over, where there are any."""
+    counts = {
+        side: sum(one.get("stop") == "loop" for each in all_ for one in samples(each)) for side, all_ in said.items()
+    }
+    return {"looped": counts} if any(counts.values()) else {}
 
 
 def _prompt(row: QARow, answer: dict[str, Any], own: bool) -> dict[str, Any]:
@@ -189,7 +198,7 @@ async def _flipped(
     found = []
     for side, at, number, sample in _every(said):
         by = sample.get("judged_by")
-        if by == "truncated" and sample.get("stop", "length") == "length" and sample["verdict"] == "incorrect":
+        if by == CUT_OFF.get(sample.get("stop", "length")) and sample["verdict"] == "incorrect":
             continue  # it was cut off, and no judge was asked
         rules = await judge(rows[at], sample["response"])
         by_rules_alone = (all_by_rules or by in _RULES) and by != "math"  # that extra may be missing here

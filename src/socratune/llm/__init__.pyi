@@ -10,6 +10,7 @@ from .base import (
     ChatModel as ChatModel,
     Completion as Completion,
     Sampling as Sampling,
+    Stop as Stop,
     StudentEngine as StudentEngine,
     choose_sampling as choose_sampling,
     exam_sampling as exam_sampling,
