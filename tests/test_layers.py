@@ -42,7 +42,7 @@ LINES = {
     "": 3050,
     "judging": 1950,
     "runs": 1650,
-    "llm": 3450,
+    "llm": 4000,
     "inference": 3150,
     "data": 2700,
     "teaching": 1700,

@@ -565,7 +565,7 @@ class PublishConfig(Section):
     with_dataset: Annotated[bool, Flag()] = False
     """Publish the enhanced data set too, as a data set of the same name."""
     base: Annotated[str | None, Flag(metavar="ORG/NAME")] = None
-    """Hub id of the base, for others, where `model` is a folder of this machine."""
+    """Hub id of the base, for others, where `model` is a folder or a GGUF file."""
 
 
 RENT_USD = 50.0
@@ -625,7 +625,7 @@ class RunConfig(Section):
     """A whole run."""
 
     model: Annotated[str, Flag()] = Field(min_length=1)
-    """Base model: a folder, a Hub id, or `demo`."""
+    """Base model: a folder, a Hub id, a GGUF file (`FILE.gguf`, `ORG/NAME:FILE.gguf`), `smollm2` or `demo`."""
     chat_template: Annotated[str | None, Flag(metavar="FILE")] = None
     """A file with a chat template, for a model that has none or in place of its own; `plain`: a simple one of ours."""
     dataset: Annotated[str, Flag()] = Field(min_length=1)

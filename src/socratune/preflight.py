@@ -30,6 +30,7 @@ from socratune.llm import (
     vllm_fault,
     writer_endpoints,
 )
+from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault
@@ -104,7 +105,7 @@ def _upload_faults(config: RunConfig) -> list[Fault]:
     """Why what passes could not be published in the end, as far as the Hub tells."""
     if config.hub_id is None or config.local_only or hub_id_fault(config.hub_id):
         return []
-    return [*filter(None, [hub_access_fault(config.hub_id)])]
+    return [*filter(None, [hub_access_fault(config.hub_id), gguf_base_fault(config.model, config.publish.base)])]
 
 
 def _unless_unreachable(unreachable: list[OutsideError], find: Callable[..., list[Fault]], *what: Any) -> list[Fault]:

@@ -41,6 +41,7 @@ from .locate import (
     Base as Base,
     chat_template as chat_template,
     default_template as default_template,
+    hub_name_of as hub_name_of,
     is_here as is_here,
     is_path as is_path,
     local_name as local_name,
@@ -49,6 +50,7 @@ from .locate import (
     model_json as model_json,
     model_location as model_location,
     model_revision as model_revision,
+    source_of as source_of,
     weights_fingerprint as weights_fingerprint,
     weights_hash as weights_hash,
 )
@@ -103,6 +105,7 @@ from .references import (
     thoughtful as thoughtful,
     writer_endpoints as writer_endpoints,
 )
+from .unpacked import GgufSource as GgufSource
 from .vllm import (
     VLLM_ENVIRONMENT as VLLM_ENVIRONMENT,
     vllm_args_fault as vllm_args_fault,
