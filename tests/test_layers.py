@@ -26,7 +26,7 @@ FLOORS = {
     "training": 6,
     "documents": 5,
     "teaching": 4,
-    "data": 3.5, "modelref": 3.5,
+    "data": 3.5, "modelref": 3.5, "environments": 3.5,
     "inference": 3.3,
     "llm": 3,
     "runs": 2,
@@ -39,16 +39,17 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 3050,
+    "": 3100,
     "judging": 1950,
     "runs": 1650,
     "llm": 4000,
     "inference": 3150,
     "data": 2700,
+    "environments": 600,
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
-    "evaluation": 3300,
+    "evaluation": 3350,
     "publishing": 2700,
     "stages": 2200,
     "compute": 3700,

@@ -42,7 +42,7 @@ def plan(
         start_logging()
         merged, faults = merged_settings(given, config, settings or [])
         flat = flatten(merged)
-        known = bool(flat.get("dataset") or flat.get("generate.source"))
+        known = bool(flat.get("dataset") or flat.get("generate.source") or flat.get("env.tasks"))
         flat = {"output": NOWHERE, **({} if known else {"dataset": NOWHERE}), **flat}
         try:
             resolved = resolve_settings(unflatten(flat), where=f"--config {config}" if config else "socratune plan")

@@ -67,7 +67,7 @@ def _hub_names(config: RunConfig) -> list[tuple[str, str]]:
         models[f"enhance.{role}_model"] = local_name(resolve_alias(ref))
     if student_of(config.enhance, config.model)[0] == "http":
         models.pop("enhance.student_model")
-    tests = {"--dataset": None if config.generate.source else config.dataset, "--held-out": config.split.held_out}
+    tests = {"--dataset": None if config.writes_rows else config.dataset, "--held-out": config.split.held_out}
     tests |= {f"--eval-file {name}": name for name in config.split.eval_file}
     tests["validate.forgetting"] = config.validate_.forgetting
     hub = "the Hugging Face Hub"

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from socratune.config import StudentTeacherConfig, ValidateConfig
+from socratune.environments import environment_judge
 from socratune.errors import Fault, Shown, UserError
 from socratune.evaluation.comparison import compare_answers, samples
-from socratune.evaluation.forgetting import check_judge, non_inferiority
+from socratune.evaluation.forgetting import non_inferiority
 from socratune.evaluation.gate import Tests
 from socratune.judging import Judge, mechanical_judge
-from socratune.llm import RULES, resolve_alias
+from socratune.llm import OF_ROWS, RULES, resolve_alias
 from socratune.rows import CUT_OFF, QARow, Verdict
 from socratune.runs import RunDir, json_decode, read_rows
 
@@ -158,7 +159,7 @@ def journal_answers(run: RunDir, key: str, paper: str) -> dict[str, list[dict[st
 # --- the verdicts again --------------------------------------------------------------------------------------------
 
 RulesSay = Literal["all", "first", "nothing"]
-_RULES = ("exact", "numeric", "choice", "math", "check")
+_RULES = ("exact", "numeric", "choice", "math", "check", "environment")
 """By whom the rules say that they have judged."""
 
 
@@ -174,21 +175,26 @@ class Flip:
 
 def rules_say(asking: StudentTeacherConfig) -> RulesSay:
     """Whether all verdicts are those of rules, only those that rules can give, or none."""
-    if asking.judge_mode == "mechanical" or resolve_alias(asking.judge_model) == RULES["judge"]:
+    if asking.judge_mode == "mechanical" or resolve_alias(asking.judge_model) in (RULES["judge"], OF_ROWS["judge"]):
         return "all"
     return "first" if asking.judge_mode == "cascade" else "nothing"
 
 
+def judge_again(asking: StudentTeacherConfig) -> Judge:
+    """The rules by which answers can be judged once more: those of an environment, where they have judged."""
+    by_environment = asking.judge_mode != "mechanical" and resolve_alias(asking.judge_model) == OF_ROWS["judge"]
+    return environment_judge if by_environment else mechanical_judge
+
+
 def flipped(
-    rows: list[QARow], said: dict[str, list[dict[str, Any]]], *, checks: bool, all_by_rules: bool
+    rows: list[QARow], said: dict[str, list[dict[str, Any]]], judge: Judge, *, all_by_rules: bool
 ) -> list[Flip]:
     """The verdicts that the rules of this version give otherwise.
 
     Args:
-        checks: the rows have checks of their own, as those of forgetting.
+        judge: those rules: `check_judge` for forgetting, else `judge_again`.
         all_by_rules: nobody but rules has judged: what they leave undecided is undecided.
     """
-    judge = check_judge if checks else mechanical_judge
     return asyncio.run(_flipped(rows, said, judge, all_by_rules))
 
 

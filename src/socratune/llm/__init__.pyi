@@ -85,6 +85,7 @@ from .proxies import is_loopback as is_loopback, proxy_of as proxy_of
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
     NOBODY as NOBODY,
+    OF_ROWS as OF_ROWS,
     RULES as RULES,
     TEACHER_SAMPLING as TEACHER_SAMPLING,
     ClosableModel as ClosableModel,

@@ -224,9 +224,9 @@ def _measured(results: dict[str, Any]) -> list[str]:
         return ["Nothing was measured."]
     proof = proof_of(results)
     tests = proof.tests if proof else {}
-    rows = [_accuracy("held-out questions", found)]
+    rows = [_accuracy(found.get("asks", "held-out questions"), found)]
     if recall := tests.get("recall"):
-        rows.append(_accuracy("questions about trained facts", recall))
+        rows.append(_accuracy(recall.get("asks", "questions about trained facts"), recall))
     told = [
         _table(("accuracy on", "base", "adapter", "difference", "95 % interval", "verdict"), rows),
         _how_measured(found),
