@@ -92,6 +92,9 @@ def test_of_an_environment_with_one_template_new_numbers_are_tested(tmp_path: Pa
     assert figures["environments"]["chain_sum"]["says"] == "one template: what is tested are new numbers."
     assert len(tests) * 4 <= len(rows) <= 400, "what there is of such sums is divided, not repeated"
     assert all("source" not in row["metadata"] for row in rows)
+    _, some, test = written(tmp_path, "reasoning_gym:chain_sum", size=100)
+    _, more, same = written(tmp_path, "reasoning_gym:chain_sum", size=150)
+    assert len(some) == 100 and len(more) == 150 and more[:100] == some and len(test) == 60 and test == same
 
 
 def test_gsm_symbolic_holds_thirty_of_its_templates_out(tmp_path: Path) -> None:
