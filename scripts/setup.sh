@@ -27,6 +27,10 @@ if [ "$extras" = dev ] && nvidia-smi -L >/dev/null 2>&1; then
     extras=dev,gpu
     constraints=src/socratune/compute/constraints-gpu.txt
 fi
+include=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+if [ "${extras%%,*}" = dev ] && command -v gcc >/dev/null && [ -e "$include/Python.h" ]; then
+    extras=$extras,gym # which compiles pycosat
+fi
 echo "Installing Socratune[$extras] into $venv (a few minutes; PyTorch is the large part)."
 $pip --constraint "$constraints" --editable ".[$extras]"
 touch "$venv/installed"

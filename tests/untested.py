@@ -48,6 +48,7 @@ GAPS = (
         "^(ray|SkyPilot|wandb|mlflow) is not installed", "Ray, SkyPilot, wandb, MLflow", "make test-engines",
         allowed="`make test-engines` runs them",
     ),
+    Gap("^reasoning-gym is not installed", "environments of reasoning-gym", "pip install -e '.[gym]'"),
     Gap("^Unsloth is not installed", "Unsloth", allowed="it needs an NVIDIA GPU"),
     Gap("^root may write anywhere", "folders that are write-protected", allowed="it needs a user other than root"),
     Gap("OpenAPI document", "the double of RunPod against RunPod's schema", allowed="the schema is not ours to ship"),

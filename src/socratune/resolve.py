@@ -58,7 +58,7 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
     for name in ("pod_name", "preferred_gpus"):  # the guide's place
         if (value := flat.pop(f"train.{name}", None)) is not None and flat.setdefault(f"where.{name}", value) != value:
             raise UserError(Fault(f"{where}: train.{name}", f"the same as where.{name}", value))
-    profile = flatten(demo_profile()) if flat.get("model") == DEMO else {}
+    profile: dict[str, Any] = flatten(demo_profile()) if flat.get("model") == DEMO else {}
     if source := flat.get("generate.source"):
         if flat.setdefault("dataset", source) != source:
             got, fix = flat["dataset"], "The rows are written out of the source, into qa.jsonl of the run folder."

@@ -118,7 +118,7 @@ def demo(
 
 
 @command(
-    "model", "chat_template", "dataset", "output", "local_only", "views", "shard", "engine", "workers", "max_usd",
+    "model", "chat_template", "dataset", "env", "output", "local_only", "views", "shard", "engine", "workers", "max_usd",
     "seed", "split", "enhance",
 )  # fmt: skip
 def enhance(
@@ -166,7 +166,9 @@ app.command()(export)
 app.command()(verify)
 
 
-@command("model", "chat_template", "dataset", "enhance.teacher_model", "enhance.judge_model", "split.held_out")
+@command(
+    "model", "chat_template", "dataset", "env", "enhance.teacher_model", "enhance.judge_model", "split.held_out",
+)  # fmt: skip
 def ablate(
     given: GivenSettings,
     output: Annotated[str, typer.Option(help="Folder of all its runs; an existing one is gone on with.")] = (

@@ -13,7 +13,7 @@ from socratune.config import RunConfig
 from socratune.data import data_path, data_set
 from socratune.errors import Fault, Shown, UserError
 from socratune.judging import can_judge, judge_by_rules
-from socratune.llm import NOBODY, RULES, resolve_alias, teacher_of
+from socratune.llm import NOBODY, OF_ROWS, RULES, resolve_alias, teacher_of
 from socratune.resolve import Resolved
 from socratune.rows import QARow
 from socratune.runs import STAGES, Results, RunDir, iter_rows
@@ -144,6 +144,11 @@ def _of_teacher(config: RunConfig, rows: Sequence[QARow], ways: str, given: set[
     )
     if teacher == NOBODY and "enhance.teacher_model" not in given:
         return [f"No teacher is named, so nobody hints: {alone}"]
+    if teacher == OF_ROWS["teacher"]:
+        solved = sum(bool(row.metadata.get("thinking")) for row in rows)
+        if solved < len(rows) / 2:
+            text = f"The teacher {teacher} hints by worked solutions, and {solved} of {len(rows)} rows bring one"
+            return [f"{text}. Of the others {alone}"]
     if teacher == RULES["teacher"]:
         products = sum(map(_is_product, rows))
         if products < len(rows) / 2:
@@ -159,7 +164,10 @@ def _is_product(row: QARow) -> bool:
 
 def _ways(config: RunConfig, rows: int, *, judge: bool) -> str:
     """The flags that name somebody who can, and what the guide's models would cost."""
-    hints = teacher_of(config.enhance) in (NOBODY, RULES["teacher"]) and config.enhance.max_iterations > 1
+    hints = (
+        teacher_of(config.enhance) in (NOBODY, RULES["teacher"], OF_ROWS["teacher"])
+        and config.enhance.max_iterations > 1
+    )
     named = {"judge_model": JUDGE} if judge else {}
     named |= {"teacher_model": TEACHER} if hints else {}
     asked = config.enhance.model_copy(update={**named, "judge_mode": "cascade"})

@@ -25,6 +25,12 @@ EXECUTES = (
     "polynomial_multiplication", "n_queens", "puzzle24",
 )  # fmt: skip
 """Their verifiers hand the answer to `eval`, or to a parser that does: a model could run any program here."""
+RULES_AGREE = (
+    "gsm_symbolic", "leg_counting", "simple_equations", "chain_sum", "products", "basic_arithmetic", "letter_counting",
+    "syllogism", "calendar_arithmetic", "family_relationships",
+)  # fmt: skip
+"""Tasks with one right answer on whose gold test (`tests/environments/gold.py`) our rules are never wrong. In
+fraction_simplification they take 2/4 for 1/2."""
 TEMPLATES: dict[str, Callable[[Any, int, Entry], str]] = {
     "gsm_symbolic": lambda dataset, at, _: f"template-{dataset.task_indices[at]}",
     "calendar_arithmetic": lambda _, __, entry: str(entry["metadata"]["task"]),

@@ -1,17 +1,20 @@
 """The judge `rules/environment`: the final answer of a response, in short, and what the environment's verifier says.
 
-A response that never states an answer is wrong, as the task asks for one. One that states several and takes none back
-for good is undecided, if the right one is among them.
+Where our own rules agree with it on every answer of the gold test, they are asked first: they read units and reasons
+better. A response that never states an answer is wrong, as the task asks for one. One that states several is undecided
+if the right one is among them, else wrong.
 """
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import Any
 
-from socratune.environments.naming import environment
+from socratune.environments.gym import RULES_AGREE
+from socratune.environments.naming import Entry, Environment, environment, kind_of
 from socratune.judging import (
+    Statement,
+    judge_by_rules,
     mechanical_judge,
     numbers_in,
     parse_number,
@@ -28,6 +31,8 @@ _KIN = (
 )  # fmt: skip
 _WORDS = (("Yes", "No"), ("True", "False"), _DAYS, _KIN)
 """Closed sets of answers: whoever answers in a sentence names one of them."""
+_NO_WHAT = re.compile(r"(?i)\bno\b(?!\W*$|\s*[,.;:!\n–—-]|\s+(?:because|since|as|it|that|this|the|we)\b)")
+"""The `no` of "no idea" and "no spider", which answers nothing."""
 _TIME = re.compile(r"(?:\d+ days?,? (?:and )?)?\d+:\d\d(?::\d\d(?:\.\d+)?)?|\d+ days?")
 _LIST = re.compile(r"\[[^\[\]]*\]")
 _FRACTION = re.compile(r"-?\d+\s*/\s*-?\d+")
@@ -39,29 +44,42 @@ async def environment_judge(row: QARow, response: str) -> Judgement:
     own = row.metadata.get("environment")
     if not isinstance(own, dict):
         return await mechanical_judge(row, response)
-    entry = {**own["entry"], "question": row.question}
     said = statement_of(response)
     if said.unreadable:
         return Judgement("undecided", "environment", said.unreadable)
-    stated = said_in(said.plain, str(entry["answer"]))
+    entry = {**own["entry"], "question": row.question}
+    if own["name"].startswith("reasoning_gym:") and kind_of(own["name"]) in RULES_AGREE:
+        judgement = judge_by_rules(row.question, f"The answer is {entry['answer']}.", response)
+        if judgement.verdict != "undecided":
+            return judgement
+    return _by_verifier(environment(own["name"]), entry, said)
+
+
+def _by_verifier(env: Environment, entry: Entry, said: Statement) -> Judgement:
+    answer = str(entry["answer"])
+    stated = said_in(_clause(said, answer), answer)
     if said.doubtful:
-        every = said_in(plain_text(said.whole), str(entry["answer"]))
-        if len(set(every)) > 1:
-            right = [one for one in dict.fromkeys(every) if _verdict(own["name"], entry, one)]
-            if right:
-                return Judgement("undecided", "environment", f"several answers, {right[0]} among them")
-            return Judgement("incorrect", "environment", "several answers, none of them right")
-        stated = stated or every
+        stated = said_in(plain_text(said.whole), answer) or stated
     if not stated:
         return Judgement("incorrect", "environment", "no final answer")
-    verdict = _verdict(own["name"], entry, stated[-1])
+    if len(set(stated)) > 1 and (said.doubtful or said.marked or not env.verify(entry, stated[-1])):
+        if right := [one for one in dict.fromkeys(stated) if env.verify(entry, one)]:
+            return Judgement("undecided", "environment", f"several answers, {right[0]} among them")
+        return Judgement("incorrect", "environment", "several answers, none of them right")
+    verdict = env.verify(entry, stated[-1])
     if verdict is None:
         return Judgement("undecided", "environment", f"the verifier cannot tell of {stated[-1]!r}")
     return Judgement("correct" if verdict else "incorrect", "environment", f"read as {stated[-1]!r}")
 
 
-def _verdict(name: str, entry: dict[str, Any], said: str) -> bool | None:
-    return environment(name).verify(entry, said)
+_REASON = re.compile(r",\s+(?!or\b)|[;(]|\s(?:because|since|as)\b")
+
+
+def _clause(said: Statement, answer: str) -> str:
+    """Of `The answer is X, because …` what stands before the reason, if that gives an answer."""
+    first = _REASON.split(said.plain, maxsplit=1)[0]
+    commas = _TIME.fullmatch(answer) or _LIST.fullmatch(answer)
+    return first if said.marked and not commas and said_in(first, answer) else said.plain
 
 
 def said_in(statement: str, answer: str) -> list[str]:
@@ -106,5 +124,6 @@ def _as_time(found: str, wanted: str) -> str:
 def _words_in(statement: str, words: tuple[str, ...], wanted: str) -> list[str]:
     pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     text = re.sub(r"(?<=\w)[ -]in[ -]law", "-in-law", statement)
+    text = _NO_WHAT.sub("", text)
     spelt = {word.casefold(): word for word in words} | {wanted.casefold(): wanted}
     return [spelt[one.casefold()] for one in re.findall(rf"(?i)(?<![\w-])(?:{pattern})(?![\w-])", text)]

@@ -91,13 +91,15 @@ def _of(name: str, size: int, seed: int, tests: int, numbers: int) -> _Written:
     if held:
         _by_template(found, name, env, source, size, tests, numbers)
     else:
-        _by_row(found, name, env, list(islice(source, size + tests)), tests)
+        entries = list(islice(source, size + tests))
+        if len(entries) < size + tests:  # of few questions a part is the test
+            tests = min(tests, max(int(len(entries) * HELD_SHARE), len(entries) - size))
+        _by_row(found, name, env, entries, tests)
     return found
 
 
 def _by_row(found: _Written, name: str, env: Environment, entries: list[Entry], tests: int) -> None:
-    """Each question for itself. The first ones are the test, so that a larger size asks the same; of few, a part."""
-    tests = min(tests, int(len(entries) * HELD_SHARE))
+    """Each question for itself. The first ones are the test, so that a larger size asks the same."""
     for at, entry in enumerate(entries):
         (found.tests if at < tests else found.rows).append(_row(name, env, entry, at, held_out=False))
 

@@ -8,6 +8,7 @@ from .quantities import (
 )
 from .rules import can_judge as can_judge, judge_by_rules as judge_by_rules, mechanical_judge as mechanical_judge
 from .text import (
+    Statement as Statement,
     canonical as canonical,
     choice_of as choice_of,
     final_answer as final_answer,
