@@ -36,6 +36,8 @@ TEACHER = f"python:{Path(__file__).with_name('teacher.py').resolve()}:teach"
 SETTINGS: dict[str, Any] = {"enhance": {"max_new_tokens": 400}, "validate": {"gate": {"max_forgetting": 0.05}}}
 SUITS = (0.08, 0.7)
 """Share of right first answers in which a task has something to learn, and a model something to learn it from."""
+BASES = ("gemma-3-270m",)
+"""Models that were trained on no chat template: they are given the plain one."""
 RATES = (1e-4, 3e-4, 6e-4, 1e-3, 2e-3)
 SEEDS = (0, 1, 2)
 ROWS = 1000
@@ -89,6 +91,8 @@ def socratune(model: str, env: str, output: Path, settings: dict[str, Any], *mor
     output.parent.mkdir(parents=True, exist_ok=True)
     config = output.with_suffix(".yaml")
     config.write_text(json.dumps(settings))
+    if called(model).startswith(BASES):
+        more = (*more, "--chat-template", "plain")
     program = [sys.executable, "-m", "socratune", "run", "--model", model, "--env", f"reasoning_gym:{env}"]
     return [*program, "--output", str(output), "--config", str(config), *more]
 
@@ -133,11 +137,13 @@ def suited(out: Path, model: str, count: int = 4) -> list[str]:
     return [task for task in TASKS if kind_of(task) in chosen]
 
 
-def table(out: Path, models: list[str], lanes: Lanes, more: list[str]) -> None:
+def table(out: Path, models: list[str], lanes: Lanes, only: str, more: list[str]) -> None:
     """The whole pipeline, cell by cell."""
     jobs = []
     for model in models:
         for task in suited(out, model):
+            if only and kind_of(task) != only:
+                continue
             output = out / "table" / called(model) / kind_of(task)
             command = socratune(model, task, output, SETTINGS, "--teacher-model", TEACHER, *more)
             jobs.append((command, output.with_suffix(".log")))
@@ -238,6 +244,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("models", nargs="*")
     parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--only", default="", metavar="TASK", help="of `table`: this task alone")
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[])
@@ -247,7 +254,7 @@ def main() -> None:
     elif given.what == "rate":
         one_rate(given.out, given.models[0], given.rate, given.seed)
     elif given.what == "table":
-        table(given.out, given.models, Lanes(given.lanes), given.more)
+        table(given.out, given.models, Lanes(given.lanes), given.only, given.more)
     else:
         {"screen": screen, "rates": rates}[given.what](given.out, given.models, Lanes(given.lanes))
 
