@@ -109,10 +109,10 @@ def screen(out: Path, models: list[str], lanes: Lanes) -> None:
     lanes.run(jobs)
 
 
-def screened(out: Path, model: str) -> dict[str, dict[str, float]]:
+def screened(folder: Path) -> dict[str, dict[str, float]]:
     """Kind → `first`, `any` and `rows` of a screen."""
     rows: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for line in (out / "screen" / called(model) / "enhanced_dataset.jsonl").open():
+    for line in (folder / "enhanced_dataset.jsonl").open():
         row = json.loads(line)
         tries = [one["verdict"] == "correct" for one in row["metadata"]["enhancement"]["trace"]]
         if tries:
@@ -129,7 +129,7 @@ def screened(out: Path, model: str) -> dict[str, dict[str, float]]:
 
 def suited(out: Path, model: str, count: int = 4) -> list[str]:
     """gsm_symbolic and the tasks in which most is to be gained by what the model finds itself; easiest forms first."""
-    found = screened(out, model)
+    found = screened(out / "screen" / called(model))
     room = {kind: one["any"] - one["first"] for kind, one in found.items() if SUITS[0] <= one["first"] <= SUITS[1]}
     order = sorted(room, key=lambda kind: -room[kind])
     rest = sorted((kind for kind in found if kind not in room), key=lambda kind: abs(found[kind]["first"] - 0.3))
@@ -150,28 +150,40 @@ def table(out: Path, models: list[str], lanes: Lanes, only: str, more: list[str]
     lanes.run(jobs)
 
 
-def rates(out: Path, models: list[str], lanes: Lanes) -> None:
+def rates(out: Path, models: list[str], lanes: Lanes, only: str) -> None:
     """One task of each model at every learning rate and seed, from the traces of `table`."""
     here = str(Path(__file__).resolve())
     jobs = []
     for rate in RATES:
         for seed in SEEDS:
             for model in models:
-                output = out / "rates" / called(model) / f"{rate:g}-{seed}"
-                command = [sys.executable, here, "rate", str(out), model, "--rate", str(rate), "--seed", str(seed)]
+                output = out / f"rates{only}" / called(model) / f"{rate:.0e}-{seed}"
+                more = ["--only", only] if only else []
+                command = [
+                    sys.executable,
+                    here,
+                    "rate",
+                    str(out),
+                    model,
+                    "--rate",
+                    str(rate),
+                    "--seed",
+                    str(seed),
+                    *more,
+                ]
                 jobs.append((command, output.with_suffix(".log")))
     lanes.run(jobs)
 
 
-def one_rate(out: Path, model: str, rate: float, seed: int) -> None:
+def one_rate(out: Path, model: str, rate: float, seed: int, only: str) -> None:
     """Train and validate on the traces of a finished cell; what the base answered is in its journal."""
     from socratune.pipeline import run_pipeline
     from socratune.resolve import deep_merge, read_config_file, resolve_settings
     from socratune.runs import RunDir
     from socratune.ways.folders import begin
 
-    source = RunDir(out / "table" / called(model) / kind_of(task_of_rates(out, model)))
-    run = RunDir(out / "rates" / called(model) / f"{rate:g}-{seed}")
+    source = RunDir(out / "table" / called(model) / only or kind_of(task_of_rates(out, model)))
+    run = RunDir(out / f"rates{only}" / called(model) / f"{rate:.0e}-{seed}")
     if not run.results.exists():
         begin(run, source, until="curate", journal=source.journal)
         begun = json.loads(run.results.read_text())
@@ -217,9 +229,9 @@ def figures(folder: Path) -> dict[str, Any]:
 
 def show(out: Path) -> None:
     """Everything found so far, as JSON lines and a table."""
-    for path in sorted((out / "screen").glob("*.yaml")):
-        print(f"\n### {path.stem}\n\n| task | first | of 8 |\n|---|---|---|")
-        for kind, one in sorted(screened(out, path.stem).items(), key=lambda pair: -pair[1]["first"]):
+    for path in sorted(path.parent for path in (out / "screen").glob("*/enhanced_dataset.jsonl")):
+        print(f"\n### {path.name}\n\n| task | first | of 8 |\n|---|---|---|")
+        for kind, one in sorted(screened(path).items(), key=lambda pair: -pair[1]["first"]):
             print(f"| {kind} | {one['first']:.0%} | {one['any']:.0%} |")
     for part in ("table", "rates"):
         print(f"\n### {part}\n\n| cell | base | adapter | gain (95 %) | status | seconds |\n|---|---|---|---|---|---|")
@@ -252,11 +264,13 @@ def main() -> None:
     if given.what == "show":
         show(given.out)
     elif given.what == "rate":
-        one_rate(given.out, given.models[0], given.rate, given.seed)
+        one_rate(given.out, given.models[0], given.rate, given.seed, given.only)
+    elif given.what == "screen":
+        screen(given.out, given.models, Lanes(given.lanes))
     elif given.what == "table":
         table(given.out, given.models, Lanes(given.lanes), given.only, given.more)
     else:
-        {"screen": screen, "rates": rates}[given.what](given.out, given.models, Lanes(given.lanes))
+        rates(given.out, given.models, Lanes(given.lanes), given.only)
 
 
 if __name__ == "__main__":
