@@ -176,7 +176,7 @@ def test_two_processes_at_once_and_one_that_was_killed_before(tiny: Path, cache:
     (part / "model.safetensors").write_bytes(b"half")
     env = {"SOCRATUNE_CACHE": str(cache)}
     files = [[tmp_path / f"{at}.out", tmp_path / f"{at}.err"] for at in range(2)]
-    for file in sum(files, []):
+    for file in (file for pair in files for file in pair):
         file.touch()
     runs = [Fork("plan", "--model", str(tiny), "--json", env=env, files=pair) for pair in files]
     said = [(run.wait(200), err.read_text().count("Unpacking")) for run, (_, err) in zip(runs, files, strict=True)]
