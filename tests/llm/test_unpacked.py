@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -97,12 +96,29 @@ def test_it_is_known_what_a_model_was_unpacked_from(tiny: Path) -> None:
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
         (lambda path: path.write_bytes(write_gguf(path).read_bytes()[:-40_000]), "a whole GGUF file"),
         (lambda path: path.write_bytes(write_gguf(path).read_bytes()[:3000]), "a whole GGUF file"),
-        (lambda path: path.write_bytes(b"GGUF" + os.urandom(0) + bytes(range(256)) * 9), "a whole GGUF file"),
+        (lambda path: path.write_bytes(b"GGUF" + bytes(range(256)) * 9), "a whole GGUF file"),
         (lambda path: write_gguf(path, architecture="clip"), "clip"),
         (lambda path: write_gguf(path, tokenizer=False), "a GGUF file that transformers reads"),
+        (
+            lambda path: write_gguf(path, without="blk.1.ffn_up.weight"),
+            "no weights for model.layers.1.mlp.up_proj.weight",
+        ),
+        (lambda path: write_gguf(path, pieces=3), "llama-gguf-split --merge"),
         (lambda path: path.mkdir(), "a folder without config.json"),
     ],
-    ids=["empty", "foreign", "lfs", "cut", "cut early", "damaged", "architecture", "no tokenizer", "folder"],
+    ids=[
+        "empty",
+        "foreign",
+        "lfs",
+        "cut",
+        "cut early",
+        "damaged",
+        "architecture",
+        "no tokenizer",
+        "a weight",
+        "a piece",
+        "folder",
+    ],
 )
 def test_what_is_no_model_is_refused_and_nothing_of_it_is_kept(
     made: Callable[[Path], Any], said: str, tmp_path: Path, cache: Path
