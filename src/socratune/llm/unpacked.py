@@ -255,7 +255,8 @@ def _write(file: Path, folder: Path, pre: str | None) -> None:
     if pre == "smollm":
         _split_digits(tokenizer)
     dense: dict[str, Any] = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
-    packed, found = AutoModelForCausalLM.from_pretrained(**place, **dense, output_loading_info=True)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**place, **dense, output_loading_info=True)
+    packed, found = loaded
     if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
         raise ValueError(f"it has no weights for {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}")
     config = packed.config
