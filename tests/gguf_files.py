@@ -17,9 +17,22 @@ NAMES = {
 
 
 def write_gguf(
-    path: Path, *, architecture: str = "llama", tokenizer: bool = True, template: bool = True, packed: bool = False
+    path: Path,
+    *,
+    architecture: str = "llama",
+    tokenizer: bool = True,
+    template: bool = True,
+    packed: bool = False,
+    without: str = "",
+    pieces: int = 1,
 ) -> Path:
-    """The embedded model as a GGUF file; with `packed` its matrices in 8 bits."""
+    """The embedded model as a GGUF file.
+
+    Args:
+        packed: its matrices in 8 bits.
+        without: a weight that is left out.
+        pieces: so many it claims to be one of.
+    """
     from gguf import GGMLQuantizationType, GGUFWriter, quants
     from safetensors.torch import load_file
 
@@ -42,7 +55,11 @@ def write_gguf(
         _add_tokenizer(writer, base)
     if template:
         writer.add_chat_template((base / "chat_template.jinja").read_text("utf-8"))
+    if pieces > 1:
+        writer.add_uint16("split.count", pieces)
     for name, weight in load_file(base / "model.safetensors").items():
+        if _gguf_name(name) == without:
+            continue
         values = weight.float().numpy()
         if "q_proj" in name or "k_proj" in name:  # llama.cpp turns neighbours where transformers turns halves
             heads = config["num_attention_heads"]

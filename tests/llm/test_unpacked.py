@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -97,12 +96,29 @@ def test_it_is_known_what_a_model_was_unpacked_from(tiny: Path) -> None:
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
         (lambda path: path.write_bytes(write_gguf(path).read_bytes()[:-40_000]), "a whole GGUF file"),
         (lambda path: path.write_bytes(write_gguf(path).read_bytes()[:3000]), "a whole GGUF file"),
-        (lambda path: path.write_bytes(b"GGUF" + os.urandom(0) + bytes(range(256)) * 9), "a whole GGUF file"),
+        (lambda path: path.write_bytes(b"GGUF" + bytes(range(256)) * 9), "a whole GGUF file"),
         (lambda path: write_gguf(path, architecture="clip"), "clip"),
         (lambda path: write_gguf(path, tokenizer=False), "a GGUF file that transformers reads"),
+        (
+            lambda path: write_gguf(path, without="blk.1.ffn_up.weight"),
+            "no weights for model.layers.1.mlp.up_proj.weight",
+        ),
+        (lambda path: write_gguf(path, pieces=3), "llama-gguf-split --merge"),
         (lambda path: path.mkdir(), "a folder without config.json"),
     ],
-    ids=["empty", "foreign", "lfs", "cut", "cut early", "damaged", "architecture", "no tokenizer", "folder"],
+    ids=[
+        "empty",
+        "foreign",
+        "lfs",
+        "cut",
+        "cut early",
+        "damaged",
+        "architecture",
+        "no tokenizer",
+        "a weight",
+        "a piece",
+        "folder",
+    ],
 )
 def test_what_is_no_model_is_refused_and_nothing_of_it_is_kept(
     made: Callable[[Path], Any], said: str, tmp_path: Path, cache: Path
@@ -176,7 +192,7 @@ def test_two_processes_at_once_and_one_that_was_killed_before(tiny: Path, cache:
     (part / "model.safetensors").write_bytes(b"half")
     env = {"SOCRATUNE_CACHE": str(cache)}
     files = [[tmp_path / f"{at}.out", tmp_path / f"{at}.err"] for at in range(2)]
-    for file in sum(files, []):
+    for file in (file for pair in files for file in pair):
         file.touch()
     runs = [Fork("plan", "--model", str(tiny), "--json", env=env, files=pair) for pair in files]
     said = [(run.wait(200), err.read_text().count("Unpacking")) for run, (_, err) in zip(runs, files, strict=True)]

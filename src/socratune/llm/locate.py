@@ -100,7 +100,7 @@ def model_fault(name: str, where: str = "--model") -> Fault | None:
         return _folder_fault(gguf, f"{where} {name}") if gguf.is_dir() else None
     except UserError as error:
         (fault,) = error.faults
-        return replace(fault, where=fault.where if name in fault.where else f"{where} {name}: {fault.where}")
+        return replace(fault, where=f"{where} {fault.where if name in fault.where else f'{name}: {fault.where}'}")
 
 
 def _folder_fault(folder: Path, what: str) -> Fault | None:

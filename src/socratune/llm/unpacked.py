@@ -218,11 +218,16 @@ def _looked_at(file: Path) -> tuple[str | None, int, str | None]:
     try:
         reader = GGUFReader(file)
         licence, pre = (_text_in(reader, key) for key in ("general.license", "tokenizer.ggml.pre"))
-        return licence, sum(int(tensor.n_elements) for tensor in reader.tensors), pre
+        pieces, weights = reader.get_field("split.count"), sum(int(tensor.n_elements) for tensor in reader.tensors)
+        split = pieces is not None and int(pieces.contents()) > 1
     except Exception as error:  # whatever bytes stand where it looks for a number
         reason = Shown(" ".join(str(error).split())[:200] or type(error).__name__)
         fix = "It may have been cut short: download it again."
         raise UserError(Fault(str(file), "a whole GGUF file", reason, fix)) from error
+    if split:
+        fix = "Join them, with llama.cpp's: llama-gguf-split --merge FIRST-PIECE WHOLE.gguf"
+        raise UserError(Fault(str(file), "a GGUF file in one piece", Shown("one of several pieces"), fix))
+    return licence, weights, pre
 
 
 def _text_in(reader: Any, key: str) -> str | None:
@@ -249,9 +254,11 @@ def _write(file: Path, folder: Path, pre: str | None) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(**place)
     if pre == "smollm":
         _split_digits(tokenizer)
-    packed: Any = AutoModelForCausalLM.from_pretrained(
-        **place, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
+    dense: dict[str, Any] = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(**place, **dense, output_loading_info=True)
+    packed, found = loaded
+    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+        raise ValueError(f"it has no weights for {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}")
     config = packed.config
     vars(config).pop("quantization_config", None)
     vars(config).pop("_model_name_or_path", None)
