@@ -82,9 +82,9 @@ function accuracyTable({ base_comparison: heldOut, recall }) {
   const frequent = parts.some((one) => one.majority?.accuracy >= FREQUENT);
   const add = (name, part, cls) => lines.push(el("tr", { class: cls }, el("th", { scope: "row" }, ...visible(name)),
     [count(part.n), percent(part.base_accuracy), percent(part.adapter_accuracy), `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`,
-      ...(frequent ? [part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.answer}”` : ""] : [])].map((text) => el("td", {}, ...visible(text)))));
+      ...(frequent ? [part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""] : [])].map((text) => el("td", {}, ...visible(text)))));
   for (const [name, part] of [["held-out questions", heldOut], ["recall", recall]]) {
-    if (!part || !("base_accuracy" in part)) continue;
+    if (!part?.ci95) continue;
     add(part.asks ?? name, part, "");
     const kinds = Object.entries(part.by_kind ?? {});
     if (kinds.length > 1) for (const [kind, one] of kinds) add(kind, one, "part");
