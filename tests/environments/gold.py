@@ -168,7 +168,7 @@ def main() -> None:
     for kind in CASES:
         entry = question_of(kind)
         right, wrong = gold(kind, entry)
-        score = reasoning_gym.get_score_answer_fn(kind)
+        score: Any = reasoning_gym.get_score_answer_fn(kind)
         labelled = list(chain(((one, True) for one in right), ((one, False) for one in wrong)))
         own = sum((score(one, entry) == 1.0) is label for one, label in labelled)
         ours = sum((verdict_of(kind, entry, one) == "correct") is label for one, label in labelled)

@@ -17,7 +17,8 @@ from socratune.environments import write_environment_rows
 from socratune.environments.naming import named_environments, options_of
 from socratune.errors import UserError
 from socratune.preflight import check_run
-from socratune.runs import RunDir, read_jsonl
+from socratune.runs import RunDir, read_jsonl, write_jsonl
+from socratune.stages.split import split_rows
 
 OWN = """
 def questions(seed):
@@ -34,11 +35,14 @@ def template(entry):
 
 
 def written(folder: Path, tasks: str, size: int = 1000, seed: int = 0) -> tuple[dict[str, Any], list[Any], list[Any]]:
+    """The figures, the rows to train on, and the rows that are asked."""
     run = RunDir(folder)
     run.create()
     split = SplitConfig(max_held_out_rows=60, max_recall_rows=40)
     figures = write_environment_rows(run, EnvConfig(tasks=tasks, size=size, seed=seed), split).figures
-    return figures, list(read_jsonl(run.rows("qa"))), list(read_jsonl(run.rows("qa_test")))
+    rows, tests = list(read_jsonl(run.rows("qa"))), list(read_jsonl(run.rows("qa_test")))
+    numbers = [row for row in rows if "sibling_of" in row["metadata"]]
+    return figures, [row for row in rows if row not in numbers], [*tests, *numbers]
 
 
 @pytest.fixture
@@ -108,6 +112,20 @@ def test_gsm_symbolic_holds_thirty_of_its_templates_out(tmp_path: Path) -> None:
     _, other, _ = written(tmp_path, "reasoning_gym:gsm_symbolic", size=200, seed=1)
     both = {row["messages"][0]["content"] for row in rows} & {row["messages"][0]["content"] for row in other}
     assert len(both) < 5, "the next seed asks other questions"
+
+
+def test_new_numbers_whose_original_is_left_out_never_pass_for_new_templates(own: str, tmp_path: Path) -> None:
+    written(tmp_path, own, size=150)
+    run = RunDir(tmp_path)
+    anchors = {row["metadata"].get("sibling_of") for row in read_jsonl(run.rows("qa"))}
+    left = [row for row in read_jsonl(run.rows("qa")) if row["id"] not in sorted(anchors - {None})[:9]]
+    write_jsonl(run.rows("qa"), left)
+    split_rows(run, SplitConfig(held_out=str(run.rows("qa_test"))), dataset=str(run.rows("qa")))
+    assert not [row for row in read_jsonl(run.rows("held_out")) if "sibling_of" in row["metadata"]]
+    trained = {row["metadata"]["source"] for row in read_jsonl(run.rows("train_in"))}
+    assert not trained & {row["metadata"]["source"] for row in read_jsonl(run.rows("held_out"))}
+    recalled = [row["metadata"]["source"] for row in read_jsonl(run.rows("recall"))]
+    assert recalled and {*recalled} <= trained
 
 
 @pytest.mark.parametrize(

@@ -93,3 +93,20 @@ def test_the_answers_are_written_with_their_verdicts() -> None:
         "base": {"response": "said i", "verdict": "incorrect"},
         "adapter": {"response": "said c", "verdict": "correct"},
     }  # fmt: skip
+
+
+def test_each_kind_has_its_own_figures_and_the_most_frequent_answer_its_accuracy() -> None:
+    asked = [
+        QARow(str(at), [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}], {"kind": kind})
+        for at, (kind, said) in enumerate(
+            [("logic", "The answer is Yes.")] * 30 + [("sums", str(n)) for n in range(10)]
+        )
+    ]
+    said = answers("i" * 30 + "c" * 10), answers("c" * 20 + "i" * 10 + "c" * 5 + "u" * 5)
+    found = compare_answers(asked, *said, ValidateConfig(bootstrap_draws=1000), 0)
+    assert found["majority"] == {"reference": "yes", "accuracy": 0.75}
+    logic, sums = found["by_kind"]["logic"], found["by_kind"]["sums"]
+    assert (logic["n"], logic["base_accuracy"]) == (30, 0.0) and logic["adapter_accuracy"] == pytest.approx(2 / 3)
+    assert logic["majority"]["accuracy"] == 1.0 and logic["ci95"][0] > 0.4
+    assert (sums["n"], sums["base_accuracy"], sums["adapter_accuracy"]) == (5, 1.0, 1.0), "of the decided pairs"
+    assert "by_kind" not in compare("ic", "cc") and "asks" not in found

@@ -263,6 +263,25 @@ def test_the_verdict_at_one_glance(tmp_path: Path, chromium: Any) -> None:
         assert levels[0] == 1 and all(after - before <= 1 for before, after in pairwise(levels))
 
 
+def test_accuracy_stands_there_by_kind_beside_what_one_answer_for_all_would_come_to(
+    tmp_path: Path, chromium: Any
+) -> None:
+    part = {"n": 200, "base_accuracy": 0.5, "adapter_accuracy": 0.6, "difference": 0.1, "ci95": [0.02, 0.18]}
+    kinds = {"syllogism": {**part, "majority": {"reference": "yes", "accuracy": 0.7}}, "products": part}
+    tests = {"base_comparison": {**COMPARISON, "asks": "new templates", "by_kind": kinds}}
+    tests["recall"] = {**part, "asks": "new numbers", "passed": True}
+    validation = {"status": "passed", "tests": tests}
+    stages = {"validate": {"status": "done", "seconds": 4.0}}
+    run = make_run(tmp_path, [trace("a")], status="passed", stages=stages, validation=validation)
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        lines = [" ".join(line.split()) for line in page.inner_text(".accuracy").replace("\xa0", " ").splitlines()]
+    names = [line.split(" ")[0] for line in lines if line.startswith(("new", "syllogism", "products"))]
+    assert names == ["new", "syllogism", "products", "new"]
+    assert lines[-1] == "new numbers 200 50.0 % 60.0 % +10.0 (+2.0 to +18.0)"
+    assert any("70.0 % by always saying “yes”" in line for line in lines)
+
+
 NOT_PASSED = {
     "Failed: worse than its base": ("failed", "worse"),
     "Failed: not proven better": ("failed", "not_worse"),

@@ -118,8 +118,8 @@ def demo(
 
 
 @command(
-    "model", "chat_template", "dataset", "env", "output", "local_only", "views", "shard", "engine", "workers", "max_usd",
-    "seed", "split", "enhance",
+    "model", "chat_template", "dataset", "env", "output", "local_only", "views", "shard", "engine", "workers",
+    "max_usd", "seed", "split", "enhance",
 )  # fmt: skip
 def enhance(
     given: GivenSettings,

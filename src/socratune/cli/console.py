@@ -217,7 +217,7 @@ def majority_text(found: dict[str, Any]) -> str:
     most = found.get("majority", {"accuracy": 0})
     if most["accuracy"] < FREQUENT:
         return ""
-    always = f"Always answering {most['answer']!r} would be right in {most['accuracy']:.1%}"
+    always = f"Always answering {most['reference']!r} would be right in {most['accuracy']:.1%}"
     return f"{always}; the base: {found['base_accuracy']:.1%}."
 
 

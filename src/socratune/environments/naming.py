@@ -153,7 +153,8 @@ def _template_faults(config: RunConfig, tasks: str) -> list[Fault]:
     if "gsm_symbolic" not in tasks:
         return []
     tests = {"split.held_out": [config.split.held_out], "split.eval_file": config.split.eval_file}
-    tests["validate.lm_eval"] = config.validate_.lm_eval
+    proof = config.validate_
+    tests |= {"validate.lm_eval": proof.lm_eval, "validate.prompts_file": [proof.prompts_file]}
     expected = "another test than GSM8K beside gsm_symbolic, whose templates are questions of GSM8K's test set"
     fix = "Leave it out: what gsm_symbolic shows is accuracy on templates that were held out."
     named = ((where, name) for where, names in tests.items() for name in names if name)

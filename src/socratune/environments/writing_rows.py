@@ -58,7 +58,9 @@ class _Written:
 
 
 def write_environment_rows(run: RunDir, config: EnvConfig, split: SplitConfig) -> StageResult:
-    """Write `qa.jsonl`, which is trained on, and `qa_test.jsonl`; the figures say what the test can show.
+    """Write `qa.jsonl`, which is trained on but for new numbers, and `qa_test.jsonl`.
+
+    The figures say what the test can show.
 
     Args:
         split: its `max_held_out_rows` and `max_recall_rows` are divided among the environments.
@@ -69,8 +71,9 @@ def write_environment_rows(run: RunDir, config: EnvConfig, split: SplitConfig) -
     names = named_environments(str(config.tasks))
     tests, numbers = (-(-most // len(names)) for most in (split.max_held_out_rows, split.max_recall_rows))
     written = [_of(name, config.size, config.seed, tests, numbers) for name in names]
-    write_jsonl(run.rows("qa"), (row for one in written for row in one.rows))
-    write_jsonl(run.rows("qa_test"), (row for one in written for row in (*one.tests, *one.numbers)))
+    # new numbers lie beside what is trained on: one whose original is left out must not pass for a new template
+    write_jsonl(run.rows("qa"), (row for one in written for row in (*one.rows, *one.numbers)))
+    write_jsonl(run.rows("qa_test"), (row for one in written for row in one.tests))
     rows = sum(len(one.rows) for one in written)
     figures = {"rows": rows, "environments": {one.kind: one.figures() for one in written}}
     failure = None if rows else "No environment gave a question to train on."

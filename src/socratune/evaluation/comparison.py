@@ -86,7 +86,7 @@ def told_of_questions(rows: Sequence[QARow]) -> dict[str, Any]:
         answer, count = Counter(normalise(final_answer(row.reference))[:LONGEST_EXAMPLE] for row in rows).most_common(
             1
         )[0]
-        found["majority"] = {"answer": answer, "accuracy": count / len(rows)}
+        found["majority"] = {"reference": answer, "accuracy": count / len(rows)}
     if rows and all("environment" in row.metadata for row in rows):
         # a row has its template as its source only where whole templates are held out
         news = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from socratune import judging
+from socratune import environments, judging
 from socratune.config import DEMO, RunConfig
 from socratune.evaluation.adapter_files import adapter_manifest
 from socratune.evaluation.gate import Proof, proof_of
@@ -108,5 +108,5 @@ def known_base(model_name: str) -> dict[str, Any]:
 @cache
 def rules_mark() -> str:
     """Changes with the rules that judge: verdicts of other rules may differ without having been touched."""
-    rules = sorted(Path(str(judging.__file__)).parent.glob("*.py"))
+    rules = [path for room in (environments, judging) for path in sorted(Path(str(room.__file__)).parent.glob("*.py"))]
     return fingerprint([file_hash(path) for path in (*rules, Path(__file__).with_name("forgetting_checks.py"))])

@@ -16,10 +16,14 @@ _DATA = ("prompt", "question", "response", "messages", "trace", "reference", "th
 """Keys whose values are the user's data: never changed in a row, never shown among figures."""
 
 
+_ROWS = ("prompt_responses", "examples", "majority")
+"""Keys of figures that quote the user's data."""
+
+
 def without_data(value: Any) -> Any:
     """Figures without the questions and answers they are of."""
     if isinstance(value, dict):
-        return {key: without_data(inner) for key, inner in value.items() if key not in ("prompt_responses", "examples")}
+        return {key: without_data(inner) for key, inner in value.items() if key not in _ROWS}
     if isinstance(value, list):
         return [without_data(inner) for inner in value if not (isinstance(inner, dict) and inner.keys() & set(_DATA))]
     return value

@@ -78,19 +78,20 @@ const FREQUENT = 0.1;  // from this share on it is said what the most frequent a
 
 /** Accuracy by set of questions and by kind; nothing where there is one set of one kind. */
 function accuracyTable({ base_comparison: heldOut, recall }) {
-  const lines = [];
+  const lines = [], parts = [heldOut, recall].filter(Boolean).flatMap((one) => [one, ...Object.values(one.by_kind ?? {})]);
+  const frequent = parts.some((one) => one.majority?.accuracy >= FREQUENT);
   const add = (name, part, cls) => lines.push(el("tr", { class: cls }, el("th", { scope: "row" }, ...visible(name)),
     [count(part.n), percent(part.base_accuracy), percent(part.adapter_accuracy), `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`,
-      part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.answer}”` : ""].map((text) => el("td", {}, ...visible(text)))));
+      ...(frequent ? [part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""] : [])].map((text) => el("td", {}, ...visible(text)))));
   for (const [name, part] of [["held-out questions", heldOut], ["recall", recall]]) {
-    if (!part || !("base_accuracy" in part)) continue;
+    if (!part?.ci95) continue;
     add(part.asks ?? name, part, "");
     const kinds = Object.entries(part.by_kind ?? {});
     if (kinds.length > 1) for (const [kind, one] of kinds) add(kind, one, "part");
   }
-  if (lines.length < 2 && !(heldOut.majority?.accuracy >= FREQUENT)) return null;
+  if (lines.length < 2 && !frequent) return null;
   return el("table", { class: "stacked accuracy" }, el("thead", {}, el("tr", {},
-    ["Questions", "n", "Base", "Adapter", "Difference, 95 % interval", "For comparison"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines));
+    ["Questions", "n", "Base", "Adapter", "Difference, 95 % interval", ...(frequent ? ["For comparison"] : [])].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines));
 }
 
 /** Both accuracies on one axis, the difference with its interval on another. */
