@@ -37,14 +37,21 @@ _CONCLUDED = re.compile(
     r"|(?:which|that|this) (?:makes|leaves|gives|means|is))\b|所以|因此|→)",
     re.IGNORECASE | re.DOTALL,
 )
+_FACTORIALS = re.compile(r"\w!|factorial|permut|arrang|\bways\b|\borders\b")
 _OR = re.compile(r"\b(?:or|either|and|oder|und|entweder|ou|et|o|y)\b|[或和与]|还是")
 _DOWN = re.compile(r"\b(?:los[te]\w*|loss|drop\w*|f[ae]ll\w*|decreas\w*|declin\w*|below|down)\b", re.IGNORECASE)
 _LESS = re.compile(r"\b(?:minus|negative)\b(?!\s+[\d.$€£¥])", re.IGNORECASE)
 """Not the sign of a numeral (`minus 3`), which is read as one."""
 _VAGUE = re.compile(
     r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be)\b"
+    r"|\b(?:refus\w*|doubt\w*|reject\w*|rul(?:e[sd]?|ing) out|den(?:y|ies|ied)|disagree\w*|unlikely|impossible|wish"
+    r"|weigere|bezweif\w*|zweif\w*|refuse|doute)\b.*\d"
     r"|\d.*\b(?:maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b|\d.*(?:也许|可能)",
     re.IGNORECASE,
+)
+_EACH = re.compile(r"\s(?:each|apiece|a piece|pro Stück|pièce|cada uno)\b", re.IGNORECASE)
+_ASKS_EACH = re.compile(
+    r"\b(?:each|every|per|apiece|one|single|average|unit|pro|jede\w*|pièce|chacun|chaque|cada)\b", re.IGNORECASE
 )
 _RANGE = re.compile(r"\d\s?(?:to|bis|à|至|到)\s?\d")
 _RISE = re.compile(r"\b(?:from|von|de)\b|从")
@@ -75,7 +82,8 @@ def by_number(question: str, right: Statement, said: Statement) -> Judgement | N
     if claim is None:
         return None
     same, reason = _compared(wanted, claim.quantity, question)
-    if same and (unlike := other_form(question, wanted, claim.quantity)):
+    law = " §" if "§" in right.plain + said.plain else ""
+    if same and (unlike := other_form(question + law, wanted, claim.quantity)):
         same, reason = None, unlike
     if doubt := _doubt(wanted, right, claim, said, question, same):
         return Judgement("undecided", "numeric", doubt)
@@ -160,7 +168,9 @@ def _claim(said: Statement, question: str) -> Claim | None:
         if len({quantity.size for quantity in whole}) != 1:
             return None
     result = whole[-1]
-    if _contradicted(result, said) or (text.startswith("!", result.end) and re.search(r"\d!|factorial", question)):
+    if _contradicted(result, said) or (text.startswith("!", result.end) and _FACTORIALS.search(question)):
+        return None
+    if _EACH.match(text, result.end) and not _ASKS_EACH.search(question):
         return None
     around = text[: result.start] + " " + text[result.end :]
     return Claim(result, sure or len(_WORD.findall(around)) <= 2, of, negated)
@@ -251,7 +261,7 @@ def _without_denied(text: str) -> tuple[str, bool]:
     """The text without the clauses that deny a number (`195, not 180`), and whether a denial is left."""
     if not NEGATION.search(text):
         return text, False
-    clauses = re.split(r",\s+|;|(?<!anything )(?<!all )\bbut\b|\(", text)
+    clauses = re.split(r",\s+|;|(?i:(?<!anything )(?<!all )\bbut\b)|\(", text)
     kept = [clause for clause in clauses if not NEGATION.search(clause)]
     denied = [clause for clause in clauses if NEGATION.search(clause)]
     stated = [clause for clause in kept if re.search(r"\d", clause)]

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from math import factorial
 
 _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's own measure
     "length": "nm 1e-9 µm|um 1e-6 mm|millimeter|millimetre 1e-3 cm|centimeter|centimetre|厘米 1e-2 dm 1e-1 "
@@ -22,7 +23,7 @@ _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's 
     "sterling": "£|GBP 1", "rupees": "₹|rupee|INR 1", "celsius": "°C|celsius 1", "fahrenheit": "°F|fahrenheit 1",
     "energy": "J|joule 1 kJ 1000 MJ 1e6", "power": "mW 1e-3 W|watt 1 kW|kilowatt 1000 MW|megawatt 1e6",
     "voltage": "mV 1e-3 V|volt 1 kV 1000", "force": "N|newton 1 kN 1000", "current": "mA 1e-3 A|ampere|amp 1",
-    "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01", "yuan": "元|RMB|CNY|yuan 1",
+    "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01 ‰|permille|Promille .001", "yuan": "元|RMB|CNY|yuan 1",
 }  # fmt: skip
 UNITS: dict[str, tuple[str, Fraction]] = {}
 """Name → dimension, and what one of it is in the dimension's own measure."""
@@ -31,7 +32,7 @@ for _dimension, _spec in _DIMENSIONS.items():
         for _name in _names.split("|"):
             UNITS[_name] = UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
 _SCALES = {
-    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12,
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "bn": 10**9, "mn": 10**6, "trillion": 10**12, "dozen": 12,
     "lakh": 10**5, "crore": 10**7, "hundert": 100, "tausend": 1000, "millionen": 10**6, "mio": 10**6, "mrd": 10**9,
     "milliarde": 10**9, "milliarden": 10**9, "milliard": 10**9, "billionen": 10**12, "dutzend": 12,
     "millones": 10**6, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
@@ -53,17 +54,35 @@ _QUANTITY = re.compile(
     )(?![.,]?\d)(?:\s?(?P<money2>[$€£¥₹](?!\d)))?""",
     re.VERBOSE,
 )
-_UNIT = re.compile(r"\s?(%|per\s?cent\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
+_GLUED = frozenset(("bn", "mn", "mio", "mrd"))
+_UNIT = re.compile(r"\s?([%‰]|per\s?cent\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
 _BOUND = re.compile(
     r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
       | \bat\ (?:least|most)
-      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from)
-      | \b(?:mehr|weniger|größer|kleiner)\ als | \b(?:mindestens|höchstens|über|unter|fast|knapp|bis\ zu)
-      | \b(?:plus|moins)\ (?:de|que) | \b(?:au\ (?:moins|plus)|presque|jusqu['’]à)
-      | \b(?:más|menos|mayor|menor)\ (?:de|que) | \b(?:al\ menos|como\ (?:máximo|mínimo)|casi|hasta)
+      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from|before|until|without
+          |hardly|barely|scarcely|except|(?:anything|everything|all|nothing)\ but)
+      | \b(?:mehr|weniger|größer|kleiner)\ als | \b(?:mindestens|höchstens|über|unter|fast|knapp|bis\ zu|vor|ohne|kaum)
+      | \b(?:plus|moins)\ (?:de|que) | \b(?:au\ (?:moins|plus)|presque|jusqu['’]à|avant|sans)
+      | \b(?:más|menos|mayor|menor)\ (?:de|que) | \b(?:al\ menos|como\ (?:máximo|mínimo)|casi|hasta|antes\ de|sin)
       | 超过 | 少于 | 至少 | 至多 | 多于 | 不到 | 大于 | 小于 | [<>≤≥≠±])\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
+_BOUND_BEHIND = re.compile(
+    r"""\s?,?\(?(?:\b(?:(?:or|and|oder|und|ou|et|o|y)\ (?:more|less|fewer|greater|higher|lower|larger|bigger|smaller|longer
+          |shorter|up(?:wards?)?|above|over|below|under|beyond|better|worse|newer|later|older|earlier|after|before|change
+          |mehr|weniger|höher|niedriger|größer|kleiner|länger|kürzer|neuer|älter|später|früher|darüber|darunter
+          |plus|moins|más|menos|(?:an?|one|three)\ (?:half|third|quarter)s?)
+      | at\ (?:the\ )?(?:most|least|minimum|maximum|latest|earliest) | minimum | maximum | max | tops | upwards?
+      | plus(?!\s?\d) | minus(?!\s?\d) | mindestens | höchstens | maximal | minimal | au\ (?:plus|moins)
+      | como\ (?:máximo|mínimo) )\b | 以上 | 以下 | 以内 | 多)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Words behind a number, or behind its unit, that make it a bound or only a part of the amount: `5 or more`."""
+_FORMULA = re.compile(r"\\[A-Za-z]+(?:(?!\s[A-Za-z]{2})[^\n])*")
+"""A LaTeX command that is no dress, as far as no word ends the formula: what it makes of a number is not read."""
+_COMMAND_BEHIND = re.compile(r"(?:(?!\s[A-Za-z]{2})[^\\\n.,;=]){0,20}\\[A-Za-z]")
+_EXCLAIMED = re.compile(r"!{1,9}[\s*\")]{0,9}(?:$|[A-Z])")
+"""The end of a sentence (`The answer is 5!`); elsewhere it is a factorial (`3! ways`)."""
 _NEGATED = re.compile(r"(?:^|[^\d)])\b(?:negative|minus)\s$", re.IGNORECASE)
 _DASHED = re.compile(r"(?:^|[^\W\d]\s?|[:.]\s)[-–]\s$")
 _OPENING, _CLOSED = tuple("([{<⟨〈|]"), re.compile(r"\s*[])}>⟩〉|[]")
@@ -74,10 +93,12 @@ _APPROXIMATE = re.compile(r"(?:\b(?:about|approximately|approx\.?|roughly|around
 _OPERATOR_BEFORE = re.compile(
     r"(?:[\d)}%]|(?<![^\W\d_])[^\W\d_]|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|by))\s*(?:\*\*|[-+*/×·÷^–x])\s*[($€£]*$|\d:$"
     r"|^\s*[-–+]\s*\($|^\s*/$"
-    r"|[√^_$€£]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
+    r"|[√^_$€£⌊⌈‖]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
+    r"|\b(?i:half|twice|thrice|double|triple|roots?|square|cube|sine|cosine|tangent|logarithm|factorial|reciprocal|inverse|"
+    r"opposite|absolute value|multiples?)(?: of)?\s$"
 )
 _OPERATOR_AFTER = re.compile(
-    r":[\d:]|_|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
+    r":[\d:]|_|\.\.|…|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
     r"divided by|multiplied by)\s\d|\s?(?:squared|cubed|factorial)\b|-ish\b|"
     r"\s(?:more|fewer|less)\s(?=[^.]*\bthan\b)|\s?(?:pi|sqrt|π|[a-zB-Z])(?![\w'/%^])|\s*\("
     r"(?=\s*\d+\s*[-+*/])"
@@ -144,6 +165,7 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
         start = text.index(bare)
         return (Quantity(Fraction(int(bare)), None, "integer", 0, "", "plain", start, start + len(bare), bare),)
     found: list[Quantity] = []
+    formulas = [formula.span() for formula in _FORMULA.finditer(text)] if "\\" in text else []
     for match in _QUANTITY.finditer(text):
         if found and match.start() < found[-1].end:  # the 2 of m/s^2
             continue
@@ -158,12 +180,15 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
         if (rate := _PER.match(text, end)) and measure(unit):  # $12 an hour
             unit, end = f"{unit} per {rate.group(1)}", rate.end()
         before = text[max(0, match.start() - 40) : match.start()]
-        kind = _standing(match, before, text, end)
+        inside = any(start < match.start() < stop for start, stop in formulas)
+        kind = "part" if inside else _standing(match, before, text, end)
         if before[-1:].isspace():
             if _NEGATED.search(before):
                 value, kind = -value, "plain"
             elif other is None and _DASHED.search(before):
                 other = -value  # an item of a list, or a minus sign
+        if text.startswith("!", match.end()) and other is None and form == "integer" and 2 < value <= 20:
+            other = Fraction(factorial(int(value)))
         if scaled := _scale_in(unit):
             value, other, form = value * scaled[0], None, "scientific"
             unit = scaled[1] or match["money"] or ""
@@ -176,10 +201,16 @@ def _standing(match: re.Match[str], before: str, text: str, end: int) -> str:
     """The kind of a quantity, by what stands around it."""
     if _BOUND.search(before) or _BELOW_ZERO.match(text, end):
         return "bound"
+    if _BOUND_BEHIND.match(text, end) or _BOUND_BEHIND.search(text, match.end(), end):
+        return "bound"
     if (
         _OPERATOR_BEFORE.search(before)
         or _OPERATOR_AFTER.match(text, end)
         or (match["sign"] and before.rstrip()[-1:].isdigit())
+        or (before.endswith("|") and text.startswith("|", match.end()))
+        or ("\\" in text and _COMMAND_BEHIND.match(text, match.end()))
+        or text[end : end + 1].isdigit()  # 1h30
+        or (text.startswith("!", match.end()) and not _EXCLAIMED.match(text, match.end()))
     ):
         return "part"
     if "," in (match["mantissa"] or "") and before.rstrip()[-1:] in _OPENING and _CLOSED.match(text, end):
@@ -253,13 +284,23 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
         kept, end = longer, start + word.end()
     kept = kept.removesuffix(" per")
     attached = not text[start].isspace() and text[start] != "-"
-    if attached and not measure(kept):
+    if attached and not measure(kept) and kept.partition(" ")[0].lower() not in _GLUED:
         return None, start
     return kept, end
 
 
+_HOURS = re.compile(r"(\d{1,3})\s?h\s?([0-5]\d)(?:\s?m(?:in)?)?")
+
+
 def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
-    """`quantities_in`, with `2 hours 30 minutes` as one quantity of 5/2 hours."""
+    """`quantities_in`, with `2 hours 30 minutes` as one quantity of 5/2 hours, and `1h30` likewise.
+
+    Start and end are those in the text; behind the `h` of `1h30` they are those of the whole.
+    """
+    if clock := _HOURS.fullmatch(text.strip(" .")):
+        hours = Fraction(int(clock[1])) + Fraction(int(clock[2]), 60)
+        start = text.index(clock[0])
+        return (Quantity(hours, None, "decimal", 1, "h", "plain", start, start + len(clock[0]), clock[0]),)
     found = quantities_in(text)
     if len(found) != 2 or not found[0].unit or any(quantity.kind != "plain" for quantity in found):
         return found

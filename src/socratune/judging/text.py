@@ -230,6 +230,8 @@ def _written_fraction(match: re.Match[str]) -> str:
     return f"{apart}{above}/{below}"
 
 
+_FACTORIAL = re.compile(r"(?:\d|[)\]}]|(?<![^\W\d])[a-z])!+$", re.IGNORECASE)
+_ELLIPSIS = re.compile(r"\d(?:\.\.\.|…)$")
 _QUOTES = str.maketrans("", "", '"“”„«»')
 
 
@@ -243,9 +245,10 @@ def canonical(text: str, fold: bool = True) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     text = " ".join((text.casefold() if fold else text).translate(_QUOTES).split())
-    text = (text if text.startswith("::") else text.lstrip(" ,;:")).rstrip(" ,;:.")  # ::1 is an address
-    if text.endswith("!") and not (bare := text.rstrip("!"))[-1:].isdigit():  # 5! is a factorial
-        text = bare
+    text = text if text.startswith("::") else text.lstrip(" ,;:")  # ::1 is an address
+    text = text if _ELLIPSIS.search(text) else text.rstrip(" ,;:.")
+    if text.endswith("!") and not _FACTORIAL.search(text):
+        text = text.rstrip("!")
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
         text = text[1:-1].strip()
     article, _, rest = text.partition(" ")
@@ -283,7 +286,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[*)\"”]*\s+(?=[A-ZÀ-Þ(*])|(?<=[。！�
 
 NEGATION = re.compile(
     r"""\b(?:not | never | neither | nor | cannot | wrong | incorrect | false | untrue | unlike | except | rather\ than
-      | instead\ of | anything\ but | other\ than
+      | instead\ of | refus(?:e|es|ed|al) | hardly | barely | scarcely | doubt(?:s|ed)?\ (?:it|that|the|if|whether)
+      | (?:anything|everything)\ but | other\ than
       | nicht | kein\w* | nie | niemals | weder | falsch | statt | sondern | ne | pas | jamais | faux
       | no\ (?=[^\W\d]) | nunca | fals[oa] )\b
       | n['’](?:t|est|y|a)\b | [不没沒非错錯] | ない | ません""",
@@ -408,16 +412,32 @@ def same_text(right: Statement, said: Statement) -> bool:
     """True where the answer, or its final statement, is the reference word for word."""
     # of a reference in several lines the last one alone is not the answer, unless it is marked as that
     texts = [right.raw, right.text] if right.marked else [right.raw]
-    fold = not any(_case_matters(text) for text in texts)
-    wanted = {canonical(text, fold) for text in texts} - {""}
-    if canonical(said.raw, fold) in wanted:
+    return any(_same_words(text, said.raw) or (not said.doubtful and _same_words(text, said.text)) for text in texts)
+
+
+_TOKEN = re.compile(r"\w+")
+
+
+def _same_words(right: str, said: str) -> bool:
+    """Whether two texts are the same but for the case of ordinary words."""
+    wanted, given = canonical(right, False), canonical(said, False)
+    if not wanted or wanted == given or wanted.casefold() != given.casefold():
+        return bool(wanted) and wanted == given
+    worded = re.search(r"[^\W\d_]{3}", wanted) is not None
+    pairs = zip(_TOKEN.finditer(wanted), _TOKEN.finditer(given), strict=True)
+    return not any(one.group() != other.group() and _case_matters(one, other, worded) for one, other in pairs)
+
+
+def _case_matters(one: re.Match[str], other: re.Match[str], worded: bool) -> bool:
+    """Whether another case makes a token another thing: in symbols (`Co`, `CO2`, `x^2`), units (`MPa`), flags (`-a`).
+
+    Args:
+        worded: there are words around it: `vitamin c` is `Vitamin C`.
+    """
+    word, text = one.group(), one.string
+    before, behind = text[max(0, one.start() - 2) : one.start()], text[one.end() : one.end() + 1]
+    if not word.isalpha() or re.search(r"(?:^|[\s-])-$", before):
         return True
-    return not said.doubtful and canonical(said.text, fold) in wanted
-
-
-def _case_matters(text: str) -> bool:
-    """True for symbols (`Co`, `Aa`, `5 mW`, `CO2`), where another case is another thing."""
-    bare = text.strip(" .,;:!?()*$")
-    return len(bare) <= 2 or (
-        len(bare) <= 12 and re.search(r"[^\W\d]\d|\d\s?[^\W\d]{1,2}(?![^\W\d])", bare) is not None
-    )
+    if len(word) <= 2:
+        return not worded or re.search(r"[^\s\"',;:]$", before) is not None or behind not in set(" ,;:!?.'\"")
+    return len(word) <= 4 and not all(re.fullmatch(r".[^\W\d_]*", w) and w[1:] in (w[1:].lower(), w[1:].upper()) for w in (word, other.group()))
