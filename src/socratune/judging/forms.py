@@ -83,7 +83,7 @@ def other_form(question: str, right: Quantity, said: Quantity) -> str | None:
     if {right.unit, said.unit} == {"", "s"} and not _SECONDS.search(question):
         return "seconds, a decade, or a letter of a name"
     named = is_name(question)
-    if named and right.unit != said.unit and not (measure(right.unit) and measure(said.unit)):
+    if named and right.unit != said.unit and (right.unit or "§" in question) and not measure(right.unit):
         return "the question asks for a name made of digits, and another word belongs to it"
     if right.literal == said.literal:
         return None

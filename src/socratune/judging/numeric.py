@@ -365,7 +365,7 @@ def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction |
     if dimension != "parts":
         return Fraction(1) if parts is right or _fits(dimension, size, question) else None
     if "percent" in question.lower() or "%" in question:
-        return Fraction(1)
+        return Fraction(1) if size == Fraction(1, 100) else None
     if parts.value == whole.value:
         return None  # 50 or 50 %?
     return size if parts is said else 1 / size

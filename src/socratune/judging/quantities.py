@@ -55,7 +55,7 @@ _QUANTITY = re.compile(
     re.VERBOSE,
 )
 _GLUED = frozenset(("bn", "mn", "mio", "mrd"))
-_UNIT = re.compile(r"\s?([%‰]|per\s?cent\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
+_UNIT = re.compile(r"\s?([%‰]|per\s?cent\b|per\s?mille\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
 _BOUND = re.compile(
     r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
       | \bat\ (?:least|most)
@@ -271,7 +271,7 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
         return "", start
     if found.group(1):
         sign = found.group(1).replace(" ", "")
-        return "%" if sign == "percent" else sign, found.end()
+        return {"percent": "%", "permille": "‰"}.get(sign, sign), found.end()
     kept, end = "", start
     for word in re.finditer(r"[^\s-]+", found.group()):
         if (word.group().lower() in _NO_UNIT and not (kept and word.group() == "per")) or (
