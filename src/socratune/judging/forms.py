@@ -85,8 +85,11 @@ def other_form(question: str, right: Quantity, said: Quantity) -> str | None:
     named = is_name(question)
     if named and right.unit != said.unit and (right.unit or "§" in question) and not measure(right.unit):
         return "the question asks for a name made of digits, and another word belongs to it"
-    if right.literal == said.literal:
-        return None
+    return None if right.literal == said.literal else _other_numeral(question, right, said, named)
+
+
+def _other_numeral(question: str, right: Quantity, said: Quantity, named: bool) -> str | None:
+    """`other_form` for numbers that are written in two ways."""
     if _leading_zero(right.literal) or _leading_zero(said.literal):
         return "a leading zero: perhaps a code"
     if named:

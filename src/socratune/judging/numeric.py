@@ -24,7 +24,7 @@ _FILLERS = frozenset(
     """the answer result is it it's are was a an total of about
     approximately roughly around so there therefore thus hence approx ca exactly equals sum""".split()  # noqa: SIM905
 )
-_ASIDE = re.compile(r"(?<!\s)\s*(?:\b(?:because|since|as|which|where|given|after|when|if)\b|\()")
+_ASIDE = re.compile(r"(?<!\s)\s*(?:\b(?:because|since|as|which|where|given|after|when)\b|\()")
 _NUMBER_WORDS = re.compile(
     r"\b(?:[a-z]*(?:teen|ty)(?:-\w+)?|hundred|thousand|million|dozen|half|third|quarter)\b", re.I
 )
@@ -46,7 +46,8 @@ _VAGUE = re.compile(
     r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be)\b"
     r"|\b(?:refus\w*|doubt\w*|reject\w*|rul(?:e[sd]?|ing) out|den(?:y|ies|ied)|disagree\w*|unlikely|impossible|wish"
     r"|weigere|bezweif\w*|zweif\w*|refuse|doute)\b.*\d"
-    r"|\d.*\b(?:maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b|\d.*(?:也许|可能)",
+    r"|\d.*\b(?:if|unless|falls|sofern|maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b"
+    r"|\d.*(?:也许|可能)",
     re.IGNORECASE,
 )
 _EACH = re.compile(r"\s(?:each|apiece|a piece|pro Stück|pièce|cada uno)\b", re.IGNORECASE)
@@ -168,12 +169,16 @@ def _claim(said: Statement, question: str) -> Claim | None:
         if len({quantity.size for quantity in whole}) != 1:
             return None
     result = whole[-1]
-    if _contradicted(result, said) or (text.startswith("!", result.end) and _FACTORIALS.search(question)):
-        return None
-    if _EACH.match(text, result.end) and not _ASKS_EACH.search(question):
+    if _contradicted(result, said) or _of_another_kind(text, result.end, question):
         return None
     around = text[: result.start] + " " + text[result.end :]
     return Claim(result, sure or len(_WORD.findall(around)) <= 2, of, negated)
+
+
+def _of_another_kind(text: str, end: int, question: str) -> bool:
+    """True for `$100 each` where no price of one is asked for, and for `5!` where factorials are at hand."""
+    each = _EACH.match(text, end) and not _ASKS_EACH.search(question)
+    return bool(each or (text.startswith("!", end) and _FACTORIALS.search(question)))
 
 
 def _crowded(text: str) -> bool:
@@ -261,7 +266,7 @@ def _without_denied(text: str) -> tuple[str, bool]:
     """The text without the clauses that deny a number (`195, not 180`), and whether a denial is left."""
     if not NEGATION.search(text):
         return text, False
-    clauses = re.split(r",\s+|;|(?i:(?<!anything )(?<!all )\bbut\b)|\(", text)
+    clauses = re.split(r",\s+|;|(?i:(?<!thing )(?<!all )\bbut\b)|\(", text)
     kept = [clause for clause in clauses if not NEGATION.search(clause)]
     denied = [clause for clause in clauses if NEGATION.search(clause)]
     stated = [clause for clause in kept if re.search(r"\d", clause)]

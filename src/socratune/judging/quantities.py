@@ -23,7 +23,8 @@ _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's 
     "sterling": "£|GBP 1", "rupees": "₹|rupee|INR 1", "celsius": "°C|celsius 1", "fahrenheit": "°F|fahrenheit 1",
     "energy": "J|joule 1 kJ 1000 MJ 1e6", "power": "mW 1e-3 W|watt 1 kW|kilowatt 1000 MW|megawatt 1e6",
     "voltage": "mV 1e-3 V|volt 1 kV 1000", "force": "N|newton 1 kN 1000", "current": "mA 1e-3 A|ampere|amp 1",
-    "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01 ‰|permille|Promille .001", "yuan": "元|RMB|CNY|yuan 1",
+    "frequency": "Hz 1 kHz 1000 MHz 1e6", "yuan": "元|RMB|CNY|yuan 1",
+    "parts": "%|percent|pct|Prozent .01 ‰|permille|Promille .001",
 }  # fmt: skip
 UNITS: dict[str, tuple[str, Fraction]] = {}
 """Name → dimension, and what one of it is in the dimension's own measure."""
@@ -32,7 +33,8 @@ for _dimension, _spec in _DIMENSIONS.items():
         for _name in _names.split("|"):
             UNITS[_name] = UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
 _SCALES = {
-    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "bn": 10**9, "mn": 10**6, "trillion": 10**12, "dozen": 12,
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "mn": 10**6, "bn": 10**9,
     "lakh": 10**5, "crore": 10**7, "hundert": 100, "tausend": 1000, "millionen": 10**6, "mio": 10**6, "mrd": 10**9,
     "milliarde": 10**9, "milliarden": 10**9, "milliard": 10**9, "billionen": 10**12, "dutzend": 12,
     "millones": 10**6, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
@@ -55,12 +57,14 @@ _QUANTITY = re.compile(
     re.VERBOSE,
 )
 _GLUED = frozenset(("bn", "mn", "mio", "mrd"))
-_UNIT = re.compile(r"\s?([%‰]|per\s?cent\b|per\s?mille\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
+_UNIT = re.compile(
+    r"\s?([%‰]|per\s?cent\b|per\s?mille\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}"
+)
 _BOUND = re.compile(
     r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
       | \bat\ (?:least|most)
-      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from|before|until|without
-          |hardly|barely|scarcely|except|(?:anything|everything|all|nothing)\ but)
+      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from|before|until
+          |without|short\ of|hardly|barely|scarcely|except|(?:anything|everything|all|nothing)\ but)
       | \b(?:mehr|weniger|größer|kleiner)\ als | \b(?:mindestens|höchstens|über|unter|fast|knapp|bis\ zu|vor|ohne|kaum)
       | \b(?:plus|moins)\ (?:de|que) | \b(?:au\ (?:moins|plus)|presque|jusqu['’]à|avant|sans)
       | \b(?:más|menos|mayor|menor)\ (?:de|que) | \b(?:al\ menos|como\ (?:máximo|mínimo)|casi|hasta|antes\ de|sin)
@@ -68,9 +72,9 @@ _BOUND = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _BOUND_BEHIND = re.compile(
-    r"""\s?,?\(?(?:\b(?:(?:or|and|oder|und|ou|et|o|y)\ (?:more|less|fewer|greater|higher|lower|larger|bigger|smaller|longer
-          |shorter|up(?:wards?)?|above|over|below|under|beyond|better|worse|newer|later|older|earlier|after|before|change
-          |mehr|weniger|höher|niedriger|größer|kleiner|länger|kürzer|neuer|älter|später|früher|darüber|darunter
+    r""",?\s?\(?(?:\b(?:(?:or|and|oder|und|ou|et|o|y)\ (?:more|less|fewer|greater|higher|lower|larger|bigger|smaller
+          |longer|shorter|up(?:wards?)?|above|over|below|under|beyond|better|worse|newer|later|older|earlier|after|before
+          |change|mehr|weniger|höher|niedriger|größer|kleiner|länger|kürzer|neuer|älter|später|früher|darüber|darunter
           |plus|moins|más|menos|(?:an?|one|three)\ (?:half|third|quarter)s?)
       | at\ (?:the\ )?(?:most|least|minimum|maximum|latest|earliest) | minimum | maximum | max | tops | upwards?
       | plus(?!\s?\d) | minus(?!\s?\d) | mindestens | höchstens | maximal | minimal | au\ (?:plus|moins)
@@ -93,7 +97,7 @@ _APPROXIMATE = re.compile(r"(?:\b(?:about|approximately|approx\.?|roughly|around
 _OPERATOR_BEFORE = re.compile(
     r"(?:[\d)}%]|(?<![^\W\d_])[^\W\d_]|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|by))\s*(?:\*\*|[-+*/×·÷^–x])\s*[($€£]*$|\d:$"
     r"|^\s*[-–+]\s*\($|^\s*/$"
-    r"|[√^_$€£⌊⌈‖]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
+    r"|[√∛∜^_$€£⌊⌈‖]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
     r"|\b(?i:half|twice|thrice|double|triple|roots?|square|cube|sine|cosine|tangent|logarithm|factorial|reciprocal|inverse|"
     r"opposite|absolute value|multiples?)(?: of)?\s$"
 )

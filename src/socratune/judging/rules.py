@@ -14,6 +14,7 @@ from socratune.judging.text import (
     LONGEST_STATEMENT,
     NEGATION,
     SENTENCE_END,
+    UNSURE,
     Statement,
     canonical,
     first_sentence,
@@ -112,33 +113,46 @@ def _by_list(question: str, right: Statement, said: Statement) -> Judgement | No
     """Lists and sets: the same members; in the same order where brackets or the question make order matter."""
     if said.doubtful or (wanted := _members(right.plain)) is None:
         return None
-    tuple_said = _TUPLE_SAID.fullmatch(said.plain) if wanted[0] else None
-    listed = tuple_said.group(1) if tuple_said and not NEGATION.search(said.plain) else said.plain
+    listed = _tuple_in(said.plain) if wanted[0] else said.plain
     if (given := _members(listed)) is None:
         return None
     exact = is_name(question)
     if exact:
         wanted, given = _members(right.plain, exact=True) or wanted, _members(listed, exact=True) or given
-    (kind, members), (other_kind, others) = wanted, given
+    kind, other_kind = wanted[0], given[0]
     brackets = {kind, other_kind} - {""}
     if len(brackets) > 1 or (kind != other_kind and (_INTERVAL.search(question) or brackets & _HALF_OPEN)):
         return Judgement("undecided", "exact", "other brackets")  # a set against a tuple, open against closed
-    if kind != other_kind and "{}" not in brackets and _JOINED.search(said.plain if kind else right.plain):
+    if kind != other_kind and "{}" not in brackets and _JOINED.search(listed if kind else right.plain):
         return Judgement("undecided", "exact", "a pair, or two answers?")  # (1, 2) and `1 or 2`
-    if members == others:
+    if wanted[1] == given[1]:
         return Judgement("correct", "exact")
+    return _other_members(question, wanted, given, exact=exact)
+
+
+def _other_members(
+    question: str, wanted: tuple[str, list[str]], given: tuple[str, list[str]], *, exact: bool
+) -> Judgement | None:
+    """The verdict on a list whose members are others, or stand in another order."""
+    (kind, members), (other_kind, others) = wanted, given
+    brackets = {kind, other_kind} - {""}
     curly = "{}" in brackets
     ordered = not curly if brackets else _ORDERED.search(question) is not None
+    vectors_differ = brackets and kind == other_kind and _other_vector(members, others) and not exact
     if sorted(members) == sorted(others) or (curly and set(members) == set(others)):
         if not ordered:
             return Judgement("correct", "exact", "in another order")
-        surely = brackets and kind == other_kind and _ONE_ORDER.search(question) and _other_vector(members, others)
-        return Judgement("incorrect", "numeric", "in another order") if surely and not exact else None
+        surely = vectors_differ and _ONE_ORDER.search(question)
+        return Judgement("incorrect", "numeric", "in another order") if surely else None
     if exact or not all(re.fullmatch(r"(?:\w=)?-?[\d/]+", member) for member in members + others):
         return None
-    if brackets and not curly and (kind != other_kind or not _other_vector(members, others)):
-        return None
-    return Judgement("incorrect", "numeric", "other members")
+    return Judgement("incorrect", "numeric", "other members") if curly or not brackets or vectors_differ else None
+
+
+def _tuple_in(text: str) -> str:
+    """The pair that a sentence ends in, where nothing in it denies that; else the text."""
+    found = _TUPLE_SAID.fullmatch(text)
+    return found.group(1) if found and not NEGATION.search(text) and not UNSURE.search(text) else text
 
 
 def _other_vector(right: list[str], said: list[str]) -> bool:
@@ -296,7 +310,9 @@ _POLAR_END = re.compile(
     re.IGNORECASE,
 )
 _ASKS_NAME = re.compile(r"\b(?:which|what|whose|who)\b(?!.*\byes\b)", re.IGNORECASE)
-_AGREES = re.compile(r"\b(?:it|this|that|he|she|they)(?:['’]s| is| was| are| were) (?:not|false|wrong|incorrect)\b", re.IGNORECASE)
+_AGREES = re.compile(
+    r"\b(?:it|this|that|he|she|they)(?:['’]s| is| was| are| were) (?:not|false|wrong|incorrect)\b", re.IGNORECASE
+)
 """Behind a *no* that takes nothing back: `No, it is not.`"""
 _ENGLISH = {"ja": "yes", "oui": "yes", "是": "yes", "是的": "yes", "对": "true"}
 _ENGLISH |= {"nein": "no", "non": "no", "否": "no", "不是": "no", "不对": "false"}

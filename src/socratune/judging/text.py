@@ -158,9 +158,13 @@ _LATEX_WORDS = {
     "times": "×", "cdot": "×", "div": "/", "pm": "±", "approx": "≈", "neq": "≠", "ne": "≠", "leq": "≤", "le": "≤",
     "geq": "≥", "ge": "≥", "left": "", "right": "", "circ": "°", "degree": "°", "pi": "π", "infty": "∞", "quad": " ",
     "rightarrow": "=", "implies": "=", "Rightarrow": "=", "displaystyle": "", "lbrace": "{", "rbrace": "}",
+    "qquad": " ", "therefore": " ", "checkmark": "", "blacksquare": "", "square": "", "Box": "",
+    "large": "", "Large": "", "bf": "", "rm": "",
 }  # fmt: skip
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}|(\d)\s*(\d))")
-_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|boxed)\s*\{([^{}]*)\}")
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf)?|math(?:rm|bf|it|sf|tt)|mbox|fbox|emph|underline|operatorname|boxed)\s*\{([^{}]*)\}"
+)
 
 
 def unbold(text: str) -> str:
@@ -257,7 +261,7 @@ def canonical(text: str, fold: bool = True) -> str:
 
 # --- the final statement -------------------------------------------------------------------------------------------
 
-_UNSURE = re.compile(
+UNSURE = re.compile(
     r"""\b(?:not | never | if | whether | unless | doubt | suppos\w* | assum\w* | claim\w* | why | say | says | said
       | thought | nicht | kein\w* | nie | wenn | falls | ob | behaupt\w* | ne | pas | jamais | si )\b
       | n['’]t\b | [不没沒若] | 如果""",
@@ -393,7 +397,7 @@ def _marked(text: str, found: list[re.Match[str]], worded: bool) -> tuple[str, s
     several = len(others) > 1 and not (worded and match.group().casefold().startswith("final"))
     if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
         several = False  # "The answer is 180. No, wait: the answer is 195."
-    unsure = worded and bool(lead) and _UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
+    unsure = worded and bool(lead) and UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
     return first.strip(), tail, True, several or unsure or taken_back(tail), text
 
 
@@ -439,5 +443,7 @@ def _case_matters(one: re.Match[str], other: re.Match[str], worded: bool) -> boo
     if not word.isalpha() or re.search(r"(?:^|[\s-])-$", before):
         return True
     if len(word) <= 2:
-        return not worded or re.search(r"[^\s\"',;:]$", before) is not None or behind not in set(" ,;:!?.'\"")
-    return len(word) <= 4 and not all(re.fullmatch(r".[^\W\d_]*", w) and w[1:] in (w[1:].lower(), w[1:].upper()) for w in (word, other.group()))
+        return not worded or re.search(r"[^\s\"',;:]$", before) is not None or behind not in (*" ,;:!?.'\"", "")
+    return len(word) <= 4 and not all(
+        re.fullmatch(r".[^\W\d_]*", w) and w[1:] in (w[1:].lower(), w[1:].upper()) for w in (word, other.group())
+    )
