@@ -24,7 +24,7 @@ _FILLERS = frozenset(
     """the answer result is it it's are was a an total of about
     approximately roughly around so there therefore thus hence approx ca exactly equals sum""".split()  # noqa: SIM905
 )
-_ASIDE = re.compile(r"(?<!\s)\s*(?:\b(?:because|since|as|which|where|given|after|when)\b|\()")
+_ASIDE = re.compile(r"(?<!\s)\s*(?:\b(?:because|since|as(?! an? m(?:in|ax)imum)|which|where|given|after|when)\b|\()")
 _NUMBER_WORDS = re.compile(
     r"\b(?:[a-z]*(?:teen|ty)(?:-\w+)?|hundred|thousand|million|dozen|half|third|quarter)\b", re.I
 )
@@ -43,14 +43,15 @@ _DOWN = re.compile(r"\b(?:los[te]\w*|loss|drop\w*|f[ae]ll\w*|decreas\w*|declin\w
 _LESS = re.compile(r"\b(?:minus|negative)\b(?!\s+[\d.$€£¥])", re.IGNORECASE)
 """Not the sign of a numeral (`minus 3`), which is read as one."""
 _VAGUE = re.compile(
-    r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be)\b"
+    r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be|used to be)\b"
+    r"|\b(?:some|many|most|people|others?) (?:would )?(?:say|claim|think|believe|argue)s?\b"
     r"|\b(?:refus\w*|doubt\w*|reject\w*|rul(?:e[sd]?|ing) out|den(?:y|ies|ied)|disagree\w*|unlikely|impossible|wish"
     r"|weigere|bezweif\w*|zweif\w*|refuse|doute)\b.*\d"
     r"|\d.*\b(?:if|unless|falls|sofern|maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b"
     r"|\d.*(?:也许|可能)",
     re.IGNORECASE,
 )
-_EACH = re.compile(r"\s(?:each|apiece|a piece|pro Stück|pièce|cada uno)\b", re.IGNORECASE)
+_EACH = re.compile(r"\s(?:each|apiece|a piece|per(?! cent| mille| mole?\b)|pro Stück|pièce|cada uno)(?!\w)", re.IGNORECASE)
 _ASKS_EACH = re.compile(
     r"\b(?:each|every|per|apiece|one|single|average|unit|pro|jede\w*|pièce|chacun|chaque|cada)\b", re.IGNORECASE
 )

@@ -34,7 +34,7 @@ for _dimension, _spec in _DIMENSIONS.items():
             UNITS[_name] = UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
 _SCALES = {
     "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
-    "mn": 10**6, "bn": 10**9,
+    "bn": 10**9,
     "lakh": 10**5, "crore": 10**7, "hundert": 100, "tausend": 1000, "millionen": 10**6, "mio": 10**6, "mrd": 10**9,
     "milliarde": 10**9, "milliarden": 10**9, "milliard": 10**9, "billionen": 10**12, "dutzend": 12,
     "millones": 10**6, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
@@ -43,7 +43,7 @@ _NO_UNIT = frozenset(
     """a about above after again all altogether and are as at away because before below but by each exactly for from
     has have he here however if in including is it left less more of on or overall over per remain remains remaining
     she since so than that the then there they this thus to together total under was were when where which while who
-    will with you not plus minus fewer squared cubed factorial pi ish divided multiplied""".split()  # noqa: SIM905
+    will with you not plus minus fewer squared cubed factorial pi ish divided multiplied apiece""".split()  # noqa: SIM905
 )
 _QUANTITY = re.compile(
     r"""(?<![\w.,])(?<!::)(?P<sign>[-+–](?=[\d.$€£¥₹]))?(?:(?P<money>[$€£¥₹]|USD|EUR|GBP|JPY|INR)\s?)?(?P<inner>-(?=\d))?(?:
@@ -56,7 +56,7 @@ _QUANTITY = re.compile(
     )(?![.,]?\d)(?:\s?(?P<money2>[$€£¥₹](?!\d)))?""",
     re.VERBOSE,
 )
-_GLUED = frozenset(("bn", "mn", "mio", "mrd"))
+_GLUED = frozenset(("bn", "mio", "mrd"))
 _UNIT = re.compile(
     r"\s?([%‰]|per\s?cent\b|per\s?mille\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}"
 )
@@ -64,7 +64,8 @@ _BOUND = re.compile(
     r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
       | \bat\ (?:least|most)
       | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from|before|until
-          |without|short\ of|hardly|barely|scarcely|except|(?:anything|everything|all|nothing)\ but)
+          |without|short\ of|close\ to|near|minimum(?:\ of)?|maximum(?:\ of)?|max\.?
+          |excluding|rarely|seldom|less|hardly|barely|scarcely|except|(?:anything|everything|all|nothing)\ but)
       | \b(?:mehr|weniger|größer|kleiner)\ als | \b(?:mindestens|höchstens|über|unter|fast|knapp|bis\ zu|vor|ohne|kaum)
       | \b(?:plus|moins)\ (?:de|que) | \b(?:au\ (?:moins|plus)|presque|jusqu['’]à|avant|sans)
       | \b(?:más|menos|mayor|menor)\ (?:de|que) | \b(?:al\ menos|como\ (?:máximo|mínimo)|casi|hasta|antes\ de|sin)
@@ -76,7 +77,9 @@ _BOUND_BEHIND = re.compile(
           |longer|shorter|up(?:wards?)?|above|over|below|under|beyond|better|worse|newer|later|older|earlier|after|before
           |change|mehr|weniger|höher|niedriger|größer|kleiner|länger|kürzer|neuer|älter|später|früher|darüber|darunter
           |plus|moins|más|menos|(?:an?|one|three)\ (?:half|third|quarter)s?)
-      | at\ (?:the\ )?(?:most|least|minimum|maximum|latest|earliest) | minimum | maximum | max | tops | upwards?
+      | (?:at|as)\ (?:an?\ |the\ (?:very\ )?)?(?:most|least|minimum|maximum|latest|earliest) | minimum | maximum | max | tops
+      | (?:up|down)wards? | short | excluded | exclusive
+      | (?:is|are|was|were|would\ be)\ (?:too|my\ first|the\ first\ guess)
       | plus(?!\s?\d) | minus(?!\s?\d) | mindestens | höchstens | maximal | minimal | au\ (?:plus|moins)
       | como\ (?:máximo|mínimo) )\b | 以上 | 以下 | 以内 | 多)""",
     re.VERBOSE | re.IGNORECASE,
@@ -102,7 +105,7 @@ _OPERATOR_BEFORE = re.compile(
     r"opposite|absolute value|multiples?)(?: of)?\s$"
 )
 _OPERATOR_AFTER = re.compile(
-    r":[\d:]|_|\.\.|…|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
+    r":[\d:]|_|\.\.|…|\s*[<>≤≥≠]|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
     r"divided by|multiplied by)\s\d|\s?(?:squared|cubed|factorial)\b|-ish\b|"
     r"\s(?:more|fewer|less)\s(?=[^.]*\bthan\b)|\s?(?:pi|sqrt|π|[a-zB-Z])(?![\w'/%^])|\s*\("
     r"(?=\s*\d+\s*[-+*/])"
@@ -293,13 +296,13 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
     return kept, end
 
 
-_HOURS = re.compile(r"(\d{1,3})\s?h\s?([0-5]\d)(?:\s?m(?:in)?)?")
+_HOURS = re.compile(r"(\d|1[0-2])\s?h\s?([0-5]\d)(?:\s?m(?:in)?)?")
 
 
 def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
     """`quantities_in`, with `2 hours 30 minutes` as one quantity of 5/2 hours, and `1h30` likewise.
 
-    Start and end are those in the text; behind the `h` of `1h30` they are those of the whole.
+    From 13 hours on that is a time of day.
     """
     if clock := _HOURS.fullmatch(text.strip(" .")):
         hours = Fraction(int(clock[1])) + Fraction(int(clock[2]), 60)

@@ -416,34 +416,31 @@ def same_text(right: Statement, said: Statement) -> bool:
     """True where the answer, or its final statement, is the reference word for word."""
     # of a reference in several lines the last one alone is not the answer, unless it is marked as that
     texts = [right.raw, right.text] if right.marked else [right.raw]
-    return any(_same_words(text, said.raw) or (not said.doubtful and _same_words(text, said.text)) for text in texts)
+    wanted = {folded(text) for text in texts} - {""}
+    return folded(said.raw) in wanted or (not said.doubtful and folded(said.text) in wanted)
 
 
 _TOKEN = re.compile(r"\w+")
 
 
-def _same_words(right: str, said: str) -> bool:
-    """Whether two texts are the same but for the case of ordinary words."""
-    wanted, given = canonical(right, False), canonical(said, False)
-    if not wanted or wanted == given or wanted.casefold() != given.casefold():
-        return bool(wanted) and wanted == given
-    worded = re.search(r"[^\W\d_]{3}", wanted) is not None
-    pairs = zip(_TOKEN.finditer(wanted), _TOKEN.finditer(given), strict=True)
-    return not any(one.group() != other.group() and _case_matters(one, other, worded) for one, other in pairs)
+def folded(text: str) -> str:
+    """`canonical`, but for the case of what another case makes another thing.
 
-
-def _case_matters(one: re.Match[str], other: re.Match[str], worded: bool) -> bool:
-    """Whether another case makes a token another thing: in symbols (`Co`, `CO2`, `x^2`), units (`MPa`), flags (`-a`).
-
-    Args:
-        worded: there are words around it: `vitamin c` is `Vitamin C`.
+    That is: symbols (`Co`, `CO2`, `x^2`), units (`MPa`), flags (`-a`) and names with digits. Words lose their case, and
+    so does a letter or two among them: `vitamin c` is `Vitamin C`.
     """
-    word, text = one.group(), one.string
-    before, behind = text[max(0, one.start() - 2) : one.start()], text[one.end() : one.end() + 1]
+    text = canonical(text, fold=False)
+    if len(text) > LONGEST_STATEMENT:
+        return text
+    worded = re.search(r"[^\W\d_]{3}", text) is not None
+    return _TOKEN.sub(lambda token: token.group() if _case_matters(token, worded) else token.group().casefold(), text)
+
+
+def _case_matters(token: re.Match[str], worded: bool) -> bool:
+    word, text = token.group(), token.string
+    before, behind = text[max(0, token.start() - 2) : token.start()], text[token.end() : token.end() + 1]
     if not word.isalpha() or re.search(r"(?:^|[\s-])-$", before):
         return True
     if len(word) <= 2:
         return not worded or re.search(r"[^\s\"',;:]$", before) is not None or behind not in (*" ,;:!?.'\"", "")
-    return len(word) <= 4 and not all(
-        re.fullmatch(r".[^\W\d_]*", w) and w[1:] in (w[1:].lower(), w[1:].upper()) for w in (word, other.group())
-    )
+    return len(word) <= 4 and word[1:] not in (word[1:].lower(), word[1:].upper())
