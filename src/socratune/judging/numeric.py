@@ -51,7 +51,7 @@ _VAGUE = re.compile(
     r"|\d.*(?:也许|可能)",
     re.IGNORECASE,
 )
-_EACH = re.compile(r"\s(?:each|apiece|a piece|per(?! cent| mille| mole?\b)|pro Stück|pièce|cada uno)(?!\w)", re.IGNORECASE)
+_EACH = re.compile(r"\s(?:each|apiece|a piece|per(?! cent| mille| mole?\b)|pro Stück|pièce)(?!\w)", re.IGNORECASE)
 _ASKS_EACH = re.compile(
     r"\b(?:each|every|per|apiece|one|single|average|unit|pro|jede\w*|pièce|chacun|chaque|cada)\b", re.IGNORECASE
 )

@@ -77,7 +77,8 @@ _BOUND_BEHIND = re.compile(
           |longer|shorter|up(?:wards?)?|above|over|below|under|beyond|better|worse|newer|later|older|earlier|after|before
           |change|mehr|weniger|höher|niedriger|größer|kleiner|länger|kürzer|neuer|älter|später|früher|darüber|darunter
           |plus|moins|más|menos|(?:an?|one|three)\ (?:half|third|quarter)s?)
-      | (?:at|as)\ (?:an?\ |the\ (?:very\ )?)?(?:most|least|minimum|maximum|latest|earliest) | minimum | maximum | max | tops
+      | (?:at|as)\ (?:an?\ |the\ (?:very\ )?)?(?:most|least|minimum|maximum|latest|earliest)
+      | minimum | maximum | max | tops
       | (?:up|down)wards? | short | excluded | exclusive
       | (?:is|are|was|were|would\ be)\ (?:too|my\ first|the\ first\ guess)
       | plus(?!\s?\d) | minus(?!\s?\d) | mindestens | höchstens | maximal | minimal | au\ (?:plus|moins)
