@@ -17,8 +17,8 @@ from socratune.judging.text import (
     UNSURE,
     Statement,
     canonical,
+    caseless,
     first_sentence,
-    folded,
     options_in,
     plain_text,
     same_text,
@@ -216,7 +216,7 @@ def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
         found = quantities_in(short)
         alone = len(found) == 1 and found[0].kind == "plain" and found[0].end - found[0].start == len(short)
         by_value = alone and not found[0].unit and not exact and not re.match(r"-?0\d", short)
-        members.append(str(found[0].value) if by_value else folded(short))
+        members.append(str(found[0].value) if by_value else caseless(short))
     return bracket, members
 
 

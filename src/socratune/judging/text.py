@@ -416,14 +416,15 @@ def same_text(right: Statement, said: Statement) -> bool:
     """True where the answer, or its final statement, is the reference word for word."""
     # of a reference in several lines the last one alone is not the answer, unless it is marked as that
     texts = [right.raw, right.text] if right.marked else [right.raw]
-    wanted = {folded(text) for text in texts} - {""}
-    return folded(said.raw) in wanted or (not said.doubtful and folded(said.text) in wanted)
+    given = [said.raw] if said.doubtful else [said.raw, said.text]
+    alike = [(one, other) for one in texts for other in given if canonical(one) == canonical(other) != ""]
+    return any(caseless(one) == caseless(other) for one, other in alike)
 
 
 _TOKEN = re.compile(r"\w+")
 
 
-def folded(text: str) -> str:
+def caseless(text: str) -> str:
     """`canonical`, but for the case of what another case makes another thing.
 
     That is: symbols (`Co`, `CO2`, `x^2`), units (`MPa`), flags (`-a`) and names with digits. Words lose their case, and
