@@ -40,7 +40,7 @@ FLOORS = {
 MOST_ROOT_FILES = 13
 LINES = {
     "": 3050,
-    "judging": 2150,
+    "judging": 2200,
     "runs": 1650,
     "llm": 3450,
     "inference": 3150,

@@ -22,6 +22,7 @@ STATED = {
     "in a sentence": ["There are 5 eggs left.", "So 5 remain.", "She has 5 left, because 3 + 2 = 5.", "Five (5)"],
     "behind words about something else": ["After breakfast 5 eggs are left.", "Before: 8 eggs. Now 5 eggs."],
     "in LaTeX dress": ["\\large 5", "\\underline{5}", "\\mathbf{5}", "\\therefore 5", "5 \\checkmark"],
+    "in a box": ["x = \\boxed{5}", "\\therefore \\boxed{5}", "Step 3\n\\boxed{5}", "\\boxed{5}!", "8-3 = \\boxed{5}"],
     "behind a formula that a word ends": ["\\overline{AB} is 5", "x = \\frac{10}{2} = 5"],
 }
 CHANGED = {
@@ -36,6 +37,14 @@ CHANGED = {
     "an operand": ["half of 5", "twice 5", "the square root of 5", "∛5", "⌊5⌋", "|-5|", "5...", "5_7", "3! ways"],
     "in a command": ["\\sqrt{5}", "\\sqrt 5", "x = \\sqrt{5}", "2\\sqrt{5}", "5\\sqrt{2}", "\\ln{5}", "\\log 5"],
     "in any command": ["\\sin{5}", "\\bar{5}", "\\lfloor 5 \\rfloor", "5 \\pmod{7}", "\\max(3, 5)", "\\Gamma(5)"],
+    "in brackets": ["-{5}", "\\pm{5}", "\\geq (5)", "f(5)", "(5)!", "(5)(2)", "5(2)", "{5}\\pi"],
+    "around a box": [
+        "at least $\\boxed{5}$",
+        "-\\boxed{5}",
+        "\\sqrt{\\boxed{5}}",
+        "\\boxed{5}\\pi",
+        "\\boxed{5} at most",
+    ],
     "marked": [
         "The side is $\\sqrt{5}$.",
         "\\boxed{\\sqrt{5}}",
@@ -56,7 +65,7 @@ def test_a_number_that_is_stated_is_the_answer(kind: str) -> None:
 def test_a_number_that_words_or_signs_change_is_neither_right_nor_wrong(kind: str) -> None:
     for said in CHANGED[kind]:
         assert judge_by_rules(EGGS, "5", said).verdict == "undecided", said
-        if kind not in ("a condition", "for one"):
+        if kind not in ("a condition", "for one", "around a box"):
             assert judge_by_rules(EGGS, said, "5").verdict == "undecided", said
 
 

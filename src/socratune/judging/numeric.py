@@ -46,7 +46,7 @@ _VAGUE = re.compile(
     r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be|used to be)\b"
     r"|\b(?:some|many|most|people|others?) (?:would )?(?:say|claim|think|believe|argue)s?\b"
     r"|\b(?:refus\w*|doubt\w*|reject\w*|rul(?:e[sd]?|ing) out|den(?:y|ies|ied)|disagree\w*|unlikely|impossible|wish"
-    r"|weigere|bezweif\w*|zweif\w*|refuse|doute)\b.*\d"
+    r"|suppos\w*|imagine|assum\w*|let \w be|weigere|bezweif\w*|zweif\w*|refuse|doute)\b.*\d"
     r"|\d.*\b(?:if|unless|falls|sofern|maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b"
     r"|\d.*(?:也许|可能)",
     re.IGNORECASE,
@@ -146,8 +146,8 @@ def _claim(said: Statement, question: str) -> Claim | None:
     text, negated = _without_denied("" if _crowded(text) else text)
     aside = next((cut.start() for cut in _ASIDE.finditer(text) if _DIGIT.search(text, 0, cut.start())), None)
     if aside is not None and (said.marked or "=" not in text[aside:]):
-        if text.startswith(" (", aside) and taken_back(text[aside:]):  # 10 (or 12)
-            return None
+        if re.match(r"\(\d", text[aside:]) or (text.startswith(" (", aside) and taken_back(text[aside:])):
+            return None  # 5(2), 10 (or 12)
         text = text[:aside]
     if (concluded := _CONCLUDED.match(text)) and _DIGIT.search(text, concluded.end()):
         text = text[concluded.end() :].strip()

@@ -60,7 +60,7 @@ _GLUED = frozenset(("bn", "mio", "mrd"))
 _UNIT = re.compile(
     r"\s?([%‰]|per\s?cent\b|per\s?mille\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}"
 )
-_BOUND = re.compile(
+BOUND = re.compile(
     r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
       | \bat\ (?:least|most)
       | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from|before|until
@@ -72,8 +72,10 @@ _BOUND = re.compile(
       | 超过 | 少于 | 至少 | 至多 | 多于 | 不到 | 大于 | 小于 | [<>≤≥≠±])\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
-_BOUND_BEHIND = re.compile(
-    r""",?\s?\(?(?:\b(?:(?:or|and|oder|und|ou|et|o|y)\ (?:more|less|fewer|greater|higher|lower|larger|bigger|smaller
+"""Words and signs before a number that make it a bound: `at least 5`, `before 5`."""
+BOUND_BEHIND = re.compile(
+    r"""(?:,?\s?|\s{2,3})\(?(?:
+      \b(?:(?:or|and|oder|und|ou|et|o|y)\ (?:more|less|fewer|greater|higher|lower|larger|bigger|smaller
           |longer|shorter|up(?:wards?)?|above|over|below|under|beyond|better|worse|newer|later|older|earlier|after|before
           |change|mehr|weniger|höher|niedriger|größer|kleiner|länger|kürzer|neuer|älter|später|früher|darüber|darunter
           |plus|moins|más|menos|(?:an?|one|three)\ (?:half|third|quarter)s?)
@@ -94,22 +96,27 @@ _EXCLAIMED = re.compile(r"!{1,9}[\s*\")]{0,9}(?:$|[A-Z])")
 _NEGATED = re.compile(r"(?:^|[^\d)])\b(?:negative|minus)\s$", re.IGNORECASE)
 _DASHED = re.compile(r"(?:^|[^\W\d]\s?|[:.]\s)[-–]\s$")
 _OPENING, _CLOSED = tuple("([{<⟨〈|]"), re.compile(r"\s*[])}>⟩〉|[]")
+_BRACKET, _TOUCHING = re.compile(r"[({]\s*$"), re.compile(r"[^\s:=.,;*$\"'|(\[{]$")
+_TOUCHED = re.compile(r"!|\^|_|\s?[({π√]|[^\W\d]")
+"""What makes an operand of a number in brackets: `-{5}`, `π(5)`, `(5)!`, `(5)(2)`."""
 _DECADE = re.compile(r"['’]?s\b|\s?年代")
 _PER = re.compile(r"\s?(?:/|(?:per|an?|each|every)\s)\s?(second|minute|hour|day|week|month|year|night|person|item)\b")
 _BELOW_ZERO = re.compile(r"(?:\s(?:below|under)\s(?:zero|freezing|0)|\sunter\s(?:null|0))\b", re.IGNORECASE)
 _APPROXIMATE = re.compile(r"(?:\b(?:about|approximately|approx\.?|roughly|around|circa|some)|[≈~∼])\s*$", re.IGNORECASE)
 _OPERATOR_BEFORE = re.compile(
     r"(?:[\d)}%]|(?<![^\W\d_])[^\W\d_]|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|by))\s*(?:\*\*|[-+*/×·÷^–x])\s*[($€£]*$|\d:$"
+    r"|log_\w{1,3}\s?$"
     r"|^\s*[-–+]\s*\($|^\s*/$"
     r"|[√∛∜^_$€£⌊⌈‖]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
     r"|\b(?i:half|twice|thrice|double|triple|roots?|square|cube|sine|cosine|tangent|logarithm|factorial|reciprocal|inverse|"
     r"opposite|absolute value|multiples?)(?: of)?\s$"
+    r"|\b(?i:none|one|some|any|most|each|first|last|many|few|out) of(?: the)?\s$"
 )
 _OPERATOR_AFTER = re.compile(
     r":[\d:]|_|\.\.|…|\s*[<>≤≥≠]|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
     r"divided by|multiplied by)\s\d|\s?(?:squared|cubed|factorial)\b|-ish\b|"
     r"\s(?:more|fewer|less)\s(?=[^.]*\bthan\b)|\s?(?:pi|sqrt|π|[a-zB-Z])(?![\w'/%^])|\s*\("
-    r"(?=\s*\d+\s*[-+*/])"
+    r"(?=\s*\d+\s*[-+*/])|\(\d+\)|\{"
 )
 
 
@@ -192,7 +199,7 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
         kind = "part" if inside else _standing(match, before, text, end)
         if before[-1:].isspace():
             if _NEGATED.search(before):
-                value, kind = -value, "plain"
+                value, kind = -value, "bound" if kind == "bound" else "plain"
             elif other is None and _DASHED.search(before):
                 other = -value  # an item of a list, or a minus sign
         if text.startswith("!", match.end()) and other is None and form == "integer" and 2 < value <= 20:
@@ -207,9 +214,9 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
 
 def _standing(match: re.Match[str], before: str, text: str, end: int) -> str:
     """The kind of a quantity, by what stands around it."""
-    if _BOUND.search(before) or _BELOW_ZERO.match(text, end):
+    if BOUND.search(before) or _BELOW_ZERO.match(text, end):
         return "bound"
-    if _BOUND_BEHIND.match(text, end) or _BOUND_BEHIND.search(text, match.end(), end):
+    if BOUND_BEHIND.match(text, end) or BOUND_BEHIND.search(text, match.end(), end):
         return "bound"
     if (
         _OPERATOR_BEFORE.search(before)
@@ -223,6 +230,12 @@ def _standing(match: re.Match[str], before: str, text: str, end: int) -> str:
         return "part"
     if "," in (match["mantissa"] or "") and before.rstrip()[-1:] in _OPENING and _CLOSED.match(text, end):
         return "part"  # (2,5) may be a pair
+    if (opened := _BRACKET.search(before)) and (closed := _CLOSED.match(text, end)):
+        outside = before[: opened.start()]
+        if BOUND.search(outside):
+            return "bound"
+        if _TOUCHING.search(outside) or _TOUCHED.match(text, closed.end()):
+            return "part"
     return "about" if _APPROXIMATE.search(before) else "plain"
 
 
@@ -320,6 +333,29 @@ def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
     value = first.value + second.value * two[1] / one[1]
     literal = text[first.start : second.end]
     return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end, literal),)
+
+
+_DENIED_BOX = re.compile(
+    r"(?:\b(?:not|never|nicht|kein\w*|pas|no|but|than)|n['’]t|[不没沒]是?|非)"
+    r"(?: equal(?: to)?| be| the answer)?[\s:$(\[\\*]*$",
+    re.IGNORECASE,
+)
+
+
+_BOX_OPERAND = re.compile(r"[-^_√π\d]\Z|\\(?:sqrt|pi|cdot|times|pm|d?frac|log|ln|sin|cos|tan)\s*(?:\{[^{}]*\})?\s*\{?$")
+_BOX_TIMES = re.compile(r"[\^_√π\d]|\\(?:sqrt|pi|cdot|times|pm|d?frac|log|ln)(?![A-Za-z])")
+
+
+def changes_box(before: str, behind: str) -> bool:
+    r"""Whether a box is denied or a part of what is asserted: `not \boxed{5}`, `-\boxed{5}`, `\boxed{5} at most`."""
+    outside = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", before).rstrip(" $:*")
+    return bool(
+        _DENIED_BOX.search(before)
+        or BOUND.search(outside)
+        or _BOX_OPERAND.search(before)
+        or _BOX_TIMES.match(behind)
+        or BOUND_BEHIND.match(behind.lstrip("$*"))
+    )
 
 
 # --- number words ---------------------------------------------------------------------------------------------------

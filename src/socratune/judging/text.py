@@ -8,6 +8,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from socratune.judging.quantities import changes_box
+
 NUMBER = re.compile(
     r"""(?<![\w.,])[-+−]?(?:
         \d{1,3}(?:[,\u202f\u00a0' ]\d{3})+(?:\.\d+)?   # 1,234.5 and 1 234
@@ -300,13 +302,6 @@ NEGATION = re.compile(
 """A denial, in the languages whose answers rules read: English, German, French, Spanish, Chinese, Japanese."""
 
 
-_DENIED_BOX = re.compile(
-    r"(?:\b(?:not|never|nicht|kein\w*|pas|no|but|than)|n['’]t|[不没沒]是?|非)"
-    r"(?: equal(?: to)?| be| the answer)?[\s:$(\[\\*]*$",
-    re.IGNORECASE,
-)
-
-
 class Statement(NamedTuple):
     r"""Where an answer states its result.
 
@@ -371,8 +366,8 @@ def _stated(text: str) -> tuple[str, str, bool, bool, str]:
         several = len(boxes) > 50 or len({plain_text(content).replace(" ", "") for content, _ in boxes}) > 1
         content, end = boxes[-1]
         start = end - len(content) - len("\\boxed{}")
-        denied = _DENIED_BOX.search(text[max(0, start - 40) : start]) is not None
-        return content, text[end:], True, several or denied or taken_back(text[end:]), text
+        changed = changes_box(text[max(0, start - 40) : start], text[end : end + 40])
+        return content, text[end:], True, several or changed or taken_back(text[end:]), text
     if "*" in text:
         text = unbold(text)
     if "####" in text and (found := list(_HASHES.finditer(text))):
