@@ -48,10 +48,11 @@ def test_formulas(checker: MathChecker, reference: str, response: str, same: boo
 @pytest.mark.slow
 @needs_math
 def test_a_pair_that_hangs_costs_the_child_and_not_the_next_pair() -> None:
-    checker = MathChecker(timeout_s=1.0)
+    checker = MathChecker(timeout_s=8.0)
     try:
         assert checker.check("2", r"\sqrt{4}") is True
         first = checker._child
+        checker.timeout_s = 0.2  # before the processor's budget ends the pair
         began = time.monotonic()
         assert checker.check("1", "9^{9^{9^{9}}}") is None
         assert time.monotonic() - began < 3

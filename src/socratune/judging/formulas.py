@@ -1,7 +1,7 @@
 """math-verify (the extra `[math]`) in a child process that can be killed: algebra may take for ever.
 
 A thread or a future cannot be stopped, and math-verify's own timeouts need the main thread and do not interrupt a long
-integer power. So the child runs the pairs one by one, each with a budget of the processor's time that a signal ends, and a
+integer power. So the child runs the pairs one by one, each with a budget of the processor's time that a signal ends. A
 pair that passes its deadline by the clock all the same costs the child its life.
 """
 
