@@ -40,7 +40,7 @@ FLOORS = {
 MOST_ROOT_FILES = 13
 LINES = {
     "": 3100,
-    "judging": 1950,
+    "judging": 2150,
     "runs": 1650,
     "llm": 4000,
     "inference": 3150,

@@ -48,10 +48,11 @@ def test_formulas(checker: MathChecker, reference: str, response: str, same: boo
 @pytest.mark.slow
 @needs_math
 def test_a_pair_that_hangs_costs_the_child_and_not_the_next_pair() -> None:
-    checker = MathChecker(timeout_s=1.0)
+    checker = MathChecker(timeout_s=8.0)
     try:
         assert checker.check("2", r"\sqrt{4}") is True
         first = checker._child
+        checker.timeout_s = 0.2  # before the processor's budget ends the pair
         began = time.monotonic()
         assert checker.check("1", "9^{9^{9^{9}}}") is None
         assert time.monotonic() - began < 3
@@ -61,6 +62,16 @@ def test_a_pair_that_hangs_costs_the_child_and_not_the_next_pair() -> None:
     finally:
         checker.close()
     assert checker._child is None
+
+
+@pytest.mark.slow
+@needs_math
+def test_a_pair_that_takes_long_in_sympy_costs_half_a_second_and_not_the_child(checker: MathChecker) -> None:
+    assert checker.check("2", r"\sqrt{4}") is True
+    child = checker._child
+    assert checker.check("1", r"\int_0^1 \sin(x^x) dx") is None
+    assert checker.check("2", r"\sqrt{4}") is True
+    assert checker._child is child
 
 
 @needs_math
@@ -98,6 +109,16 @@ def test_the_loop_is_not_blocked_and_the_answers_keep_their_pairs(checker: MathC
         ("Which decade?", "1990s", r"\boxed{1990}", "undecided"),
         ("What is left in the register?", "0x10", r"\boxed{0x01}", "undecided"),
         ("Which diagnosis?", "J10.10", "J10.1", "undecided"),
+        ("What is it?", "3", r"\sqrt{9}", "correct"),
+        ("What is it?", "16", r"\sqrt{16}", "incorrect"),
+        ("What is it?", "2", r"2\sqrt{2}", "incorrect"),
+        ("What is it?", "1.414", r"$\sqrt{2}$", "undecided"),
+        ("What is it?", "2", r"\ln{2}", "incorrect"),
+        ("What is it?", "0.5", r"\sin{30}", "undecided"),
+        ("What is it?", "5", "|-5|", "correct"),
+        ("What is it?", "10", "10_2", "undecided"),
+        ("What is it?", "3", "9^{9^{9^9}}", "undecided"),
+        ("Solve it.", "x > 3", "3 < x", "correct"),
         ("Which polynomial?", "x+1", "\u202eabc\n\\boxed{1+x}", "undecided"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from socratune.judging.quantities import Quantity
+from socratune.judging.quantities import Quantity, measure
 
 _NAMES = re.compile(
     r"""\b(?: versions? | releases? | firmware | python | ubuntu | android | ios | macos | windows | kernel | php | java
@@ -82,11 +82,17 @@ def other_form(question: str, right: Quantity, said: Quantity) -> str | None:
     """Why two numbers of equal value may still be two things, by how they are written; None where the value is all."""
     if {right.unit, said.unit} == {"", "s"} and not _SECONDS.search(question):
         return "seconds, a decade, or a letter of a name"
-    if right.literal == said.literal:
-        return None
+    named = is_name(question)
+    if named and right.unit != said.unit and (right.unit or "§" in question) and not measure(right.unit):
+        return "the question asks for a name made of digits, and another word belongs to it"
+    return None if right.literal == said.literal else _other_numeral(question, right, said, named)
+
+
+def _other_numeral(question: str, right: Quantity, said: Quantity, named: bool) -> str | None:
+    """`other_form` for numbers that are written in two ways."""
     if _leading_zero(right.literal) or _leading_zero(said.literal):
         return "a leading zero: perhaps a code"
-    if is_name(question):
+    if named:
         return "the question asks for a name made of digits, and it is written in another way"
     fraction = "fraction" in (right.form, said.form)
     if fraction and _PAIRED.search(question):

@@ -24,7 +24,7 @@ _FILLERS = frozenset(
     """the answer result is it it's are was a an total of about
     approximately roughly around so there therefore thus hence approx ca exactly equals sum""".split()  # noqa: SIM905
 )
-_ASIDE = re.compile(r"(?<!\s)\s*(?:\b(?:because|since|as|which|where|given|after|when|if)\b|\()")
+_ASIDE = re.compile(r"(?<!\s)\s*(?:\b(?:because|since|as(?! an? m(?:in|ax)imum)|which|where|given|after|when)\b|\()")
 _NUMBER_WORDS = re.compile(
     r"\b(?:[a-z]*(?:teen|ty)(?:-\w+)?|hundred|thousand|million|dozen|half|third|quarter)\b", re.I
 )
@@ -37,14 +37,23 @@ _CONCLUDED = re.compile(
     r"|(?:which|that|this) (?:makes|leaves|gives|means|is))\b|所以|因此|→)",
     re.IGNORECASE | re.DOTALL,
 )
+_FACTORIALS = re.compile(r"\w!|factorial|permut|arrang|\bways\b|\borders\b")
 _OR = re.compile(r"\b(?:or|either|and|oder|und|entweder|ou|et|o|y)\b|[或和与]|还是")
 _DOWN = re.compile(r"\b(?:los[te]\w*|loss|drop\w*|f[ae]ll\w*|decreas\w*|declin\w*|below|down)\b", re.IGNORECASE)
 _LESS = re.compile(r"\b(?:minus|negative)\b(?!\s+[\d.$€£¥])", re.IGNORECASE)
 """Not the sign of a numeral (`minus 3`), which is read as one."""
 _VAGUE = re.compile(
-    r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be)\b"
-    r"|\d.*\b(?:maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b|\d.*(?:也许|可能)",
+    r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be|used to be)\b"
+    r"|\b(?:some|many|most|people|others?) (?:would )?(?:say|claim|think|believe|argue)s?\b"
+    r"|\b(?:refus\w*|doubt\w*|reject\w*|rul(?:e[sd]?|ing) out|den(?:y|ies|ied)|disagree\w*|unlikely|impossible|wish"
+    r"|suppos\w*|imagine|assum\w*|let \w be|weigere|bezweif\w*|zweif\w*|refuse|doute)\b.*\d"
+    r"|\d.*\b(?:if|unless|falls|sofern|maybe|perhaps|possibly|vielleicht|peut-être|quizás?|tal vez)\b"
+    r"|\d.*(?:也许|可能)",
     re.IGNORECASE,
+)
+_EACH = re.compile(r"\s(?:each|apiece|a piece|per(?! cent| mille| mole?\b)|pro Stück|pièce)(?!\w)", re.IGNORECASE)
+_ASKS_EACH = re.compile(
+    r"\b(?:each|every|per|apiece|one|single|average|unit|pro|jede\w*|pièce|chacun|chaque|cada)\b", re.IGNORECASE
 )
 _RANGE = re.compile(r"\d\s?(?:to|bis|à|至|到)\s?\d")
 _RISE = re.compile(r"\b(?:from|von|de)\b|从")
@@ -75,7 +84,8 @@ def by_number(question: str, right: Statement, said: Statement) -> Judgement | N
     if claim is None:
         return None
     same, reason = _compared(wanted, claim.quantity, question)
-    if same and (unlike := other_form(question, wanted, claim.quantity)):
+    law = " §" if "§" in right.plain + said.plain else ""
+    if same and (unlike := other_form(question + law, wanted, claim.quantity)):
         same, reason = None, unlike
     if doubt := _doubt(wanted, right, claim, said, question, same):
         return Judgement("undecided", "numeric", doubt)
@@ -136,8 +146,8 @@ def _claim(said: Statement, question: str) -> Claim | None:
     text, negated = _without_denied("" if _crowded(text) else text)
     aside = next((cut.start() for cut in _ASIDE.finditer(text) if _DIGIT.search(text, 0, cut.start())), None)
     if aside is not None and (said.marked or "=" not in text[aside:]):
-        if text.startswith(" (", aside) and taken_back(text[aside:]):  # 10 (or 12)
-            return None
+        if re.match(r"\(\d", text[aside:]) or (text.startswith(" (", aside) and taken_back(text[aside:])):
+            return None  # 5(2), 10 (or 12)
         text = text[:aside]
     if (concluded := _CONCLUDED.match(text)) and _DIGIT.search(text, concluded.end()):
         text = text[concluded.end() :].strip()
@@ -160,10 +170,16 @@ def _claim(said: Statement, question: str) -> Claim | None:
         if len({quantity.size for quantity in whole}) != 1:
             return None
     result = whole[-1]
-    if _contradicted(result, said) or (text.startswith("!", result.end) and re.search(r"\d!|factorial", question)):
+    if _contradicted(result, said) or _of_another_kind(text, result.end, question):
         return None
     around = text[: result.start] + " " + text[result.end :]
     return Claim(result, sure or len(_WORD.findall(around)) <= 2, of, negated)
+
+
+def _of_another_kind(text: str, end: int, question: str) -> bool:
+    """True for `$100 each` where no price of one is asked for, and for `5!` where factorials are at hand."""
+    each = _EACH.match(text, end) and not _ASKS_EACH.search(question)
+    return bool(each or (text.startswith("!", end) and _FACTORIALS.search(question)))
 
 
 def _crowded(text: str) -> bool:
@@ -251,7 +267,7 @@ def _without_denied(text: str) -> tuple[str, bool]:
     """The text without the clauses that deny a number (`195, not 180`), and whether a denial is left."""
     if not NEGATION.search(text):
         return text, False
-    clauses = re.split(r",\s+|;|(?<!anything )(?<!all )\bbut\b|\(", text)
+    clauses = re.split(r",\s+|;|(?i:(?<!thing )(?<!all )\bbut\b)|\(", text)
     kept = [clause for clause in clauses if not NEGATION.search(clause)]
     denied = [clause for clause in clauses if NEGATION.search(clause)]
     stated = [clause for clause in kept if re.search(r"\d", clause)]
@@ -355,7 +371,7 @@ def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction |
     if dimension != "parts":
         return Fraction(1) if parts is right or _fits(dimension, size, question) else None
     if "percent" in question.lower() or "%" in question:
-        return Fraction(1)
+        return Fraction(1) if size == Fraction(1, 100) else None
     if parts.value == whole.value:
         return None  # 50 or 50 %?
     return size if parts is said else 1 / size

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from math import factorial
 
 _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's own measure
     "length": "nm 1e-9 µm|um 1e-6 mm|millimeter|millimetre 1e-3 cm|centimeter|centimetre|厘米 1e-2 dm 1e-1 "
@@ -22,7 +23,8 @@ _DIMENSIONS = {  # names of one unit, then what one of it is in the dimension's 
     "sterling": "£|GBP 1", "rupees": "₹|rupee|INR 1", "celsius": "°C|celsius 1", "fahrenheit": "°F|fahrenheit 1",
     "energy": "J|joule 1 kJ 1000 MJ 1e6", "power": "mW 1e-3 W|watt 1 kW|kilowatt 1000 MW|megawatt 1e6",
     "voltage": "mV 1e-3 V|volt 1 kV 1000", "force": "N|newton 1 kN 1000", "current": "mA 1e-3 A|ampere|amp 1",
-    "frequency": "Hz 1 kHz 1000 MHz 1e6", "parts": "%|percent|pct|Prozent .01", "yuan": "元|RMB|CNY|yuan 1",
+    "frequency": "Hz 1 kHz 1000 MHz 1e6", "yuan": "元|RMB|CNY|yuan 1",
+    "parts": "%|percent|pct|Prozent .01 ‰|permille|Promille .001",
 }  # fmt: skip
 UNITS: dict[str, tuple[str, Fraction]] = {}
 """Name → dimension, and what one of it is in the dimension's own measure."""
@@ -31,7 +33,8 @@ for _dimension, _spec in _DIMENSIONS.items():
         for _name in _names.split("|"):
             UNITS[_name] = UNITS[_name + "s" if len(_name) > 2 else _name] = (_dimension, Fraction(_size))
 _SCALES = {
-    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "bn": 10**9, "trillion": 10**12, "dozen": 12,
+    "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
+    "bn": 10**9,
     "lakh": 10**5, "crore": 10**7, "hundert": 100, "tausend": 1000, "millionen": 10**6, "mio": 10**6, "mrd": 10**9,
     "milliarde": 10**9, "milliarden": 10**9, "milliard": 10**9, "billionen": 10**12, "dutzend": 12,
     "millones": 10**6, "百": 100, "千": 1000, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
@@ -40,7 +43,7 @@ _NO_UNIT = frozenset(
     """a about above after again all altogether and are as at away because before below but by each exactly for from
     has have he here however if in including is it left less more of on or overall over per remain remains remaining
     she since so than that the then there they this thus to together total under was were when where which while who
-    will with you not plus minus fewer squared cubed factorial pi ish divided multiplied""".split()  # noqa: SIM905
+    will with you not plus minus fewer squared cubed factorial pi ish divided multiplied apiece""".split()  # noqa: SIM905
 )
 _QUANTITY = re.compile(
     r"""(?<![\w.,])(?<!::)(?P<sign>[-+–](?=[\d.$€£¥₹]))?(?:(?P<money>[$€£¥₹]|USD|EUR|GBP|JPY|INR)\s?)?(?P<inner>-(?=\d))?(?:
@@ -53,34 +56,67 @@ _QUANTITY = re.compile(
     )(?![.,]?\d)(?:\s?(?P<money2>[$€£¥₹](?!\d)))?""",
     re.VERBOSE,
 )
-_UNIT = re.compile(r"\s?(%|per\s?cent\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}")
-_BOUND = re.compile(
+_GLUED = frozenset(("bn", "mio", "mrd"))
+_UNIT = re.compile(
+    r"\s?([%‰]|per\s?cent\b|per\s?mille\b|°\s?[CF]?\b|°)|(?:[\s-]?[^\W\d_]+(?:/[^\W\d_]+)?(?:\^?[23](?!\d))?){1,4}"
+)
+BOUND = re.compile(
     r"""(?:\b(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger)\ than(?:\ or\ equal\ to)?
       | \bat\ (?:least|most)
-      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from)
-      | \b(?:mehr|weniger|größer|kleiner)\ als | \b(?:mindestens|höchstens|über|unter|fast|knapp|bis\ zu)
-      | \b(?:plus|moins)\ (?:de|que) | \b(?:au\ (?:moins|plus)|presque|jusqu['’]à)
-      | \b(?:más|menos|mayor|menor)\ (?:de|que) | \b(?:al\ menos|como\ (?:máximo|mínimo)|casi|hasta)
+      | \b(?:over|under|above|below|up\ to|between|nearly|almost|within|exceeds?|beyond|from|before|until
+          |without|short\ of|close\ to|near|minimum(?:\ of)?|maximum(?:\ of)?|max\.?
+          |excluding|rarely|seldom|less|hardly|barely|scarcely|except|(?:anything|everything|all|nothing)\ but)
+      | \b(?:mehr|weniger|größer|kleiner)\ als | \b(?:mindestens|höchstens|über|unter|fast|knapp|bis\ zu|vor|ohne|kaum)
+      | \b(?:plus|moins)\ (?:de|que) | \b(?:au\ (?:moins|plus)|presque|jusqu['’]à|avant|sans)
+      | \b(?:más|menos|mayor|menor)\ (?:de|que) | \b(?:al\ menos|como\ (?:máximo|mínimo)|casi|hasta|antes\ de|sin)
       | 超过 | 少于 | 至少 | 至多 | 多于 | 不到 | 大于 | 小于 | [<>≤≥≠±])\s*$""",
     re.VERBOSE | re.IGNORECASE,
 )
+"""Words and signs before a number that make it a bound: `at least 5`, `before 5`."""
+BOUND_BEHIND = re.compile(
+    r"""(?:,?\s?|\s{2,3})\(?(?:
+      \b(?:(?:or|and|oder|und|ou|et|o|y)\ (?:more|less|fewer|greater|higher|lower|larger|bigger|smaller
+          |longer|shorter|up(?:wards?)?|above|over|below|under|beyond|better|worse|newer|later|older|earlier|after|before
+          |change|mehr|weniger|höher|niedriger|größer|kleiner|länger|kürzer|neuer|älter|später|früher|darüber|darunter
+          |plus|moins|más|menos|(?:an?|one|three)\ (?:half|third|quarter)s?)
+      | (?:at|as)\ (?:an?\ |the\ (?:very\ )?)?(?:most|least|minimum|maximum|latest|earliest)
+      | minimum | maximum | max | tops
+      | (?:up|down)wards? | short | excluded | exclusive
+      | (?:is|are|was|were|would\ be)\ (?:too|my\ first|the\ first\ guess)
+      | plus(?!\s?\d) | minus(?!\s?\d) | mindestens | höchstens | maximal | minimal | au\ (?:plus|moins)
+      | como\ (?:máximo|mínimo) )\b | 以上 | 以下 | 以内 | 多)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Words behind a number, or behind its unit, that make it a bound or only a part of the amount: `5 or more`."""
+_FORMULA = re.compile(r"\\[A-Za-z]+(?:(?!\s[A-Za-z]{2})[^\n])*")
+"""A LaTeX command that is no dress, as far as no word ends the formula: what it makes of a number is not read."""
+_COMMAND_BEHIND = re.compile(r"(?:(?!\s[A-Za-z]{2})[^\\\n.,;=]){0,20}\\[A-Za-z]")
+_EXCLAIMED = re.compile(r"!{1,9}[\s*\")]{0,9}(?:$|[A-Z])")
+"""The end of a sentence (`The answer is 5!`); elsewhere it is a factorial (`3! ways`)."""
 _NEGATED = re.compile(r"(?:^|[^\d)])\b(?:negative|minus)\s$", re.IGNORECASE)
 _DASHED = re.compile(r"(?:^|[^\W\d]\s?|[:.]\s)[-–]\s$")
 _OPENING, _CLOSED = tuple("([{<⟨〈|]"), re.compile(r"\s*[])}>⟩〉|[]")
+_BRACKET, _TOUCHING = re.compile(r"[({]\s*$"), re.compile(r"[^\s:=.,;*$\"'|(\[{]$")
+_TOUCHED = re.compile(r"!|\^|_|\s?[({π√]|[^\W\d]")
+"""What makes an operand of a number in brackets: `-{5}`, `π(5)`, `(5)!`, `(5)(2)`."""
 _DECADE = re.compile(r"['’]?s\b|\s?年代")
 _PER = re.compile(r"\s?(?:/|(?:per|an?|each|every)\s)\s?(second|minute|hour|day|week|month|year|night|person|item)\b")
 _BELOW_ZERO = re.compile(r"(?:\s(?:below|under)\s(?:zero|freezing|0)|\sunter\s(?:null|0))\b", re.IGNORECASE)
 _APPROXIMATE = re.compile(r"(?:\b(?:about|approximately|approx\.?|roughly|around|circa|some)|[≈~∼])\s*$", re.IGNORECASE)
 _OPERATOR_BEFORE = re.compile(
     r"(?:[\d)}%]|(?<![^\W\d_])[^\W\d_]|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|by))\s*(?:\*\*|[-+*/×·÷^–x])\s*[($€£]*$|\d:$"
+    r"|log_\w{1,3}\s?$"
     r"|^\s*[-–+]\s*\($|^\s*/$"
-    r"|[√^_$€£]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
+    r"|[√∛∜^_$€£⌊⌈‖]\s*[({]*$|[^\W\d_]\($|\b(?:sqrt|log|ln|sin|cos|tan|plus|minus|times|divided by)\s*\(?$"
+    r"|\b(?i:half|twice|thrice|double|triple|roots?|square|cube|sine|cosine|tangent|logarithm|factorial|reciprocal|inverse|"
+    r"opposite|absolute value|multiples?)(?: of)?\s$"
+    r"|\b(?i:none|one|some|any|most|each|first|last|many|few|out) of(?: the)?\s$"
 )
 _OPERATOR_AFTER = re.compile(
-    r":[\d:]|_|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
+    r":[\d:]|_|\.\.|…|\s*[<>≤≥≠]|\+(?!\w)|[-–](?=\s*$|[.,;)\]])|\s*[-+*/×·÷–−±x]\s*(?:[\d(√π.$€£]|[b-hj-z]\b)|\s*(?:\^|\*\*|√|π)|\s(?:plus|minus|times|over|to|through|"
     r"divided by|multiplied by)\s\d|\s?(?:squared|cubed|factorial)\b|-ish\b|"
     r"\s(?:more|fewer|less)\s(?=[^.]*\bthan\b)|\s?(?:pi|sqrt|π|[a-zB-Z])(?![\w'/%^])|\s*\("
-    r"(?=\s*\d+\s*[-+*/])"
+    r"(?=\s*\d+\s*[-+*/])|\(\d+\)|\{"
 )
 
 
@@ -144,6 +180,7 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
         start = text.index(bare)
         return (Quantity(Fraction(int(bare)), None, "integer", 0, "", "plain", start, start + len(bare), bare),)
     found: list[Quantity] = []
+    formulas = [formula.span() for formula in _FORMULA.finditer(text)] if "\\" in text else []
     for match in _QUANTITY.finditer(text):
         if found and match.start() < found[-1].end:  # the 2 of m/s^2
             continue
@@ -158,12 +195,15 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
         if (rate := _PER.match(text, end)) and measure(unit):  # $12 an hour
             unit, end = f"{unit} per {rate.group(1)}", rate.end()
         before = text[max(0, match.start() - 40) : match.start()]
-        kind = _standing(match, before, text, end)
+        inside = any(start < match.start() < stop for start, stop in formulas)
+        kind = "part" if inside else _standing(match, before, text, end)
         if before[-1:].isspace():
             if _NEGATED.search(before):
-                value, kind = -value, "plain"
+                value, kind = -value, "bound" if kind == "bound" else "plain"
             elif other is None and _DASHED.search(before):
                 other = -value  # an item of a list, or a minus sign
+        if text.startswith("!", match.end()) and other is None and form == "integer" and 2 < value <= 20:
+            other = Fraction(factorial(int(value)))
         if scaled := _scale_in(unit):
             value, other, form = value * scaled[0], None, "scientific"
             unit = scaled[1] or match["money"] or ""
@@ -174,16 +214,28 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
 
 def _standing(match: re.Match[str], before: str, text: str, end: int) -> str:
     """The kind of a quantity, by what stands around it."""
-    if _BOUND.search(before) or _BELOW_ZERO.match(text, end):
+    if BOUND.search(before) or _BELOW_ZERO.match(text, end):
+        return "bound"
+    if BOUND_BEHIND.match(text, end) or BOUND_BEHIND.search(text, match.end(), end):
         return "bound"
     if (
         _OPERATOR_BEFORE.search(before)
         or _OPERATOR_AFTER.match(text, end)
         or (match["sign"] and before.rstrip()[-1:].isdigit())
+        or (before.endswith("|") and text.startswith("|", match.end()))
+        or ("\\" in text and _COMMAND_BEHIND.match(text, match.end()))
+        or text[end : end + 1].isdigit()  # 1h30
+        or (text.startswith("!", match.end()) and not _EXCLAIMED.match(text, match.end()))
     ):
         return "part"
     if "," in (match["mantissa"] or "") and before.rstrip()[-1:] in _OPENING and _CLOSED.match(text, end):
         return "part"  # (2,5) may be a pair
+    if (opened := _BRACKET.search(before)) and (closed := _CLOSED.match(text, end)):
+        outside = before[: opened.start()]
+        if BOUND.search(outside):
+            return "bound"
+        if _TOUCHING.search(outside) or _TOUCHED.match(text, closed.end()):
+            return "part"
     return "about" if _APPROXIMATE.search(before) else "plain"
 
 
@@ -240,7 +292,7 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
         return "", start
     if found.group(1):
         sign = found.group(1).replace(" ", "")
-        return "%" if sign == "percent" else sign, found.end()
+        return {"percent": "%", "permille": "‰"}.get(sign, sign), found.end()
     kept, end = "", start
     for word in re.finditer(r"[^\s-]+", found.group()):
         if (word.group().lower() in _NO_UNIT and not (kept and word.group() == "per")) or (
@@ -253,13 +305,23 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
         kept, end = longer, start + word.end()
     kept = kept.removesuffix(" per")
     attached = not text[start].isspace() and text[start] != "-"
-    if attached and not measure(kept):
+    if attached and not measure(kept) and kept.partition(" ")[0].lower() not in _GLUED:
         return None, start
     return kept, end
 
 
+_HOURS = re.compile(r"(\d|1[0-2])\s?h\s?([0-5]\d)(?:\s?m(?:in)?)?")
+
+
 def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
-    """`quantities_in`, with `2 hours 30 minutes` as one quantity of 5/2 hours."""
+    """`quantities_in`, with `2 hours 30 minutes` as one quantity of 5/2 hours, and `1h30` likewise.
+
+    From 13 hours on that is a time of day.
+    """
+    if clock := _HOURS.fullmatch(text.strip(" .")):
+        hours = Fraction(int(clock[1])) + Fraction(int(clock[2]), 60)
+        start = text.index(clock[0])
+        return (Quantity(hours, None, "decimal", 1, "h", "plain", start, start + len(clock[0]), clock[0]),)
     found = quantities_in(text)
     if len(found) != 2 or not found[0].unit or any(quantity.kind != "plain" for quantity in found):
         return found
@@ -271,6 +333,29 @@ def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
     value = first.value + second.value * two[1] / one[1]
     literal = text[first.start : second.end]
     return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end, literal),)
+
+
+_DENIED_BOX = re.compile(
+    r"(?:\b(?:not|never|nicht|kein\w*|pas|no|but|than)|n['’]t|[不没沒]是?|非)"
+    r"(?: equal(?: to)?| be| the answer)?[\s:$(\[\\*]*$",
+    re.IGNORECASE,
+)
+
+
+_BOX_OPERAND = re.compile(r"[-^_√π\d]\Z|\\(?:sqrt|pi|cdot|times|pm|d?frac|log|ln|sin|cos|tan)\s*(?:\{[^{}]*\})?\s*\{?$")
+_BOX_TIMES = re.compile(r"[\^_√π\d]|\\(?:sqrt|pi|cdot|times|pm|d?frac|log|ln)(?![A-Za-z])")
+
+
+def changes_box(before: str, behind: str) -> bool:
+    r"""Whether a box is denied or a part of what is asserted: `not \boxed{5}`, `-\boxed{5}`, `\boxed{5} at most`."""
+    outside = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", before).rstrip(" $:*")
+    return bool(
+        _DENIED_BOX.search(before)
+        or BOUND.search(outside)
+        or _BOX_OPERAND.search(before)
+        or _BOX_TIMES.match(behind)
+        or BOUND_BEHIND.match(behind.lstrip("$*"))
+    )
 
 
 # --- number words ---------------------------------------------------------------------------------------------------

@@ -14,8 +14,10 @@ from socratune.judging.text import (
     LONGEST_STATEMENT,
     NEGATION,
     SENTENCE_END,
+    UNSURE,
     Statement,
     canonical,
+    caseless,
     first_sentence,
     options_in,
     plain_text,
@@ -38,7 +40,9 @@ async def mechanical_judge(row: QARow, response: str) -> Judgement:
         same = await _math.check_async(*pair)
         if same and not ASKS_FORM.search(question):  # "Factor x^2 - 1" wants a form, not a value
             return Judgement("correct", "math")
-        unclear = "log" in pair[0] + pair[1] or _FLAT_FRACTION.search(pair[1])  # log: of base 10 or e?
+        both = pair[0] + pair[1]
+        unclear = "log" in both or _FLAT_FRACTION.search(pair[1])  # log: of base 10 or e?
+        unclear = unclear or (_ANGLE.search(both) and "\\pi" not in both and not _symbols(both))  # degrees?
         if same is False and not unclear:
             return Judgement("incorrect", "math", "the formulas differ by value")
     return judgement
@@ -108,28 +112,48 @@ _SEVERAL = re.compile(r"[,;{±]|\s(?:and|or|&)\s")
 
 def _by_list(question: str, right: Statement, said: Statement) -> Judgement | None:
     """Lists and sets: the same members; in the same order where brackets or the question make order matter."""
-    if said.doubtful or (wanted := _members(right.plain)) is None or (given := _members(said.plain)) is None:
+    if said.doubtful or (wanted := _members(right.plain)) is None:
+        return None
+    listed = _tuple_in(said.plain) if wanted[0] else said.plain
+    if (given := _members(listed)) is None:
         return None
     exact = is_name(question)
     if exact:
-        wanted, given = _members(right.plain, exact=True) or wanted, _members(said.plain, exact=True) or given
+        wanted, given = _members(right.plain, exact=True) or wanted, _members(listed, exact=True) or given
+    kind, other_kind = wanted[0], given[0]
+    brackets = {kind, other_kind} - {""}
+    if len(brackets) > 1 or (kind != other_kind and (_INTERVAL.search(question) or brackets & _HALF_OPEN)):
+        return Judgement("undecided", "exact", "other brackets")  # a set against a tuple, open against closed
+    if kind != other_kind and "{}" not in brackets and _JOINED.search(listed if kind else right.plain):
+        return Judgement("undecided", "exact", "a pair, or two answers?")  # (1, 2) and `1 or 2`
+    if wanted[1] == given[1]:
+        return Judgement("correct", "exact")
+    return _other_members(question, wanted, given, exact=exact)
+
+
+def _other_members(
+    question: str, wanted: tuple[str, list[str]], given: tuple[str, list[str]], *, exact: bool
+) -> Judgement | None:
+    """The verdict on a list whose members are others, or stand in another order."""
     (kind, members), (other_kind, others) = wanted, given
     brackets = {kind, other_kind} - {""}
-    if len(brackets) > 1 or (
-        kind != other_kind and _INTERVAL.search(question)
-    ):  # a set against a tuple, an open interval against a closed one
-        return Judgement("undecided", "exact", "other brackets")
-    if members == others:
-        return Judgement("correct", "exact")
     curly = "{}" in brackets
     ordered = not curly if brackets else _ORDERED.search(question) is not None
+    vectors_differ = brackets and kind == other_kind and _other_vector(members, others) and not exact
     if sorted(members) == sorted(others) or (curly and set(members) == set(others)):
-        return None if ordered else Judgement("correct", "exact", "in another order")
+        if not ordered:
+            return Judgement("correct", "exact", "in another order")
+        surely = vectors_differ and _ONE_ORDER.search(question)
+        return Judgement("incorrect", "numeric", "in another order") if surely else None
     if exact or not all(re.fullmatch(r"(?:\w=)?-?[\d/]+", member) for member in members + others):
         return None
-    if brackets and not curly and (kind != other_kind or not _other_vector(members, others)):
-        return None
-    return Judgement("incorrect", "numeric", "other members")
+    return Judgement("incorrect", "numeric", "other members") if curly or not brackets or vectors_differ else None
+
+
+def _tuple_in(text: str) -> str:
+    """The pair that a sentence ends in, where nothing in it denies that; else the text."""
+    found = _TUPLE_SAID.fullmatch(text)
+    return found.group(1) if found and not NEGATION.search(text) and not UNSURE.search(text) else text
 
 
 def _other_vector(right: list[str], said: list[str]) -> bool:
@@ -140,6 +164,20 @@ def _other_vector(right: list[str], said: list[str]) -> bool:
     return any(a * d != b * c for a, b in zip(one, two, strict=True) for c, d in zip(one, two, strict=True))
 
 
+_HALF_OPEN = {"[)", "(]", "]["}
+_JOINED = re.compile(r"\s(?:and|or|&)\s")
+_ONE_ORDER = re.compile(
+    r"\b(?:point|vertex|midpoint|centroid|coordinates|ordered (?:pair|triple)|vector|cross product|sort\w*|ascending"
+    r"|descending|print|returns?|Punkt|Scheitelpunkt|Koordinaten|sommet)\b|\(x, ?y(?:, ?z)?\)",
+    re.IGNORECASE,
+)
+"""Words of a question whose answer is a pair or list in one order only."""
+_TUPLE_SAID = re.compile(
+    r"(?:[^\W\d]|[ ,'*:=]){1,80}(?:\b(?:is|are|at|point|vector)|[:=])[ *]{0,3}"
+    r"([(\[⟨][^()\[\]⟨⟩{}a-z]{3,100}[)\]⟩])[ .*]{0,9}",
+    re.IGNORECASE,
+)
+"""A sentence that ends in a pair: `The vertex is (2, 3).`"""
 _INTERVAL = re.compile(r"\binterval|\bdomain\b|\brange\b|\breal numbers\b|\bintervalle|区间", re.IGNORECASE)
 _ENCLOSED = {"()", "[]", "{}", "[)", "(]", "][", "[[", "]]", "⟨⟩", "〈〉", "<>"}
 
@@ -178,7 +216,7 @@ def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
         found = quantities_in(short)
         alone = len(found) == 1 and found[0].kind == "plain" and found[0].end - found[0].start == len(short)
         by_value = alone and not found[0].unit and not exact and not re.match(r"-?0\d", short)
-        members.append(str(found[0].value) if by_value else canonical(short))
+        members.append(str(found[0].value) if by_value else caseless(short))
     return bracket, members
 
 
@@ -272,6 +310,11 @@ _POLAR_END = re.compile(
     rf"{_POLAR}\W*$",
     re.IGNORECASE,
 )
+_ASKS_NAME = re.compile(r"\b(?:which|what|whose|who)\b(?!.*\byes\b)", re.IGNORECASE)
+_AGREES = re.compile(
+    r"\b(?:it|this|that|he|she|they)(?:['’]s| is| was| are| were) (?:not|false|wrong|incorrect)\b", re.IGNORECASE
+)
+"""Behind a *no* that takes nothing back: `No, it is not.`"""
 _ENGLISH = {"ja": "yes", "oui": "yes", "是": "yes", "是的": "yes", "对": "true"}
 _ENGLISH |= {"nein": "no", "non": "no", "否": "no", "不是": "no", "不对": "false"}
 _POSITIVE = {"yes": True, "true": True, "no": False, "false": False}
@@ -282,7 +325,9 @@ def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement 
     wanted = _POLAR_START.match(right.plain) or _POLAR_START.match(plain_text(right.whole))
     if wanted is None or is_symbol(question) or (right.marked and not _POLAR_START.match(right.plain)):
         return None
-    words = _polar_words(said)
+    if right.plain == "NO" and _ASKS_NAME.search(question):  # nitric oxide
+        return None
+    words = _polar_words(said, question)
     if said.doubtful or len({_POSITIVE[word] for word in words}) != 1:
         return Judgement("undecided", "choice", "no clear yes or no")
     word, expected = words.pop(), _english(wanted)
@@ -299,14 +344,20 @@ def _english(found: re.Match[str]) -> str:
     return _ENGLISH.get(word, word)
 
 
-def _polar_words(said: Statement) -> set[str]:
+def _polar_words(said: Statement, question: str) -> set[str]:
     words = set()
     first, rest = first_sentence(plain_text(said.whole.splitlines()[0]))
     if start := _POLAR_START.match(first):
         word = _english(start)
         remainder = first[start.end() :]
-        if re.search(rf"\b(?:and|or|but)\s+{_POLAR}|[,.;…]\s*{_POLAR}\W*$|^\W*\d", remainder, re.IGNORECASE):
-            return set()  # "Yes and no.", "Yes... no.", "No. 5"
+        if re.search(rf"\b(?:and|or|but)\s+{_POLAR}|[,.;…]\s*{_POLAR}\W*$", remainder, re.IGNORECASE):
+            return set()  # "Yes and no.", "Yes... no."
+        if word == "no" and re.match(r"[^\w,]*\d", remainder):
+            return set()  # "No. 5"
+        if not _POSITIVE[word]:
+            if _says_back(remainder, question):
+                return set()  # "No, 91 is prime."
+            remainder = _AGREES.sub("", remainder)
         if (_POSITIVE[word] and NEGATION.search(remainder)) or taken_back(remainder + " " + rest):
             return set()  # "Yes, it is not prime": which of the two?
         words.add(word)
@@ -315,6 +366,12 @@ def _polar_words(said: Statement) -> set[str]:
     if end and not NEGATION.search(last[: end.start(1)] + last[end.end(1) :]):
         words.add(_english(end))
     return words
+
+
+def _says_back(remainder: str, question: str) -> bool:
+    """Whether what follows a *no* says of the question that it is so."""
+    told = re.findall(r"\w+", remainder.casefold())
+    return bool(told) and not NEGATION.search(remainder) and set(told) <= set(re.findall(r"\w+", question.casefold()))
 
 
 # --- formulas --------------------------------------------------------------------------------------------------------
@@ -334,6 +391,7 @@ def _symbols(formula: str) -> set[str]:
     return set(re.findall(r"[^\W\d_]", _COMMAND.sub(" ", formula.rsplit("=", 1)[-1]))) - set("eiπ")
 
 
+_ANGLE = re.compile(r"\b(?:sin|cos|tan)|\\(?:sin|cos|tan)")
 _BARE = re.compile(r"[^\w√(){}\\|]*[\d.,]+[^\w√(){}\\|]*")
 
 
@@ -360,6 +418,8 @@ def _comparable(given: str, wanted: str) -> bool:
     """Whether math-verify can be asked: it takes 1990s for 1990, J10.1 for J10.10, and 3:4 for a quotient."""
     if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
         return False  # two numbers: what the numeric rule leaves open stays open (70.000)
+    if re.search(r"\d\}?_", given + wanted):
+        return False  # math-verify reads 10_2 as 10
     if _coded(given) or _coded(wanted) or _symbols(given) != _symbols(wanted):
         return False
     if re.search(r":|\d\.\d+\.\d", given + wanted):

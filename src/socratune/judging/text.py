@@ -8,6 +8,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from socratune.judging.quantities import changes_box
+
 NUMBER = re.compile(
     r"""(?<![\w.,])[-+−]?(?:
         \d{1,3}(?:[,\u202f\u00a0' ]\d{3})+(?:\.\d+)?   # 1,234.5 and 1 234
@@ -158,9 +160,13 @@ _LATEX_WORDS = {
     "times": "×", "cdot": "×", "div": "/", "pm": "±", "approx": "≈", "neq": "≠", "ne": "≠", "leq": "≤", "le": "≤",
     "geq": "≥", "ge": "≥", "left": "", "right": "", "circ": "°", "degree": "°", "pi": "π", "infty": "∞", "quad": " ",
     "rightarrow": "=", "implies": "=", "Rightarrow": "=", "displaystyle": "", "lbrace": "{", "rbrace": "}",
+    "qquad": " ", "therefore": " ", "checkmark": "", "blacksquare": "", "square": "", "Box": "",
+    "large": "", "Large": "", "bf": "", "rm": "",
 }  # fmt: skip
 _FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}|(\d)\s*(\d))")
-_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mbox|operatorname|boxed)\s*\{([^{}]*)\}")
+_WRAPPER = re.compile(
+    r"\\(?:text(?:bf|it|rm|tt|sf)?|math(?:rm|bf|it|sf|tt)|mbox|fbox|emph|underline|operatorname|boxed)\s*\{([^{}]*)\}"
+)
 
 
 def unbold(text: str) -> str:
@@ -230,6 +236,8 @@ def _written_fraction(match: re.Match[str]) -> str:
     return f"{apart}{above}/{below}"
 
 
+_FACTORIAL = re.compile(r"(?:\d|[)\]}]|(?<![^\W\d])[a-z])!+$", re.IGNORECASE)
+_ELLIPSIS = re.compile(r"\d(?:\.\.\.|…)$")
 _QUOTES = str.maketrans("", "", '"“”„«»')
 
 
@@ -243,9 +251,10 @@ def canonical(text: str, fold: bool = True) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     text = " ".join((text.casefold() if fold else text).translate(_QUOTES).split())
-    text = (text if text.startswith("::") else text.lstrip(" ,;:")).rstrip(" ,;:.")  # ::1 is an address
-    if text.endswith("!") and not (bare := text.rstrip("!"))[-1:].isdigit():  # 5! is a factorial
-        text = bare
+    text = text if text.startswith("::") else text.lstrip(" ,;:")  # ::1 is an address
+    text = text if _ELLIPSIS.search(text) else text.rstrip(" ,;:.")
+    if text.endswith("!") and not _FACTORIAL.search(text):
+        text = text.rstrip("!")
     if text.startswith("(") and text.endswith(")") and text.count("(") == 1 and "," not in text:
         text = text[1:-1].strip()
     article, _, rest = text.partition(" ")
@@ -254,7 +263,7 @@ def canonical(text: str, fold: bool = True) -> str:
 
 # --- the final statement -------------------------------------------------------------------------------------------
 
-_UNSURE = re.compile(
+UNSURE = re.compile(
     r"""\b(?:not | never | if | whether | unless | doubt | suppos\w* | assum\w* | claim\w* | why | say | says | said
       | thought | nicht | kein\w* | nie | wenn | falls | ob | behaupt\w* | ne | pas | jamais | si )\b
       | n['’]t\b | [不没沒若] | 如果""",
@@ -283,20 +292,14 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[*)\"”]*\s+(?=[A-ZÀ-Þ(*])|(?<=[。！�
 
 NEGATION = re.compile(
     r"""\b(?:not | never | neither | nor | cannot | wrong | incorrect | false | untrue | unlike | except | rather\ than
-      | instead\ of | anything\ but | other\ than
+      | instead\ of | refus(?:e|es|ed|al) | hardly | barely | scarcely | doubt(?:s|ed)?\ (?:it|that|the|if|whether)
+      | (?:anything|everything)\ but | other\ than
       | nicht | kein\w* | nie | niemals | weder | falsch | statt | sondern | ne | pas | jamais | faux
       | no\ (?=[^\W\d]) | nunca | fals[oa] )\b
       | n['’](?:t|est|y|a)\b | [不没沒非错錯] | ない | ません""",
     re.VERBOSE | re.IGNORECASE,
 )
 """A denial, in the languages whose answers rules read: English, German, French, Spanish, Chinese, Japanese."""
-
-
-_DENIED_BOX = re.compile(
-    r"(?:\b(?:not|never|nicht|kein\w*|pas|no|but|than)|n['’]t|[不没沒]是?|非)"
-    r"(?: equal(?: to)?| be| the answer)?[\s:$(\[\\*]*$",
-    re.IGNORECASE,
-)
 
 
 class Statement(NamedTuple):
@@ -363,8 +366,8 @@ def _stated(text: str) -> tuple[str, str, bool, bool, str]:
         several = len(boxes) > 50 or len({plain_text(content).replace(" ", "") for content, _ in boxes}) > 1
         content, end = boxes[-1]
         start = end - len(content) - len("\\boxed{}")
-        denied = _DENIED_BOX.search(text[max(0, start - 40) : start]) is not None
-        return content, text[end:], True, several or denied or taken_back(text[end:]), text
+        changed = changes_box(text[max(0, start - 40) : start], text[end : end + 40])
+        return content, text[end:], True, several or changed or taken_back(text[end:]), text
     if "*" in text:
         text = unbold(text)
     if "####" in text and (found := list(_HASHES.finditer(text))):
@@ -389,7 +392,7 @@ def _marked(text: str, found: list[re.Match[str]], worded: bool) -> tuple[str, s
     several = len(others) > 1 and not (worded and match.group().casefold().startswith("final"))
     if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
         several = False  # "The answer is 180. No, wait: the answer is 195."
-    unsure = worded and bool(lead) and _UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
+    unsure = worded and bool(lead) and UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
     return first.strip(), tail, True, several or unsure or taken_back(tail), text
 
 
@@ -408,16 +411,32 @@ def same_text(right: Statement, said: Statement) -> bool:
     """True where the answer, or its final statement, is the reference word for word."""
     # of a reference in several lines the last one alone is not the answer, unless it is marked as that
     texts = [right.raw, right.text] if right.marked else [right.raw]
-    fold = not any(_case_matters(text) for text in texts)
-    wanted = {canonical(text, fold) for text in texts} - {""}
-    if canonical(said.raw, fold) in wanted:
+    given = [said.raw] if said.doubtful else [said.raw, said.text]
+    alike = [(one, other) for one in texts for other in given if canonical(one) == canonical(other) != ""]
+    return any(caseless(one) == caseless(other) for one, other in alike)
+
+
+_TOKEN = re.compile(r"\w+")
+
+
+def caseless(text: str) -> str:
+    """`canonical`, but for the case of what another case makes another thing.
+
+    That is: symbols (`Co`, `CO2`, `x^2`), units (`MPa`), flags (`-a`) and names with digits. Words lose their case, and
+    so does a letter or two among them: `vitamin c` is `Vitamin C`.
+    """
+    text = canonical(text, fold=False)
+    if len(text) > LONGEST_STATEMENT:
+        return text
+    worded = re.search(r"[^\W\d_]{3}", text) is not None
+    return _TOKEN.sub(lambda token: token.group() if _case_matters(token, worded) else token.group().casefold(), text)
+
+
+def _case_matters(token: re.Match[str], worded: bool) -> bool:
+    word, text = token.group(), token.string
+    before, behind = text[max(0, token.start() - 2) : token.start()], text[token.end() : token.end() + 1]
+    if not word.isalpha() or re.search(r"(?:^|[\s-])-$", before):
         return True
-    return not said.doubtful and canonical(said.text, fold) in wanted
-
-
-def _case_matters(text: str) -> bool:
-    """True for symbols (`Co`, `Aa`, `5 mW`, `CO2`), where another case is another thing."""
-    bare = text.strip(" .,;:!?()*$")
-    return len(bare) <= 2 or (
-        len(bare) <= 12 and re.search(r"[^\W\d]\d|\d\s?[^\W\d]{1,2}(?![^\W\d])", bare) is not None
-    )
+    if len(word) <= 2:
+        return not worded or re.search(r"[^\s\"',;:]$", before) is not None or behind not in (*" ,;:!?.'\"", "")
+    return len(word) <= 4 and word[1:] not in (word[1:].lower(), word[1:].upper())
