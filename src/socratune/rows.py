@@ -76,6 +76,10 @@ class QARow:
         return cls(data["id"], data["messages"], data["metadata"], data.get("cluster"))
 
 
+LONGEST_REASON = 300
+"""Characters of a judge's reason that are kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the judge said of one answer, and which of its means decided."""
@@ -83,6 +87,11 @@ class Judgement:
     verdict: Verdict
     judged_by: str
     reason: str = ""
+
+    @property
+    def kept_reason(self) -> str:
+        """What is kept of the reason: that of an undecided answer, so that a person can see what would decide it."""
+        return self.reason.strip()[:LONGEST_REASON] if self.verdict == "undecided" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,8 @@ class Attempt:
     """What the student had besides the question: nothing, the evidence, the newest hint, or the reference answer."""
     token_ids: tuple[int, ...] | None = None
     """What the student sampled, without the end of turn; `None` for one behind a server that does not tell."""
+    reason: str = ""
+    """Why the judge left it undecided, in at most `LONGEST_REASON` characters; "" for one that it decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,7 @@ class Trace:
                 "hint": attempt.hint,
                 "given": attempt.given,
             }
+            entry |= {"reason": attempt.reason} if attempt.reason else {}
             attempts.append(entry if attempt.token_ids is None else {**entry, "token_ids": attempt.token_ids})
         enhancement = {
             "outcome": self.outcome,

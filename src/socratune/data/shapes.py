@@ -172,8 +172,8 @@ def _own_id(data: dict[str, Any], where: str, faults: list[Fault]) -> str | None
 
 
 def _unfolded(given: dict[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
-    """The columns of a row that has some within another: ARC's own `question` with `stem` and `choices`, and TruthfulQA's
-    `mc1_targets`, the options with 1 for the right one and 0 for the others.
+    """The columns of a row that has some within another: ARC's own `question` with `stem` and `choices`, and
+    TruthfulQA's `mc1_targets`, the options with 1 for the right one and 0 for the others.
     """
     targets = decoded(given["mc1_targets"][1]) if "mc1_targets" in given else None
     if isinstance(targets, dict) and not {"choices", "label"} & given.keys():

@@ -143,12 +143,10 @@ def _openai_completion(data: Any) -> Completion:
     ids = _ids(choice.get("token_ids"))
     if not content.strip() and not (thought and cut_off) and ids is None:  # ids prove that it said nothing
         _refuse_silence(cut_off, bool(message.get("tool_calls")), thought)
-    usage = data.get("usage")
     return Completion(
         _with_thought(thought, content),
         "length" if cut_off else "end",
-        _count(usage, "prompt_tokens"),
-        _count(usage, "completion_tokens"),
+        *usage("openai", data),
         None if ids is None else ids if cut_off else ids[:-1],
     )
 
@@ -163,13 +161,14 @@ def _anthropic_completion(data: Any) -> Completion:
     cut_off = reason in _CUT_OFF
     if not text.strip() and not (thought and cut_off):
         _refuse_silence(cut_off, any(block["type"] == "tool_use" for block in blocks), thought)
-    usage = data.get("usage")
-    return Completion(
-        _with_thought(thought, text),
-        "length" if cut_off else "end",
-        _count(usage, "input_tokens"),
-        _count(usage, "output_tokens"),
-    )
+    return Completion(_with_thought(thought, text), "length" if cut_off else "end", *usage("anthropic", data))
+
+
+def usage(kind: WireProtocol, data: Any) -> tuple[int, int]:
+    """Tokens of prompt and answer as the parsed body of a 200 counts them, whatever it is; 0 where it does not."""
+    said = data.get("usage") if isinstance(data, dict) else None
+    names = ("prompt_tokens", "completion_tokens") if kind == "openai" else ("input_tokens", "output_tokens")
+    return _count(said, names[0]), _count(said, names[1])
 
 
 def _check_ending(reason: Any) -> None:

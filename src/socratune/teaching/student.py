@@ -212,6 +212,7 @@ async def answer_and_judge(
             "response": completion.text,
             "verdict": judgement.verdict,
             "judged_by": judgement.judged_by,
+            **({"reason": judgement.kept_reason} if judgement.kept_reason else {}),
             "tokens": completion.completion_tokens,
             "stop": completion.stop,
         }
