@@ -227,4 +227,5 @@ class PageLog:
                 raise OutsideError(f"{self._path}: cannot be used ({error}). Is the disk full?") from None
             move = f"cd {shlex.quote(str(self._path.parent))} && mkdir -p damaged && mv {self._path.name}* damaged"
             fix = f"Move it aside, and the same command reads from the beginning: {move} (nothing of it was paid for)."
-            raise UserError(Fault(str(self._path), "the pages of a database", Shown(str(error)), fix)) from None
+            where = f"{self._path}: cannot be used ({error})"
+            raise UserError(Fault(where, "the pages of a database", fix=fix)) from None
