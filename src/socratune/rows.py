@@ -76,6 +76,8 @@ class QARow:
         return cls(data["id"], data["messages"], data["metadata"], data.get("cluster"))
 
 
+MOST_IDS = 1 << 31
+"""No vocabulary has more."""
 LONGEST_REASON = 300
 """Characters of a judge's reason that are kept."""
 
@@ -173,8 +175,7 @@ class Trace:
         reference = {"role": "assistant", "content": enhancement["reference"]}
         attempts = []
         for entry in enhancement["trace"]:
-            ids = entry.get("token_ids")
-            attempts.append(Attempt(**{**entry, "token_ids": None if ids is None else tuple(ids)}))
+            attempts.append(Attempt(**{**entry, "token_ids": read_token_ids(entry.get("token_ids"))}))
         return cls(
             row=QARow(data["id"], [*data["messages"][:-1], reference], metadata),
             outcome=enhancement["outcome"],
@@ -217,9 +218,21 @@ class Example:
         """The inverse of `to_json`."""
         pieces = []
         for piece in data["pieces"]:
-            ids = piece.get("token_ids")
-            pieces.append(Piece(piece["text"], piece["trained"], None if ids is None else tuple(ids)))
+            pieces.append(Piece(piece["text"], piece["trained"], read_token_ids(piece.get("token_ids"))))
         return cls(data["id"], data["prompt"], tuple(pieces), data["outcome"])
+
+
+def read_token_ids(value: Any) -> tuple[int, ...] | None:
+    """Token ids as a server or a file gives them; None where there are none.
+
+    Raises:
+        TypeError: it is no list of whole numbers that could be ids.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or any(type(one) is not int or not 0 <= one < MOST_IDS for one in value):
+        raise TypeError(f"token ids that are a list of whole numbers from 0, not {str(value)[:60]}")
+    return tuple(value)
 
 
 def shared_system(rows: Iterable[Example]) -> str | None:

@@ -81,12 +81,8 @@ class _Failure(Exception):
         paid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(what)
-        self.what = what
-        self.wait_s = wait_s
-        self.unreachable = unreachable
-        self.throttled = throttled
-        self.unusable = unusable
-        self.paid = paid
+        self.what, self.wait_s, self.paid = what, wait_s, paid
+        self.unreachable, self.throttled, self.unusable = unreachable, throttled, unusable
 
 
 class _NoRoom(Exception):
@@ -110,6 +106,7 @@ class HttpModel:
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
         markers: finds the control tokens in texts that this server might read as turns; they are sent spelt out. None
             for a vendor's own address and for a server that knows text from turns itself.
+        vocabulary: an answer with ids from here on is taken by its text alone. None: not known.
 
     Args:
         kind: the protocol.
@@ -141,6 +138,7 @@ class HttpModel:
     ) -> None:
         self.name = f"{kind}/{model}"
         self.fingerprint = self.name
+        self.vocabulary: int | None = None
         self.markers: Find | None = usual_markers if api_bases else None
         self._unasked = set() if token_ids else {wire.TOKEN_IDS}
         # a vendor's own defaults are known to be neutral, and it refuses what is not of its protocol
@@ -237,6 +235,8 @@ class HttpModel:
                 if answer is None:
                     continue
                 self._answered += 1
+                if self.vocabulary is not None and max(answer.token_ids or (0,)) >= self.vocabulary:
+                    answer = replace(answer, token_ids=None)
                 if self._tokens:
                     read, said = credible_tokens(answer, messages, sampling)
                     self._tokens.correct(read + said - estimate)
@@ -397,9 +397,9 @@ class HttpModel:
             paid = wire.usage(self._kind, parsed)
             raise _Failure(f"status 200 with {self._shown(error)}", unusable=True, paid=paid) from None
         except (LookupError, TypeError, AttributeError, ValueError):
-            what = f"status 200 without an answer in it: {self._shown(wire.message_in(data))}"
-            paid = wire.usage(self._kind, parsed)
-            raise _Failure(what, paid=paid if any(paid) else None) from None
+            what, paid = self._shown(wire.message_in(data)), wire.usage(self._kind, parsed)
+            text = f"status 200 without an answer in it: {what}"
+            raise _Failure(text, paid=paid if any(paid) else None) from None
         if len(self._key) >= SHORTEST_SECRET and self._key in answer.text:
             text = answer.text.replace(self._key, "[key]")
             return Completion(text, answer.stop, answer.prompt_tokens, answer.completion_tokens)

@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
+from socratune.rows import read_token_ids
 from socratune.runs import json_decode
 
 WireProtocol = Literal["openai", "anthropic"]
@@ -30,7 +31,7 @@ TOP_K_MINUS_ONE = "top_k=0"
 """In the place of a refused parameter: off is -1 there."""
 _OPTIONAL = ("seed", *NEUTRAL, "temperature", TOKEN_IDS)
 _LIMIT = 1 << 31
-"""Of ids and counters: more is nonsense, and no number for a database."""
+"""Of counters: more is nonsense, and no number for a database."""
 _CUT_OFF = ("length", "max_tokens", "model_length", "max_length", "MAX_TOKENS", "model_context_window_exceeded")
 _BROKEN_OFF = re.compile("abort|error|cancel|time_?out|fail|insufficient|interrupt|overload|pause_turn|unknown|^$")
 _FILTERED = re.compile("content_filter|refusal|safety|recitation|blocklist|prohibited|moderat|guardrail|sensitive")
@@ -191,9 +192,10 @@ def _refuse_silence(cut_off: bool, tools: bool, thought: str) -> NoReturn:
 
 def _ids(said: Any) -> tuple[int, ...] | None:
     """The sampled ids, None where a server does not tell them or they cannot be any."""
-    if isinstance(said, list) and said and all(type(one) is int and 0 <= one < _LIMIT for one in said):
-        return tuple(said)
-    return None
+    try:
+        return read_token_ids(said) or None
+    except TypeError:
+        return None
 
 
 def _count(usage: Any, name: str) -> int:
