@@ -48,8 +48,7 @@ PASSAGES = ("passage", "article", "paragraph", "story")
 PERHAPS_PASSAGES = ("context", "support", "premise")
 """Likewise where the question has options or the answer a place in the text; else it is the evidence of an answer."""
 _YES_OR_NO = re.compile(
-    r"(?:^|[.!?,]\s+)(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must)\b",
-    re.IGNORECASE,
+    r"(?i)(?:^|[.!?,]\s+)(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|must)\b"
 )
 _BOOL = {"true": "yes", "false": "no"}
 """BoolQ's answers, by a passage. Without one they may be truth values as well, and nobody is asked for a guess."""

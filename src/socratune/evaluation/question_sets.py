@@ -12,7 +12,7 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.rows import QARow, content_id, unique_ids
 from socratune.runs import json_decode
 
-WRITE = 'Write each as {"prompt": "…", "expected": "…"}; a file of another name is read as one prompt a line.'
+WRITE_PROMPTS = 'Write each as {"prompt": "…", "expected": "…"}; a file of another name is read as one prompt a line.'
 SHIPPED = Path(__file__).parents[1] / "neutral_data"
 
 
@@ -39,11 +39,11 @@ def read_prompts(name: str) -> list[QARow]:
             if isinstance(found, QARow):
                 rows.append(found)
             else:
-                faults.add(f"line {number}", [replace(fault, fix=fault.fix or WRITE) for fault in found])
+                faults.add(f"line {number}", [replace(fault, fix=fault.fix or WRITE_PROMPTS) for fault in found])
     if faults.rows:
         raise UserError(*faults.faults)
     if not rows:
-        raise UserError(Fault(f"--prompts {path}", "at least one prompt", Shown("an empty file"), WRITE))
+        raise UserError(Fault(f"--prompts {path}", "at least one prompt", Shown("an empty file"), WRITE_PROMPTS))
     return list(unique_ids(rows))
 
 
@@ -51,7 +51,7 @@ def _parsed(line: str, where: str) -> QARow | list[Fault]:
     try:
         data: Any = json_decode(line)
     except ValueError as error:
-        return [Fault(where, "one JSON object per line", Shown(str(error)), WRITE)]
+        return [Fault(where, "one JSON object per line", Shown(str(error)), WRITE_PROMPTS)]
     if (
         not isinstance(data, dict)
         or isinstance(data.get("prompt", []), list)
@@ -61,7 +61,7 @@ def _parsed(line: str, where: str) -> QARow | list[Fault]:
     expected = data.get("expected")
     prompt = data["prompt"]
     if not isinstance(expected, str | int | float | None) or not isinstance(prompt, str) or not prompt.strip():
-        return [Fault(where, '"prompt" and, if it is to be judged, "expected" as text', data, WRITE)]
+        return [Fault(where, '"prompt" and, if it is to be judged, "expected" as text', data, WRITE_PROMPTS)]
     return _row(prompt, "" if expected is None else str(expected))
 
 

@@ -275,9 +275,7 @@ class Ledger:
 # --- calls that are kept, so that none is paid twice ---------------------------------------------------------------
 
 CHARACTERS_PER_TOKEN, MOST_CHARACTERS = 3, 20
-"""Of a token: low on purpose, as a reservation should not be less than the call; and the most, on average over a text
-(words have four or five in most languages).
-"""
+"""Of a token: low on purpose, as a reservation is no less than the call; and the most, on average over a text."""
 UNSEEN_TOKENS = 8192
 """What a server may read and think besides what is seen: its template's own words, thoughts that it keeps to itself."""
 
@@ -359,8 +357,8 @@ class MeteredModel:
                 completion = self._spent(await self._model.generate(*asked), *asked)
         finally:
             _tries.reset(token)
-            for one in tries.wasted:  # under keys that nobody asks for
-                await self._keep(os.urandom(16), one, 0.0)
+            for one in tries.wasted:
+                await self._keep(os.urandom(16), one, 0.0)  # a key that nobody asks for
         await self._keep(key, completion, time.monotonic() - started)
         return completion
 
