@@ -39,20 +39,20 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 3100,
-    "judging": 2150,
+    "": 3150,
+    "judging": 2200,
     "runs": 1650,
-    "llm": 4000,
+    "llm": 4100,
     "inference": 3150,
-    "data": 2700,
+    "data": 2750,
     "environments": 600,
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
     "evaluation": 3350,
-    "publishing": 2700,
+    "publishing": 2750,
     "stages": 2200,
-    "compute": 3700,
+    "compute": 3750,
     "ways": 1350,
     "cli": 2250,
 }

@@ -99,3 +99,20 @@ def test_more_arguments_of_vllm_do_not_undo_ours() -> None:
         assert vllm_args_fault(good) is None
     for wrong in (["--port", 1], ["--host=0.0.0.0"], ["--served_model_name", "x"], ["--api-key", "k"], ["some/model"]):
         assert str(wrong[0]) in str(vllm_args_fault(wrong))
+
+
+def test_arguments_of_vllm_are_refused_where_none_is_started(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    more = {"vllm_args": ["--enforce-eager"]}
+    for settings in (
+        {"enhance": more, "where": {"place": "local"}},
+        {"enhance": {**more, "student_model": "m", "student_api_base": ["http://127.0.0.1:1/v1"]}},
+        {"enhance": more, "where": {"student_server": "socratune"}},
+    ):
+        assert "enhance.vllm_args: expected a vLLM that is started" in faults_of(tmp_path / "new", settings)
+    assert "--student-engine vllm" in faults_of(tmp_path / "new", {"enhance": more, "where": {"place": "local"}})
+    assert "vllm_args" not in faults_of(tmp_path / "new", {"enhance": {**more, "student_engine": "vllm"}})
+    caplog.clear()
+    assert faults_of(tmp_path / "new", {"enhance": more}) == ""
+    assert "rented machine only" in caplog.text
+    run = run_with(tmp_path / "run", "split", "enhance")
+    assert faults_of(run, {"enhance": more, "where": {"place": "local"}}) == ""

@@ -5,9 +5,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 import socratune
-from socratune.rows import Attempt, QARow, Rejected, Trace, content_id, unique_ids
-from socratune.runs.folder import read_jsonl, write_rejected
+from socratune.errors import UserError
+from socratune.llm.base import Completion
+from socratune.rows import Attempt, Example, QARow, Rejected, Trace, content_id, unique_ids
+from socratune.runs.folder import iter_rows, read_jsonl, write_rejected
 
 GOOD = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}]
 
@@ -64,3 +68,15 @@ def test_no_other_function_writes_a_rejected_file_and_no_reason_is_read_out_of_a
                 name, given = ast.unparse(call.func).split(".")[-1], ast.unparse(call)
                 assert name not in ("write_jsonl", "write_lines") or "rejected" not in given, f"{path.name}: {given}"
                 assert name != "partition" or "': '" not in given, f"{path.name}: {given}"
+
+
+@pytest.mark.parametrize("ids", [["00"], [None, 1], [-1, 2], [1.0], [True], "12", 5, {"a": 1}, [[1]], [2**70]])
+def test_ids_that_cannot_be_are_damage_of_the_file_that_holds_them(tmp_path: Path, ids: object) -> None:
+    example = {"id": "r", "prompt": [], "pieces": [{"text": "a", "trained": True, "token_ids": ids}], "outcome": "x"}
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps(example) + "\n")
+    with pytest.raises(UserError, match="line 1: expected a row as its stage wrote it, got TypeError: token ids"):
+        list(iter_rows(path, Example.from_json))
+    kept = {"text": "a", "stop": "end", "prompt_tokens": 1, "completion_tokens": 1}
+    assert Completion.read({**kept, "token_ids": ids}) is None  # asked again
+    assert Completion.read({**kept, "token_ids": [1, 2]}) == Completion("a", "end", 1, 1, (1, 2))

@@ -105,7 +105,8 @@ class WhereConfig(Section):
     """The machine: on which the model answers and is trained."""
 
     place: Annotated[Literal["auto", "local", "runpod", "sky"], Flag("--where")] = "auto"
-    """Where it is trained; auto: here if it fits, else on a rented machine; `socratune plan` gives the reason."""
+    """Where it is trained; auto: here if it fits, else on a rented machine if --max-usd or a setting of one says that
+    it may be rented; `socratune plan` gives the reason."""
     gpus: Annotated[Annotated[int, Field(ge=1)] | Literal["all"], Flag(metavar="N|all")] = 1
     """Cards of this machine that train together."""
     max_local_hours: float = Field(default=12.0, gt=0)

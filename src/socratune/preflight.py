@@ -242,6 +242,8 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None, to_do: Co
             refs["student"] = name
         elif "enhance" in to_do:
             faults += _student_faults(resolved.config, engine, name)
+        if "enhance" in to_do and (fault := _no_vllm_fault(resolved.config, engine)):
+            faults.append(fault)
         asked: set[Role] = {"student", "teacher", "judge"} if "enhance" in to_do else set()
         asked |= {"judge"} if "validate" in to_do else set()
         faults += _people_faults(config, refs, limited=_limited(resolved.config, "enhance"), asked=asked)
@@ -433,3 +435,16 @@ def _student_faults(config: RunConfig, engine: StudentEngine, name: str) -> list
         base, allowed = config.model, config.train.allow_foreign_student
         faults.append(missing or foreign_fault([identity(name, engine=engine)], identity(base), allowed=allowed))
     return [fault for fault in faults if fault]
+
+
+def _no_vllm_fault(config: RunConfig, engine: StudentEngine) -> Fault | None:
+    """The fault of arguments for a vLLM that nobody starts; where only a rented machine would, it is said."""
+    if not config.enhance.vllm_args or engine == "vllm":
+        return None
+    fix = "Add --student-engine vllm, or leave them out."
+    if engine == "http" or config.where.place == "local" or config.where.student_server == "socratune":
+        expected = "a vLLM that is started for the student"
+        return Fault("enhance.vllm_args", expected, Shown("arguments for one, and none that is"), fix)
+    if config.where.place == "auto":
+        log.warning("enhance.vllm_args count on a rented machine only: here no vLLM is started. %s", fix)
+    return None

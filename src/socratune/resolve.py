@@ -21,6 +21,7 @@ from socratune.config import (
     EnhancedTrainingConfig,
     RunConfig,
     Section,
+    read_template,
     settings_of,
 )
 from socratune.errors import Fault, Shown, UserError
@@ -112,6 +113,18 @@ def give_template(model: str, template: str | None) -> None:
     _templates.pop(model, None)
     if template is not None:
         _templates[model] = template
+
+
+def take_template(model: str, meant: str, where: str = "--chat-template") -> None:
+    """Give a model the chat template that a setting means.
+
+    Raises:
+        UserError: there is none by that name.
+    """
+    try:
+        give_template(model, read_template(meant))
+    except ValueError as error:
+        raise UserError(Fault(where, str(error), meant)) from None
 
 
 def given_template(model: str) -> str | None:

@@ -76,6 +76,12 @@ class QARow:
         return cls(data["id"], data["messages"], data["metadata"], data.get("cluster"))
 
 
+MOST_IDS = 1 << 31
+"""No vocabulary has more."""
+LONGEST_REASON = 300
+"""Characters of a judge's reason that are kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What the judge said of one answer, and which of its means decided."""
@@ -83,6 +89,11 @@ class Judgement:
     verdict: Verdict
     judged_by: str
     reason: str = ""
+
+    @property
+    def kept_reason(self) -> str:
+        """What is kept of the reason: that of an undecided answer, so that a person can see what would decide it."""
+        return self.reason.strip()[:LONGEST_REASON] if self.verdict == "undecided" else ""
 
 
 CUT_OFF = {"length": "truncated", "loop": "looped"}
@@ -102,6 +113,8 @@ class Attempt:
     """What the student had besides the question: nothing, the evidence, the newest hint, or the reference answer."""
     token_ids: tuple[int, ...] | None = None
     """What the student sampled, without the end of turn; `None` for one behind a server that does not tell."""
+    reason: str = ""
+    """Why the judge left it undecided, in at most `LONGEST_REASON` characters; "" for one that it decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +149,7 @@ class Trace:
                 "hint": attempt.hint,
                 "given": attempt.given,
             }
+            entry |= {"reason": attempt.reason} if attempt.reason else {}
             attempts.append(entry if attempt.token_ids is None else {**entry, "token_ids": attempt.token_ids})
         enhancement = {
             "outcome": self.outcome,
@@ -165,8 +179,7 @@ class Trace:
         reference = {"role": "assistant", "content": enhancement["reference"]}
         attempts = []
         for entry in enhancement["trace"]:
-            ids = entry.get("token_ids")
-            attempts.append(Attempt(**{**entry, "token_ids": None if ids is None else tuple(ids)}))
+            attempts.append(Attempt(**{**entry, "token_ids": read_token_ids(entry.get("token_ids"))}))
         return cls(
             row=QARow(data["id"], [*data["messages"][:-1], reference], metadata),
             outcome=enhancement["outcome"],
@@ -209,9 +222,21 @@ class Example:
         """The inverse of `to_json`."""
         pieces = []
         for piece in data["pieces"]:
-            ids = piece.get("token_ids")
-            pieces.append(Piece(piece["text"], piece["trained"], None if ids is None else tuple(ids)))
+            pieces.append(Piece(piece["text"], piece["trained"], read_token_ids(piece.get("token_ids"))))
         return cls(data["id"], data["prompt"], tuple(pieces), data["outcome"])
+
+
+def read_token_ids(value: Any) -> tuple[int, ...] | None:
+    """Token ids as a server or a file gives them; None where there are none.
+
+    Raises:
+        TypeError: it is no list of whole numbers that could be ids.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or any(type(one) is not int or not 0 <= one < MOST_IDS for one in value):
+        raise TypeError(f"token ids that are a list of whole numbers from 0, not {str(value)[:60]}")
+    return tuple(value)
 
 
 def shared_system(rows: Iterable[Example]) -> str | None:

@@ -15,10 +15,10 @@ import pytest
 from conftest import demo_rows, socratune, write_rows
 from test_memory import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, PHI, QWEN_14B, QWEN_HALF_B
 
-from socratune.compute.decision import Placement, PlacementSettings, TrainingWork, decide_placement, fit_on
+from socratune.compute.decision import Placement, PlacementSettings, TrainingWork, decide_placement, fit_on, may_rent
 from socratune.compute.machine import Gpu, Machine, described, nvidia_gpus, this_machine
 from socratune.compute.plan import settle_placement
-from socratune.config import DEMO_DATA, EnhancedTrainingConfig
+from socratune.config import DEMO_DATA, EnhancedTrainingConfig, RunConfig
 from socratune.errors import OutsideError, UserError
 from socratune.inference.cards import card_named, rentable
 from socratune.inference.memory import EXACT_KINDS, Shape, is_exact
@@ -163,6 +163,42 @@ def test_what_fits_stays_and_what_does_not_is_rented(
     assert (found.fit.way.load_in_4bit, found.fit.way.checkpointing) == (four_bit, recomputed)
     assert (found.card is not None) == (where == "runpod")
     assert "GB" in found.reason
+
+
+def test_a_key_in_the_environment_rents_nothing() -> None:
+    found = decided(LLAMA_70B, "RTX 4090:24", may_rent=False)
+    assert found.where == "runpod" and found.fault is not None
+    assert "a word that a machine may be rented" in str(found.fault) and "--where runpod" in str(found.fault)
+    assert decided(LLAMA_8B, "H100:80", may_rent=False).fault is None  # it fits here
+    assert decided(LLAMA_70B, "RTX 4090:24", may_rent=False, place="runpod").fault is None
+    without = str(decided(LLAMA_70B, "RTX 4090:24", key=False, may_rent=False).fault)
+    assert "RUNPOD_API_KEY" in without and "--where runpod" in without  # both at once, not one after the other
+    slow = decided(QWEN_HALF_B, "none", flops=13 * 2e11 * 0.6 * 3600, may_rent=False)
+    assert slow.fault is not None and "--where local" in str(slow.fault)
+
+
+@pytest.mark.parametrize(
+    ("given", "may"),
+    [
+        ({}, False),
+        ({"where": {"place": "auto", "max_local_hours": 3, "send_hf_token": True}}, False),
+        ({"where": {"pod_name": "socratune", "preferred_gpus": ["H100 PCIe", "H100 SXM"]}}, False),
+        ({"budget": {"enhance": 5.0}}, False),
+        ({"where": {"place": "runpod"}}, True),
+        ({"where": {"place": "sky"}}, True),
+        ({"max_usd": 20}, True),
+        ({"budget": {"where": 30.0}}, True),
+        ({"budget": {"where": "unlimited"}}, True),
+        ({"where": {"pod_name": "unsloth-llama-70b", "preferred_gpus": ["H100 PCIe", "H100 SXM"]}}, True),
+        ({"where": {"preferred_gpus": ["A100"]}}, True),
+        ({"where": {"gpu_count": 2}}, True),
+    ],
+)
+def test_what_says_that_a_machine_may_be_rented(given: dict[str, Any], may: bool) -> None:
+    config = RunConfig.model_validate({"model": "demo", "dataset": "demo", "output": "out", **given})
+    assert may_rent(config) is may
+    again = RunConfig.model_validate(config.model_dump(by_alias=True))  # as a run folder keeps it, with every default
+    assert may_rent(again) is may
 
 
 def test_without_a_card_the_time_decides() -> None:

@@ -166,7 +166,13 @@ def test_every_faulty_prompt_is_named(tmp_path: Path) -> None:
     path.write_text('{"prompt": "a?"}\nnonsense\n{"prompt": 3}\n{"prompt": "b?", "expected": [1]}\n')
     with pytest.raises(UserError) as caught:
         read_prompts(str(path))
-    assert [fault.where.rsplit(", ")[-1] for fault in caught.value.faults] == ["line 2", "line 3", "line 4"]
+    assert [fault.where.rsplit(", ")[-1] for fault in caught.value.faults] == ["line 2", "4)"]
+    assert "2 rows (lines 3, 4)" in str(caught.value)
+    path.write_text("".join(f'{{"prompt": {n}}}\n' for n in range(200)) + "nonsense\n" * 50 + "[" * 100_000)
+    with pytest.raises(UserError) as caught:
+        read_prompts(str(path))
+    assert len(caught.value.faults) <= 3  # by kind, not by line
+    assert "200 rows (lines 1, 2, 3, …)" in str(caught.value) and 'Write each as {"prompt"' in str(caught.value)
     (tmp_path / "empty.txt").write_text("\n")
     for name in ("empty.txt", "none.txt"):
         with pytest.raises(UserError, match="--prompts"):

@@ -14,7 +14,7 @@ from socratune.errors import CallError
 from socratune.judging import rules
 from socratune.judging.guard import undecided_on_error
 from socratune.judging.rules import can_judge, judge_by_rules, mechanical_judge
-from socratune.judging.text import LONGEST
+from socratune.judging.text import LONGEST, options_in
 from socratune.rows import Judgement, QARow
 
 SAMPLES = Path(__file__).parents[1] / "samples"
@@ -296,3 +296,46 @@ def test_whether_rules_can_tell_right_from_wrong_is_known_beforehand(
     question: str, reference: str, known: bool
 ) -> None:
     assert can_judge(question, reference) is known
+
+
+TEN = "Which?\n" + "\n".join(f"{letter}) the {letter.lower()}-word" for letter in "ABCDEFGHIJ")
+ALL = "Which?\n" + "\n".join(f"{letter}) the {letter.lower()}-word" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
+@pytest.mark.parametrize(
+    ("question", "reference", "answer", "verdict"),
+    [
+        *((TEN, "J) the j-word", said, "correct") for said in ("(J)", "J.", "J", "**J**", "J) the j-word", "j)")),
+        *((TEN, "J) the j-word", f"So.\nThe answer is {said}", "correct") for said in ("J", "(J).", "J) the j-word")),
+        *((TEN, "J", said, "correct") for said in ("I would pick J.", "I think it's J", "J is correct.", "the j-word")),
+        *((TEN, "J", said, "incorrect") for said in ("I", "(I)", "A", "The answer is I.", "Option I", "I) the i-word")),
+        *((TEN, "I", said, "correct") for said in ("I", "(I)", "I.", "I is the correct answer.", "Option I")),
+        (TEN, "B", "I, personally, would go with B.", "correct"),
+        (TEN, "B", "I'm sure that it is B", "correct"),
+        (TEN, "B", "B, I believe", "correct"),
+        (TEN, "I", "I think so", "undecided"),
+        (TEN, "I", "I - as a layman - cannot say", "undecided"),
+        (TEN, "I", "The option I prefer is hard to tell", "undecided"),
+        (TEN, "A", "A good question", "undecided"),
+        (TEN, "J", "K", "undecided"),
+        (ALL, "Z", "Z)", "correct"),
+        (ALL, "Z", "The answer is Y.", "incorrect"),
+        ("Who?\nA) Marie Curie\nB) K. Jones\nC) J. Smith", "B", "K. Jones", "correct"),
+        ("Which hold?\nI. one\nII. two\nA) I only\nB) II only", "A", "A", "correct"),
+        ("Which hold?\nI. one\nII. two\nA) I only\nB) II only", "A", "I only", "correct"),
+    ],
+)  # fmt: skip
+def test_an_option_may_have_any_letter_and_the_pronoun_names_none(
+    question: str, reference: str, answer: str, verdict: str
+) -> None:
+    assert judge_by_rules(question, reference, answer).verdict == verdict
+
+
+@pytest.mark.parametrize("count", [2, 8, 9, 10, 26])
+def test_options_are_read_up_to_z_in_lines_and_in_a_row(count: int) -> None:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]
+    expected = {letter: f"word {letter.lower()}" for letter in letters}
+    listed = [f"{letter}) word {letter.lower()}" for letter in letters]
+    assert options_in("Which?\n" + "\n".join(listed)) == expected
+    assert options_in("Which? " + " ".join(listed)) == expected
+    assert options_in("A. S. wrote it.\nC. D. did not.\n\nWhich?\n" + "\n".join(listed)) == expected

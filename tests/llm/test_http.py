@@ -228,6 +228,20 @@ def test_ids_that_cannot_be_are_not_taken() -> None:
             assert ask(server.openai_base, token_ids=True).token_ids is None
 
 
+def test_ids_beyond_the_vocabulary_are_none_of_the_models() -> None:
+    choice = {"message": {"content": "fine"}, "finish_reason": "stop"}
+
+    async def within(model: HttpModel, vocabulary: int | None) -> Completion:
+        model.vocabulary = vocabulary
+        return await model.generate(HELLO, GREEDY)
+
+    answer = Answer(raw=json.dumps({"choices": [{**choice, "token_ids": [7, 900, 2]}]}).encode())
+    with ModelServer(lambda body, number: answer) as server:
+        for vocabulary, expected in ((None, (7, 900)), (901, (7, 900)), (900, None)):
+            found = use(lambda model: within(model, vocabulary), server.url, token_ids=True)  # noqa: B023
+            assert (found.text, found.token_ids) == ("fine", expected)
+
+
 def test_lone_surrogate_reaches_the_server() -> None:
     with ModelServer() as server:
         assert ask(server.openai_base, messages=[{"role": "user", "content": "\ud800é"}]).text == "ok"

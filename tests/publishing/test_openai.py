@@ -306,6 +306,26 @@ def test_what_cannot_be_served(base: str, tmp_path: Path) -> None:
     assert taken.returncode == 2 and "a free port" in taken.stderr and "Traceback" not in taken.stderr
     missing = socratune("serve", tmp_path / "nothing", "--port", "0")
     assert missing.returncode == 2 and "no such folder" in missing.stderr
+    (tmp_path / "bad.jinja").write_text("{{ messages | nothing }}")
+    (tmp_path / "config.yaml").write_text("model: demo\n")
+    for what, template, said in (
+        ("demo", tmp_path / "none.jinja", "a file with a chat template"),
+        ("demo", tmp_path / "bad.jinja", "chat template"),
+        (tmp_path, "plain", "a run is asked with the one that it was trained with"),
+    ):
+        refused = socratune("serve", what, "--port", "0", "--chat-template", template)
+        assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_model_is_served_with_a_chat_template_of_ones_own(tmp_path: Path) -> None:
+    template = tmp_path / "long.jinja"
+    template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}" + "word " * 20)
+    turns = [{"role": "user", "content": "What is 12 * 13?"}]
+    read = []
+    for flags in ((), ("--chat-template", str(template))):
+        with server("demo", *flags) as found:
+            read.append(complete(found, messages=turns, max_tokens=1)[1])
+    assert read[1]["usage"]["prompt_tokens"] > read[0]["usage"]["prompt_tokens"] + 20
 
 
 # --- as the student of a run ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from pages import answer, browser, make_large_run, make_run, opened, trace
 from socratune.publishing import report
 from socratune.publishing.browsing import Filter, answers_of, traces_of
 from socratune.publishing.report import curves, make_report, script_json, shortened, write_report
+from socratune.rows import Attempt, QARow, Trace
 from socratune.runs.folder import RunDir, write_jsonl
 from socratune.runs.review import record_decision, review_decisions
 
@@ -442,3 +443,80 @@ def test_it_is_quick(tmp_path: Path, chromium: Any, count: int) -> None:
         assert paint <= 1500 and slowest <= 200
         assert page.locator("#rows button").count() < 40
         assert f"{count:,} of {count:,} rows" in page.inner_text("#count")
+
+
+def failed(base: float, adapter: float, ci95: tuple[float, float], n: int = 12, undecided: int = 0) -> dict[str, Any]:
+    found = {
+        "base_accuracy": base, "adapter_accuracy": adapter, "difference": adapter - base, "ci95": list(ci95), "p": 0.5,
+        "n": n, "wins": 1, "losses": 1, "verdict": "not worse", "passed": False, "undecided": {"pairs": undecided},
+    }  # fmt: skip
+    epochs = [{"epoch": 1, "step": 1, "dev_accuracy": None}]  # of which only the mark is drawn
+    train = {"status": "done", "seconds": 1.0, "best_epoch": 1, "epochs": epochs}
+    stages = {"validate": {"status": "failed", "seconds": 1.0}, "train": train}
+    proof = {"status": "failed", "tests": {"base_comparison": found}}
+    return {"status": "failed", "stages": stages, "validation": proof}
+
+
+COVERED = """() => [...document.querySelectorAll("svg")].flatMap((svg) => {
+    const texts = [...svg.querySelectorAll("text")].filter((one) => one.textContent.trim()), found = [];
+    const boxes = texts.map((one) => one.getBoundingClientRect()), all = svg.getBoundingClientRect();
+    boxes.forEach((a, i) => {
+        if (a.left < all.left - 1 || a.right > all.right + 1 || a.top < all.top - 1 || a.bottom > all.bottom + 1)
+            found.push(`outside: ${texts[i].textContent}`);
+        boxes.slice(i + 1).forEach((b, j) => {
+            if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 2 && b.top < a.bottom - 2)
+                found.push(`${texts[i].textContent} over ${texts[i + 1 + j].textContent}`);
+        });
+    });
+    return found;
+})"""
+
+
+@pytest.mark.parametrize("width", [1400, 375])
+def test_no_label_of_a_failed_run_covers_another(
+    tmp_path: Path, chromium: Any, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = {}
+    monkeypatch.setattr("socratune.publishing.report.curves", lambda folder: shown)
+    cases = [
+        failed(0.667, 0.667, (0.0, 0.0)), failed(0.9, 1.0, (-0.1, 0.6), 7, 5), failed(0.0, 0.0, (-0.01, 0.01)),
+        failed(1.0, 1.0, (0.0, 0.0)), failed(0.02, 0.08, (-0.9, 0.9)), failed(0.5, 0.4, (-0.3, -0.05)),
+        failed(1.0, 0.0, (-1.0, -1.0)),
+    ]  # fmt: skip
+    drawn: list[dict[str, Any]] = [
+        {"loss": [(4, 0.3)], "dev": [(4, 0.43)]},
+        {"loss": [(1, 0.6), (4, 0.0)], "dev": [(1, 0.4), (4, 0.4)], "train": [(1, 0.41), (4, 0.41)]},
+        {"loss": [(1, 0.0), (4, 3.0)], "dev": [(1, 1.0), (4, 1.0)], "train": [(1, 1.0), (4, 0.99)]},
+    ]
+    for at, results in enumerate(cases):
+        shown.clear()
+        shown.update(drawn[at % len(drawn)])
+        run = make_run(tmp_path / str(at), [trace("a")], **results)
+        make_report(run)
+        with opened(chromium, url(run), viewport={"width": width, "height": 900}) as page:
+            page.wait_for_selector("figure svg text.value")
+            assert page.evaluate(COVERED) == [], (at, width)
+            assert page.locator("figure svg").count() >= 3
+            assert page.inner_text("h1").startswith("Failed") and page.title().startswith("Failed")
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            if results is cases[1]:
+                said = page.inner_text(".lead")
+                assert "The judge decided 7 of 12 questions" in said and "Of those it decided, the adapter" in said
+
+
+def test_why_the_judge_could_not_decide_is_shown(tmp_path: Path, chromium: Any) -> None:
+    row = QARow("u", [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}], {})
+    tried = Attempt(1, "Perhaps.", "undecided", "rules", reason="no number <b>to compare</b>")
+    lost = Trace(row, "undecided", (tried,), "direct", {}, pass_rate=0.0).to_json("So.")
+    assert Trace.from_json(lost).attempts == (tried,)
+    said = answer("x")
+    said["adapter"] |= {"verdict": "undecided", "reason": "several options named"}
+    run = make_run(tmp_path, [lost, trace("a")], [said])
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        page.locator("#rows button", has_text="Why?").click()
+        assert page.inner_text("#detail .reason") == "Why undecided: no number <b>to compare</b>"
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Held-out answers").click()
+        page.locator("#rows button").first.click()
+        assert page.inner_text("#detail .reason") == "Why undecided: several options named"

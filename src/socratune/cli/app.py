@@ -246,7 +246,8 @@ def audit_judge(
 
 
 command("where.pod_name", "where.api_base")(pods)
-for plain in (report, ui, serve):
+command("chat_template")(serve)
+for plain in (report, ui):
     app.command()(plain)
 
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from socratune.config import EnhancedTrainingConfig, read_template
+from socratune.config import EnhancedTrainingConfig
 from socratune.data import data_path, read_qa_rows
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import IGNORE, load_tokenizer, render
 from socratune.llm import model_fault
 from socratune.preflight import chat_faults
-from socratune.resolve import give_template, read_config_file, resolve_settings
+from socratune.resolve import read_config_file, resolve_settings, take_template
 from socratune.rows import Example, Piece, QARow
 from socratune.runs import RunDir, read_rows, system_turn
 from socratune.training import label_faults
@@ -54,10 +54,7 @@ def opened_tokenizer(name: str, template: str | None) -> Any:
         UserError: no such model or template, or they do not go together.
     """
     if template is not None:
-        try:
-            give_template(name, read_template(template))
-        except ValueError as error:
-            raise UserError(Fault("--chat-template", str(error), template)) from None
+        take_template(name, template)
     missing = model_fault(name)
     if faults := [missing] if missing else chat_faults(name):
         raise UserError(*faults)

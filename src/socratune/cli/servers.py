@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ def ui(
 
 
 def serve(
+    given: dict[str, Any],
     what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model, or the folder of a run.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one there is.")] = "127.0.0.1",
@@ -39,7 +40,8 @@ def serve(
     """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
     from socratune.publishing import serve_models
 
-    _until_stopped(partial(serve_models, what, _say, host=host, port=port, key_env=api_key_env, names=allow_host or []))
+    place: dict[str, Any] = {"host": host, "port": port, "key_env": api_key_env, "names": allow_host or []}
+    _until_stopped(partial(serve_models, what, _say, template=given.get("chat_template"), **place))
 
 
 def _until_stopped(work: Callable[[], None]) -> None:

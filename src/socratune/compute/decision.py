@@ -4,6 +4,8 @@
     does not             → runpod, on the first of `where.preferred_gpus` that it fits
     place is not auto    → there; refused, with what would make it fit, where it does not
 
+A machine is rented where that was asked for (`may_rent`): a key in the environment is no such word.
+
 What was set is never changed: a 4-bit base that was refused stays refused, and then it is said what would help.
 """
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from socratune.compute.machine import Machine
+from socratune.config import RunConfig, WhereConfig
 from socratune.errors import Fault, Shown
 from socratune.inference import (
     FREE_SHARE,
@@ -35,6 +38,10 @@ CPU_TOKENS = 4096
 SHORTER = (1024, 512, 256)
 """Lengths of rows that are tried where longer ones do not fit."""
 RUNPOD_KEY = "RUNPOD_API_KEY"
+UNASKED = "where.place auto"
+"""Where the fault lies of a run that would rent and does not say so."""
+_OF_A_POD = ("pod_name", "preferred_gpus", "gpu_count", "cloud", "image", "disk_gb", "max_hours", "spot", "sky")
+"""Settings that speak of nothing but a rented machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class PlacementSettings:
 
     Attributes:
         gpus: cards of a machine one sits at that train.
+        may_rent: `auto` may rent a machine.
         longest: tokens of the longest row.
         step_tokens: of an optimizer step.
         checkpointing, load_in_4bit: None: as memory has it.
@@ -53,6 +61,7 @@ class PlacementSettings:
     max_local_hours: float = 12.0
     preferred_gpus: tuple[str, ...] = ("H100 PCIe", "H100 SXM")
     gpu_count: int = 1
+    may_rent: bool = True
     rank: int = 16
     longest: int = 2048
     step_tokens: int = 16 * 2048
@@ -111,6 +120,15 @@ class Placement:
     card: Card | None = None
     remedies: tuple[str, ...] = ()
     fault: Fault | None = None
+
+
+def may_rent(config: RunConfig) -> bool:
+    """Whether a configuration asks for a rented machine where it may be needed: by its place, by money for it, or by
+    saying what it should be like or be called.
+    """
+    where, usual = config.where, WhereConfig()
+    said = any(getattr(where, name) != getattr(usual, name) for name in _OF_A_POD)
+    return where.place in ("runpod", "sky") or said or config.max_usd is not None or config.budget.where is not None
 
 
 def decide_placement(
@@ -210,7 +228,8 @@ def _rented(
         if fit.fits:
             which = f"{settings.gpu_count} × {card.name}" if settings.gpu_count > 1 else card.name
             reason = f"{why}; on RunPod it fits {which}: {training_in_words(fit.way)} take {gb(fit.gib['total'])}"
-            fault = None if has_key else _no_key(why, remedies)
+            asked = settings.may_rent or settings.place == "runpod"
+            fault = _no_key(why, remedies, asked=asked) if not has_key else None if asked else _unasked(why, remedies)
             return Placement("runpod", reason, fit, card, remedies, fault)
     bigger = tuple(_larger_cards(shape, settings, work))
     names = ", ".join(settings.preferred_gpus)
@@ -220,9 +239,19 @@ def _rented(
     return Placement("runpod", reason, here, None, (*remedies, *bigger), fault)
 
 
-def _no_key(why: str, remedies: tuple[str, ...]) -> Fault:
-    here = f"Or here, with {'; or '.join(remedies)}." if remedies else "No setting makes it fit here."
-    fix = f"Run: export {RUNPOD_KEY}=… {here}"
+def _unasked(why: str, remedies: tuple[str, ...]) -> Fault:
+    """A key in the environment is there for whatever needs it, and never says that this run may spend money."""
+    fix = f"Add --where runpod, or --max-usd USD for all it may cost. {_or_here(remedies)}"
+    return Fault(UNASKED, f"a word that a machine may be rented ({why})", Shown("none"), fix)
+
+
+def _or_here(remedies: tuple[str, ...]) -> str:
+    return f"Or here, with {'; or '.join(remedies)}." if remedies else "No setting makes it fit here."
+
+
+def _no_key(why: str, remedies: tuple[str, ...], *, asked: bool) -> Fault:
+    more = "" if asked else "Then add --where runpod. "
+    fix = f"Run: export {RUNPOD_KEY}=… {more}{_or_here(remedies)}"
     expected = f"RunPod's key in the environment, as a machine has to be rented ({why})"
     return Fault(RUNPOD_KEY, expected, Shown("no such variable"), fix)
 

@@ -15,7 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socratune.compute.decision import RUNPOD_KEY, Fit, Placement, PlacementSettings, TrainingWork, decide_placement
+from socratune.compute.decision import (
+    RUNPOD_KEY,
+    UNASKED,
+    Fit,
+    Placement,
+    PlacementSettings,
+    TrainingWork,
+    decide_placement,
+    may_rent,
+)
 from socratune.compute.machine import Machine, this_machine
 from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
 from socratune.data import data_path, data_set
@@ -165,7 +174,7 @@ def settle_placement(config: RunConfig, *, fits: bool = True, told: bool = True)
     decision = _decision(size, load, machine, config)
     if not fits and config.where.place == "auto" and _can_answer(decision, machine):
         decision = replace(decision, where="local", reason="nothing is trained any more, and it can answer here")
-    if decision.fault and fits:
+    if decision.fault and (fits or decision.fault.where == UNASKED):
         raise UserError(decision.fault)
     place = "on this machine" if decision.where == "local" else f"elsewhere ({decision.where})"
     if told and (fits or decision.where != "local"):
@@ -191,6 +200,7 @@ def placement_settings(config: RunConfig, lengths: tuple[int, ...]) -> Placement
         max_local_hours=where.max_local_hours,
         preferred_gpus=tuple(where.preferred_gpus),
         gpu_count=where.gpu_count,
+        may_rent=may_rent(config),
         rank=train.r,
         longest=longest,
         step_tokens=sum(min(length, longest) for length in sorted(lengths)[-per_step:]),

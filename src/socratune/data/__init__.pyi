@@ -18,3 +18,4 @@ from .qa_files import (
 )
 from .records import Unreadable as Unreadable, read_records as read_records
 from .shapes import parse_row as parse_row
+from .tally import FaultTally as FaultTally

@@ -23,7 +23,9 @@ from socratune.judging import final_answer, options_in
 
 FROM_ONE = "Numbers count from 0: if yours count from 1, write letters (A, B, …) in all rows."
 """What to do about a number behind the last option: all other numbers of the file may mean another option."""
-_POINTS = re.compile(r"\W*(?:option |answer |choice )?\(?([A-Ja-j])\W*|\(?[A-J][).:]\s+\S.*", re.I | re.DOTALL)
+_POINTS = re.compile(
+    r"\W*(?:option |answer |choice )?\(?(?:[A-J]|(?-i:[K-Z]))\W*|\(?[A-Z][).:]\s+\S.*", re.I | re.DOTALL
+)
 _ASKS_TO_CHOOSE = re.compile(
     r"\bof (?:the|these) (?:following|options|choices|answers|statements)\b|\bwhich of these\b"
     r"|\b(?:choose|select|pick|mark) (?:the|one|an?|all)\b|\bbest answers?\b|\bder folgenden\b",

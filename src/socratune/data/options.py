@@ -28,14 +28,18 @@ NAMED = re.compile(r"(?:^|_)(?:opts?|options?|choices?)(?:_|$)")
 DISTRACTORS = ("distractors", "incorrect_answers", "wrong_answers")
 CHOSEN = (
     "label", "correct", "correct_option", "correct_choice", "correct_index", "correct_idx", "correct_label",
-    "correct_letter", "answer_index", "answer_idx", "answer_id", "answer_letter", "answer_label", "answer_num", "cop",
-    "gold", "gold_index",
+    "correct_letter", "correct_answer_id", "answer_index", "answer_idx", "answer_id", "answer_letter", "answer_label",
+    "answer_num", "cop", "gold", "gold_index",
 )  # fmt: skip
 """Columns that name the right option; beside options only."""
-_COLUMN = re.compile(r"(?:(options?|opt?|choices?|answer|ans|alternative|alt|candidate|ending|sol)_?)?([a-j]|\d)")
-ANY_COLUMN = re.compile(r"(.+?)_?([a-j]|\d)")
+_COLUMN = re.compile(
+    r"(?:(options?|opt?|choices?|answer|ans|alternative|alt|candidate|ending|sol)_?)?"
+    r"([a-ru-z]|(?<![a-z])[st]|\d{1,2})"  # `options` is no option S, `opt` no option T
+)
+ANY_COLUMN = re.compile(r"(.+?)_?([a-j]|\d{1,2})")
 _DISTRACTOR = re.compile(r"(?:distractor|incorrect_answer|wrong_answer)_?\d")
-_LETTERS, _DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
+_LETTERS = [chr(ord("A") + at) for at in range(26)]
+_NUMBERS = [str(at) for at in range(len(_LETTERS) + 1)]
 _LABEL = re.compile(
     r"\W*(?:(?:the )?(?:correct )?(?:option|answer|choice|opt|op|ending|sol)(?: is)?[\s_:]*)?\W*([A-Za-z]|\d{1,2})\W*",
     re.I,
@@ -83,7 +87,10 @@ def letter(number: int) -> str:
 
 def is_for_options(name: str) -> bool:
     """Whether a column is there for options, whatever it holds."""
-    return bool((name in OPTIONS and name not in PERHAPS) or re.fullmatch(r"(?:option|choice|op|opt)_?[a-j1-9]", name))
+    return bool(
+        (name in OPTIONS and name not in PERHAPS)
+        or re.fullmatch(r"(?:option|choice|op|opt)_?(?:[a-ru-z]|\d{1,2})", name)
+    )
 
 
 def has_options(names: Iterable[str]) -> bool:
@@ -188,7 +195,7 @@ def _from_object(value: dict[Any, Any]) -> list[tuple[Any, Any]] | None:
         return list(zip(labels, texts, strict=True)) if found and labels and len(labels) == len(texts) else None
     given = [(label, text) for label, text in value.items() if text is not None]
     values = [str(text).strip().upper() for _, text in given]
-    if sorted(values) == list(_LETTERS[: len(values)]) and not all(label_of(label) for label, _ in given):
+    if sorted(values) == _LETTERS[: len(values)] and not all(label_of(label) for label, _ in given):
         return [(text, label) for label, text in given]
     return given
 
@@ -219,7 +226,7 @@ def _from_texts(items: list[Any]) -> Options | None:
         own = [pattern.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
         pairs = [(match[1].upper(), match[2]) for match in own if match]
         found = _options(pairs, "labelled") if len(pairs) == len(items) else None
-        runs = [list(_LETTERS[: len(pairs)]), *([str(at + first) for at in range(len(pairs))] for first in (0, 1))]
+        runs = [_LETTERS[: len(pairs)], *([str(at + first) for at in range(len(pairs))] for first in (0, 1))]
         if found and found.labels in runs:
             return found
     return _options([(None, item) for item in items], "list")
@@ -247,16 +254,16 @@ def _in_text(text: str) -> Options | None:
 
 
 def suffixed(names: Iterable[str], pattern: re.Pattern[str] = _COLUMN) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Columns that differ in their last letter or digit: what they have alike, and (label, column) of each."""
+    """Columns that differ in their last letter or number: what they have alike, and (label, column) of each."""
     groups: dict[str, dict[str, str]] = {}
     for name in names:
         if found := pattern.fullmatch(name):
             groups.setdefault(found[1] or "", {})[found[2].upper()] = name
     for alike, group in groups.items():
-        for run in (_LETTERS, _DIGITS):
+        for run in (_LETTERS, _NUMBERS):
             labels = [label for label in run if label in group]
             if pattern is not _COLUMN or not alike:  # nothing in the name speaks for options: from A or 0 or 1 on
-                start = run.find(labels[0]) if labels else 0
+                start = run.index(labels[0]) if labels else 0
                 ends = (at for at, label in enumerate(labels) if label != run[start + at])
                 labels = labels[: next(ends, None)] if start == 0 or labels[0] == "1" else []
             if len(labels) > 1 and (alike or run is _LETTERS):

@@ -22,9 +22,10 @@ from typing import Any
 
 from socratune.data.choices import lists_options, missing_options, with_options
 from socratune.data.columns import decoded, given_columns, is_blank, is_null, plain_name, text_faults
-from socratune.data.options import CHOSEN, find_options, has_options
+from socratune.data.options import CHOSEN, find_options, has_options, whole_number
 from socratune.data.turns import Turn, messages_in, order_fault, read_chat
 from socratune.errors import Fault, Shown
+from socratune.judging import options_in
 from socratune.rows import QARow, content_id
 
 CHATS = ("messages", "conversations", "conversation")
@@ -33,11 +34,24 @@ ASKS = ("question", "problem", "query", "instruction", "prompt", "question_stem"
 """Columns with the question of a pair; one row may have only one of them."""
 INPUTS = ("input", "inputs")
 """Columns with the question where none of ASKS is there."""
+OPENINGS = ("ctx", "sentence", "goal", "startphrase")
+"""Columns with what the options go on from, or fill in, where there is no question."""
+COUNTED_FROM = {"sentence": 1, "goal": 0}
+"""From where an answer counts `option1` or `sol1` beside these: Winogrande's and PIQA's. Elsewhere nobody knows."""
 ANSWERS = (
     "answer", "completion", "response", "output", "solution", "answer_key", "chosen", "correct_answer",
-    "expected_answer", "reference_answer", "ground_truth", "target", "targets", "answers",
+    "expected_answer", "reference_answer", "ground_truth", "target", "targets", "answers", "best_answer",
 )  # fmt: skip
 """Columns with the reference answer of a pair; the first that a row has counts, so `answer` before `solution`."""
+PASSAGES = ("passage", "article", "paragraph", "story")
+"""Columns with the text that a question is about: it is asked below it."""
+PERHAPS_PASSAGES = ("context", "support", "premise")
+"""Likewise where the question has options or the answer a place in the text; else it is the evidence of an answer."""
+_YES_OR_NO = re.compile(
+    r"(?i)(?:^|[.!?,]\s+)(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|must)\b"
+)
+_BOOL = {"true": "yes", "false": "no"}
+"""BoolQ's answers, by a passage. Without one they may be truth values as well, and nobody is asked for a guess."""
 SYSTEMS = ("system", "system_prompt")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Columns that are part of a question and cannot be asked."""
@@ -82,11 +96,12 @@ def _shape(names: set[str]) -> tuple[str] | tuple[str, str] | None:
 def may_have_shape(names: Iterable[str]) -> bool:
     """Whether some row of a table with these columns may have a shape: it leaves what it does not need null."""
     plain = {plain_name(str(name)) for name in names}
-    return bool(plain & {*CHATS, "chosen"}) or bool(_asks(plain) and _answers(plain))
+    return bool(plain & {*CHATS, "chosen"}) or bool(_asks(plain) and (_answers(plain) or "mc1_targets" in plain))
 
 
 def _asks(names: set[str]) -> list[str]:
-    return [name for name in ASKS if name in names] or [name for name in INPUTS if name in names][:1]
+    found = [name for name in ASKS if name in names] or [name for name in INPUTS if name in names][:1]
+    return found or ([name for name in OPENINGS if name in names][:1] if has_options(names) else [])
 
 
 def _answers(names: set[str]) -> list[str]:
@@ -120,6 +135,8 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
     if not faults:
         names = [plain_name(str(name)) for name in data]
         messages, used = _with_options(messages, answered, columns, (shape, used, names), where, faults)
+    if not faults and len(shape) == 2:
+        messages, used = _below_passage(messages, columns, shape, used)
     own, row_id = _own_metadata(data, where, faults), _own_id(data, where, faults)
     if faults:
         return faults
@@ -154,7 +171,14 @@ def _own_id(data: dict[str, Any], where: str, faults: list[Fault]) -> str | None
 
 
 def _unfolded(given: dict[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
-    """The columns of a row whose `question` is an object with `stem` and `choices`, as ARC's own files have it."""
+    """The columns of a row that has some within another: ARC's own `question` with `stem` and `choices`, and
+    TruthfulQA's `mc1_targets`, the options with 1 for the right one and 0 for the others.
+    """
+    targets = decoded(given["mc1_targets"][1]) if "mc1_targets" in given else None
+    if isinstance(targets, dict) and not {"choices", "label"} & given.keys():
+        texts, right = targets.get("choices", list(targets)), targets.get("labels", list(targets.values()))
+        if isinstance(right, list) and right.count(1) == 1 and all(type(one) is int for one in right):
+            given = given | {"choices": ("mc1_targets", texts), "label": ("mc1_targets", right.index(1))}
     asked = decoded(given["question"][1]) if "question" in given else None
     if not isinstance(asked, dict) or not isinstance(asked.get("stem"), str):
         return given
@@ -201,6 +225,7 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
     shown = ", ".join(f"{name} (null)" if name in empty else name for name in names) or "none"
     known = (*CHATS, *ASKS, *ANSWERS[:6])
     asks = [name for name in names if plain_name(name) in ASKS and name not in empty]
+    known = known if not asks else tuple(name for name in known if name not in ASKS)
     near = {name: difflib.get_close_matches(plain_name(name), known, n=1, cutoff=0.75) for name in names}
     if missing := [name for name in names if name in empty and plain_name(name) in known]:
         fix = f"It has no value in {' and '.join(missing)}."
@@ -279,6 +304,9 @@ def _pair(columns: Columns, ask: str, answer: str, where: str, faults: list[Faul
     answered = _one_answer(columns[answer], f"{where}, {answer}", faults)
     if answer == "answers" and isinstance(columns[answer], dict | list) and len(_texts_in(columns[answer])) > 1:
         used.discard(answer)  # the other ways to say it stay among the metadata
+    said = str(answered).strip().lower()
+    if said in _BOOL and isinstance(asked, str) and _YES_OR_NO.search(asked) and columns.keys() & PASSAGES:
+        answered = _BOOL[said]
     turns = [*before, *_side(asked, "user", f"{where}, {ask}", faults)]
     behind = [] if answered is None else _side(answered, "assistant", f"{where}, {answer}", faults)
     if len(behind) > 1 and behind[0]["role"] != "assistant":  # it repeats the question
@@ -394,6 +422,9 @@ def _with_options(
         if not faults and (fault := missing_options(prompt, reference, others, names, where)):
             faults.append(fault)
         return messages, used
+    if options.kind == "columns" and shape[0] in COUNTED_FROM and whole_number(answered) is not None:
+        labels = [str(at + COUNTED_FROM[shape[0]]) for at in range(len(options.texts))]
+        options = options._replace(labels=labels, kind="labelled")
     there = all(text in asked for text in options.texts)
     if len(shape) == 1 and there and (lists_options(asked) or options.names(answered) is None):
         return messages, used  # a conversation asks in its own words
@@ -401,3 +432,19 @@ def _with_options(
     faults += text_faults(asked, place, "user")
     turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": reference}]
     return [*messages[:-2], *turns], used | options.columns
+
+
+def _below_passage(
+    messages: list[Turn], columns: Columns, shape: tuple[str, ...], used: set[str]
+) -> tuple[list[Turn], set[str]]:
+    """The conversation whose question stands below the text that it is about, and the columns taken."""
+    asked, answer = messages[-2]["content"], decoded(columns[shape[-1]])
+    of_reading = bool(options_in(asked)) or (isinstance(answer, dict) and "answer_start" in answer)
+    for name in (*PASSAGES, *(PERHAPS_PASSAGES if of_reading else ())):
+        text = columns.get(name)
+        if isinstance(text, str) and text.strip() and name not in used:
+            if text.strip() not in asked:
+                question: Turn = {"role": "user", "content": f"{text.strip()}\n\n{asked}"}
+                messages = [*messages[:-2], question, messages[-1]]
+            return messages, used | {name}
+    return messages, used

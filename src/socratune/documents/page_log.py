@@ -6,14 +6,16 @@ SIGKILL the same command goes on behind the last page.
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from socratune.documents.document import Document, Link
-from socratune.errors import BusyError, Fault, OutsideError, Shown
+from socratune.errors import BusyError, Fault, OutsideError, Shown, SocratuneError, UserError
 from socratune.runs import json_decode, json_encode, write_lines
 
 _SCHEMA = """
@@ -25,6 +27,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROW
 """
 _TABLES = ("documents", "links", "steps", "asked", "facts")
 _BOTH_ENDS = "start IN (SELECT id FROM documents) AND stop IN (SELECT id FROM documents)"
+_OF_THE_DISK = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
 _OTHER_ENDS = """
 WITH ends AS (
     SELECT stop AS id FROM links JOIN documents ON documents.id = start WHERE hop = :hop
@@ -57,9 +60,11 @@ class Drained:
 class PageLog:
     """A context manager. `question` names what is asked: the pages of another question are forgotten.
 
+    Every method raises UserError where the file turns out to be damaged, or made by another version.
+
     Raises:
         BusyError: another process has it open.
-        OutsideError: the file cannot be used.
+        OutsideError: the disk cannot be used.
     """
 
     def __init__(self, folder: Path, question: str) -> None:
@@ -84,8 +89,8 @@ class PageLog:
 
     def position(self, step: str) -> str | None:
         """Where a step goes on: what was kept with its last page, "" at its beginning, None when it is done."""
-        found = self._db.execute("SELECT position, done FROM steps WHERE name = ?", (step,)).fetchone()
-        position, done = found or ("", False)
+        found = self._rows("SELECT position, done FROM steps WHERE name = ?", (step,))
+        position, done = found[0] if found else ("", False)
         return None if done else position
 
     def keep(
@@ -126,20 +131,21 @@ class PageLog:
     def batches(self, hop: int, size: int) -> Iterator[list[str]]:
         """The ids of the documents so many links away, in their order."""
         last, query = "", "SELECT id FROM documents WHERE id > ? AND hop = ? ORDER BY id LIMIT ?"
-        while ids := [found for (found,) in self._db.execute(query, (last, hop, size))]:
+        while ids := [found for (found,) in self._rows(query, (last, hop, size))]:
             yield ids
             last = ids[-1]
 
     def other_ends(self, hop: int) -> list[str]:
         """The ids that links of the documents `hop` links away lead to, of those never asked for; in their order."""
-        return [found for (found,) in self._db.execute(_OTHER_ENDS, {"hop": hop})]
+        return [found for (found,) in self._rows(_OTHER_ENDS, {"hop": hop})]
 
     def finished(self) -> Drained | None:
         """What was written when all pages had come, if it is still there."""
         fact = self._fact("drained")
         if fact and self._documents.is_file() and self._links.is_file():
-            return Drained(self._documents, self._links, **json_decode(fact), pages=0)
-        if fact:
+            with suppress(ValueError, TypeError):  # what another version has noted
+                return Drained(self._documents, self._links, **json_decode(fact), pages=0)
+        if fact is not None:
             with self._failures():
                 self._clear(("documents", "links", "steps", "asked"))
                 self._db.execute("DELETE FROM facts WHERE name = 'drained'")
@@ -151,15 +157,15 @@ class PageLog:
         Raises:
             OutsideError: they cannot be written.
         """
-        documents = self._db.execute("SELECT value FROM documents ORDER BY number")
-        links = self._db.execute(f"SELECT value FROM links WHERE {_BOTH_ENDS} ORDER BY number")
-        counts = {
-            "document_count": write_lines(self._documents, (f"{value}\n" for (value,) in documents)),
-            "link_count": write_lines(self._links, (f"{value}\n" for (value,) in links)),
-            "without_text": self._number("SELECT COUNT(*) FROM documents WHERE json_extract(value, '$.text') = ''"),
-        }
-        counts["loose_links"] = self._number("SELECT COUNT(*) FROM links") - counts["link_count"]
         with self._failures():
+            documents = self._db.execute("SELECT value FROM documents ORDER BY number")
+            links = self._db.execute(f"SELECT value FROM links WHERE {_BOTH_ENDS} ORDER BY number")
+            counts = {
+                "document_count": write_lines(self._documents, (f"{value}\n" for (value,) in documents)),
+                "link_count": write_lines(self._links, (f"{value}\n" for (value,) in links)),
+                "without_text": self._number("SELECT COUNT(*) FROM documents WHERE json_extract(value, '$.text') = ''"),
+            }
+            counts["loose_links"] = self._number("SELECT COUNT(*) FROM links") - counts["link_count"]
             self._set_fact("drained", json_encode(counts).decode())
             self._clear(("documents", "links", "steps", "asked"))
             self._db.execute("VACUUM")
@@ -179,12 +185,16 @@ class PageLog:
             for table in tables:
                 self._db.execute(f"DELETE FROM {table}")
 
-    def _number(self, query: str, values: Sequence[str] = ()) -> int:
-        return self._db.execute(query, values).fetchone()[0]
+    def _rows(self, query: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
+        with self._failures():
+            return self._db.execute(query, values).fetchall()
 
-    def _fact(self, name: str) -> str | None:
-        found = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return found[0] if found else None
+    def _number(self, query: str, values: Sequence[str] = ()) -> int:
+        return self._rows(query, values)[0][0]
+
+    def _fact(self, name: str) -> Any:
+        found = self._rows("SELECT value FROM facts WHERE name = ?", (name,))
+        return found[0][0] if found else None
 
     def _set_fact(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
@@ -205,9 +215,17 @@ class PageLog:
         """What SQLite says, in our errors."""
         try:
             yield
+        except SocratuneError:
+            raise
         except (sqlite3.Error, OSError) as error:
             if "locked" in str(error):
                 fix = "Wait for it, or name another folder."
                 got = Shown("another process that does")
                 raise BusyError(Fault(str(self._path.parent), "a folder nobody reads into", got, fix)) from None
-            raise OutsideError(f"{self._path}: cannot be used ({error}). Is the disk full, the file damaged?") from None
+            code = getattr(error, "sqlite_errorcode", None)
+            if isinstance(error, OSError) or (code in _OF_THE_DISK and not self._path.is_dir()):
+                raise OutsideError(f"{self._path}: cannot be used ({error}). Is the disk full?") from None
+            move = f"cd {shlex.quote(str(self._path.parent))} && mkdir -p damaged && mv {self._path.name}* damaged"
+            fix = f"Move it aside, and the same command reads from the beginning: {move} (nothing of it was paid for)."
+            where = f"{self._path}: cannot be used ({error})"
+            raise UserError(Fault(where, "the pages of a database", fix=fix)) from None

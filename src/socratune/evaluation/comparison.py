@@ -143,7 +143,7 @@ def answer_rows(rows: list[QARow], base: Answers, adapter: Answers) -> list[dict
 
 def _kept(answer: dict[str, Any]) -> dict[str, Any]:
     """All that a verdict can be derived from anew; further samples in `more`."""
-    told = {name: answer[name] for name in ("response", "verdict", "judged_by", "stop") if name in answer}
+    told = {name: answer[name] for name in ("response", "verdict", "judged_by", "reason", "stop") if name in answer}
     return told if "more" not in answer else {**told, "more": [_kept(one) for one in answer["more"]]}
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO, DEMO_DATA
-from socratune.data import parse_row, read_qa_rows
+from socratune.data import FaultTally, parse_row, read_qa_rows
 from socratune.errors import Fault, Shown, UserError
 from socratune.rows import QARow, content_id, unique_ids
+from socratune.runs import json_decode
 
+WRITE_PROMPTS = 'Write each as {"prompt": "…", "expected": "…"}; a file of another name is read as one prompt a line.'
 SHIPPED = Path(__file__).parents[1] / "neutral_data"
 
 
@@ -21,7 +23,7 @@ def read_prompts(name: str) -> list[QARow]:
     it. Of any other file, each line that is not blank is a prompt.
 
     Raises:
-        UserError: every line that is neither; no such file; no prompt in it.
+        UserError: every kind of line that is neither, once, with their number; no such file; no prompt in it.
     """
     path = Path(name)
     try:
@@ -30,36 +32,37 @@ def read_prompts(name: str) -> list[QARow]:
         reason = getattr(error, "strerror", None) or "bytes that are not UTF-8"
         raise UserError(Fault(f"--prompts {path}", "a readable text or JSONL file", Shown(reason))) from None
     rows: list[QARow] = []
-    faults: list[Fault] = []
+    faults = FaultTally(str(path))
     for number, line in enumerate(lines, start=1):
         if line.strip():
             found = _parsed(line, f"{path}, line {number}") if path.suffix == ".jsonl" else _row(line.strip(), "")
             if isinstance(found, QARow):
                 rows.append(found)
             else:
-                faults += found
-    if not rows and not faults:
-        faults.append(Fault(f"--prompts {path}", "at least one prompt", Shown("an empty file")))
-    if faults:
-        raise UserError(*faults)
+                faults.add(f"line {number}", [replace(fault, fix=fault.fix or WRITE_PROMPTS) for fault in found])
+    if faults.rows:
+        raise UserError(*faults.faults)
+    if not rows:
+        raise UserError(Fault(f"--prompts {path}", "at least one prompt", Shown("an empty file"), WRITE_PROMPTS))
     return list(unique_ids(rows))
 
 
 def _parsed(line: str, where: str) -> QARow | list[Fault]:
     try:
-        data: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        return [Fault(where, "one JSON object per line", Shown(f"{error.msg} at column {error.colno}"))]
+        data: Any = json_decode(line)
+    except ValueError as error:
+        return [Fault(where, "one JSON object per line", Shown(str(error)), WRITE_PROMPTS)]
     if (
         not isinstance(data, dict)
-        or not isinstance(data.get("prompt"), str)
+        or isinstance(data.get("prompt", []), list)
         or data.keys() & {"completion", "response"}
     ):
         return parse_row(data, where)
     expected = data.get("expected")
-    if not isinstance(expected, str | int | float | None) or not data["prompt"].strip():
-        return [Fault(where, '"prompt" and, if it is to be judged, "expected" as text', data)]
-    return _row(data["prompt"], "" if expected is None else str(expected))
+    prompt = data["prompt"]
+    if not isinstance(expected, str | int | float | None) or not isinstance(prompt, str) or not prompt.strip():
+        return [Fault(where, '"prompt" and, if it is to be judged, "expected" as text', data, WRITE_PROMPTS)]
+    return _row(prompt, "" if expected is None else str(expected))
 
 
 def _row(prompt: str, expected: str) -> QARow:
@@ -95,4 +98,4 @@ def meter_rows() -> list[QARow]:
 
 
 def _shipped(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (SHIPPED / name).read_text("utf-8").splitlines()]
+    return [json_decode(line) for line in (SHIPPED / name).read_text("utf-8").splitlines()]

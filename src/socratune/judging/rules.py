@@ -224,15 +224,18 @@ def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
 
 _LETTER = re.compile(
     r"""^\W*(?:(?:[Oo]ption|[Aa]nswer|[Cc]hoice|[Ll]etter)\b\W*)?
-    (?: \(([A-Ha-h])\) | ([A-Ha-h])(?=[).\]:](?:\s|$)|\W*$)
-      | ([A-H])(?=\s+(?:because|since|as|is\s+(?:the\s+)?(?:correct|right|best|answer))\b|\s[-–—]|,) )""",
+    (?: \(([A-Za-z])\) | ([A-Za-z])(?=[).\]:](?:\s|$)|\W*$)
+      | ([A-Z])(?=\s+is\s+(?:the\s+)?(?:correct|right|best|answer)\b)
+      | ([A-HJ-Z])(?=\s+(?:because|since|as)\b|\s[-–—]|,) )""",
     re.VERBOSE,
 )
 _CHOSEN = re.compile(
-    r"(?:\b(?:[Oo]ption|[Cc]hoice|choose|pick|select|go with)\s+|选择?\s*)\(?([A-H])(?![\w'])"
-    r"|\b(?:[Ii]t['’]s|[Ii]t is)\s+\(?([B-H])(?![\w'])|\b([B-H])\s+is\s+(?:the\s+)?(?:correct|right)|\(([A-H])\)\W*$"
+    r"(?:\b(?:[Oo]ption|[Cc]hoice|choose|pick|select|go with)\s+|选择?\s*)\(?([A-HJ-Z](?![\w'])|I(?=[).:,]|\W*$))"
+    r"|\b(?:[Ii]t['’]s|[Ii]t is)\s+\(?([B-HJ-Z](?![\w'])|I(?=[).:,]|\W*$))"
+    r"|\b([B-Z])\s+is\s+(?:the\s+)?(?:correct|right)|\(([A-Z])\)\W*$"
 )
-_OTHER_LETTER = re.compile(r"(?<![\w'])([B-H]|A(?!\s[a-z]))(?![\w'])")
+"""`The option I prefer` names no option; the article and the pronoun stand before a word."""
+_OTHER_LETTER = re.compile(r"(?<![\w'])([B-HJ-Z]|[AI](?!\s[a-z]))(?![\w'’])")
 _REASON = re.compile(r"\b(?:because|since|as)\b|[.;]")
 _DISMISSED = re.compile(r"\s+(?:is|are|was|were)\s+(?:too|less|more|also|only|\w+er)\b")
 
@@ -262,14 +265,20 @@ def _choices(text: str, options: dict[str, str]) -> set[str]:
     text = plain_text(text).strip()
     if NEGATION.search(text) or text.endswith("?") or re.search(r"\b(?:or|either|both|oder)\b|或|还是", text):
         return {letter for letter, option in options.items() if canonical(option) == canonical(text)}
-    if found := _LETTER.match(text):
-        named = {(found.group(1) or found.group(2) or found.group(3)).upper()}
+    found = _LETTER.match(text)
+    if found and _may_be_option(letter := "".join(filter(None, found.groups())).upper(), options):
+        named = {letter}
         rest = text[found.end() :].strip(" ).]:-–—")
         named |= set(_OTHER_LETTER.findall(_REASON.split(rest)[0])) & set(options)
         named |= {letter for letter, option in options.items() if canonical(option) == canonical(text)}
         return named | _by_text(canonical(rest), options, sole=False)
-    named = {"".join(groups) for groups in _CHOSEN.findall(text)}
+    named = {letter for groups in _CHOSEN.findall(text) if _may_be_option(letter := "".join(groups), options)}
     return named | _by_text(canonical(text), options, sole=True)
+
+
+def _may_be_option(letter: str, options: dict[str, str]) -> bool:
+    """Whether a letter names an option, be it none that there is; those behind H are initials and variables as well."""
+    return letter in options or letter in "ABCDEFGH"
 
 
 def _by_text(text: str, options: dict[str, str], *, sole: bool) -> set[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from socratune.errors import Fault, UserError
 from socratune.llm.locate import chat_template, model_json
+from socratune.rows import read_token_ids
 
 Chat = list[dict[str, str]]
 WARM = 0.7
@@ -78,8 +79,7 @@ class Completion:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Completion:
         """The inverse of `to_json`."""
-        ids = data["token_ids"]
-        return cls(**{**data, "token_ids": None if ids is None else tuple(ids)})
+        return cls(**{**data, "token_ids": read_token_ids(data["token_ids"])})
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Completion | None:

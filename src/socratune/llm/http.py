@@ -19,7 +19,7 @@ from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Response
-from socratune.llm.ledger import credible_tokens, most_prompt_tokens
+from socratune.llm.ledger import credible_tokens, most_prompt_tokens, reserve_again, waste
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.llm.markers import Find, spelt_out, usual_markers, without_markers
 from socratune.runs import json_decode, json_encode
@@ -67,6 +67,7 @@ class _Failure(Exception):
         unreachable: no connection came about.
         throttled: the server is well and wants fewer calls.
         unusable: the server is well, and what it says is no answer: the fault of this call, and of no other.
+        paid: tokens of prompt and answer that the server counts for it; None where it is not billed.
     """
 
     def __init__(
@@ -77,13 +78,11 @@ class _Failure(Exception):
         unreachable: bool = False,
         throttled: bool = False,
         unusable: bool = False,
+        paid: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(what)
-        self.what = what
-        self.wait_s = wait_s
-        self.unreachable = unreachable
-        self.throttled = throttled
-        self.unusable = unusable
+        self.what, self.wait_s, self.paid = what, wait_s, paid
+        self.unreachable, self.throttled, self.unusable = unreachable, throttled, unusable
 
 
 class _NoRoom(Exception):
@@ -107,6 +106,7 @@ class HttpModel:
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
         markers: finds the control tokens in texts that this server might read as turns; they are sent spelt out. None
             for a vendor's own address and for a server that knows text from turns itself.
+        vocabulary: an answer with ids from here on is taken by its text alone. None: not known.
 
     Args:
         kind: the protocol.
@@ -138,6 +138,7 @@ class HttpModel:
     ) -> None:
         self.name = f"{kind}/{model}"
         self.fingerprint = self.name
+        self.vocabulary: int | None = None
         self.markers: Find | None = usual_markers if api_bases else None
         self._unasked = set() if token_ids else {wire.TOKEN_IDS}
         # a vendor's own defaults are known to be neutral, and it refuses what is not of its protocol
@@ -221,6 +222,8 @@ class HttpModel:
                 first_failed = answered if tries == 1 else first_failed
                 self._count_failure(endpoint, failure)
                 unusable += failure.unusable
+                if billed := failure.paid is not None:
+                    waste(*failure.paid)
                 if unusable > min(self._max_retries, UNUSABLE_TRIES - 1):
                     raise CallError(f"{self._told(endpoint, failure)}. Gave up after {tries} tries") from None
                 if spent > self._max_retries:
@@ -232,12 +235,16 @@ class HttpModel:
                 if answer is None:
                     continue
                 self._answered += 1
+                if self.vocabulary is not None and max(answer.token_ids or (0,)) >= self.vocabulary:
+                    answer = replace(answer, token_ids=None)
                 if self._tokens:
                     read, said = credible_tokens(answer, messages, sampling)
                     self._tokens.correct(read + said - estimate)
                     self._answer_tokens += (said - self._answer_tokens) / 16
                 return answer
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
+            if billed:
+                await reserve_again()
 
     def _without_markers(self, messages: Chat) -> Chat:
         """The conversation as it is sent; the first time that it is another, it is said."""
@@ -338,7 +345,11 @@ class HttpModel:
         except TimeoutError:
             raise _Failure(f"no answer within {self._call_timeout_s:g} s") from None
         except EndlessResponse as error:
-            raise _Failure(f"{error}, where {sampling.max_new_tokens} tokens were asked for", unusable=True) from None
+            raise _Failure(
+                f"{error}, where {sampling.max_new_tokens} tokens were asked for",
+                unusable=True,
+                paid=(0, sampling.max_new_tokens),
+            ) from None
         except OSError as error:
             raise _Failure(f"the connection broke ({type(error).__name__}: {self._shown(error)})") from None
         finally:
@@ -380,11 +391,15 @@ class HttpModel:
         try:
             answer = wire.completion(self._kind, parsed)
         except CallError as error:
+            waste(*wire.usage(self._kind, parsed))
             raise CallError(f"{self.name}: {self._shown(error)}") from None
         except wire.NoWords as error:
-            raise _Failure(f"status 200 with {self._shown(error)}", unusable=True) from None
+            paid = wire.usage(self._kind, parsed)
+            raise _Failure(f"status 200 with {self._shown(error)}", unusable=True, paid=paid) from None
         except (LookupError, TypeError, AttributeError, ValueError):
-            raise _Failure(f"status 200 without an answer in it: {self._shown(wire.message_in(data))}") from None
+            what, paid = self._shown(wire.message_in(data)), wire.usage(self._kind, parsed)
+            text = f"status 200 without an answer in it: {what}"
+            raise _Failure(text, paid=paid if any(paid) else None) from None
         if len(self._key) >= SHORTEST_SECRET and self._key in answer.text:
             text = answer.text.replace(self._key, "[key]")
             return Completion(text, answer.stop, answer.prompt_tokens, answer.completion_tokens)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -273,18 +274,52 @@ class Ledger:
 
 # --- calls that are kept, so that none is paid twice ---------------------------------------------------------------
 
-CHARACTERS_PER_TOKEN = 3
-"""Low on purpose: the reservation before a call should not be less than the call."""
-MOST_CHARACTERS = 20
-"""Of a token, on average over a text; words have four or five in most languages."""
+CHARACTERS_PER_TOKEN, MOST_CHARACTERS = 3, 20
+"""Of a token: low on purpose, as a reservation is no less than the call; and the most, on average over a text."""
 UNSEEN_TOKENS = 8192
 """What a server may read and think besides what is seen: its template's own words, thoughts that it keeps to itself."""
+
+
+class _Tries:
+    """The tries of one call that were billed and brought no answer."""
+
+    def __init__(self, spend: Callable[[Completion], Completion], reserved: Callable[[], Any]) -> None:
+        self.wasted: list[Completion] = []
+        self.held = AsyncExitStack()
+        self._spend, self._reserved = spend, reserved
+
+    def waste(self, prompt_tokens: int, completion_tokens: int) -> None:
+        self.wasted.append(self._spend(Completion("", "end", prompt_tokens, completion_tokens)))
+
+    async def reserve(self) -> None:
+        await self.held.aclose()  # before it waits, so that no two wait for each other
+        await self.held.enter_async_context(self._reserved())
+
+
+_tries: ContextVar[_Tries | None] = ContextVar("tries", default=None)
+
+
+def waste(prompt_tokens: int, completion_tokens: int) -> None:
+    """Enter a try that was billed and brought no answer, within a metered call. 0 where the server counts nothing."""
+    if (tries := _tries.get()) is not None:
+        tries.waste(prompt_tokens, completion_tokens)
+
+
+async def reserve_again() -> None:
+    """Hold the worst case of another try of the metered call at work, behind one that was wasted.
+
+    Raises:
+        BudgetSpent: it could go over the limit.
+    """
+    if (tries := _tries.get()) is not None:
+        await tries.reserve()
 
 
 class MeteredModel:
     """`model` behind the journal and the ledger; `role` is `STAGE.WHO`, e.g. `enhance.student`.
 
-    Whatever was paid is kept, cut-off answers too (a longer limit is another call); errors never reach the journal.
+    Whatever was paid is kept, cut-off answers too (a longer limit is another call), and the tokens of tries that
+    brought no answer; errors never reach the journal.
     """
 
     def __init__(
@@ -313,19 +348,30 @@ class MeteredModel:
         if (found := self._journal.find_call(key)) and (kept := Completion.read(found)) is not None:
             return self._tallied(kept, replayed=True)
         started = time.monotonic()
-        async with self._reserved(messages, sampling):
-            completion = self._counted(await self._model.generate(messages, sampling), messages, sampling)
-            tokens = (completion.prompt_tokens, completion.completion_tokens)
-            if self._ledger is not None:
-                self._ledger.spend(self._role, self._price, *tokens)
-        await self._journal.put_call(
-            key,
-            role=self._role,
-            model=self.name,
-            answer=completion.to_json(),
-            tokens=tokens,
-            seconds=time.monotonic() - started,
-        )
+        asked = (messages, sampling)
+        tries = _Tries(lambda completion: self._spent(completion, *asked), lambda: self._reserved(*asked))
+        token = _tries.set(tries)
+        try:
+            async with tries.held:
+                await tries.reserve()
+                completion = self._spent(await self._model.generate(*asked), *asked)
+        finally:
+            _tries.reset(token)
+            for one in tries.wasted:
+                await self._keep(os.urandom(16), one, 0.0)  # a key that nobody asks for
+        await self._keep(key, completion, time.monotonic() - started)
+        return completion
+
+    async def _keep(self, key: bytes, completion: Completion, seconds: float) -> None:
+        answer, tokens = completion.to_json(), (completion.prompt_tokens, completion.completion_tokens)
+        kept = {"role": self._role, "model": self.name, "answer": answer, "tokens": tokens, "seconds": seconds}
+        await self._journal.put_call(key, **kept)
+
+    def _spent(self, completion: Completion, messages: Chat, sampling: Sampling) -> Completion:
+        """The completion with what it took entered."""
+        completion = self._counted(completion, messages, sampling)
+        if self._ledger is not None:
+            self._ledger.spend(self._role, self._price, completion.prompt_tokens, completion.completion_tokens)
         return self._tallied(completion, replayed=False)
 
     def sent(self, sampling: Sampling) -> dict[str, Any]:

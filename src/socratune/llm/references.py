@@ -59,10 +59,11 @@ class ClosableModel(ChatModel, Protocol):
     """A model that holds connections.
 
     Attributes:
-        markers: see `HttpModel`.
+        markers, vocabulary: see `HttpModel`.
     """
 
     markers: Find | None
+    vocabulary: int | None
 
     async def close(self) -> None:
         """Let go of them."""

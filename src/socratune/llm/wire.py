@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn
 
 from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
+from socratune.rows import read_token_ids
 from socratune.runs import json_decode
 
 WireProtocol = Literal["openai", "anthropic"]
@@ -30,7 +31,7 @@ TOP_K_MINUS_ONE = "top_k=0"
 """In the place of a refused parameter: off is -1 there."""
 _OPTIONAL = ("seed", *NEUTRAL, "temperature", TOKEN_IDS)
 _LIMIT = 1 << 31
-"""Of ids and counters: more is nonsense, and no number for a database."""
+"""Of counters: more is nonsense, and no number for a database."""
 _CUT_OFF = ("length", "max_tokens", "model_length", "max_length", "MAX_TOKENS", "model_context_window_exceeded")
 _BROKEN_OFF = re.compile("abort|error|cancel|time_?out|fail|insufficient|interrupt|overload|pause_turn|unknown|^$")
 _FILTERED = re.compile("content_filter|refusal|safety|recitation|blocklist|prohibited|moderat|guardrail|sensitive")
@@ -143,12 +144,10 @@ def _openai_completion(data: Any) -> Completion:
     ids = _ids(choice.get("token_ids"))
     if not content.strip() and not (thought and cut_off) and ids is None:  # ids prove that it said nothing
         _refuse_silence(cut_off, bool(message.get("tool_calls")), thought)
-    usage = data.get("usage")
     return Completion(
         _with_thought(thought, content),
         "length" if cut_off else "end",
-        _count(usage, "prompt_tokens"),
-        _count(usage, "completion_tokens"),
+        *usage("openai", data),
         None if ids is None else ids if cut_off else ids[:-1],
     )
 
@@ -163,13 +162,14 @@ def _anthropic_completion(data: Any) -> Completion:
     cut_off = reason in _CUT_OFF
     if not text.strip() and not (thought and cut_off):
         _refuse_silence(cut_off, any(block["type"] == "tool_use" for block in blocks), thought)
-    usage = data.get("usage")
-    return Completion(
-        _with_thought(thought, text),
-        "length" if cut_off else "end",
-        _count(usage, "input_tokens"),
-        _count(usage, "output_tokens"),
-    )
+    return Completion(_with_thought(thought, text), "length" if cut_off else "end", *usage("anthropic", data))
+
+
+def usage(kind: WireProtocol, data: Any) -> tuple[int, int]:
+    """Tokens of prompt and answer as the parsed body of a 200 counts them, whatever it is; 0 where it does not."""
+    said = data.get("usage") if isinstance(data, dict) else None
+    names = ("prompt_tokens", "completion_tokens") if kind == "openai" else ("input_tokens", "output_tokens")
+    return _count(said, names[0]), _count(said, names[1])
 
 
 def _check_ending(reason: Any) -> None:
@@ -192,9 +192,10 @@ def _refuse_silence(cut_off: bool, tools: bool, thought: str) -> NoReturn:
 
 def _ids(said: Any) -> tuple[int, ...] | None:
     """The sampled ids, None where a server does not tell them or they cannot be any."""
-    if isinstance(said, list) and said and all(type(one) is int and 0 <= one < _LIMIT for one in said):
-        return tuple(said)
-    return None
+    try:
+        return read_token_ids(said) or None
+    except TypeError:
+        return None
 
 
 def _count(usage: Any, name: str) -> int:

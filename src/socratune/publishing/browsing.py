@@ -229,7 +229,7 @@ def trace_row(data: dict[str, Any], marks: _Marks) -> dict[str, Any]:
     if dropped and dropped.reason == "hint_echo":
         leaks.append("the answer speaks of the hint")
     attempts = [
-        {name: entry.get(name) for name in ("response", "verdict", "judged_by", "hint", "given")}
+        {name: entry.get(name) for name in ("response", "verdict", "judged_by", "reason", "hint", "given")}
         for entry in told["trace"]
     ]
     return {

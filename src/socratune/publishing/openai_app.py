@@ -136,8 +136,9 @@ def _with_key(inner: ASGIApp, key: str) -> ASGIApp:
 
 
 def serve_models(
-    what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None, names: Sequence[str] = ()
-) -> None:
+    what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None,
+    names: Sequence[str] = (), template: str | None = None,
+) -> None:  # fmt: skip
     """Serve a model, or a run's base and adapter, until Ctrl-C; port 0 takes a free one.
 
     Args:
@@ -147,6 +148,7 @@ def serve_models(
         port: the port there.
         key_env: the environment variable with the key that requests have to bring; None: they need none.
         names: host names by which it is reached besides its address, as behind a proxy.
+        template: the chat template of a model, as the setting means it; None: its own.
 
     Raises:
         UserError: no such run or model, the port is taken, or there is no such variable.
@@ -160,7 +162,7 @@ def serve_models(
 
     place = listening(host, port)  # before minutes of loading
     answered = Hosts(place.getsockname()[0], [host, *names])
-    with serving_models(what) as models:
+    with serving_models(what, template) as models:
         names = " and ".join(served.name for served in models)
         say(f"{names}: {address(place)}/v1  (Ctrl-C ends it)")
         serve_until_stopped(openai_server(models, key, hosts=answered), place)

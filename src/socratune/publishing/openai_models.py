@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from socratune.errors import UserError
+from socratune.errors import Fault, Shown, UserError
 from socratune.evaluation import WEIGHTS
-from socratune.inference import identity
+from socratune.inference import chat_fitness, identity
 from socratune.llm import model_fault
-from socratune.resolve import read_config_file, resolve_settings
+from socratune.resolve import read_config_file, resolve_settings, take_template
 from socratune.runs import RunDir, file_hash
 
 if TYPE_CHECKING:
@@ -43,19 +43,26 @@ class Served:
 
 
 @contextmanager
-def serving_models(what: str) -> Iterator[list[Served]]:
+def serving_models(what: str, template: str | None = None) -> Iterator[list[Served]]:
     """The models behind a name until the block ends; loading takes as long as reading the weights.
 
     Args:
         what: the folder of a run, or a model: a folder, a Hub id or `demo`.
+        template: the chat template of a model, as the setting means it; None: its own.
 
     Raises:
-        UserError: it is neither, or its adapter does not fit.
+        UserError: it is neither, its adapter or the template does not fit, or a template is given to a run.
         OutsideError: it looks like a Hub id, and the Hub could not be asked.
     """
+    if template is not None:
+        if RunDir(what).config.is_file():
+            fix = "Leave --chat-template out: a run is asked with the one that it was trained with."
+            raise UserError(Fault("--chat-template", "a model to serve", Shown(f"the run {what}"), fix))
+        take_template(what, template)
     name, four_bit, longest, adapter = _meant(what)
-    if fault := model_fault(name, "socratune serve"):
-        raise UserError(fault)
+    fault = model_fault(name, "socratune serve")
+    if faults := (fault,) if fault else chat_fitness(name, "socratune serve").faults:
+        raise UserError(*faults)
     from socratune.inference import LocalStudent, load_model
 
     model, tokenizer = load_model(name, adapter=adapter, load_in_4bit=four_bit)

@@ -163,6 +163,7 @@ class _Row:
                 judgement.judged_by,
                 given=given,
                 token_ids=completion.token_ids,
+                reason=judgement.kept_reason,
             )
             self.attempts.append(attempt)
             if judgement.verdict == "correct":

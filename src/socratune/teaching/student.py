@@ -121,7 +121,11 @@ async def attending_student(
         sampling = served_sampling(name, **asked)
         who = {**served.identity, "name": name}
         ours = replace(endpoint, api_bases=(served.api_base,), api_key_env=None, token_ids=True)
-        told = {"fingerprint": fingerprint(who), "markers": None}  # `socratune serve` knows text from turns
+        told = {
+            "fingerprint": fingerprint(who),
+            "markers": None,
+            "vocabulary": len(load_tokenizer(name)),
+        }  # `socratune serve` knows text from turns
         async with _connected(f"openai/{served.model}", ours, journal, **told) as model:
             yield Student(model, sampling, with_sampling(who, sampling))
     elif engine == "local":
@@ -138,7 +142,7 @@ async def attending_student(
             who, kind = {**who, "vllm_args": more}, f"{kind}/{fingerprint(more)}"
         async with vllm_serving(name, log_path=vllm_log, more=more) as base:
             ours = replace(endpoint, api_bases=(base,), api_key_env=None, token_ids=True)
-            told = {"fingerprint": kind, "markers": _markers_of(name)}
+            told = {"fingerprint": kind, "markers": _markers_of(name), "vocabulary": len(load_tokenizer(name))}
             async with _connected(f"openai/{name}", ours, journal, **told) as model:
                 yield Student(model, sampling, who)
     else:
@@ -163,10 +167,11 @@ async def _connected(
     markers: Find | None,
     ledger: Ledger | None = None,
     fingerprint: str | None = None,
+    vocabulary: int | None = None,
 ) -> AsyncIterator[MeteredModel]:
     """The model behind an API; with `fingerprint` where more is known of it than its name."""
     model, price = connected_model(ref, endpoint)
-    model.markers = markers
+    model.markers, model.vocabulary = markers, vocabulary
     if fingerprint is not None:
         model.fingerprint = fingerprint
     try:
@@ -212,6 +217,7 @@ async def answer_and_judge(
             "response": completion.text,
             "verdict": judgement.verdict,
             "judged_by": judgement.judged_by,
+            **({"reason": judgement.kept_reason} if judgement.kept_reason else {}),
             "tokens": completion.completion_tokens,
             "stop": completion.stop,
         }

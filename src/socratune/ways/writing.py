@@ -93,7 +93,8 @@ def _step(write: Write, judge: Judge, names: dict[str, str]) -> Callable[[QARow]
                 if text is None:
                     break
                 judgement = await judge(row, text)
-                attempts.append(Attempt(len(attempts) + 1, text, judgement.verdict, judgement.judged_by))
+                judged = (judgement.verdict, judgement.judged_by)
+                attempts.append(Attempt(len(attempts) + 1, text, *judged, reason=judgement.kept_reason))
         except CallError as failed:
             error = str(failed)
         right = bool(attempts) and attempts[-1].verdict == "correct"

@@ -9,6 +9,8 @@ function titled(title, value, fileName, ...marks) {
   return el("div", {}, el("h3", {}, title, ...marks.flatMap((mark) => [" · ", mark])), textBlock(value, fileName));
 }
 
+const reasonOf = (judged) => judged.reason ? el("p", { class: "soft reason" }, "Why undecided: ", ...visible(judged.reason)) : null;
+
 const answerOf = (row) => row.answer ?? row.attempts[row.chosen - 1].response;
 
 function traceDetail(row, fileName) {
@@ -34,7 +36,7 @@ function traceDetail(row, fileName) {
     el("h3", {}, plural(row.attempts.length, "attempt")),
     el("ol", { class: "attempts" }, row.attempts.map((attempt, at) => el("li", { class: at + 1 === row.chosen ? "chosen" : "" },
       el("h4", {}, `${at + 1} · ${GIVEN[attempt.given] ?? words(attempt.given)} · `, verdictMark(attempt.verdict), attempt.judged_by ? ` by ${words(attempt.judged_by)}` : "", at + 1 === row.chosen ? " · chosen" : ""),
-      textBlock(attempt.response, fileName),
+      textBlock(attempt.response, fileName), reasonOf(attempt),
       attempt.hint == null ? null : el("div", { class: "hint" }, el("h4", {}, "Hint after it"), textBlock(attempt.hint, fileName))))),
     el("p", { class: "about" }, ...visible(facts.join(" · "))),
   ];
@@ -47,8 +49,8 @@ function answerDetail(row, fileName) {
     el("div", { class: "question" }, titled("Question", row.question, fileName)),
     titled("Reference", row.reference, fileName),
     el("div", { class: "pair" },
-      titled("Base", row.base.response, fileName, verdictMark(row.base.verdict)),
-      titled("Adapter", row.adapter.response, fileName, verdictMark(row.adapter.verdict))),
+      ...[["Base", row.base], ["Adapter", row.adapter]].map(([name, said]) =>
+        el("div", {}, titled(name, said.response, fileName, verdictMark(said.verdict)), reasonOf(said)))),
     el("p", { class: "about" }, ...visible(`row ${row.id}`)),
   ];
 }

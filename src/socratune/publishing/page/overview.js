@@ -29,9 +29,11 @@ function leadText({ results, why }) {
   if (comparison) {
     const [low, high] = comparison.ci95;
     const open = comparison.undecided?.pairs ?? 0;
-    const asked = open ? `${comparison.n} of ${plural(comparison.n + open, "question")} (the judge left the others undecided)` : plural(comparison.n, "question");
+    const asked = open
+      ? `The judge decided ${comparison.n} of ${plural(comparison.n + open, "question")} that neither had seen and left the others undecided. Of those it decided,`
+      : `On ${plural(comparison.n, "question")} that neither had seen,`;
     sentences.push(
-      `On ${asked} that neither had seen, the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
+      `${asked} the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
         `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95 % interval ${signed(low)} to ${signed(high)}.`,
     );
   }
@@ -100,7 +102,7 @@ function intervalFigure(comparison) {
   const { base_accuracy: base, adapter_accuracy: adapter, difference, ci95: [low, high] } = comparison;
   const label = `Base ${percent(base)}, adapter ${percent(adapter)}; difference ${signed(difference)} points, 95 % interval ${signed(low)} to ${signed(high)}`;
   draw(figureNode, (width) => {
-    const left = width < 500 ? 0 : 130, right = width - 8, top = width < 500 ? 22 : 6;
+    const left = width < 500 ? 0 : 130, right = width - 8, top = width < 500 ? 26 : 6;
     const x = (share) => left + 8 + share * (right - left - 8);
     const edge = Math.min(1, Math.max(0.1, Math.ceil(Math.max(Math.abs(low), Math.abs(high), Math.abs(difference)) * 11) / 10));
     const from = low < 0 ? -edge : 0, dx = (value) => x((Math.min(edge, Math.max(from, value)) - from) / (edge - from));
@@ -114,24 +116,20 @@ function intervalFigure(comparison) {
     };
     const y1 = top + 34, y2 = top + row + 34, narrow = width < 500;
     axis(y1, [0, 0.25, 0.5, 0.75, 1].map((v) => [v, percent(v, 0)]), x);
-    node.append(svgText(0, narrow ? 12 : y1 + 4, "right answers"));
-    const close = Math.abs(x(base) - x(adapter)) < 130;
-    const first = base <= adapter;
+    node.append(svgText(0, narrow ? 12 : y1 + 4, comparison.undecided?.pairs ? "right of decided" : "right answers"));
     node.append(svg("circle", { class: "hollow", cx: x(base), cy: y1, r: 5.5 }));
     node.append(svg("circle", { class: "dot", cx: x(adapter), cy: y1, r: 6 }));
-    const anchor = (place, before) => (close ? (before ? "end" : "start") : place > right - 60 ? "end" : place < x(0) + 40 ? "start" : "middle");
-    const named = (place, shift, text, side) => {  // a name that would leave the drawing ends, or begins, at its edge
-      const wide = 8 * text.length, from = side === "end" ? place - wide : place;
-      const [at, end] = side !== "middle" && from < x(0) ? [x(0), "start"] : side === "start" && place + wide > right ? [right, "end"] : [place + shift, side];
-      node.append(svgText(at, y1 - 13, text, end, "value"));
-    };
-    named(x(base), close ? (first ? 4 : -4) : 0, `base ${percent(base)}`, anchor(x(base), first));
-    named(x(adapter), close ? (first ? 10 : -10) : 0, `adapter ${percent(adapter)}`, anchor(x(adapter), !first));
-    const step = edge > 0.5 ? 0.25 : edge > 0.2 ? 0.1 : 0.05, ticks = [];
+    const names = [`base ${percent(base)}`, `adapter ${percent(adapter)}`].map((text, at) => {  // above its dot, within the drawing
+      const half = 4 * text.length;
+      return { text, half, at: Math.min(Math.max(at ? x(adapter) : x(base), x(0) + half), right - half) };
+    });
+    const above = Math.abs(names[0].at - names[1].at) < names[0].half + names[1].half + 8 ? 15 : 0;  // one over the other
+    names.forEach(({ text, at }, nth) => node.append(svgText(at, y1 - 13 - (nth ? 0 : above), text, "middle", "value")));
+    const fine = edge > 0.5 ? 0.25 : edge > 0.2 ? 0.1 : 0.05, step = narrow && edge - from > 6 * fine ? 2 * fine : fine, ticks = [];
     for (let value = Math.ceil(from / step) * step; value <= edge + 1e-9; value += step) ticks.push([value, Math.abs(value) < 1e-9 ? "0" : `${value < 0 ? "−" : "+"}${Math.round(100 * Math.abs(value))}`]);
     axis(y2, ticks, dx);
     node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95 % interval" : "difference in points"));
-    node.append(svg("line", { class: "zero", x1: dx(0), x2: dx(0), y1: y2 - 16, y2: y2 + 5 }));
+    node.append(svg("line", { class: "zero", x1: dx(0), x2: dx(0), y1: y2 - 9, y2: y2 + 5 }));
     node.append(svg("line", { class: "span", x1: dx(low), x2: dx(high), y1: y2, y2: y2 }));
     for (const end of [low, high]) node.append(svg("line", { class: "cap", x1: dx(end), x2: dx(end), y1: y2 - 6, y2: y2 + 6 }));
     node.append(svg("circle", { class: "dot", cx: dx(difference), cy: y2, r: 5 }));
@@ -179,18 +177,25 @@ function lineFigure(title, lines, { marks = [], share = false, caption = "" } = 
       node.append(svgText(left - 8, y(value) + 4, share ? percent(value, 0) : figure(+value.toPrecision(2)), "end"));
     }
     for (const step of start === last ? [start] : [start, last]) node.append(svgText(x(step), height - 8, `step ${count(step)}`, step === start ? "start" : "end"));
-    for (const [at, [step, text]] of marks.entries()) {
-      node.append(svg("line", { class: "best", x1: x(step), x2: x(step), y1: top, y2: bottom }));
-      node.append(svgText(x(step) + (x(step) > width / 2 ? -5 : 5), bottom - 6 - 15 * at, text, x(step) > width / 2 ? "end" : "start"));
-    }
+    for (const [step] of marks) node.append(svg("line", { class: "best", x1: x(step), x2: x(step), y1: top, y2: bottom }));
+    const taken = [];
+    const label = (at, heights, text, kind) => {  // at the first height where it covers no other, within the drawing
+      const wide = 7.5 * text.length + 4, from = Math.max(left, Math.min(at > width / 2 ? at - wide : at, right - wide));
+      const fits = (height) => height > top - 4 && height < bottom && taken.every(([l, r, other]) => from > r || from + wide < l || Math.abs(height - other) > 14);
+      const height = heights.find(fits) ?? heights[0];
+      taken.push([from, from + wide, height]);
+      node.append(at > width / 2 ? svgText(Math.max(at, from + wide), height, text, "end", kind) : svgText(from, height, text, "start", kind));
+    };
     for (const line of lines) {
       const kind = line.second ? " second" : "";
       const path = line.points.filter(([, value]) => Number.isFinite(value)).map(([step, value], at) => `${at ? "L" : "M"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
       node.append(svg("path", { class: `line${kind}`, d: path }));
       if (line.points.length <= 40) for (const [step, value] of line.points) node.append(svg("circle", { class: `dot${kind}`, cx: x(step), cy: y(value), r: 3 }));
-      const [step, value] = line.points.at(-1), under = y(value) < top + 26;
-      node.append(svgText(x(step), y(value) + (under ? (line.second ? 34 : 18) : -9), `${line.name} ${show(value)}`, "end", "value"));
     }
+    const around = (at) => [-9, 18, -24, 34, -39, 49].map((shift) => at + shift);
+    for (const { name, points } of lines) label(x(points.at(-1)[0]) + (x(points.at(-1)[0]) > width / 2 ? 0 : 6), around(y(points.at(-1)[1])), `${name} ${show(points.at(-1)[1])}`, "value");
+    const rising = [...Array(9).keys()].map((at) => bottom - 6 - 15 * at);
+    for (const [step, text] of marks) label(x(step) + (x(step) > width / 2 ? -5 : 5), rising, text);
     return node;
   });
   return el("div", {}, el("h3", {}, title), figureNode);
