@@ -266,7 +266,7 @@ class WhereConfig(Section):
     disk_gb: Annotated[int, Field(ge=10)] | None = None
     """Disk of a rented machine. None: by the size of the model."""
     max_hours: float = Field(default=12.0, gt=0)
-    """A rented machine ends itself after so long, whatever happens."""
+    """A rented machine ends itself after so long, whatever happens; earlier where its budget is spent."""
     api_base: Annotated[str, Flag(metavar="URL")] = "https://api.runpod.io/v2"
     """RunPod's REST API."""
     student_server: Literal["auto", "vllm", "socratune"] = "auto"
@@ -715,15 +715,17 @@ RENT_USD = 50.0
 
 
 class BudgetConfig(Section):
-    """What one part of the run may spend, in USD. None: a share of `max_usd`; what earlier parts leave comes on top."""
+    """What one part of the run may spend at most, in USD, within `max_usd`. None: a share of that; what earlier parts
+    leave comes on top.
+    """
 
     generate: float | None = Field(default=None, gt=0)
     """Writer and checker."""
     enhance: float | None = Field(default=None, gt=0)
     """Judge and teacher, and a student behind an API, in the loop and for the proof."""
     where: Annotated[float, Field(gt=0)] | Literal["unlimited"] | None = None
-    """The rented machine: none is rented whose price times `where.max_hours` is above this. None without `max_usd`:
-    50 USD."""
+    """The rented machine, which ends itself when this is spent. None without `max_usd`: 50 USD. `unlimited` goes only
+    without it."""
 
 
 FORMER_DEFAULTS: dict[str, Any] = {"enhance.teacher_model": "rules/arithmetic"}

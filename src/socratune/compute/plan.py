@@ -15,13 +15,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socratune.compute.decision import RUNPOD_KEY, Fit, Placement, PlacementSettings, TrainingWork, decide_placement
+from socratune.compute.decision import (
+    RUNPOD_KEY,
+    Fit,
+    Placement,
+    PlacementSettings,
+    TrainingWork,
+    decide_placement,
+    fit_on,
+)
 from socratune.compute.machine import Machine, this_machine
 from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
 from socratune.data import data_path, data_set
 from socratune.documents import estimated_tokens
-from socratune.errors import UserError
-from socratune.inference import GIB, Shape, Size, answering_s, size_of, training_flops
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import GIB, Shape, Size, answering_s, card_named, size_of, training_flops
 from socratune.llm import (
     FREE,
     Budget,
@@ -209,7 +217,42 @@ def _decision(size: Size, load: Workload, machine: Machine, config: RunConfig) -
     settings = placement_settings(config, load.lengths)
     if size.four_bit:
         settings = replace(settings, load_in_4bit=True)
-    return decide_placement(size.shape, settings, machine, work, has_key=bool(os.environ.get(RUNPOD_KEY)))
+    decision = decide_placement(size.shape, settings, machine, work, has_key=bool(os.environ.get(RUNPOD_KEY)))
+    return _paid(decision, size.shape, settings, work, config)
+
+
+def training_hours(fit: Fit) -> float:
+    """Of a rented machine, setting up included, by the estimate; only that where the card's rate is not known."""
+    return SET_UP_HOURS + (fit.seconds or 0.0) / 3600
+
+
+def _paid(
+    decision: Placement, shape: Shape, settings: PlacementSettings, work: TrainingWork, config: RunConfig
+) -> Placement:
+    """The decision with the first preferred card that can be paid for the training, by list price; where none can,
+    with a fault that names the sum.
+    """
+    budget = budget_of(config, rented=True)
+    rent = budget.limit("where", {})
+    if decision.fault or decision.where != "runpod" or rent is None:
+        return decision
+    dear: list[tuple[float, str]] = []
+    for card in filter(None, map(card_named, settings.preferred_gpus)):
+        fit = fit_on(shape, settings, work, card.free_gib, card.tflops, settings.gpu_count)
+        if not fit.fits:
+            continue
+        price = card.usd_per_hour(config.where.cloud)
+        hours = min(training_hours(fit), config.where.max_hours)
+        usd = 0.0 if price is None else hours * price * fit.cards  # what is not known is asked when it is rented
+        if usd <= rent:
+            reason = f"{decision.reason}; the budget pays no dearer one than {card.name}"
+            return replace(decision, card=card, fit=fit, reason=reason) if dear else decision
+        listed = f"at {price:.2f} USD an hour, list of {card.priced}"
+        dear.append((usd, f"about {hours:.2g} hours of {fit.cards} x {card.name} ({listed})"))
+    usd, what = min(dear)
+    fix = f"Give {budget.enough_for('where', usd)}, or name a cheaper card in where.preferred_gpus."
+    expected = f"at least {usd:.2f} USD for the training, {what}"
+    return replace(decision, fault=Fault("budget.where", expected, Shown(f"{rent:.4g} USD"), fix))
 
 
 def _times(train: EnhancedTrainingConfig) -> float:
@@ -320,13 +363,13 @@ def _cautions(
         yield f"the loop's calls cost about {money.enhancement:.2f} USD, above their share of the budget, {calls:.4g}"
     if decision.where != "runpod":
         return
-    hours = SET_UP_HOURS + ((decision.fit.seconds or 0.0) + (loop_s or 0.0)) / 3600
+    hours = training_hours(decision.fit) + (loop_s or 0.0) / 3600
     if hours > where.max_hours:
         yield f"about {hours:.0f} h are needed, and the machine ends itself after where.max_hours, {where.max_hours:g}"
-    most = None if money.gpu_per_hour is None else money.gpu_per_hour * where.max_hours
-    if most is not None and rent is not None and most > rent:
-        hours = f"{where.max_hours:g} hours of the machine (where.max_hours) cost {most:.2f} USD"
-        yield f"{hours}, more than its share of the budget (budget.where), {rent:.4g}: none would be rented"
+    if money.gpu is not None and rent is not None and money.gpu > rent:
+        paid = rent / (money.gpu_per_hour or 1.0)
+        text = f"about {hours:.2g} h are needed, and the machine ends itself after {paid:.2g} h"
+        yield f"{text}, as its share of the budget (budget.where) is {rent:.4g} USD"
 
 
 def _way(fit: Fit) -> dict[str, Any]:
