@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import socratune
-from socratune.cli.app import app
+from socratune.cli.app import app, main
 from socratune.config import BudgetConfig, RunConfig, settings_of
 from socratune.llm import Limits, shared_out
 from socratune.llm.ledger import PARTS, Ledger
@@ -122,3 +122,16 @@ def test_the_figure_that_is_named_is_enough(max_usd: float, own: dict[str, float
     share = raised.limit("where", {})
     assert share is not None and 2.345 <= share < 2.345 + 0.02
     assert sum(usd or 0 for usd in raised.shares.values()) <= (raised.max_usd or 0) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("what", ["./nowhere", "no/such/run", "nameonly", "a file.jsonl", "-x/y"])
+def test_verify_says_what_it_takes(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file.jsonl").touch()
+    assert main(["verify", "--", what]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "expected the folder of a run, or ORG/NAME on the Hub, got" in said
+    assert "an adapter on the Hub is named as in myusername/my-adapter" in said
+    assert not re.search(r"repo.?id|alphanumeric|Traceback", said, re.IGNORECASE)

@@ -346,15 +346,14 @@ def test_a_pod_ends_itself_when_nobody_comes_back(run: Path, service: FakeRunPod
 @needs_sshd
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="not installed here: ssh-keygen")
-def test_a_price_that_is_too_high_is_refused_before_anything_is_rented(
+def test_what_is_refused_by_the_catalogue_is_refused_before_anything_is_rented(
     run: Path, service: FakeRunPod, tmp_path: Path
 ) -> None:
     for name in ("ssh", "rsync"):  # only looked for, and only where the real ones are missing
         (tmp_path / name).touch(0o755)
-    client = Client(run, service, "where.max_usd=0.5", PATH=f"{os.environ['PATH']}:{tmp_path}")
+    client = Client(run, service, "where.preferred_gpus=[H200]", PATH=f"{os.environ['PATH']}:{tmp_path}")
     assert client.wait() == 2
-    assert "budget.where: expected at least 0.87 USD for the training" in client.said()
-    assert "Give --set budget.where=0.87" in client.said()
+    assert "got H200. There are:" in client.said()
     assert all(method == "GET" for method, _, _ in service.seen)
 
 
