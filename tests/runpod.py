@@ -22,6 +22,7 @@ from fake_runpod import KEY, FakeRunPod
 from socratune.cli.console import guarded
 from socratune.compute import renting, runpod, ssh, train_there as remote_train
 from socratune.compute.plan import budget_of
+from socratune.llm import Limits
 from socratune.resolve import deep_merge, read_config_file, resolve_settings, unflatten
 from socratune.runs.folder import Results, RunDir, StageResult, Tick
 from socratune.runs.journal import Journal
@@ -52,8 +53,8 @@ def train_on_pod(folder: Path, api_base: str, settings: list[str]) -> int:
             results = Results(run)
 
             def stage(tick: Tick) -> StageResult:
-                limit = budget_of(config, rented=True).limit("where", {})
-                needed = {"memory_gb": 1, "disk_gb": 20, "limit_usd": limit}
+                limits = Limits(budget_of(config, rented=True).limit("where", {}), None, "where")
+                needed = {"memory_gb": 1, "disk_gb": 20, "least_hours": 0.0, "limits": limits}
                 with renting.rented(run, config.where, journal, **needed) as machine:
                     return remote_train.train_remotely(run, config, machine, results=results.data, tick=tick)
 

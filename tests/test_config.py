@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -13,7 +14,16 @@ from socratune.cli.app import main
 from socratune.cli.flags import flagged, option, read
 from socratune.config import FOREIGN_NAMES, Flag, Free, RunConfig, Section, Setting, settings_of
 from socratune.errors import UserError
-from socratune.resolve import dump, flatten, known_keys, nearest_key, read_config_file, resolve_settings, to_yaml
+from socratune.resolve import (
+    dump,
+    flatten,
+    known_keys,
+    nearest_key,
+    read_config_file,
+    resolve_settings,
+    to_yaml,
+    unflatten,
+)
 
 NEEDED = {"model": "m", "dataset": "d", "output": "o"}
 
@@ -46,13 +56,76 @@ def test_all_faults_at_once_with_the_nearest_key() -> None:
     text = str(caught.value)
     for said in (
         "dataset: expected a value",
-        "train.r: expected greater than or equal to 1, got 0",
+        "train.r: expected a whole number of at least 1, got 0",
         "train.learnin_rate: expected a known key, got an unknown one. Did you mean train.learning_rate?",
         "enhanc: expected a known key, got an unknown one. Did you mean enhance?",
-        "seed: expected a valid integer",
+        "seed: expected a whole number of at least 0, got 'x'",
     ):
         assert said in text
     assert len(caught.value.faults) == 5
+
+
+PYDANTIC = re.compile(
+    r"input should|valid (integer|number|string|boolean|list|dictionary)|unable to parse|not permitted|error for|"
+    r"pydantic|(greater|less) than|string should|instance of|ensure this|value error|fractional part|Traceback",
+    re.I,
+)
+WRONG: list[Any] = [
+    "abc", "", -1, 0, 1.5, 1e400, float("nan"), -1e300, 10**30, "9" * 5000, [], ["abc"], [[1]], [-1], [True], [None],
+    {"x": 1}, {"x": {"y": []}}, {}, None, True, False, "true", "1e3", "null",
+]  # fmt: skip
+"""Each is no value for most of the settings."""
+
+
+@pytest.mark.parametrize("setting", list(settings_of(RunConfig)), ids=lambda setting: setting.key)
+def test_a_wrong_value_is_said_in_our_own_words(setting: Setting) -> None:
+    refused = 0
+    for value in WRONG:
+        try:
+            resolve_settings(unflatten({**NEEDED, setting.key: value}))
+        except UserError as error:
+            refused += 1
+            text = str(error)
+            assert not PYDANTIC.search(text), text
+            assert "expected" in text and error.exit_code == 2
+            assert setting.key.split(".")[-1] in text, f"the fault does not name its setting: {text}"
+    assert refused >= 3 or setting.key in ("train.peft", "where.sky")
+
+
+@pytest.mark.parametrize("name", sorted({key.rpartition(".")[0] for key in known_keys() if "." in key}))
+@pytest.mark.parametrize("value", [5, "x", [1], True, None])
+def test_a_section_that_is_none_is_said_in_our_own_words(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"{re.escape(name)}: expected a mapping of settings") as caught:
+        resolve_settings(unflatten({**NEEDED, name: value}))
+    assert not PYDANTIC.search(str(caught.value))
+
+
+def test_what_a_setting_takes_is_said_by_its_type_and_bounds() -> None:
+    said = {setting.key: setting.expected for setting in settings_of(RunConfig)}
+    assert said["enhance.attempts"] == "a whole number from 1 to 64"
+    assert said["max_usd"] == "a number above 0"
+    assert said["split.held_out_share"] == "a number of at least 0 and below 1"
+    assert said["where.place"] == "auto, local, runpod or sky"
+    assert said["where.gpus"] == "a whole number of at least 1 or all"
+    assert said["train.by_dev.sweep_lr"] == "a list of numbers above 0"
+    assert said["split.eval_file"] == "a list of texts"
+    assert said["budget.where"] == "a number above 0 or unlimited"
+    assert said["publish.private"] == "true or false"
+
+
+def test_a_section_made_in_python_refuses_as_the_command_does() -> None:
+    for make, said in (
+        (lambda: StudentTeacherConfig(max_usd=5), "StudentTeacherConfig: max_usd: expected a known key"),  # type: ignore[call-arg]
+        (lambda: StudentTeacherConfig(attempts=0), "attempts: expected a whole number from 1 to 64, got 0"),
+        (lambda: StudentTeacherConfig(attempst=1), "Did you mean attempts?"),  # type: ignore[call-arg]
+        (lambda: EnhancedTrainingConfig(r="x"), "r: expected a whole number of at least 1, got 'x'"),  # type: ignore[arg-type]
+        (lambda: GrokkingConfig(grokking_multiplier=True), "expected a number of at least 1, got True"),
+    ):
+        with pytest.raises(UserError) as caught:
+            make()
+        assert said in str(caught.value) and not PYDANTIC.search(str(caught.value))
+    with pytest.raises(UserError, match=r"The budget is the run's: socratune\.run\(config="):
+        StudentTeacherConfig(max_usd=5)  # type: ignore[call-arg]
 
 
 def test_the_guides_classes_and_names(caplog: pytest.LogCaptureFixture) -> None:
@@ -209,7 +282,7 @@ def test_the_limits_of_earlier_versions_are_shares_of_the_budget(tmp_path: Path)
     assert read_config_file(tmp_path / "config.yaml")["budget"] == {"enhance": 5.0, "where": 20.0}
     with pytest.raises(UserError, match=r"enhance\.max_usd: expected the same as budget\.enhance"):
         resolve_settings({**NEEDED, **old, "budget": {"enhance": 6.0}})
-    with pytest.raises(ValueError, match=r"the budget is the run's"):
+    with pytest.raises(ValueError, match=r"The budget is the run's"):
         StudentTeacherConfig(max_usd=5)  # pyright: ignore[reportCallIssue]
 
 

@@ -39,10 +39,10 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 3150,
+    "": 3300,
     "judging": 2200,
     "runs": 1650,
-    "llm": 4100,
+    "llm": 4150,
     "inference": 3150,
     "data": 2750,
     "environments": 600,
@@ -52,7 +52,7 @@ LINES = {
     "evaluation": 3350,
     "publishing": 2750,
     "stages": 2200,
-    "compute": 3750,
+    "compute": 3900,
     "ways": 1350,
     "cli": 2250,
 }

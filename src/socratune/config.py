@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from socratune.errors import Fault, Shown, UserError
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +74,11 @@ class Setting:
         """The first sentence of its meaning."""
         return re.split(r"(?<=[.?]) ", self.meaning, maxsplit=1)[0].replace("`", "")
 
+    @property
+    def expected(self) -> str:
+        """What it takes, as a fault says it: `a whole number from 1 to 64`."""
+        return _expected(self.field.annotation, self.field.metadata)
+
 
 def settings_of(section: type[BaseModel], prefix: str = "", *, free: bool = False) -> Iterator[Setting]:
     """Every setting of a section and of the sections in it.
@@ -86,8 +96,109 @@ def settings_of(section: type[BaseModel], prefix: str = "", *, free: bool = Fals
             yield Setting(key, field, marked)
 
 
-class Section(BaseModel):
-    """A section knows its keys and refuses all others."""
+def _expected(kind: Any, marks: Sequence[Any], *, several: bool = False) -> str:
+    """A declared type and its bounds in words; `several`: of the elements of a list."""
+    if get_origin(kind) is Annotated:
+        inner, *more = get_args(kind)
+        more = [one for mark in more for one in (mark.metadata if isinstance(mark, FieldInfo) else [mark])]
+        return _expected(inner, [*marks, *more], several=several)
+    if get_origin(kind) is Literal:
+        return _either([str(word) for word in get_args(kind)])
+    if get_origin(kind) is list:
+        (inner,) = get_args(kind)
+        return f"a list of {_expected(inner, marks, several=True)}"
+    if get_origin(kind) not in (None, dict):  # a union
+        return _either([_expected(part, marks, several=several) for part in get_args(kind) if part is not NoneType])
+    if kind in (int, float):
+        whole = "whole " if kind is int else ""
+        return (f"{whole}numbers" if several else f"a {whole}number") + _bounds(marks)
+    if kind is bool:
+        return "true or false"
+    if kind is str:
+        form = next((pattern for mark in marks if (pattern := getattr(mark, "pattern", None))), None)
+        filled = any(getattr(mark, "min_length", None) for mark in marks)
+        text = "texts" if several else "text"
+        return f"{text} of the form {form}" if form else f"{text} that is not empty" if filled else text
+    return "a mapping, as in 'key: value'"
+
+
+def _either(ways: list[str]) -> str:
+    ways = list(dict.fromkeys(ways))
+    return " or ".join(filter(None, [", ".join(ways[:-1]), ways[-1]]))
+
+
+def _bounds(marks: Sequence[Any]) -> str:
+    least, above, most, below = (
+        next((value for mark in marks if (value := getattr(mark, name, None)) is not None), None)
+        for name in ("ge", "gt", "le", "lt")
+    )
+    if least is not None and most is not None:
+        return f" from {least:g} to {most:g}"
+    lower = f"of at least {least:g}" if least is not None else f"above {above:g}" if above is not None else ""
+    upper = f"at most {most:g}" if most is not None else f"below {below:g}" if below is not None else ""
+    found = " and ".join(filter(None, [lower, upper]))
+    return f" {found}" if found else ""
+
+
+def section_faults(
+    error: ValidationError, kind: type[BaseModel], given: Mapping[str, Any], where: str, near: Callable[[str], str]
+) -> list[Fault]:
+    """Every fault of a section's values, one to a setting, in words of our own.
+
+    Args:
+        given: what was validated.
+        where: names the source of the values.
+        near: what to write in the place of an unknown key.
+    """
+    declared = {setting.key: setting.expected for setting in settings_of(kind)}
+    faults: dict[str, Fault] = {}
+    for item in error.errors():
+        parts = [str(part) for part in item["loc"]]
+        name = ".".join(parts)
+        place = f"{where}: {name}"
+        if item["type"] == "missing":
+            faults[name] = Fault(place, "a value", Shown("nothing"))
+        elif item["type"] == "extra_forbidden":
+            faults[name] = Fault(place, "a known key", Shown("an unknown one"), near(name))
+        elif item["type"] == "value_error":
+            faults[name] = Fault(place, item["msg"].removeprefix("Value error, "), item["input"])
+        else:
+            while name not in declared and len(parts) > 1:  # behind the key: a branch of a union, a place in a list
+                parts.pop()
+                name = ".".join(parts)
+            expected = declared.get(name)
+            if expected is None:  # a whole section
+                name = ".".join(str(part) for part in item["loc"])
+                expected = "a mapping of settings, as in 'key: value'"
+            got: Any = given
+            for part in name.split("."):
+                got = got.get(part, item["input"]) if isinstance(got, Mapping) else item["input"]
+            faults[name] = Fault(f"{where}: {name}", expected, Shown("nothing") if got is None else got)
+    return list(faults.values())
+
+
+class _Door(type(BaseModel)):
+    """Of sections that are made by hand: what is wrong is a `UserError`, as everywhere."""
+
+    if not TYPE_CHECKING:  # so that the arguments are checked as a model's
+
+        def __call__(cls, *args: Any, **values: Any) -> Any:
+            try:
+                return super().__call__(*args, **values)
+            except ValidationError as error:
+                raise UserError(*section_faults(error, cls, values, cls.__name__, cls._near)) from None
+
+
+_LARGEST = 2**63 - 1
+"""Of whole numbers: what the libraries count with."""
+
+
+class Section(BaseModel, metaclass=_Door):
+    """A section knows its keys and refuses all others.
+
+    Raises:
+        UserError: a section is made with a value that is none for its setting.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -95,7 +206,39 @@ class Section(BaseModel):
         populate_by_name=True,
         protected_namespaces=(),
         use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_switch_and_no_giant(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` is no number, although Python counts it as 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, bool) and not {bool, Any}.intersection(leaves(kind)):
+                raise PydanticCustomError("switch", "true and false are no value here")
+            if isinstance(one, int) and abs(one) > _LARGEST:
+                raise PydanticCustomError("giant", "too large")
+        return value
+
+    @classmethod
+    def _near(cls, name: str) -> str:
+        known = [field.alias or key for key, field in cls.model_fields.items()]
+        close = difflib.get_close_matches(name, known, n=1)
+        return f"Did you mean {close[0]}?" if close else "All keys: docs/reference/config.md."
+
+
+def leaves(kind: Any) -> Iterator[Any]:
+    """The types and the words that a declared type is made of."""
+    if get_origin(kind) is Literal:
+        yield from get_args(kind)
+    elif get_origin(kind) is Annotated:
+        yield from leaves(get_args(kind)[0])
+    elif parts := get_args(kind):
+        for part in parts:
+            yield from leaves(part)
+    elif kind is not NoneType:
+        yield kind
 
 
 # --- the settings, section by section ------------------------------------------------------------------------------
@@ -124,7 +267,7 @@ class WhereConfig(Section):
     disk_gb: Annotated[int, Field(ge=10)] | None = None
     """Disk of a rented machine. None: by the size of the model."""
     max_hours: float = Field(default=12.0, gt=0)
-    """A rented machine ends itself after so long, whatever happens."""
+    """A rented machine ends itself after so long, whatever happens; earlier where its budget is spent."""
     api_base: Annotated[str, Flag(metavar="URL")] = "https://api.runpod.io/v2"
     """RunPod's REST API."""
     student_server: Literal["auto", "vllm", "socratune"] = "auto"
@@ -422,12 +565,11 @@ class StudentTeacherConfig(Section):
     endpoints: Annotated[EndpointsConfig, Free()] = EndpointsConfig()
     """Keys and limits by role."""
 
-    @model_validator(mode="before")
     @classmethod
-    def _has_no_budget(cls, data: Any) -> Any:
-        if isinstance(data, dict) and "max_usd" in data:
-            raise ValueError("the budget is the run's: socratune.run(config={'max_usd': …}), or budget.enhance")
-        return data
+    def _near(cls, name: str) -> str:
+        if name == "max_usd":
+            return "The budget is the run's: socratune.run(config={'max_usd': …}), or {'budget': {'enhance': …}} there."
+        return super()._near(name)
 
 
 class CurateConfig(Section):
@@ -587,15 +729,17 @@ RENT_USD = 50.0
 
 
 class BudgetConfig(Section):
-    """What one part of the run may spend, in USD. None: a share of `max_usd`; what earlier parts leave comes on top."""
+    """What one part of the run may spend at most, in USD, within `max_usd`. None: a share of that; what earlier parts
+    leave comes on top.
+    """
 
     generate: float | None = Field(default=None, gt=0)
     """Writer and checker."""
     enhance: float | None = Field(default=None, gt=0)
     """Judge and teacher, and a student behind an API, in the loop and for the proof."""
     where: Annotated[float, Field(gt=0)] | Literal["unlimited"] | None = None
-    """The rented machine: none is rented whose price times `where.max_hours` is above this. None without `max_usd`:
-    50 USD."""
+    """The rented machine, which ends itself when this is spent. None without `max_usd`: 50 USD. `unlimited` goes only
+    without it."""
 
 
 FORMER_DEFAULTS: dict[str, Any] = {"enhance.teacher_model": "rules/arithmetic"}

@@ -257,7 +257,8 @@ class Pipeline:
         if self.results.stage("generate").get("status") == "done":
             over = (*over, "generate")
         section = self.config.generate if part == "generate" else self.config.enhance
-        return Limits(self.budget.limit(part, self.spent(), over=over), section.max_total_tokens, part)
+        usd = self.budget.limit(part, self.spent(), over=over)
+        return Limits(usd, section.max_total_tokens, part, self.budget.raised_by(part))
 
     def note_budget(self) -> None:
         """Put into the results what was sent where, and shares and spending, where a part of the run is paid for."""

@@ -19,6 +19,7 @@ from socratune.llm import (
     RULES,
     Role,
     StudentEngine,
+    budget_faults,
     endpoints_of,
     local_name,
     model_fault,
@@ -120,7 +121,7 @@ def _unless_unreachable(unreachable: list[OutsideError], find: Callable[..., lis
 
 def _faults_of(config: RunConfig, restart: str | None, to_do: frozenset[str]) -> list[Fault]:
     """What is wrong with settings that can be looked at without the model and without the rows."""
-    faults = [*_engine_faults(config, to_do), *_round_faults(config), *_budget_faults(config)]
+    faults = [*_engine_faults(config, to_do), *settings_faults(config, to_do)]
     if config.local_only:
         faults += local_only_faults(config)
     if restart or not RunDir(config.output).rows("held_out_answers").exists():
@@ -130,6 +131,37 @@ def _faults_of(config: RunConfig, restart: str | None, to_do: frozenset[str]) ->
     if config.generate.source and "generate" in to_do:
         faults += generate_faults(config.generate, limited=_limited(config, "generate"))
     return faults
+
+
+def settings_faults(config: RunConfig, to_do: Collection[str] = STAGES) -> list[Fault]:
+    """What no machine, key or row could mend: settings that do not go together, a limit that cannot be kept. For a run
+    and for its plan the same.
+
+    Args:
+        to_do: the stages to come.
+    """
+    faults = [*_shard_faults(config), *_round_faults(config), *budget_faults(config.max_usd, config.budget)]
+    if config.train.peft:
+        from socratune.training import peft_faults
+
+        faults += peft_faults(config.train.peft)
+    return faults + (_price_faults(config, to_do) if _limited(config, "enhance") else [])
+
+
+def _price_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
+    """The models of the loop and the proof whose price is not known, where the money is limited."""
+    asked = {"student", "teacher", "judge"} if "enhance" in to_do else {"judge"} if "validate" in to_do else set()
+    reached, refs = endpoints_of(config.enhance), _loop_models(config)
+    faults = (price_fault(role, ref, reached[role]) for role, ref in refs.items() if role in asked)
+    return [fault for fault in faults if fault]
+
+
+def _loop_models(config: RunConfig) -> dict[Role, str]:
+    """Who is asked in the loop, by role; without a student that answers in this process."""
+    loop = config.enhance
+    refs: dict[Role, str] = {"teacher": teacher_of(loop), "judge": resolve_alias(loop.judge_model)}
+    engine, name = student_of(loop, config.model)
+    return {**refs, "student": name} if engine == "http" else refs
 
 
 def _as_begun(given: dict[str, Any], restart: str | None) -> dict[str, Any]:
@@ -203,10 +235,11 @@ def plan_faults(config: RunConfig) -> list[Fault]:
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
     """
+    faults = settings_faults(config)
     if fault := model_fault(config.model):
-        return [fault]
+        return [fault, *faults]
     asked = chat_faults(config.model) if has_tokenizer(config.model) else []
-    return [*asked, *_layer_faults(config.model, config)]
+    return [*asked, *_layer_faults(config.model, config), *faults]
 
 
 def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:
@@ -233,20 +266,15 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None, to_do: Co
     faults = []
     if resolved is not None:
         config = resolved.config.enhance
-        refs: dict[Role, str] = {
-            "teacher": teacher_of(config),
-            "judge": resolve_alias(config.judge_model),
-        }
+        refs = _loop_models(resolved.config)
         engine, name = student_of(config, resolved.config.model)
-        if engine == "http":
-            refs["student"] = name
-        elif "enhance" in to_do:
+        if engine != "http" and "enhance" in to_do:
             faults += _student_faults(resolved.config, engine, name)
         if "enhance" in to_do and (fault := _no_vllm_fault(resolved.config, engine)):
             faults.append(fault)
         asked: set[Role] = {"student", "teacher", "judge"} if "enhance" in to_do else set()
         asked |= {"judge"} if "validate" in to_do else set()
-        faults += _people_faults(config, refs, limited=_limited(resolved.config, "enhance"), asked=asked)
+        faults += _people_faults(config, refs, asked=asked)
         faults += _local_faults({role: ref for role, ref in refs.items() if role != "student"})
     hub_id = flat.get("hub_id")
     if isinstance(hub_id, str) and (fault := hub_id_fault(hub_id)):
@@ -267,14 +295,6 @@ def _local_faults(refs: Mapping[Role, str | None]) -> list[Fault]:
 def _limited(config: RunConfig, part: Literal["generate", "enhance"]) -> bool:
     """Whether a part of the run has a limit in USD."""
     return config.max_usd is not None or getattr(config.budget, part) is not None
-
-
-def _budget_faults(config: RunConfig) -> list[Fault]:
-    own = {name: usd for name, usd in config.budget if isinstance(usd, float)}
-    if config.max_usd is None or sum(own.values()) <= config.max_usd:
-        return []
-    got = Shown(", ".join(f"{name} {usd:g}" for name, usd in own.items()))
-    return [Fault("budget", f"amounts of at most max_usd together, {config.max_usd:g} USD", got)]
 
 
 def _place_faults(source: str) -> list[Fault]:
@@ -338,12 +358,11 @@ def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
 
 
 def _people_faults(
-    config: StudentTeacherConfig, refs: dict[Role, str], *, limited: bool = False, asked: Collection[Role] | None = None
+    config: StudentTeacherConfig, refs: dict[Role, str], *, asked: Collection[Role] | None = None
 ) -> list[Fault]:
     """What is wrong with the models that are to be asked.
 
     Args:
-        limited: as in `generate_faults`.
         asked: those of `refs` whom the stages to come will ask; None is all.
     """
     faults, reached = _idle_faults(config, refs), endpoints_of(config)
@@ -351,8 +370,6 @@ def _people_faults(
         if asked is not None and role not in asked:
             continue
         fault = reference_fault(role, ref, reached[role])
-        if fault is None and limited:
-            fault = price_fault(role, ref, reached[role])
         faults += [fault] if fault else []
     return faults
 
@@ -377,10 +394,11 @@ def _engine_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
     faults = [ray_fault() if config.engine == "ray" and "enhance" in to_do else None]
     faults += tracker_faults(config.report_to) if "train" in to_do else []
     faults.append(gpus_fault(config))
-    if config.train.peft:
-        from socratune.training import peft_faults
+    return [fault for fault in faults if fault]
 
-        faults += peft_faults(config.train.peft)
+
+def _shard_faults(config: RunConfig) -> list[Fault]:
+    faults: list[Fault] = []
     if config.shard is not None:
         if config.writes_rows:
             fix = "Write the rows first (socratune generate, or run --until split), and give them as --dataset."
@@ -389,7 +407,7 @@ def _engine_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
             parse_shard(config.shard)
         except UserError as error:
             faults += error.faults
-    return [fault for fault in faults if fault]
+    return faults
 
 
 def _round_faults(config: RunConfig) -> list[Fault]:

@@ -6,6 +6,7 @@ A value comes from, strongest first: a flag, the config file, the profile of the
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from socratune.config import (
     RunConfig,
     Section,
     read_template,
+    section_faults,
     settings_of,
 )
 from socratune.errors import Fault, Shown, UserError
@@ -141,7 +143,17 @@ def validated(kind: type[Kind], given: dict[str, Any], where: str) -> Kind:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        raise UserError(*_faults(error, where)) from None
+        faults = section_faults(error, kind, given, where, nearest_key)
+        raise UserError(*(_with_flag(fault, where) for fault in faults)) from None
+
+
+def _with_flag(fault: Fault, where: str) -> Fault:
+    """A fault that says by which flag a required setting is given."""
+    name = fault.where.removeprefix(f"{where}: ")
+    if name not in REQUIRED or fault.got != "nothing":
+        return fault
+    source = _OR_SOURCE if name == "dataset" else ""
+    return replace(fault, fix=f"Give --{name}{source}, or '{name}:' in the config file.")
 
 
 def renewed(given: dict[str, Any], where: str) -> dict[str, Any]:
@@ -265,31 +277,6 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 def known_keys() -> list[str]:
     """Every key of a run's configuration, dotted."""
     return [setting.key for setting in settings_of(RunConfig)]
-
-
-def _faults(error: ValidationError, where: str) -> list[Fault]:
-    known, faults = known_keys(), {}
-    for item in error.errors():
-        parts = [str(part) for part in item["loc"]]
-        name = ".".join(parts)
-        if item["type"] == "missing":
-            fix = (
-                f"Give --{name}{_OR_SOURCE if name == 'dataset' else ''}, or '{name}:' in the config file."
-                if name in REQUIRED
-                else ""
-            )
-            faults[name] = Fault(f"{where}: {name}", "a value", Shown("nothing"), fix)
-        elif item["type"] == "extra_forbidden":
-            faults[name] = Fault(f"{where}: {name}", "a known key", Shown("an unknown one"), nearest_key(name))
-        else:
-            while name not in known and len(parts) > 1:  # a union's fault names the branch behind the key
-                parts.pop()
-                name = ".".join(parts)
-            expected = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            if name in faults:
-                expected = f"{faults[name].expected}, or {expected}"
-            faults[name] = Fault(f"{where}: {name}", expected, item["input"])
-    return list(faults.values())
 
 
 MOST_NEAR = 8

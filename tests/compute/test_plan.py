@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from test_memory import LLAMA_1B, LLAMA_8B, LLAMA_70B, MIXTRAL, PHI, QWEN_14B, Q
 
 from socratune.compute.decision import Placement, PlacementSettings, TrainingWork, decide_placement, fit_on, may_rent
 from socratune.compute.machine import Gpu, Machine, described, nvidia_gpus, this_machine
-from socratune.compute.plan import settle_placement
+from socratune.compute.plan import Plan, make_plan, settle_placement
 from socratune.config import DEMO_DATA, EnhancedTrainingConfig, RunConfig
 from socratune.errors import OutsideError, UserError
 from socratune.inference.cards import card_named, rentable
@@ -428,6 +429,40 @@ def test_a_run_that_cannot_begin_is_refused_before_anything_is_written(tmp_path:
 
 
 @pytest.mark.slow
+def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **given: Any) -> Plan:
+    """The plan of an 8B model on a rented machine."""
+    monkeypatch.setenv("RUNPOD_API_KEY", "k")
+    folder = tmp_path / "model"
+    if not folder.exists():
+        model_folder(tmp_path, LLAMA_8B)
+    config = {"model": str(folder), "dataset": "-", "output": "-", "where": {"place": "runpod"}, **given}
+    return make_plan(resolve_settings(config).config, dataset=False)
+
+
+def test_a_budget_that_cannot_pay_the_training_is_refused_with_the_figure_that_would_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(tmp_path, monkeypatch, max_usd=0.5)
+    assert plan.decision.where == "runpod" and plan.decision.fault is not None
+    pattern = r"budget\.where: expected at least ([\d.]+) USD .* got 0\.5 USD\. Give --max-usd ([\d.]+)"
+    said = re.search(pattern, str(plan.decision.fault))
+    assert said and float(said[1]) > 0.5
+    enough = planned(tmp_path, monkeypatch, max_usd=float(said[2]))
+    assert enough.decision.fault is None
+    less = planned(tmp_path, monkeypatch, max_usd=float(said[2]) - 0.02)
+    assert less.decision.fault is not None
+    assert planned(tmp_path, monkeypatch, max_usd=5).decision.fault is None  # though 12 hours would cost 35 USD
+
+
+def test_a_budget_too_small_for_the_first_card_takes_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = ["B200", "A40"]
+    dear = planned(tmp_path, monkeypatch, where={"place": "runpod", "preferred_gpus": cards})
+    assert dear.decision.card is not None and dear.decision.card.name == "B200"
+    small = planned(tmp_path, monkeypatch, where={"place": "runpod", "preferred_gpus": cards}, max_usd=1.5)
+    assert small.decision.card is not None and small.decision.card.name == "A40" and small.decision.fault is None
+    assert "the budget pays no dearer one than A40" in small.decision.reason
+
+
 def test_the_plan_takes_what_a_pilot_measured(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -445,6 +480,9 @@ def test_what_is_wrong_with_a_plan_is_exit_2(tmp_path: Path) -> None:
         ([], "--model"),
         (["--model", "demo", "--gpu", "Weird"], "--gpu"),
         (["--model", "demo", "--set", "where.plase=x"], "Did you mean where.place"),
+        (["--model", "demo", "--max-usd", "5", "--set", "budget.where=unlimited"], "budget.where: expected an amount"),
+        (["--model", "demo", "--max-usd", "5", "--set", "budget.enhance=9"], "at most max_usd together"),
+        (["--model", "demo", "--set", "rounds=2", "--set", "train.method=dpo"], "with --rounds"),
     ):
         done = socratune("plan", *flags)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr

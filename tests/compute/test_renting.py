@@ -29,14 +29,16 @@ from pod_training import hold, train_like, trainings_begun
 from runpod import Client, entry_of
 
 from socratune.compute.job import take_lines
-from socratune.compute.provider import Offer, Order
-from socratune.compute.renting import affordable, spent_usd, unended
+from socratune.compute.provider import Offer, Order, Pod
+from socratune.compute.renting import Needed, Note, RentedMachine, affordable, paid_hours, spent_usd, unended
 from socratune.compute.runpod import RunPod
 from socratune.compute.shipping import make_wheel, shipped_config, shipped_results
 from socratune.compute.ssh import connected, make_key
 from socratune.compute.train_there import keys_for
 from socratune.config import RunConfig, WhereConfig
 from socratune.errors import OutsideError, UserError
+from socratune.llm import UNLIMITED, BudgetSpent, Limits
+from socratune.runs import RunDir
 from socratune.runs.journal import Journal
 
 needs_sshd = pytest.mark.skipif(fake_runpod.missing() is not None, reason=fake_runpod.missing() or "")
@@ -344,15 +346,46 @@ def test_a_pod_ends_itself_when_nobody_comes_back(run: Path, service: FakeRunPod
 @needs_sshd
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="not installed here: ssh-keygen")
-def test_a_price_that_is_too_high_is_refused_before_anything_is_rented(
+def test_what_is_refused_by_the_catalogue_is_refused_before_anything_is_rented(
     run: Path, service: FakeRunPod, tmp_path: Path
 ) -> None:
     for name in ("ssh", "rsync"):  # only looked for, and only where the real ones are missing
         (tmp_path / name).touch(0o755)
-    client = Client(run, service, "where.max_usd=20", PATH=f"{os.environ['PATH']}:{tmp_path}")
+    client = Client(run, service, "where.preferred_gpus=[H200]", PATH=f"{os.environ['PATH']}:{tmp_path}")
     assert client.wait() == 2
-    assert "at most 20 USD for 12 hours" in client.said() and "28.68 USD" in client.said()
+    assert "got H200. There are:" in client.said()
     assert all(method == "GET" for method, _, _ in service.seen)
+
+
+@needs_sshd
+@pytest.mark.slow
+def test_a_small_budget_rents_for_as_long_as_it_pays(run: Path, service: FakeRunPod) -> None:
+    client = Client(run, service, "where.max_usd=1.195")  # half an hour at 2.39 USD
+    client.until("the timer", lambda: at("deadline")(service, run))
+    deadline = float((service.only_pod().folder / "home" / "socratune" / "deadline").read_text())
+    assert 1500 < deadline - time.time() < 1800
+    client.process.send_signal(signal.SIGINT)
+    client.wait()
+    assert service.pods == {} and "it ends itself after 0.5 hours" in client.said()
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="not installed here: ssh-keygen")
+@pytest.mark.parametrize(("paid_for_h", "kind"), [(2, BudgetSpent), (12, OutsideError)])
+def test_a_machine_that_has_ended_itself_for_money_says_what_goes_on(
+    paid_for_h: int, kind: type[OutsideError], tmp_path: Path, client: RunPod
+) -> None:
+    run, now = RunDir(tmp_path / "run"), time.time()
+    run.create()
+    with closing(Journal(run.journal)) as journal:
+        journal.put_pod("n", "gone", "rented", 2.0, at=now - 1 - paid_for_h * 3600)
+        journal.put_pod("n", "gone", "until", 2.0, at=now - 1)
+        limits = Limits(4.0, None, "where", "--max-usd USD")
+        machine = RentedMachine(run, WhereConfig(), journal, client, Needed(0, 0), limits)
+        machine.pod = Pod("gone", "n", "running", 2.0)
+        with pytest.raises(OutsideError) as raised:
+            machine.renew(OutsideError("the connection is lost"))
+    assert type(raised.value) is kind
+    assert ("A higher limit goes on: --max-usd USD." in str(raised.value)) == (kind is BudgetSpent)
 
 
 def test_a_lost_answer_rents_once(client: RunPod, service: FakeRunPod) -> None:
@@ -424,17 +457,30 @@ def offers() -> list[Offer]:
 
 def test_what_is_tried_and_in_which_order() -> None:
     where = WhereConfig(preferred_gpus=["RTX 4090", "H100 SXM", "nvidia h100 pcie"], max_hours=10)
-    assert [offer.name for offer in affordable(offers(), where, 20, 0, 25)] == ["RTX 4090", "H100 PCIe"]
-    assert [offer.name for offer in affordable(offers(), where, 70, 0, 25)] == ["H100 PCIe"]
+    paid = Limits(usd=25.0, part="where", raised_by="--max-usd USD")
+    assert [offer.name for offer in affordable(offers(), where, 20, 10, 0, paid)] == ["RTX 4090", "H100 PCIe"]
+    assert [offer.name for offer in affordable(offers(), where, 70, 10, 0, paid)] == ["H100 PCIe"]
     with pytest.raises(UserError, match="cards with 200 GB together") as raised:
-        affordable(offers(), where, 200, 0, None)
+        affordable(offers(), where, 200, 10, 0, UNLIMITED)
     assert "80 GB" in str(raised.value)
-    with pytest.raises(UserError, match=r"at most 25 USD for 10 hours, got H100 PCIe 20.00 USD beside 9.00 spent"):
-        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 PCIe"]}), 70, 9, 25)
+    pcie = where.model_copy(update={"preferred_gpus": ["H100 PCIe"]})
+    assert affordable(offers(), pcie, 70, 8, 9, paid)  # 16 USD are left, for 8 hours of the 10
+    with pytest.raises(UserError, match=r"at most 25 USD for the 9 hours .* H100 PCIe 18.00 USD beside 9.00 spent"):
+        affordable(offers(), pcie, 70, 9, 9, paid)
     with pytest.raises(OutsideError, match=r"No machine is free with 1 x H100 SXM\."):
-        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 SXM"]}), 70, 0, None)
+        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 SXM"]}), 70, 1, 0, UNLIMITED)
     with pytest.raises(UserError, match=r"got H200\. There are: H100 PCIe, H100 SXM, RTX 4090"):
-        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H200"]}), 70, 0, 25)
+        affordable(offers(), where.model_copy(update={"preferred_gpus": ["H200"]}), 70, 1, 0, paid)
+
+
+@pytest.mark.parametrize(
+    ("usd_per_hour", "spent", "limit", "hours"),
+    [(2.5, 0, 5, 2), (2.5, 4, 5, 0.4), (2.5, 6, 5, 0), (2.5, 0, 100, 12), (2.5, 99, None, 12), (0, 0, 5, 12)],
+)
+def test_a_machine_is_rented_for_as_long_as_it_can_be_paid(
+    usd_per_hour: float, spent: float, limit: float | None, hours: float
+) -> None:
+    assert paid_hours(usd_per_hour, WhereConfig(), spent, limit) == pytest.approx(hours)
 
 
 def test_the_journal_knows_what_was_spent(tmp_path: Path) -> None:
@@ -459,6 +505,12 @@ def test_the_journal_knows_what_was_spent(tmp_path: Path) -> None:
         (now, "n", "c", "adopted", 2.0),
     ]
     assert spent_usd(adopted, 12) == pytest.approx(2.0, abs=0.01)  # killed before it could note what it had rented
+    ended_itself: list[Note] = [
+        (now - 36000, "n", "d", "rented", 2.0),
+        (now - 32400, "n", "d", "until", 2.0),
+        (now, "n", "d", "ended", 0.0),
+    ]
+    assert spent_usd(ended_itself, 12) == pytest.approx(2.0, abs=0.01)  # nobody was there when it ended
 
 
 def test_lines_of_a_progress_bar() -> None:

@@ -17,6 +17,7 @@ from socratune.llm.ledger import (
     Limits,
     MeteredModel,
     Price,
+    budget_faults,
     budget_text,
     most_tokens,
     price_of,
@@ -201,19 +202,39 @@ def test_what_a_part_leaves_flows_on_and_what_is_promised_to_others_stays_theirs
     )
 
 
+def test_an_amount_of_its_own_caps_a_part_within_the_whole() -> None:
+    budget = shared_out(12, BudgetConfig(enhance=3), PARTS)
+    assert budget.shares == {"generate": 2.25, "enhance": 3, "where": 6.75}
+    left = {"generate": 0.25}
+    assert budget.limit("enhance", left, over=["generate"]) == 3  # what the writers left does not come on top
+    assert budget.limit("where", left, over=["generate"]) == 8.75  # it passes on
+    assert budget.limit("where", {**left, "enhance": 1}, over=["generate", "enhance"]) == 10.75
+    assert budget.limit("enhance", {**left, "where": 1}, over=["generate", "where"]) == 3  # for the proof
+
+
+def test_amounts_that_do_not_go_with_the_cap_are_refused() -> None:
+    assert budget_faults(None, BudgetConfig(enhance=9, where="unlimited")) == []
+    assert budget_faults(12, BudgetConfig(enhance=9, where=3)) == []
+    (over,) = budget_faults(12, BudgetConfig(enhance=9, where=4))
+    assert str(over) == "budget: expected amounts of at most max_usd together, 12 USD, got enhance 9, where 4"
+    (unlimited,) = budget_faults(12, BudgetConfig(where="unlimited"))
+    assert "budget.where: expected an amount in USD beside max_usd" in str(unlimited)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_run_never_spends_more_than_its_budget_however_often_it_is_begun(seed: int) -> None:
     draw = random.Random(seed)
     most = draw.uniform(1, 100)
     parts = draw.sample(list(PARTS), draw.randint(1, 3))
     own = BudgetConfig(enhance=draw.choice([None, most / 3]), where=draw.choice([None, most / 4]))
+    capped = {name: usd for name, usd in own if usd is not None}
     budget, spent, over = shared_out(most, own, parts), dict.fromkeys(PARTS, 0.0), set[str]()
 
     def spend(part: str) -> None:
         for _ in range(draw.randint(1, 3)):
             if part in parts:
                 limit = budget.limit(part, spent, over=over)
-                assert limit is not None
+                assert limit is not None and (part not in capped or limit <= capped[part] * (1 + 1e-9))
                 spent[part] = max(spent[part], draw.choice([0, 0.5, 1]) * limit)
             assert sum(spent.values()) <= most * (1 + 1e-9)
 

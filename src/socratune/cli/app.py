@@ -103,7 +103,7 @@ def generate(
     raise typer.Exit(commands.generate_command(given, config, settings, output=output, database=database))
 
 
-@command("output", "enhance.thinking_format", "seed")
+@command("output", "enhance.thinking_format", "max_usd", "seed")
 def demo(
     given: GivenSettings,
     settings: Settings = None,
@@ -136,18 +136,24 @@ def enhance(
     raise typer.Exit(commands.run_command(given, config, settings, start=None, until="enhance", restart=restart))
 
 
-@command("train", "report_to", "where.gpus")
-def train(given: GivenSettings, run: Run, restart: Annotated[bool, typer.Option(help="Train anew.")] = False) -> None:
+@command("train", "report_to", "max_usd", "where.gpus")
+def train(
+    given: GivenSettings,
+    run: Run,
+    settings: Settings = None,
+    restart: Annotated[bool, typer.Option(help="Train anew.")] = False,
+) -> None:
     """Train the adapter of a run folder (and what is missing before it)."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.go_on(run, until="train", restart=restart, given=given))
+    raise typer.Exit(commands.go_on(run, settings, until="train", restart=restart, given=given))
 
 
-@command("validate")
+@command("validate", "max_usd")
 def validate(
     given: GivenSettings,
     run: Run,
+    settings: Settings = None,
     restart: Annotated[bool, typer.Option(help="Ask and judge anew.")] = False,
     answers_only: Annotated[
         bool, typer.Option("--answers-only", help="Ask, and leave the judging to another.")
@@ -157,8 +163,8 @@ def validate(
     from socratune.cli import commands
 
     if answers_only:
-        raise typer.Exit(commands.answers_only(run, given, restart=restart))
-    raise typer.Exit(commands.go_on(run, until="validate", restart=restart, given=given, anew=True))
+        raise typer.Exit(commands.answers_only(run, given, settings, restart=restart))
+    raise typer.Exit(commands.go_on(run, settings, until="validate", restart=restart, given=given, anew=True))
 
 
 command("hub_id", "publish")(publish)

@@ -22,9 +22,9 @@ from socratune.cli.console import (
     show_rounds,
     start_logging,
 )
-from socratune.cli.given import Stages, merged_settings, resolved_by
+from socratune.cli.given import Stages, given_by, merged_settings, resolved_by
 from socratune.compute import is_shipped
-from socratune.config import StudentTeacherConfig
+from socratune.config import StudentTeacherConfig, is_free
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import proof_of, why_not_passed
 from socratune.inference import LocalModels
@@ -129,10 +129,13 @@ def generate_command(
     return guarded(work, goes_on=lambda: GOES_ON if journal.exists() else "")
 
 
-def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew: bool = False) -> int:
+def go_on(
+    folder: str, settings: list[str] | None, *, until: str, restart: bool, given: dict[str, Any], anew: bool = False
+) -> int:
     """`socratune train|validate RUN`: the run's own configuration and what is `given` by dotted key, up to one stage.
 
     Args:
+        settings: of `--set`, which flags go before.
         restart: redo that stage.
         anew: redo it, too, where something given is not as it was.
     """
@@ -142,12 +145,13 @@ def go_on(folder: str, *, until: str, restart: bool, given: dict[str, Any], anew
 
     def read() -> int:
         run = existing_run(folder)
-        known = flatten(read_config_file(run.config))
-        redo = restart or (anew and any(known.get(key) != value for key, value in given.items()))
-        if "train.method" in given:  # another method has other defaults
+        known, new = flatten(read_config_file(run.config)), given_by(given, settings)
+        changed = any(known.get(key) != value for key, value in new.items() if not is_free(key))
+        redo = restart or (anew and changed)
+        if "train.method" in new:  # another method has other defaults
             origins = Results(run).data.get("origins", {})
             known = {key: known[key] for key in known if not key.startswith("train.") or origins.get(key) == "given"}
-        begun["given"] = unflatten({**known, **given, "output": folder})
+        begun["given"] = unflatten({**known, **new, "output": folder})
         begun["start"] = after_split(run)
         begun["restart"] = until if redo else None
         return 0
@@ -168,7 +172,7 @@ def _shipped(folder: str, stage: str) -> int:
     return guarded(work, lambda: Path(folder) / "run.log", lambda: going_on(Path(folder)))
 
 
-def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int:
+def answers_only(folder: str, given: dict[str, Any], settings: list[str] | None, *, restart: bool) -> int:
     """`socratune validate RUN --answers-only`: what base and adapter say, for a validate elsewhere."""
 
     def work() -> int:
@@ -176,7 +180,8 @@ def answers_only(folder: str, settings: dict[str, Any], *, restart: bool) -> int
 
         start_logging()
         run, entry = existing_run(folder), {"done": 0, "total": 0, "seconds": 0.0}
-        config = deep_merge(read_config_file(run.config), unflatten({**settings, "output": folder}))
+        own = given_by(given, settings)
+        config = deep_merge(read_config_file(run.config), unflatten({**own, "output": folder}))
         began = time.monotonic()
 
         def tick(done: int, total: int) -> None:

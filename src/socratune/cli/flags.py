@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 from typer.core import TyperCommand
@@ -163,22 +163,11 @@ def option(setting: Setting, grouped: bool = False) -> Any:
     ]
 
 
-def _leaves(kind: Any) -> Iterator[Any]:
-    """The types and the words that a declared type is made of."""
-    if get_origin(kind) is Literal:
-        yield from get_args(kind)
-    elif get_origin(kind) is Annotated:
-        yield from _leaves(get_args(kind)[0])
-    elif parts := get_args(kind):
-        for part in parts:
-            yield from _leaves(part)
-    elif kind is not type(None):
-        yield kind
-
-
 def _metavar(kind: Any) -> str:
+    from socratune.config import leaves
+
     joint = "," if get_origin(kind) is list else "|"
-    return joint.join(part if isinstance(part, str) else _KINDS.get(part, "<str>") for part in _leaves(kind))
+    return joint.join(part if isinstance(part, str) else _KINDS.get(part, "<str>") for part in leaves(kind))
 
 
 def read(setting: Setting, text: Any) -> Any:
@@ -198,8 +187,10 @@ def read(setting: Setting, text: Any) -> Any:
 
 
 def _number(kind: Any, text: str) -> Any:
+    from socratune.config import leaves
+
     for number in (int, float):
-        if number in _leaves(kind):
+        if number in leaves(kind):
             try:
                 return number(text)
             except ValueError:

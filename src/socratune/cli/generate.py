@@ -12,7 +12,7 @@ from pydantic import field_validator
 from socratune.compute import local_only_faults, stay_offline
 from socratune.config import DEMO, BudgetConfig, GenerateConfig, RunConfig, Section, is_free, read_template
 from socratune.errors import Fault, Shown, UserError
-from socratune.llm import Limits, model_fault, shared_out
+from socratune.llm import Limits, budget_faults, model_fault, shared_out
 from socratune.preflight import chat_faults, generate_faults
 from socratune.resolve import deep_merge, dump, flatten, give_template, validated
 from socratune.runs import Journal, Tell, fingerprint, locked_file
@@ -34,8 +34,9 @@ class Writing(Section):
 
     def limits(self) -> Limits:
         """What writer and checker may spend in all."""
-        usd = shared_out(self.max_usd, self.budget, ["generate"]).limit("generate", {})
-        return Limits(usd, self.generate.max_total_tokens, "generate")
+        budget = shared_out(self.max_usd, self.budget, ["generate"])
+        usd = budget.limit("generate", {})
+        return Limits(usd, self.generate.max_total_tokens, "generate", budget.raised_by("generate"))
 
 
 def checked(
@@ -63,6 +64,7 @@ def checked(
             stay_offline()
             model, writing = settings.model or DEMO, settings.generate
             faults += local_only_faults(RunConfig(model=model, dataset=DEMO, output="-", generate=writing))
+        faults += budget_faults(settings.max_usd, settings.budget)
         faults += generate_faults(settings.generate, limited=settings.limits().usd is not None)
         if settings.model is not None:
             give_template(settings.model, settings.chat_template)

@@ -9,7 +9,7 @@ import yaml
 
 from socratune.errors import Fault, UserError
 from socratune.preflight import check_run
-from socratune.resolve import Resolved, deep_merge, read_config_file, renewed, unflatten
+from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, renewed, unflatten
 from socratune.runs import stage_faults
 
 Stages = tuple[str | None, str | None, str | None]
@@ -58,3 +58,15 @@ def merged_settings(
         except (ValueError, yaml.YAMLError):
             faults.append(Fault("--set", "KEY=VALUE like train.r=32", pair))
     return deep_merge(merged, unflatten(given)), faults
+
+
+def given_by(given: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """Flags and `--set` by dotted key.
+
+    Raises:
+        UserError: every pair of `--set` that is none.
+    """
+    merged, faults = merged_settings(given, None, settings or [])
+    if faults:
+        raise UserError(*faults)
+    return flatten(merged)

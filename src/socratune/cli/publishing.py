@@ -63,9 +63,10 @@ def verify_command(what: str) -> int:
     def work() -> int:
         start_logging()
         if not Path(what).is_dir():
-            if fault := hub_id_fault(what, "verify"):
-                fix = "Name the folder of a run, or an adapter on the Hub."
-                raise UserError(Fault(f"verify {what}", "a run folder or a Hub id", Shown(fault.got), fix))
+            if Path(what).exists() or hub_id_fault(what):
+                got = Shown("a file" if Path(what).exists() else "neither, as no such folder is there")
+                fix = "Check the path; an adapter on the Hub is named as in myusername/my-adapter."
+                raise UserError(Fault(f"verify {what}", "the folder of a run, or ORG/NAME on the Hub", got, fix))
             return _told(what, verify_hub(what))
         if not (Path(what) / "config.yaml").exists() and (Path(what) / PROVENANCE).exists():
             return _told(what, verify_published(Path(what)))  # downloaded

@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from socratune.compute.decision import (
@@ -23,14 +22,14 @@ from socratune.compute.decision import (
     PlacementSettings,
     TrainingWork,
     decide_placement,
+    fit_on,
     may_rent,
 )
 from socratune.compute.machine import Machine, this_machine
+from socratune.compute.workload import ANSWER_TOKENS, Workload, load_of
 from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherConfig, WhereConfig
-from socratune.data import data_path, data_set
-from socratune.documents import estimated_tokens
-from socratune.errors import UserError
-from socratune.inference import GIB, Shape, Size, answering_s, size_of, training_flops
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import GIB, Shape, Size, answering_s, card_named, size_of, training_flops
 from socratune.llm import (
     FREE,
     Budget,
@@ -44,8 +43,7 @@ from socratune.llm import (
     teacher_of,
     writer_endpoints,
 )
-from socratune.rows import Example, QARow
-from socratune.runs import Results, RunDir, iter_rows
+from socratune.runs import Results, RunDir
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +217,42 @@ def _decision(size: Size, load: Workload, machine: Machine, config: RunConfig) -
     settings = placement_settings(config, load.lengths)
     if size.four_bit:
         settings = replace(settings, load_in_4bit=True)
-    return decide_placement(size.shape, settings, machine, work, has_key=bool(os.environ.get(RUNPOD_KEY)))
+    decision = decide_placement(size.shape, settings, machine, work, has_key=bool(os.environ.get(RUNPOD_KEY)))
+    return _paid(decision, size.shape, settings, work, config)
+
+
+def training_hours(fit: Fit) -> float:
+    """Of a rented machine, setting up included, by the estimate; only that where the card's rate is not known."""
+    return SET_UP_HOURS + (fit.seconds or 0.0) / 3600
+
+
+def _paid(
+    decision: Placement, shape: Shape, settings: PlacementSettings, work: TrainingWork, config: RunConfig
+) -> Placement:
+    """The decision with the first preferred card that can be paid for the training, by list price; where none can,
+    with a fault that names the sum.
+    """
+    budget = budget_of(config, rented=True)
+    rent = budget.limit("where", {})
+    if decision.fault or decision.where != "runpod" or rent is None:
+        return decision
+    dear: list[tuple[float, str]] = []
+    for card in filter(None, map(card_named, settings.preferred_gpus)):
+        fit = fit_on(shape, settings, work, card.free_gib, card.tflops, settings.gpu_count)
+        if not fit.fits:
+            continue
+        price = card.usd_per_hour(config.where.cloud)
+        hours = min(training_hours(fit), config.where.max_hours)
+        usd = 0.0 if price is None else hours * price * fit.cards  # what is not known is asked when it is rented
+        if usd <= rent:
+            reason = f"{decision.reason}; the budget pays no dearer one than {card.name}"
+            return replace(decision, card=card, fit=fit, reason=reason) if dear else decision
+        listed = f"at {price:.2f} USD an hour, list of {card.priced}"
+        dear.append((usd, f"about {hours:.2g} hours of {fit.cards} x {card.name} ({listed})"))
+    usd, what = min(dear)
+    fix = f"Give {budget.enough_for('where', usd)}, or name a cheaper card in where.preferred_gpus."
+    expected = f"at least {usd:.2f} USD for the training, {what}"
+    return replace(decision, fault=Fault("budget.where", expected, Shown(f"{rent:.4g} USD"), fix))
 
 
 def _times(train: EnhancedTrainingConfig) -> float:
@@ -330,13 +363,13 @@ def _cautions(
         yield f"the loop's calls cost about {money.enhancement:.2f} USD, above their share of the budget, {calls:.4g}"
     if decision.where != "runpod":
         return
-    hours = SET_UP_HOURS + ((decision.fit.seconds or 0.0) + (loop_s or 0.0)) / 3600
+    hours = training_hours(decision.fit) + (loop_s or 0.0) / 3600
     if hours > where.max_hours:
         yield f"about {hours:.0f} h are needed, and the machine ends itself after where.max_hours, {where.max_hours:g}"
-    most = None if money.gpu_per_hour is None else money.gpu_per_hour * where.max_hours
-    if most is not None and rent is not None and most > rent:
-        hours = f"{where.max_hours:g} hours of the machine (where.max_hours) cost {most:.2f} USD"
-        yield f"{hours}, more than its share of the budget (budget.where), {rent:.4g}: none would be rented"
+    if money.gpu is not None and rent is not None and money.gpu > rent:
+        paid = rent / (money.gpu_per_hour or 1.0)
+        text = f"about {hours:.2g} h are needed, and the machine ends itself after {paid:.2g} h"
+        yield f"{text}, as its share of the budget (budget.where) is {rent:.4g} USD"
 
 
 def _way(fit: Fit) -> dict[str, Any]:
@@ -364,85 +397,3 @@ def _gb(gib: float) -> float:
 
 def _hours(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds / 3600, 3)
-
-
-# --- how much there is to train on ---------------------------------------------------------------------------------
-
-ASSUMED_ROWS, LONG_ROWS = 1000, 20
-"""Where there is no data set yet: rows, and how many of them are as long as they may be."""
-ANSWER_TOKENS, TEMPLATE_TOKENS = 256, 20
-"""What the student is assumed to write to a question; what a chat template adds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What a data set comes to.
-
-    Attributes:
-        rows: all, the held-out ones included.
-        held_out: of these.
-        lengths: tokens of each row as it will be trained.
-        assumed: what is not known and was taken for granted, in words.
-    """
-
-    rows: int
-    held_out: int
-    lengths: tuple[int, ...]
-    assumed: tuple[str, ...]
-
-
-def load_of(config: RunConfig, *, known: bool) -> Workload:
-    """From the training rows of the run folder where it has them, else from the data set, else assumed.
-
-    Args:
-        known: False: no data set was named.
-
-    Raises:
-        UserError: there is no such data set.
-        OutsideError: it is on the Hub, which could not be asked.
-    """
-    run = RunDir(config.output)
-    answer = min(ANSWER_TOKENS, config.enhance.max_new_tokens)
-    if known and run.rows("train").exists():
-        lengths = tuple(_example_length(example) for example in iter_rows(run.rows("train"), Example.from_json))
-        rows, held_out = (_count(run.rows(name)) for name in ("train_in", "held_out"))
-        return Workload(rows + held_out, held_out, lengths or (1,), ())
-    if not known or (config.writes_rows and not run.rows("qa").exists()):
-        longest = 2048 if config.train.max_seq_length == "auto" else config.train.max_seq_length
-        usual = max(1, longest // 5)
-        text = f"{ASSUMED_ROWS} rows, as no data set is there yet: of {usual} tokens, some of {longest}"
-        lengths = (longest,) * LONG_ROWS + (usual,) * (ASSUMED_ROWS - LONG_ROWS)
-        return Workload(ASSUMED_ROWS, 0, lengths, (text,))
-    text = f"every row is trained, with {answer} tokens of the student's own or its reference, whichever is longer"
-    if run.rows("train_in").exists():  # whatever became of the data set since
-        lengths = tuple(_row_length(row, answer) for row in iter_rows(run.rows("train_in"), QARow.from_json))
-        held_out = _count(run.rows("held_out"))
-        return Workload(len(lengths) + held_out, held_out, lengths or (1,), (text,))
-    path = run.rows("qa") if config.writes_rows else data_path(config.dataset)
-    lengths = [_row_length(row, answer) for row in data_set(path).rows()]
-    split = config.split
-    held_out = 0 if split.held_out else _capped(len(lengths), split.held_out_share, split.max_held_out_rows)
-    dev = _capped(len(lengths) - held_out, split.dev_share, split.max_dev_rows)
-    return Workload(len(lengths), held_out, tuple(lengths[held_out + dev :]) or (1,), (text,))
-
-
-def _capped(rows: int, share: float, most: int) -> int:
-    return min(round(rows * share), most)
-
-
-def _row_length(row: QARow, answer: int) -> int:
-    return TEMPLATE_TOKENS + estimated_tokens(row.question) + max(answer, estimated_tokens(row.reference))
-
-
-def _example_length(example: Example) -> int:
-    asked = sum(estimated_tokens(str(turn["content"])) for turn in example.prompt)
-    pieces = example.pieces
-    said = sum(estimated_tokens(piece.text) if piece.token_ids is None else len(piece.token_ids) for piece in pieces)
-    return TEMPLATE_TOKENS + asked + said
-
-
-def _count(path: Path) -> int:
-    if not path.exists():
-        return 0
-    with path.open("rb") as stream:
-        return sum(1 for _ in stream)

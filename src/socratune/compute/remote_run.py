@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from socratune.compute import job
 from socratune.compute.decision import Placement
+from socratune.compute.plan import SET_UP_HOURS, training_hours
 from socratune.compute.renting import RentedMachine, give_back, rented, spent_usd
 from socratune.compute.shipping import base_folder, fetch_checked, outfit, replace
 from socratune.compute.ssh import ConnectionLost
@@ -109,7 +110,9 @@ class RemoteRun:
         if self._rented is None:
             fit = self._decision.fit
             disk_gb = round(SPARE_DISK_GB + DISK_A_WEIGHT * fit.gib["weights"])
-            needed = {"memory_gb": fit.cards_gb, "disk_gb": disk_gb, "limit_usd": self._limits().usd}
+            trained = self._results["stages"].get("train", {}).get("status") == "done"
+            hours = SET_UP_HOURS if trained else training_hours(fit)
+            needed = {"memory_gb": fit.cards_gb, "disk_gb": disk_gb, "least_hours": hours, "limits": self._limits()}
             self._rented = self._stack.enter_context(rented(self._run, self._config.where, self._journal, **needed))
         return self._rented
 

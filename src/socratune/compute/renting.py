@@ -1,8 +1,8 @@
 """Renting a machine so that it never bills longer than it is needed, whatever becomes of this process.
 
 The run's journal knows the machine's name before it is ordered and its id afterwards; a run that starts again takes
-over the machine of that name. The machine ends itself after `where.max_hours`. And when the block ends, it is given
-back, and the provider is asked until it says that it is gone.
+over the machine of that name. The machine ends itself after `where.max_hours`, or earlier, when what may be spent on it
+is. And when the block ends, it is given back, and the provider is asked until it says that it is gone.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from socratune.compute.job import JobPlace
+from socratune.compute.plan import SET_UP_HOURS
 from socratune.compute.provider import ComputeProvider, NoCapacity, Offer, Order, Pod
 from socratune.compute.runpod import RunPod
 from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_key, need_tools
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
+from socratune.llm import UNLIMITED, BudgetSpent, Limits
 from socratune.runs import Journal, RunDir
 
 log = logging.getLogger(__name__)
@@ -50,7 +53,8 @@ def rented(
     *,
     memory_gb: float,
     disk_gb: int,
-    limit_usd: float | None,
+    least_hours: float,
+    limits: Limits,
     provider: ComputeProvider | None = None,
 ) -> Iterator[RentedMachine]:
     """A machine that can be reached, this run's own where it has one; given back when the block ends.
@@ -58,7 +62,8 @@ def rented(
     Args:
         memory_gb: that the cards of the machine need together.
         disk_gb: where `where.disk_gb` does not say.
-        limit_usd: what this run's machines may cost in all; None is no limit.
+        least_hours: a machine that cannot be paid for so long is of no use.
+        limits: what this run's machines may cost in all.
         provider: RunPod by default.
 
     Raises:
@@ -67,7 +72,8 @@ def rented(
     """
     need_tools()
     provider = provider or RunPod(where.api_base)
-    machine = RentedMachine(run, where, journal, provider, memory_gb, where.disk_gb or disk_gb, limit_usd)
+    needed = Needed(memory_gb, where.disk_gb or disk_gb, least_hours)
+    machine = RentedMachine(run, where, journal, provider, needed, limits)
     unheard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
     with _on_signal(signal.default_int_handler, *unheard):
         try:
@@ -88,7 +94,16 @@ def give_back(run: RunDir, where: WhereConfig, journal: Journal, provider: Compu
     """
     notes = journal.pods()
     if notes and notes[-1][3] != "ended":
-        RentedMachine(run, where, journal, provider or RunPod(where.api_base), memory_gb=0, disk_gb=0).end()
+        RentedMachine(run, where, journal, provider or RunPod(where.api_base), Needed(0, 0)).end()
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What a machine has to have: GB of its cards together, GB of disk, hours that can be paid."""
+
+    memory_gb: float
+    disk_gb: int
+    least_hours: float = 0.0
 
 
 class RentedMachine:
@@ -106,18 +121,16 @@ class RentedMachine:
         where: WhereConfig,
         journal: Journal,
         provider: ComputeProvider,
-        memory_gb: float,
-        disk_gb: int,
-        limit_usd: float | None = None,
+        needed: Needed,
+        limits: Limits = UNLIMITED,
     ) -> None:
         self.folder = run / "remote"
         self._run = run
         self._where = where
         self._journal = journal
         self._provider = provider
-        self._memory_gb = memory_gb
-        self._disk_gb = disk_gb
-        self._limit_usd = limit_usd
+        self._needed = needed
+        self._limits = limits
         self._connection = ExitStack()
         self._renewals = 0
         notes = journal.pods()  # of a folder that was copied, they may be another run's
@@ -135,6 +148,9 @@ class RentedMachine:
 
         Args:
             reason: why it is thought to be lost; raised after `RENEWALS` machines.
+
+        Raises:
+            BudgetSpent: it has ended itself, as no more of it may be paid.
         """
         now = self._provider.get(self.pod.id)
         if now is not None and now.status == "running" and now.host is not None:
@@ -142,16 +158,30 @@ class RentedMachine:
                 self._reach(now)
                 return
         self._renewals += 1
-        if self._renewals > RENEWALS or self._is_over():
+        until = self._until(self.pod)
+        over = time.time() >= until
+        if over and until < self._began(self.pod) + self._where.max_hours * 3600:
+            text = f"The rented machine has ended itself before the limit of {self._limits.usd:.6g} USD for it."
+            raise BudgetSpent(f"{text} A higher limit goes on: {self._limits.raised_by}.") from reason
+        if over or self._renewals > RENEWALS:
             raise reason
         log.warning("The rented machine %s is lost (%s); renting another.", self.pod.id, reason)
         self._end(self.pod)
         self.pod = self._rented()
 
-    def _is_over(self) -> bool:
-        """Whether the machine has had its `max_hours`, so that it has ended itself."""
-        since = [at for at, _, pod_id, _, _ in self._journal.pods() if pod_id == self.pod.id]
-        return bool(since) and time.time() - since[0] >= self._where.max_hours * 3600
+    def _began(self, pod: Pod) -> float:
+        """When the journal heard of it first, in seconds since 1970."""
+        return next((at for at, _, pod_id, _, _ in self._journal.pods() if pod_id == pod.id), time.time())
+
+    def _until(self, pod: Pod) -> float:
+        """When a machine ends itself, in seconds since 1970; noted down when it is first asked for."""
+        notes = self._journal.pods()
+        if noted := [at for at, _, pod_id, state, _ in notes if (pod_id, state) == (pod.id, "until")]:
+            return noted[0]
+        others = spent_usd([note for note in notes if note[2] != pod.id], self._where.max_hours)
+        until = self._began(pod) + 3600 * paid_hours(pod.usd_per_hour, self._where, others, self._limits.usd)
+        self._journal.put_pod(self._name, pod.id, "until", pod.usd_per_hour, at=until)
+        return until
 
     def end(self) -> None:
         """Give back every machine of this run.
@@ -208,8 +238,12 @@ class RentedMachine:
         where, refusals = self._where, []
         offers = self._provider.offers(where.gpu_count, where.cloud)
         spent = spent_usd(self._journal.pods(), where.max_hours)
-        for offer in affordable(offers, where, self._memory_gb, spent, self._limit_usd):
-            log.info("Renting %d x %s for %.2f USD an hour.", where.gpu_count, offer.name, offer.usd_per_hour)
+        # how much of the training earlier machines have left is not known
+        least = SET_UP_HOURS if spent else self._needed.least_hours
+        for offer in affordable(offers, where, self._needed.memory_gb, least, spent, self._limits):
+            hours = paid_hours(offer.usd_per_hour, where, spent, self._limits.usd)
+            text = "Renting %d x %s for %.2f USD an hour; it ends itself after %.3g hours."
+            log.info(text, where.gpu_count, offer.name, offer.usd_per_hour, hours)
             self._journal.put_pod(self._name, None, "wanted", offer.usd_per_hour)
             try:
                 pod = self._provider.create(self._order(offer))
@@ -235,7 +269,7 @@ class RentedMachine:
             offer.gpu,
             where.gpu_count,
             where.image,
-            self._disk_gb,
+            self._needed.disk_gb,
             where.cloud,
             {"PUBLIC_KEY": self._public_key, **told},
         )
@@ -270,7 +304,7 @@ class RentedMachine:
         ssh.run(["sh", "-c", "command -v rsync || (apt-get update && apt-get install --yes rsync)"], timeout_s=300)
         ssh.push([HELPER], base)
         self.place = JobPlace(ssh, base)
-        self.place.helper("watch", f"{self._where.max_hours * 3600:.0f}", self._where.api_base)
+        self.place.helper("watch", f"{max(self._until(pod) - time.time(), 0):.0f}", self._where.api_base)
 
     def _end(self, pod: Pod) -> None:
         """Give a machine back, and see that it is gone."""
@@ -287,13 +321,20 @@ class RentedMachine:
         self._journal.put_pod(self._name, pod.id, state, pod.usd_per_hour)
 
 
+def paid_hours(usd_per_hour: float, where: WhereConfig, spent_usd: float, limit_usd: float | None) -> float:
+    """For so long a machine can be paid, `where.max_hours` at most."""
+    if limit_usd is None or not usd_per_hour:
+        return where.max_hours
+    return min(where.max_hours, max(limit_usd - spent_usd, 0.0) / usd_per_hour)
+
+
 def affordable(
-    offers: list[Offer], where: WhereConfig, memory_gb: float, spent_usd: float, limit_usd: float | None
+    offers: list[Offer], where: WhereConfig, memory_gb: float, least_hours: float, spent_usd: float, limits: Limits
 ) -> list[Offer]:
     """The offers to try, as `where.preferred_gpus` orders them.
 
     Raises:
-        UserError: a type that does not exist; none is large enough, or none costs little enough.
+        UserError: a type that does not exist; none is large enough, or none can be paid for `least_hours`.
         OutsideError: none is in stock.
     """
     found, dear, small, sold_out, unknown = [], [], [], [], []
@@ -302,11 +343,12 @@ def affordable(
         if offer is None:
             unknown.append(name)
             continue
-        most_usd = offer.usd_per_hour * where.max_hours
+        least = min(least_hours, where.max_hours)
         if offer.memory_gb * where.gpu_count < memory_gb:
             small.append(f"{name} {offer.memory_gb:g} GB")
-        elif limit_usd is not None and spent_usd + most_usd > limit_usd:
-            dear.append(f"{name} {most_usd:.2f} USD" + (f" beside {spent_usd:.2f} spent" if spent_usd else ""))
+        elif paid_hours(offer.usd_per_hour, where, spent_usd, limits.usd) < least:
+            least_usd = offer.usd_per_hour * least
+            dear.append(f"{name} {least_usd:.2f} USD" + (f" beside {spent_usd:.2f} spent" if spent_usd else ""))
         elif offer.stock == "NONE":
             sold_out.append(name)
         else:
@@ -318,8 +360,8 @@ def affordable(
         raise OutsideError(f"No machine is free with {where.gpu_count} x {' or '.join(sold_out)}. {fix}")
     faults = []
     if dear:
-        expected = f"at most {limit_usd:.6g} USD for {where.max_hours:g} hours"
-        fix = "Raise --max-usd or budget.where, or lower where.max_hours."
+        expected = f"at most {limits.usd:.6g} USD for the {least_hours:.2g} hours that are needed at least"
+        fix = f"A higher limit goes on: {limits.raised_by}."
         faults.append(Fault("budget.where", expected, Shown(", ".join(dear)), fix))
     if small:
         expected = f"cards with {memory_gb:.0f} GB together"
@@ -337,14 +379,19 @@ Note = tuple[float, str, str | None, str, float]
 
 
 def spent_usd(notes: list[Note], max_hours: float) -> float:
-    """What the machines of a run have cost so far, by their price and the journal's clock; none ran for longer than
-    `max_hours`. One that was ordered by a process that was killed before it could note that is counted from when it was
-    taken over.
+    """What the machines of a run have cost so far, by their price and the journal's clock. None ran on after it was to
+    end itself, or, where that is not noted, for longer than `max_hours`. One that was ordered by a process that was
+    killed before it could note that is counted from when it was taken over.
     """
     began = {pod_id: (at, usd) for at, _, pod_id, state, usd in reversed(notes) if state in ("rented", "adopted")}
-    ended = {pod_id: at for at, _, pod_id, state, _ in notes if state == "ended"}
-    hours = {pod_id: min((ended.get(pod_id, time.time()) - at) / 3600, max_hours) for pod_id, (at, _) in began.items()}
-    return sum(hours[pod_id] * usd for pod_id, (_, usd) in began.items())
+    ended, until = (
+        {pod_id: at for at, _, pod_id, state, _ in notes if state == wanted} for wanted in ("ended", "until")
+    )
+    paid = 0.0
+    for pod_id, (at, usd) in began.items():
+        last = min(ended.get(pod_id, time.time()), until.get(pod_id, at + max_hours * 3600))
+        paid += max(last - at, 0.0) / 3600 * usd
+    return paid
 
 
 def at_work(folder: Path) -> bool:

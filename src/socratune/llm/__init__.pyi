@@ -33,6 +33,7 @@ from .ledger import (
     Limits as Limits,
     MeteredModel as MeteredModel,
     Price as Price,
+    budget_faults as budget_faults,
     budget_text as budget_text,
     shared_out as shared_out,
     tally_calls as tally_calls,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import time
 from collections import Counter, defaultdict
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from socratune.config import RENT_USD, BudgetConfig
-from socratune.errors import OutsideError
+from socratune.errors import Fault, OutsideError, Shown
 from socratune.llm.base import Chat, ChatModel, Completion, Sampling
 from socratune.runs import Journal, json_encode
 
@@ -117,16 +118,18 @@ class Limits:
             (`preflight`).
         tokens: prompt and completion tokens of all paid roles.
         part: of the run, for the text that says how to go on.
+        raised_by: what on the command line raises `usd`.
     """
 
     usd: float | None = None
     tokens: int | None = None
     part: str = "enhance"
+    raised_by: str = "--max-usd USD"
 
     def among(self, n: int) -> Limits:
         """Those of one of `n` workers, so that all together keep these."""
         usd = None if self.usd is None else self.usd / n
-        return Limits(usd, None if self.tokens is None else max(self.tokens // n, 1), self.part)
+        return replace(self, usd=usd, tokens=None if self.tokens is None else max(self.tokens // n, 1))
 
 
 UNLIMITED = Limits()
@@ -134,10 +137,17 @@ UNLIMITED = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The money of a run. `shares` has the parts that it pays for, each with its share; None is no limit."""
+    """The money of a run. `max_usd` caps all of it, an amount of a part's own caps that part within it.
+
+    Attributes:
+        max_usd: None: there is no cap on the whole.
+        shares: of the parts that it pays for; None is no limit.
+        own: the parts whose share is an amount of their own: what earlier parts leave does not come on top.
+    """
 
     max_usd: float | None
     shares: Mapping[str, float | None]
+    own: frozenset[str] = frozenset()
 
     def limit(self, part: str, spent: Mapping[str, float], *, over: Collection[str] = ()) -> float | None:
         """What a part may spend in all; None is no limit.
@@ -153,12 +163,30 @@ class Budget:
         for other in PARTS:
             paid, own = spent.get(other, 0.0), self.shares.get(other) or 0.0
             if other == part:
-                carried = 0.0
+                carried = carried if part in self.own else 0.0
             elif other in over or other not in self.shares:
                 promised, carried, left = promised + paid, carried + own - paid, left + own - paid
+            elif other in self.own:  # what was left passes it by
+                promised += max(paid, own)
             else:
                 promised, carried = promised + max(paid, own + carried), 0.0
-        return max(0.0, min(self.max_usd - promised, share + left))
+        return max(0.0, min(self.max_usd - promised, share if part in self.own else share + left))
+
+    def raised_by(self, part: str) -> str:
+        """What on the command line raises the limit of a part."""
+        return "--max-usd USD" if self.max_usd is not None and part not in self.own else f"--set budget.{part}=USD"
+
+    def enough_for(self, part: str, usd: float) -> str:
+        """The setting on the command line with which the share of a part comes to `usd`, in whole cents."""
+        if self.max_usd is None:
+            return f"--set budget.{part}={_cents(usd)}"
+        fixed = sum(self.shares[name] or 0.0 for name in self.own)
+        if part in self.own:
+            wanted = fixed - (self.shares[part] or 0.0) + float(_cents(usd))
+            total = f"--max-usd {_cents(wanted)} " if wanted > self.max_usd else ""
+            return f"{total}--set budget.{part}={_cents(usd)}"
+        weight = sum(_WEIGHTS[name] for name in self.shares if name not in self.own)
+        return f"--max-usd {_cents(fixed + usd * weight / _WEIGHTS[part])}"
 
     def to_json(self, spent: Mapping[str, float]) -> dict[str, Any]:
         """For `pipeline_results.json`: of every part `share_usd` (None is no limit) and `spent_usd`."""
@@ -175,9 +203,27 @@ def shared_out(max_usd: float | None, own: BudgetConfig, parts: Collection[str])
     fixed = {part: usd for part in PARTS if part in parts and isinstance(usd := getattr(own, part), float)}
     rest = max(0.0, max_usd - sum(fixed.values()))
     weight = sum(_WEIGHTS[part] for part in parts if part not in fixed)
-    return Budget(
-        max_usd, {part: fixed.get(part, rest * _WEIGHTS[part] / (weight or 1)) for part in PARTS if part in parts}
-    )
+    shares = {part: fixed.get(part, rest * _WEIGHTS[part] / (weight or 1)) for part in PARTS if part in parts}
+    return Budget(max_usd, shares, frozenset(fixed))
+
+
+def budget_faults(max_usd: float | None, own: BudgetConfig) -> list[Fault]:
+    """Why the amounts of the parts do not go with the cap on the whole."""
+    if max_usd is None:
+        return []
+    faults, amounts = [], {name: usd for name, usd in own if isinstance(usd, float)}
+    if own.where == "unlimited":
+        fix = "Leave it out: the machine then has its share of max_usd, and what earlier parts leave."
+        faults.append(Fault("budget.where", "an amount in USD beside max_usd, which caps everything", own.where, fix))
+    if sum(amounts.values()) > max_usd:
+        got = Shown(", ".join(f"{name} {usd:g}" for name, usd in amounts.items()))
+        faults.append(Fault("budget", f"amounts of at most max_usd together, {max_usd:g} USD", got))
+    return faults
+
+
+def _cents(usd: float) -> str:
+    """USD, rounded up to whole cents."""
+    return f"{math.ceil(usd * 100 - 1e-6) / 100:.2f}"
 
 
 def budget_text(budget: Mapping[str, Any]) -> str:
@@ -240,10 +286,11 @@ class Ledger:
         if limits.usd is not None and spent_usd + self._reserved_usd + usd > limits.usd:
             spent = f"{spent_usd:.4f} USD are spent"
             text = f"Stopped before the limit of {limits.usd:.6g} USD for {PARTS[limits.part]}: {spent}."
-            return f"{text} A higher --max-usd or budget.{limits.part} goes on."
+            return f"{text} A higher limit goes on: {limits.raised_by}."
         if limits.tokens is not None and spent_tokens + self._reserved_tokens + tokens > limits.tokens:
             spent = f"{spent_tokens} are spent"
-            return f"Stopped before the limit of {limits.tokens} tokens: {spent}. A higher limit goes on."
+            raised_by = f"--set {limits.part}.max_total_tokens=N"
+            return f"Stopped before the limit of {limits.tokens} tokens: {spent}. A higher limit goes on: {raised_by}."
         return None
 
     def spend(self, role: str, price: Price, prompt_tokens: int, completion_tokens: int) -> None:

@@ -202,7 +202,8 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
     """Why a limit in USD cannot be kept with this model, or None."""
     if price_at(ref, endpoint).per_completion_token_usd is not None:
         return None
-    fix = "Limit tokens instead: --max-total-tokens."
+    part = "generate" if role in ("writer", "checker") else "enhance"
+    fix = f"Limit tokens instead: --set {part}.max_total_tokens=N."
     return Fault("max_usd", f"a model whose price is known as {role}", ref, fix)
 
 

@@ -66,8 +66,12 @@ def verify_hub(name: str) -> Published:
     try:
         folder = snapshot_download(name)
     except (RepositoryNotFoundError, HFValidationError, GatedRepoError):
-        fix = "Check the spelling; for a private one set HF_TOKEN."
-        raise UserError(Fault(f"verify {name}", "a run folder or an adapter on the Hub", Shown("none"), fix)) from None
+        expected, got = (
+            "the folder of a run, or ORG/NAME on the Hub",
+            "neither, as no such folder and repository are there",
+        )
+        fix = "Check the spelling; for a private repository run: export HF_TOKEN=…"
+        raise UserError(Fault(f"verify {name}", expected, Shown(got), fix)) from None
     except Exception as error:  # the client's transport errors have no common class across its versions
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OutsideError(f"{name} could not be downloaded from the Hugging Face Hub: {reason[:200]}.") from error

@@ -154,14 +154,17 @@ class Journal:
             (model, int(prompt or 0), int(completion or 0)) for model, prompt, completion in self._read(query, role)
         ]
 
-    def put_pod(self, name: str, pod_id: str | None, state: str, usd_per_hour: float) -> None:
+    def put_pod(
+        self, name: str, pod_id: str | None, state: str, usd_per_hour: float, *, at: float | None = None
+    ) -> None:
         """Note what becomes of a rented machine; returns when the disk has it, as it is billed also after a power cut.
 
         Args:
-            state: `wanted` before it is rented, then `rented`, `adopted`, `ended`.
+            state: `wanted` before it is rented, then `rented`, `adopted`, `ended`; `until`: when it ends itself.
+            at: seconds since 1970; None: now.
         """
         try:
-            note = (time.time(), name, pod_id, state, usd_per_hour)
+            note = (time.time() if at is None else at, name, pod_id, state, usd_per_hour)
             self._db.execute("INSERT INTO pods VALUES (?, ?, ?, ?, ?)", note)
             self._db.execute("PRAGMA wal_checkpoint(FULL)")
         except sqlite3.Error as error:

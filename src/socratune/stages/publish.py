@@ -247,8 +247,8 @@ def hub_id_fault(hub_id: str, where: str = "--hub-id") -> Fault | None:
     try:
         validate_repo_id(hub_id)
         reason = "" if "/" in hub_id else "a name without its owner"
-    except HFValidationError as error:
-        reason = str(error).rsplit(":", 1)[0]
+    except HFValidationError:
+        reason = "a name of other signs than letters, digits, -, _ and ., or too long, or with more than one /"
     return Fault(where, f"a Hub name like myusername/my-adapter, not {hub_id!r}", Shown(reason)) if reason else None
 
 

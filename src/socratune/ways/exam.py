@@ -43,7 +43,8 @@ async def _sit(
 ) -> dict[str, Any]:
     from socratune.inference import LocalModels, LocalStudent, load_model, serving_student
 
-    ledger = Ledger(Limits(config.budget.enhance, config.enhance.max_total_tokens))
+    limits = Limits(config.budget.enhance, config.enhance.max_total_tokens, raised_by="--budget-usd USD")
+    ledger = Ledger(limits)
     journal = Journal(run.journal)
     local = LocalModels(load_in_4bit=config.train.load_in_4bit)
     people = assemble_cast(config.enhance, stage="validate", journal=journal, ledger=ledger, local=local.load)

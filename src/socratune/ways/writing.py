@@ -69,7 +69,8 @@ async def solutions(
     ref = teacher_of(config.enhance)
     if samples is not None and not samples:
         raise StageFailed("the student has no right trace to show")
-    journal, ledger = Journal(run.journal), Ledger(Limits(config.budget.enhance, config.enhance.max_total_tokens))
+    limits = Limits(config.budget.enhance, config.enhance.max_total_tokens, raised_by="--budget-usd USD")
+    journal, ledger = Journal(run.journal), Ledger(limits)
     rows = read_rows(run.rows("train_in"), QARow.from_json)
     key = f"enhance.{fingerprint('solutions', ref, samples, [row.id for row in rows])}"
     try:
