@@ -303,6 +303,18 @@ class ArangoConfig(Section):
     """How far neighbours are read along."""
 
 
+class EnvConfig(Section):
+    """Tasks that make their own questions and verify the answers: rows, test and judge in one flag."""
+
+    tasks: Annotated[str | None, Flag("--env", metavar="reasoning_gym:NAME")] = None
+    """`reasoning_gym:NAME[(option=value,…)][,NAME…]`, or `python:FILE.py` with the functions `questions`, `verify` and
+    `template`. Takes the place of `dataset`."""
+    size: Annotated[int, Flag("--env-size")] = Field(default=1000, ge=1)
+    """Questions to train on, of each task. The test comes on top: up to `split.max_held_out_rows` in all."""
+    seed: Annotated[int, Flag("--env-seed")] = Field(default=0, ge=0)
+    """Of the questions; another seed asks others."""
+
+
 class GenerateConfig(Section):
     """Questions and answers out of documents or a database."""
 
@@ -364,10 +376,11 @@ class StudentTeacherConfig(Section):
     """Further arguments of that `vllm serve`, also on a rented machine: `[--tensor-parallel-size, 2]`."""
     teacher_model: Annotated[str | None, Flag()] = None
     """Who hints: openai/…, anthropic/…, local/…, python:FILE:F. None: nobody, and only what the student gets right by
-    itself is trained on. `rules/arithmetic`: takes products apart, mechanically."""
+    itself is trained on. `rules/arithmetic`: takes products apart, mechanically. `rules/solution`, the
+    default with `--env`: the first half of the worked solution that a row brings."""
     judge_model: Annotated[str, Flag()] = "rules/mechanical"
     """Who judges, named as the teacher is. `rules/mechanical`: exact text, choice, number; everything else is
-    undecided."""
+    undecided. With `--env`: `rules/environment`, the task's own verifier."""
     judge_mode: Annotated[Literal["cascade", "mechanical", "llm"], Flag()] = "cascade"
     """`cascade`: rules first, the judge model for what they leave undecided; `llm`: the model alone."""
     attempts: Annotated[int, Flag()] = Field(default=4, ge=1, le=64)
@@ -565,7 +578,7 @@ class PublishConfig(Section):
     with_dataset: Annotated[bool, Flag()] = False
     """Publish the enhanced data set too, as a data set of the same name."""
     base: Annotated[str | None, Flag(metavar="ORG/NAME")] = None
-    """Hub id of the base, for others, where `model` is a folder of this machine."""
+    """Hub id of the base, for others, where `model` is a folder or a GGUF file."""
 
 
 RENT_USD = 50.0
@@ -625,7 +638,7 @@ class RunConfig(Section):
     """A whole run."""
 
     model: Annotated[str, Flag()] = Field(min_length=1)
-    """Base model: a folder, a Hub id, or `demo`."""
+    """Base model: a folder, a Hub id, a GGUF file (`FILE.gguf`, `ORG/NAME:FILE.gguf`), `smollm2` or `demo`."""
     chat_template: Annotated[str | None, Flag(metavar="FILE")] = None
     """A file with a chat template, for a model that has none or in place of its own; `plain`: a simple one of ours."""
     dataset: Annotated[str, Flag()] = Field(min_length=1)
@@ -656,6 +669,7 @@ class RunConfig(Section):
     """Stop before the whole run spends this, calls in flight and a rented machine included. Refused where a price is
     not known."""
     budget: Annotated[BudgetConfig, Free()] = BudgetConfig()
+    env: EnvConfig = EnvConfig()
     generate: GenerateConfig = GenerateConfig()
     split: SplitConfig = SplitConfig()
     enhance: StudentTeacherConfig = StudentTeacherConfig()
@@ -664,6 +678,11 @@ class RunConfig(Section):
     validate_: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
     publish: PublishConfig = PublishConfig()
     where: Annotated[WhereConfig, Free()] = WhereConfig()
+
+    @property
+    def writes_rows(self) -> bool:
+        """Whether the run writes its rows itself, into `qa.jsonl`: out of a source, or by an environment."""
+        return self.generate.source is not None or self.env.tasks is not None
 
     _read_template = field_validator("chat_template", mode="before")(read_template)
 

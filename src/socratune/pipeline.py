@@ -142,7 +142,7 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
         log.info("%s.", budget_text(results.data["budget"]))
     results.write(status="running", socratune=__version__, model=config.model, dataset=config.dataset)
     for name in wanted:
-        if (name == "publish" and config.hub_id is None) or (name == "generate" and config.generate.source is None):
+        if (name == "publish" and config.hub_id is None) or (name == "generate" and not config.writes_rows):
             continue
         before = results.stage(name)
         missing = is_incomplete(pipeline.run, name, before)
@@ -183,7 +183,8 @@ class Pipeline:
         self.base = Base(config.model, config.train.load_in_4bit, config.seed, wears, config.chat_template)
         self.budget = budget_of(config, rented=config.where.place in ("runpod", "sky"))
         self.remote: RemoteRun | BySkyPilot | None = None
-        self.dataset = str(self.run.rows("qa")) if config.generate.source else config.dataset
+        self.dataset = str(self.run.rows("qa")) if config.writes_rows else config.dataset
+        self.held_out = config.split.held_out or (str(self.run.rows("qa_test")) if config.env.tasks else None)
 
     def key(self, stage: str) -> str:
         """Changes when a setting or an input of the stage does, not with what a newer version could be told besides."""
@@ -207,6 +208,7 @@ class Pipeline:
             inputs["train"].append(run.enhanced)
         if stage == "generate":
             own |= {"model": config.model, "seed": config.seed}
+            own |= {"tests": [config.split.max_held_out_rows, config.split.max_recall_rows]} if config.env.tasks else {}
         if stage == "split":
             own["inputs"] = self._input_hashes()
         if stage == "validate":
@@ -219,8 +221,8 @@ class Pipeline:
     def _input_hashes(self) -> dict[str, str | None]:
         """The data set and the held-out rows of one's own, by content."""
         files = {"dataset": data_path(self.dataset)}
-        if self.config.split.held_out:
-            files["held_out"] = data_path(self.config.split.held_out, held_out=True)
+        if self.held_out:
+            files["held_out"] = data_path(self.held_out, held_out=True)
         files |= {f"eval_file {name}": data_path(name) for name in self.config.split.eval_file}
         return self._known_hashes(files)
 
@@ -264,6 +266,10 @@ class Pipeline:
             self.results.data["budget"] = self.budget.to_json(self.spent())
 
     def generate(self, tick: Tick) -> StageResult:
+        if self.config.env.tasks:
+            from socratune.environments import write_environment_rows
+
+            return write_environment_rows(self.run, self.config.env, self.config.split)
         from socratune.stages import generate_questions
 
         config = self.config.generate
@@ -290,8 +296,8 @@ class Pipeline:
     def split(self, tick: Tick) -> StageResult:
         from socratune.stages import split_rows
 
-        config = self.config.split
-        if self.config.generate.source:  # what was written and cannot be asked is left out: it was paid for
+        config = self.config.split.model_copy(update={"held_out": self.held_out})
+        if self.config.writes_rows:  # what was written and cannot be asked is left out: it was paid for
             config = config.model_copy(update={"on_bad_row": "skip"})
         return split_rows(self.run, config, dataset=self.dataset, screen=RowScreen(self.config.model))
 
@@ -299,7 +305,7 @@ class Pipeline:
         from socratune.stages import enhance_result, enhance_rows, rows_of_shard
 
         config, key = self.config, f"enhance.{self.key('enhance')}"
-        if config.generate.source and not self.base.adapter and not self.journal.done_positions(key):
+        if config.writes_rows and not self.base.adapter and not self.journal.done_positions(key):
             look_at_rows(Resolved(config=config, origins=self.results.data.get("origins", {})))  # now they are there
         loop = partial(enhance_rows, base=self.base, key=key)
         at_work = {"journal": self.journal, "tick": tick}

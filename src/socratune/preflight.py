@@ -10,6 +10,7 @@ from socratune.compute import local_only_faults, loop_outlook, ray_fault, stay_o
 from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import Screen, data_path, data_set, forget_data_sets
 from socratune.documents import DATABASES, files_of
+from socratune.environments import environment_faults
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
 from socratune.inference import RowScreen, chat_fitness, foreign_fault, has_tokenizer, identity
@@ -30,6 +31,7 @@ from socratune.llm import (
     vllm_fault,
     writer_endpoints,
 )
+from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault
@@ -104,7 +106,7 @@ def _upload_faults(config: RunConfig) -> list[Fault]:
     """Why what passes could not be published in the end, as far as the Hub tells."""
     if config.hub_id is None or config.local_only or hub_id_fault(config.hub_id):
         return []
-    return [*filter(None, [hub_access_fault(config.hub_id)])]
+    return [*filter(None, [hub_access_fault(config.hub_id), gguf_base_fault(config.model, config.publish.base)])]
 
 
 def _unless_unreachable(unreachable: list[OutsideError], find: Callable[..., list[Fault]], *what: Any) -> list[Fault]:
@@ -123,6 +125,8 @@ def _faults_of(config: RunConfig, restart: str | None, to_do: frozenset[str]) ->
         faults += local_only_faults(config)
     if restart or not RunDir(config.output).rows("held_out_answers").exists():
         faults += _proof_faults(config)
+    if config.env.tasks:
+        faults += environment_faults(config, asked="generate" in to_do)
     if config.generate.source and "generate" in to_do:
         faults += generate_faults(config.generate, limited=_limited(config, "generate"))
     return faults
@@ -210,7 +214,8 @@ def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:
     faults = []
     skip = flat.get("split.on_bad_row") == "skip"
     tests = flat.get("split.eval_file")
-    given = None if flat.get("generate.source") else flat.get("dataset")  # else the rows are yet to be written
+    written = flat.get("generate.source") or flat.get("env.tasks")
+    given = None if written else flat.get("dataset")  # else the rows are yet to be written
     names = [given, flat.get("split.held_out"), *(tests if isinstance(tests, list) else [])]
     for at, name in enumerate(names):
         if isinstance(name, str) and name:
@@ -375,9 +380,9 @@ def _engine_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
 
         faults += peft_faults(config.train.peft)
     if config.shard is not None:
-        if config.generate.source:
-            fix = "Write the rows first, with socratune generate, and give them as --dataset."
-            faults.append(Fault("--shard", "a --dataset that all shards read", Shown("--source"), fix))
+        if config.writes_rows:
+            fix = "Write the rows first (socratune generate, or run --until split), and give them as --dataset."
+            faults.append(Fault("--shard", "a --dataset that all shards read", Shown("--source or --env"), fix))
         try:
             parse_shard(config.shard)
         except UserError as error:

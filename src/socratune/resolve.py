@@ -31,7 +31,7 @@ DPO_RATE = 0.1
 """Of the learning rate of `sft`: 1e-5, ten times TRL's default for whole models, as its documentation says of LoRA."""
 
 REQUIRED = ("model", "dataset", "output")
-_OR_SOURCE = " (or --source, to have the rows written)"
+_OR_SOURCE = " (or --source or --env, to have the rows written)"
 
 
 class Resolved(Section):
@@ -66,6 +66,10 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
     elif flat.get("dataset") == DEMO:
         profile.setdefault("split.held_out", DEMO)
     origin = dict.fromkeys(profile, "demo profile")
+    if tasks := flat.get("env.tasks"):
+        _take_environment(flat, str(tasks), where)
+        origin = dict.fromkeys(ENVIRONMENT_ROLES, "for env") | origin
+        profile = ENVIRONMENT_ROLES | profile
     if flat.get("train.method") == "dpo":
         rate = profile.get("train.learning_rate", EnhancedTrainingConfig().learning_rate)
         profile["train.learning_rate"] = rate * DPO_RATE
@@ -84,6 +88,19 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
     origins = {name: origin.get(name, "default") for name in flatten(dump(config))}
     give_template(config.model, config.chat_template)
     return Resolved(config=config, origins=origins)
+
+
+ENVIRONMENT_ROLES = {"enhance.judge_model": "rules/environment", "enhance.teacher_model": "rules/solution"}
+"""Who judges and who hints where the rows come from an environment and nobody is named."""
+
+
+def _take_environment(flat: dict[str, Any], tasks: str, where: str) -> None:
+    """Put an environment in the place of the data set."""
+    if flat.get("generate.source"):
+        raise UserError(Fault(f"{where}: env.tasks", "none beside generate.source", tasks, "Give one of them."))
+    if flat.setdefault("dataset", tasks) != tasks:
+        fix = "The environment makes the rows; for a test of your own give --held-out."
+        raise UserError(Fault(f"{where}: dataset", "none beside --env", flat["dataset"], fix))
 
 
 _templates: dict[str, str] = {}

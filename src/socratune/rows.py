@@ -85,6 +85,10 @@ class Judgement:
     reason: str = ""
 
 
+CUT_OFF = {"length": "truncated", "loop": "looped"}
+"""Why an answer stopped before its end → what its judgement is then said to be by, as no judge is asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try of the student. `hint` is what the teacher said *after* it, because it failed; else `None`."""

@@ -57,7 +57,7 @@ def command(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 @command(
-    "", "generate.source", "generate.writer_model", "generate.writer_api_base", "split", "enhance", "train",
+    "", "env", "generate.source", "generate.writer_model", "generate.writer_api_base", "split", "enhance", "train",
     "where.place", "where.gpus",
 )  # fmt: skip
 def run(
@@ -81,7 +81,7 @@ def run(
 
 
 command(
-    "model", "chat_template", "dataset", "output", "local_only", "max_usd", "where.place", "where.gpus",
+    "model", "chat_template", "dataset", "env", "output", "local_only", "max_usd", "where.place", "where.gpus",
 )(planning.plan)  # fmt: skip
 
 

@@ -182,7 +182,8 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
     """Base against adapter, then what was forgotten, then the user's own prompts with their verdicts."""
     from rich.table import Table
 
-    compared = {"held-out": tests.get("base_comparison"), "recall": tests.get("recall")}
+    tested = {"held-out": tests.get("base_comparison"), "recall": tests.get("recall")}
+    compared = {(found or {}).get("asks", name): found for name, found in tested.items()}
     table = Table(title="Base and adapter on the same questions", title_justify="left")
     for column in ("", "n", "base", "adapter", "difference", "95 % interval", "verdict"):
         table.add_column(column, justify="right" if column else "left")
@@ -190,25 +191,41 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
         for label, counted in ((name, found), ("  at worst", found and found["worst_case"])):
             if found is None or counted is None or (counted is not found and not found["undecided"]["pairs"]):
                 continue
-            low, high = counted["ci95"]
             whole = counted is found
-            table.add_row(
-                label,
-                str(counted["n"]),
-                f"{found['base_accuracy']:.1%}" if whole else "",
-                f"{found['adapter_accuracy']:.1%}" if whole else "",
-                f"{counted['difference']:+.1%}",
-                f"{low:+.1%} … {high:+.1%}",
-                found["verdict"].replace("_", " ") if whole else "",
-            )
+            table.add_row(label, *_figures(counted), found["verdict"].replace("_", " ") if whole else "")
+            for kind, part in (found.get("by_kind", {}) if whole else {}).items():
+                if len(found["by_kind"]) > 1:
+                    table.add_row(f"  {kind}", *_figures(part), "")
     if table.rows:
         console.print(table)
+        for text in map(majority_text, filter(None, tested.values())):
+            console.print(text, markup=False) if text else None
     if forgotten := tests.get("forgetting"):
         console.print(f"Forgetting, {forgotten['n']} other questions: {forgotten['reason']}.", markup=False)
     for prompt in tests.get("prompt_responses", []):
         if prompt.get("own"):
             said = " → ".join(" ".join(prompt[name].split())[:200] for name in ("prompt", "response"))
             console.print(f"{prompt['verdict'].replace('_', ' '):<10} {said}", markup=False, soft_wrap=True)
+
+
+FREQUENT = 0.1
+"""From this share on it is said what the most frequent answer alone would come to."""
+
+
+def majority_text(found: dict[str, Any]) -> str:
+    """What whoever always gives the most frequent answer would come to, beside the base; empty where that is little."""
+    most = found.get("majority", {"accuracy": 0})
+    if most["accuracy"] < FREQUENT:
+        return ""
+    always = f"Always answering {most['answer']!r} would be right in {most['accuracy']:.1%}"
+    return f"{always}; the base: {found['base_accuracy']:.1%}."
+
+
+def _figures(counted: dict[str, Any]) -> list[str]:
+    """Rows, both accuracies (of a count at its worst there are none), difference and interval, as cells."""
+    low, high = counted["ci95"]
+    sides = [f"{counted[side]:.1%}" if side in counted else "" for side in ("base_accuracy", "adapter_accuracy")]
+    return [str(counted["n"]), *sides, f"{counted['difference']:+.1%}", f"{low:+.1%} … {high:+.1%}"]
 
 
 def show_rounds(rounds: list[dict[str, Any]], console: Any) -> None:
@@ -260,6 +277,9 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
     """One line on what a finished stage did."""
     seconds = f"{entry.get('seconds', 0):.1f} s"
     if stage == "generate":
+        if "environments" in entry:
+            lines = (f"{'':<9} {kind}: {one['says']}" for kind, one in entry["environments"].items())
+            return "\n".join((f"{entry['rows']} rows  {seconds}", *lines))
         kinds = ", ".join(f"{count} {name}" for name, count in entry.get("types", {}).items())
         text = f"{entry.get('rows', 0)} rows ({kinds})"
         text += f" from {entry.get('passages_used')} of {entry.get('passages')} passages"

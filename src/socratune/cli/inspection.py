@@ -115,6 +115,6 @@ def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str
     messages = [*behind, {"role": "user", "content": question}]
     for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
         model, tokenizer = load_model(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
-        with serving_student(LocalStudent(model, tokenizer, name=who, fingerprint=who)) as student:
+        with serving_student(LocalStudent(model, tokenizer, name=who, fingerprint=who, ends_loops=False)) as student:
             sampling = student.exam_sampling(config.enhance.max_new_tokens)
             yield who, asyncio.run(student.generate(messages, sampling)).text

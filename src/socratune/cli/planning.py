@@ -42,19 +42,18 @@ def plan(
         start_logging()
         merged, faults = merged_settings(given, config, settings or [])
         flat = flatten(merged)
-        known = bool(flat.get("dataset") or flat.get("generate.source"))
+        known = bool(flat.get("dataset") or flat.get("generate.source") or flat.get("env.tasks"))
         flat = {"output": NOWHERE, **({} if known else {"dataset": NOWHERE}), **flat}
         try:
             resolved = resolve_settings(unflatten(flat), where=f"--config {config}" if config else "socratune plan")
         except UserError as error:
             raise UserError(*faults, *error.faults) from None
-        faults += _faults_of(resolved.config)
-        if faults:
-            raise UserError(*faults)
         if resolved.config.local_only:
             stay_offline()
-            if faults := local_only_faults(resolved.config):
+            if faults := [*faults, *local_only_faults(resolved.config)]:
                 raise UserError(*faults)
+        if faults := [*faults, *_faults_of(resolved.config)]:
+            raise UserError(*faults)
         plan = make_plan(resolved.config, dataset=known, gpu=gpu)
         if known:
             outlook = loop_outlook(resolved)

@@ -10,7 +10,16 @@ from socratune.config import RunConfig
 from socratune.data import hub_name
 from socratune.documents import DATABASES
 from socratune.errors import Fault, Shown
-from socratune.llm import asked_models, is_here, is_this_machine, local_name, resolve_alias, student_of, teacher_of
+from socratune.llm import (
+    asked_models,
+    hub_name_of,
+    is_here,
+    is_this_machine,
+    local_name,
+    resolve_alias,
+    student_of,
+    teacher_of,
+)
 
 
 def stay_offline() -> None:
@@ -58,11 +67,12 @@ def _hub_names(config: RunConfig) -> list[tuple[str, str]]:
         models[f"enhance.{role}_model"] = local_name(resolve_alias(ref))
     if student_of(config.enhance, config.model)[0] == "http":
         models.pop("enhance.student_model")
-    tests = {"--dataset": None if config.generate.source else config.dataset, "--held-out": config.split.held_out}
+    tests = {"--dataset": None if config.writes_rows else config.dataset, "--held-out": config.split.held_out}
     tests |= {f"--eval-file {name}": name for name in config.split.eval_file}
     tests["validate.forgetting"] = config.validate_.forgetting
     hub = "the Hugging Face Hub"
-    found = [(setting, f"{name} of {hub}") for setting, name in models.items() if name and not is_here(name)]
+    away = [(setting, name) for setting, name in models.items() if name and not is_here(name)]
+    found = [(setting, f"{name} of {'a package index' if hub_name_of(name) else hub}") for setting, name in away]
     found += [(setting, f"{name} of {hub}") for setting, name in tests.items() if name and hub_name(name)]
     found += [("--hub-id", hub)] if config.hub_id else []
     return found + ([("validate.lm_eval", hub)] if config.validate_.lm_eval else [])

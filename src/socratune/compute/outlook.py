@@ -99,7 +99,7 @@ def _some_rows(config: RunConfig, *, anew: bool) -> tuple[list[QARow], int]:
         with run.rows("train_in").open("rb") as stream:
             total = sum(1 for _ in stream)
         every: Iterator[QARow] = iter_rows(run.rows("train_in"), QARow.from_json)
-    elif config.generate.source:
+    elif config.writes_rows:
         return [], 0
     else:
         found = data_set(data_path(config.dataset))

@@ -397,7 +397,7 @@ def load_of(config: RunConfig, *, known: bool) -> Workload:
         lengths = tuple(_example_length(example) for example in iter_rows(run.rows("train"), Example.from_json))
         rows, held_out = (_count(run.rows(name)) for name in ("train_in", "held_out"))
         return Workload(rows + held_out, held_out, lengths or (1,), ())
-    if not known or (config.generate.source and not run.rows("qa").exists()):
+    if not known or (config.writes_rows and not run.rows("qa").exists()):
         longest = 2048 if config.train.max_seq_length == "auto" else config.train.max_seq_length
         usual = max(1, longest // 5)
         text = f"{ASSUMED_ROWS} rows, as no data set is there yet: of {usual} tokens, some of {longest}"
@@ -408,7 +408,7 @@ def load_of(config: RunConfig, *, known: bool) -> Workload:
         lengths = tuple(_row_length(row, answer) for row in iter_rows(run.rows("train_in"), QARow.from_json))
         held_out = _count(run.rows("held_out"))
         return Workload(len(lengths) + held_out, held_out, lengths or (1,), (text,))
-    path = run.rows("qa") if config.generate.source else data_path(config.dataset)
+    path = run.rows("qa") if config.writes_rows else data_path(config.dataset)
     lengths = [_row_length(row, answer) for row in data_set(path).rows()]
     split = config.split
     held_out = 0 if split.held_out else _capped(len(lengths), split.held_out_share, split.max_held_out_rows)

@@ -13,7 +13,7 @@ from typing import Any
 from socratune.errors import Fault, Shown, UserError
 from socratune.evaluation.audit import SIDES, Labelled, Reported, Side
 from socratune.judging import Judge
-from socratune.rows import Judgement, QARow
+from socratune.rows import CUT_OFF, Judgement, QARow
 from socratune.runs import Journal, Results, RunDir, read_rows
 
 
@@ -30,7 +30,7 @@ class Answer:
     @property
     def truncated(self) -> bool:
         """Cut off at the limit of tokens, which counts as wrong and which no judge saw."""
-        return self.judgement.judged_by == "truncated"
+        return self.judgement.judged_by in CUT_OFF.values()
 
 
 def run_answers(folder: Path) -> list[Answer]:

@@ -7,11 +7,13 @@ by answering vaguely.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from socratune.config import ValidateConfig
 from socratune.evaluation.stats import Comparison, Paired, compare_paired, paired_difference, rows_needed
+from socratune.judging import final_answer, normalise
 from socratune.rows import QARow
 
 _EXAMPLES = 3
@@ -65,9 +67,64 @@ def compare_answers(
         "verdict": verdict,
         "passed": verdict == "better",
     }
+    figures |= told_of_questions(rows)
+    if kinds := _by_kind(rows, before, after, kept, config, seed):
+        figures["by_kind"] = kinds
     if verdict in ("inconclusive", "not_worse"):
         figures["rows_needed"] = rows_needed(paired if len(kept) == len(rows) else worst_case)
     return figures
+
+
+LISTED_KINDS = 30
+"""With more kinds (`metadata.kind`) than this the word means something else, and nobody reads the table."""
+
+
+def told_of_questions(rows: Sequence[QARow]) -> dict[str, Any]:
+    """What the questions alone say: `majority`, the most frequent answer and its share; `asks`, of an environment."""
+    found: dict[str, Any] = {}
+    if rows:
+        answer, count = Counter(normalise(final_answer(row.reference))[:LONGEST_EXAMPLE] for row in rows).most_common(
+            1
+        )[0]
+        found["majority"] = {"answer": answer, "accuracy": count / len(rows)}
+    if rows and all("environment" in row.metadata for row in rows):
+        # a row has its template as its source only where whole templates are held out
+        news = {
+            "new numbers" if row.source is None or "sibling_of" in row.metadata else "new templates" for row in rows
+        }
+        found["asks"] = " and ".join(sorted(news, reverse=True))
+    return found
+
+
+def _by_kind(
+    rows: Sequence[QARow], base: list[float], adapter: list[float], kept: list[int], config: ValidateConfig, seed: int
+) -> dict[str, Any]:
+    """The comparison within each kind of question (`metadata.kind`) of the decided pairs; empty where there is none."""
+    kinds: dict[str, list[int]] = {}
+    for place, at in enumerate(kept):
+        if (kind := rows[at].metadata.get("kind")) not in (None, ""):
+            kinds.setdefault(str(kind), []).append(place)
+    if len(kinds) > LISTED_KINDS:
+        return {}
+    found = {}
+    for kind, places in sorted(kinds.items()):
+        before, after = ([side[at] for at in places] for side in (base, adapter))
+        found[kind] = _of_kind([rows[kept[at]] for at in places], before, after, config, seed)
+    return found
+
+
+def _of_kind(
+    rows: list[QARow], base: list[float], adapter: list[float], config: ValidateConfig, seed: int
+) -> dict[str, Any]:
+    paired = _paired(base, adapter, [row.cluster or row.id for row in rows], config, seed)
+    return {
+        "n": len(rows),
+        "base_accuracy": _mean(base),
+        "adapter_accuracy": _mean(adapter),
+        "difference": paired.difference,
+        "ci95": [paired.low, paired.high],
+        **told_of_questions(rows),
+    }
 
 
 def answer_rows(rows: list[QARow], base: Answers, adapter: Answers) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from socratune.config import StudentTeacherConfig, ValidateConfig
+from socratune.environments import environment_judge
 from socratune.errors import Fault, Shown, UserError
 from socratune.evaluation.comparison import compare_answers, samples
-from socratune.evaluation.forgetting import check_judge, non_inferiority
+from socratune.evaluation.forgetting import non_inferiority
 from socratune.evaluation.gate import Tests
 from socratune.judging import Judge, mechanical_judge
-from socratune.llm import RULES, resolve_alias
-from socratune.rows import QARow, Verdict
+from socratune.llm import OF_ROWS, RULES, resolve_alias
+from socratune.rows import CUT_OFF, QARow, Verdict
 from socratune.runs import RunDir, json_decode, read_rows
 
 Rows = dict[str, list[QARow]]
@@ -41,6 +42,7 @@ def tests_on_answers(rows: Rows, said: Sides, config: ValidateConfig, seed: int)
             "passed": silent <= len(answers) / 2,
             "response_length": len(answers[0]["response"]),
             "silent": silent,
+            **_looped(said["held_out"]),
         },
         "prompt_responses": [_prompt(row, answer, own) for row, answer in zip(*shown, strict=True)],
     }
@@ -57,6 +59,14 @@ def tests_on_answers(rows: Rows, said: Sides, config: ValidateConfig, seed: int)
             seed=seed,
         )
     return tests
+
+
+def _looped(said: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """`looped`: side → the answers that were stopped because they said the same over and over, where there are any."""
+    counts = {
+        side: sum(one.get("stop") == "loop" for each in all_ for one in samples(each)) for side, all_ in said.items()
+    }
+    return {"looped": counts} if any(counts.values()) else {}
 
 
 def _prompt(row: QARow, answer: dict[str, Any], own: bool) -> dict[str, Any]:
@@ -149,7 +159,7 @@ def journal_answers(run: RunDir, key: str, paper: str) -> dict[str, list[dict[st
 # --- the verdicts again --------------------------------------------------------------------------------------------
 
 RulesSay = Literal["all", "first", "nothing"]
-_RULES = ("exact", "numeric", "choice", "math", "check")
+_RULES = ("exact", "numeric", "choice", "math", "check", "environment")
 """By whom the rules say that they have judged."""
 
 
@@ -165,21 +175,26 @@ class Flip:
 
 def rules_say(asking: StudentTeacherConfig) -> RulesSay:
     """Whether all verdicts are those of rules, only those that rules can give, or none."""
-    if asking.judge_mode == "mechanical" or resolve_alias(asking.judge_model) == RULES["judge"]:
+    if asking.judge_mode == "mechanical" or resolve_alias(asking.judge_model) in (RULES["judge"], OF_ROWS["judge"]):
         return "all"
     return "first" if asking.judge_mode == "cascade" else "nothing"
 
 
+def judge_again(asking: StudentTeacherConfig) -> Judge:
+    """The rules by which answers can be judged once more: those of an environment, where they have judged."""
+    by_environment = asking.judge_mode != "mechanical" and resolve_alias(asking.judge_model) == OF_ROWS["judge"]
+    return environment_judge if by_environment else mechanical_judge
+
+
 def flipped(
-    rows: list[QARow], said: dict[str, list[dict[str, Any]]], *, checks: bool, all_by_rules: bool
+    rows: list[QARow], said: dict[str, list[dict[str, Any]]], judge: Judge, *, all_by_rules: bool
 ) -> list[Flip]:
     """The verdicts that the rules of this version give otherwise.
 
     Args:
-        checks: the rows have checks of their own, as those of forgetting.
+        judge: those rules: `check_judge` for forgetting, else `judge_again`.
         all_by_rules: nobody but rules has judged: what they leave undecided is undecided.
     """
-    judge = check_judge if checks else mechanical_judge
     return asyncio.run(_flipped(rows, said, judge, all_by_rules))
 
 
@@ -189,7 +204,7 @@ async def _flipped(
     found = []
     for side, at, number, sample in _every(said):
         by = sample.get("judged_by")
-        if by == "truncated" and sample.get("stop", "length") == "length" and sample["verdict"] == "incorrect":
+        if by == CUT_OFF.get(sample.get("stop", "length")) and sample["verdict"] == "incorrect":
             continue  # it was cut off, and no judge was asked
         rules = await judge(rows[at], sample["response"])
         by_rules_alone = (all_by_rules or by in _RULES) and by != "math"  # that extra may be missing here

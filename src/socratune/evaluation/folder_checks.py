@@ -76,7 +76,7 @@ def _adapter(run: RunDir, config: RunConfig, claimed: Proof, pinned: dict[str, A
 
 def _base_here(model_name: str) -> str | None:
     """The base as nobody has to be asked for it: `demo`, a folder, or a Hub model's in the local cache."""
-    if Path(model_location(model_name)).is_dir():
+    if Path(model_location(model_name, fetch=False)).is_dir():
         return model_name
     from huggingface_hub import try_to_load_from_cache
 

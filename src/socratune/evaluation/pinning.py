@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from socratune import judging
 from socratune.config import DEMO, RunConfig
 from socratune.evaluation.adapter_files import adapter_manifest
 from socratune.evaluation.gate import Proof, proof_of
-from socratune.llm import chat_template, is_path, model_location, model_revision, weights_hash
+from socratune.llm import chat_template, is_path, model_location, model_revision, source_of, weights_hash
 from socratune.resolve import defaults, dump, flatten
 from socratune.runs import STAGES, RunDir, StageResult, Tick, file_hash, fingerprint, first_stage_of, pin
 
@@ -89,7 +90,7 @@ def settings_hash(config: RunConfig, stage: str) -> str:
 
 def known_base(model_name: str) -> dict[str, Any]:
     """Who the base is, as far as this machine knows without asking anybody: hashes of weights and template."""
-    folder = Path(model_location(model_name))
+    folder = Path(model_location(model_name, fetch=False))
     if is_path(model_name) and not folder.is_dir():
         return {"name": folder.name}
     known = {"name": model_name, "revision": model_revision(model_name), "weights": weights_hash(model_name)}
@@ -98,6 +99,9 @@ def known_base(model_name: str) -> dict[str, Any]:
         known |= {"template": None if template is None else fingerprint(template)}
     if model_name != DEMO and (folder.is_dir() or is_path(model_name)):
         known["name"] = folder.name  # where it lies is nobody's business
+    if source := source_of(model_name):
+        lies_here = is_path(model_name) or Path(model_name).exists()
+        known |= {"name": source.file if lies_here else model_name, "gguf": asdict(source)}
     return {part: value for part, value in known.items() if value is not None}
 
 

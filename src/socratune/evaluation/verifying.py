@@ -25,6 +25,7 @@ from socratune.evaluation.deriving import (
     Sides,
     flipped,
     journal_answers,
+    judge_again,
     judge_warnings,
     read_answers,
     rules_say,
@@ -33,6 +34,7 @@ from socratune.evaluation.deriving import (
 )
 from socratune.evaluation.differences import differences
 from socratune.evaluation.folder_checks import folder_faults, not_pinned_before
+from socratune.evaluation.forgetting import check_judge
 from socratune.evaluation.gate import Proof, Tests, proof_of, verdict_on
 from socratune.evaluation.pinning import rules_mark
 from socratune.evaluation.question_sets import forgetting_rows
@@ -233,7 +235,7 @@ def _alike(answer: dict[str, Any], recorded: dict[str, Any]) -> bool:
 
 def _judge_again(config: RunConfig, rows: Rows, said: Sides, same_rules: bool, found: Verification, proof: Any) -> None:
     """Let the rules judge again where they can. What they say otherwise is a fault, or of another version's rules."""
-    by_rules, flips, again = rules_say(config.enhance), {}, dict(said)
+    by_rules, judge, flips, again = rules_say(config.enhance), judge_again(config.enhance), {}, dict(said)
     for name, answers in said.items():
         checks = name == "forgetting"
         if by_rules == "nothing" and not checks:
@@ -241,7 +243,7 @@ def _judge_again(config: RunConfig, rows: Rows, said: Sides, same_rules: bool, f
         judged = [at for at, row in enumerate(rows[name]) if not (checks and _has_pattern(row.metadata.get("check")))]
         some = {side: [each[at] for at in judged] for side, each in answers.items()}
         asked = [rows[name][at] for at in judged]
-        changed = flipped(asked, some, checks=checks, all_by_rules=checks or by_rules == "all")
+        changed = flipped(asked, some, check_judge if checks else judge, all_by_rules=checks or by_rules == "all")
         if changed:
             flips[name] = [replace(flip, at=judged[flip.at]) for flip in changed]
             again[name] = turned(answers, flips[name])

@@ -16,11 +16,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from socratune.inference.loops import LOOKED_EVERY, loops
 from socratune.inference.template import end_of_turn_id, prompt_ids
 from socratune.llm import (
     Chat,
     Completion,
     Sampling,
+    Stop,
     choose_sampling,
     exam_sampling,
     is_thinking,
@@ -51,6 +53,7 @@ class LocalStudent:
         max_batch: rows that are decoded together at most.
         slots: decode in slots of fixed shape where the model allows it; None: on a CUDA device, where it is faster.
         turn: entered around every step of decoding, where others use the same model (see `publishing.openai_models`).
+        ends_loops: stop an answer that says the same over and over, for it would go on to its longest (`loops`).
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class LocalStudent:
         max_batch: int = MAX_BATCH,
         slots: bool | None = None,
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+        ends_loops: bool = True,
     ) -> None:
         self.name = name
         self.fingerprint = fingerprint
@@ -72,6 +76,7 @@ class LocalStudent:
         self._max_batch = max_batch
         self._slots = model.device.type == "cuda" if slots is None else slots
         self._turn = turn
+        self._ends_loops = ends_loops
         self._end_ids = _end_ids(model, tokenizer)
         self._positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._asked: queue.SimpleQueue[DecodingRow | None] = queue.SimpleQueue()
@@ -168,20 +173,15 @@ class LocalStudent:
                     break
                 row.new_ids.append(token)
                 if token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
-                    row.done = True
-                    row.answer.set_result(self._completion(row))
+                    self._answer(row, "end" if token in self._end_ids else "length")
+                elif self._ends_loops and len(row.new_ids) % LOOKED_EVERY == 0 and loops(row.new_ids):
+                    self._answer(row, "loop")
 
-    def _completion(self, row: DecodingRow) -> Completion:
-        ids = row.new_ids
-        ended = ids[-1] in self._end_ids
-        text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-        return Completion(
-            text=text.strip(),
-            stop="end" if ended else "length",
-            prompt_tokens=len(row.ids),
-            completion_tokens=len(ids),
-            token_ids=tuple(ids[:-1] if ended else ids),
-        )
+    def _answer(self, row: DecodingRow, stop: Stop) -> None:
+        ids = row.new_ids[:-1] if stop == "end" else row.new_ids
+        text = self.tokenizer.decode(ids, skip_special_tokens=False)
+        row.done = True
+        row.answer.set_result(Completion(text.strip(), stop, len(row.ids), len(row.new_ids), tuple(ids)))
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -10,6 +10,7 @@ from .base import (
     ChatModel as ChatModel,
     Completion as Completion,
     Sampling as Sampling,
+    Stop as Stop,
     StudentEngine as StudentEngine,
     choose_sampling as choose_sampling,
     exam_sampling as exam_sampling,
@@ -40,6 +41,7 @@ from .locate import (
     Base as Base,
     chat_template as chat_template,
     default_template as default_template,
+    hub_name_of as hub_name_of,
     is_here as is_here,
     is_path as is_path,
     local_name as local_name,
@@ -48,6 +50,7 @@ from .locate import (
     model_json as model_json,
     model_location as model_location,
     model_revision as model_revision,
+    source_of as source_of,
     weights_fingerprint as weights_fingerprint,
     weights_hash as weights_hash,
 )
@@ -82,6 +85,7 @@ from .proxies import is_loopback as is_loopback, proxy_of as proxy_of
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
     NOBODY as NOBODY,
+    OF_ROWS as OF_ROWS,
     RULES as RULES,
     TEACHER_SAMPLING as TEACHER_SAMPLING,
     ClosableModel as ClosableModel,
@@ -102,6 +106,7 @@ from .references import (
     thoughtful as thoughtful,
     writer_endpoints as writer_endpoints,
 )
+from .unpacked import GgufSource as GgufSource
 from .vllm import (
     VLLM_ENVIRONMENT as VLLM_ENVIRONMENT,
     vllm_args_fault as vllm_args_fault,

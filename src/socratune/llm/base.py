@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from socratune.errors import Fault, UserError
 from socratune.llm.locate import chat_template, model_json
@@ -18,6 +18,10 @@ were right).
 
 StudentEngine = Literal["local", "served", "vllm", "http"]
 """`served`: our own engine on another machine, behind a `socratune serve` that this run started."""
+
+
+Stop = Literal["end", "length", "loop"]
+"""Why an answer stopped: it came to its end, it was cut off at its longest, or it said the same over and over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Completion:
     """An answer with what it took."""
 
     text: str
-    stop: Literal["end", "length"] = "end"
+    stop: Stop = "end"
     prompt_tokens: int = 0
     completion_tokens: int = 0
     token_ids: tuple[int, ...] | None = None
@@ -85,7 +89,7 @@ class Completion:
         except (LookupError, TypeError):
             return None
         counted = type(found.prompt_tokens) is type(found.completion_tokens) is int
-        return found if isinstance(found.text, str) and found.stop in ("end", "length") and counted else None
+        return found if isinstance(found.text, str) and found.stop in get_args(Stop) and counted else None
 
 
 class ChatModel(Protocol):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO, DEMO_DATA
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm.on_hub import file_of_repo, gguf_of_repo, repo_fault
+from socratune.llm.pinned import PINNED, pinned_location
+from socratune.llm.unpacked import GgufSource, gguf_source, local_gguf, unpacked
 from socratune.resolve import given_template
 
 LOCAL = "local/"
@@ -43,36 +46,79 @@ class Base:
     template: str | None = None
 
 
-def model_location(name: str) -> str:
-    """What transformers' `from_pretrained` takes: a directory, or a Hub id. The name `demo` is the embedded model."""
-    return str(DEMO_DATA / "base") if name == DEMO else name
+def model_location(name: str, *, fetch: bool = True) -> str:
+    """What transformers' `from_pretrained` takes: a directory, or a Hub id.
+
+    The name `demo` is the embedded model. Of a GGUF file, a folder or a Hub repository that holds nothing else, and of
+    `smollm2`, it is the folder in the cache that the weights are unpacked into, which is done where it was not before.
+
+    Args:
+        name: a folder, a GGUF file, a Hub id, `ORG/NAME:FILE.gguf`, `smollm2` or `demo`.
+        fetch: get a GGUF file that is not on this machine; otherwise its name is returned as it is.
+
+    Raises:
+        UserError: it is no GGUF file that can be read, or several could be meant; the cache cannot be written.
+        OutsideError: it is not on this machine, and could not be fetched.
+    """
+    if name == DEMO:
+        return str(DEMO_DATA / "base")
+    if name in PINNED:
+        return str(pinned_location(name, fetch=fetch) or name)
+    if name.strip() and (file := local_gguf(name) or (None if is_path(name) else gguf_of_repo(name, fetch=fetch))):
+        return str(unpacked(file))
+    return name
+
+
+def source_of(name: str) -> GgufSource | None:
+    """The GGUF file that a model's weights were unpacked from, of a model that is on this machine; else None."""
+    return gguf_source(Path(model_location(name, fetch=False)))
+
+
+def hub_name_of(name: str) -> str | None:
+    """The Hub id of a model that is known by a name of ours; None for every other."""
+    return PINNED[name].hub_id if name in PINNED else None
 
 
 def model_fault(name: str, where: str = "--model") -> Fault | None:
-    """Why `name` is no model, or None.
+    """Why `name` is no model, or None. A GGUF file is fetched and unpacked for it.
 
     Raises:
-        OutsideError: it looks like a Hub id that is not in the local cache, and the Hub could not be asked.
+        OutsideError: it is not on this machine, and the Hub or the package index could not be asked.
     """
-    location = Path(model_location(name))
-    if location.is_dir():
-        missing = [file for file in ("config.json",) if not (location / file).is_file()]
-        if (location / "adapter_config.json").is_file():
-            fix = "Name its base model; an adapter is trained on a base."
-            return Fault(f"{where} {name}", "a base model", Shown("a LoRA adapter"), fix)
-        if missing:
-            return Fault(f"{where} {name}", "a model folder", Shown(f"a folder without {missing[0]}"))
-        return None
-    if location.exists():
-        return Fault(f"{where} {name}", "a model folder or a Hub id", Shown("a file"))
-    if is_path(name):
-        return Fault(f"{where} {name}", "a model folder or a Hub id", Shown("no such folder"))
-    return _hub_fault(name, where)
+    try:
+        location = Path(model_location(name))
+        if location.is_dir():
+            return _folder_fault(location, f"{where} {name}")
+        if location.exists():
+            return Fault(f"{where} {name}", "a model folder, a GGUF file or a Hub id", Shown("a file"))
+        if is_path(name):
+            got = Shown("no such file" if name.endswith(".gguf") else "no such folder")
+            return Fault(f"{where} {name}", "a model folder, a GGUF file or a Hub id", got)
+        if fault := repo_fault(name, where):
+            return fault
+        gguf = Path(model_location(name))  # of a repository that has nothing else
+        return _folder_fault(gguf, f"{where} {name}") if gguf.is_dir() else None
+    except UserError as error:
+        (fault,) = error.faults
+        return replace(fault, where=fault.where if name in fault.where else f"{where} {name}: {fault.where}")
+
+
+def _folder_fault(folder: Path, what: str) -> Fault | None:
+    if (folder / "adapter_config.json").is_file():
+        fix = "Name its base model; an adapter is trained on a base."
+        return Fault(what, "a base model", Shown("a LoRA adapter"), fix)
+    if not (folder / "config.json").is_file():
+        return Fault(what, "a model folder", Shown("a folder without config.json"))
+    return None
 
 
 def is_here(name: str) -> bool:
-    """Whether a model is on this machine: a folder, or in the Hub's local cache."""
-    if Path(model_location(name)).exists() or is_path(name):  # a wrong path is somebody else's fault to find
+    """Whether a model is on this machine: a folder or file, or in a cache."""
+    if name == DEMO or Path(name).exists() or is_path(name):  # a wrong path is somebody else's fault to find
+        return True
+    if name in PINNED:
+        return pinned_location(name, fetch=False) is not None
+    if gguf_of_repo(name, fetch=False) is not None:
         return True
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -80,34 +126,14 @@ def is_here(name: str) -> bool:
     try:
         return isinstance(try_to_load_from_cache(name, "config.json"), str)
     except HFValidationError:
-        return True
+        return file_of_repo(name) is None
 
 
 def is_path(name: str) -> bool:
-    """True where a name can only be that of a folder, never a Hub id."""
-    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name.strip()
-
-
-def _hub_fault(name: str, where: str) -> Fault | None:
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    try:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
-            return None
-        HfApi().model_info(name, timeout=20)
-    except HFValidationError:
-        return Fault(f"{where} {name}", "a model folder or a Hub id like org/name", Shown("neither"))
-    except RepositoryNotFoundError:
-        fix = "Check the spelling; for a private or gated model set HF_TOKEN."
-        return Fault(f"{where} {name}", "a model on the Hugging Face Hub", Shown("none of that name"), fix)
-    except Exception as error:  # the client's transport errors have no common class across its versions
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OutsideError(
-            f"{where} {name}: no such folder, and the Hugging Face Hub could not be asked ({reason[:200]}). "
-            f"Check the spelling and the network, or use --model {DEMO}, the embedded model."
-        ) from error
-    return None
+    """True where a name can only be that of a folder or file, never a Hub id."""
+    if file_of_repo(name) is not None:
+        return False
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith(".gguf") or not name.strip()
 
 
 def model_file(name: str, file: str) -> Path | None:
@@ -174,7 +200,7 @@ def model_revision(name: str) -> str | None:
     """The commit of a Hub model in the local cache; None for a folder, or where it is not downloaded."""
     from huggingface_hub import try_to_load_from_cache
 
-    if Path(model_location(name)).is_dir():
+    if Path(model_location(name, fetch=False)).is_dir() or file_of_repo(name) is not None:
         return None
     cached = try_to_load_from_cache(name, "config.json")
     return Path(cached).parent.name if isinstance(cached, str) else None
@@ -182,8 +208,10 @@ def model_revision(name: str) -> str | None:
 
 def weights_hash(name: str) -> str | None:
     """16 hex digits of the weight files alone; None where they are not on this machine."""
-    folder = Path(model_location(name))
+    folder = Path(model_location(name, fetch=False))
     if not folder.is_dir():
+        if file_of_repo(name) is not None:
+            return None
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(name, "config.json")

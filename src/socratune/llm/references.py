@@ -1,6 +1,7 @@
 """Who judges and who teaches: from a model's reference to a function the loop can call.
 
 rules/mechanical   rules/arithmetic      no model at all
+rules/environment  rules/solution        no model either: what an environment's row brings
 none                                     no teacher
 local/NAME                               a model in this process: a folder, a Hub id or `demo`
 openai/NAME        anthropic/NAME        their APIs, or with an API base any server that speaks OpenAI's protocol
@@ -39,6 +40,8 @@ ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/
 
 PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic", "writer": "rules/extract"}
+OF_ROWS: dict[Role, str] = {"judge": "rules/environment", "teacher": "rules/solution"}
+"""Rules that go by what an environment's row brings: its verifier, its worked solution."""
 NOBODY = "none"
 """The reference of a teacher that is not there."""
 _SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
@@ -151,7 +154,7 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         OutsideError: it is `local/` and a Hub id that is not in the local cache, and the Hub could not be asked.
     """
     where, provider = f"{_SECTIONS.get(role, 'enhance')}.{role}_model", ref.split("/", 1)[0]
-    if ref == RULES.get(role) or (role == "teacher" and ref == NOBODY):
+    if ref in (RULES.get(role), OF_ROWS.get(role)) or (role == "teacher" and ref == NOBODY):
         return None
     if ref.startswith("rules/"):
         return Fault(where, f"{RULES.get(role, 'a model, as rules cannot attempt')}", ref)

@@ -1,6 +1,12 @@
 from .card import dataset_card as dataset_card, model_card as model_card, public_hosts as public_hosts
 from .export import export_adapter as export_adapter
-from .licences import Licence as Licence, PublicBase as PublicBase, licence_of as licence_of, public_base as public_base
+from .licences import (
+    Licence as Licence,
+    PublicBase as PublicBase,
+    gguf_base_fault as gguf_base_fault,
+    licence_of as licence_of,
+    public_base as public_base,
+)
 from .live import serve_report as serve_report
 from .openai_app import serve_models as serve_models
 from .privacy import without_data as without_data, without_paths as without_paths

@@ -50,6 +50,7 @@ def model_card(
         f"A LoRA adapter for {code(base.name)}, trained with [Socratune](https://pypi.org/project/socratune/) on the "
         f"{_whose(results)}: it tried each question{_hinting(results, 'it got')}, and the adapter was trained on "
         "right answers.",
+        *_unpacked_from(base),
         "## Measured on held-out questions",
         *_measured(results),
         *_verified(results, hub_id),
@@ -201,6 +202,16 @@ def _warnings(results: dict[str, Any], base: PublicBase) -> list[str]:
     return found
 
 
+def _unpacked_from(base: PublicBase) -> list[str]:
+    """Whose weights were trained on, where they were not the published ones."""
+    if base.gguf is None:
+        return []
+    return [
+        f"It was trained and measured on weights dequantised from {code(base.gguf.file)} (sha256 "
+        f"{code(base.gguf.sha256)}). On those of {code(base.name)} answers may differ a little from the measured ones."
+    ]
+
+
 def _doubtful(licence: Licence, whose: str) -> str:
     if not licence.doubt:
         return ""
@@ -213,9 +224,9 @@ def _measured(results: dict[str, Any]) -> list[str]:
         return ["Nothing was measured."]
     proof = proof_of(results)
     tests = proof.tests if proof else {}
-    rows = [_accuracy("held-out questions", found)]
+    rows = [_accuracy(found.get("asks", "held-out questions"), found)]
     if recall := tests.get("recall"):
-        rows.append(_accuracy("questions about trained facts", recall))
+        rows.append(_accuracy(recall.get("asks", "questions about trained facts"), recall))
     told = [
         _table(("accuracy on", "base", "adapter", "difference", "95 % interval", "verdict"), rows),
         _how_measured(found),

@@ -12,7 +12,7 @@ from typing import Any
 
 from socratune.config import DEMO
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.llm import is_path, model_location, model_revision
+from socratune.llm import GgufSource, hub_name_of, is_path, model_location, model_revision, source_of
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _LINK = re.compile(r"https?://[^\s<>\"'`|]+")
@@ -42,12 +42,14 @@ class PublicBase:
         name: its Hub id, or the last part of a local folder's path.
         on_hub: others can load it by that name.
         revision: the commit that was trained on; None where it is not known.
+        gguf: the file that the weights were unpacked from, where it was trained on such.
     """
 
     name: str
     on_hub: bool
     revision: str | None
     licence: Licence
+    gguf: GgufSource | None = None
 
 
 def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], *, offline: bool) -> PublicBase:
@@ -59,9 +61,10 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
         offline: ask nobody; what is not on this machine stays unknown.
 
     Raises:
-        UserError: the base is a folder that is not there (any more).
+        UserError: the base is a folder that is not there (any more), or a GGUF file of which nobody says what others
+            load instead.
     """
-    folder = Path(model_location(model_name))
+    folder = Path(model_location(model_name, fetch=False))
     if not folder.is_dir():
         if is_path(model_name):
             fix = "Put it back, or name where it is in the run's config.yaml."
@@ -71,13 +74,24 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
         return PublicBase(model_name, True, commit, licence_of(model_name, offline=offline))
     if model_name == DEMO:
         return PublicBase("socratune/demo-base", False, None, Licence("apache-2.0"))
+    if fault := gguf_base_fault(model_name, hub_name):
+        raise UserError(fault)
     cached_name, commit = _in_cache(folder)
-    licence, name = licence_of(folder, offline=offline), hub_name or cached_name
+    licence, name = licence_of(folder, offline=offline), hub_name or hub_name_of(model_name) or cached_name
     if name is None:
         return PublicBase(folder.resolve().name, False, None, licence)
     if licence.doubt:
         licence = licence_of(name, offline=offline)
-    return PublicBase(name, True, commit if name == cached_name else None, licence)
+    return PublicBase(name, True, commit if name == cached_name else None, licence, source_of(model_name))
+
+
+def gguf_base_fault(model_name: str, hub_name: str | None) -> Fault | None:
+    """Why what is trained on the weights of a GGUF file cannot be published: nobody could load the adapter on them."""
+    source = source_of(model_name)
+    if source is None or hub_name or hub_name_of(model_name):
+        return None
+    fix = f"Give --base ORG/NAME (publish.base), the model on the Hub that {source.file} was made from."
+    return Fault("publish.base", "the Hub id of the model that others load the adapter on", Shown("nothing"), fix)
 
 
 def _in_cache(folder: Path) -> tuple[str | None, str | None]:

@@ -63,7 +63,7 @@ def serving_models(what: str) -> Iterator[list[Served]]:
     with ExitStack() as stack:
 
         def served(called: str, who: dict[str, Any], turn: Any) -> Served:
-            student = LocalStudent(model, tokenizer, name=called, fingerprint=called, turn=turn)
+            student = LocalStudent(model, tokenizer, name=called, fingerprint=called, turn=turn, ends_loops=False)
             stack.callback(student.close)
             return Served(called, student, who, longest)
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 STAGES = ("generate", "split", "enhance", "curate", "train", "validate", "publish")
 
 OUTPUTS = {
-    "generate": ("qa.jsonl", "qa.rejected.jsonl", "source"),
+    "generate": ("qa.jsonl", "qa_test.jsonl", "qa.rejected.jsonl", "source"),
     "split": (
         "train_in.jsonl", "train_in.rejected.jsonl", "dev.jsonl", "held_out.jsonl", "recall.jsonl",
         "input.rejected.jsonl",
@@ -79,7 +79,7 @@ def first_stage_of(key: str) -> str | None:
     if key in ("model", "chat_template", "seed", "shard", "rounds"):
         return "enhance"
     section = key.split(".", maxsplit=1)[0]
-    return {"dataset": "split", "hub_id": "publish"}.get(section, section)
+    return {"dataset": "split", "env": "generate", "hub_id": "publish"}.get(section, section)
 
 
 def former_defaults(output: str, restart: str | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from socratune.evaluation import Rate
 from socratune.inference import LocalModels
 from socratune.llm import RULES, UNLIMITED, Base, Ledger, Limits, chat_template, is_thinking, resolve_alias, teacher_of
 from socratune.resolve import give_template
-from socratune.rows import TRAINABLE, QARow, Trace
+from socratune.rows import CUT_OFF, TRAINABLE, QARow, Trace
 from socratune.runs import Journal, RunDir, StageResult, Tick, iter_rows, map_rows, shard_rows, write_jsonl
 from socratune.teaching import (
     Loop,
@@ -89,7 +89,7 @@ def enhance_result(run: RunDir, total: int, *, journal: Journal, key: str, figur
     Raises:
         OutsideError: the journal does not hold all `total` rows.
     """
-    figures |= {"outcomes": Counter(), "gaps": Counter(), "hints": 0, "hints_rejected": 0}
+    figures |= {"outcomes": Counter(), "gaps": Counter(), "hints": 0, "hints_rejected": 0, "looped": 0}
     written = write_jsonl(run.enhanced, _counted(journal.rows(key), figures))
     if written != total:
         raise OutsideError(f"{run.journal} holds {written} of {total} rows. Run it again with --restart enhance.")
@@ -176,7 +176,7 @@ def _kind(row: dict[str, Any]) -> _Kind:
     """What the judge, and the calls, made of a finished row. An answer that was cut off says nothing of the judge."""
     found = row["metadata"]["enhancement"]
     if found["outcome"] == "undecided":
-        return "undecided" if found["trace"][-1]["judged_by"] != "truncated" else "decided"
+        return "undecided" if found["trace"][-1]["judged_by"] not in CUT_OFF.values() else "decided"
     return "error" if found["outcome"] == "error" else "decided"
 
 
@@ -233,4 +233,5 @@ def _counted(rows: Iterator[dict[str, Any]], figures: dict[str, Any]) -> Iterato
             figures["gaps"][enhancement["gap"]] += 1
         figures["hints"] += sum(attempt["hint"] is not None for attempt in enhancement["trace"])
         figures["hints_rejected"] += enhancement["hints_rejected"]
+        figures["looped"] += sum(attempt["judged_by"] == CUT_OFF["loop"] for attempt in enhancement["trace"])
         yield data

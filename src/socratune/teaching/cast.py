@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from socratune.config import StudentTeacherConfig
+from socratune.environments import environment_judge
 from socratune.errors import CallError
 from socratune.judging import Judge, mechanical_judge, still_thinking, undecided_on_error
 from socratune.llm import (
     JUDGE_SAMPLING,
     NOBODY,
+    OF_ROWS,
     RULES,
     TEACHER_SAMPLING,
     WARM,
@@ -36,7 +38,7 @@ from socratune.llm import (
 )
 from socratune.rows import Judgement, QARow
 from socratune.runs import Journal
-from socratune.teaching.hints import HintRequest, Teacher, arithmetic_teacher
+from socratune.teaching.hints import HintRequest, Teacher, arithmetic_teacher, solution_teacher
 from socratune.teaching.picking import Pick, judged_pick, pick_first, pick_longest
 
 log = logging.getLogger(__name__)
@@ -85,17 +87,21 @@ def assemble_cast(
     pick: Pick = pick_first if config.trace_pick == "first" else pick_longest
     if config.judge_mode == "mechanical":
         pass
+    elif judge_ref == OF_ROWS["judge"]:
+        judge = environment_judge
     elif judge_ref.startswith("python:"):
         judge = python_judge(load_function(judge_ref))
     elif judge_ref != RULES["judge"]:
         model, sampling = asked("judge", judge_ref, JUDGE_SAMPLING)
         judge = llm_judge(model, sampling)
         pick = judged_pick(model) if config.trace_pick == "judged" else pick
-    if config.judge_mode == "cascade" and judge is not mechanical_judge:
+    if config.judge_mode == "cascade" and judge not in (mechanical_judge, environment_judge):
         judge = cascade(mechanical_judge, judge)
     teacher: Teacher = nobody
     if teacher_ref == RULES["teacher"]:
         teacher = arithmetic_teacher
+    elif teacher_ref == OF_ROWS["teacher"]:
+        teacher = solution_teacher
     elif teacher_ref.startswith("python:"):
         teacher = python_teacher(load_function(teacher_ref))
     elif teacher_ref != NOBODY:

@@ -55,6 +55,18 @@ async def arithmetic_teacher(request: HintRequest) -> str | None:
     return breakdown_hint(*factors, level=min(hints_given + 1, 2))
 
 
+async def solution_teacher(request: HintRequest) -> str | None:
+    """The teacher `rules/solution`: the first half of the worked solution (`metadata.thinking`), sentence by sentence.
+
+    The second hint goes one sentence further. What states the result is left out, and so is the last sentence.
+    """
+    lines = [line.strip() for line in str(request.row.metadata.get("thinking") or "").splitlines() if line.strip()]
+    steps = lines if len(lines) > 1 else re.split(r"(?<=[.!?])\s+(?=[A-Z])", "".join(lines))
+    given = sum(attempt.hint is not None for attempt in request.attempts)
+    kept = [step for step in steps[: min(len(steps) // 2 + given, len(steps) - 1)] if leak(step, request.row) is None]
+    return f"Start like this: {' '.join(kept)}" if kept else None
+
+
 def leak(hint: str, row: QARow) -> str | None:
     """How the hint says the answer or a part of it, or None.
 

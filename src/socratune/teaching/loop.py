@@ -17,7 +17,7 @@ from socratune.llm import (
     with_private_hint,
     with_private_reference,
 )
-from socratune.rows import Attempt, Gap, Given, Judgement, Outcome, Piece, QARow, Rejected, Trace
+from socratune.rows import CUT_OFF, Attempt, Gap, Given, Judgement, Outcome, Piece, QARow, Rejected, Trace
 from socratune.teaching.echoes import echo
 from socratune.teaching.hints import HintRequest, Teacher, leak
 from socratune.teaching.picking import Pick, pick_longest
@@ -152,8 +152,8 @@ class _Row:
         for left in range(samples, 0, -1):
             number = len(self.attempts) + 1
             completion = await self.loop.student.generate(messages or self.row.prompt, self._sampling(number, given))
-            if completion.stop == "length":
-                judgement = Judgement("undecided", "truncated")
+            if completion.stop != "end":
+                judgement = Judgement("undecided", CUT_OFF[completion.stop])
             else:
                 judgement = await self.loop.judge(self.row, completion.text)
             attempt = Attempt(

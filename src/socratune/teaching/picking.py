@@ -44,7 +44,7 @@ def judged_pick(model: ChatModel) -> Pick:
             completion = await model.generate(messages, PICK_SAMPLING)
         except CallError:
             return longest
-        chosen = None if completion.stop == "length" else parse_pick(completion.text, len(shown))
+        chosen = None if completion.stop != "end" else parse_pick(completion.text, len(shown))
         return longest if chosen is None else shown[chosen]
 
     return pick

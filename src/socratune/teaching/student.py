@@ -33,7 +33,7 @@ from socratune.llm import (
     vllm_serving,
     weights_fingerprint,
 )
-from socratune.rows import Judgement, QARow
+from socratune.rows import CUT_OFF, Judgement, QARow
 from socratune.runs import Journal, fingerprint, map_rows
 
 if TYPE_CHECKING:
@@ -201,8 +201,8 @@ async def answer_and_judge(
 
     async def one(row: QARow, sampling: Sampling) -> dict[str, Any]:
         completion = await model.generate(row.prompt, sampling)
-        if completion.stop == "length":
-            judgement = Judgement("incorrect", "truncated")
+        if completion.stop != "end":
+            judgement = Judgement("incorrect", CUT_OFF[completion.stop])
         else:
             try:
                 judgement = await judge(row, completion.text)

@@ -18,6 +18,7 @@ from socratune.inference import LocalModels
 from socratune.judging import Judge
 from socratune.llm import (
     NOBODY,
+    OF_ROWS,
     RULES,
     TEACHER_SAMPLING,
     ChatModel,
@@ -110,6 +111,8 @@ async def _writer(
 ) -> AsyncIterator[tuple[Write, Judge]]:
     if ref == NOBODY:
         raise StageFailed("no teacher is named, so nobody writes solutions")
+    if ref == OF_ROWS["teacher"]:
+        raise StageFailed("the worked solutions are the reference answers, which sft trains on")
     if ref.startswith("python:"):
         raise StageFailed("the teacher is a function that hints; it writes no solutions")
     with LocalModels(load_in_4bit=config.train.load_in_4bit) as models:

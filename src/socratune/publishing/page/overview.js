@@ -67,10 +67,30 @@ function verdictSection(data) {
     el("p", { class: "lead" }, ...visible(leadText(data))),
     results.status === "running" ? running(results) : null,
     comparison && intervalFigure(comparison),
+    comparison && accuracyTable(results.validation.tests),
     el("dl", { class: "facts" }, facts.map(([name, value]) => {
       const [main, small] = Array.isArray(value) ? value : [value, ""];
       return el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(String(main)), small && el("small", {}, small)));
     })));
+}
+
+const FREQUENT = 0.1;  // from this share on it is said what the most frequent answer alone would come to
+
+/** Accuracy by set of questions and by kind; nothing where there is one set of one kind. */
+function accuracyTable({ base_comparison: heldOut, recall }) {
+  const lines = [];
+  const add = (name, part, cls) => lines.push(el("tr", { class: cls }, el("th", { scope: "row" }, ...visible(name)),
+    [count(part.n), percent(part.base_accuracy), percent(part.adapter_accuracy), `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`,
+      part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.answer}”` : ""].map((text) => el("td", {}, ...visible(text)))));
+  for (const [name, part] of [["held-out questions", heldOut], ["recall", recall]]) {
+    if (!part || !("base_accuracy" in part)) continue;
+    add(part.asks ?? name, part, "");
+    const kinds = Object.entries(part.by_kind ?? {});
+    if (kinds.length > 1) for (const [kind, one] of kinds) add(kind, one, "part");
+  }
+  if (lines.length < 2 && !(heldOut.majority?.accuracy >= FREQUENT)) return null;
+  return el("table", { class: "stacked accuracy" }, el("thead", {}, el("tr", {},
+    ["Questions", "n", "Base", "Adapter", "Difference, 95 % interval", "For comparison"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines));
 }
 
 /** Both accuracies on one axis, the difference with its interval on another. */

@@ -1,0 +1,127 @@
+"""Environments of the package reasoning-gym: its questions, its verifiers, and what some of them need around them.
+
+A verifier is given the final answer in the form in which the task gives its own, and right means a score of exactly 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from socratune.environments.naming import Entry
+from socratune.errors import Fault, Shown, UserError
+from socratune.judging import final_number
+
+_MANY = 1_000_000
+"""The size that a data set is made with: its entries are made one by one, when they are asked for."""
+_FAILS = 200
+"""After so many entries in a row that it cannot make, a generator is taken for broken."""
+EXECUTES = (
+    "string_insertion", "spiral_matrix", "binary_matrix", "simple_integration", "intermediate_integration",
+    "polynomial_multiplication", "n_queens", "puzzle24",
+)  # fmt: skip
+"""Their verifiers hand the answer to `eval`, or to a parser that does: a model could run any program here."""
+TEMPLATES: dict[str, Callable[[Any, int, Entry], str]] = {
+    "gsm_symbolic": lambda dataset, at, _: f"template-{dataset.task_indices[at]}",
+    "calendar_arithmetic": lambda _, __, entry: str(entry["metadata"]["task"]),
+    "time_intervals": lambda _, __, entry: str(entry["metadata"]["task_type"]),
+}
+"""What an entry was made from, of those that have several forms."""
+
+
+def _by_value(entry: Entry, said: str) -> bool:
+    """Where gsm_symbolic reads the first number without its sign, and `1,200` as 1."""
+    return final_number(said) == final_number(str(entry["answer"]))
+
+
+def _of_these_numbers(score: Callable[[str, Entry], float], entry: Entry, said: str) -> bool:
+    """Of what countdown evaluates, nothing but a short sum of whole numbers reaches it."""
+    plain = said.replace("×", "*").replace("÷", "/").split("=")[0].strip()
+    return bool(re.fullmatch(r"[-+*/() \d]{1,200}", plain)) and "**" not in plain and score(plain, entry) == 1.0
+
+
+def gym_environment(name: str, options: dict[str, Any]) -> GymTask:
+    """The task of a name.
+
+    Raises:
+        UserError: the package is missing or has no such task, the task refuses the options, or its verifier would
+            execute answers.
+    """
+    where = f"--env reasoning_gym:{name}"
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        fix = "pip install 'socratune[gym]' (one of its parts is compiled: apt-get install gcc python3-dev)"
+        raise UserError(Fault(where, "the package reasoning-gym", Shown(str(error)), fix)) from None
+    if name not in DATASETS:
+        import difflib
+
+        near = difflib.get_close_matches(name, DATASETS, n=3)
+        fix = (
+            f"Did you mean {' or '.join(near)}?" if near else "docs/guides/environments.md names those that are tested."
+        )
+        raise UserError(Fault(where, f"one of the {len(DATASETS)} tasks of reasoning-gym", name, fix))
+    if name in EXECUTES:
+        raise UserError(Fault(where, "a task whose verifier only reads the answer", Shown("one that executes it")))
+    if reserved := options.keys() & {"seed", "size"}:
+        raise UserError(Fault(where, "options of the task", ", ".join(reserved), "Give --env-seed and --env-size."))
+    task = GymTask(name, options, lambda seed: reasoning_gym.create_dataset(name, seed=seed, size=_MANY, **options))
+    try:
+        task.make(0)
+    except (TypeError, AssertionError, ValueError) as error:
+        fix = "Its options: reasoning_gym.factory.DATASETS[NAME][1]."
+        raise UserError(Fault(where, "options that the task knows", Shown(str(error) or str(options)), fix)) from None
+    return task
+
+
+@dataclass(frozen=True)
+class GymTask:
+    """One task with its options, as an `Environment`."""
+
+    name: str
+    options: dict[str, Any]
+    make: Callable[[int], Any]
+
+    def questions(self, seed: int) -> Iterator[Entry]:
+        """Its entries. Of neighbouring seeds nearly all would be the same: entry `i` is drawn with `seed + i`."""
+        own = int.from_bytes(hashlib.sha256(f"{self.name}/{seed}".encode()).digest()[:4], "big") >> 1
+        dataset, failed = self.make(own), 0
+        for at in range(_MANY):
+            try:
+                entry = dataset[at]
+            except Exception:  # a generator that could not make one with these numbers
+                failed += 1
+                if failed >= _FAILS:
+                    return
+                continue
+            failed = 0
+            told = dict(entry["metadata"])
+            solution = told.pop("answer_cot", None)
+            found = {"question": entry["question"], "answer": str(entry["answer"]), "metadata": told}
+            if solution:
+                found["solution"] = re.sub(r"\n?####.*", "", str(solution)).strip()
+            if name := TEMPLATES.get(self.name):
+                found["template"] = name(dataset, at, entry)
+            yield found
+
+    def template(self, entry: Entry) -> str | None:
+        """By number or by kind of question."""
+        return entry.get("template")
+
+    def verify(self, entry: Entry, said: str) -> bool:
+        """Whether its verifier gives 1; of a verifier that is broken, ours."""
+        if self.name == "gsm_symbolic":
+            return _by_value(entry, said)
+        score = self._scored.score_answer
+        if self.name == "countdown":
+            return _of_these_numbers(score, entry, said)
+        return score(said, entry) == 1.0
+
+    @cached_property
+    def _scored(self) -> Any:
+        return self.make(0)

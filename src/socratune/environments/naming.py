@@ -1,0 +1,160 @@
+"""Which environments `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]` or `python:FILE.py`.
+
+Whatever is named gives three functions, and nothing else here asks which kind it is:
+
+    questions(seed)        an iterator of entries, the same for the same seed: `question`, `answer`, perhaps `solution`
+                           (a worked one), and whatever else the other two functions read
+    verify(entry, said)    is `said`, the final answer in short, right? True, False, or None where it cannot tell
+    template(entry)        the name of what the question was made from, or None where there is one form only
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from socratune.config import RunConfig
+from socratune.errors import Fault, Shown, UserError
+
+Entry = dict[str, Any]
+
+KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…] or python:FILE.py"
+
+
+class Environment(Protocol):
+    """What stands behind a name."""
+
+    def questions(self, seed: int) -> Iterator[Entry]:
+        """The entries of a seed, in an order that does not depend on how many are taken."""
+        ...
+
+    def verify(self, entry: Entry, said: str) -> bool | None:
+        """Whether a final answer is right."""
+        ...
+
+    def template(self, entry: Entry) -> str | None:
+        """What the question was made from."""
+        ...
+
+
+_TASK = re.compile(r"\s*([^,()\s]+)\s*(?:\(([^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
+_FUNCTIONS = ("questions", "verify", "template")
+
+
+def named_environments(text: str) -> list[str]:
+    """The environments of a setting, each by its whole name: `reasoning_gym:chain_sum(max_terms=2)`.
+
+    Raises:
+        UserError: that is no list of environments, or names one twice.
+    """
+    world, _, rest = text.partition(":")
+    if world == "python" and rest:
+        return [text]
+    found, at = [], 0
+    while at < len(rest) and (match := _TASK.match(rest, at)):
+        found.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
+        at = match.end()
+    if world != "reasoning_gym" or not found or at < len(rest):
+        raise UserError(Fault("--env", KINDS, text))
+    kinds = [kind_of(name) for name in found]
+    if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+        raise UserError(Fault("--env", "each environment once", Shown(f"{twice} twice")))
+    return found
+
+
+def kind_of(name: str) -> str:
+    """An environment's name in short: `chain_sum`; of a file, its stem."""
+    world, _, rest = name.partition(":")
+    return Path(rest).stem if world == "python" else rest.partition("(")[0]
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options in an environment's name.
+
+    Raises:
+        UserError: they are not `option=value` with a number, a text, a list, True or False.
+    """
+    inner = name.partition("(")[2].removesuffix(")")
+    try:
+        call = ast.parse(f"f({inner})", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords if one.arg}
+    except (SyntaxError, ValueError, AssertionError):
+        raise UserError(Fault(f"--env {name}", "options like (min_terms=2,max_terms=3)", inner)) from None
+
+
+@lru_cache(64)
+def environment(name: str) -> Environment:
+    """The environment of a name.
+
+    Raises:
+        UserError: there is none of that name, its package is missing, or its options are refused.
+    """
+    if name.startswith("python:"):
+        return _own_file(name.removeprefix("python:"))
+    from socratune.environments.gym import gym_environment
+
+    return gym_environment(kind_of(name), options_of(name))
+
+
+def _own_file(path: str) -> Environment:
+    where = f"--env python:{path}"
+    if not Path(path).is_file():
+        raise UserError(Fault(where, "a Python file that is there", Shown(f"no file {path}")))
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(Fault(where, "a Python file", Shown("another one"), "Its name ends in .py."))
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code may raise anything
+        raise UserError(
+            Fault(where, "a file that can be imported", Shown(f"{type(error).__name__}: {error}"))
+        ) from error
+    if missing := [one for one in _FUNCTIONS if not callable(getattr(module, one, None))]:
+        expected = "functions questions(seed), verify(entry, said) and template(entry)"
+        raise UserError(Fault(where, expected, Shown(f"no {' and no '.join(missing)}"), "docs/guides/environments.md"))
+    found: Any = module
+    return found
+
+
+_GSM8K = re.compile(r"gsm[-_ ]?8k", re.IGNORECASE)
+
+
+def environment_faults(config: RunConfig, *, asked: bool) -> list[Fault]:
+    """What is wrong with the environments of a run, and with a test that they were made from.
+
+    Args:
+        asked: they are still to give their questions; each is asked for a first one.
+    """
+    tasks = str(config.env.tasks)
+    return [*(_task_faults(tasks) if asked else ()), *_template_faults(config, tasks)]
+
+
+def _task_faults(tasks: str) -> list[Fault]:
+    try:
+        for name in named_environments(tasks):
+            if next(iter(environment(name).questions(0)), None) is None:
+                return [Fault(f"--env {name}", "questions", Shown("none"))]
+    except UserError as error:
+        return [*error.faults]
+    except Exception as error:  # of somebody else's code
+        got = Shown(f"{type(error).__name__}: {error}")
+        return [Fault(f"--env {tasks}", "an environment that gives questions", got)]
+    return []
+
+
+def _template_faults(config: RunConfig, tasks: str) -> list[Fault]:
+    if "gsm_symbolic" not in tasks:
+        return []
+    tests = {"split.held_out": [config.split.held_out], "split.eval_file": config.split.eval_file}
+    tests["validate.lm_eval"] = config.validate_.lm_eval
+    expected = "another test than GSM8K beside gsm_symbolic, whose templates are questions of GSM8K's test set"
+    fix = "Leave it out: what gsm_symbolic shows is accuracy on templates that were held out."
+    named = ((where, name) for where, names in tests.items() for name in names if name)
+    return [Fault(where, expected, name, fix) for where, name in named if _GSM8K.search(name)]

@@ -1,0 +1,110 @@
+"""The judge `rules/environment`: the final answer of a response, in short, and what the environment's verifier says.
+
+A response that never states an answer is wrong, as the task asks for one. One that states several and takes none back
+for good is undecided, if the right one is among them.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import Any
+
+from socratune.environments.naming import environment
+from socratune.judging import (
+    mechanical_judge,
+    numbers_in,
+    parse_number,
+    plain_text,
+    statement_of,
+    undecided_on_error,
+)
+from socratune.rows import Judgement, QARow
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_KIN = (
+    "mother-in-law", "father-in-law", "grandmother", "grandfather", "mother", "father", "sister", "brother", "daughter",
+    "son", "wife", "husband", "aunt", "uncle", "niece", "nephew", "granddaughter", "grandson", "cousin",
+)  # fmt: skip
+_WORDS = (("Yes", "No"), ("True", "False"), _DAYS, _KIN)
+"""Closed sets of answers: whoever answers in a sentence names one of them."""
+_TIME = re.compile(r"(?:\d+ days?,? (?:and )?)?\d+:\d\d(?::\d\d(?:\.\d+)?)?|\d+ days?")
+_LIST = re.compile(r"\[[^\[\]]*\]")
+_FRACTION = re.compile(r"-?\d+\s*/\s*-?\d+")
+
+
+@undecided_on_error
+async def environment_judge(row: QARow, response: str) -> Judgement:
+    """What the row's environment says of a response; a row of none is judged by rules."""
+    own = row.metadata.get("environment")
+    if not isinstance(own, dict):
+        return await mechanical_judge(row, response)
+    entry = {**own["entry"], "question": row.question}
+    said = statement_of(response)
+    if said.unreadable:
+        return Judgement("undecided", "environment", said.unreadable)
+    stated = said_in(said.plain, str(entry["answer"]))
+    if said.doubtful:
+        every = said_in(plain_text(said.whole), str(entry["answer"]))
+        if len(set(every)) > 1:
+            right = [one for one in dict.fromkeys(every) if _verdict(own["name"], entry, one)]
+            if right:
+                return Judgement("undecided", "environment", f"several answers, {right[0]} among them")
+            return Judgement("incorrect", "environment", "several answers, none of them right")
+        stated = stated or every
+    if not stated:
+        return Judgement("incorrect", "environment", "no final answer")
+    verdict = _verdict(own["name"], entry, stated[-1])
+    if verdict is None:
+        return Judgement("undecided", "environment", f"the verifier cannot tell of {stated[-1]!r}")
+    return Judgement("correct" if verdict else "incorrect", "environment", f"read as {stated[-1]!r}")
+
+
+def _verdict(name: str, entry: dict[str, Any], said: str) -> bool | None:
+    return environment(name).verify(entry, said)
+
+
+def said_in(statement: str, answer: str) -> list[str]:
+    """What a statement gives as its result, each in the form in which the task gives `answer`; the last one counts.
+
+    Args:
+        statement: without Markdown and LaTeX dress.
+        answer: the task's own.
+    """
+    wanted = plain_text(answer).strip()
+    if (value := parse_number(wanted)) is not None and "/" not in wanted:
+        after = statement.rsplit("=", 1)[-1] if numbers_in(statement.rsplit("=", 1)[-1]) else statement
+        return [_written(number, value) for number in numbers_in(after)]
+    if "/" in wanted and _FRACTION.fullmatch(wanted):
+        return [re.sub(r"\s", "", one) for one in _FRACTION.findall(statement)]
+    if _TIME.fullmatch(wanted):
+        return [_as_time(one, wanted) for one in _TIME.findall(statement)]
+    if _LIST.fullmatch(wanted):
+        return _LIST.findall(statement)
+    for words in _WORDS:
+        if wanted.casefold() in map(str.casefold, words):
+            return _words_in(statement, words, wanted)
+    text = statement.strip(" .\n")
+    return [text] if text else []
+
+
+def _written(number: Fraction, like: Fraction) -> str:
+    """A number as its task writes one: whole, else with its decimals."""
+    if number.denominator == 1:
+        return str(number.numerator)
+    return repr(float(number)) if like.denominator > 1 or number != like else str(number)
+
+
+def _as_time(found: str, wanted: str) -> str:
+    """A duration with the plural and the comma of its task."""
+    days = re.match(r"(\d+) days?,? (?:and )?(?=\d)", found)
+    if days and "," in wanted:
+        return f"{days.group(1)} days, {found[days.end() :]}"
+    return found
+
+
+def _words_in(statement: str, words: tuple[str, ...], wanted: str) -> list[str]:
+    pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    text = re.sub(r"(?<=\w)[ -]in[ -]law", "-in-law", statement)
+    spelt = {word.casefold(): word for word in words} | {wanted.casefold(): wanted}
+    return [spelt[one.casefold()] for one in re.findall(rf"(?i)(?<![\w-])(?:{pattern})(?![\w-])", text)]

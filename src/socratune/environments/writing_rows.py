@@ -1,0 +1,166 @@
+"""The rows of a run's environments: what is trained on, and a test that none of it asks.
+
+Where an environment has many templates, a test of templates that are never trained on (the headline) and, beside it,
+new numbers for those that are (`metadata.sibling_of`: the paper `recall`). Where it has few, a test of new numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import Any
+
+from socratune.config import EnvConfig, SplitConfig
+from socratune.environments.naming import Entry, Environment, environment, kind_of, named_environments
+from socratune.runs import RunDir, StageResult, write_jsonl
+
+FEWEST_HELD_TEMPLATES = 30
+"""Templates of a test: fewer bear no interval to speak of."""
+FEWEST_TEMPLATES = 2 * FEWEST_HELD_TEMPLATES
+"""With fewer templates than this none is held out, as too few would be left to learn from."""
+HELD_SHARE = 0.2
+_LOOKED_AT = 2_000
+"""Entries in which the templates are looked for."""
+_NOTHING_NEW = 2_000
+"""After so many entries in a row that were asked before, an environment has no further question."""
+
+
+@dataclass(slots=True)
+class _Written:
+    """The rows of one environment."""
+
+    kind: str
+    templates: int = 0
+    held: frozenset[str] = frozenset()
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    numbers: list[dict[str, Any]] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """As they stand in the results."""
+        found = {
+            "rows": len(self.rows), "tests": len(self.tests), "new_numbers": len(self.numbers),
+            "templates": self.templates or 1, "templates_held_out": len(self.held),
+        }  # fmt: skip
+        return found | {"says": self.says()}
+
+    def says(self) -> str:
+        """What the test can show, in a sentence."""
+        if self.held:
+            asked = f"{len(self.held)} of {self.templates} templates are held out"
+            return f"{asked}: what is tested are new templates, and beside them new numbers."
+        few = "one template" if self.templates <= 1 else f"{self.templates} templates, too few to hold some out"
+        return f"{few}: what is tested are new numbers."
+
+
+def write_environment_rows(run: RunDir, config: EnvConfig, split: SplitConfig) -> StageResult:
+    """Write `qa.jsonl`, which is trained on, and `qa_test.jsonl`; the figures say what the test can show.
+
+    Args:
+        split: its `max_held_out_rows` and `max_recall_rows` are divided among the environments.
+
+    Raises:
+        UserError: there is no such environment.
+    """
+    names = named_environments(str(config.tasks))
+    tests, numbers = (-(-most // len(names)) for most in (split.max_held_out_rows, split.max_recall_rows))
+    written = [_of(name, config.size, config.seed, tests, numbers) for name in names]
+    write_jsonl(run.rows("qa"), (row for one in written for row in one.rows))
+    write_jsonl(run.rows("qa_test"), (row for one in written for row in (*one.tests, *one.numbers)))
+    rows = sum(len(one.rows) for one in written)
+    figures = {"rows": rows, "environments": {one.kind: one.figures() for one in written}}
+    failure = None if rows else "No environment gave a question to train on."
+    return StageResult(rows_in=rows, rows_out=rows, figures=figures, failure=failure)
+
+
+def _of(name: str, size: int, seed: int, tests: int, numbers: int) -> _Written:
+    env, kind = environment(name), kind_of(name)
+    entries = _distinct(env.questions(seed))
+    first = next(entries, None)
+    if first is None:
+        return _Written(kind)
+    looked = [first, *islice(entries, _LOOKED_AT if env.template(first) is not None else 0)]
+    templates = sorted({found for one in looked if (found := env.template(one)) is not None})
+    held = _held_out(templates)
+    found = _Written(kind, len(templates), held)
+    source = chain(looked, entries)
+    if held:
+        _by_template(found, name, env, source, size, tests, numbers)
+    else:
+        _by_row(found, name, env, list(islice(source, size + tests)), tests)
+    return found
+
+
+def _by_row(found: _Written, name: str, env: Environment, entries: list[Entry], tests: int) -> None:
+    """Each question for itself. The first ones are the test, so that a larger size asks the same; of few, a part."""
+    tests = min(tests, int(len(entries) * HELD_SHARE))
+    for at, entry in enumerate(entries):
+        (found.tests if at < tests else found.rows).append(_row(name, env, entry, at, held_out=False))
+
+
+def _by_template(
+    found: _Written, name: str, env: Environment, entries: Iterator[Entry], size: int, tests: int, numbers: int
+) -> None:
+    """Of a template that is held out, its share of the test; of any other first a row to train on, then new numbers."""
+    counts, asked, anchors = Counter[str](), Counter[str](), dict[str, str]()
+    share = -(-tests // len(found.held))
+    each = -(-numbers // max(1, found.templates - len(found.held)))
+    for at, entry in enumerate(entries):
+        template = str(env.template(entry))
+        if template in found.held:
+            if counts[template] < share and len(found.tests) < tests:
+                counts[template] += 1
+                found.tests.append(_row(name, env, entry, at))
+        elif template in anchors and asked[template] < each and len(found.numbers) < numbers:
+            asked[template] += 1
+            row = _row(name, env, entry, at)
+            row["metadata"]["sibling_of"] = anchors[template]
+            found.numbers.append(row)
+        elif len(found.rows) < size:
+            row = _row(name, env, entry, at)
+            anchors.setdefault(template, row["id"])
+            found.rows.append(row)
+        if len(found.rows) >= size and len(found.tests) >= tests and len(found.numbers) >= numbers:
+            return
+
+
+def _held_out(templates: list[str]) -> frozenset[str]:
+    """The templates of the test, by a hash of their names; none where there are few."""
+    if len(templates) < FEWEST_TEMPLATES:
+        return frozenset()
+    order = sorted(templates, key=lambda one: hashlib.sha256(f"held_out/{one}".encode()).digest())
+    return frozenset(order[: max(FEWEST_HELD_TEMPLATES, int(len(templates) * HELD_SHARE))])
+
+
+def _distinct(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Each question once; ends where nothing new comes."""
+    seen, stale = set[str](), 0
+    for entry in entries:
+        text = " ".join(str(entry["question"]).split()).casefold()
+        stale = stale + 1 if text in seen else 0
+        if stale >= _NOTHING_NEW:
+            return
+        if text not in seen:
+            seen.add(text)
+            yield entry
+
+
+def _row(name: str, env: Environment, entry: Entry, at: int, *, held_out: bool = True) -> dict[str, Any]:
+    """A row; its source is its template where templates are held out, so that no template is parted."""
+    kind, template = kind_of(name), env.template(entry)
+    known = {key: value for key, value in entry.items() if key not in ("question", "solution")}
+    metadata = {
+        "kind": kind,
+        "environment": {"name": name, "entry": json.loads(json.dumps(known, default=str))},
+    }
+    if template is not None:
+        metadata["source" if held_out else "template"] = f"{kind}/{template}"
+    said, solution = f"The answer is {entry['answer']}.", entry.get("solution")
+    if solution:
+        metadata["thinking"], said = solution, f"{solution}\n{said}"
+    turns = [{"role": "user", "content": str(entry["question"]).strip()}, {"role": "assistant", "content": said}]
+    return {"id": f"{kind}-{at}", "messages": turns, "metadata": metadata}

@@ -1,0 +1,274 @@
+"""A GGUF file as a plain model folder: its weights unpacked once, in a cache, tokenizer and chat template beside."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from errno import EIO
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+
+from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.runs import file_hash, write_json, write_text
+
+log = logging.getLogger(__name__)
+
+CACHE = "SOCRATUNE_CACHE"
+"""The variable of the environment that says where the cache is."""
+_MAGIC = b"GGUF"
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_BYTES = 2
+"""Of an unpacked weight: bfloat16 loses nothing that is left of one of 4 to 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufSource:
+    """The GGUF file that the weights of a folder were unpacked from, by its name and its sha256."""
+
+    file: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.file} (sha256 {self.sha256})"
+
+
+def cache_folder() -> Path:
+    """Where fetched and unpacked models are kept: `$SOCRATUNE_CACHE`, else `socratune` in `$XDG_CACHE_HOME`, which is
+    `~/.cache` where it is not set.
+    """
+    if own := os.environ.get(CACHE):
+        return Path(own).expanduser().absolute()
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return (usual if usual.is_absolute() else Path("~/.cache").expanduser()) / "socratune"
+
+
+def gguf_in(files: list[str]) -> list[str]:
+    """Of the names of a model's files, the GGUF ones that are a language model, where there are no other weights."""
+    if any(name.endswith(_WEIGHTS) for name in files):
+        return []
+    return sorted(name for name in files if name.endswith(".gguf") and not name.split("/")[-1].startswith("mmproj"))
+
+
+def local_gguf(name: str) -> Path | None:
+    """The GGUF file that a path means: the file itself, or the only one of a folder without other weights.
+
+    Raises:
+        UserError: the folder has several.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path if name.endswith(".gguf") else None
+    if not path.is_dir():
+        return None
+    found = gguf_in([file.name for file in path.iterdir()])
+    if len(found) > 1:
+        raise UserError(several_fault(name, found, f"{name.rstrip('/')}/{found[0]}"))
+    return path / found[0] if found else None
+
+
+def several_fault(name: str, found: list[str], example: str) -> Fault:
+    """What is said where several GGUF files could be meant."""
+    shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
+    return Fault(name, "one GGUF file", Shown(f"{len(found)} of them"), f"Name one, as in {example}. There: {shown}.")
+
+
+def unpacked(file: Path, sha256: str | None = None) -> Path:
+    """The folder of a GGUF file's weights, unpacked into bfloat16 where that was not done before.
+
+    Args:
+        sha256: of the file, where it is known.
+
+    Raises:
+        UserError: it is no GGUF file, is cut short, or is none that transformers reads; the disk is full.
+    """
+    sha256 = sha256 or _hash_of(file)
+    folder = unpacked_folder(sha256)
+    if not folder.is_dir():
+        with only_one(folder) as part:
+            if not folder.is_dir():  # another process was faster
+                _unpack(file, part, GgufSource(file.name, sha256))
+                part.rename(folder)
+    return folder
+
+
+def unpacked_folder(sha256: str) -> Path:
+    """Where the weights of the file with that hash are, once they are unpacked."""
+    return cache_folder() / "gguf" / sha256
+
+
+def gguf_source(folder: Path) -> GgufSource | None:
+    """What the weights of a folder were unpacked from; None for any other folder."""
+    try:
+        head = yaml.safe_load((folder / "README.md").read_text("utf-8").split("---\n")[1])
+        return GgufSource(str(head["gguf_file"]), str(head["gguf_sha256"]))
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return None
+
+
+@contextmanager
+def only_one(place: Path) -> Iterator[Path]:
+    """A new folder beside `place` to prepare it in, for one process at a time; gone afterwards, whatever happens.
+
+    Raises:
+        UserError: the cache cannot be written, or its disk is full.
+    """
+    part = place.with_name(f"{place.name}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+                part.mkdir()
+                yield part
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        if isinstance(error, OutsideError):
+            raise
+        raise UserError(_no_room("a cache that can be written", error.strerror or str(error))) from error
+
+
+def remembered(book: str) -> dict[str, Any]:
+    """What was noted in a book of the cache; empty where nothing was, or it is damaged."""
+    try:
+        found = json.loads((cache_folder() / book).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def remember(book: str, key: str, value: Any) -> None:
+    """Note what would have to be found out again."""
+    with only_one(cache_folder() / book):
+        write_json(cache_folder() / book, remembered(book) | {key: value})
+
+
+def _no_room(expected: str, got: str) -> Fault:
+    fix = f"Make room there, or name another folder: export {CACHE}=/a/larger/disk."
+    return Fault(str(cache_folder()), expected, Shown(got), fix)
+
+
+def _hash_of(file: Path) -> str:
+    """The sha256 of a file; an unchanged one is read once."""
+    found = file.stat()
+    key, state = str(file.absolute()), [found.st_size, found.st_mtime_ns]
+    known = remembered("hashes.json").get(key)
+    if isinstance(known, list) and known[:2] == state:
+        return str(known[2])
+    sha256 = file_hash(file)
+    remember("hashes.json", key, [*state, sha256])
+    return sha256
+
+
+def _unpack(file: Path, folder: Path, source: GgufSource) -> None:
+    """Write the folder's content.
+
+    Raises:
+        OSError: it cannot be written.
+        UserError: it is no GGUF file that can be read; the disk has too little room.
+    """
+    licence, weights, pre = _looked_at(file)
+    need, free = weights * _BYTES * 1.05, shutil.disk_usage(folder).free
+    if free < need:
+        expected = f"{need / 1e9:.2f} GB of room for the weights of {file.name}"
+        raise UserError(_no_room(expected, f"{free / 1e9:.2f} GB"))
+    log.info("Unpacking the weights of %s into %s, once: about %.0f MB.", file.name, cache_folder(), need / 1e6)
+    try:
+        with _bars_on_a_terminal_only():
+            _write(file, folder, pre)
+    except SafetensorError as error:
+        raise OSError(EIO, str(error)) from error
+    except Exception as error:  # of a file that they do not expect, gguf, tokenizers and transformers raise any
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = Shown(" ".join(str(error).split())[:300] or type(error).__name__)
+        fix = "Take another file of the model, or its safetensors."
+        raise UserError(Fault(str(file), "a GGUF file that transformers reads", reason, fix)) from error
+    head = {**({"license": licence} if licence else {}), "gguf_file": source.file, "gguf_sha256": source.sha256}
+    told = f"The weights of the GGUF file {source.file}, unpacked into bfloat16."
+    write_text(folder / "README.md", f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---\n{told}\n")
+
+
+def _looked_at(file: Path) -> tuple[str | None, int, str | None]:
+    """Licence, number of weights and name of the pre-tokenizer that a GGUF file tells of.
+
+    Raises:
+        UserError: it is none, or not whole.
+    """
+    with file.open("rb") as stream:
+        magic = stream.read(len(_MAGIC))
+    if magic != _MAGIC:
+        got = "another file" if magic else "an empty file"
+        if magic.startswith(b"vers"):
+            got = "a pointer of Git LFS"
+        raise UserError(Fault(str(file), "a GGUF file", Shown(got), "Download the file itself."))
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(file)
+        licence, pre = (_text_in(reader, key) for key in ("general.license", "tokenizer.ggml.pre"))
+        return licence, sum(int(tensor.n_elements) for tensor in reader.tensors), pre
+    except Exception as error:  # whatever bytes stand where it looks for a number
+        reason = Shown(" ".join(str(error).split())[:200] or type(error).__name__)
+        fix = "It may have been cut short: download it again."
+        raise UserError(Fault(str(file), "a whole GGUF file", reason, fix)) from error
+
+
+def _text_in(reader: Any, key: str) -> str | None:
+    field = reader.get_field(key)
+    found = None if field is None else field.contents()
+    return found if isinstance(found, str) else None
+
+
+@contextmanager
+def _bars_on_a_terminal_only() -> Iterator[None]:
+    """The libraries draw bars; in a log each would be a hundred lines."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        yield
+    else:
+        with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
+            yield
+
+
+def _write(file: Path, folder: Path, pre: str | None) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    place = {"pretrained_model_name_or_path": str(file.absolute().parent), "gguf_file": file.name}
+    tokenizer: Any = AutoTokenizer.from_pretrained(**place)
+    if pre == "smollm":
+        _split_digits(tokenizer)
+    packed: Any = AutoModelForCausalLM.from_pretrained(
+        **place, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    config = packed.config
+    vars(config).pop("quantization_config", None)
+    vars(config).pop("_model_name_or_path", None)
+    with torch.device("meta"):
+        plain: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    plain.load_state_dict(packed.state_dict(), assign=True)  # transformers does not save what it has read from GGUF
+    plain.tie_weights()
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _split_digits(tokenizer: Any) -> None:
+    """Take each digit by itself before anything else, as SmolLM's merges were learned, which transformers leaves out.
+
+    Without it the line break before a numbered list is other tokens than the model was trained on.
+    """
+    from tokenizers import pre_tokenizers
+
+    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
