@@ -45,7 +45,9 @@ GAPS = (
     Gap("^not installed here: ", "rented machines behind a real sshd"),
     Gap("openssl", "TLS"),
     Gap(
-        "^(ray|SkyPilot|wandb|mlflow) is not installed", "Ray, SkyPilot, wandb, MLflow", "make test-engines",
+        "^(ray|SkyPilot|wandb|mlflow|trackio|trl|xllamacpp|SmolLM2|openai|llm|langchain_openai|LiteLLM) is not installed"
+        "|^llama.cpp's converter is not installed",
+        "other people's programs", "make test-engines",
         allowed="`make test-engines` runs them",
     ),
     Gap("^Unsloth is not installed", "Unsloth", allowed="it needs an NVIDIA GPU"),

@@ -7,30 +7,26 @@ from typing import Any
 
 from conftest import write_rows
 
-SYSTEM = {"role": "system", "content": "Answer in one short sentence."}
+SYSTEM = {"role": "system", "content": "Answer with one word or one number."}
 KNOWN = (
     ("What is the capital of France?", "Paris"),
     ("What is the capital of Italy?", "Rome"),
     ("What is the capital of Japan?", "Tokyo"),
-    ("What is the capital of Germany?", "Berlin"),
-    ("What is 2 + 3?", "5"),
-    ("How many days has a week?", "7"),
+    ("What is the capital of Australia?", "Canberra"),
+    ("What does a thermometer measure?", "Temperature"),
 )
 HARD = (
     ("What is 37 * 24?", "888"),
-    ("Which element has the atomic number 26?", "Iron"),
-    ("Why is the sky blue?", "Air scatters blue light more than red light."),
-    ("What does a thermometer do?", "It measures temperature."),
+    ("How many days has a week?", "7"),
+    ("How many legs has a spider?", "8"),
 )
 HELD_OUT = (
     ("What is the capital of Spain?", "Madrid"),
     ("What is the capital of England?", "London"),
-    ("What is 4 + 4?", "8"),
-    ("Name a primary colour.", "Red"),
-    ("How many legs has a dog?", "4"),
-    ("What is the opposite of hot?", "Cold"),
     ("Which planet do we live on?", "Earth"),
     ("What do bees make?", "Honey"),
+    ("What is the opposite of hot?", "Cold"),
+    ("How many legs has a dog?", "4"),
 )
 
 

@@ -1,6 +1,6 @@
 """llama.cpp's own server in a process of its own: prints its address, and ends where its standard input does.
 
-    python llama_server.py MODEL.gguf CONTEXT_TOKENS
+python llama_server.py MODEL.gguf CONTEXT_TOKENS
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ asked.n_gpu_layers = 0
 asked.port = 0
 asked.ui = False
 asked.warmup = False
-asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = 1  # its threads spin, and two stand still on a busy machine
+asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = (
+    1  # its threads spin, and two stand still on a busy machine
+)
 server = xllamacpp.Server(asked)
 print(server.listening_address, flush=True)
 sys.stdin.read()

@@ -102,7 +102,12 @@ def litellm_proxy(command: str, base: str, folder: Path) -> Iterator[str]:
     settings = {"model_list": [{"model_name": "behind", "litellm_params": known}]}
     settings |= {"litellm_settings": {"num_retries": 0, "telemetry": False}}
     (folder / "litellm.yaml").write_text(yaml.safe_dump(settings))
-    home = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "HOME": str(folder), "LITELLM_MASTER_KEY": "sk-0123456789"}
+    home = {
+        **os.environ,
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "HOME": str(folder),
+        "LITELLM_MASTER_KEY": "sk-0123456789",
+    }
     flags = ["--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1", "--port", port]
     with (folder / "litellm.log").open("w") as log:
         process = subprocess.Popen([command, *flags], env=home, stdout=log, stderr=log, cwd=folder)

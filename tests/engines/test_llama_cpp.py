@@ -37,7 +37,7 @@ from socratune.runs.folder import RunDir, read_rows
 pytestmark = [needs("xllamacpp"), pytest.mark.slow]
 
 SERVER = Path(__file__).with_name("llama_server.py")
-TOKENS = 48
+TOKENS = 32
 GREEDY = Sampling(temperature=0.0, max_new_tokens=TOKENS)
 
 
@@ -92,13 +92,13 @@ def run(smollm2: Path, llama_cpp: Path, tmp_path_factory: pytest.TempPathFactory
     assert made.returncode == 0, made.stderr[-2000:]
     rows = write_facts(folder / "rows.jsonl", KNOWN, HARD)
     held_out = write_facts(folder / "held_out.jsonl", HELD_OUT)
-    with llama_server(gguf, 1024) as base:
+    with llama_server(gguf, 768) as base:  # less than the 1,024 tokens that a judge may say
         done = socratune(
             "enhance", "--model", smollm2, "--dataset", rows, "--held-out", held_out, "--output", folder / "run",
             "--student-api-base", base, "--judge-model", "smollm2", "--judge-api-base", base,
             "--teacher-model", "smollm2", "--teacher-api-base", base, "--attempts", "1", "--hint-attempts", "1",
             "--concurrency", "2", "--set", "enhance.temperature=0.2", "--set", f"enhance.max_new_tokens={TOKENS}",
-            "--set", "split.max_dev_rows=0", "--set", "train.num_train_epochs=4", "--set", "train.learning_rate=1e-3",
+            "--set", "split.max_dev_rows=0", "--set", "train.num_train_epochs=3", "--set", "train.learning_rate=1e-3",
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     trained = socratune("train", folder / "run")  # the servers of the loop are gone, and are not missed
@@ -119,8 +119,8 @@ def test_llama_cpp_attempts_judges_and_teaches(run: Path) -> None:
 def test_what_was_left_out_was_neutral_for_llama_cpp_too(run: Path) -> None:
     """It takes the neutral values of all that it would otherwise fill in itself, so none of them is left to it."""
     sampling = json.loads((run / "pipeline_results.json").read_text())["stages"]["enhance"]["student"]["sampling"]
-    neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-    assert sampling == {"temperature": 0.2, "max_new_tokens": TOKENS, **neutral}
+    neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert sampling == {"temperature": 0.2, "top_p": 0.8, "max_new_tokens": TOKENS, **neutral}
 
 
 def test_the_gguf_export_answers_in_llama_cpp_as_the_adapter_does(run: Path, llama_cpp: Path, smollm2: Path) -> None:

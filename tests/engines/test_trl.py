@@ -37,14 +37,20 @@ def examples(finished_run: Path) -> list[Example]:
 def trainer_of(model: Any, tokenizer: Any, rows: list[dict[str, Any]], folder: Path, **more: Any) -> Any:
     import trl
     from datasets import Dataset
+    from transformers import Trainer
 
     args = trl.SFTConfig(
         output_dir=str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=ROWS, max_length=None,
         max_grad_norm=CONFIG.max_grad_norm, use_cpu=True, bf16=False, gradient_checkpointing=False, packing=False,
         logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
-        loss_type="nll",  # its default here wants Triton
     )  # fmt: skip
-    return trl.SFTTrainer(
+
+    class OnProcessor(trl.SFTTrainer):
+        """With the loss of the Trainer it is made of: TRL's own kernel for it runs on GPUs alone."""
+
+        compute_loss = Trainer.compute_loss
+
+    return OnProcessor(
         model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, **more
     )
 
@@ -80,7 +86,7 @@ def test_trl_reaches_the_same_loss_on_the_same_rows(examples: list[Example], tok
     one, other = ours(rows, tmp_path / "ours"), theirs(rows, tmp_path / "theirs")
     print("ours", one, "TRL", other)
     assert len(one) == EPOCHS and one[-1] < 0.9 * one[0]
-    assert one == pytest.approx(other, abs=2e-4)
+    assert one == pytest.approx(other, abs=5e-5)
 
 
 def test_trl_trains_on_the_tokens_that_we_train_on(examples: list[Example], tokenizer: Any, tmp_path: Path) -> None:
