@@ -12,13 +12,11 @@ KNOWN = (
     ("What is the capital of France?", "Paris"),
     ("What is the capital of Italy?", "Rome"),
     ("What is the capital of Japan?", "Tokyo"),
-    ("What is the capital of Australia?", "Canberra"),
     ("What does a thermometer measure?", "Temperature"),
 )
-HARD = (
-    ("What is 37 * 24?", "888"),
-    ("How many days has a week?", "7"),
-    ("How many legs has a spider?", "8"),
+HARD = tuple(
+    (f"What is {one} * {other}? Answer with the number.", str(one * other))
+    for one, other in ((37, 24), (48, 19), (63, 58), (29, 74), (86, 47))
 )
 HELD_OUT = (
     ("What is the capital of Spain?", "Madrid"),

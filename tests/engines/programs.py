@@ -1,4 +1,4 @@
-"""Which programs are here. `make test-engines` installs them; a test whose program is not there says so and is skipped."""
+"""Which programs are here. `make test-engines` installs them; a test without its program is skipped."""
 
 from __future__ import annotations
 

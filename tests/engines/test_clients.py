@@ -18,13 +18,14 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Fork, demo_rows, socratune, write_rows
+from conftest import demo_rows, socratune, write_rows
 from programs import needs, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 ROW = demo_rows("held_out", 1)[0]
 QUESTION = ROW["messages"][:-1]
+KEY = "sk-0123456789"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def litellm_proxy(command: str, base: str, folder: Path) -> Iterator[str]:
         **os.environ,
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "HOME": str(folder),
-        "LITELLM_MASTER_KEY": "sk-0123456789",
+        "LITELLM_MASTER_KEY": KEY,
     }
     flags = ["--config", str(folder / "litellm.yaml"), "--host", "127.0.0.1", "--port", port]
     with (folder / "litellm.log").open("w") as log:
@@ -131,14 +132,12 @@ def alive(address: str) -> bool:
 
 
 def test_a_teacher_behind_litellms_proxy(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loop whose teacher is a server of ours behind the proxy. The embedded model is no teacher: its hints do not help,
-    but they are asked for, come through, and are counted.
-    """
+    """The embedded model is no teacher and its hints do not help, but they are asked for, come through, and are counted."""
     command = shutil.which("litellm")
     if command is None:
         pytest.skip("LiteLLM is not installed (the command litellm)")
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 12))
-    monkeypatch.setenv("LITELLM_MASTER_KEY", "sk-0123456789")
+    monkeypatch.setenv("LITELLM_MASTER_KEY", KEY)
     with litellm_proxy(command, base, tmp_path) as proxy:
         done = socratune(
             "enhance", "--model", "demo", "--dataset", rows, "--output", tmp_path / "run",

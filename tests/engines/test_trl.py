@@ -35,17 +35,18 @@ def examples(finished_run: Path) -> list[Example]:
 
 
 def trainer_of(model: Any, tokenizer: Any, rows: list[dict[str, Any]], folder: Path, **more: Any) -> Any:
-    import trl
     from datasets import Dataset
     from transformers import Trainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
-    args = trl.SFTConfig(
+    args = SFTConfig(
         output_dir=str(folder), num_train_epochs=EPOCHS, per_device_train_batch_size=ROWS, max_length=None,
         max_grad_norm=CONFIG.max_grad_norm, use_cpu=True, bf16=False, gradient_checkpointing=False, packing=False,
         logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
     )  # fmt: skip
 
-    class OnProcessor(trl.SFTTrainer):
+    class OnProcessor(SFTTrainer):
         """With the loss of the Trainer it is made of: TRL's own kernel for it runs on GPUs alone."""
 
         compute_loss = Trainer.compute_loss
