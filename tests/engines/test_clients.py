@@ -132,7 +132,7 @@ def alive(address: str) -> bool:
 
 
 def test_a_teacher_behind_litellms_proxy(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedded model is no teacher and its hints do not help, but they are asked for, come through, and are counted."""
+    """The embedded model is no teacher, but its hints are asked for, come through, and are counted."""
     command = shutil.which("litellm")
     if command is None:
         pytest.skip("LiteLLM is not installed (the command litellm)")

@@ -82,7 +82,7 @@ def llama_cpp() -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(smollm2: Path, llama_cpp: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(llama_cpp: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A loop in which llama.cpp is asked for everything, and an adapter trained on what came of it."""
     folder = tmp_path_factory.mktemp("llama.cpp")
     gguf = folder / "smollm2.gguf"
