@@ -81,7 +81,7 @@ def test_llm_asks_by_the_name_in_its_configuration(base: str, said: str, tmp_pat
         assert done.returncode == 0 and done.stdout.strip() == said, done.stderr
 
 
-@needs("langchain_openai")
+@needs("langchain-openai")
 def test_langchain_invokes_streams_and_batches(base: str, said: str) -> None:
     from langchain_openai import ChatOpenAI  # pyright: ignore[reportMissingImports]
 
