@@ -37,4 +37,4 @@ def serving(what: str | Path) -> Iterator[str]:
             yield found.group()
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(20)
+            process.wait(60)

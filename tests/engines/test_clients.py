@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 ROW = demo_rows("held_out", 1)[0]
 QUESTION = ROW["messages"][:-1]
 KEY = "sk-0123456789"
+LITELLM = shutil.which("litellm") or ""
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +132,12 @@ def alive(address: str) -> bool:
         return False
 
 
+@pytest.mark.skipif(not LITELLM, reason="LiteLLM is not installed (the command litellm)")
 def test_a_teacher_behind_litellms_proxy(base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded model is no teacher, but its hints are asked for, come through, and are counted."""
-    command = shutil.which("litellm")
-    if command is None:
-        pytest.skip("LiteLLM is not installed (the command litellm)")
     rows = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 12))
     monkeypatch.setenv("LITELLM_MASTER_KEY", KEY)
-    with litellm_proxy(command, base, tmp_path) as proxy:
+    with litellm_proxy(LITELLM, base, tmp_path) as proxy:
         done = socratune(
             "enhance", "--model", "demo", "--dataset", rows, "--output", tmp_path / "run",
             "--teacher-model", "behind", "--teacher-api-base", proxy,
