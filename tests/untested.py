@@ -50,6 +50,7 @@ GAPS = (
         "other people's programs", "make test-engines",
         allowed="`make test-engines` runs them",
     ),
+    Gap("^trackio is installed here", "a tracker that is missing", allowed="`make test` runs it where it is missing"),
     Gap("^Unsloth is not installed", "Unsloth", allowed="it needs an NVIDIA GPU"),
     Gap("^root may write anywhere", "folders that are write-protected", allowed="it needs a user other than root"),
     Gap("OpenAPI document", "the double of RunPod against RunPod's schema", allowed="the schema is not ours to ship"),
