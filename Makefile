@@ -79,6 +79,7 @@ test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed test-e
 test-engines-small: $(ENGINES)/installed $(ENGINES)/skypilot/installed
 	@PATH="$$PATH:$(abspath $(ENGINES)/skypilot/bin):$(abspath $(ENGINES)/litellm/bin)" $(ENGINES)/bin/python -m pytest \
 		tests/engines tests/compute/test_ray.py tests/compute/test_sky.py tests/training/test_monitor.py \
+		tests/llm/test_connection.py \
 		-k "not the_script" --durations=10  # the script: make test runs it
 
 storm: setup

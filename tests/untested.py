@@ -46,7 +46,7 @@ GAPS = (
     Gap("openssl", "TLS"),
     Gap(
         "^(ray|SkyPilot|wandb|mlflow|trackio|trl|xllamacpp|openai|llm|langchain-openai) is not installed"
-        "|^(SmolLM2|LiteLLM|llama.cpp's converter) is not installed",
+        "|^(SmolLM2|LiteLLM|uvloop|llama.cpp's converter) is not installed",
         "other people's programs", "make test-engines",
         allowed="`make test-engines` runs them",
     ),
