@@ -7,13 +7,13 @@ PY := $(VENV)/bin/python
 FUZZ_MINUTES ?= 10
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo lab test test-engines test-experiments storm fuzz check bench evidence-small test-arango
+.PHONY: help setup demo lab test test-engines test-engines-small test-experiments storm fuzz check bench evidence-small test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
 	@echo "make test    all tests, two at a time"
-	@echo "make test-engines   the tests of Ray, SkyPilot, wandb and MLflow, in $(ENGINES)"
+	@echo "make test-engines   real programs: llama.cpp, TRL, LiteLLM, clients, trackers, Ray, SkyPilot, in $(ENGINES)"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks, the demo"
 	@echo "make fuzz    random input for every reader, and damaged run folders: FUZZ_MINUTES, or ten"
 	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
@@ -55,9 +55,32 @@ $(ENGINES)/skypilot/installed: constraints.txt | $(ENGINES)/installed
 	@$(ENGINES)/skypilot/bin/python -m pip --disable-pip-version-check install --quiet "$$(grep '^skypilot==' constraints.txt)"
 	@touch $@
 
-test-engines: $(ENGINES)/installed $(ENGINES)/skypilot/installed
-	@PATH="$$PATH:$(abspath $(ENGINES)/skypilot/bin)" $(ENGINES)/bin/python -m pytest \
-		tests/compute/test_ray.py tests/compute/test_sky.py tests/training/test_monitor.py -k "not the_script"  # which make test runs
+# LiteLLM's proxy pins half of what it needs.
+$(ENGINES)/litellm/installed: constraints.txt | $(ENGINES)/installed
+	@$(ENGINES)/bin/python -m venv $(ENGINES)/litellm
+	@$(ENGINES)/litellm/bin/python -m pip --disable-pip-version-check install --quiet "$$(sed -n 's/^litellm==/litellm[proxy]==/p' constraints.txt)"
+	@touch $@
+
+# llama.cpp's converter is in no wheel; the source of its Python binding has it, and is not built.
+LLAMA_CPP_PYTHON := llama_cpp_python-0.3.36
+$(ENGINES)/llama.cpp/installed: constraints.txt | $(ENGINES)/installed
+	@mkdir -p $(ENGINES)/llama.cpp
+	@$(ENGINES)/bin/python -m pip --disable-pip-version-check download --quiet --no-deps --no-binary llama-cpp-python \
+		--dest $(ENGINES)/llama.cpp llama-cpp-python==0.3.36
+	@tar -xzf $(ENGINES)/llama.cpp/$(LLAMA_CPP_PYTHON).tar.gz -C $(ENGINES)/llama.cpp --strip-components=3 \
+		$(LLAMA_CPP_PYTHON)/vendor/llama.cpp/convert_hf_to_gguf.py $(LLAMA_CPP_PYTHON)/vendor/llama.cpp/conversion \
+		$(LLAMA_CPP_PYTHON)/vendor/llama.cpp/gguf-py
+	@rm $(ENGINES)/llama.cpp/$(LLAMA_CPP_PYTHON).tar.gz
+	@touch $@
+
+test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed test-engines-small
+
+# What CI has time for: without LiteLLM's proxy and llama.cpp's converter, whose tests are skipped where these are not there.
+test-engines-small: $(ENGINES)/installed $(ENGINES)/skypilot/installed
+	@PATH="$$PATH:$(abspath $(ENGINES)/skypilot/bin):$(abspath $(ENGINES)/litellm/bin)" $(ENGINES)/bin/python -m pytest \
+		tests/engines tests/compute/test_ray.py tests/compute/test_sky.py tests/training/test_monitor.py \
+		tests/llm/test_connection.py \
+		-k "not the_script" --durations=10  # the script: make test runs it
 
 storm: setup
 	@$(PY) -m pytest -m storm

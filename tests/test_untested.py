@@ -30,7 +30,7 @@ def test_that_passes():
 """
 LINE = (
     "Not tested: the page in a browser (2 tests), rented machines behind a real sshd (1 test), "
-    "Ray, SkyPilot, wandb, MLflow (1 test). "
+    "other people's programs (1 test). "
     "Mend: {sudo}apt-get install chromium openssh-client rsync openssh-server && make test-engines"
 )
 

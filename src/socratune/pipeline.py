@@ -400,6 +400,7 @@ class Pipeline:
 
         if self.remote:
             return self.remote.train(tick)
+        stage = self.results.stage
         ranks = rank_count(self.config.where.gpus)
         work = train_adapter if ranks == 1 else partial(train_on_ranks, ranks=ranks)
         return work(
@@ -410,9 +411,7 @@ class Pipeline:
             key=self.key("train"),
             max_new_tokens=self.config.enhance.max_new_tokens,
             replay_share=self.config.curate.replay_share,
-            students=trace_writers(
-                self.results.stage("curate").get("students", []), self.results.stage("enhance").get("student")
-            ),
+            students=trace_writers(stage("curate").get("students", []), stage("enhance").get("student")),
             report_to=self.config.report_to,
             tick=tick,
         )

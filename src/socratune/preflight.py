@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from socratune.compute import local_only_faults, loop_outlook, ray_fault, stay_offline
-from socratune.config import DEMO, GenerateConfig, RunConfig, StudentTeacherConfig
+from socratune.config import GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import Screen, data_path, data_set, forget_data_sets
-from socratune.documents import DATABASES, files_of
+from socratune.documents import source_faults
 from socratune.environments import environment_faults
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
@@ -297,16 +297,6 @@ def _limited(config: RunConfig, part: Literal["generate", "enhance"]) -> bool:
     return config.max_usd is not None or getattr(config.budget, part) is not None
 
 
-def _place_faults(source: str) -> list[Fault]:
-    from socratune.documents import parse_place
-
-    try:
-        parse_place(source)
-    except UserError as error:
-        return [*error.faults]
-    return []
-
-
 def generate_faults(config: GenerateConfig, *, limited: bool) -> list[Fault]:
     """What is wrong with the source of questions and with those who write and check them.
 
@@ -316,20 +306,7 @@ def generate_faults(config: GenerateConfig, *, limited: bool) -> list[Fault]:
     Raises:
         OutsideError: a `local/` model is a Hub id, and the Hub could not be asked.
     """
-    source, faults = config.source, []
-    if not source:
-        faults.append(Fault("--source", "files, arangodb://HOST:8529/DB or demo", Shown("nothing")))
-    elif source.startswith(DATABASES):
-        if "@" in source.split("://", 1)[1]:
-            fix = "It would be written into files. Run: export ARANGO_USER=… ARANGO_PASSWORD=…"
-            faults.append(Fault("--source", "an address without user and password", Shown("one with them"), fix))
-        else:
-            faults += _place_faults(source)
-    elif source != DEMO:
-        try:
-            files_of(source)
-        except UserError as error:
-            faults += error.faults
+    faults = source_faults(config.source)
     reached = writer_endpoints(config)
     refs: dict[Role, str | None] = {"writer": config.writer_model, "checker": config.checker_model}
     for role, named in refs.items():

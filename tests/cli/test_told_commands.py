@@ -15,7 +15,8 @@ import socratune
 from socratune.cli.app import app, main
 from socratune.config import BudgetConfig, RunConfig, settings_of
 from socratune.llm import Limits, shared_out
-from socratune.llm.ledger import PARTS, Ledger
+from socratune.llm.budget import PARTS
+from socratune.llm.ledger import Ledger
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 WITH_LIMIT = {

@@ -12,9 +12,10 @@ import pytest
 
 from socratune.errors import CallError
 from socratune.judging import rules
+from socratune.judging.choices import options_in
 from socratune.judging.guard import undecided_on_error
 from socratune.judging.rules import can_judge, judge_by_rules, mechanical_judge
-from socratune.judging.text import LONGEST, options_in
+from socratune.judging.text import LONGEST
 from socratune.rows import Judgement, QARow
 
 SAMPLES = Path(__file__).parents[1] / "samples"

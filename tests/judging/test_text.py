@@ -4,14 +4,13 @@ from fractions import Fraction
 
 import pytest
 
+from socratune.judging.choices import choice_of, options_in
 from socratune.judging.text import (
     canonical,
-    choice_of,
     final_answer,
     final_number,
     is_numeric_answer,
     numbers_in,
-    options_in,
     plain_text,
     statement_of,
     still_thinking,

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from model_server import Answer, ModelServer
 
 from socratune.llm import connection as transport
+from socratune.llm.base import Sampling
 from socratune.llm.connection import (
     LONGEST_HEAD,
     BadResponse,
@@ -23,6 +25,7 @@ from socratune.llm.connection import (
     post_head,
     response,
 )
+from socratune.llm.http import HttpModel
 
 T = TypeVar("T")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
@@ -311,3 +314,18 @@ def test_tls_trusts_what_the_machine_trusts_and_nothing_else(tmp_path: Path, mon
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     assert talk(Numbered(), twice, tls=server) == b"11"
     transport._trusted.cache_clear()
+
+
+def test_uvloops_loop_is_fine_too() -> None:
+    """Ray's workers have it where it is installed."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+    with ModelServer(lambda body, number: Answer("42")) as server:
+
+        async def ask() -> str:
+            model = HttpModel(kind="openai", model="m", api_bases=[server.openai_base], api_key=None, max_retries=0)
+            try:
+                return (await model.generate([{"role": "user", "content": "?"}], Sampling())).text
+            finally:
+                await model.close()
+
+        assert uvloop.run(ask()) == "42"

@@ -9,20 +9,8 @@ import pytest
 
 from socratune.config import BudgetConfig
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.ledger import (
-    FREE,
-    PARTS,
-    BudgetSpent,
-    Ledger,
-    Limits,
-    MeteredModel,
-    Price,
-    budget_faults,
-    budget_text,
-    most_tokens,
-    price_of,
-    shared_out,
-)
+from socratune.llm.budget import PARTS, budget_faults, budget_text, shared_out
+from socratune.llm.ledger import FREE, BudgetSpent, Ledger, Limits, MeteredModel, Price, most_tokens, price_of
 from socratune.runs.journal import Journal
 
 CENT = Price(0.01, 0.01)  # USD per token

@@ -1,4 +1,4 @@
-from .arango_place import parse_place as parse_place, place_of as place_of
+from .arango_place import place_of as place_of
 from .document import Passage as Passage
 from .duplicate_questions import asked_before as asked_before
 from .files import files_of as files_of
@@ -9,6 +9,7 @@ from .gathering import (
     gather_passages as gather_passages,
     linked_documents as linked_documents,
     read_passages as read_passages,
+    source_faults as source_faults,
     source_hash as source_hash,
 )
 from .graph import Edge as Edge, Graph as Graph

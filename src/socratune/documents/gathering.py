@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO, DEMO_DATA, GenerateConfig
+from socratune.documents.arango_place import parse_place
 from socratune.documents.document import Document, Link, Passage
 from socratune.documents.extract import mentioned
-from socratune.documents.files import files_hash, read_files
+from socratune.documents.files import files_hash, files_of, read_files
 from socratune.documents.passages import Count, passages
 from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Rejected
@@ -129,3 +130,20 @@ def _demo() -> Iterator[Document | Rejected]:
 def _demo_links() -> Iterator[Link]:
     for number, one in enumerate(json.loads(GRAPH.read_text("utf-8"))["links"]):
         yield Link(f"graph/link-{number}", one["relation"], f"graph/{one['start']}", f"graph/{one['end']}")
+
+
+def source_faults(source: str | None) -> list[Fault]:
+    """What is wrong with the address of documents, before any is read."""
+    if not source:
+        return [Fault("--source", "files, arangodb://HOST:8529/DB or demo", Shown("nothing"))]
+    if source.startswith(DATABASES) and "@" in source.split("://", 1)[1]:
+        fix = "It would be written into files. Run: export ARANGO_USER=… ARANGO_PASSWORD=…"
+        return [Fault("--source", "an address without user and password", Shown("one with them"), fix)]
+    try:
+        if source.startswith(DATABASES):
+            parse_place(source)
+        elif source != DEMO:
+            files_of(source)
+    except UserError as error:
+        return [*error.faults]
+    return []

@@ -1,3 +1,4 @@
+from .choices import choice_of as choice_of, options_in as options_in
 from .guard import Judge as Judge, undecided_on_error as undecided_on_error
 from .quantities import (
     NUMBER_WORDS as NUMBER_WORDS,
@@ -10,14 +11,12 @@ from .rules import can_judge as can_judge, judge_by_rules as judge_by_rules, mec
 from .text import (
     Statement as Statement,
     canonical as canonical,
-    choice_of as choice_of,
     final_answer as final_answer,
     final_number as final_number,
     is_numeric_answer as is_numeric_answer,
     loose_numbers_in as loose_numbers_in,
     normalise as normalise,
     numbers_in as numbers_in,
-    options_in as options_in,
     parse_number as parse_number,
     plain_text as plain_text,
     statement_of as statement_of,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from socratune.judging.choices import options_in
 from socratune.judging.forms import is_name, is_symbol
 from socratune.judging.formulas import MathChecker, as_latex
 from socratune.judging.guard import no_verdict, undecided_on_error
@@ -19,7 +20,6 @@ from socratune.judging.text import (
     canonical,
     caseless,
     first_sentence,
-    options_in,
     plain_text,
     same_text,
     statement_of,

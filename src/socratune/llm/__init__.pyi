@@ -17,6 +17,12 @@ from .base import (
     is_thinking as is_thinking,
     served_sampling as served_sampling,
 )
+from .budget import (
+    Budget as Budget,
+    budget_faults as budget_faults,
+    budget_text as budget_text,
+    shared_out as shared_out,
+)
 from .child import (
     child_process as child_process,
     end_of_log as end_of_log,
@@ -27,15 +33,11 @@ from .child import (
 from .ledger import (
     FREE as FREE,
     UNLIMITED as UNLIMITED,
-    Budget as Budget,
     BudgetSpent as BudgetSpent,
     Ledger as Ledger,
     Limits as Limits,
     MeteredModel as MeteredModel,
     Price as Price,
-    budget_faults as budget_faults,
-    budget_text as budget_text,
-    shared_out as shared_out,
     tally_calls as tally_calls,
 )
 from .locate import (

@@ -271,8 +271,13 @@ class Pool:
 
 
 async def _opened(host: str, port: int, *, tls: bool) -> _Connection:
-    _, connection = await asyncio.get_running_loop().create_connection(
-        _Connection, host, port, ssl=_trusted() if tls else None, happy_eyeballs_delay=NEXT_ADDRESS_S
+    loop, context = asyncio.get_running_loop(), _trusted() if tls else None
+    if not isinstance(
+        loop, asyncio.BaseEventLoop
+    ):  # uvloop's, which Ray takes where it is installed, has no such delay
+        return (await loop.create_connection(_Connection, host, port, ssl=context))[1]
+    _, connection = await loop.create_connection(
+        _Connection, host, port, ssl=context, happy_eyeballs_delay=NEXT_ADDRESS_S
     )
     return connection
 
