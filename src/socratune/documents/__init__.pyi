@@ -1,7 +1,6 @@
 from .arango_place import place_of as place_of
 from .document import Passage as Passage
 from .duplicate_questions import asked_before as asked_before
-from .files import files_of as files_of
 from .gathering import (
     DATABASES as DATABASES,
     Gathered as Gathered,
