@@ -49,7 +49,7 @@ LINES = {
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
-    "evaluation": 3350,
+    "evaluation": 3400,
     "publishing": 2750,
     "stages": 2200,
     "compute": 3900,

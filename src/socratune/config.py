@@ -686,6 +686,8 @@ class GateConfig(Section):
     """What a run that taught facts, and is gated on recalling them, may lose on held-out questions, as measured."""
     max_undecided_share: float = Field(default=0.2, ge=0, le=1)
     """Held-out questions that the judge leaves undecided, of base or adapter."""
+    beat_majority: bool = True
+    """It has to be proven better than whoever always gives the most frequent answer, where that is a tenth of all."""
     max_forgetting: float | None = Field(default=0.03, gt=0, lt=1)
     """Accuracy it may lose at most on questions it was not trained for: the upper end of the one-sided 95 % interval of
     the drop lies below this. None: measured and shown, but no condition."""

@@ -104,9 +104,28 @@ def test_each_kind_has_its_own_figures_and_the_most_frequent_answer_its_accuracy
     ]
     said = answers("i" * 30 + "c" * 10), answers("c" * 20 + "i" * 10 + "c" * 5 + "u" * 5)
     found = compare_answers(asked, *said, ValidateConfig(bootstrap_draws=1000), 0)
-    assert found["majority"] == {"reference": "yes", "accuracy": 0.75}
+    assert (found["majority"]["reference"], found["majority"]["accuracy"]) == ("yes", 0.75)
+    assert found["majority"]["ci95"][1] < 0.2, "25 of the 35 decided pairs are right, and yes would be in 30"
     logic, sums = found["by_kind"]["logic"], found["by_kind"]["sums"]
     assert (logic["n"], logic["base_accuracy"]) == (30, 0.0) and logic["adapter_accuracy"] == pytest.approx(2 / 3)
     assert logic["majority"]["accuracy"] == 1.0 and logic["ci95"][0] > 0.4
     assert (sums["n"], sums["base_accuracy"], sums["adapter_accuracy"]) == (5, 1.0, 1.0), "of the decided pairs"
     assert "by_kind" not in compare("ic", "cc") and "asks" not in found
+
+
+def test_an_adapter_that_gives_one_answer_to_everything_is_told_from_one_that_has_learnt() -> None:
+    """So a model of half a billion parameters "learnt" to count letters: 62 to 78 %, and 78 % of the answers were 1."""
+
+    def asked(references: str) -> list[QARow]:
+        turns = [[{"role": "user", "content": "?"}, {"role": "assistant", "content": one}] for one in references]
+        return [QARow(str(at), turn, {}) for at, turn in enumerate(turns)]
+
+    ones, others = "1" * 78, "234567" * 4
+    base = answers("c" * 60 + "i" * 18 + "c" * 4 + "i" * 20)
+    config = ValidateConfig(bootstrap_draws=1000)
+    collapsed = compare_answers(asked(ones + others), base, answers("c" * 78 + "i" * 24), config, 0)
+    assert collapsed["passed"] and collapsed["majority"]["difference"] == 0.0
+    learnt = compare_answers(asked(ones + others), base, answers("c" * 78 + "c" * 20 + "i" * 4), config, 0)
+    assert learnt["passed"] and learnt["majority"]["ci95"][0] > 0
+    for shared in ("2" * 102, "?" * 102):  # a wording that all rows share is no answer
+        assert "ci95" not in compare_answers(asked(shared), base, answers("c" * 78 + "i" * 24), config, 0)["majority"]

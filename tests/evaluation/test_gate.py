@@ -74,6 +74,17 @@ def test_each_failing_test_is_named(tests: dict[str, Any], said: str) -> None:
     assert said in reason
 
 
+def test_one_answer_to_everything_is_no_gain_unless_the_user_says_so() -> None:
+    def most(low: float) -> dict[str, Any]:
+        found = {"reference": "1", "accuracy": 0.78, "difference": 0.002, "ci95": [low, 0.01]}
+        return measured(base_comparison=comparison(majority=found))
+
+    (reason,) = against(most(-0.01))
+    assert "not proven better than always answering '1', which is right in 78.0%: +0.2%" in reason
+    assert against(most(0.001)) == [] == against(most(-0.01), beat_majority=False)
+    assert against(measured(base_comparison=comparison(majority={"reference": "7", "accuracy": 0.02}))) == []
+
+
 def test_the_weightiest_reason_comes_first() -> None:
     reasons = against(
         measured(base_comparison=comparison("worse", -0.2), forgetting=FORGOT, basic_inference={"passed": False})

@@ -208,17 +208,16 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
             console.print(f"{prompt['verdict'].replace('_', ' '):<10} {said}", markup=False, soft_wrap=True)
 
 
-FREQUENT = 0.1
-"""From this share on it is said what the most frequent answer alone would come to."""
-
-
 def majority_text(found: dict[str, Any]) -> str:
     """What whoever always gives the most frequent answer would come to, beside the base; empty where that is little."""
+    from socratune.evaluation import FREQUENT
+
     most = found.get("majority", {"accuracy": 0})
     if most["accuracy"] < FREQUENT:
         return ""
     always = f"Always answering {most['reference']!r} would be right in {most['accuracy']:.1%}"
-    return f"{always}; the base: {found['base_accuracy']:.1%}."
+    sides = f"the base is in {found['base_accuracy']:.1%}, the adapter in {found['adapter_accuracy']:.1%}"
+    return f"{always}; {sides}."
 
 
 def _figures(counted: dict[str, Any]) -> list[str]:

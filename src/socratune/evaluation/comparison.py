@@ -68,11 +68,32 @@ def compare_answers(
         "passed": verdict == "better",
     }
     figures |= told_of_questions(rows)
+    if kept and FREQUENT <= figures["majority"]["accuracy"] < NEARLY_ALL and figures["majority"]["reference"]:
+        figures["majority"] |= _against_the_majority(figures["majority"]["reference"], rows, after, kept, config, seed)
     if kinds := _by_kind(rows, before, after, kept, config, seed):
         figures["by_kind"] = kinds
     if verdict in ("inconclusive", "not_worse"):
         figures["rows_needed"] = rows_needed(paired if len(kept) == len(rows) else worst_case)
     return figures
+
+
+FREQUENT, NEARLY_ALL = 0.1, 0.95
+"""From this share of the references on, an adapter is held against whoever always gives the most frequent one. Where
+nearly all are the same they are no answers that a judge compares with, but a wording that all rows share."""
+
+
+def _against_the_majority(
+    answer: str, rows: Sequence[QARow], adapter: list[float], kept: list[int], config: ValidateConfig, seed: int
+) -> dict[str, Any]:
+    """How much better the adapter is than one answer to everything, on the decided pairs: `difference` and `ci95`."""
+    always = [float(_short(rows[at]) == answer) for at in kept]
+    paired = _paired(always, adapter, [rows[at].cluster or rows[at].id for at in kept], config, seed)
+    return {"difference": paired.difference, "ci95": [paired.low, paired.high]}
+
+
+def _short(row: QARow) -> str:
+    """The reference's final answer, as references are counted."""
+    return normalise(final_answer(row.reference))[:LONGEST_EXAMPLE]
 
 
 LISTED_KINDS = 30
@@ -83,9 +104,7 @@ def told_of_questions(rows: Sequence[QARow]) -> dict[str, Any]:
     """What the questions alone say: `majority`, the most frequent answer and its share; `asks`, of an environment."""
     found: dict[str, Any] = {}
     if rows:
-        answer, count = Counter(normalise(final_answer(row.reference))[:LONGEST_EXAMPLE] for row in rows).most_common(
-            1
-        )[0]
+        [(answer, count)] = Counter(map(_short, rows)).most_common(1)
         found["majority"] = {"reference": answer, "accuracy": count / len(rows)}
     if rows and all("environment" in row.metadata for row in rows):
         # a row has its template as its source only where whole templates are held out

@@ -143,6 +143,7 @@ def _refusals(tests: Tests, gate: GateConfig, knowledge_rows: int) -> list[str]:
     gained = tests["recall"] if recalled else held_out
     if gained["passed"]:
         found += _too_little(gained, gate)
+        found += _one_answer_to_all(gained) if gate.beat_majority else []
     if _undecided_share(held_out) > gate.max_undecided_share:
         found.append(
             f"Of {_undecided_share(held_out):.0%} of the held-out questions an answer is undecided, more than the "
@@ -215,6 +216,19 @@ def _too_little(comparison: dict[str, Any], gate: GateConfig) -> list[str]:
         wanted = f"{gate.min_lower_bound:+.1%}"
         return [f"The gain may be as small as {low:+.1%}; validate.gate.min_lower_bound asks for more than {wanted}."]
     return []
+
+
+def _one_answer_to_all(comparison: dict[str, Any]) -> list[str]:
+    """A gain that comes of giving the most frequent answer more often: no reasoning has been learnt then."""
+    most = comparison.get("majority", {})
+    if "ci95" not in most or most["ci95"][0] > 0:
+        return []
+    low, high = most["ci95"]
+    return [
+        f"The adapter is not proven better than always answering {most['reference']!r}, which is right in "
+        f"{most['accuracy']:.1%}: {most['difference']:+.1%} ({low:+.1%} … {high:+.1%}). Questions whose answers differ "
+        "more can show it; validate.gate.beat_majority: false leaves this out."
+    ]
 
 
 def _undecided_share(comparison: dict[str, Any]) -> float:
