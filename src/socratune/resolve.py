@@ -103,7 +103,7 @@ def _take_environment(flat: dict[str, Any], tasks: str, where: str) -> None:
         raise UserError(Fault(f"{where}: env.tasks", "none beside generate.source", tasks, "Give one of them."))
     if flat.setdefault("dataset", tasks) != tasks:
         fix = "The environment makes the rows; for a test of your own give --held-out."
-        raise UserError(Fault(f"{where}: dataset", "none beside --env", flat["dataset"], fix))
+        raise UserError(Fault(f"{where}: dataset", "none beside env.tasks (--env)", flat["dataset"], fix))
 
 
 _templates: dict[str, str] = {}

@@ -227,7 +227,7 @@ def test_the_adapter_loads_with_plain_peft(finished_run: Path, demo_base: tuple[
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--judge-mode", "foo"], "judge_mode: expected 'cascade', 'mechanical' or 'llm'"),
+        (["--judge-mode", "foo"], "judge_mode: expected cascade, mechanical or llm"),
         (["--judge-model", "nonsense"], "enhance.judge_model: expected one of rules/mechanical"),
         (["--judge-model", "openai/gpt-4o"], "OPENAI_API_KEY in the environment"),
         (["--judge-mode", "llm"], "a --judge-model, got none"),

@@ -223,6 +223,9 @@ def test_the_command_says_what_agrees_and_what_does_not(copied_run: Path, tmp_pa
     assert done.returncode == 1 and "- The stored base_comparison.ci95 is 0.65, but" in done.stdout
     refused = socratune("publish", copied_run, "--hub-id", "me/x", "--dry-run", "--force")
     assert refused.returncode == 1 and "not by force" in refused.stderr
-    for what, said in ((tmp_path / "none", "the folder of a run, or ORG/NAME"), ("no name", "the folder of a run, or ORG/NAME")):
+    for what, said in (
+        (tmp_path / "none", "the folder of a run, or ORG/NAME"),
+        ("no name", "the folder of a run, or ORG/NAME"),
+    ):
         wrong = socratune("verify", what)
         assert wrong.returncode == 2 and said in wrong.stderr and "Traceback" not in wrong.stderr

@@ -171,7 +171,12 @@ def _hold_options(row: QARow, record: dict[str, Any]) -> None:
     for name in OPTIONS:
         texts = record.get(name)
         if isinstance(texts, list) and len(texts) > 1 and all(isinstance(text, str) for text in texts):
-            hold(all(text in row.question for text in texts), "a question without its options")
+            hold(all(_ink(text) in _ink(row.question) for text in texts), "a question without its options")
+
+
+def _ink(text: str) -> str:
+    """What of a text can be seen: blanks and control characters may go."""
+    return "".join(letter for letter in text if letter.isprintable() and not letter.isspace())
 
 
 # --- settings ------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_its_command(tmp_path: P
     done = socratune("run", *flags, "trackio")
     assert done.returncode == 2 and "pip install trackio" in done.stderr
     assert not (tmp_path / "o").exists()
-    assert "report_to: expected 'wandb'" in socratune("run", *flags, "comet").stderr
+    assert "report_to: expected a list of wandb, mlflow or trackio" in socratune("run", *flags, "comet").stderr
 
 
 def test_tensorboard_reads_what_was_logged(tmp_path: Path) -> None:

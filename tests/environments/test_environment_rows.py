@@ -135,7 +135,7 @@ def test_new_numbers_whose_original_is_left_out_never_pass_for_new_templates(own
         ("reasoning_gym:chain_sum(terms=2)", {}, "options that the task knows"),
         ("reasoning_gym:chain_sum(seed=2)", {}, "--env-seed"),
         ("reasoning_gym:spiral_matrix", {}, "executes"),
-        ("reasoning_gym:chain_sum", {"dataset": "demo"}, "none beside --env"),
+        ("reasoning_gym:chain_sum", {"dataset": "demo"}, "none beside env.tasks (--env)"),
         ("reasoning_gym:chain_sum", {"generate": {"source": "demo"}}, "none beside generate.source"),
         ("reasoning_gym:gsm_symbolic", {"split": {"eval_file": ["gsm8k/test.jsonl"]}}, "questions of GSM8K's test set"),
         ("reasoning_gym:gsm_symbolic", {"validate": {"lm_eval": ["gsm8k_cot"]}}, "questions of GSM8K's test set"),
