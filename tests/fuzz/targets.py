@@ -298,8 +298,7 @@ def chat(case: Case) -> None:
         path.write_text(json.dumps({"messages": case["messages"]}) + "\n", "utf-8")
         said = command("inspect", path, "--model", folder)
         if "labels right" in said:
-            answer = "".join(case["messages"][-1]["content"].split())
-            hold(answer in "".join(said.split()), "right, and without its answer")
+            hold(_ink(case["messages"][-1]["content"]) in _ink(said), "right, and without its answer")
 
 
 # --- wire ----------------------------------------------------------------------------------------------------------
