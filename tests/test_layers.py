@@ -42,7 +42,7 @@ LINES = {
     "": 3300,
     "judging": 2200,
     "runs": 1650,
-    "llm": 4150,
+    "llm": 4300,
     "inference": 3150,
     "data": 2750,
     "environments": 600,
