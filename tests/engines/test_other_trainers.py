@@ -1,7 +1,7 @@
 """What `socratune export-data` writes, read by the other trainers' own code for their settings and their rows.
 
-They want each other's versions of everything, so their packages lie in a folder of their own, without what they require,
-and are imported by a process of its own (`make test-engines`). No model is trained here.
+They want each other's versions of everything, so their packages lie in a folder of their own without what they require
+there, and a process of its own imports them (`make test-engines`). No model is trained here.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ CONFIG = EnhancedTrainingConfig(r=8, lora_alpha=24, learning_rate=3e-3, num_trai
 AXOLOTL = """
 import json, yaml
 from axolotl.utils.schemas.config import AxolotlInputConfig
-from axolotl.utils.data.wrappers import _is_dataset_already_tokenized
 from datasets import load_dataset
 config = AxolotlInputConfig(**yaml.safe_load(open("axolotl.yaml")))
 rows = load_dataset("json", data_files=config.datasets[0].path, split="train")
-assert _is_dataset_already_tokenized(rows) and config.datasets[0].type is None
+assert config.datasets[0].type is None  # with these three columns it takes rows as they are
+assert set(rows.features) == {"input_ids", "attention_mask", "labels"}
 read = [config.lora_r, config.lora_alpha, config.learning_rate, config.num_epochs]
 print(json.dumps({"settings": read, "labels": rows["labels"][:]}))
 """
 LLAMAFACTORY = """
-import json, sys, types
+import json, sys, types, transformers, peft
 sys.modules["torchaudio"] = types.ModuleType("torchaudio")  # which it imports to read sounds
 sys.argv = ["train", "llamafactory.yaml", "bf16=false", "use_cpu=true"]
 from llamafactory.data import SFTDataCollatorWith4DAttentionMask, get_dataset, get_template_and_fix_tokenizer

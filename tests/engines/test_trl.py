@@ -135,8 +135,10 @@ def test_trl_started_with_the_exported_files_reaches_the_same_loss(
 ) -> None:
     """As `trl sft --config trl.yaml` reads them: its own parser, its own data set, its own trainer."""
     from transformers import Trainer
-    from trl import SFTTrainer, get_dataset, get_peft_config
     from trl.scripts.sft import make_parser
+    from trl.scripts.utils import get_dataset
+    from trl.trainer.sft_trainer import SFTTrainer
+    from trl.trainer.utils import get_peft_config
 
     monkeypatch.chdir(exported)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
@@ -155,8 +157,9 @@ def test_trl_started_with_the_exported_files_reaches_the_same_loss(
     )
     torch.manual_seed(1)
     drawn = get_peft_model(load_model("demo")[0], lora_config(CONFIG)).state_dict()  # as ours begins
-    assert drawn.keys() == trainer.model.state_dict().keys()
-    trainer.model.load_state_dict(drawn)
+    model: Any = trainer.model
+    assert drawn.keys() == model.state_dict().keys()
+    model.load_state_dict(drawn)
     rates = Schedule(CONFIG.learning_rate, CONFIG.warmup_ratio, EPOCHS)
     optimizer = trainer.create_optimizer()
     follow = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rates.at(step) / CONFIG.learning_rate)
