@@ -61,6 +61,14 @@ $(ENGINES)/litellm/installed: constraints.txt | $(ENGINES)/installed
 	@$(ENGINES)/litellm/bin/python -m pip --disable-pip-version-check install --quiet "$$(sed -n 's/^litellm==/litellm[proxy]==/p' constraints.txt)"
 	@touch $@
 
+# Other trainers want each other's versions of everything: their packages alone, and what reading a configuration imports.
+TRAINERS := axolotl==0.19.0 llamafactory==0.9.5 ms-swift==4.6.0
+$(ENGINES)/trainers/installed: | $(ENGINES)/installed
+	@$(ENGINES)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --target $(ENGINES)/trainers \
+		$(TRAINERS) addict cffi cryptography einops json_repair modelscope modelscope-hub omegaconf \
+		aiohappyeyeballs aiohttp aiosignal attrs frozenlist multidict propcache yarl
+	@touch $@
+
 # llama.cpp's converter is in no wheel; the source of its Python binding has it, and is not built.
 LLAMA_CPP_PYTHON := llama_cpp_python-0.3.36
 $(ENGINES)/llama.cpp/installed: constraints.txt | $(ENGINES)/installed
@@ -73,7 +81,7 @@ $(ENGINES)/llama.cpp/installed: constraints.txt | $(ENGINES)/installed
 	@rm $(ENGINES)/llama.cpp/$(LLAMA_CPP_PYTHON).tar.gz
 	@touch $@
 
-test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed test-engines-small
+test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed $(ENGINES)/trainers/installed test-engines-small
 
 # What CI has time for: without LiteLLM's proxy and llama.cpp's converter, whose tests are skipped where these are not there.
 test-engines-small: $(ENGINES)/installed $(ENGINES)/skypilot/installed

@@ -155,11 +155,6 @@ def test_the_guides_classes_and_names(caplog: pytest.LogCaptureFixture) -> None:
     assert resolve_settings({**NEEDED, "train": {"grokking": grokking}}).config.train.grokking.enable_grokking
 
 
-def test_another_student_than_the_trained_model_is_refused() -> None:
-    with pytest.raises(UserError, match="the very model that is trained"):
-        resolve_settings({**NEEDED, "enhance": {"student_model": "other"}})
-
-
 @pytest.mark.parametrize("content", [b"a: [", b"- 1", b"\xff", b"just text"])
 def test_a_bad_config_file_is_the_users_mistake(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.yaml"

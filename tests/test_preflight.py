@@ -60,6 +60,12 @@ def _bare_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def test_another_student_than_the_trained_model_is_refused(tmp_path: Path) -> None:
+    assert "the very model that is trained" in faults_of(tmp_path / "new", {"enhance": {"student_model": "other"}})
+    assert faults_of(tmp_path / "new", {"enhance": {"student_model": "demo"}}) == ""
+    assert faults_of(tmp_path / "new", {"enhance": {"student_model": "ollama/llama3"}}) == ""
+
+
 @pytest.mark.parametrize("settings", ONLY_THE_LOOP.values(), ids=ONLY_THE_LOOP)
 def test_what_only_the_loop_needs_is_not_asked_for_when_it_is_done(settings: dict[str, Any], tmp_path: Path) -> None:
     done = run_with(tmp_path / "done", "split", "enhance")

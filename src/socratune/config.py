@@ -512,7 +512,7 @@ class StudentTeacherConfig(Section):
     """The loop: who attempts, who judges, who hints, how often."""
 
     student_model: Annotated[str | None, Flag()] = None
-    """Another student than the very model that is trained: its name at --student-api-base, openai/…, local/….
+    """Another student than the very model that is trained: its name at --student-api-base, ollama/…, local/….
     `local/NAME`: another one in this process, graded before training."""
     student_engine: Annotated[Literal["local", "vllm"], Flag()] = "local"
     """`local`: in this process; `vllm`: `vllm serve` is started here, asked, and stopped."""

@@ -424,7 +424,10 @@ def _student_faults(config: RunConfig, engine: StudentEngine, name: str) -> list
     """What is wrong with a student on this machine; another model than the base has to be allowed."""
     faults = [vllm_fault()] if engine == "vllm" and config.where.place != "runpod" else []
     faults.append(vllm_args_fault(config.enhance.vllm_args))
-    if name != config.model:
+    if name == config.enhance.student_model != config.model:  # local/NAME would be there without its prefix
+        fix = "Leave it out: the student is the very model that is trained. Or local/NAME, or --student-api-base URL."
+        faults.append(Fault("enhance.student_model", f"the model to train, {config.model!r}", name, fix))
+    elif name != config.model:
         missing = model_fault(name, "enhance.student_model")
         faults += [] if missing else chat_faults(name, "enhance.student_model")
         base, allowed = config.model, config.train.allow_foreign_student

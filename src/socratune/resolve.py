@@ -79,15 +79,9 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
         origin["train.learning_rate"] = "for dpo"
     origin |= dict.fromkeys(flat, "given")
     config = validated(RunConfig, unflatten({**profile, **flat}), where)
-    expected = f"the model to train, {config.model!r}"
     if flat.get("train.model_name") not in (None, config.model):
+        expected = f"the model to train, {config.model!r}"
         raise UserError(Fault(f"{where}: train.model_name", expected, flat["train.model_name"]))
-    student = config.enhance.student_model
-    # litellm/ is refused later on, with what to do in its place
-    elsewhere = student and student.startswith(("local/", "openai/", "anthropic/", "litellm/"))
-    if student not in (None, config.model) and not elsewhere and not config.enhance.student_api_base:
-        fix = "Leave it out: the student is the very model that is trained. Or local/NAME, or --student-api-base URL."
-        raise UserError(Fault(f"{where}: enhance.student_model", expected, flat["enhance.student_model"], fix))
     origins = {name: origin.get(name, "default") for name in flatten(dump(config))}
     give_template(config.model, config.chat_template)
     return Resolved(config=config, origins=origins)

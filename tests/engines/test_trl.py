@@ -14,7 +14,11 @@ from programs import needs
 from socratune.config import EnhancedTrainingConfig
 from socratune.inference.load import load_model
 from socratune.inference.template import Rendered, render
-from socratune.rows import Example
+from socratune.publishing.trainers import TRAINERS
+from socratune.resolve import resolve_settings
+from socratune.rows import Example, Piece
+from socratune.runs.folder import RunDir, write_json, write_jsonl
+from socratune.stages.export_rows import export_training
 from socratune.training.adapters import lora_config
 from socratune.training.engine import train_hf
 from socratune.training.steps import Hooks, Schedule
@@ -105,3 +109,66 @@ def test_trl_trains_on_the_tokens_that_we_train_on(examples: list[Example], toke
         assert row["input_ids"][: len(mine.ids)] == mine.ids
         assert tokenizer.decode(row["input_ids"][len(mine.ids) :]) == "\n"
         assert row["labels"][: len(mine.labels)] == mine.labels
+
+
+@pytest.fixture
+def exported(examples: list[Example], tmp_path: Path) -> Path:
+    """What `socratune export-data --for trl` writes; every second answer begins with one that carries no loss."""
+    wrong = Piece("I would say 7.\nAha! ", trained=False)
+    rows = [
+        Example(row.id, row.prompt, (wrong, *row.pieces) if at % 2 else row.pieces, row.outcome)
+        for at, row in enumerate(examples)
+    ]
+    run = RunDir(tmp_path / "run")
+    run.root.mkdir()
+    write_jsonl(run.rows("train"), (row.to_json() for row in rows))
+    write_jsonl(run.enhanced, [])
+    write_json(run.root / "pipeline_results.json", {"status": "incomplete", "stages": {}})
+    given = CONFIG.model_dump(exclude_unset=True)
+    config = resolve_settings({"model": "demo", "dataset": "demo", "output": str(run.root), "train": given}).config
+    export_training(run, config, "trl")
+    return run.root / "export" / "trl"
+
+
+def test_trl_started_with_the_exported_files_reaches_the_same_loss(
+    exported: Path, tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `trl sft --config trl.yaml` reads them: its own parser, its own data set, its own trainer."""
+    from transformers import Trainer
+    from trl.scripts.sft import make_parser
+    from trl.scripts.utils import get_dataset
+    from trl.trainer.sft_trainer import SFTTrainer
+    from trl.trainer.utils import get_peft_config
+
+    monkeypatch.chdir(exported)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    assert TRAINERS["trl"].command == "trl sft --config trl.yaml"
+    here = ["--use_cpu", "true", "--bf16", "false", "--dtype", "float32", "--gradient_checkpointing", "false"]
+    read = make_parser().parse_args_and_config(["--config", "trl.yaml", *here, "--disable_tqdm", "true"])
+    script, args, model_args, dataset_args = read
+    args.model_init_kwargs = {"dtype": model_args.dtype}
+    rows = get_dataset(dataset_args)[script.dataset_train_split]
+
+    class OnProcessor(SFTTrainer):
+        compute_loss = Trainer.compute_loss
+
+    trainer = OnProcessor(
+        model=model_args.model_name_or_path, args=args, train_dataset=rows, peft_config=get_peft_config(model_args)
+    )
+    torch.manual_seed(1)
+    drawn = get_peft_model(load_model("demo")[0], lora_config(CONFIG)).state_dict()  # as ours begins
+    model: Any = trainer.model
+    assert drawn.keys() == model.state_dict().keys()
+    model.load_state_dict(drawn)
+    rates = Schedule(CONFIG.learning_rate, CONFIG.warmup_ratio, EPOCHS)
+    optimizer = trainer.create_optimizer()
+    follow = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rates.at(step) / CONFIG.learning_rate)
+    trainer.lr_scheduler = follow
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+    lines = (exported.parents[1] / "train.jsonl").read_text("utf-8").splitlines()
+    mine = ours([render(tokenizer, Example.from_json(json.loads(line))) for line in lines], tmp_path / "ours")
+    print("ours", mine, "TRL, started with the exported files", losses)
+    assert len(losses) == EPOCHS and losses[-1] < 0.9 * losses[0]
+    assert losses == pytest.approx(mine, abs=5e-5)

@@ -184,9 +184,9 @@ def test_references(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fault("openai/x", Endpoint(api_key_env="MY_KEY")) == ""
     assert fault("local/demo") == "" and "no such folder" in fault("local//no/such/folder")
     assert "no API base" in fault("local/demo", served)
-    for gone in (fault("litellm/mistral/large"), fault("litellm/mistral/large", served)):
-        assert "litellm --model mistral/large" in gone
-        assert "--judge-api-base http://127.0.0.1:4000/v1 --judge-model mistral/large" in gone
+    for gone in (fault("litellm/cohere/large"), fault("litellm/cohere/large", served)):
+        assert "litellm --model cohere/large" in gone
+        assert "--judge-api-base http://127.0.0.1:4000/v1 --judge-model cohere/large" in gone
     assert "Give --student-model anthropic/x:" in fault("litellm/anthropic/x", role="student")
     assert "python:" not in fault("python:no.py:f", role="student").split("expected")[1].split("got")[0]
     assert "rules/mechanical" in fault("rules/arithmetic")

@@ -11,7 +11,7 @@ import typer
 from socratune import __version__
 from socratune.cli import planning
 from socratune.cli.console import guarded
-from socratune.cli.finished import export, publish, report, verify
+from socratune.cli.finished import export, export_data, publish, report, verify
 from socratune.cli.flags import Command, ConfigFile, DryRun, Estimate, Restart, Run, Settings, Start, Until, takes
 from socratune.cli.pods import pods
 from socratune.cli.retired import retired
@@ -169,6 +169,7 @@ def validate(
 
 command("hub_id", "publish")(publish)
 app.command()(export)
+app.command()(export_data)
 app.command()(verify)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from socratune.cli.flags import Run
+from socratune.cli.flags import Run, Settings
 
 
 def publish(
@@ -44,6 +44,18 @@ def export(
     from socratune.cli import publishing
 
     raise typer.Exit(publishing.export_command(run, to, out, llama_cpp, prompts=prompts, min_agreement=min_agreement))
+
+
+def export_data(
+    run: Run,
+    trainer: Annotated[str, typer.Option("--for", help="trl, axolotl, llamafactory, ms-swift or unsloth.")],
+    settings: Settings = None,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Where; without it, RUN/export/TRAINER.")] = None,
+) -> None:
+    """The curated rows for another trainer, with the same masks, and its own files with the same settings."""
+    from socratune.cli import publishing
+
+    raise typer.Exit(publishing.export_data_command(run, trainer, settings, out))
 
 
 def report(run: Run) -> None:

@@ -7,13 +7,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from socratune.cli.console import Progress, going_on, guarded, start_logging
+from socratune.cli.given import given_by
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import Verification, verify_run
 from socratune.pipeline import publish_run
 from socratune.publishing import Published, export_adapter, verify_hub, verify_published
-from socratune.resolve import Resolved, deep_merge, read_config_file, resolve_settings, unflatten
+from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.runs import PROVENANCE, Results, RunDir, existing_run
-from socratune.stages import check_gate, hub_id_fault, prepared_upload
+from socratune.stages import check_gate, export_training, hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
@@ -108,6 +109,20 @@ def export_command(
             run, config, to, out=out, llama_cpp=llama_cpp, prompts=prompts, min_agreement=min_agreement
         )
         print(done)
+        return 0
+
+    return guarded(work)
+
+
+def export_data_command(folder: str, trainer: str, settings: list[str] | None, out: str | None) -> int:
+    """`socratune export-data RUN --for TRAINER`: write it and say how it is used."""
+
+    def work() -> int:
+        start_logging()
+        run = existing_run(folder)
+        known = {**flatten(read_config_file(run.config)), **given_by({}, settings), "output": folder}
+        config = resolve_settings(unflatten(known), where=str(run.config)).config
+        print(export_training(run, config, trainer, out=out))
         return 0
 
     return guarded(work)

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from socratune.config import RunConfig
 from socratune.llm.references import (
     NOBODY,
-    PROVIDERS,
     Endpoint,
     Role,
     endpoints_of,
@@ -20,7 +19,7 @@ from socratune.llm.references import (
     teacher_of,
     writer_endpoints,
 )
-from socratune.llm.wire import BASES
+from socratune.llm.vendors import VENDORS, vendor_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +60,11 @@ def _asked(section: str, refs: dict[Role, str], reached: dict[Role, Endpoint]) -
         bases = reached[role].api_bases
         if ref == NOBODY or ref.startswith(("rules/", "python:", "local/")):
             continue
-        provider = ref.split("/", 1)[0]
         if bases:
             hosts = tuple(dict.fromkeys(urlsplit(base).hostname or base for base in bases))
             yield AskedModel(role, f"{section}.{role}_api_base", ref, hosts)
-        elif provider in PROVIDERS:
-            host = urlsplit(BASES["anthropic" if provider == "anthropic" else "openai"]).hostname or provider
+        elif (found := vendor_of(ref)) is not None:
+            host = urlsplit(VENDORS[found[0]].base).hostname or found[0]
             yield AskedModel(role, f"{section}.{role}_model", ref, (host,))
 
 

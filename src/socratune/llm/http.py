@@ -22,6 +22,7 @@ from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Respo
 from socratune.llm.ledger import credible_tokens, most_prompt_tokens, reserve_again, waste
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.llm.markers import Find, spelt_out, usual_markers, without_markers
+from socratune.llm.vendors import BASES, VENDORS, WireProtocol
 from socratune.runs import json_decode, json_encode
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,7 @@ SHORTEST_SECRET = 8
 
 _BESIDE_BYTES, _TOKEN_BYTES, _ECHO = 1 << 20, 256, 8
 """What an answer may take: a megabyte of whatever a server tells besides, 256 bytes a token (escaped, and with its id),
-and the prompt's own ids, which are up to eight times as long as its text. So a judge that may say 1,024 tokens is not
-read beyond 1.3 MB.
-"""
+and the prompt's own ids, up to eight times as long as its text: 1.3 MB of a judge that may say 1,024 tokens."""
 
 UNUSABLE_TRIES = 3
 """Of a call whose answers are none (no words, broken off, without end) while the server works: the row's own fault."""
@@ -102,7 +101,7 @@ class HttpModel:
     """A model behind one or more addresses that speak the same protocol.
 
     Attributes:
-        name: `KIND/MODEL`.
+        name: `KIND/MODEL`; whoever makes it for another vendor (`VENDORS`) puts that one's name before the slash.
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
         markers: finds the control tokens in texts that this server might read as turns; they are sent spelt out. None
             for a vendor's own address and for a server that knows text from turns itself.
@@ -126,7 +125,7 @@ class HttpModel:
     def __init__(
         self,
         *,
-        kind: wire.WireProtocol,
+        kind: WireProtocol,
         model: str,
         api_bases: Sequence[str],
         api_key: str | None,
@@ -143,7 +142,7 @@ class HttpModel:
         self._unasked = set() if token_ids else {wire.TOKEN_IDS}
         # a vendor's own defaults are known to be neutral, and it refuses what is not of its protocol
         self._neutral = bool(api_bases)
-        self._kind: wire.WireProtocol = kind
+        self._kind: WireProtocol = kind
         self._model = model
         self._key = (api_key or "").strip()
         if not self._key.isprintable():
@@ -155,7 +154,7 @@ class HttpModel:
         self._short_of_room = False
         self._answer_tokens = 256.0  # running mean; the first guess only shapes the first seconds
         self._answered = 0
-        self._pools = dict(self._reach(base) for base in api_bases or (wire.BASES[kind],))
+        self._pools = dict(self._reach(base) for base in api_bases or (BASES[kind],))
         self._endpoints = Endpoints(list(self._pools))
         self._breaker = Breaker()
         self._has_said = False
@@ -418,16 +417,15 @@ class HttpModel:
         what = f"status {status}: {self._shown(wire.message_in(data))}"
         where = self._clean(f"{self.name} at {endpoint.base}")
         if status in (401, 403):
-            fix = f"Set {wire.KEY_VARIABLES[self._kind]}, or what api_key_env names, to a key of this server."
+            usual = VENDORS[self.name.split("/", 1)[0]].key_variable or "a variable"
+            fix = f"Set {usual}, or what api_key_env names, to a key of this server."
             raise UserError(Fault(where, "an API key that is accepted", Shown(what), fix))
         if status == 407:
             fix = "Give it in the variable, as http://USER:PASSWORD@HOST:PORT."
             raise UserError(Fault("HTTP_PROXY", "user and password that the proxy takes", Shown(what), fix))
         if status in range(300, 400):
-            to = self._shown(headers.get("location", "nowhere"))
-            raise UserError(
-                Fault(where, "an address that answers itself", Shown(f"a redirect to {to}"), "Give that as API base.")
-            )
+            to = Shown(f"a redirect to {self._shown(headers.get('location', 'nowhere'))}")
+            raise UserError(Fault(where, "an address that answers itself", to, "Give that as API base."))
         if status == 402 or any(words in said for words in _OUT_OF_CREDIT):
             raise OutsideError(f"{where}: the account's credit is used up ({what})")
         # OpenAI answers 429 to a prompt that is longer than a whole minute's allowance

@@ -14,6 +14,7 @@ from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.llm.on_hub import file_of_repo, gguf_of_repo, repo_fault
 from socratune.llm.pinned import PINNED, pinned_location
 from socratune.llm.unpacked import GgufSource, gguf_source, local_gguf, unpacked
+from socratune.llm.vendors import NO_REPOSITORIES, vendor_of
 from socratune.resolve import given_template
 
 LOCAL = "local/"
@@ -86,6 +87,8 @@ def model_fault(name: str, where: str = "--model") -> Fault | None:
         OutsideError: it is not on this machine, and the Hub or the package index could not be asked.
     """
     try:
+        if fault := _hosted_fault(name, where):
+            return fault
         location = Path(model_location(name))
         if location.is_dir():
             return _folder_fault(location, f"{where} {name}")
@@ -101,6 +104,17 @@ def model_fault(name: str, where: str = "--model") -> Fault | None:
     except UserError as error:
         (fault,) = error.faults
         return replace(fault, where=f"{where} {fault.where if name in fault.where else f'{name}: {fault.where}'}")
+
+
+def _hosted_fault(name: str, where: str) -> Fault | None:
+    """The fault of a name that can only be that of an API's model; `openai/…` may be a repository of the Hub."""
+    found = vendor_of(name)
+    if found is None or (found[1] != name and found[0] not in NO_REPOSITORIES) or Path(name).exists():
+        return None
+    fix = "Name a model whose weights can be had; one of an API can teach and judge (--teacher-model, --judge-model)."
+    if found[0] == "ollama":
+        fix = f"Give its GGUF file; where it lies is said by: ollama show --modelfile {found[1]}"
+    return Fault(f"{where} {name}", "a model folder, a GGUF file or a Hub id", Shown("a model behind an API"), fix)
 
 
 def _folder_fault(folder: Path, what: str) -> Fault | None:

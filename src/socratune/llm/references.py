@@ -4,7 +4,8 @@ rules/mechanical   rules/arithmetic      no model at all
 rules/environment  rules/solution        no model either: what an environment's row brings
 none                                     no teacher
 local/NAME                               a model in this process: a folder, a Hub id or `demo`
-openai/NAME        anthropic/NAME        their APIs, or with an API base any server that speaks OpenAI's protocol
+openai/NAME        gemini/NAME     …     the APIs of `vendors.VENDORS`, whose own `gpt-…` and `claude-…` need no prefix
+NAME                                     with an API base: any server that speaks OpenAI's protocol
 python:FILE.py:FUNCTION                  the user's own
 """
 
@@ -30,7 +31,7 @@ from socratune.llm.locate import local_name, model_fault
 from socratune.llm.markers import Find
 from socratune.llm.prompts import JUDGE_SCHEMA
 from socratune.llm.proxies import proxy_of
-from socratune.llm.wire import BASES
+from socratune.llm.vendors import BASES, OWN_ADDRESS, VENDORS, vendor_of
 from socratune.runs import Journal
 
 Role = Literal["student", "teacher", "judge", "writer", "checker"]
@@ -38,7 +39,6 @@ Role = Literal["student", "teacher", "judge", "writer", "checker"]
 ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/gpt-4o-mini"}
 """The guide's names."""
 
-PROVIDERS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic", "writer": "rules/extract"}
 OF_ROWS: dict[Role, str] = {"judge": "rules/environment", "teacher": "rules/solution"}
 """Rules that go by what an environment's row brings: its verifier, its worked solution."""
@@ -142,8 +142,8 @@ def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[StudentEn
     """
     ref = resolve_alias(config.student_model or model_name)
     # a base on the Hub may be called openai/…; only a student that was named is one of the vendor's
-    vendors = ref != model_name and ref.split("/", 1)[0] in (*PROVIDERS, _RETIRED)
-    if config.student_api_base or vendors:
+    elsewhere = vendor_of(ref) is not None or ref.split("/", 1)[0] in (*OWN_ADDRESS, _RETIRED)
+    if config.student_api_base or (ref != model_name and elsewhere):
         return "http", ref
     return config.student_engine, local_name(ref) or ref
 
@@ -165,16 +165,38 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         return model_fault(name, where) if not endpoint.api_bases else Fault(where, "no API base beside local/", ref)
     if provider == _RETIRED:
         return _retired_fault(role, where, ref)
-    known_provider = provider in PROVIDERS and bool(ref.partition("/")[2])
-    if known_provider or endpoint.api_bases:
-        variable = endpoint.api_key_env or (None if endpoint.api_bases else PROVIDERS[provider])
-        if variable and not os.environ.get(variable):
-            fix = f"Run: export {variable}=…"
-            return Fault(where, f"{variable} in the environment, for {ref}", Shown("no such variable"), fix)
-        return _proxy_fault(endpoint.api_bases or (BASES["anthropic" if provider == "anthropic" else "openai"],))
+    if endpoint.api_bases:
+        return _key_fault(where, ref, endpoint.api_key_env) or _proxy_fault(endpoint.api_bases)
+    if (found := vendor_of(ref)) is not None:
+        vendor = VENDORS[found[0]]
+        return _key_fault(where, ref, endpoint.api_key_env or vendor.key_variable) or _proxy_fault([vendor.base])
+    return _unknown_fault(role, where, ref)
+
+
+def _key_fault(where: str, ref: str, variable: str | None) -> Fault | None:
+    if not variable or os.environ.get(variable):
+        return None
+    fix = f"Run: export {variable}=…"
+    return Fault(where, f"{variable} in the environment, for {ref}", Shown("no such variable"), fix)
+
+
+def _unknown_fault(role: Role, where: str, ref: str) -> Fault:
+    """The fault of a reference that names nobody who could be asked; with what to write, where that can be guessed."""
+    provider, _, name = ref.partition("/")
+    if provider in OWN_ADDRESS:
+        base, variable = OWN_ADDRESS[provider]
+        fix = f"Give --{role}-api-base {base} --{role}-model {name or 'NAME'}"
+        fix += (
+            f" --set {_SECTIONS.get(role, 'enhance')}.endpoints.{role}.api_key_env={variable}, with your own address."
+        )
+        return Fault(where, f"a model behind an address, as every customer of {provider} has another", ref, fix)
     known = [name for name in (RULES.get(role), "local/NAME", "openai/NAME", "anthropic/NAME") if name]
     known += ["python:FILE.py:FUNCTION"] * (role not in ("student", "checker"))
-    return Fault(where, f"one of {', '.join(known)}, or a name with --{role}-api-base", ref)
+    expected = f"one of {', '.join(known)}, another vendor's NAME, or a name with --{role}-api-base"
+    fix = ""
+    if name and "/" not in name:
+        fix = f"A model of the Hub is loaded here as local/{ref}, and asked at Hugging Face's router as hf/{ref}. "
+    return Fault(where, expected, ref, f"{fix}docs/guides/models.md has them all.")
 
 
 def _proxy_fault(bases: Sequence[str]) -> Fault | None:
@@ -190,7 +212,7 @@ def _proxy_fault(bases: Sequence[str]) -> Fault | None:
 def _retired_fault(role: Role, where: str, ref: str) -> Fault:
     model = ref.partition("/")[2] or "PROVIDER/MODEL"
     given = f"--{role}-model {model}"
-    if model.split("/", 1)[0] in PROVIDERS:
+    if vendor_of(model):
         fix = f"Give {given}: this provider is asked without LiteLLM."
     else:
         fix = f"Run its proxy, litellm --model {model}, and give --{role}-api-base http://127.0.0.1:4000/v1 {given}"
@@ -208,34 +230,48 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
 
 
 def price_at(ref: str, endpoint: Endpoint) -> Price:
-    """The price of a reference; `FREE` is every model but those of a provider, or behind a key of one's own."""
-    provider, _, name = ref.partition("/")
+    """The price of a reference; `FREE` is every model but those of a vendor, or behind a key of one's own."""
+    vendor, name = _addressed(ref, endpoint)
     own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
-    if own_server or provider not in PROVIDERS:
+    if own_server or vendor is None or VENDORS[vendor].is_here:
         return FREE
-    return price_of(provider, name)
+    prices = VENDORS[vendor].prices
+    return Price(None, None) if prices is None else price_of(prices, name)
+
+
+def _addressed(ref: str, endpoint: Endpoint) -> tuple[str | None, str]:
+    """The vendor and the model's name there. To an address of one's own a name goes as it stands, but for the `openai/`
+    or `anthropic/` before it that says which protocol is spoken there.
+    """
+    if endpoint.api_bases:
+        protocol, _, name = ref.partition("/")
+        return (protocol, name) if protocol in BASES and name else (None, ref)
+    return vendor_of(ref) or (None, ref)
 
 
 def connected_model(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
     """A model behind an API, and its price. Nothing is sent yet."""
-    provider, _, name = ref.partition("/")
-    given = {
-        "call_timeout_s": endpoint.call_timeout_s,
-        "requests_per_minute": endpoint.requests_per_minute,
-        "tokens_per_minute": endpoint.tokens_per_minute,
-    }
-    own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
-    key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else None
+    named, name = _addressed(ref, endpoint)
+    vendor = VENDORS[named or "openai"]
+    variable = endpoint.api_key_env or (None if endpoint.api_bases else vendor.key_variable)
     from socratune.llm.http import HttpModel
 
-    if provider not in PROVIDERS or not name:
-        provider, name = "openai", ref
-    if not endpoint.api_bases and endpoint.api_key_env is None:
-        key = os.environ.get(PROVIDERS[provider])
-    kind: Literal["openai", "anthropic"] = "anthropic" if provider == "anthropic" else "openai"
-    bases, ids = endpoint.api_bases, endpoint.token_ids
-    model = HttpModel(kind=kind, model=name, api_bases=bases, api_key=key, token_ids=ids, **given)
-    return model, FREE if own_server else price_of(provider, name)
+    # an address of one's own, or one of OpenAI's kin: what it fills in where nothing is said is not known
+    known = vendor.base == BASES[vendor.protocol]
+    model = HttpModel(
+        kind=vendor.protocol,
+        model=name,
+        api_bases=endpoint.api_bases or (() if known else (vendor.base,)),
+        api_key=os.environ.get(variable) if variable else None,
+        token_ids=endpoint.token_ids,
+        call_timeout_s=endpoint.call_timeout_s,
+        requests_per_minute=endpoint.requests_per_minute,
+        tokens_per_minute=endpoint.tokens_per_minute,
+    )
+    if not endpoint.api_bases and named is not None:
+        model.name = model.fingerprint = f"{named}/{name}"  # the same name elsewhere may be another model
+    gateway = endpoint.api_bases and endpoint.api_key_env and named is None
+    return model, price_of("openai", name) if gateway else price_at(ref, endpoint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,14 @@ import json
 import re
 from collections.abc import Collection
 from functools import cache
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from socratune.errors import CallError
 from socratune.llm.base import Chat, Completion, Sampling
+from socratune.llm.vendors import WireProtocol
 from socratune.rows import read_token_ids
 from socratune.runs import json_decode
 
-WireProtocol = Literal["openai", "anthropic"]
-
-BASES: dict[WireProtocol, str] = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
-KEY_VARIABLES: dict[WireProtocol, str] = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 TOKEN_IDS = "return_token_ids"
 """vLLM's parameter: the sampled ids stand in the choice, the end of turn last. Other servers may refuse it."""
 

@@ -17,4 +17,5 @@ from .published import (
     verify_published as verify_published,
 )
 from .report import make_report as make_report, write_report as write_report
-from .views import write_views as write_views
+from .trainers import TRAINERS as TRAINERS, Recipe as Recipe, trainer_faults as trainer_faults
+from .views import view_rows as view_rows, write_views as write_views

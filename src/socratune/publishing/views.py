@@ -6,7 +6,7 @@ sdft.jsonl         {"prompt": […], "privileged_context": "…"}            TRL
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from socratune.rows import Trace
@@ -16,12 +16,13 @@ from socratune.teaching import last_wrong_answer, rejection
 
 def write_views(run: RunDir, views: Sequence[str]) -> dict[str, int]:
     """Write the named views into the run folder; rows by view."""
-    return {view: write_jsonl(run.rows(view), _rows(run, VIEWS[view])) for view in views}
+    return {view: write_jsonl(run.rows(view), view_rows(run, view)) for view in views}
 
 
-def _rows(run: RunDir, view: Callable[[Trace], dict[str, Any] | None]) -> Iterator[dict[str, Any]]:
+def view_rows(run: RunDir, view: str) -> Iterator[dict[str, Any]]:
+    """The rows of a view, one after the other."""
     for trace in iter_rows(run.enhanced, Trace.from_json):
-        if (data := view(trace)) is not None:
+        if (data := VIEWS[view](trace)) is not None:
             yield {"id": trace.row.id, **data}
 
 

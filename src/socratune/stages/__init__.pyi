@@ -1,6 +1,7 @@
 from .curate import curate_traces as curate_traces
 from .enhance import enhance_result as enhance_result, enhance_rows as enhance_rows, rows_of_shard as rows_of_shard
 from .estimate import estimate_loop as estimate_loop, estimate_source as estimate_source, trained_rows as trained_rows
+from .export_rows import export_training as export_training
 from .generate import GeneratedFiles as GeneratedFiles, generate_questions as generate_questions
 from .pooling import pooled_figures as pooled_figures
 from .publish import (

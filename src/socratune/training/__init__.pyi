@@ -12,3 +12,5 @@ from .layers import layer_faults as layer_faults
 from .monitor import Exam as Exam, tracker_faults as tracker_faults
 from .preference import Pair as Pair
 from .replay import FEWEST_ROWS as FEWEST_ROWS, own_answers as own_answers
+from .steps import length_and_decay as length_and_decay, warmup_steps as warmup_steps
+from .unsloth import UNSLOTH_LINEAR as UNSLOTH_LINEAR

@@ -162,6 +162,11 @@ def length_and_decay(config: EnhancedTrainingConfig) -> tuple[int, float]:
     return config.num_train_epochs, config.weight_decay
 
 
+def warmup_steps(steps: int, ratio: float) -> int:
+    """In how many of all steps the rate rises; in one at least."""
+    return max(1, round(steps * ratio))
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """Linear warm-up, then a cosine to a fiftieth of the peak."""
@@ -172,7 +177,7 @@ class Schedule:
 
     def at(self, step: int) -> float:
         """The learning rate of a step, the first being 0."""
-        warmup = max(1, round(self.steps * self.warmup_ratio))
+        warmup = warmup_steps(self.steps, self.warmup_ratio)
         if step < warmup:
             return self.peak * (step + 1) / warmup
         done = (step - warmup) / max(1, self.steps - warmup)

@@ -23,7 +23,7 @@ from socratune.training.checkpoints import TrainState
 from socratune.training.packing import PackedRow
 from socratune.training.steps import Hooks
 
-ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+UNSLOTH_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _MICRO_TOKENS = 8192
 """Of a micro-batch, unless the model has fewer positions; its checkpoints lie in main memory."""
 
@@ -39,7 +39,7 @@ def load_unsloth(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
 
     where = torch_device()
     four_bit = config.load_in_4bit is True and where.type == "cuda"
-    targets = ALL_LINEAR if config.target_modules == "all-linear" else config.target_modules
+    targets = UNSLOTH_LINEAR if config.target_modules == "all-linear" else config.target_modules
     shape = model_json(name, "config.json")
     positions = shape.get("text_config", shape).get("max_position_embeddings", _MICRO_TOKENS)
     try:

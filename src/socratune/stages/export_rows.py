@@ -1,0 +1,123 @@
+"""export-data: what a run would train on, for another trainer: the curated rows, their masks, and that trainer's files.
+
+train.jsonl        what the trainer reads: ids and labels, or messages (`tokens/` for LLaMA-Factory)
+messages.jsonl     the same rows in words, for people and for everything else
+preference.jsonl   the right answer against the last wrong one, as that trainer reads pairs
+sdft.jsonl         questions with the hint that worked (TRL's self-distillation)
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from socratune.config import RunConfig
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import Rendered, load_tokenizer, render
+from socratune.llm import model_fault, model_location
+from socratune.publishing import TRAINERS, Recipe, trainer_faults, view_rows
+from socratune.rows import Example
+from socratune.runs import Results, RunDir, read_rows, whole_folder, write_jsonl, write_text
+from socratune.stages.train import check_labels, short_enough, without_controls
+
+
+def export_training(run: RunDir, config: RunConfig, to: str, *, out: str | None = None) -> str:
+    """Write the rows and the settings of a run's training for another trainer; what was written and how it is used.
+
+    Args:
+        to: one of `publishing.TRAINERS`.
+        out: the folder, which is written anew; without it, `RUN/export/TO`.
+
+    Raises:
+        UserError: there is no such trainer, or it cannot be told these settings; nothing is curated yet; something else
+            is at `out`; the model's tokenizer is not there, or the labels of a row are wrong.
+    """
+    faults = trainer_faults(to, config.train)
+    if not run.rows("train").is_file():
+        fix = f"First: socratune run … --output {run.root} --until curate"
+        faults.append(Fault(str(run.rows("train")), "curated rows", Shown("none"), fix))
+    if to in TRAINERS and TRAINERS[to].rows_as == "arrow" and find_spec("datasets") is None:
+        faults.append(Fault(f"--for {to}", "the package datasets", Shown("not installed"), "pip install datasets"))
+    if fault := model_fault(config.model, "model"):
+        faults.append(fault)
+    if faults:
+        raise UserError(*faults)
+    place, trainer = _place(run, to, out), TRAINERS[to]
+    tokenizer = load_tokenizer(config.model)
+    examples, _ = without_controls(tokenizer, read_rows(run.rows("train"), Example.from_json))
+    rows, longest = short_enough(check_labels(tokenizer, examples), config.train.max_seq_length)
+    replay = read_rows(run.rows("replay"), Example.from_json) if run.rows("replay").is_file() else []
+    rows += [row for row in (render(tokenizer, example) for example in replay) if len(row.ids) <= longest]
+    ids = {row.id for row in rows}
+    examples = [example for example in (*examples, *replay) if example.id in ids]
+    kept = Results(run).data["stages"].get("train", {}).get("best_epoch")
+    recipe = Recipe(str(model_location(config.model)), config.train, len(rows), longest, config.seed, kept)
+    with whole_folder(place) as folder:
+        _write_rows(folder, trainer.rows_as, rows, examples)
+        pairs = [trainer.preference(pair) for pair in view_rows(run, "preference")]
+        more = {"preference.jsonl": pairs, "sdft.jsonl": list(view_rows(run, "sdft")) if to == "trl" else []}
+        for name, found in more.items():
+            if found:
+                write_jsonl(folder / name, found)
+        for name, text in trainer.files(recipe).items():
+            write_text(folder / name, text)
+        shutil.rmtree(place, ignore_errors=True)
+    return _told(place, to, rows, examples, more)
+
+
+def _place(run: RunDir, to: str, out: str | None) -> Path:
+    place = (Path(out) if out else run.root / "export" / to).absolute()
+    earlier = (place / "messages.jsonl").is_file() or (place.is_dir() and not any(place.iterdir()))
+    if place.exists() and not earlier:
+        raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
+    return place
+
+
+def _write_rows(folder: Path, rows_as: str, rows: Sequence[Rendered], examples: Sequence[Example]) -> None:
+    write_jsonl(folder / "messages.jsonl", ({"id": one.id, "messages": _messages(one)} for one in examples))
+    if rows_as == "tokens":
+        write_jsonl(folder / "train.jsonl", map(_tokens, rows))
+    elif rows_as == "messages":
+        write_jsonl(folder / "train.jsonl", ({"messages": _with_loss(one)} for one in examples))
+    else:
+        from datasets import Dataset, disable_progress_bars
+
+        disable_progress_bars()
+        Dataset.from_list([_tokens(row) for row in rows]).save_to_disk(str(folder / "tokens"))
+
+
+def _tokens(row: Rendered) -> dict[str, Any]:
+    return {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "labels": row.labels}
+
+
+def _messages(example: Example) -> list[dict[str, Any]]:
+    return [*example.prompt, {"role": "assistant", "content": "".join(piece.text for piece in example.pieces)}]
+
+
+def _with_loss(example: Example) -> list[dict[str, Any]]:
+    """The turns, each of the assistant's with its loss; an answer of several pieces is as many turns."""
+    before = [{**turn, "loss": False} if turn["role"] == "assistant" else dict(turn) for turn in example.prompt]
+    answer = [{"role": "assistant", "content": piece.text, "loss": piece.trained} for piece in example.pieces]
+    return [*before, *answer]
+
+
+def _told(
+    place: Path, to: str, rows: Sequence[Rendered], examples: Sequence[Example], more: dict[str, list[Any]]
+) -> str:
+    def lines() -> Iterator[str]:
+        trained, every = sum(len(row.trained_ids) for row in rows), sum(len(row.ids) for row in rows)
+        yield f"{len(rows)} rows, {trained} of {every} tokens carry loss: {place}"
+        masked = sum(not all(piece.trained for piece in example.pieces) for example in examples)
+        if masked and TRAINERS[to].rows_as == "messages":
+            yield f"{masked} answers hold passages without loss, which are messages of their own with `loss: false`."
+        elif masked:
+            yield f"{masked} answers hold passages without loss: the tokens say so, messages.jsonl cannot."
+        for name, found in more.items():
+            if found:
+                yield f"{len(found)} rows in {name}"
+        yield f"Train: cd {place} && {TRAINERS[to].command}"
+
+    return "\n".join(lines())
