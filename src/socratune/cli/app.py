@@ -10,6 +10,7 @@ import typer
 
 from socratune import __version__
 from socratune.cli import planning
+from socratune.cli.comparing import compare
 from socratune.cli.console import guarded
 from socratune.cli.finished import export, publish, report, verify
 from socratune.cli.flags import Command, ConfigFile, DryRun, Estimate, Restart, Run, Settings, Start, Until, takes
@@ -170,6 +171,7 @@ def validate(
 command("hub_id", "publish")(publish)
 app.command()(export)
 app.command()(verify)
+app.command()(compare)
 
 
 @command(
