@@ -91,10 +91,10 @@ def _show(result: dict[str, Any], output: str | None, *, gate: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from socratune.publishing import COLUMNS, compared_cells, compared_sentences, verdict_words
+    from socratune.publishing import COLUMNS, compared_cells, compared_headline, compared_sentences, verdict_words
 
     console = Console(highlight=False)
-    table = Table(title=f"B is {verdict_words(result['verdict'])}", title_justify="left", title_style="bold")
+    table = Table(title=compared_headline(result), title_justify="left", title_style="bold")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("metric", "verdict") else "right", overflow="fold")
     for cells, verdict in compared_cells(result):

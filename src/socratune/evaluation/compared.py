@@ -142,7 +142,7 @@ class _Name(NamedTuple):
 
 
 def _chosen(a: Log, b: Log, wanted: Sequence[str]) -> list[_Name]:
-    """The metrics that are wanted: `NAME` or `NAME_IN_A=NAME_IN_B`; else all that both have, or the only one of each."""
+    """The metrics that are wanted: `NAME` or `NAME_IN_A=NAME_IN_B`; else all that both have, or the only ones."""
     first, second = a.metrics, b.metrics
     told = f"A has {', '.join(first)}; B has {', '.join(second)}."
     both = [_Name(name, name) for name in first if name in second]

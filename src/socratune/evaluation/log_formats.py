@@ -179,10 +179,10 @@ def inspect_samples(samples: Iterable[tuple[str, dict[str, Any]]], task: str) ->
     A sample that ended in an error has no score of any scorer: it counts as not scored.
     """
     held = list(samples)
-    scorers = {metric for _, sample in held for metric in _inspect_scores(sample)}
+    scorers = dict.fromkeys(metric for _, sample in held for metric in _inspect_scores(sample))
     for where, sample in held:
         scores = _inspect_scores(sample)
-        known: dict[str, list[Score]] = {metric: [scores.get(metric)] for metric in sorted(scorers)}
+        known: dict[str, list[Score]] = {metric: [scores.get(metric)] for metric in scorers}
         attached = sample.get("attachments") or {}
         question, reference, said = (
             _detached(text, attached)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -82,9 +82,14 @@ def _bootstrap(
 ) -> tuple[float, float]:
     """Widened percentiles of the ratio of sums; clusters of like sum and size are drawn as one kind."""
     kinds, counts = np.unique(np.stack([sums, sizes], 1), axis=0, return_counts=True)  # (K, 2), (K,)
-    clusters, draws = len(sums), _fewer(draws, len(kinds))
-    weights = generator.multinomial(clusters, counts / clusters, size=draws)  # (draws, K)
-    drawn = (weights @ kinds[:, 0]) / (weights @ kinds[:, 1])
+    clusters = len(sums)
+    if len(kinds) > _MANY_KINDS:
+        drawn = np.concatenate(
+            [sums[at].sum(1) / sizes[at].sum(1) for at in _drawn(clusters, draws, clusters, generator)]
+        )
+    else:
+        weights = generator.multinomial(clusters, counts / clusters, size=draws)  # (draws, K)
+        drawn = (weights @ kinds[:, 0]) / (weights @ kinds[:, 1])
     stretched = math.sqrt(clusters / (clusters - 1)) * t_quantile((1 + level) / 2, clusters - 1)
     tail = NormalDist().cdf(-stretched)
     low, high = np.quantile(drawn, (tail, 1 - tail))
@@ -105,18 +110,28 @@ def _t_interval(sums: np.ndarray, sizes: np.ndarray, level: float) -> tuple[floa
 def _sign_flip(sums: np.ndarray, draws: int, generator: np.random.Generator) -> float:
     """The share of sign flips of whole clusters that come to as large a difference."""
     kinds, counts = np.unique(np.abs(sums), return_counts=True)  # (K,) each
-    draws = _fewer(draws, len(kinds))
-    positive = generator.binomial(counts, 0.5, size=(draws, len(kinds)))
-    flipped = np.abs((2 * positive - counts) @ kinds)
-    return (1 + int((flipped >= abs(float(sums.sum())) - 1e-9).sum())) / (1 + draws)
+    if len(kinds) > _MANY_KINDS:
+        flipped = np.abs(np.concatenate([(2.0 * at - 1) @ sums for at in _drawn(2, draws, len(sums), generator)]))
+    else:
+        positive = generator.binomial(counts, 0.5, size=(draws, len(kinds)))
+        flipped = np.abs((2 * positive - counts) @ kinds)
+    return (1 + int((flipped >= abs(float(sums.sum())) - 1e-9).sum())) / (1 + len(flipped))
 
 
-_MOST_DRAWN = 10_000_000
+_MANY_KINDS = 1000
+_MOST_DRAWN, _FEWEST_DRAWS, _AT_ONCE = 20_000_000, 1000, 1_000_000
 
 
-def _fewer(draws: int, kinds: int) -> int:
-    """So many draws that memory and time stay small where scores have thousands of values; two thousand are enough."""
-    return min(draws, max(2000, _MOST_DRAWN // kinds))
+def _drawn(below: int, draws: int, clusters: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Whole numbers for every cluster, in blocks of draws: scores with thousands of values have no kinds to count.
+
+    So many clusters need fewer draws, and memory stays small.
+    """
+    left = min(draws, max(_FEWEST_DRAWS, _MOST_DRAWN // clusters))
+    block = max(1, _AT_ONCE // clusters)
+    while left > 0:
+        yield generator.integers(0, below, size=(min(block, left), clusters), dtype=np.int32)
+        left -= block
 
 
 def _mcnemar(change: np.ndarray) -> float:

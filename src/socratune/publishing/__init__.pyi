@@ -3,6 +3,7 @@ from .compared_page import write_comparison as write_comparison
 from .compared_text import (
     COLUMNS as COLUMNS,
     compared_cells as compared_cells,
+    compared_headline as compared_headline,
     compared_markdown as compared_markdown,
     compared_sentences as compared_sentences,
     verdict_words as verdict_words,

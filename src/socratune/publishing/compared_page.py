@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.errors import OutsideError
-from socratune.publishing.compared_text import compared_sentences, gain_of, verdict_words
+from socratune.publishing.compared_text import compared_cells, compared_headline, compared_sentences, gain_of
 from socratune.publishing.filling import filled_page, script_json, shortened
 
 SCRIPTS = ("text.js", "overview.js", "list.js", "compare.js")
@@ -23,7 +23,8 @@ def write_comparison(path: Path, result: dict[str, Any], rows: list[dict[str, An
     Raises:
         OutsideError: it cannot be written.
     """
-    data = {**result, "words": verdict_words(result["verdict"]), "sentences": compared_sentences(result)}
+    told = {"headline": compared_headline(result), "sentences": compared_sentences(result)}
+    data = {**result, **told, "cells": list(compared_cells(result))}
     first = result["metrics"][0]
     held = _Held(sorted(rows, key=lambda row: _rank(gain_of(row, first))))
 

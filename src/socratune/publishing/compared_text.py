@@ -37,13 +37,19 @@ def _percent(share: float, sign: str) -> str:
     return f"{share * 100 + 0.0:{sign}.1f}%"
 
 
-def _number(value: float, sign: str) -> str:
+def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3g}"
 
 
 def p_text(p: float) -> str:
     """As a table shows it."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def compared_headline(result: dict[str, Any]) -> str:
+    """The outcome in a few words."""
+    verdict = result["verdict"]
+    return "Inconclusive" if verdict == "inconclusive" else f"B is {verdict_words(verdict)}"
 
 
 def verdict_words(verdict: str) -> str:
@@ -80,26 +86,27 @@ def _about(side: dict[str, Any]) -> str:
 
 
 def _needed(entry: dict[str, Any]) -> str:
-    """What so many questions can show, and how many would do."""
-    figure = _percent if entry["scale"] == "share" else _number
-    if entry["detectable"] is None or not entry["rows_needed"]:
+    """What so many questions can show, and how many would do; empty where the verdict needs no more of them."""
+    needed, shown = entry["rows_needed"], entry["detectable"]
+    if shown is None or not needed:
         return ""
-    text = f"{entry['name']}: {entry['n']:,} questions show differences of {figure(entry['detectable'], '')} or more"
-    needed = entry["rows_needed"]
-    more = []
-    if needed.get("difference"):
-        more.append(f"about {needed['difference']:,} would show one of {figure(entry['difference'], '+')}")
+    size = _points if entry["scale"] == "share" else _number
+    parts = [f"{entry['name']}: {entry['n']:,} questions can show a difference of {size(shown)}"]
+    if needed["difference"]:
+        parts.append(f"one of {size(abs(entry['difference']))} takes about {needed['difference']:,}")
     if "not_worse" in needed:
-        loss = figure(entry["margin"], "")
-        count = needed["not_worse"]
-        least = f"that at most {loss} is lost"
-        more.append(f"about {count:,} {least}" if count else f"none would show {least}")
-    return "; ".join([text, *more]) + "."
+        takes = f"takes about {needed['not_worse']:,}" if needed["not_worse"] else "is out of reach"
+        parts.append(f"to show that at most {size(entry['margin'])} are lost {takes}")
+    return "; ".join(parts) + " (80 % power)."
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:.3g} points"
 
 
 def compared_markdown(result: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The comparison for a pull request. Texts of models stand there as code: nobody is called, nothing renders."""
-    lines = [f"### B is {verdict_words(result['verdict'])}", ""]
+    lines = [f"### {compared_headline(result)}", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * 6 + "---|"]
     for cells, verdict in compared_cells(result):
         name = ("&nbsp;&nbsp;" if cells[0].startswith("  ") else "") + _code(cells[0].strip())
