@@ -325,7 +325,7 @@ def _side(log: Log) -> dict[str, Any]:
 def _remarks(a: Log, b: Log, matched: Matched, entries: list[dict[str, Any]]) -> list[str]:
     found = []
     if a.samples != b.samples:
-        found.append(f"A has {a.samples} samples of a question, B {b.samples}; the mean of a question counts.")
+        found.append(f"Samples of a question: {a.samples} in A, {b.samples} in B; their mean counts.")
     least = min(entry["clusters"] for entry in entries)
     if least < FEWEST_CLUSTERS:
         found.append(f"With {least} clusters nothing can be shown: at least {FEWEST_CLUSTERS} are needed.")
@@ -333,15 +333,15 @@ def _remarks(a: Log, b: Log, matched: Matched, entries: list[dict[str, Any]]) ->
         found.append(f"Only {least} clusters: the interval is Student's t on their means, which is rough.")
     for entry in entries:
         if entry["unscored"]:
+            of = f"{entry['unscored']} of {len(matched.pairs)} questions"
             found.append(
-                f"{entry['name']}: {entry['unscored']} questions without a score are left out; the verdict also holds "
-                "where they are taken at their worst for B."
+                f"{entry['name']}: not all answers to {of} are scored. They are left out, and the verdict also holds "
+                "where they are at their worst for B."
             )
     if matched.other_question:
-        count = len(matched.other_question)
-        found.append(f"{count} ids stand for another question in B than in A and are left out.")
+        found.append("Ids that are of another question in B than in A are left out.")
     if matched.ambiguous:
-        found.append(f"{len(matched.ambiguous)} questions stand in A and B with the same text, but not equally often.")
+        found.append("Texts that stand in one log more often than in the other are left out.")
     return found
 
 

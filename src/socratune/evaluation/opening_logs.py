@@ -108,7 +108,7 @@ def _lm_eval(files: list[Path], name: str, cluster: str | None) -> Log:
         newest[task] = max(newest.get(task, ("", file)), (date, file))
     remarks, skipped = [], set[str]()
     if (older := len(files) - len(newest)) > 0:
-        remarks.append(f"{name}: {older} older files of the same tasks are left out.")
+        remarks.append(f"{name}: older files of the same tasks are left out ({older}).")
     model, lower = _lm_results(file for _, file in newest.values())
     samples = chain.from_iterable(lm_eval_samples(file, task, skipped) for task, (_, file) in newest.items())
     questions = gathered(samples, name, cluster)

@@ -137,7 +137,7 @@ def gain_of(row: dict[str, Any], entry: dict[str, Any]) -> float:
 
 
 def _details(kind: str, flips: list[dict[str, Any]], metric: str) -> list[str]:
-    lines = [f"<details><summary>{kind}: {len(flips):,} questions by {html.escape(metric)}</summary>", ""]
+    lines = [f"<details><summary>{kind} by {html.escape(metric)}: {len(flips):,}</summary>", ""]
     lines += ["| id | question | A | B |", "|---|---|---|---|"]
     for row in flips[:_SHOWN]:
         texts = [row["id"], row["question"], *((row[side] or [""])[0] for side in ("a", "b"))]

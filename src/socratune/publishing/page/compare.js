@@ -1,9 +1,9 @@
 // A comparison: the verdict, every metric with its interval, and the questions on which A and B differ, lost ones first.
 
 Object.assign(KIND_NAMES, {
-  lost: ["lost", "A scores higher than B", "bad"],
+  lost: ["lost", "B does worse than A", "bad"],
   unscored: ["not scored", "one of them has no score", "open"],
-  won: ["won", "B scores higher than A", "good"],
+  won: ["won", "B does better than A", "good"],
   both_wrong: ["both wrong", "", "open"],
   both_right: ["both right", "", "plain"],
   same: ["same score", "", "plain"],
@@ -25,7 +25,8 @@ function startTheme() {
 
 // --- scores
 
-const shown = (value) => (value == null ? "not scored" : entry.scale === "share" ? (entry.binary && (value === 0 || value === 1) ? (value ? "right" : "wrong") : percent(value, 0)) : figure(value));
+const inUnits = (value) => (entry.scale === "share" ? percent(value, 0) : figure(value));
+const shown = (value) => (value == null ? "not scored" : entry.binary ? (value ? "right" : "wrong") : inUnits(value));
 
 function meanOf(scores) {
   const held = (scores ?? []).filter((score) => score != null);
@@ -46,7 +47,7 @@ function rowsByMetric() {
     const [a, b] = row.scores[entry.name].map(meanOf);
     row.kind = kindOf(a, b);
     row.size = a == null || b == null ? 0 : Math.abs(b - a);
-    row.change = ["lost", "won"].includes(row.kind) && !(entry.binary && row.size === 1) ? `${shown(a)} → ${shown(b)}` : "";
+    row.change = ["lost", "won"].includes(row.kind) && !(entry.binary && row.size === 1) ? `${inUnits(a)} → ${inUnits(b)}` : "";
   }
   return rows.sort((one, other) => KIND_ORDER.indexOf(one.kind) - KIND_ORDER.indexOf(other.kind) || other.size - one.size);
 }
@@ -154,7 +155,7 @@ function showRow(index, row, focus = true) {
     el("div", { class: "detail-head" },
       el("button", { type: "button", onclick: () => step(-1) }, "Previous"), el("button", { type: "button", onclick: () => step(1) }, "Next"),
       el("span", {}, `${count(index + 1)} of ${count(list.total)}`), el("button", { type: "button", onclick: closeRow }, "Close")),
-    el("p", { class: "about" }, el("span", { class: tone }, name), meaning && ` – ${meaning}`, ` by ${entry.name}`),
+    el("p", { class: "about" }, el("span", { class: tone }, name), meaning && ` – ${meaning}`, compared.metrics.length > 1 && ` (${entry.name})`),
     el("div", { class: "question" }, el("h3", {}, "Question"), textBlock(row.question, "the log")),
     ...(row.reference ? [el("h3", {}, "Reference"), textBlock(row.reference, "the log")] : []),
     el("div", { class: "pair" }, sideDetail("A", row.a, a), sideDetail("B", row.b, b)),
