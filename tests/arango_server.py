@@ -27,7 +27,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from socratune.documents import aql
-from socratune.runs.folder import json_encode
+from socratune.runs.encoding import json_encode
 
 USER, PASSWORD = "root", "secret"
 DOCUMENT, EDGE = 2, 3

@@ -10,6 +10,7 @@ import typer
 
 from socratune import __version__
 from socratune.cli import planning
+from socratune.cli.comparing import compare
 from socratune.cli.console import guarded
 from socratune.cli.finished import export, export_data, publish, report, verify
 from socratune.cli.flags import Command, ConfigFile, DryRun, Estimate, Restart, Run, Settings, Start, Until, takes
@@ -171,6 +172,7 @@ command("hub_id", "publish")(publish)
 app.command()(export)
 app.command()(export_data)
 app.command()(verify)
+app.command()(compare)
 
 
 @command(

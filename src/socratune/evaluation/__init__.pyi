@@ -6,6 +6,7 @@ from .audit_sheet import (
     recorded_judge as recorded_judge,
     reported_by as reported_by,
 )
+from .compared import Compared as Compared, compare_logs as compare_logs, compared_rows as compared_rows
 from .comparison import FREQUENT as FREQUENT, answer_rows as answer_rows
 from .deriving import (
     checked_answer_rows as checked_answer_rows,
@@ -32,6 +33,7 @@ from .gate import (
     why_not_passed as why_not_passed,
 )
 from .lm_tasks import lm_eval_fault as lm_eval_fault
+from .opening_logs import is_run_folder as is_run_folder, open_log as open_log
 from .pinning import pin_adapter as pin_adapter, pin_training as pin_training, with_pins as with_pins
 from .question_sets import forgetting_rows as forgetting_rows, read_prompts as read_prompts
 from .stats import (

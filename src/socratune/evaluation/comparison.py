@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from socratune.config import ValidateConfig
-from socratune.evaluation.stats import Comparison, Paired, compare_paired, paired_difference, rows_needed
+from socratune.evaluation.stats import Paired, cautious, compare_paired, paired_difference, rows_needed
 from socratune.judging import final_answer, normalise
 from socratune.rows import QARow
 
@@ -40,7 +40,7 @@ def compare_answers(
     worst_before, worst_after = [worst(answer, 1) for answer in base], [worst(answer, 0) for answer in adapter]
     worst_case = _paired(worst_before, worst_after, clusters, config, seed)
     margin = config.not_worse_margin
-    verdict = _cautious(compare_paired(paired, margin), compare_paired(worst_case, margin))
+    verdict = cautious(compare_paired(paired, margin), compare_paired(worst_case, margin))
     change = {at: after - before for at, before, after in zip(kept, before, after, strict=True)}
     figures: dict[str, Any] = {
         "base_accuracy": _mean(before),
@@ -186,15 +186,6 @@ def worst(answer: dict[str, Any], undecided: int) -> float:
 
 def _paired(base: list[float], adapter: list[float], names: list[str], config: ValidateConfig, seed: int) -> Paired:
     return paired_difference(base, adapter, names, draws=config.bootstrap_draws, seed=seed)
-
-
-def _cautious(decided: Comparison, worst_case: Comparison) -> Comparison:
-    """The verdict both ways of counting allow."""
-    if decided == worst_case:
-        return decided
-    if {decided, worst_case} == {"better", "not_worse"}:
-        return "not_worse"
-    return "inconclusive"
 
 
 def _mean(scores: list[float]) -> float:

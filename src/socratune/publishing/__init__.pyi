@@ -1,4 +1,13 @@
 from .card import dataset_card as dataset_card, model_card as model_card, public_hosts as public_hosts
+from .compared_page import write_comparison as write_comparison
+from .compared_text import (
+    COLUMNS as COLUMNS,
+    compared_cells as compared_cells,
+    compared_headline as compared_headline,
+    compared_markdown as compared_markdown,
+    compared_sentences as compared_sentences,
+    verdict_words as verdict_words,
+)
 from .export import export_adapter as export_adapter
 from .licences import (
     Licence as Licence,

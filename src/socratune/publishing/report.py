@@ -8,8 +8,6 @@ no HTML parser can read as markup, and the scripts only ever set them as text.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import math
 import re
@@ -20,6 +18,7 @@ from typing import Any
 
 from socratune.evaluation import verdict_headline, why_not_passed
 from socratune.publishing.browsing import Index, answers_of, traces_of
+from socratune.publishing.filling import filled_page, script_json, shortened
 from socratune.resolve import flatten, read_config_file
 from socratune.runs import Results, RunDir, json_encode, review_decisions, write_lines
 
@@ -35,7 +34,6 @@ CUT_TEXT = 2_000
 """Characters that stay of a text that is cut."""
 CURVE_POINTS = 500
 
-_PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("text.js", "overview.js", "list.js", "detail.js", "main.js")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
@@ -150,23 +148,6 @@ class Embedded:
         return {kind: count - shown.get(kind, 0) for kind, count in self._index.counts().items()}
 
 
-def shortened(value: Any, most: int) -> Any:
-    """The same value with every longer text as `{"cut": its beginning, "length": in characters}`."""
-    if isinstance(value, str):
-        return value if len(value) <= most else {"cut": value[:most], "length": len(value)}
-    if isinstance(value, dict):
-        return {name: shortened(part, most) for name, part in value.items()}
-    return [shortened(part, most) for part in value] if isinstance(value, list | tuple) else value
-
-
-def script_json(value: Any) -> str:
-    """JSON that may stand inside a script element: no `<`, `>`, `&`, and none of the line ends of JavaScript."""
-    text = json_encode(value).decode()
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
 def live_page() -> str:
     """The page of `socratune ui`: it fetches what it shows."""
     return "".join(_page(None, {}))
@@ -174,27 +155,9 @@ def live_page() -> str:
 
 def _page(data: dict[str, Any] | None, lists: dict[str, Embedded]) -> Iterator[str]:
     """The page in parts."""
-    style = (_PAGE / "style.css").read_text("utf-8")
-    script = "".join((_PAGE / name).read_text("utf-8") for name in SCRIPTS)
-    html = (_PAGE / "page.html").read_text("utf-8")
-    policy = (
-        f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; img-src data:; "
-        f"connect-src {'none' if data else 'self'!r}; base-uri 'none'; form-action 'none'"
-    )
-    fill = {"policy": policy, "style": style, "script": script}
-    for at, part in enumerate(re.split(r"\{\{(\w+)\}\}", html)):
-        if at % 2 == 0:
-            yield part
-        elif part in fill:
-            yield fill[part]
-        elif part == "overview":
-            yield script_json(data)
-        elif part == "left_out":
-            yield script_json({name: rows.left_out() for name, rows in lists.items()})
-        else:
-            yield from lists.get(part, ["null"])
 
+    def left_out() -> Iterator[str]:  # known once the lists are drawn
+        yield script_json({name: rows.left_out() for name, rows in lists.items()})
 
-def _hashed(text: str) -> str:
-    """The source expression of a Content Security Policy that allows this very text."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    data_parts = {"overview": [script_json(data)], "traces": ["null"], "answers": ["null"], "left_out": left_out()}
+    return filled_page("page.html", SCRIPTS, {**data_parts, **lists}, live=not data)

@@ -1,3 +1,4 @@
+from .encoding import json_decode as json_decode, json_encode as json_encode
 from .folder import (
     Results as Results,
     RunDir as RunDir,
@@ -8,8 +9,6 @@ from .folder import (
     file_state as file_state,
     fingerprint as fingerprint,
     iter_rows as iter_rows,
-    json_decode as json_decode,
-    json_encode as json_encode,
     locked_file as locked_file,
     output_fault as output_fault,
     read_jsonl as read_jsonl,

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import orjson
-
 from socratune.errors import BusyError, Fault, OutsideError, Shown, UserError
 from socratune.rows import Example, Rejected, shared_system
+from socratune.runs.encoding import json_encode
 
 RESULTS_INTERVAL_S = 2.0
 
@@ -417,34 +416,3 @@ def existing_run(path: str) -> RunDir:
         got = Shown("a folder without config.yaml" if Path(path).is_dir() else "no such folder")
         raise UserError(Fault(path, "the folder of a run", got, "Make one with socratune run or socratune demo."))
     return run
-
-
-# --- JSON ----------------------------------------------------------------------------------------------------------
-# JSON several times faster than the standard library, which steps in where orjson is stricter than the world is.
-
-
-def json_encode(value: Any) -> bytes:
-    """`value` as compact JSON.
-
-    Raises:
-        TypeError: it holds something JSON has no word for.
-    """
-    try:
-        return orjson.dumps(value)
-    except orjson.JSONEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
-
-
-def json_decode(data: bytes | str) -> Any:
-    """The value behind JSON text. A whole number beyond 64 bits comes back as a float.
-
-    Raises:
-        ValueError: it is not JSON, or not UTF-8, or nested a thousand deep.
-    """
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(data)
-        except RecursionError:
-            raise ValueError("nested too deep") from None

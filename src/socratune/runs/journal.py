@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
-from socratune.runs.folder import json_decode, json_encode
+from socratune.runs.encoding import json_decode, json_encode
 
 # calls lie in the order they come (only their index is shuffled), the long column last: sums over the others skip it
 _SCHEMA = """

@@ -100,6 +100,7 @@ function rowNote(row) {
   if (row.attempts?.length > 1) parts.push(` · ${row.attempts.length} attempts`);
   if (row.leaks?.length) parts.push(" · ", el("span", { class: "bad" }, "leak"));
   if (row.dropped && row.dropped[0] !== row.outcome) parts.push(` · ${words(row.dropped[0])}`);
+  if (row.change) parts.push(` · ${row.change}`);
   if (row.review) parts.push(" · ", el("span", { class: "good" }, `reviewed: ${row.review.decision}`));
   return parts;
 }

@@ -75,7 +75,7 @@ async function openAt(index, { focus = true } = {}) {
 
 function showRow(index, row, focus = true) {
   openRow = row;
-  const file = overview.lists[what].file, body = what === "traces" ? traceDetail(row, file) : answerDetail(row, file);
+  const file = `${overview.lists[what].file}, and in socratune ui`, body = what === "traces" ? traceDetail(row, file) : answerDetail(row, file);
   $("detail").replaceChildren(...[
     el("div", { class: "detail-head" },
       el("button", { type: "button", onclick: () => step(-1) }, "Previous"), el("button", { type: "button", onclick: () => step(1) }, "Next"),

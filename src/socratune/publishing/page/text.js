@@ -95,7 +95,7 @@ function textBlock(value, fileName) {
     more.textContent = `Show more (${count(Math.min(3 * end, text.length - end))} characters)`;
     note.hidden = end >= text.length && !isCut;
     note.textContent = `${count(end)} of ${count(length)} characters are shown.`;
-    if (end >= text.length && isCut) note.textContent += ` The rest stands in ${fileName}, and in socratune ui.`;
+    if (end >= text.length && isCut) note.textContent += ` The rest stands in ${fileName}.`;
   }
   more.addEventListener("click", grow);
   grow();

@@ -1,0 +1,109 @@
+"""`socratune compare A B`: which of two logs of the same questions is better. Needs neither PyTorch nor a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from socratune.cli.console import guarded
+from socratune.errors import Fault, Shown, UserError
+
+_TONES = {"better": "green", "not_worse": "default", "worse": "bold red", "inconclusive": "yellow", "": "dim"}
+
+
+def compare(
+    logs: Annotated[
+        list[str],
+        typer.Argument(metavar="A [B]", help="B is held against A; of a run alone the adapter against the base."),
+    ],
+    metric: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; NAME_IN_A=NAME_IN_B. Repeatable.")
+    ] = None,
+    lower: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Less of it is better. Repeatable.")] = None,
+    by: Annotated[
+        Literal["id", "question"] | None, typer.Option(help="What questions are matched by; without it, what fits.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="The field of a row by which rows belong together.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(min=0, help="What B may lose and be not worse; 0.02 without it.")
+    ] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 unless B is better or not worse.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for a pull request.")] = False,
+    output: Annotated[str | None, typer.Option(metavar="PAGE.html", help="A page with every question.")] = None,
+) -> None:
+    """Which of two evaluations of the same questions is better, whatever tool wrote them."""
+
+    def work() -> int:
+        from socratune.evaluation import compare_logs, compared_rows, open_log
+
+        first, second = _sides(logs)
+        _refuse(output, both=as_json and markdown)
+        pairs = [wanted.partition("=") for wanted in metric or ()]
+        left, right = ([pair[at] or pair[0] for pair in pairs] for at in (0, 2))
+        before, after = (open_log(*one, cluster) for one in ((first, left), (second, right)))
+        compared = compare_logs(before, after, metrics=metric or (), lower=lower or (), by=by, margin=margin)
+        result = compared.result
+        rows = compared_rows(compared) if markdown or output else []
+        if output is not None:
+            from socratune.publishing import write_comparison
+
+            write_comparison(Path(output), result, rows)
+        if as_json:
+            print(json.dumps(result, indent=2, ensure_ascii=False))
+        elif markdown:
+            from socratune.publishing import compared_markdown
+
+            print(compared_markdown(result, rows), end="")
+        else:
+            _show(result, output, gate=gate)
+        return 1 if gate and not result["gate"]["passed"] else 0
+
+    raise typer.Exit(guarded(work))
+
+
+def _sides(logs: list[str]) -> tuple[str, str]:
+    """The two that are meant; of a run alone its base and its adapter."""
+    from socratune.evaluation import is_run_folder
+
+    if len(logs) == 1 and is_run_folder(logs[0]):
+        return f"{logs[0]}:base", f"{logs[0]}:adapter"
+    if len(logs) != 2:
+        fix = "Name two: socratune compare A B"
+        raise UserError(Fault("compare", "two logs, or one run folder that is validated", Shown(", ".join(logs)), fix))
+    return logs[0], logs[1]
+
+
+def _refuse(output: str | None, *, both: bool) -> None:
+    """What would fail after all the work."""
+    if both:
+        raise UserError(Fault("--json", "no --markdown beside it", fix="Both go to standard output; ask twice."))
+    if output is not None and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):
+        raise UserError(Fault(f"--output {output}", "a file in a folder that exists"))
+
+
+def _show(result: dict[str, Any], output: str | None, *, gate: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from socratune.publishing import COLUMNS, compared_cells, compared_headline, compared_sentences, verdict_words
+
+    console = Console(highlight=False)
+    table = Table(title=compared_headline(result), title_justify="left", title_style="bold")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("metric", "verdict") else "right", overflow="fold")
+    for cells, verdict in compared_cells(result):
+        table.add_row(*cells, verdict_words(verdict), style=_TONES[verdict])
+    console.print(table)
+    for text in compared_sentences(result):
+        console.print(text, markup=False, soft_wrap=not console.is_terminal)
+    if gate:
+        outcome = result["gate"]
+        console.print("gate: passed" if outcome["passed"] else f"gate: failed. {' '.join(outcome['reasons'])}")
+    if output is not None:
+        console.print(f"page: {output}", markup=False, soft_wrap=True)

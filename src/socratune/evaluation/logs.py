@@ -1,0 +1,243 @@
+"""What any evaluation tool wrote, as one kind of record: questions with the scores of every metric.
+
+    run folder · lm-eval · inspect_ai · OpenAI evals · JSONL  →  samples  →  Log
+
+A reader (`log_formats`) yields samples in the order of the file; here they are gathered by question and checked. Needs
+neither PyTorch nor a run folder's lock, so that it works beside any tool.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from socratune.errors import Fault, Shown, UserError
+from socratune.runs import json_decode
+
+Score = float | None
+"""None where an answer was not scored."""
+
+
+@dataclass(slots=True)
+class LoggedSample:
+    """One answer to one question, as a log tells it.
+
+    Attributes:
+        where: file and line, or the name inside an archive.
+        number: which of several samples of its question it is; None where the log says nothing of samples.
+        scores: by metric; several where one row holds several samples.
+        fields: everything by which rows can be clustered.
+    """
+
+    where: str
+    id: str
+    scores: dict[str, list[Score]]
+    number: int | None = None
+    task: str = ""
+    question: str = ""
+    reference: str = ""
+    answers: list[str] = field(default_factory=list)
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class LoggedQuestion:
+    """A question with all scores that one log has of it: one per sample and metric."""
+
+    id: str
+    task: str
+    question: str
+    reference: str
+    cluster: str | None
+    scores: dict[str, list[Score]]
+    answers: list[str]
+
+
+@dataclass(slots=True)
+class Log:
+    """One side of a comparison.
+
+    Attributes:
+        name: as the user gave it.
+        format: of the tool that wrote it.
+        lower: metrics of which less is better.
+        remarks: what has to be known of it, in whole sentences.
+    """
+
+    name: str
+    format: str
+    questions: list[LoggedQuestion]
+    model: str | None = None
+    lower: frozenset[str] = frozenset()
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> list[str]:
+        """All metrics, in the order of their first appearance."""
+        return list(dict.fromkeys(name for question in self.questions for name in question.scores))
+
+    @property
+    def tasks(self) -> list[str]:
+        """All named tasks, in the order of their first appearance."""
+        return list(dict.fromkeys(question.task for question in self.questions if question.task))
+
+    @property
+    def samples(self) -> int:
+        """The most samples of a question."""
+        return max((len(scores) for one in self.questions for scores in one.scores.values()), default=0)
+
+
+def gathered(samples: Iterable[LoggedSample], name: str, cluster: str | None) -> list[LoggedQuestion]:
+    """The samples by question, in the order of their first appearance.
+
+    Args:
+        name: of the log, for the faults.
+        cluster: the field that holds a row's cluster; None for `cluster`, where there is one.
+
+    Raises:
+        UserError: no sample, one that stands there twice, unequal numbers of samples, or no such field.
+    """
+    groups: dict[tuple[str, str], list[LoggedSample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.task, sample.id), []).append(sample)
+    if not groups:
+        raise UserError(Fault(name, "at least one scored sample", Shown("none"), "Is it a finished log?"))
+    _refuse_repeated(groups.values(), name)
+    _refuse_other_field(groups.values(), name, cluster)
+    found = [_question(group, cluster) for group in groups.values()]
+    _refuse_mixed(found, name)
+    return found
+
+
+def _question(group: list[LoggedSample], cluster: str | None) -> LoggedQuestion:
+    first = group[0]
+    if len(group) > 1:
+        group = sorted(group, key=lambda sample: sample.number or 0)
+    scores: dict[str, list[Score]] = {}
+    for sample in group:
+        for metric, values in sample.scores.items():
+            scores.setdefault(metric, []).extend(values)
+    value = first.fields.get(cluster or "cluster")
+    answers = [answer for sample in group for answer in sample.answers]
+    return LoggedQuestion(
+        first.id,
+        first.task,
+        first.question,
+        first.reference,
+        None if value is None else text_of(value),
+        scores,
+        answers,
+    )
+
+
+def _refuse_repeated(groups: Iterable[list[LoggedSample]], name: str) -> None:
+    for group in groups:
+        numbers = Counter(sample.number for sample in group)
+        repeated = next((number for number, count in numbers.items() if count > 1), None)
+        if len(group) > 1 and (None in numbers or repeated is not None):
+            places = ", ".join(sample.where for sample in group[:3])
+            fix = (
+                "Remove all but one, or give each a number: a field `sample` (or `epoch`) makes them samples of one "
+                "question."
+            )
+            got = Shown(f"{group[0].id!r} {len(group)} times ({places})")
+            raise UserError(Fault(name, "every id once, or once per sample", got, fix))
+
+
+def _refuse_other_field(groups: Iterable[list[LoggedSample]], name: str, cluster: str | None) -> None:
+    if cluster is None:
+        return
+    fields: Counter[str] = Counter()
+    rows = 0
+    for group in groups:
+        rows += 1
+        fields.update({field for field, value in group[0].fields.items() if value is not None})
+    if cluster not in fields:
+        known = ", ".join(sorted(fields)[:12]) or "no field"
+        raise UserError(Fault("--cluster", f"a field of the rows of {name}", cluster, f"There is: {known}."))
+    if fields[cluster] < rows:
+        got = Shown(f"{rows - fields[cluster]} of {rows} rows without it")
+        raise UserError(Fault(f"--cluster {cluster}", f"it in every row of {name}", got, "Fill it in."))
+
+
+def _refuse_mixed(questions: list[LoggedQuestion], name: str) -> None:
+    counts: dict[str, Counter[int]] = {}
+    for question in questions:
+        for metric, scores in question.scores.items():
+            counts.setdefault(metric, Counter())[len(scores)] += 1
+    for metric, found in counts.items():
+        if len(found) > 1:
+            told = ", ".join(f"{count} with {samples}" for samples, count in sorted(found.items()))
+            fix = (
+                "Finish the log, or take as many samples of every question; a sample that failed stands there without "
+                "a score (null)."
+            )
+            expected = f"equally many samples of {metric} for every question"
+            raise UserError(Fault(name, expected, Shown(f"questions: {told}"), fix))
+
+
+# --- values --------------------------------------------------------------------------------------------------------
+
+
+def parsed(data: bytes | str, where: str) -> Any:
+    """The value behind JSON text, NaN included.
+
+    Raises:
+        UserError: it is no JSON.
+    """
+    try:
+        return json_decode(data)
+    except ValueError:
+        fix = "Is the file whole? A log that is still being written ends in half a line."
+        raise UserError(Fault(where, "JSON", Shown("something else"), fix)) from None
+
+
+def lines_of(path: Path) -> Iterable[tuple[str, Any]]:
+    """(place, value) of every line of a JSONL file that holds anything."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip():
+                where = f"{path.name}:{number}"
+                yield where, parsed(line, where)
+
+
+_WORDS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}
+"""The letters and words that inspect_ai counts as numbers: correct, incorrect, partial, no answer."""
+
+
+def as_score(value: Any) -> Score:
+    """A number for what a log calls a score; None for what was not scored.
+
+    Raises:
+        ValueError: it is no score.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str):
+        word = value.strip()
+        value = _WORDS.get(word, _WORDS.get(word.lower(), word))
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{value!r} is no score") from None
+    return number if math.isfinite(number) else None
+
+
+def text_of(value: Any) -> str:
+    """A text for a person: of messages the last one a user wrote, of anything else its JSON."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        users = [part for part in value if part.get("role") == "user"] or value
+        content = users[-1].get("content", users[-1].get("text"))
+        return text_of(content) if content is not None else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "\n".join(value)
+    return json.dumps(value, ensure_ascii=False, default=str)

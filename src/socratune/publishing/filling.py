@@ -1,0 +1,63 @@
+"""A page for a person out of its parts: markup, style, scripts and data in one file that fetches nothing.
+
+Texts of models are data: they stand in the page as JSON that no HTML parser can read as markup, and the scripts only
+ever set them as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from socratune.runs import json_encode
+
+_PAGE = Path(__file__).parent / "page"
+
+
+def shortened(value: Any, most: int) -> Any:
+    """The same value with every longer text as `{"cut": its beginning, "length": in characters}`."""
+    if isinstance(value, str):
+        return value if len(value) <= most else {"cut": value[:most], "length": len(value)}
+    if isinstance(value, dict):
+        return {name: shortened(part, most) for name, part in value.items()}
+    return [shortened(part, most) for part in value] if isinstance(value, list | tuple) else value
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a script element: no `<`, `>`, `&`, and none of the line ends of JavaScript."""
+    text = json_encode(value).decode()
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def filled_page(
+    name: str, scripts: Iterable[str], data: Mapping[str, Iterable[str]], *, live: bool = False
+) -> Iterator[str]:
+    """A page of the folder `page` in parts, its scripts one behind the other.
+
+    Args:
+        data: JSON for its `{{…}}`, in parts, each taken when its place is reached.
+        live: it may fetch from where it came.
+    """
+    style = (_PAGE / "style.css").read_text("utf-8")
+    script = "".join((_PAGE / one).read_text("utf-8") for one in scripts)
+    policy = (
+        f"default-src 'none'; script-src {_hashed(script)}; style-src {_hashed(style)}; img-src data:; "
+        f"connect-src {'self' if live else 'none'!r}; base-uri 'none'; form-action 'none'"
+    )
+    fill = {"policy": [policy], "style": [style], "script": [script], **data}
+    for at, part in enumerate(re.split(r"\{\{(\w+)\}\}", (_PAGE / name).read_text("utf-8"))):
+        if at % 2 == 0:
+            yield part
+        else:
+            yield from fill[part]
+
+
+def _hashed(text: str) -> str:
+    """The source expression of a Content Security Policy that allows this very text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
