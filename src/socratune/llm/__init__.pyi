@@ -58,6 +58,7 @@ from .locate import (
     weights_hash as weights_hash,
 )
 from .markers import Find as Find, usual_markers as usual_markers
+from .places import MOST_ROWS as MOST_ROWS, Places as Places
 from .prompts import (
     CHECKER_SCHEMA as CHECKER_SCHEMA,
     EVIDENCE_NOTE as EVIDENCE_NOTE,
@@ -95,6 +96,7 @@ from .references import (
     Endpoint as Endpoint,
     LocalModel as LocalModel,
     Role as Role,
+    batch_faults as batch_faults,
     called_safely as called_safely,
     connected_model as connected_model,
     endpoints_of as endpoints_of,

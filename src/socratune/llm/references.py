@@ -16,11 +16,11 @@ import importlib.util
 import inspect
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from socratune.config import EndpointConfig, GenerateConfig, StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
@@ -32,6 +32,10 @@ from socratune.llm.prompts import JUDGE_SCHEMA
 from socratune.llm.proxies import proxy_of
 from socratune.llm.wire import BASES
 from socratune.runs import Journal
+
+if TYPE_CHECKING:
+    from socratune.llm.http import HttpModel
+    from socratune.llm.places import Places
 
 Role = Literal["student", "teacher", "judge", "writer", "checker"]
 
@@ -85,6 +89,7 @@ class Endpoint:
         api_key_env: the environment variable with the key. Without it a server at an API base of one's own gets no
             key: a provider's key must not travel to another host.
         token_ids: ask for the ids that were sampled; for servers of which it is known that they tell.
+        batch: gather calls into batches, at half price.
     """
 
     api_bases: tuple[str, ...] = ()
@@ -93,6 +98,7 @@ class Endpoint:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     token_ids: bool = False
+    batch: bool = False
 
 
 def endpoints_of(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
@@ -208,15 +214,47 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
 
 
 def price_at(ref: str, endpoint: Endpoint) -> Price:
-    """The price of a reference; `FREE` is every model but those of a provider, or behind a key of one's own."""
+    """The price of a reference; `FREE` is every model but those of a provider, or behind a key of one's own.
+
+    That of a batch, where the calls go in batches.
+    """
     provider, _, name = ref.partition("/")
     own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
     if own_server or provider not in PROVIDERS:
         return FREE
-    return price_of(provider, name)
+    return price_of(provider, name, batch=endpoint.batch)
 
 
-def connected_model(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
+def batch_faults(config: StudentTeacherConfig, refs: Mapping[Role, str], *, engine: str) -> list[Fault]:
+    """Why the calls of judge and teacher cannot go in batches, where they are to.
+
+    Args:
+        config: of the loop.
+        refs: the models by role.
+        engine: where the loop runs.
+    """
+    faults = []
+    for role, reached in endpoints_of(config).items():
+        if not reached.batch:
+            continue
+        where, ref, fix = f"enhance.endpoints.{role}.batch", refs[role], "Leave it out."
+        if role == "judge" and config.judge_mode == "mechanical":
+            ref = RULES["judge"]
+        if engine == "ray":
+            faults.append(Fault(where, "one process, which gathers all calls", Shown("the engine ray"), fix))
+        if ref.split("/", 1)[0] not in PROVIDERS:
+            expected = "a model of openai/… or anthropic/…, whose API takes batches"
+            faults.append(Fault(where, expected, ref, f"{fix} What is not paid by the call gains nothing by a batch."))
+        elif reached.api_bases and reached.api_key_env is None:
+            fix += f" Or name the key of a gateway that passes batches on: enhance.endpoints.{role}.api_key_env."
+            faults.append(Fault(where, "a vendor's API", Shown(f"{ref} at a server without a key"), fix))
+        elif len(reached.api_bases) > 1:
+            got = Shown(f"{len(reached.api_bases)} addresses")
+            faults.append(Fault(where, "one address, as a batch lies at one", got, fix))
+    return faults
+
+
+def connected_model(ref: str, endpoint: Endpoint) -> tuple[HttpModel, Price]:
     """A model behind an API, and its price. Nothing is sent yet."""
     provider, _, name = ref.partition("/")
     given = {
@@ -256,19 +294,28 @@ def reached_model(
     journal: Journal,
     ledger: Ledger,
     local: Callable[[str], LocalModel] | None,
+    places: Places | None = None,
 ) -> Reached:
     """The model behind a reference.
 
     Args:
         role: `STAGE.WHO`, in the journal and the ledger.
         local: gives the model in this process of a name.
+        places: the rows of a stage whose calls may go in batches; None: all are direct.
     """
     if (name := local_name(ref)) is not None:
         assert local is not None, f"{ref}: nobody loads models here"
         loaded = local(name)
         return Reached(MeteredModel(loaded, journal, role), thoughtful(sampling) if loaded.thinking else sampling)
     model, price = connected_model(ref, endpoint)
-    return Reached(MeteredModel(model, journal, role, ledger=ledger, price=price), sampling, (model,))
+    direct = MeteredModel(model, journal, role, ledger=ledger, price=price)
+    if not endpoint.batch or places is None:
+        return Reached(direct, sampling, (model,))
+    from socratune.llm.batched import BatchedModel
+
+    cheaper = price_at(ref, endpoint)
+    batched = BatchedModel(model, direct, journal=journal, role=role, ledger=ledger, price=cheaper, places=places)
+    return Reached(batched, sampling, (batched,))
 
 
 def thoughtful(sampling: Sampling) -> Sampling:
