@@ -70,6 +70,7 @@ class BatchServer:
         self.seen: list[tuple[str, str]] = []
         self.runs: Counter[str] = Counter()
         self.lock = threading.Lock()
+        self.down = True
         self._port = 0
 
     def __enter__(self) -> BatchServer:
@@ -88,9 +89,11 @@ class BatchServer:
         self.openai_base = self.url + "/v1"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
+        self.down = False
 
     def stop(self) -> None:
-        """Serve no more; what is known stays known."""
+        """Serve no more, on open connections neither; what is known stays known."""
+        self.down = True
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -169,6 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, data: bytes) -> None:
         path = self.path.split("?")[0]
         double = self.double
+        if double.down:
+            self.close_connection = True
+            return None
         with double.lock:
             double.seen.append((self.command, path))
             if self.headers.get("Authorization") != f"Bearer {KEY}" and self.headers.get("x-api-key") != KEY:

@@ -87,6 +87,7 @@ from .prompts import (
 )
 from .proxies import is_loopback as is_loopback, proxy_of as proxy_of
 from .references import (
+    BATCH_TIMES as BATCH_TIMES,
     JUDGE_SAMPLING as JUDGE_SAMPLING,
     NOBODY as NOBODY,
     OF_ROWS as OF_ROWS,
@@ -97,6 +98,7 @@ from .references import (
     LocalModel as LocalModel,
     Role as Role,
     batch_faults as batch_faults,
+    batch_shares as batch_shares,
     called_safely as called_safely,
     connected_model as connected_model,
     endpoints_of as endpoints_of,

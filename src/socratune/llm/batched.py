@@ -35,6 +35,7 @@ from socratune.llm.ledger import (
     waste,
 )
 from socratune.llm.places import Places, place_left
+from socratune.llm.references import BATCH_TIMES
 from socratune.runs import BatchNote, Journal, json_encode
 
 log = logging.getLogger(__name__)
@@ -309,8 +310,7 @@ class BatchedModel:
     async def _fetch(self, note: BatchNote, keys: list[bytes]) -> None:
         """Wait for the end of a batch, keep its answers, and hand them out."""
         assert note.id is not None
-        text = "%s: batch %s with %d calls is out: at half price, mostly back within an hour, at the latest after 24"
-        log.info(text, self._role, note.id, len(keys))
+        log.info("%s: batch %s with %d calls is out, %s", self._role, note.id, len(keys), BATCH_TIMES)
         status = await self._batches.ended(note.id)
         if status.state == "refused":
             self._refused(note, keys, status)

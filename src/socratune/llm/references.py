@@ -254,6 +254,23 @@ def batch_faults(config: StudentTeacherConfig, refs: Mapping[Role, str], *, engi
     return faults
 
 
+def batch_shares(config: StudentTeacherConfig) -> dict[Role, float]:
+    """By role whose calls go in batches: the price of such a call as a share of that of a direct one."""
+    refs: dict[Role, str] = {"teacher": teacher_of(config), "judge": resolve_alias(config.judge_model)}
+    shares: dict[Role, float] = {}
+    for role, reached in endpoints_of(config).items():
+        if reached.batch:
+            batched, direct = (
+                price_at(refs[role], one).usd(1000, 1000) for one in (reached, replace(reached, batch=False))
+            )
+            shares[role] = batched / direct if batched and direct else 1.0
+    return shares
+
+
+BATCH_TIMES = "mostly back within an hour, at the latest after 24"
+"""What both vendors say of a batch (2026)."""
+
+
 def connected_model(ref: str, endpoint: Endpoint) -> tuple[HttpModel, Price]:
     """A model behind an API, and its price. Nothing is sent yet."""
     provider, _, name = ref.partition("/")
