@@ -20,6 +20,8 @@ from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
 
+from socratune.judging import judge_by_rules
+
 Fate = Literal["answered", "refused", "failed", "expired", "cancelled"]
 KEY = "sk-double-0123456789"
 
@@ -38,8 +40,13 @@ class Batch:
 
 
 def verdict(body: dict[str, Any]) -> str:
-    """What the double says to every question."""
-    return json.dumps({"reasoning": "as the reference", "correct": True})
+    """What a judge says: of a question in the judge's form by rules, of any other that it is right."""
+    said = body["messages"][-1]["content"]
+    if not said.startswith("{"):
+        return json.dumps({"correct": True, "reason": "as asked"})
+    case = json.loads(said)
+    found = judge_by_rules(case["question"], case["reference_answer"], case["response"])
+    return json.dumps({"correct": found.verdict == "correct", "reason": "by the numbers"})
 
 
 class BatchServer:
@@ -82,8 +89,7 @@ class BatchServer:
 
     def start(self) -> None:
         """Serve, after a `stop` at the same address again."""
-        self._http = ThreadingHTTPServer(("127.0.0.1", self._port), type("Handler", (_Handler,), {"double": self}))
-        self._http.daemon_threads = True
+        self._http = _Server(("127.0.0.1", self._port), type("Handler", (_Handler,), {"double": self}))
         self._port = self._http.server_port
         self.url = f"http://127.0.0.1:{self._port}"
         self.openai_base = self.url + "/v1"
@@ -154,6 +160,13 @@ class BatchServer:
             fate: Fate = "cancelled" if cancelled else self.fate(body)
             batch.results.append((name, fate, self.work(body) if fate == "answered" else {}))
         batch.said = said
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is gone: killed, as tests do."""
 
 
 class _Handler(BaseHTTPRequestHandler):

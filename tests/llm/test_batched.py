@@ -89,9 +89,9 @@ class Run:
 
     def __call__(self, count: int, rounds: int = 1) -> list[Any]:
         async def row(model: BatchedModel, number: int) -> Completion:
-            for step in range(rounds):
-                found = await model.generate(ask(number + 1000 * step), SAMPLING)
-            return found
+            for step in range(1, rounds):
+                await model.generate(ask(number + 1000 * step), SAMPLING)
+            return await model.generate(ask(number), SAMPLING)
 
         with closing(Journal(self.journal)) as journal:
             return asyncio.run(self._rows(row, count, journal))

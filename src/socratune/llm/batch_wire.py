@@ -88,7 +88,7 @@ def creation(token: str, file_id: str) -> bytes:
     return json_encode({**asked, "metadata": {"socratune": token}})
 
 
-def status(kind: WireProtocol, data: bytes) -> Status:
+def batch_status(kind: WireProtocol, data: bytes) -> Status:
     """What a server says of a batch.
 
     Raises:

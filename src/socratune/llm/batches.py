@@ -18,7 +18,7 @@ Pause = Callable[[float], Awaitable[None]]
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between two looks at a batch: half as much again each time. Both vendors' own examples look once a minute."""
-TRIES = 8
+REQUEST_TRIES = 8
 """Of one request in a row: more than two minutes of a server that is down."""
 _MOST_RESULTS = 1 << 30
 """Bytes of a file of results."""
@@ -54,7 +54,7 @@ class Batches:
             file_id = await self._tried("POST", batch_wire.FILES, upload, read=_id, form=token)
             body = batch_wire.creation(token, file_id)
         last = Failure("not tried")
-        for pause_s in _pauses(TRIES):
+        for pause_s in _pauses(REQUEST_TRIES):
             try:
                 return _id(await self._model.send("POST", self._path, body))
             except Failure as failure:
@@ -96,7 +96,7 @@ class Batches:
     async def _status(self, batch_id: str) -> Status:
         data = await self._tried("GET", f"{self._path}/{batch_id}")
         try:
-            return batch_wire.status(self._kind, data)
+            return batch_wire.batch_status(self._kind, data)
         except (LookupError, TypeError, AttributeError, ValueError):
             raise OutsideError(f"{self._model.name}: that is no state of a batch: {data[:200]!r}") from None
 
@@ -105,13 +105,13 @@ class Batches:
     ) -> Any:
         """What `read` makes of the answer to a request that may be sent several times."""
         last = Failure("not tried")
-        for pause_s in _pauses(TRIES):
+        for pause_s in _pauses(REQUEST_TRIES):
             try:
                 return read(await self._model.send(method, path, body, **how))
             except Failure as failure:
                 last = failure
             await self._pause(min(max(pause_s, last.wait_s or 0.0), LONGEST_WAIT_S))
-        raise OutsideError(f"{self._model.name}: {method} {path}: {last.what}. Gave up after {TRIES} tries")
+        raise OutsideError(f"{self._model.name}: {method} {path}: {last.what}. Gave up after {REQUEST_TRIES} tries")
 
 
 def _pauses(count: int) -> list[float]:
