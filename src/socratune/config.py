@@ -389,12 +389,6 @@ class EndpointConfig(Section):
     tokens_per_minute: int | None = Field(default=None, gt=0)
     """None: no limit."""
 
-    @classmethod
-    def _near(cls, name: str) -> str:
-        if name == "batch":
-            return "Only the judge and the teacher of the loop take batches; everything else waits for each answer."
-        return super()._near(name)
-
 
 class BatchEndpointConfig(EndpointConfig):
     """The same for a role whose calls can wait."""

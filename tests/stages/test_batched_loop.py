@@ -131,7 +131,7 @@ def test_what_cannot_be_batched_is_refused_before_anything(tmp_path: Path, given
 @pytest.mark.slow
 def test_the_plan_says_what_batches_save(tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 150))
-    command = ["plan", "--model", "demo", "--dataset", data, "--judge-model", "openai/gpt-4o-mini"]
+    command = ["plan", "--model", "demo", "--dataset", data, "--set", "enhance.judge_model=openai/gpt-4o-mini"]
     told = [
         json.loads(socratune(*command, *more, "--json", env={"OPENAI_API_KEY": KEY}).stdout) for more in ([], BATCH)
     ]
