@@ -164,6 +164,7 @@ class BatchServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 1024
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is gone: killed, as tests do."""

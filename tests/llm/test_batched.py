@@ -14,6 +14,7 @@ import pytest
 from batch_servers import KEY, BatchServer
 
 from socratune.errors import OutsideError
+from socratune.llm import batched
 from socratune.llm.base import Chat, Completion, Sampling
 from socratune.llm.batched import FEWEST_CALLS, BatchedModel
 from socratune.llm.http import HttpModel
@@ -136,6 +137,33 @@ def test_a_loop_goes_on_in_rounds(tmp_path: Path, server: BatchServer, kind: Wir
     run = Run(server, tmp_path / "j.sqlite", kind, at_work=8)
     assert answered(run(100, rounds=3))
     assert len(server.batches) == 3 and set(server.runs.values()) == {1} and len(server.runs) == 300
+
+
+def test_what_fills_a_batch_does_not_wait_for_the_rest(
+    tmp_path: Path, server: BatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batched, "MOST_CALLS", 25)
+    assert answered(Run(server, tmp_path / "j.sqlite")(101))
+    assert [len(batch.calls) for batch in server.batches.values()] == [25] * 4
+
+
+@pytest.mark.parametrize("most_wait_s", [0.0, 1e9])
+def test_calls_do_not_wait_for_ever_for_a_row_that_is_long_at_work(
+    tmp_path: Path, server: BatchServer, monkeypatch: pytest.MonkeyPatch, most_wait_s: float
+) -> None:
+    monkeypatch.setattr(batched, "MOST_WAIT_S", most_wait_s)
+    run = Run(server, tmp_path / "j.sqlite")
+    seen: list[int] = []
+
+    async def row(model: BatchedModel, number: int) -> Completion:
+        while number == 0 and not server.batches and len(run.pauses) < 30:
+            await asyncio.sleep(0.002)
+        seen.append(len(server.batches))
+        return await model.generate(ask(number), SAMPLING)
+
+    with closing(Journal(run.journal)) as journal:
+        assert answered(asyncio.run(run._rows(row, 60, journal)))
+    assert seen[-1] == (1 if most_wait_s == 0.0 else 0)  # whether the batch went out before that row was done
 
 
 def test_few_calls_are_asked_directly(tmp_path: Path, server: BatchServer) -> None:
@@ -325,6 +353,8 @@ def test_smaller_batches_follow_where_too_much_is_enqueued(tmp_path: Path, serve
     server.fail_with = "token_limit_exceeded"
     assert answered(Run(server, tmp_path / "j.sqlite")(101))
     assert [len(batch.calls) for batch in server.batches.values()] == [100, 50, 50]
+    looks = [path for _, path in server.seen if path.startswith("/v1/batches/")]
+    assert looks == sorted(looks)  # one after the other
     assert set(server.runs.values()) == {1}
 
 

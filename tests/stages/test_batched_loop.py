@@ -137,4 +137,6 @@ def test_the_plan_says_what_batches_save(tmp_path: Path) -> None:
     ]
     assert told[1]["usd"]["enhancement"] == pytest.approx(told[0]["usd"]["enhancement"] / 2, abs=1e-4)
     assumed = " ".join(told[1]["assumed"])
-    assert "judge are asked in batches, which saves about" in assumed and "at the latest after 24 hours" in assumed
+    assert (
+        "the calls of judge go in batches, which saves about" in assumed and "at the latest after 24 hours" in assumed
+    )

@@ -315,8 +315,8 @@ def _batches(config: RunConfig, usd: float | None, rows: int) -> Iterator[str]:
     most = (loop.attempts + 1) * ("judge" in shares)
     most += (loop.max_iterations - 1) * (loop.hint_attempts * ("judge" in shares) + ("teacher" in shares))
     yield (
-        f"{' and '.join(shares)} are asked in batches{saved}; a batch is {BATCH_TIMES} hours, and up to about {most} "
-        "follow one another, the last ones small or none"
+        f"the calls of {' and '.join(shares)} go in batches{saved}; a batch is {BATCH_TIMES} hours, and up to "
+        f"about {most} follow one another, the last ones small or none"
     )
 
 

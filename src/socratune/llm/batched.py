@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -203,13 +203,16 @@ class BatchedModel:
             blocked = self._ledger.waiting - self._places.held_up
             quiet = self._places.taken <= blocked and self._places.moves == moves
             moves = self._places.moves
-            if self._crowded and self._out:
+            if self._crowded and self._tasks:
                 continue
             oldest = next(iter(self._gathered.values())).since
             due = quiet or time.monotonic() - oldest >= MOST_WAIT_S
             while len(self._gathered) >= (FEWEST_CALLS if due else self._most_calls):
-                self._start(self._send(self._next_batch()))
-            if quiet:
+                keys = self._next_batch()
+                self._start(keys, self._send(keys))
+                if self._crowded:
+                    break
+            if quiet and not self._crowded:
                 self._settle(self._gathered.copy(), "direct")
 
     def _next_batch(self) -> list[bytes]:
@@ -236,8 +239,19 @@ class BatchedModel:
         self._failure = error
         self._settle(keys, error)
 
-    def _start(self, work: Any) -> None:
-        task = asyncio.create_task(work)
+    def _start(self, keys: list[bytes], work: Coroutine[Any, Any, None]) -> None:
+        """Have a batch looked after; what goes wrong with it ends the rows that wait for it."""
+
+        async def looked_after() -> None:
+            try:
+                await work
+            except CallError as error:  # its id, or its results
+                told = f"{error}: was this batch sent with another key, or more than a month ago? {self._without()}"
+                self._fail(keys, OutsideError(told))
+            except Exception as error:
+                self._fail(keys, error)
+
+        task = asyncio.create_task(looked_after())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -259,23 +273,18 @@ class BatchedModel:
 
     async def _send(self, keys: list[bytes]) -> None:
         """A new batch."""
+        if self._scouted is not None:
+            await self._scouted.wait()
+        calls = {key: self._waiting[key] for key in keys}
+        about = {"keys": [key.hex() for key in keys], "worst": _worst(calls.values())}
+        note = self._note(BatchNote(f"socratune-{uuid.uuid4().hex}", self._role, "wanted", None, time.time(), about))
+        bodies = [(key.hex(), self._model.body(call.messages, call.sampling)) for key, call in calls.items()]
         try:
-            if self._scouted is not None:
-                await self._scouted.wait()
-            calls = {key: self._waiting[key] for key in keys}
-            about = {"keys": [key.hex() for key in keys], "worst": _worst(calls.values())}
-            note = self._note(
-                BatchNote(f"socratune-{uuid.uuid4().hex}", self._role, "wanted", None, time.time(), about)
-            )
-            bodies = [(key.hex(), self._model.body(call.messages, call.sampling)) for key, call in calls.items()]
-            try:
-                sent = await self._batches.create(note.token, bodies, since=note.at, known=self._known())
-            except CallError as error:
-                self._note(replace(note, state="done", about={"calls": len(keys), "refused": len(keys)}))
-                raise OutsideError(f"{error}: no batch is taken. {self._without()}") from None
-            await self._fetch(self._note(replace(note, state="sent", id=sent)), keys)
-        except Exception as error:
-            self._fail(keys, error)
+            sent = await self._batches.create(note.token, bodies, since=note.at, known=self._known())
+        except CallError as error:
+            self._done(note, keys, {"calls": len(keys), "refused": len(keys)})
+            raise OutsideError(f"{error}: no batch is taken. {self._without()}") from None
+        await self._fetch(self._note(replace(note, state="sent", id=sent)), keys)
 
     def _go_on(self) -> None:
         """Look after the batches that were out when an earlier run ended."""
@@ -283,29 +292,24 @@ class BatchedModel:
             if note.state != "done":
                 self._out[note.token] = note
                 self._in_out |= {bytes.fromhex(key) for key in note.about["keys"]}
-                self._start(self._take_up(note))
+                keys = [bytes.fromhex(key) for key in note.about["keys"]]
+                self._start(keys, self._take_up(note, keys))
 
-    async def _take_up(self, note: BatchNote) -> None:
-        keys = [bytes.fromhex(key) for key in note.about["keys"]]
-        try:
-            with self._ledger.committed(self._price, *note.about["worst"]) as over:
-                if note.id is None:  # ended between the sending and the note of its id
-                    found = await self._batches.find(note.token, len(keys), since=note.at, known=self._known())
-                    if found is None:
-                        self._done(note, keys, {"calls": 0})
-                        self._settle(keys, "again")
-                        return
-                    note = self._note(replace(note, state="sent", id=found))
+    async def _take_up(self, note: BatchNote, keys: list[bytes]) -> None:
+        """A batch of an earlier run; what it may cost is held, as no row asks for it yet."""
+        with self._ledger.committed(self._price, *note.about["worst"]) as over:
+            if note.id is None:  # that run ended between the sending and the note of the id
+                found = await self._batches.find(note.token, len(keys), since=note.at, known=self._known())
+                if found is None:
+                    self._done(note, keys, {"calls": 0})
+                    self._settle(keys, "again")
+                    return
+                note = self._note(replace(note, state="sent", id=found))
+            if over:
                 assert note.id is not None
-                log.info("%s: goes on with batch %s of %d calls", self._role, note.id, len(keys))
-                if over:
-                    log.warning("%s: batch %s is cancelled. %s", self._role, note.id, over)
-                    await self._batches.cancel(note.id)
-                await self._fetch(note, keys)
-        except CallError as error:  # its id is not known there
-            self._fail(keys, OutsideError(f"{error}: batch {note.id} was sent with another key? {self._without()}"))
-        except Exception as error:
-            self._fail(keys, error)
+                log.warning("%s: batch %s is cancelled. %s", self._role, note.id, over)
+                await self._batches.cancel(note.id)
+            await self._fetch(note, keys)
 
     async def _fetch(self, note: BatchNote, keys: list[bytes]) -> None:
         """Wait for the end of a batch, keep its answers, and hand them out."""
