@@ -41,20 +41,20 @@ MOST_ROOT_FILES = 13
 LINES = {
     "": 3300,
     "judging": 2200,
-    "runs": 1650,
-    "llm": 4300,
+    "runs": 1700,
+    "llm": 5250,
     "inference": 3150,
     "data": 2750,
     "environments": 600,
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
-    "evaluation": 3400,
-    "publishing": 3100,
-    "stages": 2300,
+    "evaluation": 4750,
+    "publishing": 3350,
+    "stages": 2400,
     "compute": 3900,
     "ways": 1350,
-    "cli": 2300,
+    "cli": 2400,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24

@@ -390,12 +390,19 @@ class EndpointConfig(Section):
     """None: no limit."""
 
 
+class BatchEndpointConfig(EndpointConfig):
+    """The same for a role whose calls can wait."""
+
+    batch: bool = False
+    """Gather the calls of the loop into batches of the vendor's: half the price, answered within 24 hours."""
+
+
 class EndpointsConfig(Section):
     """Keys and limits by role."""
 
     student: EndpointConfig = EndpointConfig()
-    teacher: EndpointConfig = EndpointConfig()
-    judge: EndpointConfig = EndpointConfig()
+    teacher: BatchEndpointConfig = BatchEndpointConfig()
+    judge: BatchEndpointConfig = BatchEndpointConfig()
 
 
 class MixConfig(Section):
@@ -551,7 +558,7 @@ class StudentTeacherConfig(Section):
     max_new_tokens: int = Field(default=1024, ge=1)
     """Of one answer. An answer cut off here is undecided, not wrong."""
     concurrency: Annotated[int, Flag(), Free()] = Field(default=256, ge=1)
-    """Rows in flight, one call per row at a time."""
+    """Rows in flight, one call per row at a time; those that wait for a batch do not count."""
     call_timeout_s: Annotated[float, Flag(), Free()] = Field(default=600.0, gt=0)
     """Seconds, of one try of a call to a server."""
     max_total_tokens: Annotated[int | None, Flag(), Free()] = Field(default=None, gt=0)

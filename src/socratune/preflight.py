@@ -19,6 +19,7 @@ from socratune.llm import (
     RULES,
     Role,
     StudentEngine,
+    batch_faults,
     budget_faults,
     endpoints_of,
     local_name,
@@ -145,6 +146,8 @@ def settings_faults(config: RunConfig, to_do: Collection[str] = STAGES) -> list[
         from socratune.training import peft_faults
 
         faults += peft_faults(config.train.peft)
+    if "enhance" in to_do:
+        faults += batch_faults(config.enhance, _loop_models(config), engine=config.engine)
     return faults + (_price_faults(config, to_do) if _limited(config, "enhance") else [])
 
 

@@ -22,7 +22,7 @@ from socratune.llm.connection import (
     EndlessResponse,
     Pool,
     Response,
-    post_head,
+    request_head,
     response,
 )
 from socratune.llm.http import HttpModel
@@ -112,10 +112,10 @@ def test_an_answer_that_ends_too_soon_is_none(raw: bytes) -> None:
 
 
 def test_what_a_request_begins_with() -> None:
-    lines = post_head("https://us%40er:p%3Aw@[::1]:8443/v1/a b", {"X": "y"}).decode().split("\r\n")
+    lines = request_head("POST", "https://us%40er:p%3Aw@[::1]:8443/v1/a b", {"X": "y"}).decode().split("\r\n")
     assert lines[0] == "POST /v1/a%20b HTTP/1.1"
     assert {"Host: [::1]:8443", "X: y", "Authorization: Basic dXNAZXI6cDp3"} <= set(lines)
-    assert b"Host: xn--bcher-kva.example\r\n" in post_head("https://bücher.example/v1", {})
+    assert b"Host: xn--bcher-kva.example\r\n" in request_head("POST", "https://bücher.example/v1", {})
 
 
 # --- over connections

@@ -153,7 +153,20 @@ def show_estimate(found: dict[str, Any], console: Any) -> None:
         console.print(f"Questions, without siblings and a graph's: about {expected:.0f} ({low:.0f} … {high:.0f}).")
         console.print()
     _show_pilot("The loop: {rows} rows" if written else "{rows} rows", found, console)
+    if batches := found.get("batches"):
+        console.print(_batches(batches))
     console.print("The pilot's calls are kept: the run will not pay them again.")
+
+
+def _batches(found: dict[str, Any]) -> str:
+    """What batches save, and what they cost in time."""
+    from socratune.llm import BATCH_TIMES
+
+    roles, count = " and ".join(found["roles"]), found["in_a_row"]
+    return (
+        f"Batches for {roles} save about {found['saved_usd']:.4g} USD, which is counted above. They take longer: a row "
+        f"of the pilot asked {count} times, so up to {count} batches follow one another, each {BATCH_TIMES} hours."
+    )
 
 
 def _show_pilot(title: str, found: dict[str, Any], console: Any) -> None:

@@ -31,10 +31,12 @@ from socratune.config import EnhancedTrainingConfig, RunConfig, StudentTeacherCo
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import GIB, Shape, Size, answering_s, card_named, size_of, training_flops
 from socratune.llm import (
+    BATCH_TIMES,
     FREE,
     Budget,
     Price,
     Role,
+    batch_shares,
     endpoints_of,
     price_at,
     resolve_alias,
@@ -297,7 +299,25 @@ def _enhancement(config: RunConfig, load: Workload) -> tuple[float | None, tuple
         return 0.0, ()
     text = ", ".join(f"{count:g} calls of the {role}" for role, count in calls.items())
     said = f"{text} a row, {READ_TOKENS} tokens read and {WRITTEN_TOKENS} written each (--estimate measures it)"
-    return usd, (said,)
+    return usd, (said, *_batches(config, usd, load.rows - load.held_out))
+
+
+def _batches(config: RunConfig, usd: float | None, rows: int) -> Iterator[str]:
+    """What batches save, and how long they may take."""
+    if not (shares := batch_shares(config.enhance)):
+        return
+    direct = config.enhance.model_copy(deep=True)
+    for role in shares:
+        getattr(direct.endpoints, role).batch = False
+    whole, _ = loop_usd(direct, config.model, rows)
+    saved = "" if usd is None or whole is None else f", which saves about {whole - usd:.2g} USD"
+    loop = config.enhance
+    most = (loop.attempts + 1) * ("judge" in shares)
+    most += (loop.max_iterations - 1) * (loop.hint_attempts * ("judge" in shares) + ("teacher" in shares))
+    yield (
+        f"the calls of {' and '.join(shares)} go in batches{saved}; a batch is {BATCH_TIMES} hours, and up to "
+        f"about {most} follow one another, the last ones small or none"
+    )
 
 
 def loop_usd(

@@ -17,6 +17,7 @@ from .base import (
     is_thinking as is_thinking,
     served_sampling as served_sampling,
 )
+from .batch_checks import BATCH_TIMES as BATCH_TIMES, batch_faults as batch_faults, batch_shares as batch_shares
 from .budget import (
     Budget as Budget,
     budget_faults as budget_faults,
@@ -58,6 +59,7 @@ from .locate import (
     weights_hash as weights_hash,
 )
 from .markers import Find as Find, usual_markers as usual_markers
+from .places import MOST_ROWS as MOST_ROWS, Places as Places
 from .prompts import (
     CHECKER_SCHEMA as CHECKER_SCHEMA,
     EVIDENCE_NOTE as EVIDENCE_NOTE,

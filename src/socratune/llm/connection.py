@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes: what a POST begins with, and the answer read off what has come so far. Touches no socket."""
+"""HTTP/1.1 as bytes: what a request begins with, and the answer read off what has come so far. Touches no socket."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Response(NamedTuple):
     body: bytes
 
 
-def post_head(url: str, headers: Mapping[str, str], *, whole_url: bool = False) -> bytes:
-    """A request to `http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]` up to the body's length, which the caller adds.
+def request_head(method: str, url: str, headers: Mapping[str, str], *, whole_url: bool = False) -> bytes:
+    """A request to `http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH][?QUERY]` up to the body's length, which follows.
 
     User and password become the `Authorization`. `whole_url`: as a proxy has it, which passes it on.
     """
@@ -55,8 +55,9 @@ def post_head(url: str, headers: Mapping[str, str], *, whole_url: bool = False) 
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         every["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+    path += f"?{parts.query}" if parts.query else ""
     path = f"{parts.scheme}://{place}{path}" if whole_url else path
-    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items()), "Content-Length: "]
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in every.items()), "Content-Length: "]
     return "\r\n".join(lines).encode()
 
 
@@ -186,9 +187,7 @@ class Pool:
         self._tls = parts.scheme == "https"
         self._port = parts.port or (443 if self._tls else 80)
         self._proxy = proxy_of(url)
-        plain = self._proxy if not self._tls else None
-        own = {"Proxy-Authorization": plain.authorization} if plain and plain.authorization else {}
-        self._head = post_head(url, {**headers, **own}, whole_url=plain is not None)
+        self._head = self._head_of("POST", url, headers)
         self._connect_timeout_s = connect_timeout_s
         self._keep_alive_s = keep_alive_s
         self._idle: list[_Connection] = []
@@ -205,9 +204,21 @@ class Pool:
             EndlessResponse: the answer is longer.
             OSError: the connection broke, or what came is no HTTP (`BadResponse`).
         """
+        return await self._asked(self._head, body, longest)
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, longest: int) -> Response:
+        """The same for another path of the same host, and any method."""
+        return await self._asked(self._head_of(method, url, headers), body, longest)
+
+    def _head_of(self, method: str, url: str, headers: Mapping[str, str]) -> bytes:
+        plain = self._proxy if not self._tls else None
+        own = {"Proxy-Authorization": plain.authorization} if plain and plain.authorization else {}
+        return request_head(method, url, {**headers, **own}, whole_url=plain is not None)
+
+    async def _asked(self, head: bytes, body: bytes, longest: int) -> Response:
         connection = self._kept() or await self._connect()
         try:
-            answer = await connection.ask(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), longest)
+            answer = await connection.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body), longest)
         except BaseException:
             connection.drop()
             raise

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from socratune.errors import CallError, Fault, OutsideError, Shown, UserError
 from socratune.llm import wire
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.connection import CannotConnect, EndlessResponse, Pool, Response
+from socratune.llm.connection import LONGEST_ANSWER, CannotConnect, EndlessResponse, Pool, Response
+from socratune.llm.failures import Failure, NoRoom
 from socratune.llm.ledger import credible_tokens, most_prompt_tokens, reserve_again, waste
 from socratune.llm.limits import Breaker, Bucket, Endpoints, RateLimits, retry_after_s
 from socratune.llm.markers import Find, spelt_out, usual_markers, without_markers
@@ -57,51 +58,12 @@ SHOWN_CHARACTERS = 300
 _OUT_OF_CREDIT = ("insufficient_quota", "credit balance is too low")
 
 
-class _Failure(Exception):
-    """A try that may go better next time.
-
-    Attributes:
-        what: what happened, for people.
-        wait_s: what the server asks to wait; None where it does not.
-        unreachable: no connection came about.
-        throttled: the server is well and wants fewer calls.
-        unusable: the server is well, and what it says is no answer: the fault of this call, and of no other.
-        paid: tokens of prompt and answer that the server counts for it; None where it is not billed.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        *,
-        wait_s: float | None = None,
-        unreachable: bool = False,
-        throttled: bool = False,
-        unusable: bool = False,
-        paid: tuple[int, int] | None = None,
-    ) -> None:
-        super().__init__(what)
-        self.what, self.wait_s, self.paid = what, wait_s, paid
-        self.unreachable, self.throttled, self.unusable = unreachable, throttled, unusable
-
-
-class _NoRoom(Exception):
-    """The server has room for an answer of `room` tokens, which are fewer than were asked for."""
-
-    def __init__(self, room: int) -> None:
-        super().__init__(room)
-        self.room = room
-
-
-def _start_of(data: bytes) -> str:
-    """Of an error's body, in lower case."""
-    return data[:10_000].decode("utf-8", "replace").lower()
-
-
 class HttpModel:
     """A model behind one or more addresses that speak the same protocol.
 
     Attributes:
         name: `KIND/MODEL`; whoever makes it for another vendor (`VENDORS`) puts that one's name before the slash.
+        kind: the protocol.
         fingerprint: the same; addresses, key, timeouts and limits do not change an answer.
         markers: finds the control tokens in texts that this server might read as turns; they are sent spelt out. None
             for a vendor's own address and for a server that knows text from turns itself.
@@ -142,7 +104,7 @@ class HttpModel:
         self._unasked = set() if token_ids else {wire.TOKEN_IDS}
         # a vendor's own defaults are known to be neutral, and it refuses what is not of its protocol
         self._neutral = bool(api_bases)
-        self._kind: WireProtocol = kind
+        self.kind: WireProtocol = kind
         self._model = model
         self._key = (api_key or "").strip()
         if not self._key.isprintable():
@@ -172,12 +134,12 @@ class HttpModel:
             good = False
         if not good:
             raise UserError(Fault("API base", "http(s)://HOST[:PORT][/PATH]", self._clean(base), "Mend the address."))
-        if self._key and self._kind == "openai" and urlsplit(base).password is not None:
+        if self._key and self.kind == "openai" and urlsplit(base).password is not None:
             # both would be the Authorization header
             raise UserError(Fault("API base", "no password beside an API key", self._clean(base), "Drop one of them."))
         pool = Pool(
-            wire.url_of(self._kind, base),
-            wire.headers_of(self._kind, self._key),
+            wire.url_of(self.kind, base),
+            wire.headers_of(self.kind, self._key),
             connect_timeout_s=min(_CONNECT_TIMEOUT_S, self._call_timeout_s),
             keep_alive_s=KEEP_ALIVE_S,
         )
@@ -190,7 +152,7 @@ class HttpModel:
 
     def sent(self, sampling: Sampling) -> dict[str, Any]:
         """How answers are drawn, as it is sent; None is what a server refused and decides itself."""
-        body = wire.request(self._kind, self._model, [], sampling, self._left_out(self.dropped, sampling))
+        body = wire.request(self.kind, self._model, [], sampling, self._left_out(self.dropped, sampling))
         return {name: body.get(name) for name in wire.drawn_by(sampling) if name in body or name in self.dropped}
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
@@ -210,10 +172,10 @@ class HttpModel:
             endpoint = self._endpoints.pick()
             try:
                 answer = await self._ask(endpoint, messages, sampling, room)
-            except _NoRoom as less:
+            except NoRoom as less:
                 room = less.room
                 continue
-            except _Failure as failure:
+            except Failure as failure:
                 tries += 1
                 # throttled while others get through is a queue, not a failure
                 spent += not (failure.throttled and self._answered > answered)
@@ -254,6 +216,41 @@ class HttpModel:
             log.warning(text, self.name, found, spelt_out(found))
         return messages
 
+    def body(self, messages: Chat, sampling: Sampling) -> dict[str, Any]:
+        """What a call posts, as the addresses take it by what they have refused so far."""
+        left_out = self._left_out(self.dropped, sampling)
+        return wire.request(self.kind, self._model, self._without_markers(messages), sampling, left_out)
+
+    async def send(
+        self, method: str, path: str, body: bytes = b"", *, form: str = "", longest: int = LONGEST_ANSWER
+    ) -> bytes:
+        """What the first address answers at another path, behind its `/v1`. Tried once.
+
+        Args:
+            method, path, body: of the request.
+            form: boundary of a multipart body; empty for JSON.
+            longest: bytes of the answer.
+
+        Raises:
+            Failure: another try may go better; whether this one was heard is not known.
+            CallError: it is refused.
+            UserError, OutsideError: as for `generate`.
+        """
+        endpoint, pool = next(iter(self._pools.items()))
+        headers = wire.headers_of(self.kind, self._key)
+        headers |= {"Content-Type": f"multipart/form-data; boundary={form}"} if form else {}
+        url = wire.root_of(self.kind, endpoint.base) + path
+        try:
+            async with asyncio.timeout(self._call_timeout_s):
+                status, answered, data = await pool.send(method, url, headers, body, longest)
+        except OSError as error:
+            raise Failure(f"the connection broke ({type(error).__name__}: {self._shown(error)})") from None
+        if len(self._key) >= SHORTEST_SECRET:
+            data = data.replace(self._key.encode(), b"[key]")
+        if status not in range(200, 300):
+            self._read_error(endpoint, status, answered, data, {})
+        return data
+
     async def close(self) -> None:
         """Close the connections; to be awaited in the loop that made the calls. A later call opens new ones."""
         for pool in self._pools.values():
@@ -271,7 +268,7 @@ class HttpModel:
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
         return estimate
 
-    def _count_failure(self, endpoint: RateLimits, failure: _Failure) -> None:
+    def _count_failure(self, endpoint: RateLimits, failure: Failure) -> None:
         if failure.unusable:
             self._breaker.worked()
             endpoint.worked()
@@ -279,7 +276,7 @@ class HttpModel:
             endpoint.failed(unreachable=failure.unreachable)
             self._breaker.failed(self._told(endpoint, failure))
 
-    def _give_up(self, endpoint: RateLimits, failure: _Failure, tries: int, *, alone: bool) -> NoReturn:
+    def _give_up(self, endpoint: RateLimits, failure: Failure, tries: int, *, alone: bool) -> NoReturn:
         """End a call whose retries are spent; `alone`: other calls were answered since its first failure.
 
         Such a call fails by itself (a question that crashes the server), and its row can bear that. Where nobody is
@@ -294,7 +291,7 @@ class HttpModel:
             raise CallError(f"{what}, while other calls were answered")
         raise OutsideError(what)
 
-    def _wait_s(self, endpoint: RateLimits, failure: _Failure, tries: int) -> float:
+    def _wait_s(self, endpoint: RateLimits, failure: Failure, tries: int) -> float:
         """Seconds to wait before the next try.
 
         Raises:
@@ -309,7 +306,7 @@ class HttpModel:
         # a little more than was asked for, so that the calls throttled together do not come back together
         return backoff_s if failure.wait_s is None else failure.wait_s + min(backoff_s, BACKOFF_BASE_S)
 
-    def _told(self, endpoint: RateLimits, failure: _Failure) -> str:
+    def _told(self, endpoint: RateLimits, failure: Failure) -> str:
         return f"{self._clean(f'{self.name} at {endpoint.base}')}: {failure.what}"
 
     def _left_out(self, dropped: set[str], sampling: Sampling) -> set[str]:
@@ -324,11 +321,11 @@ class HttpModel:
         """One try. None where the server refused a parameter that will be left out of the next one.
 
         Raises:
-            _NoRoom: the server has room for fewer tokens; not with a `room` that was found before.
+            NoRoom: the server has room for fewer tokens; not with a `room` that was found before.
         """
         asked = sampling if room is None else replace(sampling, max_new_tokens=room)
         left_out = self._left_out(endpoint.dropped, sampling)
-        body = wire.request(self._kind, self._model, messages, asked, left_out)
+        body = wire.request(self.kind, self._model, messages, asked, left_out)
         endpoint.in_flight += 1
         endpoint.sent += 1
         sent = json_encode(body)
@@ -340,30 +337,30 @@ class HttpModel:
         except OutsideError:  # is an OSError too
             raise
         except CannotConnect as error:
-            raise _Failure(f"cannot connect ({self._shown(error)})", unreachable=True) from None
+            raise Failure(f"cannot connect ({self._shown(error)})", unreachable=True) from None
         except TimeoutError:
-            raise _Failure(f"no answer within {self._call_timeout_s:g} s") from None
+            raise Failure(f"no answer within {self._call_timeout_s:g} s") from None
         except EndlessResponse as error:
-            raise _Failure(
+            raise Failure(
                 f"{error}, where {sampling.max_new_tokens} tokens were asked for",
                 unusable=True,
                 paid=(0, sampling.max_new_tokens),
             ) from None
         except OSError as error:
-            raise _Failure(f"the connection broke ({type(error).__name__}: {self._shown(error)})") from None
+            raise Failure(f"the connection broke ({type(error).__name__}: {self._shown(error)})") from None
         finally:
             endpoint.in_flight -= 1
         if status in range(200, 300):
-            return self._read_answer(headers, data)
+            return self.read_answer(headers, data)
         if room is None and status in (400, 413, 422):
             self._look_for_room(data, messages, sampling)
         self._read_error(endpoint, status, headers, data, body)
         return None
 
     def _look_for_room(self, data: bytes, messages: Chat, sampling: Sampling) -> None:
-        """Raise _NoRoom where an error says that the server has no room for so many tokens, and has it for fewer."""
+        """Raise NoRoom where an error says that the server has no room for so many tokens, and has it for fewer."""
         read = most_prompt_tokens(messages, sampling)
-        room = wire.room_for_answer(_start_of(data), sampling.max_new_tokens, read)
+        room = wire.room_for_answer(wire.start_of(data), sampling.max_new_tokens, read)
         if room is None:
             return
         if not self._short_of_room:
@@ -372,7 +369,7 @@ class HttpModel:
                 "%s has no room for an answer of %d tokens, so it is asked for %d; the same goes for others from now on"
             )
             log.warning(text, self.name, sampling.max_new_tokens, room)
-        raise _NoRoom(room)
+        raise NoRoom(room)
 
     async def _post(self, pool: Pool, body: bytes, longest: int) -> Response:
         answer = await pool.post(body, longest)
@@ -380,25 +377,28 @@ class HttpModel:
             return answer._replace(body=answer.body.replace(self._key.encode(), b"[key]"))
         return answer
 
-    def _read_answer(self, headers: Mapping[str, str], data: bytes) -> Completion:
-        """The completion in a 200's body."""
+    def read_answer(self, headers: Mapping[str, str], data: bytes) -> Completion:
+        """The completion in a 200's body.
+
+        Raises CallError where the model or a filter refused, Failure where there is no answer in it.
+        """
         try:
             parsed = json_decode(data)
         except ValueError:
             kind = self._shown(headers.get("content-type", "no content type"))
-            raise _Failure(f"status 200 with {kind} that is not JSON: {self._shown(wire.message_in(data))}") from None
+            raise Failure(f"status 200 with {kind} that is not JSON: {self._shown(wire.message_in(data))}") from None
         try:
-            answer = wire.completion(self._kind, parsed)
+            answer = wire.completion(self.kind, parsed)
         except CallError as error:
-            waste(*wire.usage(self._kind, parsed))
+            waste(*wire.usage(self.kind, parsed))
             raise CallError(f"{self.name}: {self._shown(error)}") from None
         except wire.NoWords as error:
-            paid = wire.usage(self._kind, parsed)
-            raise _Failure(f"status 200 with {self._shown(error)}", unusable=True, paid=paid) from None
+            paid = wire.usage(self.kind, parsed)
+            raise Failure(f"status 200 with {self._shown(error)}", unusable=True, paid=paid) from None
         except (LookupError, TypeError, AttributeError, ValueError):
-            what, paid = self._shown(wire.message_in(data)), wire.usage(self._kind, parsed)
+            what, paid = self._shown(wire.message_in(data)), wire.usage(self.kind, parsed)
             text = f"status 200 without an answer in it: {what}"
-            raise _Failure(text, paid=paid if any(paid) else None) from None
+            raise Failure(text, paid=paid if any(paid) else None) from None
         if len(self._key) >= SHORTEST_SECRET and self._key in answer.text:
             text = answer.text.replace(self._key, "[key]")
             return Completion(text, answer.stop, answer.prompt_tokens, answer.completion_tokens)
@@ -408,8 +408,8 @@ class HttpModel:
         self, endpoint: RateLimits, status: int, headers: Mapping[str, str], data: bytes, body: dict[str, Any]
     ) -> None:
         """Raise what an error answer means. Returns where a parameter was refused that can be left out."""
-        said = _start_of(data)
-        if status in (400, 422) and (names := wire.refused_parameters(self._kind, body, said)):
+        said = wire.start_of(data)
+        if status in (400, 422) and (names := wire.refused_parameters(self.kind, body, said)):
             if new := [name for name in names if name not in endpoint.dropped]:
                 endpoint.dropped.update(new)
                 log.warning("%s does not take %s; it is left out from now on", self.name, ", ".join(new))
@@ -431,7 +431,7 @@ class HttpModel:
         # OpenAI answers 429 to a prompt that is longer than a whole minute's allowance
         too_large = status == 429 and "request too large" in said
         if (status in (408, 409, 429) and not too_large) or status >= 500:
-            raise _Failure(what, wait_s=retry_after_s(headers), throttled=status in (409, 429))
+            raise Failure(what, wait_s=retry_after_s(headers), throttled=status in (409, 429))
         self._breaker.worked()
         endpoint.worked()
         raise CallError(f"{self.name}: {what}")

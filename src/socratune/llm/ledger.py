@@ -86,14 +86,22 @@ FREE = Price(0.0, 0.0)
 """A model in this process, or rules."""
 
 
-def price_of(provider: str, model: str) -> Price:
-    """The list price by the `genai-prices` package (it carries its prices along, dated by its release)."""
+def price_of(provider: str, model: str, *, batch: bool = False) -> Price:
+    """The list price by the `genai-prices` package (it carries its prices along, dated by its release).
+
+    Args:
+        provider: by its name there.
+        model: by its name there.
+        batch: of a call in a batch; where the package knows none, that of a direct call.
+    """
     from genai_prices import Usage, calc_price
 
     tokens = 1_000  # the price of a call of usual size; longer ones have a tier of their own with some vendors
+    named: dict[str, Any] = {"model_ref": model, "provider_id": provider}
+    named |= {"price_context": {"processing": "batch"}} if batch else {}
     try:
-        prompt = calc_price(Usage(input_tokens=tokens, output_tokens=0), model_ref=model, provider_id=provider)
-        completion = calc_price(Usage(input_tokens=0, output_tokens=tokens), model_ref=model, provider_id=provider)
+        prompt = calc_price(Usage(input_tokens=tokens, output_tokens=0), **named)
+        completion = calc_price(Usage(input_tokens=0, output_tokens=tokens), **named)
     except LookupError:
         return Price(None, None)
     return Price(float(prompt.total_price) / tokens, float(completion.total_price) / tokens)
@@ -127,12 +135,17 @@ UNLIMITED = Limits()
 
 @dataclass(slots=True)
 class Ledger:
-    """Spent so far, reserved by calls in flight, and the limits."""
+    """Spent so far, reserved by calls in flight, and the limits.
+
+    Attributes:
+        waiting: calls that wait until the worst cases of others are over.
+    """
 
     limits: Limits = UNLIMITED
     usd: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     unpriced: set[str] = field(default_factory=set)
+    waiting: int = 0
     _reserved_usd: float = 0.0
     _reserved_tokens: int = 0
     _in_flight: int = 0
@@ -153,12 +166,25 @@ class Ledger:
         while over := self._over(usd, tokens):
             if not self._in_flight:
                 raise BudgetSpent(over)
-            await self._freed.wait()
+            self.waiting += 1
+            try:
+                await self._freed.wait()
+            finally:
+                self.waiting -= 1
+        with self.committed(price, prompt_tokens, max_new_tokens):
+            yield
+
+    @contextmanager
+    def committed(self, price: Price, prompt_tokens: int, completion_tokens: int) -> Iterator[str | None]:
+        """Hold the worst case of what is in flight already, whatever the limits; which of them it passes, or None."""
+        usd = price.usd(prompt_tokens, completion_tokens) or 0.0
+        tokens = prompt_tokens + completion_tokens
+        over = self._over(usd, tokens)
         self._in_flight += 1
         self._reserved_usd += usd
         self._reserved_tokens += tokens
         try:
-            yield
+            yield over
         finally:
             self._in_flight -= 1
             self._reserved_usd -= usd
@@ -238,6 +264,17 @@ def waste(prompt_tokens: int, completion_tokens: int) -> None:
         tries.waste(prompt_tokens, completion_tokens)
 
 
+@contextmanager
+def counted_waste() -> Iterator[list[Completion]]:
+    """What `waste` enters inside the block, where no metered call is at work."""
+    tries = _Tries(lambda completion: completion, nullcontext)
+    token = _tries.set(tries)
+    try:
+        yield tries.wasted
+    finally:
+        _tries.reset(token)
+
+
 async def reserve_again() -> None:
     """Hold the worst case of another try of the metered call at work, behind one that was wasted.
 
@@ -268,7 +305,8 @@ class MeteredModel:
         self._warned = False
         if ledger is not None:
             for name, prompt_tokens, completion_tokens in journal.spent_by(role):
-                paid = price if name == self.name else _price_of(name)  # another model did this role before
+                # another model did this role before, or the same one in batches
+                paid = price if name == self.name else _price_of(name)
                 ledger.spend(role, paid, prompt_tokens, completion_tokens)
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
@@ -372,9 +410,13 @@ def _fewest_tokens(text: str) -> int:
     return -(-len(text) // MOST_CHARACTERS)
 
 
+BATCHED = " (batch)"
+"""Behind the model's name in the journal: its price is another."""
+
+
 def _price_of(name: str) -> Price:
-    provider, _, model = name.partition("/")
-    return price_of(provider, model)
+    provider, _, model = name.removesuffix(BATCHED).partition("/")
+    return price_of(provider, model, batch=name.endswith(BATCHED))
 
 
 def call_key(role: str, fingerprint: str, messages: Chat, sampling: Sampling) -> bytes:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from socratune.config import EndpointConfig, GenerateConfig, StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
@@ -33,6 +33,10 @@ from socratune.llm.prompts import JUDGE_SCHEMA
 from socratune.llm.proxies import proxy_of
 from socratune.llm.vendors import BASES, OWN_ADDRESS, VENDORS, vendor_of
 from socratune.runs import Journal
+
+if TYPE_CHECKING:
+    from socratune.llm.http import HttpModel
+    from socratune.llm.places import Places
 
 Role = Literal["student", "teacher", "judge", "writer", "checker"]
 
@@ -85,6 +89,7 @@ class Endpoint:
         api_key_env: the environment variable with the key. Without it a server at an API base of one's own gets no
             key: a provider's key must not travel to another host.
         token_ids: ask for the ids that were sampled; for servers of which it is known that they tell.
+        batch: gather calls into batches, at half price.
     """
 
     api_bases: tuple[str, ...] = ()
@@ -93,6 +98,7 @@ class Endpoint:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     token_ids: bool = False
+    batch: bool = False
 
 
 def endpoints_of(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
@@ -230,13 +236,16 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
 
 
 def price_at(ref: str, endpoint: Endpoint) -> Price:
-    """The price of a reference; `FREE` is every model but those of a vendor, or behind a key of one's own."""
+    """The price of a reference; `FREE` is every model but those of a vendor, or behind a key of one's own.
+
+    That of a batch, where the calls go in batches.
+    """
     vendor, name = _addressed(ref, endpoint)
     own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
     if own_server or vendor is None or VENDORS[vendor].is_here:
         return FREE
     prices = VENDORS[vendor].prices
-    return Price(None, None) if prices is None else price_of(prices, name)
+    return Price(None, None) if prices is None else price_of(prices, name, batch=endpoint.batch)
 
 
 def _addressed(ref: str, endpoint: Endpoint) -> tuple[str | None, str]:
@@ -249,7 +258,7 @@ def _addressed(ref: str, endpoint: Endpoint) -> tuple[str | None, str]:
     return vendor_of(ref) or (None, ref)
 
 
-def connected_model(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]:
+def connected_model(ref: str, endpoint: Endpoint) -> tuple[HttpModel, Price]:
     """A model behind an API, and its price. Nothing is sent yet."""
     named, name = _addressed(ref, endpoint)
     vendor = VENDORS[named or "openai"]
@@ -271,7 +280,7 @@ def connected_model(ref: str, endpoint: Endpoint) -> tuple[ClosableModel, Price]
     if not endpoint.api_bases and named is not None:
         model.name = model.fingerprint = f"{named}/{name}"  # the same name elsewhere may be another model
     gateway = endpoint.api_bases and endpoint.api_key_env and named is None
-    return model, price_of("openai", name) if gateway else price_at(ref, endpoint)
+    return model, price_of("openai", name, batch=endpoint.batch) if gateway else price_at(ref, endpoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,19 +301,28 @@ def reached_model(
     journal: Journal,
     ledger: Ledger,
     local: Callable[[str], LocalModel] | None,
+    places: Places | None = None,
 ) -> Reached:
     """The model behind a reference.
 
     Args:
         role: `STAGE.WHO`, in the journal and the ledger.
         local: gives the model in this process of a name.
+        places: the rows of a stage whose calls may go in batches; None: all are direct.
     """
     if (name := local_name(ref)) is not None:
         assert local is not None, f"{ref}: nobody loads models here"
         loaded = local(name)
         return Reached(MeteredModel(loaded, journal, role), thoughtful(sampling) if loaded.thinking else sampling)
     model, price = connected_model(ref, endpoint)
-    return Reached(MeteredModel(model, journal, role, ledger=ledger, price=price), sampling, (model,))
+    direct = MeteredModel(model, journal, role, ledger=ledger, price=price)
+    if not endpoint.batch or places is None:
+        return Reached(direct, sampling, (model,))
+    from socratune.llm.batched import BatchedModel
+
+    cheaper = price_at(ref, endpoint)
+    batched = BatchedModel(model, direct, journal=journal, role=role, ledger=ledger, price=cheaper, places=places)
+    return Reached(batched, sampling, (batched,))
 
 
 def thoughtful(sampling: Sampling) -> Sampling:

@@ -43,9 +43,12 @@ _BAD_VALUE = re.compile(r"must be|should be|at least|greater|positive|out of ran
 
 def url_of(kind: WireProtocol, base: str) -> str:
     """Where calls are posted; an anthropic base may come with or without its `/v1`."""
-    if kind == "anthropic":
-        return base.removesuffix("/v1") + "/v1/messages"
-    return base + "/chat/completions"
+    return root_of(kind, base) + ("/messages" if kind == "anthropic" else "/chat/completions")
+
+
+def root_of(kind: WireProtocol, base: str) -> str:
+    """The address that all others begin with."""
+    return base.removesuffix("/v1") + "/v1" if kind == "anthropic" else base
 
 
 def headers_of(kind: WireProtocol, key: str) -> dict[str, str]:
@@ -277,6 +280,11 @@ def room_for_answer(said: str, asked: int, read: int) -> int | None:
             read = max(read, int(told["read"])) if told["least"] else int(told["read"] or told["too"])
         room = int(parts["all"]) - int(parts.get("read") or read)
     return room if LEAST_ROOM <= room < asked else None
+
+
+def start_of(data: bytes) -> str:
+    """Of an error's body, in lower case."""
+    return data[:10_000].decode("utf-8", "replace").lower()
 
 
 def message_in(data: bytes) -> str:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ CREATE TABLE IF NOT EXISTS rows (
     stage TEXT, position INTEGER, id TEXT, value TEXT, PRIMARY KEY (stage, position)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pods (at REAL, name TEXT, id TEXT, state TEXT, usd_per_hour REAL);
+CREATE TABLE IF NOT EXISTS batches (token TEXT PRIMARY KEY, role TEXT, state TEXT, id TEXT, at REAL, about TEXT);
 """
 _PUT_CALL = "INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _PUT_ROW = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
@@ -65,6 +67,26 @@ def journal_error(path: Path, error: Exception, doing: str) -> SocratuneError:
         "the journal knew; `socratune pods list` shows machines that are still rented."
     )
     return UserError(Fault(str(path), "the journal of a run", Shown(said), fix))
+
+
+@dataclass(frozen=True, slots=True)
+class BatchNote:
+    """A batch of calls, as the journal knows it.
+
+    Attributes:
+        token: its own name, chosen before it is sent.
+        state: `wanted` before it is sent, `sent` as soon as its id is known, `done` when its answers are kept.
+        id: the server's name for it.
+        at: when it was about to be sent, seconds since 1970.
+        about: `keys` of its calls while it is under way; then how many of them there were, and what became of them.
+    """
+
+    token: str
+    role: str
+    state: str
+    id: str | None
+    at: float
+    about: dict[str, Any]
 
 
 class Journal:
@@ -173,6 +195,23 @@ class Journal:
     def pods(self) -> list[tuple[float, str, str | None, str, float]]:
         """(seconds since 1970, name, id, state, USD per hour) of every note, the oldest first."""
         return list(self._read("SELECT at, name, id, state, usd_per_hour FROM pods ORDER BY rowid"))
+
+    def put_batch(self, note: BatchNote) -> None:
+        """Note what becomes of a batch of calls; returns when the disk has it, as it is paid also after a power cut."""
+        try:
+            values = (note.token, note.role, note.state, note.id, note.at, json_encode(note.about).decode())
+            self._db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._db.execute("PRAGMA wal_checkpoint(FULL)")
+        except sqlite3.Error as error:
+            raise journal_error(self._path, error, "written") from None
+
+    def batches(self, role: str) -> list[BatchNote]:
+        """The batches of a role, the oldest first."""
+        query = "SELECT token, role, state, id, at, about FROM batches WHERE role = ? ORDER BY rowid"
+        rows = self._read(query, role)
+        return [
+            BatchNote(token, of, state, name, at, self._object(about)) for token, of, state, name, at, about in rows
+        ]
 
     def forget(self, stage: str) -> None:
         """Drop the finished rows of a stage, for `--restart`. Its calls stay: the same question is not paid twice."""

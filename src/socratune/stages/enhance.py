@@ -14,7 +14,20 @@ from socratune.config import StudentTeacherConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import Rate
 from socratune.inference import LocalModels
-from socratune.llm import RULES, UNLIMITED, Base, Ledger, Limits, chat_template, is_thinking, resolve_alias, teacher_of
+from socratune.llm import (
+    MOST_ROWS,
+    RULES,
+    UNLIMITED,
+    Base,
+    Ledger,
+    Limits,
+    Places,
+    chat_template,
+    endpoints_of,
+    is_thinking,
+    resolve_alias,
+    teacher_of,
+)
 from socratune.resolve import give_template
 from socratune.rows import CUT_OFF, TRAINABLE, QARow, Trace
 from socratune.runs import Journal, RunDir, StageResult, Tick, iter_rows, map_rows, shard_rows, write_jsonl
@@ -69,11 +82,17 @@ async def enhance_rows(
     def tell(done: int, total: int) -> None:
         tick(done, total, spent=ledger.summary())
 
-    async with attended(run, config, base, journal=journal, ledger=ledger, served=served) as (loop, student):
+    batched = [role for role, reached in endpoints_of(config).items() if reached.batch]
+    places = Places(config.concurrency) if batched else None
+    cast = attended(run, config, base, journal=journal, ledger=ledger, served=served, places=places)
+    async with cast as (loop, student):
         step = _step(loop, config, total, [_kind(trace) for trace in journal.rows(key)])
+        step, in_flight = (step, config.concurrency) if places is None else (_placed(step, places), MOST_ROWS)
         rows = rows_of_shard(run, shard)
-        await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=config.concurrency, tick=tell)
+        await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=in_flight, tick=tell)
         figures = {**loop.names, "student": student.recorded(), "spent": ledger.summary()}
+        if batched:
+            figures["batches"] = {role: _batches(journal, f"enhance.{role}") for role in batched}
         figures["leaks"] = await _leaks(run, student, journal.rows(key), base.seed)
     return enhance_result(run, total, journal=journal, key=key, figures=figures)
 
@@ -107,8 +126,13 @@ async def attended(
     journal: Journal,
     ledger: Ledger,
     served: ServedStudent | None = None,
+    places: Places | None = None,
 ) -> AsyncIterator[tuple[Loop, Student]]:
-    """The loop with everyone who takes part, loaded and connected until the block ends."""
+    """The loop with everyone who takes part, loaded and connected until the block ends.
+
+    Args:
+        places: as for `assemble_cast`.
+    """
     names = {
         "student_model": config.student_model or base.model_name,
         "teacher_model": teacher_of(config),
@@ -116,7 +140,9 @@ async def attended(
     }
     async with AsyncExitStack() as stack:
         models = stack.enter_context(LocalModels(load_in_4bit=base.load_in_4bit))
-        people = assemble_cast(config, stage="enhance", journal=journal, ledger=ledger, local=models.load)
+        people = assemble_cast(
+            config, stage="enhance", journal=journal, ledger=ledger, local=models.load, places=places
+        )
         stack.push_async_callback(people.close)
         student = await stack.enter_async_context(
             attending_student(
@@ -205,6 +231,23 @@ def _step(loop: Loop, config: StudentTeacherConfig, total: int, before: Sequence
         return data
 
     return step
+
+
+def _placed(step: Callable[[QARow], Any], places: Places) -> Callable[[QARow], Any]:
+    """`step` with a place of its own among the rows at work."""
+
+    async def placed(row: QARow) -> dict[str, Any]:
+        async with places.row():
+            return await step(row)
+
+    return placed
+
+
+def _batches(journal: Journal, role: str) -> dict[str, float]:
+    """How many batches the role had, and of their calls how many there were, were answered, and were not."""
+    ended = [note.about for note in journal.batches(role) if note.state == "done" and note.about["calls"]]
+    names = ("calls", "answered", "failed", "refused")
+    return {"batches": len(ended), **{name: sum(about.get(name, 0) for about in ended) for name in names}}
 
 
 def _is_most(count: int, seen: int, total: int) -> bool:

@@ -23,7 +23,7 @@ from socratune.documents import (
 )
 from socratune.errors import OutsideError
 from socratune.evaluation import total_interval
-from socratune.llm import Base, Ledger, Limits, tally_calls
+from socratune.llm import Base, Ledger, Limits, batch_shares, tally_calls
 from socratune.rows import QARow, Rejected
 from socratune.runs import HasId, Journal, RunDir, Tick, map_rows
 from socratune.stages.enhance import attended
@@ -53,7 +53,9 @@ async def estimate_loop(
 
     Returns:
         `rows`, `pilot_rows`, what the pilot has `spent`, and as [expected, low, high] over all rows: `tokens` by role,
-        `usd` by role and in all (None where a price is not known), `seconds`.
+        `usd` by role and in all (None where a price is not known), `seconds`. Where calls go in batches, the prices are
+        those of batches, and `batches` says what they save in `usd` and how many follow `in_a_row` at most; the pilot's
+        own calls are direct.
 
     Raises:
         BudgetSpent: the limit of money or tokens is smaller than the pilot.
@@ -63,9 +65,24 @@ async def estimate_loop(
     async with attended(run, config, base, journal=journal, ledger=ledger) as (loop, student):
         step = _measured(_enhanced(loop))
         pilot, wall_s = await _tried(rows, step, config.concurrency, journal=journal, key=key, tick=tick)
-    found = extrapolate(pilot, total, unpriced=ledger.unpriced)
+    pilot, batches = _in_batches(pilot, config, total)
+    found = extrapolate(pilot, total, unpriced=ledger.unpriced) | batches
     seconds = _seconds(pilot, found, config, wall_s=wall_s, served=student.loaded is None)
     return {**found, "seconds": seconds, "spent": ledger.summary()}
+
+
+def _in_batches(
+    pilot: list[dict[str, Any]], config: StudentTeacherConfig, total: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The pilot's rows at the prices of batches, and what these come to; where there are none, as they are."""
+    shares = {f"enhance.{role}": share for role, share in batch_shares(config).items()}
+    if not shares:
+        return pilot, {}
+    at_half = [{**row, "usd": {role: usd * shares.get(role, 1.0) for role, usd in row["usd"].items()}} for row in pilot]
+    saved = sum(sum(row["usd"].values()) - sum(half["usd"].values()) for row, half in zip(pilot, at_half, strict=True))
+    in_a_row = max((sum(row["calls"].get(role, 0) for role in shares) for row in pilot), default=0)
+    roles = [role.removeprefix("enhance.") for role in shares]
+    return at_half, {"batches": {"roles": roles, "saved_usd": saved * total / len(pilot), "in_a_row": in_a_row}}
 
 
 async def estimate_source(

@@ -23,6 +23,7 @@ from socratune.llm import (
     ClosableModel,
     Ledger,
     LocalModel,
+    Places,
     Role,
     Sampling,
     called_safely,
@@ -66,10 +67,12 @@ def assemble_cast(
     journal: Journal,
     ledger: Ledger,
     local: Callable[[str], LocalModel] | None = None,
+    places: Places | None = None,
 ) -> Cast:
     """The functions behind the configured judge and teacher; their calls are kept as calls of `stage`.
 
     Args:
+        places: the rows at work, where calls may go in batches; None: they are all direct.
         local: gives the model in this process of a name (`LocalModels.load`), and closes it when it is done.
     """
     judge_ref, teacher_ref = resolve_alias(config.judge_model), teacher_of(config)
@@ -77,9 +80,8 @@ def assemble_cast(
     models: list[ClosableModel] = []
 
     def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
-        found = reached_model(
-            ref, reached[role], sampling, role=f"{stage}.{role}", journal=journal, ledger=ledger, local=local
-        )
+        kept = {"role": f"{stage}.{role}", "journal": journal, "ledger": ledger}
+        found = reached_model(ref, reached[role], sampling, **kept, local=local, places=places)
         models.extend(found.connected)
         return found.model, found.sampling
 

@@ -1,0 +1,169 @@
+"""The batch APIs of OpenAI and Anthropic as data: what is sent, what their states mean, what a line of results says.
+
+Both take many calls at once at half price and answer within 24 hours. Nothing here sends anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from socratune.llm.vendors import WireProtocol
+from socratune.runs import json_decode, json_encode
+
+PATHS: dict[WireProtocol, str] = {"openai": "/batches", "anthropic": "/messages/batches"}
+FILES = "/files"
+MOST_CALLS = 10_000
+"""Of one batch. OpenAI takes 50,000 and Anthropic 100,000; fewer are fetched in one answer that fits into memory."""
+MOST_BYTES = 90 << 20
+"""Of one batch. OpenAI takes 200 MB and Anthropic 256 MB."""
+_ENDED = ("completed", "expired", "cancelled")
+_CLOCKS_APART_S = 300.0
+"""Between this machine and the server, at most."""
+
+State = Literal["out", "ended", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a server says of a batch.
+
+    Attributes:
+        state: `out` until every call has its result; `refused`: nothing was done, by `why`.
+        said: the server's own word for it.
+        why: of a refused one.
+        files: where its results lie, as paths.
+        crowded: it was refused because too much is enqueued.
+    """
+
+    id: str
+    state: State
+    said: str
+    why: str = ""
+    files: tuple[str, ...] = ()
+    crowded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one call of a batch.
+
+    Attributes:
+        name: its `custom_id`.
+        body: as the same call would have been answered directly; None where it was not answered.
+        why: why it was not.
+        undone: nobody tried (expired, cancelled): it can go into another batch.
+    """
+
+    name: str
+    body: Any = None
+    why: str = ""
+    undone: bool = False
+
+
+def packed(kind: WireProtocol, calls: Sequence[tuple[str, dict[str, Any]]]) -> bytes:
+    """The calls of a batch, as (`custom_id`, body): the file that OpenAI reads, or the body that Anthropic is sent."""
+    if kind == "anthropic":
+        return json_encode({"requests": [{"custom_id": name, "params": body} for name, body in calls]})
+    url = "/v1/chat/completions"
+    lines = ({"custom_id": name, "method": "POST", "url": url, "body": body} for name, body in calls)
+    return b"\n".join(map(json_encode, lines))
+
+
+def upload(token: str, lines: bytes) -> bytes:
+    """A multipart body, with the token as its boundary."""
+    disposition = "\r\nContent-Disposition: form-data; name="
+    head = (
+        f'--{token}{disposition}"purpose"\r\n\r\nbatch\r\n--{token}{disposition}"file"; filename="{token}.jsonl"\r\n'
+        "Content-Type: application/jsonl\r\n\r\n"
+    )
+    return head.encode() + lines + f"\r\n--{token}--\r\n".encode()
+
+
+def creation(token: str, file_id: str) -> bytes:
+    """What makes an uploaded file a batch; the token is told, so that the batch can be found again by it."""
+    asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    return json_encode({**asked, "metadata": {"socratune": token}})
+
+
+def batch_status(kind: WireProtocol, data: bytes) -> Status:
+    """What a server says of a batch.
+
+    Raises:
+        LookupError, TypeError, ValueError: that is no batch.
+    """
+    told = json_decode(data)
+    name = str(told["id"])
+    if kind == "anthropic":
+        said = told["processing_status"]
+        return Status(name, "ended" if said == "ended" else "out", said, files=(f"{PATHS[kind]}/{name}/results",))
+    said = told["status"]
+    if said == "failed":
+        errors = (told.get("errors") or {}).get("data") or [{}]
+        why = "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors[:3])
+        crowded = any(error.get("code") == "token_limit_exceeded" for error in errors)
+        return Status(name, "refused", said, why, crowded=crowded)
+    files = [file for file in (told.get("output_file_id"), told.get("error_file_id")) if file]
+    state: State = "ended" if said in _ENDED else "out"
+    return Status(name, state, said, files=tuple(f"{FILES}/{file}/content" for file in files))
+
+
+def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: float, known: set[str]) -> str | None:
+    """The id of a batch that was sent and whose answer never came, among the newest; None where it is not there.
+
+    OpenAI's bears the token. Anthropic's bear nothing of ours: it is one of as many calls that began since, and that is
+    no other batch of this run; its results tell whether it is ours.
+
+    Args:
+        listed: the server's list.
+        token: of the batch.
+        calls: how many it has.
+        since: when it was about to be sent, seconds since 1970.
+        known: ids of other batches of this run.
+    """
+    for told in json_decode(listed)["data"]:
+        if kind == "openai":
+            if (told.get("metadata") or {}).get("socratune") == token:
+                return str(told["id"])
+        elif told["id"] not in known and sum(told["request_counts"].values()) == calls:
+            began = datetime.fromisoformat(told["created_at"].replace("Z", "+00:00")).timestamp()
+            if began > since - _CLOCKS_APART_S:
+                return str(told["id"])
+    return None
+
+
+def results(kind: WireProtocol, lines: bytes) -> Iterator[Result]:
+    """Of a file of results; what is no line of them is passed over, so that its call counts as not answered."""
+    read = _openai_result if kind == "openai" else _anthropic_result
+    for line in lines.splitlines():
+        try:
+            yield read(json_decode(line))
+        except (LookupError, TypeError, AttributeError, ValueError):
+            continue
+
+
+def _openai_result(told: Any) -> Result:
+    response, error = told.get("response"), told.get("error")
+    name = told["custom_id"]
+    if response and response["status_code"] == 200:
+        return Result(name, response["body"])
+    if error:
+        return Result(name, why=f"{error['code']}: {error['message']}", undone=error["code"] in _UNDONE)
+    said = response["body"]
+    why = (said.get("error") or said).get("message") if isinstance(said, dict) else said
+    return Result(name, why=f"status {response['status_code']}: {why}")
+
+
+_UNDONE = ("batch_expired", "batch_cancelled")
+
+
+def _anthropic_result(told: Any) -> Result:
+    name, result = told["custom_id"], told["result"]
+    if result["type"] == "succeeded":
+        return Result(name, result["message"])
+    if result["type"] == "errored":
+        error = result["error"].get("error") or result["error"]
+        return Result(name, why=f"{error.get('type')}: {error.get('message')}")
+    return Result(name, why=str(result["type"]), undone=True)
