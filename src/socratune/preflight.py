@@ -37,7 +37,7 @@ from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault
-from socratune.training import tracker_faults
+from socratune.training import peft_faults, tracker_faults
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +143,6 @@ def settings_faults(config: RunConfig, to_do: Collection[str] = STAGES) -> list[
     """
     faults = [*_shard_faults(config), *_round_faults(config), *budget_faults(config.max_usd, config.budget)]
     if config.train.peft:
-        from socratune.training import peft_faults
-
         faults += peft_faults(config.train.peft)
     if "enhance" in to_do:
         faults += batch_faults(config.enhance, _loop_models(config), engine=config.engine)
