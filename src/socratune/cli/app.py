@@ -10,9 +10,22 @@ import typer
 
 from socratune import __version__
 from socratune.cli import planning
+from socratune.cli.chatting import chat
 from socratune.cli.console import guarded
 from socratune.cli.finished import export, export_data, publish, report, verify
-from socratune.cli.flags import Command, ConfigFile, DryRun, Estimate, Restart, Run, Settings, Start, Until, takes
+from socratune.cli.flags import (
+    Command,
+    Commands,
+    ConfigFile,
+    DryRun,
+    Estimate,
+    Restart,
+    Run,
+    Settings,
+    Start,
+    Until,
+    takes,
+)
 from socratune.cli.pods import pods
 from socratune.cli.retired import retired
 from socratune.cli.servers import serve, ui
@@ -22,7 +35,8 @@ app = typer.Typer(
     name="socratune",
     help="LoRA adapters that reason better than the model they started from, and the proof.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -168,9 +182,9 @@ def validate(
 
 
 command("hub_id", "publish")(publish)
-app.command()(export)
-app.command()(export_data)
-app.command()(verify)
+app.command(cls=Command)(export)
+app.command(cls=Command)(export_data)
+app.command(cls=Command)(verify)
 
 
 @command(
@@ -210,19 +224,7 @@ def inspect(
     raise typer.Exit(commands.inspect_command(what, model, rows, row_id, template=given.get("chat_template")))
 
 
-@app.command()
-def chat(
-    run: Run,
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
-) -> None:
-    """Ask the adapter of a run folder."""
-    from socratune.cli import commands
-
-    raise typer.Exit(commands.chat_command(run, question, compare))
-
-
-@app.command()
+@app.command(cls=Command)
 def merge(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The run folder to make.")],
     shards: Annotated[list[str], typer.Argument(metavar="SHARD...", help="The run folders of all N shards.")],
@@ -253,12 +255,13 @@ def audit_judge(
 
 
 command("where.pod_name", "where.api_base")(pods)
+command("chat_template")(chat)
 command("chat_template")(serve)
 for plain in (report, ui):
-    app.command()(plain)
+    app.command(cls=Command)(plain)
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor() -> None:
     """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
     from socratune.cli.doctor import doctor_report
