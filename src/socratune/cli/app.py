@@ -99,6 +99,11 @@ command(
 )(planning.plan)  # fmt: skip
 
 
+command("model", "chat_template", "dataset", "env", "output", "enhance.teacher_model", "enhance.judge_model")(
+    planning.init
+)
+
+
 @command("generate", "chat_template", "local_only", "max_usd", "seed")
 def generate(
     given: GivenSettings,
