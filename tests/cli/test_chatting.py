@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -115,3 +116,14 @@ def test_a_command_says_less_or_more(tmp_path: Path) -> None:
     assert "split  " in usual and "DEBUG" not in usual
     assert "split  " not in less and "INFO" not in less and "report:" in less
     assert "split  " in more and "DEBUG" in more
+
+
+@pytest.mark.slow
+def test_what_is_checked_is_there_as_json(copied_run: Path) -> None:
+    told = json.loads(socratune("verify", copied_run, "--json").stdout)
+    assert told["status"] == "passed" and told["agrees"] and not told["faults"]
+    (copied_run / "held_out.jsonl").write_text("")
+    done = socratune("verify", copied_run, "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["faults"]
+    checked = json.loads(socratune("doctor", "--json").stdout)
+    assert {"name", "ok", "text", "mend"} == set(checked["checks"][0]) and isinstance(checked["ready"], bool)

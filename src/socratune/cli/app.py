@@ -19,6 +19,7 @@ from socratune.cli.flags import (
     ConfigFile,
     DryRun,
     Estimate,
+    Json,
     Restart,
     Run,
     Settings,
@@ -248,7 +249,7 @@ def audit_judge(
     rows: Annotated[int, typer.Option(min=2, help="How many, half of base and adapter each.")] = 200,
     labels: Annotated[str | None, typer.Option(metavar="FILE", help="The labelled answers.")] = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """How well does a judge judge, and is it kinder to the adapter? First --sheet, then label, then --labels."""
     from socratune.cli import commands
@@ -267,11 +268,11 @@ for plain in (report, ui):
 
 
 @app.command(cls=Command)
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
     from socratune.cli.doctor import doctor_report
 
-    raise typer.Exit(guarded(doctor_report))
+    raise typer.Exit(guarded(lambda: doctor_report(as_json)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

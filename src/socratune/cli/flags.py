@@ -24,6 +24,7 @@ Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say 
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]
+Json = Annotated[bool, typer.Option("--json", help="All of it as JSON.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 GROUPED_FROM = 13

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from socratune.cli.console import duration, guarded, short, start_logging
-from socratune.cli.flags import ConfigFile, Settings
+from socratune.cli.flags import ConfigFile, Json, Settings
 
 if TYPE_CHECKING:
     from socratune.compute import Plan
@@ -30,7 +30,7 @@ def plan(
     ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """What a run takes and where it would be trained: parameters, memory, time, money, the choice and its reason."""
 
