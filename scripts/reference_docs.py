@@ -13,7 +13,7 @@ from socratune.resolve import demo_profile, flatten
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
-    "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "verify", "export", "export-data",
+    "init", "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "verify", "export", "export-data",
     "inspect", "chat",
     "audit-judge", "ablate",
     "report", "ui", "serve", "pods", "doctor",

@@ -54,7 +54,7 @@ LINES = {
     "stages": 2400,
     "compute": 3900,
     "ways": 1350,
-    "cli": 2400,
+    "cli": 2700,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24

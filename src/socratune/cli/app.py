@@ -10,10 +10,24 @@ import typer
 
 from socratune import __version__
 from socratune.cli import planning
+from socratune.cli.chatting import chat
 from socratune.cli.comparing import compare
 from socratune.cli.console import guarded
 from socratune.cli.finished import export, export_data, publish, report, verify
-from socratune.cli.flags import Command, ConfigFile, DryRun, Estimate, Restart, Run, Settings, Start, Until, takes
+from socratune.cli.flags import (
+    Command,
+    Commands,
+    ConfigFile,
+    DryRun,
+    Estimate,
+    Json,
+    Restart,
+    Run,
+    Settings,
+    Start,
+    Until,
+    takes,
+)
 from socratune.cli.pods import pods
 from socratune.cli.retired import retired
 from socratune.cli.servers import serve, ui
@@ -23,7 +37,8 @@ app = typer.Typer(
     name="socratune",
     help="LoRA adapters that reason better than the model they started from, and the proof.",
     no_args_is_help=True,
-    add_completion=False,
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -84,6 +99,11 @@ def run(
 command(
     "model", "chat_template", "dataset", "env", "output", "local_only", "max_usd", "where.place", "where.gpus",
 )(planning.plan)  # fmt: skip
+
+
+command("model", "chat_template", "dataset", "env", "output", "enhance.teacher_model", "enhance.judge_model")(
+    planning.init
+)
 
 
 @command("generate", "chat_template", "local_only", "max_usd", "seed")
@@ -169,10 +189,10 @@ def validate(
 
 
 command("hub_id", "publish")(publish)
-app.command()(export)
-app.command()(export_data)
-app.command()(verify)
-app.command()(compare)
+app.command(cls=Command)(export)
+app.command(cls=Command)(export_data)
+app.command(cls=Command)(verify)
+app.command(cls=Command)(compare)
 
 
 @command(
@@ -212,19 +232,7 @@ def inspect(
     raise typer.Exit(commands.inspect_command(what, model, rows, row_id, template=given.get("chat_template")))
 
 
-@app.command()
-def chat(
-    run: Run,
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    compare: Annotated[bool, typer.Option(help="Show the base model's answer too.")] = False,
-) -> None:
-    """Ask the adapter of a run folder."""
-    from socratune.cli import commands
-
-    raise typer.Exit(commands.chat_command(run, question, compare))
-
-
-@app.command()
+@app.command(cls=Command)
 def merge(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The run folder to make.")],
     shards: Annotated[list[str], typer.Argument(metavar="SHARD...", help="The run folders of all N shards.")],
@@ -243,7 +251,7 @@ def audit_judge(
     rows: Annotated[int, typer.Option(min=2, help="How many, half of base and adapter each.")] = 200,
     labels: Annotated[str | None, typer.Option(metavar="FILE", help="The labelled answers.")] = None,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """How well does a judge judge, and is it kinder to the adapter? First --sheet, then label, then --labels."""
     from socratune.cli import commands
@@ -255,17 +263,18 @@ def audit_judge(
 
 
 command("where.pod_name", "where.api_base")(pods)
+command("chat_template")(chat)
 command("chat_template")(serve)
 for plain in (report, ui):
-    app.command()(plain)
+    app.command(cls=Command)(plain)
 
 
-@app.command()
-def doctor() -> None:
+@app.command(cls=Command)
+def doctor(as_json: Json = False) -> None:
     """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
     from socratune.cli.doctor import doctor_report
 
-    raise typer.Exit(guarded(doctor_report))
+    raise typer.Exit(guarded(lambda: doctor_report(as_json)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -288,24 +288,6 @@ def inspect_command(what: str, model_name: str | None, count: int, row_id: str |
     return guarded(work)
 
 
-def chat_command(folder: str, question: str, compare: bool) -> int:
-    """`socratune chat`: one question to the adapter, with `compare` to its base as well."""
-
-    def work() -> int:
-        from rich.console import Console
-
-        from socratune.cli.inspection import ask
-
-        console = Console(highlight=False)
-        for who, answer in ask(existing_run(folder), question, compare=compare):
-            if compare:
-                console.print(f"{who}:", style="bold", end=" ")
-            console.print(answer, markup=False)
-        return 0
-
-    return guarded(work)
-
-
 def merge_command(output: str, shards: list[str]) -> int:
     """`socratune merge`: the runs of all shards as one."""
 

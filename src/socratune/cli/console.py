@@ -22,8 +22,20 @@ _NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP,
 """What lies there is not what a command reads or writes, or not for this user."""
 
 
-def start_logging(run_log: Path | None = None, *, level: str = "INFO") -> None:
-    """Library messages go through loguru to stderr and, whole, to `run_log`."""
+_shown = {"from": "INFO"}
+
+
+def speak(level: str) -> None:
+    """From here on messages below this level are not shown: WARNING for `--quiet`, DEBUG for `--verbose`."""
+    _shown["from"] = level
+
+
+def start_logging(run_log: Path | None = None, *, level: str | None = None) -> None:
+    """Library messages go through loguru to stderr and, whole, to `run_log`.
+
+    Args:
+        level: of what is shown; without it, what `speak` was last told.
+    """
     from loguru import logger
 
     class _ToLoguru(logging.Handler):
@@ -32,13 +44,14 @@ def start_logging(run_log: Path | None = None, *, level: str = "INFO") -> None:
 
     logger.remove()
     if sys.stderr is not None:
-        logger.add(sys.stderr, level=level, format="<level>{level: <7}</level> {message}")
+        logger.add(sys.stderr, level=level or _shown["from"], format="<level>{level: <7}</level> {message}")
     if run_log is not None:
         logger.add(
             run_log, level="DEBUG", format="{time:YYYY-MM-DD HH:mm:ss.SSS} {level: <7} {message}", diagnose=False
         )
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.WARNING, force=True)
-    logging.getLogger("socratune").setLevel(logging.INFO if run_log is None else logging.DEBUG)
+    all_of_it = run_log is not None or _shown["from"] == "DEBUG"
+    logging.getLogger("socratune").setLevel(logging.DEBUG if all_of_it else logging.INFO)
 
 
 class Progress:
@@ -64,6 +77,8 @@ class Progress:
 
         if event != "tick":
             logger.debug("{} {}: {}", event, stage, entry)
+        if _shown["from"] == "WARNING":
+            return
         if event == "begin":
             self._begin(stage)
         elif event == "tick":

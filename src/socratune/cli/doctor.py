@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -115,10 +116,14 @@ def _nvidia_devices() -> list[str]:
     return found.stdout.splitlines() if found.returncode == 0 else []
 
 
-def doctor_report() -> int:
+def doctor_report(as_json: bool) -> int:
     """Print every check; 0 when nothing is wrong, 1 otherwise."""
-    wrong = 0
-    for check in checks():
+    found, wrong = checks(), 0
+    if as_json:
+        known = [asdict(check) for check in found]
+        print(json.dumps({"ready": all(check["ok"] is not False for check in known), "checks": known}, indent=2))
+        return 1 if any(check["ok"] is False for check in known) else 0
+    for check in found:
         mark = {True: "✓", False: "✗", None: "·"}[check.ok]
         mend = f"  → {check.mend}" if check.ok is False and check.mend else ""
         print(f"{mark} {check.name}: {check.text}{mend}")

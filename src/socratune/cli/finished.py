@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from socratune.cli.flags import Run, Settings
+from socratune.cli.flags import Json, Run, Settings
 
 
 def publish(
@@ -23,11 +23,12 @@ def publish(
 
 def verify(
     what: Annotated[str, typer.Argument(metavar="RUN|HUB-ID", help="The folder of a run, or an adapter on the Hub.")],
+    as_json: Json = False,
 ) -> None:
     """Derive a verdict anew from its answers, and hold all files against their hashes. Writes nothing."""
     from socratune.cli import publishing
 
-    raise typer.Exit(publishing.verify_command(what))
+    raise typer.Exit(publishing.verify_command(what, as_json=as_json))
 
 
 def export(

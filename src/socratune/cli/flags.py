@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -23,6 +24,7 @@ Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say 
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
 Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]
+Json = Annotated[bool, typer.Option("--json", help="All of it as JSON.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 GROUPED_FROM = 13
@@ -49,11 +51,77 @@ def takes(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return mark
 
 
+LISTED = {
+    "Begin": ("init", "demo", "plan", "doctor"),
+    "Data": ("generate", "enhance", "merge", "inspect"),
+    "Train and prove": ("run", "train", "validate", "verify", "ablate", "audit-judge"),
+    "Look and use": ("report", "ui", "chat", "serve", "export", "export-data", "publish"),
+    "Rented machines": ("pods",),
+}
+"""The commands by what they are for, as the help lists them."""
+_FIRST_CLAUSE = re.compile(r"[:;?]\s|\.(\s|$)")
+
+
+class Commands(TyperGroup):
+    """All commands; the help lists them by stage, each with the first clause of its own help, whole."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write them."""
+        stages = {**LISTED, "More": [name for name in self.list_commands(ctx) if name not in sum(LISTED.values(), ())]}
+        for title, names in stages.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [(name, _FIRST_CLAUSE.split(one.help or "", 1)[0]) for name, one in commands if one is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _says(level: str) -> Callable[[bool], None]:
+    def choose(given: bool) -> None:
+        if given:
+            from socratune.cli.console import speak
+
+            speak(level)
+
+    return choose
+
+
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "-q", "--quiet", callback=_says("WARNING"), expose_value=False, help="Only what is wrong and what came out."
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", callback=_says("DEBUG"), expose_value=False, help="All that run.log is told."),
+]
+
+
+def _loudness() -> list[Any]:
+    """The flags that every command has besides its own."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+    @alone.command()
+    def _either(quiet: Quiet = False, verbose: Verbose = False) -> None: ...
+
+    return typer.main.get_command(alone).params
+
+
 class Command(TyperCommand):
-    """A command whose help shows its settings by section."""
+    """A command whose help shows its settings by section, and that can be told to say less or more."""
+
+    _told = False
 
     def get_params(self, ctx: Any) -> Any:
         """Its parameters, the flags that `takes` has named among them."""
+        params = self._own_params(ctx)
+        if not self._told:
+            self.params = [*self.params, *_loudness()]
+            self._told, params = True, super().get_params(ctx)
+        return params
+
+    def _own_params(self, ctx: Any) -> Any:
         if keys := getattr(self.callback, "settings", None):
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
             alone.command()(_with_flags(inspect.unwrap(self.callback), keys))  # type: ignore[arg-type]

@@ -1,21 +1,20 @@
-"""Looking at a run: training rows token by token, and single questions to the adapter."""
+"""Looking at a run: training rows token by token."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.data import data_path, read_qa_rows
-from socratune.errors import Fault, Shown, UserError
+from socratune.errors import UserError
 from socratune.inference import IGNORE, load_tokenizer, render
 from socratune.llm import model_fault
 from socratune.preflight import chat_faults
 from socratune.resolve import read_config_file, resolve_settings, take_template
 from socratune.rows import Example, Piece, QARow
-from socratune.runs import RunDir, read_rows, system_turn
+from socratune.runs import RunDir, read_rows
 from socratune.training import label_faults
 
 
@@ -93,25 +92,3 @@ def _stretches(tokenizer: Any, ids: list[int], labels: list[int]) -> Iterator[tu
         if at == len(ids) or (labels[at] == IGNORE) != (labels[start] == IGNORE):
             yield tokenizer.decode(ids[start:at], skip_special_tokens=False), labels[start] != IGNORE
             start = at
-
-
-def ask(run: RunDir, question: str, *, compare: bool) -> Iterator[tuple[str, str]]:
-    """(`adapter`, its answer); with `compare` first (`base`, the base model's answer). Greedy.
-
-    Raises:
-        UserError: the run has no adapter yet.
-    """
-    if not (run.adapter / "adapter_config.json").is_file():
-        fix = f"Train it first: socratune train {run.root}."
-        raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), fix))
-    from socratune.inference import LocalStudent, load_model, serving_student
-
-    config = resolve_settings(read_config_file(run.config), where=str(run.config)).config
-    system = system_turn(run)
-    behind = [] if system is None else [{"role": "system", "content": system}]
-    messages = [*behind, {"role": "user", "content": question}]
-    for who, adapter in (("base", None), ("adapter", run.adapter)) if compare else (("adapter", run.adapter),):
-        model, tokenizer = load_model(config.model, adapter=adapter, load_in_4bit=config.train.load_in_4bit)
-        with serving_student(LocalStudent(model, tokenizer, name=who, fingerprint=who, ends_loops=False)) as student:
-            sampling = student.exam_sampling(config.enhance.max_new_tokens)
-            yield who, asyncio.run(student.generate(messages, sampling)).text

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from socratune.cli.console import duration, guarded, short, start_logging
-from socratune.cli.flags import ConfigFile, Settings
+from socratune.cli.flags import ConfigFile, Json, Settings
 
 if TYPE_CHECKING:
     from socratune.compute import Plan
@@ -29,7 +30,7 @@ def plan(
     ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """What a run takes and where it would be trained: parameters, memory, time, money, the choice and its reason."""
 
@@ -59,6 +60,41 @@ def plan(
             outlook = loop_outlook(resolved)
             plan = replace(plan, cautions=(*plan.cautions, *map(str, outlook.faults), *outlook.notices))
         _print(plan, resolved.config.model, as_json=as_json)
+        return 0
+
+    raise typer.Exit(guarded(work))
+
+
+def init(
+    given: dict[str, Any],
+    settings: Settings = None,
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The file to write; - prints it.")] = "run.yaml",
+) -> None:
+    """A commented run.yaml to begin with, for a model and a data set, with what these say about it."""
+
+    def work() -> int:
+        from socratune.cli.given import given_by
+        from socratune.compute import starting_config
+        from socratune.errors import Fault, Shown, UserError
+        from socratune.resolve import resolve_settings, unflatten
+        from socratune.runs import write_text
+
+        start_logging()
+        faults = [] if out == "-" or not Path(out).exists() else [Fault("--out", "a new file", out, "Name another.")]
+        asked = {"output": "outputs/first", **given_by(given, settings)}
+        if not {"dataset", "generate.source", "env.tasks"} & asked.keys():
+            faults.append(Fault("--dataset", "the rows to begin with (or --env)", Shown("nothing")))
+        if faults:
+            raise UserError(*faults)
+        resolved = resolve_settings(unflatten(asked), where="socratune init")
+        if faults := _faults_of(resolved.config):
+            raise UserError(*faults)
+        text = starting_config(resolved)
+        if out == "-":
+            print(text, end="")
+        else:
+            write_text(Path(out), text)
+            print(f"{out}. Look at it, then: socratune run --config {out}")
         return 0
 
     raise typer.Exit(guarded(work))

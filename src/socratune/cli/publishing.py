@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -58,7 +59,7 @@ def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:
     return 0
 
 
-def verify_command(what: str) -> int:
+def verify_command(what: str, *, as_json: bool) -> int:
     """`socratune verify RUN|HUB-ID`: what was found, and 0 where all of it agrees and the verdict is *passed*."""
 
     def work() -> int:
@@ -68,22 +69,28 @@ def verify_command(what: str) -> int:
                 got = Shown("a file" if Path(what).exists() else "neither, as no such folder is there")
                 fix = "Check the path; an adapter on the Hub is named as in myusername/my-adapter."
                 raise UserError(Fault(f"verify {what}", "the folder of a run, or ORG/NAME on the Hub", got, fix))
-            return _told(what, verify_hub(what))
+            return _told(what, verify_hub(what), as_json)
         if not (Path(what) / "config.yaml").exists() and (Path(what) / PROVENANCE).exists():
-            return _told(what, verify_published(Path(what)))  # downloaded
+            return _told(what, verify_published(Path(what)), as_json)  # downloaded
         run = existing_run(what)
         config = resolve_settings({**read_config_file(run.config), "output": what}, where=str(run.config)).config
         verified = verify_run(run, config, Results(run).data)
         if verified is None:
             fix = f"First: socratune validate {what}"
             raise UserError(Fault(what, "a run whose validation is finished", Shown("one without"), fix))
-        return _told(what, verified)
+        return _told(what, verified, as_json)
 
     return guarded(work)
 
 
-def _told(what: str, found: Verification | Published) -> int:
+def _told(what: str, found: Verification | Published, as_json: bool) -> int:
     """Print a verification; its exit code."""
+    passed = not found.faults and found.proof is not None and found.proof.passed
+    if as_json:
+        status = found.proof.status if found.proof else None
+        known = {"status": status, "agrees": not found.faults, "faults": found.faults, "remarks": found.remarks}
+        print(json.dumps(known, indent=2))
+        return 0 if passed else StageFailed.exit_code
     for remark in found.remarks:
         print(remark)
     if found.faults:
@@ -93,7 +100,7 @@ def _told(what: str, found: Verification | Published) -> int:
         return StageFailed.exit_code
     assert found.proof is not None
     print(f"{what} holds what it says: {found.proof.status}. {found.proof.reason}".rstrip())
-    return 0 if found.proof.passed else StageFailed.exit_code
+    return 0 if passed else StageFailed.exit_code
 
 
 def export_command(

@@ -7,3 +7,4 @@ from .remote_run import RemoteRun as RemoteRun
 from .renting import spent_usd as spent_usd
 from .shipping import is_shipped as is_shipped
 from .sky import BySkyPilot as BySkyPilot, sky_task as sky_task, sky_task_name as sky_task_name
+from .starting import starting_config as starting_config

@@ -83,8 +83,13 @@ class LocalStudent:
         self._worker = threading.Thread(target=self._work, name="student", daemon=True)
         self._worker.start()
 
-    async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
+    async def generate(
+        self, messages: Chat, sampling: Sampling, told: Callable[[int], None] | None = None
+    ) -> Completion:
         """The answer to `messages`; waits while others are decoded. It ends where the model's positions do.
+
+        Args:
+            told: is called with each token of it, in the thread that decodes.
 
         Raises:
             UserError: the chat template does not take these turns.
@@ -97,7 +102,7 @@ class LocalStudent:
                 return Completion("", stop="length", prompt_tokens=len(ids))
             sampling = replace(sampling, max_new_tokens=room)
         answer: Future[Completion] = Future()
-        self._asked.put(DecodingRow(ids, sampling, answer))
+        self._asked.put(DecodingRow(ids, sampling, answer, told=told))
         return await asyncio.wrap_future(answer)
 
     def sampling(self, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
@@ -172,6 +177,8 @@ class LocalStudent:
                 if row.done:
                     break
                 row.new_ids.append(token)
+                if row.told is not None and token not in self._end_ids:
+                    row.told(token)
                 if token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
                     self._answer(row, "end" if token in self._end_ids else "length")
                 elif self._ends_loops and len(row.new_ids) % LOOKED_EVERY == 0 and loops(row.new_ids):

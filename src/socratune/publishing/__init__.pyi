@@ -18,6 +18,7 @@ from .licences import (
 )
 from .live import serve_report as serve_report
 from .openai_app import serve_models as serve_models
+from .openai_models import Served as Served, serving_models as serving_models
 from .privacy import without_data as without_data, without_paths as without_paths
 from .published import (
     Published as Published,

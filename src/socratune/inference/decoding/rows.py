@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,6 +25,7 @@ class DecodingRow:
         answer: what the caller waits for.
         uniforms: (max_new_tokens,), its own random numbers, one a token; None when greedy.
         done: it has its answer; set by whoever reads the tokens, and the decoder then lets the row go.
+        told: is called with each token, in the thread that decodes; None where nobody looks on.
     """
 
     ids: list[int]
@@ -33,6 +34,7 @@ class DecodingRow:
     new_ids: list[int] = field(default_factory=list)
     uniforms: torch.Tensor | None = None
     done: bool = False
+    told: Callable[[int], None] | None = None
 
 
 class Decoder(Protocol):

@@ -1,0 +1,177 @@
+"""`socratune chat`: a conversation with a model, or with a run's base and adapter side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from socratune.cli.console import guarded
+
+if TYPE_CHECKING:
+    from socratune.publishing import Served
+
+HELP = "A question, or /system TEXT, /new (forget what was said), /quit."
+
+
+def chat(
+    given: dict[str, Any],
+    what: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="The folder of a run, or a model.")],
+    question: Annotated[
+        str | None,
+        typer.Argument(help="What to ask; without it, standard input, or on a terminal one after the other."),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Show the base model's answers beside.")] = False,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The system turn; else the one that was trained behind.")
+    ] = None,
+) -> None:
+    """Talk to the adapter of a run folder, or to a model. Greedy, unless the model thinks first."""
+
+    def work() -> int:
+        from socratune.publishing import serving_models
+
+        with serving_models(what, given.get("chat_template")) as served:
+            talk = Talk(_chosen(served, what, compare), _system_of(what, system))
+            typed = None if question is not None or sys.stdin.isatty() else sys.stdin.read().strip()
+            if (asked := question or typed) is not None:
+                talk.ask(asked)
+            else:
+                _converse(talk)
+        return 0
+
+    raise typer.Exit(guarded(work))
+
+
+def _system_of(what: str, given: str | None) -> str | None:
+    from socratune.runs import RunDir, system_turn
+
+    run = RunDir(what)
+    return given if given is not None or not run.config.is_file() else system_turn(run)
+
+
+def _chosen(served: Sequence[Served], what: str, compare: bool) -> list[Served]:
+    """Who answers: the adapter, or the model; with `compare` the base before it.
+
+    Raises:
+        UserError: there is nothing to compare, or a run without an adapter.
+    """
+    from socratune.errors import Fault, Shown, UserError
+    from socratune.runs import RunDir
+
+    if RunDir(what).config.is_file() and served[-1].name != "adapter":
+        raise UserError(Fault(what, "a LoRA adapter", Shown("none"), f"Train it first: socratune train {what}."))
+    if compare and len(served) < 2:
+        raise UserError(Fault("--compare", "a run with a base beside its adapter", Shown(what)))
+    return [*served] if compare else [served[-1]]
+
+
+class Talk:
+    """What was said so far, to each of those who answer, and the answers as they come."""
+
+    def __init__(self, served: Sequence[Served], system: str | None) -> None:
+        from rich.console import Console
+
+        self.served = served
+        self.console = Console(highlight=False)
+        self.system = system
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, with the system turn alone."""
+        first = [] if self.system is None else [{"role": "system", "content": self.system}]
+        self._said = [list(first) for _ in self.served]
+
+    def ask(self, question: str) -> None:
+        """Ask everybody and show the answers: as they are written, and side by side on a terminal.
+
+        Raises:
+            UserError: the chat template does not take these turns.
+        """
+        for said in self._said:
+            said.append({"role": "user", "content": question})
+        if len(self.served) == 1:
+            shown = _Typed(self.served[0])
+            answers = asyncio.run(self._answers([shown.told]))
+            print(shown.rest(answers[0]), flush=True)
+        elif self.console.is_terminal:
+            answers = self._side_by_side()
+        else:
+            answers = asyncio.run(self._answers([None] * len(self.served)))
+            for name, answer in zip(("base", "adapter"), answers, strict=True):
+                self.console.print(f"{name}:", style="bold", end=" ")
+                self.console.print(answer, markup=False, soft_wrap=True)
+        for said, answer in zip(self._said, answers, strict=True):
+            said.append({"role": "assistant", "content": answer})
+
+    async def _answers(self, told: Sequence[Callable[[int], None] | None]) -> list[str]:
+        async def answer(at: int) -> str:
+            one = self.served[at]
+            sampling = one.student.exam_sampling(one.max_new_tokens)
+            return (await one.student.generate(self._said[at], sampling, told[at])).text
+
+        return await asyncio.gather(*map(answer, range(len(self.served))))
+
+    def _side_by_side(self) -> list[str]:
+        from rich.live import Live
+        from rich.table import Table
+
+        ids: list[list[int]] = [[] for _ in self.served]
+
+        def page() -> Table:
+            table = Table("base", "adapter", expand=True)
+            decoded = (one.student.tokenizer.decode(said) for one, said in zip(self.served, ids, strict=True))
+            table.add_row(*(text.replace("[", r"\[") for text in decoded))
+            return table
+
+        with Live(get_renderable=page, console=self.console, refresh_per_second=8):
+            return asyncio.run(self._answers([said.append for said in ids]))
+
+
+class _Typed:
+    """An answer that appears as it is written."""
+
+    def __init__(self, served: Served) -> None:
+        self._decode = served.student.tokenizer.decode
+        self._ids: list[int] = []
+        self._shown = ""
+
+    def told(self, token: int) -> None:
+        """Show what this token makes certain: of a character in several tokens nothing before its last."""
+        self._ids.append(token)
+        text = self._decode(self._ids).lstrip()
+        if not text.endswith("\ufffd") and text.startswith(self._shown):
+            print(text[len(self._shown) :], end="", flush=True)
+            self._shown = text
+
+    def rest(self, answer: str) -> str:
+        """What of the whole answer was not shown yet."""
+        return answer[len(self._shown) :]
+
+
+def _converse(talk: Talk) -> None:
+    """Questions one after the other, until the input ends."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  # arrows and history in input()
+    print(HELP)
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        if line in ("/quit", "/exit"):
+            return
+        if line == "/new":
+            talk.forget()
+        elif line == "/system" or line.startswith("/system "):
+            talk.system = line.removeprefix("/system").strip() or None
+            talk.forget()
+        elif line.startswith("/"):
+            print(HELP)
+        elif line:
+            talk.ask(line)
