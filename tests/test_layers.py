@@ -42,7 +42,7 @@ LINES = {
     "": 3300,
     "judging": 2200,
     "runs": 1650,
-    "llm": 4150,
+    "llm": 5100,
     "inference": 3150,
     "data": 2750,
     "environments": 600,
@@ -51,10 +51,10 @@ LINES = {
     "training": 2650,
     "evaluation": 3350,
     "publishing": 2750,
-    "stages": 2200,
+    "stages": 2250,
     "compute": 3900,
     "ways": 1350,
-    "cli": 2250,
+    "cli": 2300,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24

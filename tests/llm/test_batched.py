@@ -370,6 +370,7 @@ def test_a_batch_that_is_not_taken_ends_the_run_and_says_how_to_go_on(tmp_path: 
 
 
 @BOTH
+@pytest.mark.slow
 def test_the_limit_holds_with_the_worst_cases_of_a_batch(
     tmp_path: Path, server: BatchServer, kind: WireProtocol
 ) -> None:
