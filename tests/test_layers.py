@@ -42,7 +42,7 @@ LINES = {
     "": 3300,
     "judging": 2200,
     "runs": 1700,
-    "llm": 5250,
+    "llm": 5300,
     "inference": 3150,
     "data": 2750,
     "environments": 600,

@@ -51,6 +51,7 @@ class Run:
     on_pause: Callable[[int], None] = lambda number: None
     pauses: list[float] = field(default_factory=list)
     ledger: Ledger = field(init=False)
+    main: asyncio.Task[Any] = field(init=False)
 
     async def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -58,6 +59,9 @@ class Run:
         await asyncio.sleep(0.002)  # the double works in threads of this process
 
     async def _rows(self, row: Callable[[Any, int], Awaitable[Any]], count: int, journal: Journal) -> list[Any]:
+        main = asyncio.current_task()
+        assert main is not None
+        self.main = main
         base = self.server.openai_base if self.kind == "openai" else self.server.url
         http = HttpModel(kind=self.kind, model=MODELS[self.kind], api_bases=[base], api_key=KEY)
         price, cheaper = (price_of(self.kind, MODELS[self.kind], batch=batch) for batch in (False, True))
@@ -86,6 +90,8 @@ class Run:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for _ in range(10):  # others close first, and some take their time
+                await asyncio.sleep(0.002)
             await model.close()
 
     def __call__(self, count: int, rounds: int = 1) -> list[Any]:
@@ -358,6 +364,36 @@ def test_smaller_batches_follow_where_too_much_is_enqueued(tmp_path: Path, serve
     assert set(server.runs.values()) == {1}
 
 
+def test_what_is_left_over_by_smaller_batches_is_asked_directly(tmp_path: Path, server: BatchServer) -> None:
+    server.fail_with = "token_limit_exceeded"
+    assert answered(Run(server, tmp_path / "j.sqlite")(112))
+    assert [len(batch.calls) for batch in server.batches.values()] == [111, 55, 55]
+    assert len(server.direct) == 2
+
+
+def test_a_run_that_is_stopped_sends_nothing_more(tmp_path: Path, server: BatchServer) -> None:
+    run = Run(server, tmp_path / "j.sqlite")
+
+    def stop(number: int) -> None:
+        if number == 1:
+            run.main.cancel()
+
+    run.on_pause = stop
+    with pytest.raises(asyncio.CancelledError):
+        run(60)
+    assert len(run.pauses) < 3 and not server.batches and not server.files
+
+
+def test_another_model_in_the_role_leaves_the_batch_alone(tmp_path: Path, server: BatchServer) -> None:
+    server.finish_after = None
+    with pytest.raises(Killed):
+        Run(server, tmp_path / "j.sqlite", "openai", on_pause=_killing(server))(60)
+    server.finish_after = 1
+    assert answered(Run(server, tmp_path / "j.sqlite", "anthropic")(60))
+    assert [len(batch.calls) for batch in server.batches.values()] == [59, 59]
+    assert not server.batches["batch_1"].results
+
+
 def test_a_batch_that_is_not_taken_ends_the_run_and_says_how_to_go_on(tmp_path: Path, server: BatchServer) -> None:
     server.fail_with = "model_not_found"
     found = Run(server, tmp_path / "j.sqlite")(60)
@@ -370,6 +406,7 @@ def test_a_batch_that_is_not_taken_ends_the_run_and_says_how_to_go_on(tmp_path: 
 
 
 @BOTH
+@pytest.mark.slow
 def test_the_limit_holds_with_the_worst_cases_of_a_batch(
     tmp_path: Path, server: BatchServer, kind: WireProtocol
 ) -> None:

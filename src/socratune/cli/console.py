@@ -180,7 +180,7 @@ def _batches(found: dict[str, Any]) -> str:
     roles, count = " and ".join(found["roles"]), found["in_a_row"]
     return (
         f"Batches for {roles} save about {found['saved_usd']:.4g} USD, which is counted above. They take longer: a row "
-        f"of the pilot asked {count} times, so up to {count} batches follow one another, each {BATCH_TIMES} hours."
+        f"of the pilot asked {count} times, so up to {count} batches follow one another, each {BATCH_TIMES}."
     )
 
 

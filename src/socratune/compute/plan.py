@@ -315,7 +315,7 @@ def _batches(config: RunConfig, usd: float | None, rows: int) -> Iterator[str]:
     most = (loop.attempts + 1) * ("judge" in shares)
     most += (loop.max_iterations - 1) * (loop.hint_attempts * ("judge" in shares) + ("teacher" in shares))
     yield (
-        f"the calls of {' and '.join(shares)} go in batches{saved}; a batch is {BATCH_TIMES} hours, and up to "
+        f"the calls of {' and '.join(shares)} go in batches{saved}; a batch is {BATCH_TIMES}, and up to "
         f"about {most} follow one another, the last ones small or none"
     )
 

@@ -53,5 +53,5 @@ def batch_shares(config: StudentTeacherConfig) -> dict[Role, float]:
     return shares
 
 
-BATCH_TIMES = "mostly back within an hour, at the latest after 24"
+BATCH_TIMES = "mostly back within an hour, at the latest after 24 hours"
 """What both vendors say of a batch (2026)."""

@@ -55,11 +55,12 @@ _Outcome = Completion | Literal["again", "direct"]
 
 @dataclass(slots=True)
 class _Call:
-    """A call that waits: for its batch to be sent, or for its result."""
+    """A call that waits: for its batch to be sent, or for its result. `rows` wait for it."""
 
     messages: Chat
     sampling: Sampling
     since: float
+    rows: int = 0
     outcome: asyncio.Future[_Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def settle(self, outcome: _Outcome | Exception) -> None:
@@ -170,19 +171,30 @@ class BatchedModel:
         """What becomes of a call in a batch; the worst case of one that is not out yet is held meanwhile."""
         if key not in self._waiting and key in self._in_out:
             self._waiting[key] = _Call(messages, sampling, time.monotonic())
-        if call := self._waiting.get(key):
-            return await asyncio.shield(call.outcome)
+        if key in self._waiting:
+            return await self._waited(key)
         async with AsyncExitStack() as held:
             self._places.held_up += 1
             try:
                 await held.enter_async_context(self._reserved(messages, sampling))
             finally:
                 self._places.held_up -= 1
-            if not (call := self._waiting.get(key)):  # another row asked the same meanwhile
-                self._waiting[key] = self._gathered[key] = call = _Call(messages, sampling, time.monotonic())
+            if key not in self._waiting:  # else another row asked the same meanwhile
+                self._waiting[key] = self._gathered[key] = _Call(messages, sampling, time.monotonic())
                 if self._gathering is None or self._gathering.done():
                     self._gathering = asyncio.create_task(self._gather())
+            return await self._waited(key)
+
+    async def _waited(self, key: bytes) -> _Outcome:
+        """The outcome of a call; one for which no row waits any more is not sent."""
+        call = self._waiting[key]
+        call.rows += 1
+        try:
             return await asyncio.shield(call.outcome)
+        finally:
+            call.rows -= 1
+            if not call.rows and self._gathered.pop(key, None):
+                del self._waiting[key]
 
     def _reserved(self, messages: Chat, sampling: Sampling):
         if self._ledger.limits.usd is None and self._ledger.limits.tokens is None:
@@ -212,7 +224,7 @@ class BatchedModel:
                 self._start(keys, self._send(keys))
                 if self._crowded:
                     break
-            if quiet and not self._crowded:
+            if quiet and len(self._gathered) < FEWEST_CALLS:
                 self._settle(self._gathered.copy(), "direct")
 
     def _next_batch(self) -> list[bytes]:
@@ -276,7 +288,9 @@ class BatchedModel:
         if self._scouted is not None:
             await self._scouted.wait()
         calls = {key: self._waiting[key] for key in keys}
-        about = {"keys": [key.hex() for key in keys], "worst": _worst(calls.values())}
+        if not any(call.rows for call in calls.values()):  # the run is ending
+            return
+        about = {"model": self.name, "keys": [key.hex() for key in keys], "worst": _worst(calls.values())}
         note = self._note(BatchNote(f"socratune-{uuid.uuid4().hex}", self._role, "wanted", None, time.time(), about))
         bodies = [(key.hex(), self._model.body(call.messages, call.sampling)) for key, call in calls.items()]
         try:
@@ -289,7 +303,7 @@ class BatchedModel:
     def _go_on(self) -> None:
         """Look after the batches that were out when an earlier run ended."""
         for note in self._journal.batches(self._role):
-            if note.state != "done":
+            if note.state != "done" and note.about["model"] == self.name:
                 self._out[note.token] = note
                 self._in_out |= {bytes.fromhex(key) for key in note.about["keys"]}
                 keys = [bytes.fromhex(key) for key in note.about["keys"]]

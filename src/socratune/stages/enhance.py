@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -45,6 +46,8 @@ from socratune.teaching import (
     training_text,
 )
 
+log = logging.getLogger(__name__)
+
 FEWEST_JUDGED = 10
 """From so many rows on a run stops whose judge leaves most of them undecided, or whose calls mostly fail: paying for
 the rest would be waste. *Most*: the lower end of the share's 95 % interval is above a half."""
@@ -83,6 +86,10 @@ async def enhance_rows(
         tick(done, total, spent=ledger.summary())
 
     batched = [role for role, reached in endpoints_of(config).items() if reached.batch]
+    for role in ("judge", "teacher"):
+        if role not in batched and (out := _out(journal, f"enhance.{role}")):
+            text = "%s: batch %s is out and paid; its answers are only taken with enhance.endpoints.%s.batch=true"
+            log.warning(text, role, ", ".join(out), role)
     places = Places(config.concurrency) if batched else None
     cast = attended(run, config, base, journal=journal, ledger=ledger, served=served, places=places)
     async with cast as (loop, student):
@@ -241,6 +248,10 @@ def _placed(step: Callable[[QARow], Any], places: Places) -> Callable[[QARow], A
             return await step(row)
 
     return placed
+
+
+def _out(journal: Journal, role: str) -> list[str]:
+    return [note.id for note in journal.batches(role) if note.id is not None and note.state != "done"]
 
 
 def _batches(journal: Journal, role: str) -> dict[str, float]:
