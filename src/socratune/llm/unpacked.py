@@ -239,7 +239,7 @@ def _text_in(reader: Any, key: str) -> str | None:
 @contextmanager
 def _bars_on_a_terminal_only() -> Iterator[None]:
     """The libraries draw bars; in a log each would be a hundred lines."""
-    import transformers as _  # its log keeps the stderr of its import, which must not be the one that is closed here
+    import transformers as _  # noqa: F401 # its log keeps the stderr of its import, which must not be the one that is closed here
 
     if sys.stderr is not None and sys.stderr.isatty():
         yield
