@@ -210,6 +210,8 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
 
 FREQUENT = 0.1
 """From this share on it is said what the most frequent answer alone would come to."""
+NO_MORE = 0.02
+"""An adapter that is better than its most frequent answer by less than this may have learned only to give it."""
 
 
 def majority_text(found: dict[str, Any]) -> str:
@@ -218,7 +220,10 @@ def majority_text(found: dict[str, Any]) -> str:
     if most["accuracy"] < FREQUENT:
         return ""
     always = f"Always answering {most['reference']!r} would be right in {most['accuracy']:.1%}"
-    return f"{always}; the base: {found['base_accuracy']:.1%}."
+    told = f"{always}; the base: {found['base_accuracy']:.1%}."
+    if found["base_accuracy"] < found["adapter_accuracy"] <= most["accuracy"] + NO_MORE:
+        told += f" The adapter, {found['adapter_accuracy']:.1%}, may have learned no more than that: read its answers."
+    return told
 
 
 def _figures(counted: dict[str, Any]) -> list[str]:
