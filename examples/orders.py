@@ -30,8 +30,8 @@ def questions(seed: int) -> Iterator[dict[str, Any]]:
             "question": f"An order lists {listed[0]}, {listed[1]} and {listed[2]}. Of which item are there the most?",
             "answer": answer,
             "items": items,
-            "solution": f"The numbers are {counts[0]}, {counts[1]} and {counts[2]}.\nThe largest of them is {most}.\n"
-            f"The order lists {most} {answer}.\nSo there are the most {answer}.",
+            "solution": f"The largest of {counts[0]}, {counts[1]} and {counts[2]} is {most}.\n"
+            f"The order lists {most} {answer}.",
         }
 
 
