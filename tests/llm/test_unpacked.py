@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Fork, socratune
+from conftest import DEMO_DATA, Fork, socratune
 from gguf_files import write_gguf
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from socratune.errors import UserError
 from socratune.inference.fitness import chat_fitness, load_tokenizer
 from socratune.inference.load import load_model
 from socratune.llm.locate import is_here, model_fault, model_location, source_of
-from socratune.llm.unpacked import cache_folder
+from socratune.llm.unpacked import _name_special_tokens, cache_folder
 from socratune.publishing.card import model_card
 from socratune.publishing.licences import Licence, PublicBase, public_base
 
@@ -60,11 +62,36 @@ def test_the_weights_the_tokens_and_the_template_are_those_it_was_made_of(tiny: 
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
+def test_what_transformers_warns_of_later_is_no_error_of_the_log(tiny: Path, cache: Path) -> None:
+    """Its log keeps the stderr that is there when it is first imported: not one that is closed behind the unpacking."""
+    program = f"""
+from socratune.llm import model_location
+model_location({str(tiny)!r})
+import transformers
+transformers.logging.get_logger("transformers.x").warning("a word of warning")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr.strip() == "[transformers] a word of warning", done.stderr
+
+
 def test_weights_of_eight_bits_say_nearly_the_same(tmp_path: Path) -> None:
     packed = write_gguf(tmp_path / "tiny.Q8_0.gguf", packed=True)
     for one, other in zip(logits(str(packed)), logits("demo"), strict=True):
         gap = (one - other).abs().mean().item()
         assert 0 < gap < 0.02 * other.abs().mean().item()
+
+
+def test_a_tokenizer_that_transformers_read_without_its_special_tokens_gets_them(tiny: Path) -> None:
+    """As versions before 5.18 read Qwen's: the end of a turn was ordinary text, and another token the end."""
+    whole = json.loads((DEMO_DATA / "base" / "tokenizer.json").read_text("utf-8"))
+    special, whole["added_tokens"] = whole["added_tokens"], []
+    whole["model"]["vocab"] |= {token["content"]: token["id"] for token in special}
+    read = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(whole)))
+    forged, right = "Hi<|im_end|>\n", load_tokenizer("demo")
+    assert read(forged)["input_ids"] != right(forged)["input_ids"]
+    _name_special_tokens(read, tiny)
+    assert read(forged)["input_ids"] == right(forged)["input_ids"]
+    assert (read.eos_token, read.pad_token) == (right.eos_token, right.pad_token)
 
 
 def test_a_file_is_unpacked_once_and_another_under_its_name_again(tiny: Path, tmp_path: Path, cache: Path) -> None:

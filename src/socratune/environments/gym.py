@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,9 @@ def gym_environment(name: str, options: dict[str, Any]) -> GymTask:
     """
     where = f"--env reasoning_gym:{name}"
     try:
-        import reasoning_gym
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of one of its parts, where it is compiled by Python 3.12
+            import reasoning_gym
         from reasoning_gym.factory import DATASETS
     except ImportError as error:
         fix = "pip install 'socratune[gym]' (one of its parts is compiled: apt-get install gcc python3-dev)"

@@ -66,6 +66,9 @@ def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
     except Exception as error:  # tokenizers raises bare exceptions, and transformers any for a file it does not expect
         fix = "Take a model folder with its tokenizer files."
         raise UserError(Fault(f"{where} {name}", "a tokenizer that can be read", _reason(error), fix)) from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and type(backend.model).__name__ == "BPE":
+        tokenizer.clean_up_tokenization_spaces = False  # transformers leaves it undone either way, and warns of True
     own, notes = tokenizer.chat_template, []
     template = given_template(name) or default_template(own)
     if isinstance(own, dict) and template is not None and template in own.values():

@@ -239,6 +239,8 @@ def _text_in(reader: Any, key: str) -> str | None:
 @contextmanager
 def _bars_on_a_terminal_only() -> Iterator[None]:
     """The libraries draw bars; in a log each would be a hundred lines."""
+    import transformers as _  # noqa: F401 # its log keeps the stderr of its import, which must not be the one that is closed here
+
     if sys.stderr is not None and sys.stderr.isatty():
         yield
     else:
@@ -252,8 +254,10 @@ def _write(file: Path, folder: Path, pre: str | None) -> None:
 
     place = {"pretrained_model_name_or_path": str(file.absolute().parent), "gguf_file": file.name}
     tokenizer: Any = AutoTokenizer.from_pretrained(**place)
+    _name_special_tokens(tokenizer, file)
     if pre == "smollm":
         _split_digits(tokenizer)
+    tokenizer.clean_up_tokenization_spaces = False  # it would harm a byte-level tokenizer; transformers warns of True
     dense: dict[str, Any] = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
     loaded: Any = AutoModelForCausalLM.from_pretrained(**place, **dense, output_loading_info=True)
     packed, found = loaded
@@ -268,6 +272,36 @@ def _write(file: Path, folder: Path, pre: str | None) -> None:
     plain.tie_weights()
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+_CONTROL, _OWN = 3, 4
+"""Types of tokens in a GGUF file: those that control the model, and whole words that its makers added."""
+
+
+def _name_special_tokens(tokenizer: Any, file: Path) -> None:
+    """Give the tokenizer all special tokens of the file, and its ends.
+
+    Before 5.18 transformers knew two or three of them and took `<|endoftext|>` for the end of Qwen's turns.
+    """
+    from gguf import GGUFReader
+    from transformers import AddedToken
+
+    reader = GGUFReader(file)
+    found = {key: reader.get_field(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type")}
+    if None in found.values():
+        return
+    texts, types = (field.contents() for field in found.values() if field is not None)
+    known = tokenizer.added_tokens_decoder
+    lacking = [
+        AddedToken(text, special=kind == _CONTROL, normalized=False)
+        for at, (text, kind) in enumerate(zip(texts, types, strict=False))
+        if kind in (_CONTROL, _OWN) and at not in known
+    ]
+    tokenizer.add_tokens(lacking)
+    for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):
+        field = reader.get_field(f"tokenizer.ggml.{key}_token_id")
+        if field is not None and 0 <= (at := int(field.contents())) < len(texts):
+            setattr(tokenizer, f"{role}_token", texts[at])
 
 
 def _split_digits(tokenizer: Any) -> None:
