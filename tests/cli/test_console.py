@@ -64,5 +64,5 @@ def test_only_what_can_go_on_is_told_to(tmp_path: Path, capsys: pytest.CaptureFi
 def test_an_adapter_that_gives_the_most_frequent_answer_and_no_more_is_told() -> None:
     """SmolLM2 on letter_counting went from 31 to 74 % so: 78 % of the answers are 1."""
     found = {"majority": {"reference": "1", "accuracy": 0.778}, "base_accuracy": 0.312, "adapter_accuracy": 0.74}
-    assert majority_text(found).endswith("may have learned no more than that: read its answers.")
-    assert majority_text({**found, "adapter_accuracy": 0.9}).endswith("the base: 31.2%.")
+    assert majority_text(found).endswith("the base is in 31.2%, the adapter in 74.0%.")
+    assert majority_text({**found, "majority": {"reference": "1", "accuracy": 0.05}}) == ""
