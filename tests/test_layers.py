@@ -49,12 +49,12 @@ LINES = {
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
-    "evaluation": 3350,
-    "publishing": 2750,
+    "evaluation": 4700,
+    "publishing": 3000,
     "stages": 2200,
     "compute": 3900,
     "ways": 1350,
-    "cli": 2250,
+    "cli": 2400,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24
