@@ -14,7 +14,7 @@ from socratune.resolve import demo_profile, flatten
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
     "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "export", "inspect", "chat",
-    "audit-judge", "ablate",
+    "audit-judge", "ablate", "compare",
     "report", "ui", "serve", "pods", "doctor",
 )  # fmt: skip
 WIDTH = "100"

@@ -613,47 +613,65 @@ wire = st.one_of(
 
 # --- logs of other tools -------------------------------------------------------------------------------------------
 
-odd = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | anything
-    | halves
-    | st.lists(st.integers(0, 2), max_size=3)
+odd = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), anything, halves, st.lists(st.integers(0, 2), max_size=3)
 )
-scores = st.booleans() | st.floats(-3, 3) | st.sampled_from(["C", "I", "N"]) | odd
-names = st.integers(0, 7) | st.sampled_from(["q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7"]) | odd
-texts = st.sampled_from([f"Question {at}?" for at in range(8)]) | odd
-log_rows = st.one_of(
-    st.fixed_dictionaries({"id": names, "correct": scores}, optional={"question": texts, "cluster": odd, "sample": odd}),
-    st.fixed_dictionaries({"question": texts, "scores": st.dictionaries(anything, scores, max_size=3)}),
-    st.fixed_dictionaries(
-        {"doc_id": names, "doc": st.dictionaries(st.sampled_from(["question", "text", "choices"]), texts) | odd,
-         "filtered_resps": st.lists(odd, max_size=3) | odd, "acc": scores},
-        optional={"filter": st.sampled_from(["none", "strict"]), "metrics": st.just(["acc"]) | odd, "arguments": odd,
-                  "target": odd, "resps": odd},
-    ),
-    st.fixed_dictionaries({"run_id": odd, "event_id": odd, "sample_id": names, "type": st.sampled_from(["match", "metrics", "sampling"]),
-                           "data": st.fixed_dictionaries({"correct": scores}, optional={"sampled": odd, "prompt": odd}) | odd}),
-    st.fixed_dictionaries({"object": st.just("eval.run.output_item"), "datasource_item_id": names, "datasource_item": odd,
-                           "sample": odd, "results": st.lists(st.fixed_dictionaries({"name": anything, "score": scores}), max_size=2) | odd}),
-    st.fixed_dictionaries({"id": names, "question": texts, "reference": odd, "base": odd, "adapter": odd}),
-    odd,
-)  # fmt: skip
-inspect_rows = st.fixed_dictionaries(
-    {"id": names, "epoch": st.integers(1, 2) | odd, "input": texts, "target": odd,
-     "scores": st.dictionaries(st.sampled_from(["match", "form"]), st.fixed_dictionaries({"value": scores | st.dictionaries(anything, scores, max_size=2)}), max_size=2) | odd},
-    optional={"output": odd, "metadata": odd, "attachments": odd, "error": odd},
-)  # fmt: skip
+marks = st.booleans() | st.floats(-3, 3) | st.sampled_from(["C", "I", "N"]) | odd
+named = st.integers(0, 7) | st.sampled_from([f"q{at}" for at in range(8)]) | odd
+asked = st.sampled_from([f"Question {at}?" for at in range(8)]) | odd
+own_row = {"question": asked, "cluster": odd, "sample": odd}
+lm_row = {
+    "doc_id": named,
+    "doc": st.fixed_dictionaries({"question": asked}) | odd,
+    "acc": marks,
+    "filtered_resps": st.lists(odd, max_size=3) | odd,
+}
+lm_more = {
+    "filter": st.sampled_from(["none", "strict"]),
+    "metrics": st.just(["acc"]) | odd,
+    "arguments": odd,
+    "resps": odd,
+}
+event = {
+    "run_id": odd,
+    "event_id": odd,
+    "sample_id": named,
+    "type": st.sampled_from(["match", "metrics", "sampling"]),
+    "data": st.fixed_dictionaries({"correct": marks}, optional={"sampled": odd, "prompt": odd}) | odd,
+}
+output_item = {
+    "object": st.just("eval.run.output_item"),
+    "datasource_item_id": named,
+    "datasource_item": odd,
+    "sample": odd,
+    "results": st.lists(st.fixed_dictionaries({"name": anything, "score": marks}), max_size=2) | odd,
+}
+log_rows = (
+    st.fixed_dictionaries({"id": named, "correct": marks}, optional=own_row),
+    st.fixed_dictionaries({"question": asked, "scores": st.dictionaries(anything, marks, max_size=3)}),
+    st.fixed_dictionaries(lm_row, optional=lm_more),
+    st.fixed_dictionaries(event),
+    st.fixed_dictionaries(output_item),
+    st.fixed_dictionaries({"id": named, "question": asked, "reference": odd, "base": odd, "adapter": odd}),
+)
+values = st.fixed_dictionaries({"value": marks | st.dictionaries(anything, marks, max_size=2)})
+inspect_row = {
+    "id": named,
+    "epoch": st.integers(1, 2) | odd,
+    "input": asked,
+    "target": odd,
+    "scores": st.dictionaries(st.sampled_from(["match", "form"]), values, max_size=2) | odd,
+}
+inspect_more = {"output": odd, "metadata": odd, "attachments": odd, "error": odd}
 inspect_files = st.builds(
-    lambda rows, about: {"name": "log.json", "records": {"version": 2, "status": "success", "eval": about, "samples": rows}},
-    st.lists(inspect_rows, max_size=10) | odd, st.just({"task": "t", "model": "m"}) | odd,
-)  # fmt: skip
+    lambda rows, about: {"name": "log.json", "records": {"version": 2, "status": "?", "eval": about, "samples": rows}},
+    st.lists(st.fixed_dictionaries(inspect_row, optional=inspect_more), max_size=10) | odd,
+    st.just({"task": "t", "model": "m"}) | odd,
+)
 log_files = st.one_of(
-    st.builds(lambda rows: {"name": "log.jsonl", "records": rows}, st.lists(log_rows, max_size=12)),
+    st.builds(lambda rows: {"name": "log.jsonl", "records": rows}, st.lists(st.one_of(*log_rows, odd), max_size=12)),
     st.builds(lambda name, rows: {"name": name, "records": rows}, st.sampled_from(["log.jsonl", "log.json"]),
-              st.integers(0, 5).flatmap(lambda at: st.lists(log_rows.original_strategies[at], max_size=12))),
+              st.integers(0, 5).flatmap(lambda at: st.lists(log_rows[at], max_size=12))),
     inspect_files,
     st.builds(lambda name, data: {"name": name, "data": data}, st.sampled_from(["log.eval", "log.json", "log.jsonl"]),
               st.text(st.characters(max_codepoint=255), max_size=60)),

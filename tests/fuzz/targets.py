@@ -373,7 +373,7 @@ def wire(case: Case) -> None:
 
 
 def logs(case: Case) -> None:
-    """Two logs are refused with a reason, or compared: a verdict, finite figures, and renderings that can be printed."""
+    """Two logs are refused with a reason, or compared: a verdict, finite figures, texts that can be printed."""
     with tempfile.TemporaryDirectory() as place:
         paths = []
         for side in ("a", "b"):
