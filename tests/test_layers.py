@@ -49,7 +49,7 @@ LINES = {
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
-    "evaluation": 4700,
+    "evaluation": 4750,
     "publishing": 3000,
     "stages": 2200,
     "compute": 3900,
