@@ -15,7 +15,7 @@ DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
     "init", "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "verify", "export",
     "export-data", "inspect", "chat",
-    "audit-judge", "ablate",
+    "audit-judge", "ablate", "compare",
     "report", "ui", "serve", "pods", "doctor",
 )  # fmt: skip
 WIDTH = "100"

@@ -49,7 +49,7 @@ LINES = {
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
-    "evaluation": 4750,
+    "evaluation": 4800,
     "publishing": 3350,
     "stages": 2400,
     "compute": 3900,

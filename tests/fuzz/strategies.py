@@ -611,6 +611,73 @@ wire = st.one_of(
     st.fixed_dictionaries({"kind": kinds, "head": heads, "body": anything}),
 )
 
+# --- logs of other tools -------------------------------------------------------------------------------------------
+
+odd = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), anything, halves, st.lists(st.integers(0, 2), max_size=3)
+)
+marks = st.booleans() | st.floats(-3, 3) | st.sampled_from(["C", "I", "N"]) | odd
+named = st.integers(0, 7) | st.sampled_from([f"q{at}" for at in range(8)]) | odd
+asked = st.sampled_from([f"Question {at}?" for at in range(8)]) | odd
+own_row = {"question": asked, "cluster": odd, "sample": odd}
+lm_row = {
+    "doc_id": named,
+    "doc": st.fixed_dictionaries({"question": asked}) | odd,
+    "acc": marks,
+    "filtered_resps": st.lists(odd, max_size=3) | odd,
+}
+lm_more = {
+    "filter": st.sampled_from(["none", "strict"]),
+    "metrics": st.just(["acc"]) | odd,
+    "arguments": odd,
+    "resps": odd,
+}
+event = {
+    "run_id": odd,
+    "event_id": odd,
+    "sample_id": named,
+    "type": st.sampled_from(["match", "metrics", "sampling"]),
+    "data": st.fixed_dictionaries({"correct": marks}, optional={"sampled": odd, "prompt": odd}) | odd,
+}
+output_item = {
+    "object": st.just("eval.run.output_item"),
+    "datasource_item_id": named,
+    "datasource_item": odd,
+    "sample": odd,
+    "results": st.lists(st.fixed_dictionaries({"name": anything, "score": marks}), max_size=2) | odd,
+}
+log_rows = (
+    st.fixed_dictionaries({"id": named, "correct": marks}, optional=own_row),
+    st.fixed_dictionaries({"question": asked, "scores": st.dictionaries(anything, marks, max_size=3)}),
+    st.fixed_dictionaries(lm_row, optional=lm_more),
+    st.fixed_dictionaries(event),
+    st.fixed_dictionaries(output_item),
+    st.fixed_dictionaries({"id": named, "question": asked, "reference": odd, "base": odd, "adapter": odd}),
+)
+values = st.fixed_dictionaries({"value": marks | st.dictionaries(anything, marks, max_size=2)})
+inspect_row = {
+    "id": named,
+    "epoch": st.integers(1, 2) | odd,
+    "input": asked,
+    "target": odd,
+    "scores": st.dictionaries(st.sampled_from(["match", "form"]), values, max_size=2) | odd,
+}
+inspect_more = {"output": odd, "metadata": odd, "attachments": odd, "error": odd}
+inspect_files = st.builds(
+    lambda rows, about: {"name": "log.json", "records": {"version": 2, "status": "?", "eval": about, "samples": rows}},
+    st.lists(st.fixed_dictionaries(inspect_row, optional=inspect_more), max_size=10) | odd,
+    st.just({"task": "t", "model": "m"}) | odd,
+)
+log_files = st.one_of(
+    st.builds(lambda rows: {"name": "log.jsonl", "records": rows}, st.lists(st.one_of(*log_rows, odd), max_size=12)),
+    st.builds(lambda name, rows: {"name": name, "records": rows}, st.sampled_from(["log.jsonl", "log.json"]),
+              st.integers(0, 5).flatmap(lambda at: st.lists(log_rows[at], max_size=12))),
+    inspect_files,
+    st.builds(lambda name, data: {"name": name, "data": data}, st.sampled_from(["log.eval", "log.json", "log.jsonl"]),
+              st.text(st.characters(max_codepoint=255), max_size=60)),
+)  # fmt: skip
+logs = st.fixed_dictionaries({"a": log_files, "b": log_files}) | st.builds(lambda one: {"a": one, "b": one}, log_files)
+
 STRATEGIES: dict[str, Any] = {
     "rows": rows,
     "settings": settings,
@@ -619,4 +686,5 @@ STRATEGIES: dict[str, Any] = {
     "hints": hints,
     "chat": chat,
     "wire": wire,
+    "logs": logs,
 }

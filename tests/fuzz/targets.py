@@ -27,6 +27,8 @@ from socratune.cli.given import merged_settings
 from socratune.data.options import OPTIONS
 from socratune.data.qa_files import DataSet
 from socratune.errors import Fault, SocratuneError, UserError
+from socratune.evaluation import compare_logs, compared_rows, open_log
+from socratune.evaluation.stats import Comparison
 from socratune.judging import final_answer
 from socratune.judging.rules import _formulas, judge_by_rules
 from socratune.llm.base import Sampling
@@ -34,6 +36,7 @@ from socratune.llm.http import HttpModel
 from socratune.llm.ledger import MeteredModel
 from socratune.llm.prompts import parse_grounded, parse_hint, parse_pick, parse_questions, parse_verdict
 from socratune.preflight import check_run
+from socratune.publishing import compared_markdown, write_comparison
 from socratune.resolve import deep_merge, dump, read_config_file, resolve_settings, to_yaml
 from socratune.rows import QARow, Verdict
 from socratune.runs import Journal, json_encode
@@ -370,6 +373,29 @@ def wire(case: Case) -> None:
     hold(all(type(token) is int and token >= 0 for token in ids), f"the token ids: {ids!r}")
 
 
+# --- logs of other tools -------------------------------------------------------------------------------------------
+
+
+def logs(case: Case) -> None:
+    """Two logs are refused with a reason, or compared: a verdict, finite figures, texts that can be printed."""
+    with tempfile.TemporaryDirectory() as place:
+        paths = []
+        for side in ("a", "b"):
+            (Path(place) / side).mkdir()
+            paths.append(file_of(case[side], Path(place) / side))
+        try:
+            a, b = (open_log(str(path)) for path in paths)
+            compared = compare_logs(a, b)
+        except UserError as error:
+            hold_faults(list(error.faults))
+            return
+        hold(compared.result["verdict"] in get_args(Comparison), "another verdict")
+        json.dumps(compared.result, allow_nan=False, ensure_ascii=False).encode("utf-8")
+        page_rows = compared_rows(compared)
+        hold(compared_markdown(compared.result, page_rows).encode("utf-8"), "no Markdown")
+        write_comparison(Path(place) / "page.html", compared.result, page_rows)
+
+
 TARGETS: dict[str, Callable[[Case], None]] = {
     "rows": rows,
     "settings": settings,
@@ -378,4 +404,5 @@ TARGETS: dict[str, Callable[[Case], None]] = {
     "hints": hints,
     "chat": chat,
     "wire": wire,
+    "logs": logs,
 }

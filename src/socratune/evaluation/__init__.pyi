@@ -6,7 +6,7 @@ from .audit_sheet import (
     recorded_judge as recorded_judge,
     reported_by as reported_by,
 )
-from .compared import Compared as Compared, compare_logs as compare_logs, compared_rows as compared_rows
+from .compared import compare_logs as compare_logs, compared_rows as compared_rows
 from .comparison import FREQUENT as FREQUENT, answer_rows as answer_rows
 from .deriving import (
     checked_answer_rows as checked_answer_rows,

@@ -32,7 +32,7 @@ from socratune.evaluation.stats import (
     shown_by,
 )
 
-MARGIN = 0.02
+_MARGIN = 0.02
 """What B may lose and still be `not_worse`: of a metric between 0 and 1 two points, of another 2 % of its range."""
 _DRAWS, _SEED = 10_000, 0
 _MOST_ROWS = 10_000_000
@@ -92,7 +92,7 @@ def compare_logs(
     Args:
         metrics: which; all that both have without it. A name without its filter means all its filters.
         lower: metrics of which less is better, besides those that a log says so of.
-        margin: what B may lose and still be `not_worse`, in the metric's own units; `MARGIN` without it.
+        margin: what B may lose and still be `not_worse`, in the metric's own units; a fiftieth of its range without it.
 
     Raises:
         UserError: no common question, no common metric, or an unknown one.
@@ -210,7 +210,7 @@ def _compared(metric: _Metric, clusters: np.ndarray, margin: float | None) -> di
     paired = _paired(metric, metric.a[kept], metric.b[kept], names[kept])
     worst_case = _paired(metric, metric.worst_a, metric.worst_b, names) if metric.gaps.any() else paired
     change = _gain(metric, metric.a[kept], metric.b[kept])
-    allowed = margin if margin is not None else MARGIN * metric.span
+    allowed = margin if margin is not None else _MARGIN * metric.span
     return {
         "name": str(metric.name),
         "lower_is_better": metric.lower,

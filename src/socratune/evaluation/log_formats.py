@@ -19,10 +19,10 @@ from typing import Any
 from socratune.errors import Fault, Shown, UserError
 from socratune.evaluation.logs import LoggedSample, Score, as_score, lines_of, parsed, text_of
 
-QUESTION = ("question", "query", "problem", "prompt", "input", "goal", "ctx", "sentence", "text", "instruction")
-REFERENCE = ("reference", "target", "expected", "ideal", "gold")
-ANSWER = ("response", "output", "completion", "prediction", "sampled", "answer")
-NUMBER = ("sample", "epoch")
+_QUESTION = ("question", "query", "problem", "prompt", "input", "goal", "ctx", "sentence", "text", "instruction")
+_REFERENCE = ("reference", "target", "expected", "ideal", "gold")
+_ANSWER = ("response", "output", "completion", "prediction", "sampled", "answer")
+_NUMBER = ("sample", "epoch")
 
 # --- lm-eval -------------------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ def _lm_score(value: Any) -> Any:
 def _lm_sample(row: dict[str, Any], where: str, name: str, task: str, scores: dict[str, list[Score]]) -> LoggedSample:
     doc = row.get("doc")
     doc = doc if isinstance(doc, dict) else {"text": doc}
-    question = _first(doc, QUESTION) or _lm_prompt(row.get("arguments"))
+    question = _first(doc, _QUESTION) or _lm_prompt(row.get("arguments"))
     said = _lm_choice(row) or _lm_response(row)
     return LoggedSample(where, name, scores, None, task, question, _lm_reference(row, doc), [said], doc)
 
@@ -127,8 +127,8 @@ def inspect_log(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[st
     """The header of a log of inspect_ai, and (place, sample) of every one."""
     if not zipfile.is_zipfile(path):
         log = parsed(path.read_bytes(), path.name)
-        samples = log.get("samples") or []
-        return log, ((f"{path.name}, sample {at}", sample) for at, sample in enumerate(samples, 1))
+        listed = log.get("samples") or []
+        return log, ((f"{path.name}, sample {at}", sample) for at, sample in enumerate(listed, 1))
     archive = zipfile.ZipFile(path)
     names = archive.namelist()
     header = "header.json" if "header.json" in names else "_journal/start.json"  # of one that was cut short
@@ -166,11 +166,14 @@ def _unzstd(data: bytes, path: Path) -> bytes:
     except ModuleNotFoundError:
         pass
     try:
-        import zstandard
+        import zstandard  # type: ignore[import-not-found]
     except ModuleNotFoundError:
         fix = f"pip install zstandard, or: inspect log convert {path} --to json --output-dir converted"
         raise UserError(Fault(str(path), "zstandard, which unpacks it", Shown("no such package"), fix)) from None
-    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+    try:
+        return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
 
 
 def inspect_samples(samples: Iterable[tuple[str, dict[str, Any]]], task: str) -> Iterator[LoggedSample]:
@@ -256,10 +259,10 @@ def openai_items(rows: Iterable[tuple[str, Any]]) -> Iterator[LoggedSample]:
             scores[result.get("name") or "passed"] = [as_score(value)]
         item = item.get("item", item) if isinstance(item, dict) else {}
         name = text_of(row.get("datasource_item_id", row.get("id")))
-        question = _first(item, QUESTION) or text_of(sample.get("input"))
+        question = _first(item, _QUESTION) or text_of(sample.get("input"))
         said = text_of([{**part, "role": "user"} for part in sample.get("output") or []])
         yield LoggedSample(
-            where, name, scores, None, "", question, _first(item, (*REFERENCE, "answer", "ground_truth")), [said], item
+            where, name, scores, None, "", question, _first(item, (*_REFERENCE, "answer", "ground_truth")), [said], item
         )
 
 
@@ -271,7 +274,7 @@ def plain_samples(rows: Iterable[tuple[str, Any]], wanted: Iterable[str], path: 
     for where, row in rows:
         if not isinstance(row, dict):
             raise UserError(Fault(where, "an object with id and correct or score", row))
-        question = _first(row, QUESTION)
+        question = _first(row, _QUESTION)
         name = text_of(row["id"]) if row.get("id") is not None else question
         if not name:
             raise UserError(Fault(where, "`id`, or `question`", Shown(", ".join(row) or "an empty object")))
@@ -286,11 +289,11 @@ def plain_samples(rows: Iterable[tuple[str, Any]], wanted: Iterable[str], path: 
         except ValueError as error:
             fix = "true, false, a number, null for one that was not scored, or a list of these."
             raise UserError(Fault(where, "scores", Shown(str(error)), fix)) from None
-        number = next((row[key] for key in NUMBER if isinstance(row.get(key), int)), None)
-        said = next((row[key] for key in ANSWER if row.get(key) is not None), "")
+        number = next((row[key] for key in _NUMBER if isinstance(row.get(key), int)), None)
+        said = next((row[key] for key in _ANSWER if row.get(key) is not None), "")
         answers = [text_of(part) for part in said] if isinstance(said, list) else [text_of(said)]
         yield LoggedSample(
-            where, name, scores, number, text_of(row.get("task")), question, _first(row, REFERENCE), answers, row
+            where, name, scores, number, text_of(row.get("task")), question, _first(row, _REFERENCE), answers, row
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -105,8 +106,10 @@ def gathered(samples: Iterable[LoggedSample], name: str, cluster: str | None) ->
     groups: dict[tuple[str, str], list[LoggedSample]] = {}
     for sample in samples:
         groups.setdefault((sample.task, sample.id), []).append(sample)
-    if not groups:
-        raise UserError(Fault(name, "at least one scored sample", Shown("none"), "Is it a finished log?"))
+    if not any(sample.scores for group in groups.values() for sample in group):
+        got = Shown(f"{len(groups)} questions without a score" if groups else "none")
+        fix = "Is it a finished log? A metric whose value is no number, as a perplexity's in lm-eval, is not compared."
+        raise UserError(Fault(name, "at least one scored sample", got, fix))
     _refuse_repeated(groups.values(), name)
     _refuse_other_field(groups.values(), name, cluster)
     found = [_question(group, cluster) for group in groups.values()]
@@ -184,17 +187,29 @@ def _refuse_mixed(questions: list[LoggedQuestion], name: str) -> None:
 # --- values --------------------------------------------------------------------------------------------------------
 
 
-def parsed(data: bytes | str, where: str) -> Any:
-    """The value behind JSON text, NaN included.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def parsed(data: bytes, where: str) -> Any:
+    """The value behind JSON text, NaN included; half a surrogate pair, which cannot be printed, becomes a mark.
 
     Raises:
         UserError: it is no JSON.
     """
     try:
-        return json_decode(data)
-    except ValueError:
+        value = json_decode(data)
+        return _printable(value) if _HALF.search(data) else value
+    except (ValueError, RecursionError):
         fix = "Is the file whole? A log that is still being written ends in half a line."
         raise UserError(Fault(where, "JSON", Shown("something else"), fix)) from None
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {_printable(name): _printable(part) for name, part in value.items()}
+    return [_printable(part) for part in value] if isinstance(value, list) else value
 
 
 def lines_of(path: Path) -> Iterable[tuple[str, Any]]:
@@ -208,6 +223,10 @@ def lines_of(path: Path) -> Iterable[tuple[str, Any]]:
 
 _WORDS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}
 """The letters and words that inspect_ai counts as numbers: correct, incorrect, partial, no answer."""
+
+
+_LARGEST = 1e100
+"""Beyond it squares of scores are no numbers any more."""
 
 
 def as_score(value: Any) -> Score:
@@ -225,6 +244,8 @@ def as_score(value: Any) -> Score:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{value!r} is no score") from None
+    if abs(number) > _LARGEST and math.isfinite(number):
+        raise ValueError(f"{value!r} is no score")
     return number if math.isfinite(number) else None
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,7 +23,7 @@ from socratune.evaluation.log_formats import (
 )
 from socratune.evaluation.logs import Log, LoggedSample, gathered, lines_of, parsed
 
-SIDES = ("base", "adapter")
+_SIDES = ("base", "adapter")
 _ANSWERS = "held_out_answers.jsonl"
 _KNOWN = (
     "a run folder, a folder or file of lm-eval --log_samples, a log of inspect_ai (.eval or .json), OpenAI evals, or "
@@ -40,15 +43,26 @@ def open_log(name: str, metrics: Sequence[str] = (), cluster: str | None = None)
         UserError: no such file, none that can be read, or one that does not say which of several logs is meant.
     """
     path, side = _place(name)
-    if path.is_dir():
-        log = _in_folder(path, name, side, cluster)
-    elif path.suffix == ".eval":
-        log = _inspect([path], name, cluster)
-    elif path.suffix == ".json":
-        log = _json(path, name, metrics, cluster)
-    else:
-        log = _jsonl(path, name, side, metrics, cluster)
-    return log
+    try:
+        if path.is_dir():
+            return _in_folder(path, name, side, cluster)
+        if path.suffix == ".eval":
+            return _inspect([path], name, cluster)
+        if path.suffix == ".json":
+            return _json(path, name, metrics, cluster)
+        return _jsonl(path, name, side, metrics, cluster)
+    except UserError:
+        raise
+    except _OTHER_SHAPE as error:
+        got = Shown(f"another shape ({type(error).__name__}: {error})")
+        raise UserError(Fault(name, _KNOWN, got, "Is it whole, and of one of these tools?")) from error
+
+
+_OTHER_SHAPE = (
+    LookupError, TypeError, AttributeError, ValueError, RecursionError, EOFError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What readers run into where a log is not what its first line or its name says."""
 
 
 def is_run_folder(name: str) -> bool:
@@ -58,7 +72,7 @@ def is_run_folder(name: str) -> bool:
 
 def _place(name: str) -> tuple[Path, str | None]:
     path, side = Path(name), None
-    if not path.exists() and name.rpartition(":")[2] in SIDES:
+    if not path.exists() and name.rpartition(":")[2] in _SIDES:
         before, _, side = name.rpartition(":")
         path = Path(before)
     if not path.exists():

@@ -10,7 +10,7 @@ from socratune.errors import OutsideError
 from socratune.publishing.compared_text import compared_cells, compared_headline, compared_sentences, gain_of
 from socratune.publishing.filling import filled_page, script_json, shortened
 
-SCRIPTS = ("text.js", "overview.js", "list.js", "compare.js")
+_SCRIPTS = ("text.js", "overview.js", "list.js", "compare.js")
 PAGE_BYTES = 30_000_000
 """What the questions may take of the page."""
 _CUT_TEXT = 2_000
@@ -33,7 +33,7 @@ def write_comparison(path: Path, result: dict[str, Any], rows: list[dict[str, An
 
     parts = {"rows": held, "compared": whole()}
     try:
-        path.write_text("".join(filled_page("compare.html", SCRIPTS, parts)), "utf-8", errors="backslashreplace")
+        path.write_text("".join(filled_page("compare.html", _SCRIPTS, parts)), "utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutsideError(f"{path}: cannot be written: {error.strerror}.") from error
 
