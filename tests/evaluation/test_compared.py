@@ -205,6 +205,8 @@ def test_ids_of_other_questions_are_no_match(tmp_path: Path) -> None:
         with pytest.raises(UserError) as raised:
             compare_logs(a, b, by=by)
         assert "some of the same questions" in str(raised.value)
+        told = "no common question" if by == "question" else "q0 asks 'Question 0?' in A and 'Another 0?' in B"
+        assert told in str(raised.value)
 
 
 def test_a_question_whose_wording_changed_is_left_out_and_told(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
     open_log → match_logs → every metric: paired difference by cluster, Holm over the metrics → verdict, gate, rows
 
-The statistics are those of the proof of a run (`stats`). B is held against A: a positive difference is a gain of B, and
-of a metric of which less is better the sign is turned. A score is the mean of a question's samples. An answer without a
+The statistics are those of the proof of a run (`stats`). B is held against A: a difference is what B gains, so of a
+metric of which less is better the sign is turned. A score is the mean of a question's samples. An answer without a
 score is counted twice, as in the proof: its pair left out, and at its worst for B.
 """
 
@@ -335,7 +335,7 @@ def _remarks(a: Log, b: Log, matched: Matched, entries: list[dict[str, Any]]) ->
         if entry["unscored"]:
             of = f"{entry['unscored']} of {len(matched.pairs)} questions"
             found.append(
-                f"{entry['name']}: not all answers to {of} are scored. They are left out, and the verdict also holds "
+                f"{entry['name']}: not all answers to {of} are scored. These are left out, and the verdict also holds "
                 "where they are at their worst for B."
             )
     if matched.other_question:

@@ -12,7 +12,7 @@ from socratune.evaluation.logs import Log, LoggedQuestion
 By = Literal["id", "question"]
 _SHOWN = 3
 """Examples of what did not match."""
-_LONGEST = 100
+_LONGEST = 30
 """Characters of a question in a message."""
 
 
@@ -44,16 +44,17 @@ def match_logs(a: Log, b: Log, by: By | None = None) -> Matched:
     Raises:
         UserError: there are none.
     """
+    others: list[str] = []
     if by != "question":
         matched = _by_id(a, b)
-        enough = len(matched.pairs) > len(matched.other_question)
-        if matched.pairs and (enough or by == "id"):
+        others = matched.other_question
+        if matched.pairs and (len(matched.pairs) > len(others) or by == "id"):
             return matched
         if by == "id":
-            raise UserError(_no_overlap(a, b, "ids", matched))
+            raise UserError(_no_overlap(a, b, "id", others))
     found = _by_question(a, b)
     if not found.pairs:
-        raise UserError(_no_overlap(a, b, "questions" if by else "ids and no questions", found))
+        raise UserError(_no_overlap(a, b, by or "id or question", others))
     return found
 
 
@@ -111,9 +112,10 @@ def normal(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _no_overlap(a: Log, b: Log, what: str, found: Matched) -> Fault:
-    if found.other_question:
-        name = found.other_question[0]
+def _no_overlap(a: Log, b: Log, what: str, others: list[str]) -> Fault:
+    """The fault of two logs without a common question; `others`: ids that both have, of other questions."""
+    if others:
+        name = others[0]
         one, other = (next(q.question for q in log.questions if named(q) == name) for log in (a, b))
         got = Shown(f"two tasks: {name} asks {_cut(one)} in A and {_cut(other)} in B")
     elif a.tasks and b.tasks and not set(a.tasks) & set(b.tasks):

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator
 from typing import Any
 
-COLUMNS = ("metric", "n", "A", "B", "B − A", "95 % interval", "p", "verdict")
+COLUMNS = ("metric", "n", "A", "B", "gain of B", "95 % interval", "p", "verdict")
 _SHOWN = 5
 """Lost and won questions in the Markdown, each."""
 _LONGEST = 200

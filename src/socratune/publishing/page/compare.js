@@ -59,8 +59,9 @@ function verdictPart() {
   const side = (name, one) => el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(one.name), el("small", {}, ...visible(` ${[one.format, one.model, one.samples > 1 && `${one.samples} samples a question`].filter(Boolean).join(", ")}`))));
   const best = compared.metrics.length === 1 ? compared.metrics[0] : null;
   const inPoints = (value) => (best.scale === "share" ? signed(value) : `${value < 0 ? "−" : "+"}${figure(Math.abs(+value.toPrecision(3)))}`);
+  const value = (number) => (best.scale === "share" ? percent(number) : figure(number));
   const lead = best
-    ? `On ${plural(best.n, "question")} that both answered, ${best.name} is ${best.scale === "share" ? `${percent(best.a)} of A and ${percent(best.b)} of B: ${inPoints(best.difference)} points` : `${figure(best.a)} of A and ${figure(best.b)} of B: ${inPoints(best.difference)}`}, 95 % interval ${inPoints(best.ci95[0])} to ${inPoints(best.ci95[1])}.`
+    ? `On ${plural(best.n, "question")} that both answered, ${best.name} is ${value(best.a)} for A and ${value(best.b)} for B. B gains ${inPoints(best.difference)}${best.scale === "share" ? " points" : ""}, 95 % interval ${inPoints(best.ci95[0])} to ${inPoints(best.ci95[1])}.`
     : `On ${plural(matched.questions, "question")} that both answered, by ${compared.metrics.length} metrics: ${compared.metrics.map((one) => `${one.name} ${words(one.verdict)}`).join(", ")}.`;
   return el("section", { class: "verdict" },
     el("h1", { class: tone }, compared.headline),
@@ -76,7 +77,7 @@ function forestFigure(entries, unit) {
     const narrow = width < 560, left = narrow ? 8 : Math.min(300, width * 0.34), right = width - 12, step = narrow ? 48 : 34;
     const ends = entries.flatMap((one) => [...one.ci95, one.difference, 0]), lowest = Math.min(...ends), highest = Math.max(...ends), room = (highest - lowest || 0.02) * 0.06;
     const low = lowest - room, high = highest + room, x = (value) => left + ((value - low) / (high - low)) * (right - left), bottom = entries.length * step + 10;
-    const text = (value) => (value === 0 ? "0" : unit === "share" ? `${value < 0 ? "−" : "+"}${figure(+(100 * Math.abs(value)).toPrecision(3))}` : `${value < 0 ? "−" : "+"}${figure(Math.abs(+value.toPrecision(3)))}`);
+    const text = (value) => (value === 0 ? "0" : unit === "share" ? signed(value) : `${value < 0 ? "−" : "+"}${figure(Math.abs(+value.toPrecision(3)))}`);
     const drawn = svg("svg", { viewBox: `0 0 ${width} ${bottom + 30}`, role: "img", "aria-label": entries.map((one) => `${one.label}: ${text(one.difference)}, ${text(one.ci95[0])} to ${text(one.ci95[1])}`).join("; ") });
     drawn.append(svg("line", { class: "axis", x1: left, x2: right, y1: bottom, y2: bottom }), svg("line", { class: "zero", x1: x(0), x2: x(0), y1: 0, y2: bottom }));
     for (const value of [...new Set([lowest, 0, highest])]) {
@@ -92,7 +93,7 @@ function forestFigure(entries, unit) {
     });
     return drawn;
   });
-  node.append(el("figcaption", {}, unit === "share" ? "B − A in points, 95 % interval" : "B − A in the metric's own units, 95 % interval"));
+  node.append(el("figcaption", {}, unit === "share" ? "Gain of B in points, 95 % interval" : "Gain of B in the metric's own units, 95 % interval"));
   return node;
 }
 
@@ -100,8 +101,9 @@ const clipped = (text, most) => (text.length > most ? `${text.slice(0, Math.max(
 
 function metricsPart() {
   const lines = compared.metrics.flatMap((one) => [{ ...one, label: one.name }, ...(one.by_task ?? []).map((part) => ({ ...part, label: part.task, part: true }))]);
-  const figures = ["share", "number"].map((unit) => [unit, lines.filter((one) => one.scale === unit)]).filter(([, ones]) => ones.length);
-  const header = ["Metric", "n", "A", "B", "B − A", "95 % interval", "p", "Verdict"], right = [1, 2, 3, 4, 5, 6], wide = [1, 5, 6];
+  const shares = lines.filter((one) => one.scale === "share"); // on one axis; every other metric has its own units
+  const figures = [...(shares.length ? [["share", shares]] : []), ...compared.metrics.filter((one) => one.scale === "number").map((one) => ["number", lines.filter((line) => line.name === one.name)])];
+  const header = ["Metric", "n", "A", "B", "Gain of B", "95 % interval", "p", "Verdict"], right = [1, 2, 3, 4, 5, 6], wide = [1, 5, 6];
   const cls = (at) => `${right.includes(at) ? "num" : ""} ${wide.includes(at) ? "wide" : ""}`.trim();
   const table = el("table", { class: "compared" },
     el("thead", {}, el("tr", {}, header.map((name, at) => el("th", { scope: "col", class: cls(at) }, name)))),
