@@ -54,7 +54,7 @@ def takes(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 LISTED = {
     "Begin": ("init", "demo", "plan", "doctor"),
     "Data": ("generate", "enhance", "merge", "inspect"),
-    "Train and prove": ("run", "train", "validate", "verify", "ablate", "audit-judge"),
+    "Train and prove": ("run", "train", "validate", "verify", "compare", "ablate", "audit-judge"),
     "Look and use": ("report", "ui", "chat", "serve", "export", "export-data", "publish"),
     "Rented machines": ("pods",),
 }
