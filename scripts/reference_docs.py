@@ -13,10 +13,8 @@ from socratune.resolve import demo_profile, flatten
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 COMMANDS = (
-    "init", "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "verify", "export", "export-data",
-    "inspect", "chat",
-    "audit-judge", "ablate",
-    "report", "ui", "serve", "pods", "doctor",
+    "init", "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "verify",
+    "export", "export-data", "inspect", "chat", "audit-judge", "ablate", "report", "ui", "serve", "pods", "doctor",
 )  # fmt: skip
 WIDTH = "100"
 
