@@ -117,7 +117,7 @@ def run(
         config: a YAML file, or the same as a nested dict, for everything else.
         until: the last stage to run.
         restart: the first stage to redo although it is done.
-        progress: is called with an event (`begin`, `tick`, `end`, `kept`), the stage, and what is known of it.
+        progress: is called with an event (`begin`, `tick`, `done`, `kept`), the stage, and what is known of it.
 
     Raises:
         UserError: something given is wrong; `faults` holds all of it.
