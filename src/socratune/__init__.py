@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from socratune.api import run
+    from socratune.api import RunResult, run
     from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
     from socratune.errors import OutsideError, SocratuneError, UserError
     from socratune.llm import model_location
@@ -17,6 +17,7 @@ _HOMES = {
     "EnhancedTrainingConfig": "socratune.config",
     "GrokkingConfig": "socratune.config",
     "OutsideError": "socratune.errors",
+    "RunResult": "socratune.api",
     "SocratuneError": "socratune.errors",
     "StudentTeacherConfig": "socratune.config",
     "UserError": "socratune.errors",
@@ -28,6 +29,7 @@ __all__ = [
     "EnhancedTrainingConfig",
     "GrokkingConfig",
     "OutsideError",
+    "RunResult",
     "SocratuneError",
     "StudentTeacherConfig",
     "UserError",

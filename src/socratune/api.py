@@ -2,65 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
-from socratune.errors import UserError
+from socratune.errors import Fault, UserError
+from socratune.evaluation import proof_of
+from socratune.llm import Role, cache_folder, reference_to
 from socratune.preflight import check_run
-from socratune.resolve import deep_merge, read_config_file
+from socratune.publishing import make_report
+from socratune.resolve import deep_merge, flatten, read_config_file
 from socratune.rounds import run_rounds
-from socratune.runs import STAGES, stage_faults
+from socratune.rows import Trace
+from socratune.runs import STAGES, RunDir, Tell, iter_rows, stage_faults, write_lines
+
+OwnFunction = Callable[[str, str, Any], Any]
+"""A judge (question, reference, response) or a teacher (question, reference, responses); may be async."""
+
+
+class RunResult(dict[str, Any]):
+    """The content of `pipeline_results.json`, and the ways to what the run has written.
+
+    Attributes:
+        output: the run folder.
+    """
+
+    def __init__(self, results: dict[str, Any], output: Path) -> None:
+        super().__init__(results)
+        self.output = output
+
+    @property
+    def status(self) -> str:
+        """`passed`, `failed`, or how far it came."""
+        return self["status"]
+
+    @property
+    def comparison(self) -> dict[str, Any]:
+        """Base and adapter on the held-out questions: accuracies, difference, `ci95`, verdict; else empty."""
+        proof = proof_of(self)
+        return proof.comparison if proof else {}
+
+    @property
+    def adapter_path(self) -> Path | None:
+        """The adapter's folder; None where none was trained."""
+        folder = RunDir(self.output).adapter
+        return folder if (folder / "adapter_config.json").is_file() else None
+
+    def traces(self) -> Iterator[Trace]:
+        """What the loop did with each row: attempts, verdicts, hints."""
+        path = RunDir(self.output).enhanced
+        yield from iter_rows(path, Trace.from_json) if path.is_file() else ()
+
+    def report(self) -> Path:
+        """The page of the run, written anew."""
+        return make_report(RunDir(self.output))
+
+    def __repr__(self) -> str:
+        parts = [f"status={self.status!r}", f"output={str(self.output)!r}"]
+        if found := self.comparison:
+            low, high = found["ci95"]
+            parts.append(f"base={found['base_accuracy']:.1%}, adapter={found['adapter_accuracy']:.1%}")
+            parts.append(f"difference={found['difference']:+.1%} ({low:+.1%} to {high:+.1%})")
+        return f"RunResult({', '.join(parts)})"
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+
+        table = Table("", "", show_header=False, title=f"{self.output}: {self.status}")
+        if found := self.comparison:
+            low, high = found["ci95"]
+            table.add_row(
+                "held-out", f"{found['base_accuracy']:.1%} → {found['adapter_accuracy']:.1%}, n = {found['n']}"
+            )
+            table.add_row("difference", f"{found['difference']:+.1%}, {low:+.1%} … {high:+.1%}: {found['verdict']}")
+        for stage, entry in self["stages"].items():
+            table.add_row(stage, entry["status"])
+        return table
 
 
 def run(
     *,
     model: str | None = None,
-    dataset: str | Path | None = None,
+    dataset: str | Path | Iterable[Any] | None = None,
     output: str | Path | None = None,
     hub_id: str | None = None,
     eval_file: str | Path | Sequence[str | Path] = (),
     enhance: StudentTeacherConfig | dict[str, Any] | None = None,
     train: EnhancedTrainingConfig | dict[str, Any] | None = None,
+    judge: str | OwnFunction | None = None,
+    teacher: str | OwnFunction | None = None,
     grokking: GrokkingConfig | None = None,
     config: str | Path | dict[str, Any] | None = None,
     until: str = STAGES[-1],
     restart: str | None = None,
-) -> dict[str, Any]:
+    progress: Tell | None = None,
+) -> RunResult:
     """Run the pipeline; the content of `pipeline_results.json`, whose `status` is the verdict.
+
+    Where an event loop runs already (a notebook), it works in a thread, for which it waits, and rents no machine.
 
     Args:
         model: folder or Hub id of the base model; also taken from `train.model_name`.
-        dataset: JSONL file in the guide's format.
+        dataset: a file, a data set of the Hub, or the rows: dicts, a `datasets.Dataset`; kept in the cache by hash.
         output: run folder; an existing one is gone on with.
         hub_id: publish there when the adapter passed.
+        judge: in the place of `enhance.judge_model`; a function gives True, False or None.
+        teacher: in the place of `enhance.teacher_model`; a function gives a hint or None.
         eval_file: further tests; what they ask is not trained on.
         config: a YAML file, or the same as a nested dict, for everything else.
         until: the last stage to run.
         restart: the first stage to redo although it is done.
+        progress: is called with an event (`begin`, `tick`, `done`, `kept`), the stage, and what is known of it.
 
     Raises:
         UserError: something given is wrong; `faults` holds all of it.
         OutsideError: something outside failed; call again to go on.
     """
-    given = config if isinstance(config, dict) else read_config_file(config) if config else {}
-    named = {
-        "model": model,
-        "dataset": None if dataset is None else str(dataset),
+    named = {"model": model, "hub_id": hub_id, "enhance": enhance, "train": train}
+    named |= {
+        "dataset": None if dataset is None else _named(dataset),
         "output": None if output is None else str(output),
-        "hub_id": hub_id,
-        "enhance": enhance,
-        "train": train,
     }
+    given = config if isinstance(config, dict) else read_config_file(config) if config else {}
     given = deep_merge(given, {name: value for name, value in named.items() if value is not None})
-    if eval_file:
-        files = [eval_file] if isinstance(eval_file, str | Path) else eval_file
-        given = deep_merge(given, {"split": {"eval_file": [str(file) for file in files]}})
-    if grokking is not None:
-        given = deep_merge(given, {"train": {"grokking": grokking}})
-    faults = stage_faults(None, until, restart)
-    if faults:
+    more = {} if grokking is None else {"train": {"grokking": grokking}}
+    for part in (_tests(eval_file), more, _people({"judge": judge, "teacher": teacher})):
+        given = deep_merge(given, part)
+    if faults := stage_faults(None, until, restart):
         raise UserError(*faults)
-    resolved = check_run(given, where="socratune.run", until=until, restart=restart)
-    return run_rounds(resolved, until=until, restart=restart, tell=lambda event, stage, entry: None)
+
+    def work() -> RunResult:
+        resolved = check_run(given, where="socratune.run", until=until, restart=restart)
+        results = run_rounds(resolved, until=until, restart=restart, tell=progress or _nobody)
+        return RunResult(results, Path(resolved.config.output))
+
+    if not _loop_runs():
+        return work()
+    given = deep_merge(given, {"where": {"place": _place(given)}})
+    return _in_a_thread(work)
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _tests(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
+    """Further tests, as settings."""
+    several = [files] if isinstance(files, str | Path) else files
+    return {"split": {"eval_file": [str(file) for file in several]}} if several else {}
+
+
+def _people(named: dict[Role, str | OwnFunction | None]) -> dict[str, Any]:
+    """Who judges and who teaches, as settings."""
+    refs = {role: who if isinstance(who, str) else reference_to(role, who) for role, who in named.items() if who}
+    return {"enhance": {f"{role}_model": ref for role, ref in refs.items()}} if refs else {}
+
+
+def _place(given: dict[str, Any]) -> str:
+    """Where is trained beside an event loop: signals, which give a rented machine back, reach the main thread alone."""
+    place = flatten(given).get("where.place", "auto")
+    if place not in ("auto", "local"):
+        fix = "Run it from a script, or from a shell: socratune run."
+        raise UserError(Fault("where.place", "local, where an event loop runs already", place, fix))
+    return "local"
+
+
+def _nobody(event: str, stage: str, entry: dict[str, Any]) -> None:
+    pass
+
+
+def _named(dataset: str | Path | Iterable[Any]) -> str:
+    """The name of a data set; rows that were given as such are written to a file first."""
+    if isinstance(dataset, str | Path):
+        return str(dataset)
+    lines = [json.dumps(dict(row), ensure_ascii=False, default=str) + "\n" for row in dataset]
+    folder = cache_folder() / "rows"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}.jsonl"
+    write_lines(path, lines)
+    return str(path)
+
+
+def _in_a_thread(work: Callable[[], RunResult]) -> RunResult:
+    """What the work gives, done in a thread that has no event loop."""
+    done: list[RunResult] = []
+    failed: list[BaseException] = []
+
+    def run_it() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:  # raised again where somebody waits for it
+            failed.append(error)
+
+    thread = threading.Thread(target=run_it, name="socratune.run")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +35,10 @@ def chat(
 
     def work() -> int:
         from socratune.publishing import serving_models
+        from socratune.runs import existing_run
 
+        if Path(what).is_dir() and not [*Path(what).glob("config.json"), *Path(what).glob("*.gguf")]:
+            existing_run(what)  # a folder that is no model is meant as one of a run
         with serving_models(what, given.get("chat_template")) as served:
             talk = Talk(_chosen(served, what, compare), _system_of(what, system))
             typed = None if question is not None or sys.stdin.isatty() else sys.stdin.read().strip()

@@ -105,13 +105,14 @@ from .references import (
     price_fault as price_fault,
     reached_model as reached_model,
     reference_fault as reference_fault,
+    reference_to as reference_to,
     resolve_alias as resolve_alias,
     student_of as student_of,
     teacher_of as teacher_of,
     thoughtful as thoughtful,
     writer_endpoints as writer_endpoints,
 )
-from .unpacked import GgufSource as GgufSource
+from .unpacked import GgufSource as GgufSource, cache_folder as cache_folder
 from .vllm import (
     VLLM_ENVIRONMENT as VLLM_ENVIRONMENT,
     vllm_args_fault as vllm_args_fault,

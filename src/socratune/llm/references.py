@@ -374,7 +374,20 @@ async def called_safely(function: Callable[..., Any], *arguments: Any) -> Any:
             return await function(*arguments)
         return await _in_thread(function, *arguments)
     except Exception as error:  # the user's own code may raise anything; it is this row's outcome
-        raise CallError(f"{function.__name__} raised {type(error).__name__}: {error}") from error
+        name = getattr(function, "__name__", type(function).__name__)
+        raise CallError(f"{name} raised {type(error).__name__}: {error}") from error
+
+
+HANDED = "<python>"
+"""Stands for a file in the reference of a function that was handed over as such."""
+_handed: dict[str, Callable[..., Any]] = {}
+
+
+def reference_to(role: Role, function: Callable[..., Any]) -> str:
+    """A reference to a function of this process, which knows it by this name until it ends."""
+    name = f"{role}_{getattr(function, '__name__', type(function).__name__)}"
+    _handed[name] = function
+    return f"python:{HANDED}:{name}"
 
 
 def load_function(ref: str) -> Callable[..., Any]:
@@ -386,6 +399,8 @@ def load_function(ref: str) -> Callable[..., Any]:
     if fault := _python_fault("--judge-model or --teacher-model", ref):
         raise UserError(fault)
     _, path, name = ref.split(":")
+    if path == HANDED:
+        return _handed[name]
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -405,6 +420,10 @@ def _python_fault(where: str, ref: str) -> Fault | None:
     parts = ref.split(":")
     if len(parts) != 3 or not all(parts):
         return Fault(where, "python:FILE.py:FUNCTION", ref)
+    if parts[1] == HANDED:
+        fix = "Call socratune.run with the function again, or name its file: python:FILE.py:FUNCTION."
+        got = Shown("none of that name in this process")
+        return None if parts[2] in _handed else Fault(where, "a function that was handed over", got, fix)
     if not Path(parts[1]).is_file():
         fix = LABORATORY_MOVED if parts[1].endswith("socratune/lab.py") else ""
         return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"), fix)

@@ -60,8 +60,8 @@ def serving_models(what: str, template: str | None = None) -> Iterator[list[Serv
             raise UserError(Fault("--chat-template", "a model to serve", Shown(f"the run {what}"), fix))
         take_template(what, template)
     name, four_bit, longest, adapter = _meant(what)
-    fault = model_fault(name, "socratune serve")
-    if faults := (fault,) if fault else chat_fitness(name, "socratune serve").faults:
+    fault = model_fault(name, "model")
+    if faults := (fault,) if fault else chat_fitness(name, "model").faults:
         raise UserError(*faults)
     from socratune.inference import LocalStudent, load_model
 
