@@ -116,7 +116,14 @@ def test_the_estimate_says_what_batches_save(
         (["--judge-model", "openai/a", "--judge-api-base", "http://127.0.0.1:9/v1"], "at a server without a key"),
         (["--judge-model", "openai/gpt-4o-mini", "--judge-mode", "mechanical"], "rules/mechanical"),
         (["--judge-model", "openai/gpt-4o-mini", "--set", "engine=ray"], "one process, which gathers all calls"),
-        (["--set", "enhance.endpoints.student.batch=true"], "Only the judge and the teacher of the loop take batches"),
+        (
+            ["--set", "generate.endpoints.writer.batch=true"],
+            "only the judge and the teacher of the loop can wait for one",
+        ),
+        (
+            ["--set", "enhance.endpoints.student.batch=true"],
+            "only the judge and the teacher of the loop can wait for one",
+        ),
     ],
 )
 @pytest.mark.slow
