@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_servers import KEY, BatchServer
+from batch_servers import KEY, BatchServer, verdict
 from conftest import Fork, demo_rows, socratune, write_rows
 
 SECRET = {"DOUBLE_KEY": KEY}
@@ -72,6 +72,34 @@ def test_sigkill_while_a_batch_is_out_costs_nothing(
     direct_calls = sum(server.runs.values()) - batches["calls"]
     share = (direct_calls + batches["calls"] / 2) / sum(server.runs.values())
     assert spent[1]["usd"] == pytest.approx(spent[0]["usd"] * share, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_judge_and_teacher_in_batches_make_the_rows_of_direct_calls(
+    tmp_path: Path, server: BatchServer, flags: list[Any], results_of: Callable[[Path], Any]
+) -> None:
+    """Within a limit that does not let all worst cases be out at once."""
+
+    def answer(body: dict[str, Any]) -> str:
+        if '"response": ' in body["messages"][-1]["content"] and "reason" in str(body.get("response_format")):
+            return verdict(body)
+        return "Take the second number apart into tens and ones, multiply each, and add."
+
+    server.answer = answer
+    server.finish_after = 0
+    taught = ["--teacher-model", "openai/gpt-4o", "--teacher-api-base", server.openai_base]
+    taught += ["--set", "enhance.endpoints.teacher.api_key_env=DOUBLE_KEY"]
+    both = [*BATCH, "--set", "enhance.endpoints.teacher.batch=true", "--set", "max_usd=0.4"]
+    made = []
+    for name, more in (("direct", []), ("batched", both)):
+        server.runs.clear()
+        done = socratune(*flags, *taught, *more, "--output", tmp_path / name, env=SECRET)
+        assert done.returncode == 0, done.stderr
+        made.append((server.runs.copy(), (tmp_path / name / "enhanced_dataset.jsonl").read_bytes()))
+    assert made[0] == made[1] and set(made[1][0].values()) == {1}
+    stage = results_of(tmp_path / "batched")["stages"]["enhance"]
+    assert stage["batches"]["judge"]["batches"] > 1 and stage["batches"]["teacher"]["batches"] > 1
+    assert sum(role["usd"] for role in stage["spent"].values()) < 0.4
 
 
 @pytest.mark.slow
