@@ -388,21 +388,24 @@ class EndpointConfig(Section):
     """None: no limit."""
     tokens_per_minute: int | None = Field(default=None, gt=0)
     """None: no limit."""
-
-
-class BatchEndpointConfig(EndpointConfig):
-    """The same for a role whose calls can wait."""
-
     batch: bool = False
-    """Gather the calls of the loop into batches of the vendor's: half the price, answered within 24 hours."""
+    """Judge and teacher: gather the loop's calls into batches of the vendor's, at half price and within 24 hours."""
+
+
+def _waits(given: EndpointConfig) -> EndpointConfig:
+    if given.batch:
+        raise ValueError("no batch, as only the judge and the teacher of the loop can wait for one")
+    return given
 
 
 class EndpointsConfig(Section):
     """Keys and limits by role."""
 
     student: EndpointConfig = EndpointConfig()
-    teacher: BatchEndpointConfig = BatchEndpointConfig()
-    judge: BatchEndpointConfig = BatchEndpointConfig()
+    teacher: EndpointConfig = EndpointConfig()
+    judge: EndpointConfig = EndpointConfig()
+
+    _student_waits = field_validator("student")(_waits)
 
 
 class MixConfig(Section):
@@ -439,6 +442,8 @@ class WritersConfig(Section):
 
     writer: EndpointConfig = EndpointConfig()
     checker: EndpointConfig = EndpointConfig()
+
+    _both_wait = field_validator("writer", "checker")(_waits)
 
 
 class ArangoConfig(Section):

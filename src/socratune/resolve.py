@@ -281,8 +281,6 @@ def nearest_key(name: str) -> str:
     """What to write in the place of an unknown key: 'Did you mean train.learning_rate?', or the few keys near it."""
     section, _, leaf = name.rpartition(".")
     leaf = leaf.replace("-", "_").casefold()
-    if leaf == "batch" and ".endpoints." in section:
-        return "Only the judge and the teacher of the loop take batches: enhance.endpoints.judge.batch."
     if meant := meant_by(leaf):
         return meant
     leaves: dict[str, list[str]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_servers import KEY, BatchServer
+from batch_servers import KEY, BatchServer, verdict
 from conftest import Fork, demo_rows, socratune, write_rows
 
 SECRET = {"DOUBLE_KEY": KEY}
@@ -75,6 +75,34 @@ def test_sigkill_while_a_batch_is_out_costs_nothing(
 
 
 @pytest.mark.slow
+def test_judge_and_teacher_in_batches_make_the_rows_of_direct_calls(
+    tmp_path: Path, server: BatchServer, flags: list[Any], results_of: Callable[[Path], Any]
+) -> None:
+    """Within a limit that does not let all worst cases be out at once."""
+
+    def answer(body: dict[str, Any]) -> str:
+        if '"response": ' in body["messages"][-1]["content"] and "reason" in str(body.get("response_format")):
+            return verdict(body)
+        return "Take the second number apart into tens and ones, multiply each, and add."
+
+    server.answer = answer
+    server.finish_after = 0
+    taught = ["--teacher-model", "openai/gpt-4o", "--teacher-api-base", server.openai_base]
+    taught += ["--set", "enhance.endpoints.teacher.api_key_env=DOUBLE_KEY"]
+    both = [*BATCH, "--set", "enhance.endpoints.teacher.batch=true", "--set", "max_usd=0.4"]
+    made = []
+    for name, more in (("direct", []), ("batched", both)):
+        server.runs.clear()
+        done = socratune(*flags, *taught, *more, "--output", tmp_path / name, env=SECRET)
+        assert done.returncode == 0, done.stderr
+        made.append((server.runs.copy(), (tmp_path / name / "enhanced_dataset.jsonl").read_bytes()))
+    assert made[0] == made[1] and set(made[1][0].values()) == {1}
+    stage = results_of(tmp_path / "batched")["stages"]["enhance"]
+    assert stage["batches"]["judge"]["batches"] > 1 and stage["batches"]["teacher"]["batches"] > 1
+    assert sum(role["usd"] for role in stage["spent"].values()) < 0.4
+
+
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_batch_and_says_so(tmp_path: Path, server: BatchServer, flags: list[Any]) -> None:
     server.finish_after = None
     said = tmp_path / "stderr"
@@ -116,7 +144,14 @@ def test_the_estimate_says_what_batches_save(
         (["--judge-model", "openai/a", "--judge-api-base", "http://127.0.0.1:9/v1"], "at a server without a key"),
         (["--judge-model", "openai/gpt-4o-mini", "--judge-mode", "mechanical"], "rules/mechanical"),
         (["--judge-model", "openai/gpt-4o-mini", "--set", "engine=ray"], "one process, which gathers all calls"),
-        (["--set", "enhance.endpoints.student.batch=true"], "Only the judge and the teacher of the loop take batches"),
+        (
+            ["--set", "generate.endpoints.writer.batch=true"],
+            "only the judge and the teacher of the loop can wait for one",
+        ),
+        (
+            ["--set", "enhance.endpoints.student.batch=true"],
+            "only the judge and the teacher of the loop can wait for one",
+        ),
     ],
 )
 @pytest.mark.slow
