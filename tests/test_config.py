@@ -167,7 +167,9 @@ def test_a_bad_config_file_is_the_users_mistake(tmp_path: Path, content: bytes) 
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parent.parent.glob("examples/*.yaml")), ids=lambda p: p.name)
 def test_every_shipped_yaml_is_valid(path: Path) -> None:
-    resolve_settings({**NEEDED, **read_config_file(path)}, where=str(path))
+    given = read_config_file(path)
+    needed = {name: value for name, value in NEEDED.items() if name != "dataset" or "env" not in given}
+    resolve_settings({**needed, **given}, where=str(path))
 
 
 def test_ranks_by_layer_come_through_the_configuration_file_as_they_are(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault
-from socratune.training import peft_faults, tracker_faults
+from socratune.training import tracker_faults
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +143,8 @@ def settings_faults(config: RunConfig, to_do: Collection[str] = STAGES) -> list[
     """
     faults = [*_shard_faults(config), *_round_faults(config), *budget_faults(config.max_usd, config.budget)]
     if config.train.peft:
+        from socratune.training import peft_faults
+
         faults += peft_faults(config.train.peft)
     if "enhance" in to_do:
         faults += batch_faults(config.enhance, _loop_models(config), engine=config.engine)
@@ -442,8 +444,7 @@ def _no_vllm_fault(config: RunConfig, engine: StudentEngine) -> Fault | None:
         return None
     fix = "Add --student-engine vllm, or leave them out."
     if engine == "http" or config.where.place == "local" or config.where.student_server == "socratune":
-        expected = "a vLLM that is started for the student"
-        return Fault("enhance.vllm_args", expected, Shown("arguments for one, and none that is"), fix)
+        return Fault("enhance.vllm_args", "a vLLM that is started for the student", Shown("none that is"), fix)
     if config.where.place == "auto":
         log.warning("enhance.vllm_args count on a rented machine only: here no vLLM is started. %s", fix)
     return None

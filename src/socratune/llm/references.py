@@ -259,7 +259,7 @@ def _addressed(ref: str, endpoint: Endpoint) -> tuple[str | None, str]:
 
 
 def connected_model(ref: str, endpoint: Endpoint) -> tuple[HttpModel, Price]:
-    """A model behind an API, and its price. Nothing is sent yet."""
+    """A model behind an API, and the price of a direct call. Nothing is sent yet."""
     named, name = _addressed(ref, endpoint)
     vendor = VENDORS[named or "openai"]
     variable = endpoint.api_key_env or (None if endpoint.api_bases else vendor.key_variable)
@@ -280,7 +280,7 @@ def connected_model(ref: str, endpoint: Endpoint) -> tuple[HttpModel, Price]:
     if not endpoint.api_bases and named is not None:
         model.name = model.fingerprint = f"{named}/{name}"  # the same name elsewhere may be another model
     gateway = endpoint.api_bases and endpoint.api_key_env and named is None
-    return model, price_of("openai", name, batch=endpoint.batch) if gateway else price_at(ref, endpoint)
+    return model, price_of("openai", name) if gateway else price_at(ref, replace(endpoint, batch=False))
 
 
 @dataclass(frozen=True, slots=True)
