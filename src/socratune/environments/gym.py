@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from socratune.environments.naming import Entry
+from socratune.environments.protocol import Entry
 from socratune.errors import Fault, Shown, UserError
 from socratune.judging import final_number
 

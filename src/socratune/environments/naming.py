@@ -13,33 +13,15 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from socratune.config import RunConfig
+from socratune.environments.protocol import Environment
 from socratune.errors import Fault, Shown, UserError
 
-Entry = dict[str, Any]
-
 KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…] or python:FILE.py"
-
-
-class Environment(Protocol):
-    """What stands behind a name."""
-
-    def questions(self, seed: int) -> Iterator[Entry]:
-        """The entries of a seed, in an order that does not depend on how many are taken."""
-        ...
-
-    def verify(self, entry: Entry, said: str) -> bool | None:
-        """Whether a final answer is right."""
-        ...
-
-    def template(self, entry: Entry) -> str | None:
-        """What the question was made from."""
-        ...
 
 
 _TASK = re.compile(r"\s*([^,()\s]+)\s*(?:\(([^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")

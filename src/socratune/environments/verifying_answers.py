@@ -11,7 +11,8 @@ import re
 from fractions import Fraction
 
 from socratune.environments.gym import RULES_AGREE
-from socratune.environments.naming import Entry, Environment, environment, kind_of
+from socratune.environments.naming import environment, kind_of
+from socratune.environments.protocol import Entry, Environment
 from socratune.judging import (
     Statement,
     judge_by_rules,

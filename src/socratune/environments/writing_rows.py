@@ -15,7 +15,8 @@ from itertools import chain, islice
 from typing import Any
 
 from socratune.config import EnvConfig, SplitConfig
-from socratune.environments.naming import Entry, Environment, environment, kind_of, named_environments
+from socratune.environments.naming import environment, kind_of, named_environments
+from socratune.environments.protocol import Entry, Environment
 from socratune.runs import RunDir, StageResult, write_jsonl
 
 FEWEST_HELD_TEMPLATES = 30

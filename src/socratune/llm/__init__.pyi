@@ -17,7 +17,8 @@ from .base import (
     is_thinking as is_thinking,
     served_sampling as served_sampling,
 )
-from .batch_checks import BATCH_TIMES as BATCH_TIMES, batch_faults as batch_faults, batch_shares as batch_shares
+from .batch_checks import batch_faults as batch_faults, batch_shares as batch_shares
+from .batch_wire import BATCH_TIMES as BATCH_TIMES
 from .budget import (
     Budget as Budget,
     budget_faults as budget_faults,

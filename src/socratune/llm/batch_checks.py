@@ -51,7 +51,3 @@ def batch_shares(config: StudentTeacherConfig) -> dict[Role, float]:
             )
             shares[role] = batched / direct if batched and direct else 1.0
     return shares
-
-
-BATCH_TIMES = "mostly back within an hour, at the latest after 24 hours"
-"""What both vendors say of a batch (2026)."""

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from socratune.llm.vendors import WireProtocol
 from socratune.runs import json_decode, json_encode
 
+BATCH_TIMES = "mostly back within an hour, at the latest after 24 hours"
+"""What both vendors say of a batch (2026)."""
 PATHS: dict[WireProtocol, str] = {"openai": "/batches", "anthropic": "/messages/batches"}
 FILES = "/files"
 MOST_CALLS = 10_000

@@ -18,8 +18,7 @@ from typing import Any, Literal
 
 from socratune.errors import CallError, OutsideError
 from socratune.llm.base import Chat, Completion, Sampling
-from socratune.llm.batch_checks import BATCH_TIMES
-from socratune.llm.batch_wire import MOST_BYTES, MOST_CALLS, Result, Status
+from socratune.llm.batch_wire import BATCH_TIMES, MOST_BYTES, MOST_CALLS, Result, Status
 from socratune.llm.batches import Batches, Pause
 from socratune.llm.failures import Failure
 from socratune.llm.http import HttpModel
