@@ -173,3 +173,26 @@ def test_a_run_goes_from_a_file_of_ones_own_to_a_verdict(own: str, tmp_path: Pat
     )
     assert results["origins"]["enhance.judge_model"] == "for env"
     assert "holds what it says" in socratune("verify", str(run)).stdout
+
+
+@pytest.mark.parametrize(
+    ("function", "body", "told"),
+    [
+        (
+            "questions",
+            "    yield {'question': '1?', 'answer': '1', 'n': 1}\n    raise ValueError('no more')",
+            "ValueError: no more",
+        ),
+        ("questions", "    yield {'question': '1?'}", "entries with `question` and `answer`"),
+        ("questions", "    yield '1?'", "entries with `question` and `answer`"),
+        ("template", "    return entry['kind']", "a function template that does not raise, got KeyError: 'kind'"),
+    ],
+)
+def test_what_a_file_of_ones_own_raises_is_a_fault_of_that_file(
+    function: str, body: str, told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(f"{OWN}\ndef {function}({'seed' if function == 'questions' else 'entry'}):\n{body}\n")
+    with pytest.raises(UserError, match=re.escape(told)) as caught:
+        written(tmp_path, f"python:{path}")
+    assert str(path) in str(caught.value)

@@ -13,12 +13,15 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
-from socratune.environments.protocol import Environment
+from socratune.environments.protocol import Entry, Environment
 from socratune.errors import Fault, Shown, UserError
 
 KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…] or python:FILE.py"
@@ -26,6 +29,7 @@ KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…] or python:FILE.py"
 
 _TASK = re.compile(r"\s*([^,()\s]+)\s*(?:\(([^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
 _FUNCTIONS = ("questions", "verify", "template")
+_GUIDE = "docs/guides/environments.md"
 
 
 def named_environments(text: str) -> list[str]:
@@ -100,9 +104,43 @@ def _own_file(path: str) -> Environment:
         ) from error
     if missing := [one for one in _FUNCTIONS if not callable(getattr(module, one, None))]:
         expected = "functions questions(seed), verify(entry, said) and template(entry)"
-        raise UserError(Fault(where, expected, Shown(f"no {' and no '.join(missing)}"), "docs/guides/environments.md"))
-    found: Any = module
-    return found
+        raise UserError(Fault(where, expected, Shown(f"no {' and no '.join(missing)}"), _GUIDE))
+    return _OwnFile(where, module)
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnFile:
+    """The functions of somebody's own file: what they raise is told as a fault of that file.
+
+    What `verify` raises is told by the judge, of the one answer that it could not judge.
+    """
+
+    where: str
+    module: Any
+
+    def questions(self, seed: int) -> Iterator[Entry]:
+        with self._blamed("questions"):
+            for entry in self.module.questions(seed):
+                if not isinstance(entry, dict) or not {"question", "answer"} <= entry.keys():
+                    raise UserError(Fault(self.where, "entries with `question` and `answer`", entry, _GUIDE))
+                yield entry
+
+    def verify(self, entry: Entry, said: str) -> bool | None:
+        return self.module.verify(entry, said)
+
+    def template(self, entry: Entry) -> str | None:
+        with self._blamed("template"):
+            return self.module.template(entry)
+
+    @contextmanager
+    def _blamed(self, function: str) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # the user's own code may raise anything
+            got = Shown(f"{type(error).__name__}: {error}")
+            raise UserError(Fault(self.where, f"a function {function} that does not raise", got, _GUIDE)) from error
 
 
 _GSM8K = re.compile(r"gsm[-_ ]?8k", re.IGNORECASE)
