@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 from socratune.config import DEMO_DATA
 from socratune.errors import UserError
 from socratune.inference.decoding import rows
-from socratune.inference.decoding.rows import DecodingSettings, draw
+from socratune.inference.decoding.rows import DecodingSettings, draw, draw_unbounded
 from socratune.inference.decoding.slots import slot_bytes
 from socratune.inference.student import LocalModels, LocalStudent, serving_student
 from socratune.inference.template import prompt_ids
@@ -193,6 +193,35 @@ def test_the_likeliest_tokens_draw_as_all_do(monkeypatch: pytest.MonkeyPatch, un
         monkeypatch.setattr(rows, "HEAD", 1)
         assert some == draw(logits, settings).tolist()
         monkeypatch.undo()
+
+
+def test_without_bounds_a_draw_inverts_the_distribution_in_the_order_of_the_vocabulary() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(1, 5000) * 3  # five blocks, the last one not full
+    expected = (logits.double() / 0.7).softmax(-1)[0].cumsum(-1)
+    uniforms = torch.linspace(0, 1, 999)[1:-1]
+    count = len(uniforms)
+    settings = DecodingSettings(torch.full((count,), 0.7), *(torch.zeros(count),) * 2, uniforms)
+    drawn = draw_unbounded(logits.expand(count, -1), settings)
+    upper, lower = expected[drawn], torch.cat([torch.zeros(1), expected])[drawn]
+    assert ((lower - 1e-5 <= uniforms) & (uniforms <= upper + 1e-5)).all()
+    assert len(set(drawn.tolist())) > 40
+
+
+def test_without_bounds_no_token_is_drawn_that_has_no_probability() -> None:
+    logits = torch.full((3, 3000), -1e9)
+    logits[:, 1500] = 5.0
+    uniform = torch.tensor([0.0, 0.5, 1 - 2**-24])
+    settings = DecodingSettings(torch.ones(3), *(torch.zeros(3),) * 2, uniform)
+    assert draw_unbounded(logits, settings).tolist() == [1500] * 3
+
+
+def test_a_bound_that_all_rows_have_draws_as_it_does_when_it_is_looked_for() -> None:
+    torch.manual_seed(0)
+    top_k, top_p = torch.tensor([20, 5]), torch.tensor([0.8, 1.0])
+    settings = DecodingSettings(torch.ones(2), top_k, top_p, torch.tensor([0.4, 0.9]))
+    logits = torch.randn(2, 8000)
+    assert draw(logits, settings, most=20).tolist() == draw(logits, settings).tolist()
 
 
 class BringsItsOwnWay:

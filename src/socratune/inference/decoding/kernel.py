@@ -1,4 +1,6 @@
-"""One decode step's attention on a GPU: every row reads as many positions of its slot as it has, and no more."""
+"""A decode step's two kernels on a GPU: attention, for which every row reads no more positions of its slot than it has,
+and the weights of the tokens that are drawn from.
+"""
 
 from __future__ import annotations
 
@@ -80,3 +82,31 @@ def attend_slots(
         SCALE=scale, GROUP=heads // shared, WIDTH=width, num_warps=4, num_stages=3,
     )  # fmt: skip
     return query.view(slots, 1, heads, width)
+
+
+@triton.jit
+def _weigh(logits, highest, temperature, masses, stride, size, BLOCK: tl.constexpr):
+    # One program is one block of one row's tokens.
+    row, block = tl.program_id(0), tl.program_id(1)
+    at = block * BLOCK + tl.arange(0, BLOCK)
+    found = tl.load(logits + row.to(tl.int64) * stride + at, mask=at < size, other=float("-inf")).to(tl.float32)
+    odds = tl.exp((found - tl.load(highest + row)) / tl.load(temperature + row))
+    tl.store(masses + row * tl.num_programs(1) + block, tl.sum(odds, 0))
+
+
+def block_masses(logits: torch.Tensor, highest: torch.Tensor, temperature: torch.Tensor, block: int) -> torch.Tensor:
+    """The sum of exp((logit - highest) / temperature) over each `block` tokens, a power of 2.
+
+    Args:
+        logits: `(B, V)`, each row's side by side.
+        highest, temperature: `(B,)` float32.
+
+    Returns:
+        `(B, ceil(V / block))` float32
+    """
+    rows, size = logits.shape
+    masses = torch.empty(rows, -(-size // block), device=logits.device)
+    _weigh[tuple(masses.shape)](  # pyright: ignore[reportIndexIssue]
+        logits, highest, temperature, masses, logits.stride(0), size, BLOCK=block
+    )
+    return masses

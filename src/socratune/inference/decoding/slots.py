@@ -17,7 +17,15 @@ import torch
 
 from socratune.inference.decoding.attention import SlotCache, replaceable
 from socratune.inference.decoding.compilers import error_line, hush_compilers
-from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
+from socratune.inference.decoding.rows import (
+    DecodingRow,
+    DecodingSettings,
+    bounded,
+    draw,
+    draw_unbounded,
+    joining,
+    portions,
+)
 
 STEPS = 4  # decoded between two looks at the tokens
 _PREFILL_TOKENS = 16_384  # read at once, padding included
@@ -171,7 +179,7 @@ class _Slots:
             if row is not None and (row.done or self.launched[slot] >= row.sampling.max_new_tokens)
         ]
         if gone:
-            at = torch.tensor(gone, device=self.device)
+            at = self._moved(gone)
             self.moving[at] = 0
             self.cache.positions[at] = 0
             self.drawn[at] = False
@@ -186,20 +194,20 @@ class _Slots:
             self._prefill([(slot_of[id(row)], row) for row in rows], len(rows[0].ids) - 1)
         slots = [slot for slot, _ in entries]
         rows = [row for _, row in entries]
-        at = torch.tensor(slots, device=self.device)
+        at = self._moved(slots)
         uniforms = torch.zeros(len(rows), self.length)
         for own, row in zip(uniforms, rows, strict=True):
             if row.uniforms is not None:
                 own[len(row.ids) - 1 :][: len(row.uniforms)] = row.uniforms
         asked = [row.sampling for row in rows]
-        self.uniforms[at] = uniforms.to(self.device)
-        self.tokens[at, 0] = torch.tensor([row.ids[-1] for row in rows], device=self.device)
-        self.cache.positions[at] = torch.tensor([len(row.ids) - 1 for row in rows], device=self.device)
+        self.uniforms[at] = self._moved(uniforms)
+        self.tokens[at, 0] = self._moved([row.ids[-1] for row in rows])
+        self.cache.positions[at] = self._moved([len(row.ids) - 1 for row in rows])
         self.moving[at] = 1
-        self.drawn[at] = torch.tensor([row.uniforms is not None for row in rows], device=self.device)
-        self.temperature[at] = torch.tensor([s.temperature or 1.0 for s in asked], device=self.device)
-        self.top_k[at] = torch.tensor([s.top_k if s.temperature else 1 for s in asked], device=self.device)
-        self.top_p[at] = torch.tensor([s.top_p for s in asked], device=self.device)
+        self.drawn[at] = self._moved([row.uniforms is not None for row in rows])
+        self.temperature[at] = self._moved([s.temperature or 1.0 for s in asked])
+        self.top_k[at] = self._moved([s.top_k if s.temperature else 1 for s in asked])
+        self.top_p[at] = self._moved([s.top_p for s in asked])
         for slot, row in entries:
             self.held[slot], self.launched[slot] = row, 0
 
@@ -208,11 +216,16 @@ class _Slots:
             return
         ids = [row.ids[:-1] + [self.pad_id] * (longest + 1 - len(row.ids)) for _, row in entries]
         positions = torch.arange(longest, device=self.device).expand(len(ids), -1)
-        self.cache.filling = torch.tensor([slot for slot, _ in entries], device=self.device)
+        self.cache.filling = self._moved([slot for slot, _ in entries])
         try:
-            self.cache.forward(self.model, torch.tensor(ids, device=self.device), positions)
+            self.cache.forward(self.model, self._moved(ids), positions)
         finally:
             self.cache.filling = None
+
+    def _moved(self, values: Any) -> torch.Tensor:
+        """As a tensor on the device, without waiting for what the device still has to do."""
+        found = torch.as_tensor(values)
+        return found.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else found
 
     def _launch(self, active: list[tuple[int, DecodingRow]]) -> None:
         """Decode some steps for all slots, without waiting for them."""
@@ -220,18 +233,29 @@ class _Slots:
         reach = max(len(row.ids) + self.launched[slot] for slot, row in active) + steps
         if self.cache.kernel is None:
             self.cache.limit = min(self.length, -(-reach // LENGTH_STEP) * LENGTH_STEP)
-        drawn = any(row.uniforms is not None for _, row in active)
+        drawn = [row for _, row in active if row.uniforms is not None]
         taken = torch.empty(steps, self.count, dtype=torch.long, device=self.device)
         for step in range(steps):
             logits, chosen, uniform = self._next()
             if drawn:
-                settings = DecodingSettings(self.temperature, self.top_k, self.top_p, uniform)
-                chosen = torch.where(self.drawn, draw(logits, settings), chosen)
+                chosen = torch.where(self.drawn, self._draw(logits, uniform, drawn), chosen)
                 self.tokens[:, 0] = chosen
             taken[step] = chosen
         for slot, _ in active:
             self.launched[slot] += steps
         self.pending.append(_on_its_way(taken, active))
+
+    def _draw(self, logits: torch.Tensor, uniform: torch.Tensor, rows: list[DecodingRow]) -> torch.Tensor:
+        """A token for every slot; what a row gets depends on no other row."""
+        settings = DecodingSettings(self.temperature, self.top_k, self.top_p, uniform)
+        if self.device.type != "cuda":
+            return draw(logits, settings)
+        free = draw_unbounded(logits, settings)
+        limits = [row.sampling.top_k for row in rows if bounded(row)]
+        if not limits:
+            return free
+        most = max(limits) if all(limits) else 0
+        return torch.where((self.top_k == 0) & (self.top_p >= 1), free, draw(logits, settings, most=most))
 
     def _next(self) -> _Step:
         """Decode one token for every slot."""
