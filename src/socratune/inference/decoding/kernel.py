@@ -137,7 +137,14 @@ def rms_norm(states: torch.Tensor, weight: torch.Tensor, eps: float, *, one_more
     out = torch.empty_like(states)
     width = states.shape[-1]
     _scale_rows[(states.numel() // width,)](  # pyright: ignore[reportIndexIssue]
-        states, weight, out, width, EPS=eps, ONE_MORE=one_more, BLOCK=triton.next_power_of_2(width)
+        states,
+        weight,
+        out,
+        width,
+        EPS=eps,
+        ONE_MORE=one_more,
+        BLOCK=triton.next_power_of_2(width),
+        enable_fp_fusion=False,
     )
     return out
 
@@ -178,5 +185,6 @@ def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch
     _turn[(rows * length,)](  # pyright: ignore[reportIndexIssue]
         states, cos, sin, out, heads, length, angle_row,
         HALF=width // 2, BLOCK_H=triton.next_power_of_2(heads), BLOCK_D=triton.next_power_of_2(width // 2),
+        enable_fp_fusion=False,
     )  # fmt: skip
     return out
