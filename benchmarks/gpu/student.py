@@ -4,9 +4,9 @@
                                      [--drawn] [--equality] [--load-in-4bit]
 
 Random weights from a config, 256 prompts of 64 to 256 tokens, 256 new tokens each. `unfused` is `slots` with the
-model's own norms and rotations. Equality is shown on 4 layers of the same width, in float32 and in bf16. Where an answer
-first differs, two tokens had nearly the same logit: their distance is given, in standard deviations of the logits, and beside
-it what `generate` does to itself when the same prompts come in smaller batches.
+model's own norms and rotations. Equality is shown on 4 layers of the same width, in float32 and in bf16. Where an
+answer first differs, two tokens had nearly the same logit: their distance is given, in standard deviations of the
+logits, and beside it what `generate` does to itself when the same prompts come in smaller batches.
 """
 
 from __future__ import annotations
