@@ -13,7 +13,7 @@ SHARED_BYTES = 96 << 10  # of keys and values on their way; heads of 128 in bflo
 
 
 @triton.jit
-def _attend(
+def _attend(  # noqa: PLR0913, PLR0917 - a GPU takes numbers one by one
     query, key, value, keys, values, positions, length,
     SCALE: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
