@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 ROTATION = "apply_rotary_pos_emb"
-ALIKE = 0.02  # relative; one unit in the last place of bf16 is 0.008
+NEARLY = 0.02  # relative; one unit in the last place of bf16 is 0.008
 _only_one = threading.Lock()  # the rotation is a name in transformers' module, which all models of a kind share
 
 
@@ -106,5 +106,5 @@ def _turns_alike(own: Callable[..., Any], model: Any) -> bool:
 
 
 def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    close = (found.float() - expected.float()).norm() <= ALIKE * expected.float().norm()
+    close = (found.float() - expected.float()).norm() <= NEARLY * expected.float().norm()
     return found.shape == expected.shape and bool(close)

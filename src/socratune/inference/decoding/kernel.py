@@ -9,12 +9,13 @@ import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
 BLOCK_T = tl.constexpr(64)
+SHARED_BYTES = 96 << 10  # of keys and values on their way; heads of 128 in bfloat16 fill it with three blocks
 
 
 @triton.jit
-def _attend(
+def _attend(  # noqa: PLR0913, PLR0917 - a GPU takes numbers one by one
     query, key, value, keys, values, positions, length,
-    SCALE: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr,
+    SCALE: tl.constexpr, GROUP: tl.constexpr, WIDTH: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     # One program is one slot and one key head, with the GROUP query heads that share it. The running softmax begins
     # with the new token, so that what is written below is never read back here.
@@ -36,7 +37,8 @@ def _attend(
     highest = tl.sum(q.to(tl.float32) * new_k.to(tl.float32)[None, :], 1) * SCALE
     total = tl.full([BLOCK_G], 1.0, tl.float32)
     mixed = tl.zeros([BLOCK_G, BLOCK_D], tl.float32) + new_v.to(tl.float32)[None, :]
-    for start in range(0, before, BLOCK_T):
+    first = tl.maximum(before + 1 - WINDOW, 0) if WINDOW else 0
+    for start in range(first, before, BLOCK_T):
         there = start + step < before
         cell = (mine * length + start + step)[:, None] * WIDTH + width[None, :]
         held = there[:, None] & wide[None, :]
@@ -62,14 +64,16 @@ def attend_slots(
     values: torch.Tensor,
     positions: torch.Tensor,
     scale: float,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """Write one token a slot into the cache, and attend from it to all of its slot up to itself.
+    """Write one token a slot into the cache, and attend from it to its slot up to itself.
 
     Args:
         query: `(S, H, 1, D)`; its memory may take the result.
         key, value: `(S, K, 1, D)`, K dividing H.
         keys, values: `(S, K, L, D)`, the cache.
         positions: `(S,)`, where the token goes.
+        window: how many tokens are attended to, itself included; None for all.
 
     Returns:
         `(S, 1, H, D)`
@@ -77,9 +81,10 @@ def attend_slots(
     slots, heads, _, width = query.shape
     shared, length = keys.shape[1:3]
     query = query.contiguous()
+    stages = min(3, max(1, SHARED_BYTES // (2 * BLOCK_T.value * width * key.element_size())))
     _attend[(slots, shared)](  # pyright: ignore[reportIndexIssue]
         query, key.contiguous(), value.contiguous(), keys, values, positions, length,
-        SCALE=scale, GROUP=heads // shared, WIDTH=width, num_warps=4, num_stages=3,
+        SCALE=scale, GROUP=heads // shared, WIDTH=width, WINDOW=window or 0, num_warps=4, num_stages=stages,
     )  # fmt: skip
     return query.view(slots, 1, heads, width)
 

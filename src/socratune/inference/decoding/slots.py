@@ -45,7 +45,7 @@ def slot_bytes(model: Any) -> int:
         return 0
     device = model.device
     ids = (torch.arange(1, 13, device=device) * 7919 % model.config.get_text_config().vocab_size)[None]
-    cache = SlotCache(1, 16, device)
+    cache = SlotCache(model.config, 1, 16, device)
     try:
         with torch.inference_mode():
             expected = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
@@ -127,7 +127,7 @@ class _Slots:
     def __init__(self, model: Any, count: int, length: int, pad_id: int) -> None:
         device = model.device
         self.model, self.count, self.length, self.pad_id, self.device = model, count, length, pad_id, device
-        self.cache = SlotCache(count, length, device)
+        self.cache = SlotCache(model.config, count, length, device)
         self.held: list[DecodingRow | None] = [None] * count
         self.launched = [0] * count  # tokens decoded for the row that holds the slot
         self.pending: deque[_Taken] = deque()
