@@ -42,7 +42,7 @@ LINES = {
     "": 3450,
     "judging": 2200,
     "runs": 1700,
-    "llm": 5300,
+    "llm": 5350,
     "inference": 3450,
     "data": 2750,
     "environments": 650,
