@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import socratune
+from conftest import demo_rows, socratune, write_rows
 from peft import get_peft_model
 from test_engine import SMALL, row, small
 from test_preference import shortened
@@ -41,7 +41,7 @@ def move(engine: HFEngine) -> None:
     with torch.no_grad():
         for name, weight in engine.model.named_parameters():
             if "lora_B" in name:
-                weight += torch.randn_like(weight) * 0.3
+                weight.add_(torch.randn_like(weight), alpha=0.3)
     engine.stepped()
 
 
@@ -91,7 +91,7 @@ def test_a_group_that_is_all_right_or_all_wrong_says_nothing() -> None:
 
 @MICRO
 def test_tokens_that_have_moved_far_are_clipped_and_hinted_ones_are_not(micro_tokens: int) -> None:
-    items = [Sampled(ROWS[0], 0.75), Sampled(ROWS[1], -0.25), Sampled(ROWS[2], 0.5, hinted=True)]
+    items = [Sampled(ROWS[0], 0.75), Sampled(ROWS[1], -0.25), Sampled(ROWS[2], 0.5, off_policy=True)]
     engine = engine_of(items, micro_tokens)
     with torch.no_grad():
         before = [said(engine.model, item.row) for item in items]
@@ -102,7 +102,7 @@ def test_tokens_that_have_moved_far_are_clipped_and_hinted_ones_are_not(micro_to
     total, loss, clipped = sum(len(each.trained_ids) for each in ROWS), torch.zeros(()), 0
     for item, old in zip(items, before, strict=True):
         new = said(engine.model, item.row)
-        ratio = (new - (new.detach() if item.hinted else old)).exp()
+        ratio = (new - (new.detach() if item.off_policy else old)).exp()
         limited = ratio.clamp(0.8, 1.28)
         clipped += int((ratio != limited).sum())
         loss = loss - torch.minimum(ratio * item.weight, limited * item.weight).sum() / total
@@ -200,8 +200,6 @@ def test_star_asks_no_teacher_and_a_group_is_drawn_whole(tmp_path: Path, results
         few = ["--set", "split.max_held_out_rows=40", "--set", "enhance.max_new_tokens=48", "--until", "curate"]
         data = tmp_path / "rows.jsonl"
         if not data.exists():
-            from conftest import demo_rows, write_rows
-
             write_rows(data, demo_rows("train", 40))
         done = socratune("run", "--model", "demo", "--dataset", data, "--output", run, "--method", method, *few)
         assert done.returncode == 0, done.stderr
@@ -218,19 +216,13 @@ def test_star_asks_no_teacher_and_a_group_is_drawn_whole(tmp_path: Path, results
 
 @pytest.mark.slow
 def test_rounds_of_distillation_go_on_from_the_adapter_of_the_round_before(tmp_path: Path, results_of: Results) -> None:
-    from conftest import demo_rows, write_rows
-
     data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 120))
     run = tmp_path / "run"
     done = socratune(
         "run", "--model", "demo", "--dataset", data, "--output", run, "--method", "distil", "--rounds", "2",
-        "--set", "split.max_held_out_rows=40", "--set", "train.learning_rate=3e-4", "--until", "train",
+        "--set", "split.max_held_out_rows=40", "--set", "train.learning_rate=6e-4", "--until", "train",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     first, second = results_of(run)["rounds"]
-    assert second["dev_accuracy"] >= first["dev_accuracy"]
-    ways = [
-        json.loads(line)["metadata"]["enhancement"]
-        for line in (run / "rounds" / "2" / "enhanced_dataset.jsonl").read_text("utf-8").splitlines()
-    ]
-    assert sum(way["outcome"] == "solved_first_try" for way in ways) == second["solved"] > first["solved"]
+    assert second["solved"] > first["solved"], "the attempts are those of the adapter"
+    assert second["dev_accuracy"] > first["dev_accuracy"] + 0.2, "as many steps from the base bring what round 1 has"

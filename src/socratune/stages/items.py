@@ -25,6 +25,13 @@ _LACKS = {
 }
 
 
+def as_items(method: str, replay: list[Rendered]) -> list[Any]:
+    """The base's own answers to neutral prompts among the items of a method: of full weight, and never clipped."""
+    if method == "weights":
+        return [Weighted(row, 1.0) for row in replay]
+    return [Sampled(row, 1.0, off_policy=True) for row in replay] if method == "grpo" else replay
+
+
 def method_faults(config: RunConfig) -> list[Fault]:
     """Why a method does not go with the model; by its small files."""
     asked = config.train.method == "distil" and not config.train.distil.thinking
@@ -123,7 +130,7 @@ def _groups(make: _Maker) -> Iterator[Sampled]:
             answers.append(make.right[trace.row.id])
         for at, advantage in enumerate(advantages(rewards) or ()):
             if answers[at] is not None:
-                yield Sampled(answers[at], advantage, hinted=at >= len(group))
+                yield Sampled(answers[at], advantage, off_policy=at >= len(group))
 
 
 def _distilled(make: _Maker) -> Iterator[Distilled]:

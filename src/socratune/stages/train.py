@@ -19,13 +19,12 @@ from socratune.inference import Rendered, foreign_fault, identity, render
 from socratune.judging import judge_by_rules, strip_thinking
 from socratune.rows import Example, QARow, Rejected
 from socratune.runs import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_rejected, write_text
-from socratune.stages.items import training_items
+from socratune.stages.items import as_items, training_items
 from socratune.training import (
     FEWEST_ROWS,
     Exam,
     Point,
     TrainingJob,
-    Weighted,
     control_faults,
     fit_adapter,
     graded_students,
@@ -82,10 +81,10 @@ def train_adapter(
     grades = graded_students(students, base, model, tokenizer, examples)
     ranks.leader_first(lambda: _own_checkpoints(run, key))
     items, made_of = training_items(run, config, tokenizer, rows, longest)
-    if config.method not in ("dpo", "grpo"):
+    if config.method != "dpo":
         replay = _replay(run, model, tokenizer, examples, rows, replay_share, max_new_tokens, seed)
         replay = [row for row in replay if len(row.ids) <= longest]
-        items = items + ([Weighted(row, 1.0) for row in replay] if config.method == "weights" else replay)
+        items = items + as_items(config.method, replay)
         made_of["replay_rows"] = len(replay)
     questions = {"dev": dev, "train": _grokking_rows(run, config, examples, dev, len(items))}
     exam = Exam(tokenizer, questions, max_new_tokens)

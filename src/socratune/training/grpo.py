@@ -30,11 +30,11 @@ class Sampled(Weighted):
     """An answer of a group; its `weight` is the advantage.
 
     Attributes:
-        hinted: the sampler had seen a hint.
+        off_policy: it was not sampled behind the plain prompt by the model that training begins with.
         before: log p of its trained tokens by the model that training begins with, in nats; (L,), on the CPU.
     """
 
-    hinted: bool = False
+    off_policy: bool = False
     before: torch.Tensor | None = None
 
 
@@ -68,10 +68,11 @@ def clipped_mean(engine: Any, items: list[Sampled]) -> Iterator[torch.Tensor]:
         packed = _packed(members)
         said = -engine.token_losses(packed)
         before = torch.cat([item.before for item in members if item.before is not None]).to(said.device)
-        advantage, hinted = (
-            said.new_tensor([getattr(item, name) for item in members])[packed.owners] for name in ("weight", "hinted")
+        advantage, off_policy = (
+            said.new_tensor([float(getattr(item, name)) for item in members])[packed.owners]
+            for name in ("weight", "off_policy")
         )
-        before = torch.where(hinted > 0, said.detach(), before)
+        before = torch.where(off_policy > 0, said.detach(), before)
         ratio = (said - before).exp()
         gain = torch.minimum(ratio * advantage, ratio.clamp(1 - CLIP_LOW, 1 + CLIP_HIGH) * advantage)
         yield -gain.sum() * share / trained
