@@ -39,7 +39,7 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 3450,
+    "": 3500,
     "judging": 2200,
     "runs": 1700,
     "llm": 5350,
@@ -48,10 +48,10 @@ LINES = {
     "environments": 650,
     "teaching": 1700,
     "documents": 3200,
-    "training": 2650,
+    "training": 2950,
     "evaluation": 4800,
     "publishing": 3350,
-    "stages": 2400,
+    "stages": 2550,
     "compute": 3900,
     "ways": 1350,
     "cli": 2700,

@@ -36,7 +36,7 @@ from socratune.llm import (
 from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
-from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault
+from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault, method_faults
 from socratune.training import tracker_faults
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def _model_faults(name: str, resolved: Resolved | None, restart: str | None) -> 
     faults = chat_faults(name)
     if restart or not (RunDir(resolved.config.output).adapter / "adapter_config.json").exists():
         faults += _layer_faults(name, resolved.config)
-    return faults
+    return faults + method_faults(resolved.config)
 
 
 def chat_faults(name: str, where: str = "--model") -> list[Fault]:
