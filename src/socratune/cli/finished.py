@@ -59,8 +59,16 @@ def export_data(
     raise typer.Exit(publishing.export_data_command(run, trainer, settings, out))
 
 
-def report(run: Run) -> None:
-    """Write the page of a run folder, report.html, anew. Every run writes it after each of its stages."""
-    from socratune.cli import commands
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Run folders; for a bundle also folders of them.")],
+    bundle: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A site of many runs: their list, their pages, comparisons.")
+    ] = None,
+    without_rows: Annotated[
+        bool, typer.Option("--without-rows", help="Of a bundle: figures alone, no question and no answer.")
+    ] = False,
+) -> None:
+    """Write the page of a run folder, report.html, anew, or a site of many runs that needs no server."""
+    from socratune.cli import publishing
 
-    raise typer.Exit(commands.report_command(run))
+    raise typer.Exit(publishing.report_command(runs, bundle, without_rows=without_rows))

@@ -4,6 +4,7 @@ from .folder import (
     RunDir as RunDir,
     StageResult as StageResult,
     Tick as Tick,
+    at_work as at_work,
     existing_run as existing_run,
     file_hash as file_hash,
     file_state as file_state,

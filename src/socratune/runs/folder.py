@@ -165,6 +165,18 @@ def locked_file(path: Path, fault: Fault) -> Iterator[None]:
             stream.truncate(0)
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a process may hold a run folder's lock; asks without taking it."""
+    try:
+        with (folder / "run.lock").open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or another user's
+        return True
+    return False
+
+
 def output_fault(path: str) -> Fault | None:
     """Why no run folder can be made or used at `path`, or None. Creates nothing.
 

@@ -406,5 +406,5 @@ function showOverview(data) {
   document.getElementById("run-name").replaceChildren(...visible(data.run));
   document.title = `${data.headline[0]} · ${data.run} · Socratune`;
   const links = [...document.querySelectorAll("#overview section[id]:not(.verdict) > h2, .explorer > h2, #configuration > h2")];
-  document.getElementById("sections").replaceChildren(...links.map((heading) => el("a", { href: `#${heading.id}` }, heading.textContent)));
+  document.getElementById("sections").replaceChildren(...homeLink(data.home), ...links.map((heading) => el("a", { href: `#${heading.id}` }, heading.textContent)));
 }
