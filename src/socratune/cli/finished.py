@@ -49,11 +49,13 @@ def export(
 
 def export_data(
     run: Run,
-    trainer: Annotated[str, typer.Option("--for", help="trl, axolotl, llamafactory, ms-swift or unsloth.")],
+    trainer: Annotated[
+        str, typer.Option("--for", help="trl, axolotl, llamafactory, ms-swift, unsloth; argilla, kiln.")
+    ],
     settings: Settings = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Where; without it, RUN/export/TRAINER.")] = None,
 ) -> None:
-    """The curated rows for another trainer, with the same masks, and its own files with the same settings."""
+    """The curated rows and settings for another trainer, with the same masks; or the answers for people to judge."""
     from socratune.cli import publishing
 
     raise typer.Exit(publishing.export_data_command(run, trainer, settings, out))

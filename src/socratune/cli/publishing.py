@@ -13,9 +13,11 @@ from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import Verification, verify_run
 from socratune.pipeline import publish_run
 from socratune.publishing import (
+    ANNOTATORS,
     MOST_PAIRS,
     Published,
     export_adapter,
+    export_answers,
     make_report,
     verify_hub,
     verify_published,
@@ -130,11 +132,14 @@ def export_command(
 
 
 def export_data_command(folder: str, trainer: str, settings: list[str] | None, out: str | None) -> int:
-    """`socratune export-data RUN --for TRAINER`: write it and say how it is used."""
+    """`socratune export-data RUN --for TOOL`: write it and say how it is used."""
 
     def work() -> int:
         start_logging()
         run = existing_run(folder)
+        if trainer in ANNOTATORS:
+            print(export_answers(run, trainer, out=out))
+            return 0
         known = {**flatten(read_config_file(run.config)), **given_by({}, settings), "output": folder}
         config = resolve_settings(unflatten(known), where=str(run.config)).config
         print(export_training(run, config, trainer, out=out))

@@ -6,6 +6,7 @@ from .folder import (
     Tick as Tick,
     at_work as at_work,
     existing_run as existing_run,
+    export_place as export_place,
     file_hash as file_hash,
     file_state as file_state,
     fingerprint as fingerprint,

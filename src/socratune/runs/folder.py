@@ -222,6 +222,19 @@ def whole_folder(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def export_place(run: RunDir, to: str, out: str | None, sign: str) -> Path:
+    """The folder of an export: a new or empty one, or one with the file by which an earlier export is known.
+
+    Raises:
+        UserError: something else is there.
+    """
+    place = (Path(out) if out else run.root / "export" / to).absolute()
+    earlier = (place / sign).is_file() or (place.is_dir() and not any(place.iterdir()))
+    if place.exists() and not earlier:
+        raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
+    return place
+
+
 def write_text(path: Path, text: str) -> None:
     """Write the whole file or nothing (a temporary file beside it, then rename)."""
     write_lines(path, [text])
