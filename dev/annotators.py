@@ -78,6 +78,49 @@ def kiln_read(folder: Path) -> None:
     print(f"{project.name}: {len(runs)} runs, {sum(map(HighRatingDatasetFilter, runs))} of them rated high or repaired")
 
 
+def kiln_exports(folder: Path) -> None:
+    """Kiln's own exports for fine-tuning of the project in `folder / "kiln"`, beside it."""
+    import asyncio
+    import shutil
+    from tempfile import TemporaryDirectory
+
+    from kiln_ai.adapters.fine_tune.dataset_formatter import DatasetFormat, DatasetFormatter
+    from kiln_ai.datamodel import DatasetSplit, DatasetSplitDefinition, Project
+    from kiln_ai.datamodel.datamodel_enums import ChatStrategy
+
+    with TemporaryDirectory() as place:
+        shutil.copytree(folder / "kiln", f"{place}/kiln")
+        (task,) = Project.load_from_file(f"{place}/kiln/project.kiln").tasks()
+        parts = [DatasetSplitDefinition(name="train", percentage=1.0)]
+        split = DatasetSplit.from_task("good", task, parts, filter_id="high_rating")
+        split.save_to_file()
+        for kind in ("openai_chat_jsonl", "huggingface_chat_template_jsonl", "vertex_gemini"):
+            file, form = folder / f"kiln-{kind.removesuffix('_jsonl')}.jsonl", DatasetFormat(kind)
+            asyncio.run(DatasetFormatter(split, "Add.").dump_to_file("train", form, ChatStrategy.single_turn, file))
+
+
+def kiln_ask(folder: Path) -> None:
+    """Ask a run's adapter through Kiln; before: `socratune serve RUN`, at its usual port."""
+    import asyncio
+
+    from kiln_ai.adapters.adapter_registry import adapter_for_task
+    from kiln_ai.datamodel import Project
+    from kiln_ai.datamodel.run_config import KilnAgentRunConfigProperties
+    from kiln_ai.utils.config import Config
+
+    provider = {"name": "socratune", "base_url": "http://127.0.0.1:8000/v1", "api_key": "none"}
+    Config.shared().openai_compatible_providers = [provider]
+    (task,) = Project.load_from_file(folder / "project.kiln").tasks()
+    asked = KilnAgentRunConfigProperties(
+        model_name="socratune::adapter",
+        model_provider_name="openai_compatible",
+        prompt_id="simple_prompt_builder",
+        structured_output_mode="default",
+    )
+    run = asyncio.run(adapter_for_task(task, run_config_properties=asked).invoke("What is 15 * 13?"))
+    print(run.output.output)
+
+
 # --- Argilla -------------------------------------------------------------------------------------------------------
 
 
@@ -147,8 +190,12 @@ def argilla_read(folder: Path) -> None:
         server.shutdown()
 
 
+WORK = {
+    ("kiln", "write"): kiln_write, ("kiln", "exports"): kiln_exports, ("kiln", "read"): kiln_read,
+    ("kiln", "ask"): kiln_ask,
+    ("argilla", "write"): argilla_write, ("argilla", "read"): argilla_read,
+}  # fmt: skip
+
 if __name__ == "__main__":
     tool, what, place = sys.argv[1:]
-    {"kiln": {"write": kiln_write, "read": kiln_read}, "argilla": {"write": argilla_write, "read": argilla_read}}[tool][
-        what
-    ](Path(place))
+    WORK[tool, what](Path(place))
