@@ -2,7 +2,9 @@
 
 python -m venv /tmp/kiln && /tmp/kiln/bin/pip install kiln-ai 'mcp<2' 'together<2'
 /tmp/kiln/bin/python dev/annotators.py kiln write tests/samples/annotated/kiln
+/tmp/kiln/bin/python dev/annotators.py kiln exports tests/samples/annotated
 /tmp/kiln/bin/python dev/annotators.py kiln read outputs/demo/export/kiln
+HOME=/tmp/kiln /tmp/kiln/bin/python dev/annotators.py kiln ask outputs/demo/export/kiln   # it keeps settings in HOME
 python -m venv /tmp/argilla && /tmp/argilla/bin/pip install argilla requests
 /tmp/argilla/bin/python dev/annotators.py argilla write tests/samples/annotated
 /tmp/argilla/bin/python dev/annotators.py argilla read outputs/demo/export/argilla

@@ -99,14 +99,19 @@ def test_kiln_a_changed_run_is_read_anew(tmp_path: Path) -> None:
     assert DataSet(path).state != before
 
 
-def test_gemini_contents_are_a_conversation(tmp_path: Path) -> None:
-    row = {
-        "systemInstruction": {"role": "system", "parts": [{"text": "Add."}]},
-        "contents": [{"role": "user", "parts": [{"text": "2 + 2?"}]}, {"role": "model", "parts": [{"text": "4"}]}],
-    }
-    (tmp_path / "gemini.jsonl").write_text(json.dumps(row), "utf-8")
-    (found,) = DataSet(tmp_path / "gemini.jsonl").rows()
-    assert [turn["content"] for turn in found.messages] == ["Add.", "2 + 2?", "4"]
+@pytest.mark.parametrize("name", ["openai_chat", "huggingface_chat_template", "vertex_gemini"])
+def test_kiln_exports_for_fine_tuning_are_read(name: str) -> None:
+    found = list(DataSet(SAMPLES / f"kiln-{name}.jsonl").rows())
+    assert {row.messages[0]["content"] for row in found} == {"Add."}
+    assert {row.question: row.reference for row in found} == {
+        "2 + 2?": "2 + 2 = 4.", "4 + 4?": "4 + 4 = 8.", "6 + 6?": "6 + 6 = 12.",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("contents", ["x", [3], [{"role": "user"}], {}])
+def test_contents_that_are_no_turns_are_a_bad_row(tmp_path: Path, contents: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"contents": contents}), "utf-8")
+    assert DataSet(tmp_path / "rows.jsonl").reading.bad_rows == 1
 
 
 # --- Argilla -------------------------------------------------------------------------------------------------------
