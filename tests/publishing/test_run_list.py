@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,8 @@ def outputs(root: Path) -> Path:
     make_run(root / "damaged").results.write_text('{"stages": [', "utf-8")
     make_run(root / "other").results.write_text('{"stages": {}, "validation": 3, "status": "passed"}', "utf-8")
     make_run(root / "no-config").config.unlink()
+    figures = {"base_comparison": {"ci95": [0.1], "verdict": "better", "n": "x"}}
+    make_run(root / "figures", status="passed", validation={"status": "passed", "tests": figures})
     make_run(root / HOSTILE)
     (root / "first" / "rounds" / "1").mkdir(parents=True)
     (root / "first" / "rounds" / "1" / "config.yaml").write_text("model: demo\n", "utf-8")
@@ -98,7 +101,18 @@ def test_every_run_is_shown_as_what_it_is(tmp_path: Path) -> None:
     root = outputs(tmp_path)
     with RunDir(root / "working").locked():
         runs = {name: listed(RunDir(root / name)) for name in runs_below(root)}
-    assert set(runs) == {"first", "second", "arm/seed-0", "working", "killed", "damaged", "other", "no-config", HOSTILE}
+    assert set(runs) == {
+        "first",
+        "second",
+        "arm/seed-0",
+        "working",
+        "killed",
+        "damaged",
+        "other",
+        "no-config",
+        "figures",
+        HOSTILE,
+    }
     first = runs["first"]
     assert (first["headline"], first["adapter_accuracy"], first["ci95"]) == (
         ["Better than its base", "good"],
@@ -113,7 +127,7 @@ def test_every_run_is_shown_as_what_it_is(tmp_path: Path) -> None:
     )
     assert (runs["working"]["headline"][0], runs["working"]["why"]) == ("Running", "enhance, 3 of 9")
     assert runs["killed"]["headline"][0] == "Interrupted"
-    assert {runs[name]["headline"][0] for name in ("damaged", "other", "no-config")} == {"Broken folder"}
+    assert {runs[name]["headline"][0] for name in ("damaged", "other", "no-config", "figures")} == {"Broken folder"}
     assert runs["no-config"]["why"].startswith("config.yaml: ") and "pipeline_results.json" in runs["damaged"]["why"]
 
 
@@ -125,6 +139,16 @@ def test_the_cost_is_unknown_where_a_part_of_it_is(tmp_path: Path) -> None:
     results["stages"]["enhance"]["spent"]["enhance.judge"] = {"tokens": 5, "usd": None}
     write_results(run, results)
     assert listed(run)["usd"] is None
+
+
+def test_a_name_that_is_no_text_breaks_neither_list_nor_bundle(tmp_path: Path) -> None:
+    name = os.fsdecode(b"run \xff")
+    proven(tmp_path / "outputs" / name, 5)
+    with served(RunDir(tmp_path / "outputs")) as url:
+        status, page = ask(url, "/")
+        assert status == 200 and told(page)["runs"][0]["href"] == "run/run%20%FF/"
+    write_bundle(tmp_path / "site", [str(tmp_path / "outputs")])
+    assert [path.name for path in (tmp_path / "site" / "runs").iterdir()] == ["run.html"]
 
 
 @pytest.mark.slow
@@ -182,7 +206,7 @@ def test_the_list_sorts_filters_and_leads_to_run_and_comparison(
         page.click("[data-column='Difference']")
         assert names.all_text_contents()[:3] == ["arm/seed-0", "first", "second"]
         page.select_option("#status", "Broken folder")
-        assert sorted(names.all_text_contents()) == ["damaged", "no-config", "other"]
+        assert sorted(names.all_text_contents()) == ["damaged", "figures", "no-config", "other"]
         page.select_option("#status", "")
         page.fill("#search", "SECOND")
         assert names.all_text_contents() == ["second"]
@@ -202,13 +226,13 @@ def test_the_list_sorts_filters_and_leads_to_run_and_comparison(
 def test_a_bundle_is_a_site_that_needs_no_server(tmp_path: Path, chromium: Any) -> None:
     root = outputs(tmp_path / "outputs")
     done = write_bundle(tmp_path / "site", [str(root), str(root / "first")])
-    assert (done.runs, done.pairs, done.pairs_left) == (9, 1, 0)
+    assert (done.runs, done.pairs, done.pairs_left) == (10, 1, 0)
     front = (tmp_path / "site" / "README.md").read_text("utf-8").split("---\n")[1]
     assert yaml.safe_load(front) | {"sdk": "static", "app_file": "index.html"} == yaml.safe_load(front)
     with opened(chromium, (tmp_path / "site" / "index.html").as_uri()) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
-        assert page.locator("#body tr").count() == 9
+        assert page.locator("#body tr").count() == 10
         page.check("input[aria-label='compare second']")
         page.check("input[aria-label='compare arm/seed-0']")
         assert page.is_disabled("#compare") and "share no question" in page.inner_text("#count")
@@ -271,7 +295,7 @@ def test_a_bundle_replaces_an_earlier_one_and_nothing_else(tmp_path: Path, monke
 def test_the_command_says_what_it_wrote_and_what_is_missing(tmp_path: Path) -> None:
     root = outputs(tmp_path / "outputs")
     done = socratune("report", "--bundle", str(tmp_path / "site"), str(root), "--without-rows")
-    assert done.returncode == 0 and "9 runs, 1 comparisons (figures alone)" in done.stdout
+    assert done.returncode == 0 and "10 runs, 1 comparisons (figures alone)" in done.stdout
     done = socratune("report", str(root / "first"), str(root / "second"))
     assert done.stdout.count("report.html") == 2
     for given, said in (

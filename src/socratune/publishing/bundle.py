@@ -96,7 +96,9 @@ def write_bundle(place: Path, named: Sequence[str], *, rows: bool = True) -> Bun
 
 def _is_earlier(place: Path) -> bool:
     readme = place / "README.md"
-    return place.is_dir() and (not any(place.iterdir()) or (readme.is_file() and _MARK in readme.read_text("utf-8")))
+    return place.is_dir() and (
+        not any(place.iterdir()) or (readme.is_file() and _MARK in readme.read_text("utf-8", "replace"))
+    )
 
 
 def _gathered(named: Sequence[str]) -> Iterator[_Run]:

@@ -5,6 +5,7 @@ Only pages of this very server are answered (`webserver.meant_for_us`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -192,7 +193,9 @@ def runs_server(root: Path) -> ASGIApp:
 
     def the_list(notice: str = "") -> Response:
         names = runs_below(root)
-        runs = [listed(RunDir(root / name)) | {"name": name, "href": f"run/{quote(name)}/"} for name in names]
+        runs = [
+            listed(RunDir(root / name)) | {"name": name, "href": f"run/{quote(os.fsencode(name))}/"} for name in names
+        ]
         page = "".join(runs_page(root.resolve().name, runs, notice=notice))
         return HTMLResponse(page, 400 if notice else 200, headers=HEADERS)
 

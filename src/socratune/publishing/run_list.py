@@ -83,12 +83,14 @@ def _figures(config: dict[str, Any], results: dict[str, Any], worked_on: bool) -
     headline, why = list(verdict_headline(results)), why_not_passed(results)
     if status == "running" and worked_on:
         name, entry = next(((n, one) for n, one in stages.items() if one.get("status") == "running"), ("begins", {}))
-        why = f"{name}, {entry['done']:,} of {entry['total']:,}" if entry.get("total") else str(name)
+        why = f"{name}, {entry.get('done', 0):,} of {entry['total']:,}" if entry.get("total") else str(name)
     elif status == "running":
         status, headline = "interrupted", ["Interrupted", "open"]
         why = "No process works on it any more. The same command goes on."
     proof = proof_of(results)
-    told = proof.comparison if proof and "ci95" in proof.comparison else {}
+    told = proof.comparison if proof and "ci95" in proof.comparison else None
+    figures = told and {name: float(told[name]) for name in ("base_accuracy", "adapter_accuracy", "difference")}
+    low_high = told and [float(end) for end in (told["ci95"][0], told["ci95"][1])]
     spent = [role["usd"] for entry in stages.values() for role in (entry.get("spent") or {}).values()]
     if "rented" in results:
         spent.append(results["rented"]["usd"])
@@ -99,8 +101,8 @@ def _figures(config: dict[str, Any], results: dict[str, Any], worked_on: bool) -
         "status": status,
         "headline": headline,
         "why": why,
-        **{name: told.get(name) for name in ("base_accuracy", "adapter_accuracy", "difference", "ci95", "n")},
-        "rows": next((count for count in rows if count is not None), None),
+        **({**figures, "ci95": low_high, "n": int(told["n"])} if told and figures else {}),
+        "rows": next((int(count) for count in rows if count is not None), None),
         "model": str(config.get("model")),
         "dataset": str(config.get("dataset")),
         "method": f"{train.get('method', 'sft')}, r {train.get('r')}{f', {rounds} rounds' if rounds > 1 else ''}",
