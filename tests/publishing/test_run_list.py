@@ -272,6 +272,19 @@ def test_a_bundle_tells_no_path_and_without_rows_no_question(tmp_path: Path) -> 
         assert said == ({"runs/one.html", "runs/two.html", "compare/one--two.html"} if rows else set())
 
 
+def test_pages_without_rows_show_figures_and_no_empty_list(tmp_path: Path, chromium: Any) -> None:
+    write_bundle(tmp_path / "site", [str(outputs(tmp_path / "outputs"))], rows=False)
+    with opened(chromium, (tmp_path / "site" / "runs" / "first.html").as_uri()) as page:
+        assert "Better than its base" in page.inner_text("h1") and not page.is_visible("#panes")
+        assert page.inner_text("#count").startswith("0 of 1 row. Not in this page: 1 first try")
+        page.click("text=All runs")
+        page.check("input[aria-label='compare first']")
+        page.check("input[aria-label='compare second']")
+        page.click("#compare")
+        page.wait_for_selector("text=B is better")
+        assert page.locator(".explorer").count() == 0 and page.is_visible("text=The difference")
+
+
 def test_a_bundle_replaces_an_earlier_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(4):
         proven(tmp_path / "outputs" / f"run {number}", 10 + number, updated=f"2026-01-0{number + 1}T00:00:00Z")

@@ -213,6 +213,8 @@ function start() {
   $("overview").replaceChildren(verdictPart(), metricsPart());
   document.title = `${compared.headline} · Socratune`;
   $("sections").prepend(...homeLink(compared.home));
+  if (!allRows.length) for (const node of document.querySelectorAll(".explorer, .skip, [href='#rows-heading']")) node.remove(); // a page of figures alone
+  if (!allRows.length) return;
   list = new VirtualList($("rows"), (index) => showRow(index, source.at(index)));
   const fill = (select, names) => select.replaceChildren(...names.map(([value, name]) => el("option", { value }, name)));
   const tasks = [...new Set(allRows.map((row) => row.task))].filter(Boolean);

@@ -136,6 +136,8 @@ function start() {
     sources[name] = live ? new ServedRows(name, () => list.draw()) : new EmbeddedRows(readJson(`${name}-data`) ?? []);
     leftOut[name] = live ? {} : readJson("left-out-data")[name];
   }
+  const bare = !live && Object.values(sources).every((source) => !source.rows.length); // a page of figures alone
+  for (const node of document.querySelectorAll("#filters, #panes, .keys")) node.hidden = bare;
   choose("traces");
 }
 
