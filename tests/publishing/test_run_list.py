@@ -141,6 +141,7 @@ def test_the_cost_is_unknown_where_a_part_of_it_is(tmp_path: Path) -> None:
     assert listed(run)["usd"] is None
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_breaks_neither_list_nor_bundle(tmp_path: Path) -> None:
     name = os.fsdecode(b"run \xff")
     proven(tmp_path / "outputs" / name, 5)
@@ -223,6 +224,7 @@ def test_the_list_sorts_filters_and_leads_to_run_and_comparison(
         page.wait_for_selector("#body")
 
 
+@pytest.mark.slow
 def test_a_bundle_is_a_site_that_needs_no_server(tmp_path: Path, chromium: Any) -> None:
     root = outputs(tmp_path / "outputs")
     done = write_bundle(tmp_path / "site", [str(root), str(root / "first")])
@@ -272,6 +274,7 @@ def test_a_bundle_tells_no_path_and_without_rows_no_question(tmp_path: Path) -> 
         assert said == ({"runs/one.html", "runs/two.html", "compare/one--two.html"} if rows else set())
 
 
+@pytest.mark.slow
 def test_pages_without_rows_show_figures_and_no_empty_list(tmp_path: Path, chromium: Any) -> None:
     write_bundle(tmp_path / "site", [str(outputs(tmp_path / "outputs"))], rows=False)
     with opened(chromium, (tmp_path / "site" / "runs" / "first.html").as_uri()) as page:
