@@ -16,14 +16,21 @@ from typing import Any
 import torch
 
 from socratune.inference.decoding.attention import SlotCache, replaceable
-from socratune.inference.decoding.compilers import error_line, hush_compilers
-from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
+from socratune.inference.decoding.compilers import error_line
+from socratune.inference.decoding.rows import (
+    DecodingRow,
+    DecodingSettings,
+    bounded,
+    draw,
+    draw_unbounded,
+    joining,
+    portions,
+)
 
 STEPS = 4  # decoded between two looks at the tokens
 _PREFILL_TOKENS = 16_384  # read at once, padding included
 MEMORY_SHARE = 0.6  # of what is free on the device
 LENGTH_STEP = 256  # positions; a slot is somewhat longer than asked for, as the next rows may want more
-COMPILE_AFTER = 2_000  # steps, 7 s and more: compiling takes about as long, and saves a fifth of each
 TOLERANCE = 0.1  # relative; bf16 gives 0.01, a wrong attention 1
 
 log = logging.getLogger(__name__)
@@ -38,7 +45,7 @@ def slot_bytes(model: Any) -> int:
         return 0
     device = model.device
     ids = (torch.arange(1, 13, device=device) * 7919 % model.config.get_text_config().vocab_size)[None]
-    cache = SlotCache(1, 16, device)
+    cache = SlotCache(model.config, 1, 16, device)
     try:
         with torch.inference_mode():
             expected = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
@@ -64,14 +71,10 @@ class SlotDecoder:
         pad_id: of padding on the right of prompts, which no token sees.
         max_batch: slots, unless the memory holds fewer.
         position_bytes: what `slot_bytes` found.
-        compile_after: steps after which the model is compiled, on a GPU.
     """
 
-    def __init__(
-        self, model: Any, *, pad_id: int, max_batch: int, position_bytes: int, compile_after: int = COMPILE_AFTER
-    ) -> None:
+    def __init__(self, model: Any, *, pad_id: int, max_batch: int, position_bytes: int) -> None:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
-        self._compile_after = compile_after
         self._position_bytes = position_bytes
         self._slots: _Slots | None = None
 
@@ -97,7 +100,7 @@ class SlotDecoder:
             torch.cuda.empty_cache()
             free = torch.cuda.mem_get_info(self._model.device)[0] * MEMORY_SHARE
             count = max(1, min(count, int(free // (length * self._position_bytes))))
-        return _Slots(self._model, count, length, self._pad_id, self._compile_after)
+        return _Slots(self._model, count, length, self._pad_id)
 
 
 _Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (S, V) logits, (S,) the likeliest ids, (S,) uniforms
@@ -121,11 +124,10 @@ class _Taken:
 class _Slots:
     """S slots of one length, and what each of them does next."""
 
-    def __init__(self, model: Any, count: int, length: int, pad_id: int, compile_after: int) -> None:
+    def __init__(self, model: Any, count: int, length: int, pad_id: int) -> None:
         device = model.device
-        self.compiled, self.compile_after = model, compile_after
         self.model, self.count, self.length, self.pad_id, self.device = model, count, length, pad_id, device
-        self.cache = SlotCache(count, length, device)
+        self.cache = SlotCache(model.config, count, length, device)
         self.held: list[DecodingRow | None] = [None] * count
         self.launched = [0] * count  # tokens decoded for the row that holds the slot
         self.pending: deque[_Taken] = deque()
@@ -138,7 +140,6 @@ class _Slots:
         self.uniforms = torch.zeros(count, length, device=device)  # of the token that follows each position
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, _Step]] = {}
         self.capture = device.type == "cuda"
-        self.steps = 0
 
     @property
     def unread(self) -> list[DecodingRow]:
@@ -171,7 +172,7 @@ class _Slots:
             if row is not None and (row.done or self.launched[slot] >= row.sampling.max_new_tokens)
         ]
         if gone:
-            at = torch.tensor(gone, device=self.device)
+            at = self._moved(gone)
             self.moving[at] = 0
             self.cache.positions[at] = 0
             self.drawn[at] = False
@@ -186,20 +187,20 @@ class _Slots:
             self._prefill([(slot_of[id(row)], row) for row in rows], len(rows[0].ids) - 1)
         slots = [slot for slot, _ in entries]
         rows = [row for _, row in entries]
-        at = torch.tensor(slots, device=self.device)
+        at = self._moved(slots)
         uniforms = torch.zeros(len(rows), self.length)
         for own, row in zip(uniforms, rows, strict=True):
             if row.uniforms is not None:
                 own[len(row.ids) - 1 :][: len(row.uniforms)] = row.uniforms
         asked = [row.sampling for row in rows]
-        self.uniforms[at] = uniforms.to(self.device)
-        self.tokens[at, 0] = torch.tensor([row.ids[-1] for row in rows], device=self.device)
-        self.cache.positions[at] = torch.tensor([len(row.ids) - 1 for row in rows], device=self.device)
+        self.uniforms[at] = self._moved(uniforms)
+        self.tokens[at, 0] = self._moved([row.ids[-1] for row in rows])
+        self.cache.positions[at] = self._moved([len(row.ids) - 1 for row in rows])
         self.moving[at] = 1
-        self.drawn[at] = torch.tensor([row.uniforms is not None for row in rows], device=self.device)
-        self.temperature[at] = torch.tensor([s.temperature or 1.0 for s in asked], device=self.device)
-        self.top_k[at] = torch.tensor([s.top_k if s.temperature else 1 for s in asked], device=self.device)
-        self.top_p[at] = torch.tensor([s.top_p for s in asked], device=self.device)
+        self.drawn[at] = self._moved([row.uniforms is not None for row in rows])
+        self.temperature[at] = self._moved([s.temperature or 1.0 for s in asked])
+        self.top_k[at] = self._moved([s.top_k if s.temperature else 1 for s in asked])
+        self.top_p[at] = self._moved([s.top_p for s in asked])
         for slot, row in entries:
             self.held[slot], self.launched[slot] = row, 0
 
@@ -208,11 +209,16 @@ class _Slots:
             return
         ids = [row.ids[:-1] + [self.pad_id] * (longest + 1 - len(row.ids)) for _, row in entries]
         positions = torch.arange(longest, device=self.device).expand(len(ids), -1)
-        self.cache.filling = torch.tensor([slot for slot, _ in entries], device=self.device)
+        self.cache.filling = self._moved([slot for slot, _ in entries])
         try:
-            self.cache.forward(self.model, torch.tensor(ids, device=self.device), positions)
+            self.cache.forward(self.model, self._moved(ids), positions)
         finally:
             self.cache.filling = None
+
+    def _moved(self, values: Any) -> torch.Tensor:
+        """As a tensor on the device, without waiting for what the device still has to do."""
+        found = torch.as_tensor(values)
+        return found.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else found
 
     def _launch(self, active: list[tuple[int, DecodingRow]]) -> None:
         """Decode some steps for all slots, without waiting for them."""
@@ -220,24 +226,32 @@ class _Slots:
         reach = max(len(row.ids) + self.launched[slot] for slot, row in active) + steps
         if self.cache.kernel is None:
             self.cache.limit = min(self.length, -(-reach // LENGTH_STEP) * LENGTH_STEP)
-        drawn = any(row.uniforms is not None for _, row in active)
+        drawn = [row for _, row in active if row.uniforms is not None]
         taken = torch.empty(steps, self.count, dtype=torch.long, device=self.device)
         for step in range(steps):
             logits, chosen, uniform = self._next()
             if drawn:
-                settings = DecodingSettings(self.temperature, self.top_k, self.top_p, uniform)
-                chosen = torch.where(self.drawn, draw(logits, settings), chosen)
+                chosen = torch.where(self.drawn, self._draw(logits, uniform, drawn), chosen)
                 self.tokens[:, 0] = chosen
             taken[step] = chosen
         for slot, _ in active:
             self.launched[slot] += steps
         self.pending.append(_on_its_way(taken, active))
 
+    def _draw(self, logits: torch.Tensor, uniform: torch.Tensor, rows: list[DecodingRow]) -> torch.Tensor:
+        """A token for every slot; what a row gets depends on no other row."""
+        settings = DecodingSettings(self.temperature, self.top_k, self.top_p, uniform)
+        if self.device.type != "cuda":
+            return draw(logits, settings)
+        free = draw_unbounded(logits, settings)
+        limits = [row.sampling.top_k for row in rows if bounded(row)]
+        if not limits:
+            return free
+        most = max(limits) if all(limits) else 0
+        return torch.where((self.top_k == 0) & (self.top_p >= 1), free, draw(logits, settings, most=most))
+
     def _next(self) -> _Step:
         """Decode one token for every slot."""
-        self.steps += 1
-        if self.steps == self.compile_after and self.capture:
-            self._compile()
         if self.capture and self.cache.limit not in self.graphs:
             self._capture()
         if self.cache.limit not in self.graphs:
@@ -248,7 +262,7 @@ class _Slots:
 
     def _forward(self) -> _Step:
         """Every slot's token goes in, the likeliest next one takes its place."""
-        logits = self.cache.forward(self.compiled, self.tokens, self.cache.positions[:, None])
+        logits = self.cache.forward(self.model, self.tokens, self.cache.positions[:, None])
         chosen = logits.argmax(-1)
         uniform = self.uniforms.gather(1, self.cache.positions[:, None])[:, 0]
         self.tokens[:, 0] = chosen
@@ -272,22 +286,6 @@ class _Slots:
         finally:
             self.tokens.copy_(tokens)
             self.cache.positions.copy_(positions)
-
-    def _compile(self) -> None:
-        """Fuse the small kernels between matrix products, now that the run is long enough to pay for it."""
-        plain = self.graphs
-        self.graphs = {}
-        cache: Any = self.cache
-        hush_compilers()
-        cache.attend = torch.compiler.disable(cache.attend)  # all layers then share one compiled code
-        try:
-            self.compiled = torch.compile(self.model, dynamic=False)
-            self._capture()
-        except Exception as error:  # as many causes as there are compilers
-            log.info("The student is decoded uncompiled: %s", error_line(error))
-            log.debug("Why it is decoded uncompiled:", exc_info=error)
-        if not self.graphs:
-            self.compiled, self.graphs, self.capture = self.model, plain, True
 
 
 def _on_its_way(tokens: torch.Tensor, rows: list[tuple[int, DecodingRow]]) -> _Taken:
