@@ -44,17 +44,17 @@ LINES = {
     "runs": 1700,
     "llm": 5350,
     "inference": 3450,
-    "data": 2750,
+    "data": 3000,
     "environments": 650,
     "teaching": 1700,
     "documents": 3200,
     "training": 2950,
     "evaluation": 4800,
-    "publishing": 3350,
+    "publishing": 3950,
     "stages": 2550,
     "compute": 3900,
     "ways": 1350,
-    "cli": 2700,
+    "cli": 2750,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24

@@ -259,9 +259,9 @@ def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:
             faults += found.damage
             if not (skip and found.reading.rows):
                 faults += [fault for fault in found.reading.faults if fault not in found.damage]
-            if found.reading.too_long and not found.reading.rows:
-                got = Shown(f"{found.reading.too_long} rows that are all longer")
-                faults.append(Fault(name, "rows that the model has positions for", got))
+            if (left := found.reading.left_out) and not found.reading.rows:
+                got = Shown(", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left.items()))
+                faults.append(Fault(name, "rows that the model has positions for and nobody has refused", got))
     return faults
 
 
