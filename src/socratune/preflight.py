@@ -227,9 +227,10 @@ def chat_faults(name: str, where: str = "--model") -> list[Fault]:
 
 
 def _layer_faults(name: str, config: RunConfig) -> list[Fault]:
-    from socratune.training import layer_faults, peft_faults
+    from socratune import training  # a name of it that is not called imports nothing
 
-    return [] if peft_faults(config.train.peft) else layer_faults(name, config.train)  # those are said elsewhere
+    peft = config.train.peft  # its faults are said elsewhere
+    return [] if peft and training.peft_faults(peft) else training.layer_faults(name, config.train)
 
 
 def plan_faults(config: RunConfig) -> list[Fault]:
