@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError, is_interrupt
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError, is_interrupt, without_extra
 
 FIRST_LINE_S, LONGEST_PAUSE_S = 2.0, 60.0
 """Without a terminal: the first line of a stage after 2 s, then ever more rarely, at least once a minute."""
@@ -383,6 +383,7 @@ def guarded(
 
 def _ended(error: BaseException, log: Path | None, goes_on: str) -> int:
     """The exit code after an error, said in its words."""
+    error = without_extra(error) or error
     if isinstance(error, SocratuneError):
         _say(str(error))
         return error.exit_code

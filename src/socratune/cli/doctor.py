@@ -14,6 +14,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from socratune.errors import INSTALL_TRAIN
+
 KEYS = {
     "HF_TOKEN": "publishing, private and gated models",
     "ANTHROPIC_API_KEY": "a Claude teacher or judge",
@@ -49,7 +51,7 @@ def _library_checks() -> Iterator[Check]:
     """Every library this package requires, in a version it takes; also where a library's own needs are not met."""
     for text in importlib.metadata.requires("socratune") or []:
         requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "train"}):
             continue
         yield _library_check(requirement)
     for name in ("unsloth", "trl", "bitsandbytes", "liger-kernel", "transformers", "peft"):
@@ -57,7 +59,8 @@ def _library_checks() -> Iterator[Check]:
 
 
 def _library_check(requirement: Requirement) -> Check:
-    mend = f"pip install '{requirement.name}{requirement.specifier}'"
+    extra = requirement.marker is not None and "extra" in str(requirement.marker)
+    mend = INSTALL_TRAIN if extra else f"pip install '{requirement.name}{requirement.specifier}'"
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:

@@ -102,13 +102,15 @@ def init(
 
 def _faults_of(config: RunConfig) -> list[Fault]:
     """What the model's files say; where the Hub cannot be asked, a plan is made by the name alone."""
-    from socratune.errors import OutsideError
+    from socratune.errors import OutsideError, without_extra
     from socratune.preflight import plan_faults
 
     try:
         return plan_faults(config)
-    except OutsideError as error:
-        log.warning("The tokenizer and the chat template could not be looked at: %s", error)
+    except (OutsideError, ModuleNotFoundError) as error:
+        if not isinstance(error, OutsideError) and without_extra(error) is None:
+            raise
+        log.warning("The tokenizer and the chat template could not be looked at: %s", without_extra(error) or error)
         return []
 
 

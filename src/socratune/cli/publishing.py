@@ -15,7 +15,7 @@ from socratune.pipeline import publish_run
 from socratune.publishing import Published, export_adapter, verify_hub, verify_published
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.runs import PROVENANCE, Results, RunDir, existing_run
-from socratune.stages import check_gate, export_training, hub_id_fault, prepared_upload
+from socratune.stages import check_gate, hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
@@ -125,6 +125,8 @@ def export_data_command(folder: str, trainer: str, settings: list[str] | None, o
     """`socratune export-data RUN --for TRAINER`: write it and say how it is used."""
 
     def work() -> int:
+        from socratune.stages import export_training
+
         start_logging()
         run = existing_run(folder)
         known = {**flatten(read_config_file(run.config)), **given_by({}, settings), "output": folder}

@@ -7,7 +7,6 @@ is. And when the block ends, it is given back, and the provider is asked until i
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import secrets
 import shutil
@@ -396,6 +395,8 @@ def spent_usd(notes: list[Note], max_hours: float) -> float:
 
 def at_work(folder: Path) -> bool:
     """Whether a process may hold a run folder's lock; asks without taking it."""
+    import fcntl
+
     try:
         with (folder / "run.lock").open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
