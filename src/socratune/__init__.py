@@ -6,33 +6,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from socratune.api import RunResult, run
+    from socratune.api import Comparison, RunResult, compare, enhance, judge, run
     from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
     from socratune.errors import OutsideError, SocratuneError, UserError
     from socratune.llm import model_location
+    from socratune.rows import Judgement
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Comparison": "socratune.api",
     "EnhancedTrainingConfig": "socratune.config",
     "GrokkingConfig": "socratune.config",
+    "Judgement": "socratune.rows",
     "OutsideError": "socratune.errors",
     "RunResult": "socratune.api",
     "SocratuneError": "socratune.errors",
     "StudentTeacherConfig": "socratune.config",
     "UserError": "socratune.errors",
+    "compare": "socratune.api",
+    "enhance": "socratune.api",
+    "judge": "socratune.api",
     "model_location": "socratune.llm.locate",
     "run": "socratune.api",
 }
 
 __all__ = [
+    "Comparison",
     "EnhancedTrainingConfig",
     "GrokkingConfig",
+    "Judgement",
     "OutsideError",
     "RunResult",
     "SocratuneError",
     "StudentTeacherConfig",
     "UserError",
+    "compare",
+    "enhance",
+    "judge",
     "model_location",
     "run",
 ]

@@ -6,11 +6,10 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from socratune.api import own_judge
 from socratune.cli.console import (
     GOES_ON,
     Progress,
@@ -27,15 +26,13 @@ from socratune.compute import is_shipped
 from socratune.config import StudentTeacherConfig, is_free
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import proof_of, why_not_passed
-from socratune.inference import LocalModels
-from socratune.llm import Ledger, budget_text
+from socratune.llm import budget_text
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.rounds import run_rounds
-from socratune.runs import STAGES, Journal, Results, RunDir, Tell, after_split, existing_run, write_jsonl
-from socratune.teaching import assemble_cast
+from socratune.runs import STAGES, Results, RunDir, Tell, after_split, existing_run, write_jsonl
 
 
 def run_command(
@@ -340,15 +337,8 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
     async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
         from socratune.evaluation import audit_verdicts
 
-        with ExitStack() as stack:
-            place = Path(stack.enter_context(TemporaryDirectory()))
-            journal = stack.enter_context(closing(Journal(place / "journal.sqlite")))
-            models = stack.enter_context(LocalModels())
-            people = assemble_cast(config, stage="audit", journal=journal, ledger=Ledger(), local=models.load)
-            try:
-                return await audit_verdicts(labelled, people.judge)
-            finally:
-                await people.close()
+        async with own_judge(config) as judge:
+            return await audit_verdicts(labelled, judge)
 
     return guarded(work)
 
