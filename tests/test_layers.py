@@ -39,7 +39,7 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 3450,
+    "": 3600,
     "judging": 2200,
     "runs": 1700,
     "llm": 5300,
@@ -50,11 +50,11 @@ LINES = {
     "documents": 3200,
     "training": 2650,
     "evaluation": 4800,
-    "publishing": 3350,
+    "publishing": 3550,
     "stages": 2400,
-    "compute": 3900,
+    "compute": 3950,
     "ways": 1350,
-    "cli": 2700,
+    "cli": 2750,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from socratune.api import Comparison, RunResult, compare, enhance, judge, run
+    from socratune.api import LogComparison, RunResult, compare, enhance, judge, run
     from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
     from socratune.errors import OutsideError, SocratuneError, UserError
     from socratune.llm import model_location
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Comparison": "socratune.api",
+    "LogComparison": "socratune.api",
     "EnhancedTrainingConfig": "socratune.config",
     "GrokkingConfig": "socratune.config",
     "Judgement": "socratune.rows",
@@ -32,10 +32,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "Comparison",
     "EnhancedTrainingConfig",
     "GrokkingConfig",
     "Judgement",
+    "LogComparison",
     "OutsideError",
     "RunResult",
     "SocratuneError",

@@ -26,7 +26,7 @@ from socratune.rows import Judgement, QARow, Trace
 from socratune.runs import STAGES, Journal, RunDir, Tell, iter_rows, stage_faults, write_lines
 from socratune.teaching import assemble_cast
 
-Done = TypeVar("Done")
+_Done = TypeVar("_Done")
 OwnFunction = Callable[[str, str, Any], Any]
 """A judge (question, reference, response) or a teacher (question, reference, responses); may be async."""
 
@@ -181,7 +181,8 @@ def judge(
     ('correct', 'numeric')
     >>> socratune.judge("Why is the sky blue?", "Rayleigh scattering", "It is scattered light.").verdict
     'undecided'
-    >>> socratune.judge("A colour?", "red", "Red!", judge=lambda question, reference, said: "red" in said.lower()).verdict
+    >>> mine = lambda question, reference, response: "scatter" in response
+    >>> socratune.judge("Why is the sky blue?", "Rayleigh scattering", "It is scattered light.", judge=mine).verdict
     'correct'
 
     Args:
@@ -220,7 +221,7 @@ async def own_judge(config: StudentTeacherConfig) -> AsyncIterator[Judge]:
             await people.close()
 
 
-class Comparison(dict[str, Any]):
+class LogComparison(dict[str, Any]):
     """What `socratune compare --json` prints."""
 
     @property
@@ -234,7 +235,7 @@ class Comparison(dict[str, Any]):
         return self["gate"]["passed"]
 
     def __repr__(self) -> str:
-        return f"Comparison({', '.join(f'{name}={verdict!r}' for name, verdict in self.verdicts.items())})"
+        return f"LogComparison({', '.join(f'{name}={verdict!r}' for name, verdict in self.verdicts.items())})"
 
 
 def compare(
@@ -246,14 +247,14 @@ def compare(
     by: Literal["id", "question"] | None = None,
     cluster: str | None = None,
     margin: float | None = None,
-) -> Comparison:
+) -> LogComparison:
     """Which of two evaluations of the same questions is better: B held against A.
 
     >>> import socratune
     >>> before = [{"id": at, "correct": at % 2 == 0} for at in range(100)]
     >>> after = [{"id": at, "correct": at % 10 > 0} for at in range(100)]
     >>> socratune.compare(before, after)
-    Comparison(correct='better')
+    LogComparison(correct='better')
 
     Args:
         a, b: logs of any tool that `socratune compare` reads, `RUN:base`, `RUN:adapter`, or the rows themselves.
@@ -267,7 +268,7 @@ def compare(
         UserError: a log cannot be read, or the two have no question or no metric in common.
     """
     before, after = (open_log(_named(log), metrics, cluster) for log in (a, b))
-    return Comparison(compare_logs(before, after, metrics=metrics, lower=lower, by=by, margin=margin).result)
+    return LogComparison(compare_logs(before, after, metrics=metrics, lower=lower, by=by, margin=margin).result)
 
 
 def _loop_runs() -> bool:
@@ -315,11 +316,11 @@ def _named(dataset: str | Path | Iterable[Any]) -> str:
     return str(path)
 
 
-def _beside_a_loop(work: Callable[[], Done]) -> Done:
+def _beside_a_loop(work: Callable[[], _Done]) -> _Done:
     """What the work gives; in a thread without an event loop where one runs already."""
     if not _loop_runs():
         return work()
-    done: list[Done] = []
+    done: list[_Done] = []
     failed: list[BaseException] = []
 
     def run_it() -> None:

@@ -50,8 +50,7 @@ def check_run(
     start: str | None = None,
     until: str | None = None,
 ) -> Resolved:
-    """The resolved configuration of a command that can begin; what it will not do is said in the log. What only
-    finished stages need is not asked for.
+    """The resolved configuration of a command that can begin. What only finished stages need is not asked for.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.

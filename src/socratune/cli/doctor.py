@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from socratune.cli.console import print_json
 from socratune.errors import INSTALL_TRAIN
 
 KEYS = {
@@ -124,7 +124,7 @@ def doctor_report(as_json: bool) -> int:
     found, wrong = checks(), 0
     if as_json:
         known = [asdict(check) for check in found]
-        print(json.dumps({"ready": all(check["ok"] is not False for check in known), "checks": known}, indent=2))
+        print_json({"ready": all(check["ok"] is not False for check in known), "checks": known})
         return 1 if any(check["ok"] is False for check in known) else 0
     for check in found:
         mark = {True: "✓", False: "✗", None: "·"}[check.ok]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from socratune.cli.console import Progress, going_on, guarded, start_logging
+from socratune.cli.console import Progress, going_on, guarded, print_json, start_logging
 from socratune.cli.given import given_by
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import Verification, verify_run
@@ -89,7 +88,7 @@ def _told(what: str, found: Verification | Published, as_json: bool) -> int:
     if as_json:
         status = found.proof.status if found.proof else None
         known = {"status": status, "agrees": not found.faults, "faults": found.faults, "remarks": found.remarks}
-        print(json.dumps(known, indent=2))
+        print_json(known)
         return 0 if passed else StageFailed.exit_code
     for remark in found.remarks:
         print(remark)
