@@ -11,7 +11,7 @@ from socratune.config import GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import Screen, data_path, data_set, forget_data_sets
 from socratune.documents import source_faults
 from socratune.environments import environment_faults
-from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError, need_train_extra
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
 from socratune.inference import RowScreen, chat_fitness, foreign_fault, has_tokenizer, identity
 from socratune.llm import (
@@ -50,17 +50,17 @@ def check_run(
     start: str | None = None,
     until: str | None = None,
 ) -> Resolved:
-    """The resolved configuration of a command that can begin; what it will not do is said in the log. What only
-    finished stages need is not asked for.
+    """The resolved configuration of a command that can begin. What only finished stages need is not asked for.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.
         start, until: the first and the last stage that are wanted; None: from the first, to the last.
 
     Raises:
-        UserError: every fault of configuration, data set, model and output together.
+        UserError: every fault of configuration, data set, model and output together, or the extra `train` is missing.
         OutsideError: nothing is wrong so far, but the Hub could not be asked about the model or the data set.
     """
+    need_train_extra()
     forget_data_sets()  # of an earlier command
     flat = flatten(given)
     faults: list[Fault] = []

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from socratune.cli.console import Progress, going_on, guarded, start_logging
+from socratune.cli.console import Progress, going_on, guarded, print_json, start_logging
 from socratune.cli.given import given_by
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import Verification, verify_run
@@ -25,7 +24,7 @@ from socratune.publishing import (
 )
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.runs import PROVENANCE, Results, RunDir, existing_run
-from socratune.stages import check_gate, export_training, hub_id_fault, prepared_upload
+from socratune.stages import check_gate, hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
@@ -99,7 +98,7 @@ def _told(what: str, found: Verification | Published, as_json: bool) -> int:
     if as_json:
         status = found.proof.status if found.proof else None
         known = {"status": status, "agrees": not found.faults, "faults": found.faults, "remarks": found.remarks}
-        print(json.dumps(known, indent=2))
+        print_json(known)
         return 0 if passed else StageFailed.exit_code
     for remark in found.remarks:
         print(remark)
@@ -135,6 +134,8 @@ def export_data_command(folder: str, trainer: str, settings: list[str] | None, o
     """`socratune export-data RUN --for TOOL`: write it and say how it is used."""
 
     def work() -> int:
+        from socratune.stages import export_training
+
         start_logging()
         run = existing_run(folder)
         if trainer in ANNOTATORS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -123,6 +122,8 @@ def only_one(place: Path) -> Iterator[Path]:
     Raises:
         UserError: the cache cannot be written, or its disk is full.
     """
+    import fcntl
+
     part = place.with_name(f"{place.name}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from socratune.errors import INSTALL_TRAIN
 from socratune.evaluation import verdict_headline, why_not_passed
 from socratune.publishing.browsing import Index, answers_of, traces_of
 from socratune.publishing.filling import filled_page, script_json, shortened
@@ -115,12 +116,16 @@ def _kept_curves(folder: Path, train: dict[str, Any]) -> Path:
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each.
 
-    What is not finite is left out.
+    What is not finite is left out. Empty without TensorBoard, of the extra `train`.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
-    from tensorboard.backend.event_processing.directory_watcher import DirectoryDeletedError
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    try:
+        from tensorboard.backend.event_processing.directory_watcher import DirectoryDeletedError
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ModuleNotFoundError:
+        log.info("No curves: TensorBoard is not installed (%s).", INSTALL_TRAIN)
+        return {}
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": CURVE_POINTS})
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -148,6 +147,8 @@ def locked_file(path: Path, fault: Fault) -> Iterator[None]:
     Raises:
         BusyError: another process owns it; names pid and host.
     """
+    import fcntl
+
     with path.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,6 +168,8 @@ def locked_file(path: Path, fault: Fault) -> Iterator[None]:
 
 def at_work(folder: Path) -> bool:
     """Whether a process may hold a run folder's lock; asks without taking it."""
+    import fcntl
+
     try:
         with (folder / "run.lock").open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
