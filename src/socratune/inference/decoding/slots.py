@@ -31,7 +31,9 @@ STEPS = 4  # decoded between two looks at the tokens
 _PREFILL_TOKENS = 16_384  # read at once, padding included
 MEMORY_SHARE = 0.6  # of what is free on the device
 LENGTH_STEP = 256  # positions; a slot is somewhat longer than asked for, as the next rows may want more
-COMPILE_AFTER = 2_000  # steps, 7 s and more: compiling takes about as long, and saves a fifth of each
+# Steps, 35 s and more. Compiling takes 7 s and saves a fifth of each step, so until here going without has cost as
+# much as compiling would; nobody knows how many rows are still to come, and most runs are over by then.
+COMPILE_AFTER = 10_000
 TOLERANCE = 0.1  # relative; bf16 gives 0.01, a wrong attention 1
 
 log = logging.getLogger(__name__)
