@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterf
 from socratune.config import DEMO_DATA
 from socratune.errors import UserError
 from socratune.inference.decoding import rows
+from socratune.inference.decoding.fusing import Fused
 from socratune.inference.decoding.rows import DecodingSettings, draw, draw_unbounded
 from socratune.inference.decoding.slots import slot_bytes
 from socratune.inference.student import LocalModels, LocalStudent, serving_student
@@ -246,6 +248,19 @@ def test_a_bound_that_all_rows_have_draws_as_it_does_when_it_is_looked_for() -> 
     settings = DecodingSettings(torch.ones(2), top_k, top_p, torch.tensor([0.4, 0.9]))
     logits = torch.randn(2, 8000)
     assert draw(logits, settings, most=20).tolist() == draw(logits, settings).tolist()
+
+
+def test_what_is_fused_is_the_models_own_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_llama()
+    norm, home = model.model.norm, sys.modules[type(model.model.layers[0].self_attn).__module__]
+    own = home.apply_rotary_pos_emb
+    fused = Fused(model)
+    fused._norms.append((norm, lambda states: states))
+    fused._rotations.append((home, own, len))
+    with pytest.raises(RuntimeError), fused.inside():
+        assert norm.forward(1) == 1 and home.apply_rotary_pos_emb is len
+        raise RuntimeError
+    assert "forward" not in vars(norm) and home.apply_rotary_pos_emb is own
 
 
 class BringsItsOwnWay:

@@ -16,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from socratune.inference.decoding.compilers import error_line
+from socratune.inference.decoding.fusing import Fused
 from socratune.inference.decoding.growing import kept
 
 PREFIX = "slots_or_"
@@ -29,6 +30,7 @@ class SlotCache:
     Attributes:
         filling: (B,) slots whose prompts are read; None while every slot gets one token.
         positions: (S,), of the token that every slot gets next.
+        fused: what of the model is replaced at each call.
         limit: positions that are looked at without the kernel; at least the highest position and one.
         windows: of each layer, how many of the last positions it attends to; None for all.
     """
@@ -40,6 +42,7 @@ class SlotCache:
         self.positions = torch.zeros(slots, dtype=torch.long, device=device)
         self.limit = length
         self.kernel = _kernel(device)
+        self.fused: Fused | None = None
         self._every = torch.arange(slots, device=device)
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._calls = 0
@@ -58,14 +61,17 @@ class SlotCache:
         """
         self._calls = 0
         _take_over(model)
-        out = model(
-            input_ids=ids,
-            attention_mask=ids.new_ones(1, 1, 1, 1, dtype=torch.bool),  # four dimensions: taken as made, and not used
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=1,
-            slots=self,
-        )
+        if self.fused is None:
+            self.fused = Fused(model)
+        with self.fused.inside():
+            out = model(
+                input_ids=ids,
+                attention_mask=ids.new_ones(1, 1, 1, 1, dtype=torch.bool),  # four dimensions: taken as made, not used
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=1,
+                slots=self,
+            )
         if not self._calls or self._calls != len(self._layers):
             raise NotImplementedError("not every layer attends through transformers' attention interface")
         return out.logits[:, -1]

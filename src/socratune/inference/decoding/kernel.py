@@ -1,5 +1,5 @@
-"""A decode step's two kernels on a GPU: attention, for which every row reads no more positions of its slot than it has,
-and the weights of the tokens that are drawn from.
+"""A decode step's kernels on a GPU: attention, for which every row reads no more positions of its slot than it has; the
+weights of the tokens that are drawn from; and what transformers does in eight small kernels each, norm and rotation.
 """
 
 from __future__ import annotations
@@ -115,3 +115,81 @@ def block_masses(logits: torch.Tensor, highest: torch.Tensor, temperature: torch
         logits, highest, temperature, masses, logits.stride(0), size, BLOCK=block
     )
     return masses
+
+
+@triton.jit
+def _scale_rows(states, weight, out, width, EPS: tl.constexpr, ONE_MORE: tl.constexpr, BLOCK: tl.constexpr):
+    # One program is one row. Rounded where transformers rounds, so that the result is the same.
+    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    there = at < width
+    found = tl.load(states + row * width + at, mask=there, other=0.0)
+    own = tl.load(weight + at, mask=there, other=0.0)
+    wide = found.to(tl.float32)
+    scaled = wide * tl.rsqrt(tl.sum(wide * wide, 0) / width + EPS)
+    if ONE_MORE:
+        result = scaled * (1.0 + own.to(tl.float32))
+    else:
+        result = scaled.to(found.dtype).to(tl.float32) * own.to(tl.float32)
+    tl.store(out + row * width + at, result.to(found.dtype), mask=there)
+
+
+def rms_norm(states: torch.Tensor, weight: torch.Tensor, eps: float, *, one_more: bool) -> torch.Tensor:
+    """`(…, D)` states by the root of their mean square, times `weight` `(D,)`, to which Gemma adds one.
+
+    Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
+    """
+    states = states.contiguous()
+    out = torch.empty_like(states)
+    width = states.shape[-1]
+    _scale_rows[(states.numel() // width,)](  # pyright: ignore[reportIndexIssue]
+        states,
+        weight,
+        out,
+        width,
+        EPS=eps,
+        ONE_MORE=one_more,
+        BLOCK=triton.next_power_of_2(width),
+        enable_fp_fusion=False,
+    )
+    return out
+
+
+@triton.jit
+def _turn(
+    states, cos, sin, out, heads, length, angle_row,
+    HALF: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    # One program is one token with all its heads. Rounded where transformers rounds.
+    row, place = (tl.program_id(0) // length).to(tl.int64), tl.program_id(0) % length
+    head, at = tl.arange(0, BLOCK_H)[:, None], tl.arange(0, BLOCK_D)[None, :]
+    there = (head < heads) & (at < HALF)
+    cell = ((row * heads + head) * length + place) * 2 * HALF + at
+    angle = row * angle_row + place * 2 * HALF + at
+    one, other = tl.load(states + cell, mask=there, other=0.0), tl.load(states + cell + HALF, mask=there, other=0.0)
+    kind = one.dtype
+    for part in tl.static_range(2):
+        c = tl.load(cos + angle + part * HALF, mask=at < HALF, other=0.0).to(tl.float32)
+        s = tl.load(sin + angle + part * HALF, mask=at < HALF, other=0.0).to(tl.float32)
+        if part == 0:
+            straight, across = one.to(tl.float32) * c, -other.to(tl.float32) * s
+        else:
+            straight, across = other.to(tl.float32) * c, one.to(tl.float32) * s
+        result = straight.to(kind).to(tl.float32) + across.to(kind).to(tl.float32)
+        tl.store(out + cell + part * HALF, result.to(kind), mask=there)
+
+
+def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """`(B, H, T, D)` queries or keys turned by the angles of their positions, cos and sin `(B or 1, T, D)`.
+
+    Su et al., RoFormer, 2021, with a head's halves as the pairs, as transformers has it.
+    """
+    states, cos, sin = states.contiguous(), cos.contiguous(), sin.contiguous()
+    rows, heads, length, width = states.shape
+    out = torch.empty_like(states)
+    angle_row = cos.stride(0) if cos.shape[0] > 1 else 0
+    _turn[(rows * length,)](  # pyright: ignore[reportIndexIssue]
+        states, cos, sin, out, heads, length, angle_row,
+        HALF=width // 2, BLOCK_H=triton.next_power_of_2(heads), BLOCK_D=triton.next_power_of_2(width // 2),
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    return out
