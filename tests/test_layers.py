@@ -43,7 +43,7 @@ LINES = {
     "judging": 2200,
     "runs": 1700,
     "llm": 5300,
-    "inference": 3450,
+    "inference": 3500,
     "data": 2750,
     "environments": 650,
     "teaching": 1700,
