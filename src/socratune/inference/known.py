@@ -1,4 +1,4 @@
-"""What was found out about a model's small files stays known while they, and the libraries that read them, are the same.
+"""What was found out about a model's small files stays known while they and the libraries that read them are the same.
 
 Reading them by transformers' automatic classes imports torch, which takes two seconds before a run says its first word.
 """
