@@ -1,12 +1,12 @@
 """How fast the student in this process decodes on a GPU, and whether it answers as plain `generate` does.
 
-    python benchmarks/gpu/student.py [--shape llama-3.1-8b] [--ways slots,compiled,growing,generate] [--runs 3]
+    python benchmarks/gpu/student.py [--shape llama-3.1-8b] [--ways slots,unfused,growing,generate] [--runs 3]
                                      [--drawn] [--equality] [--load-in-4bit]
 
-Random weights from a config, 256 prompts of 64 to 256 tokens, 256 new tokens each. `compiled` is `slots` as it is from
-the 2,000th step on. Equality is shown on 4 layers of the same width, in float32 and in bf16. Where an answer first
-differs, two tokens had nearly the same logit: their distance is given, in standard deviations of the logits, and beside
-it what `generate` does to itself when the same prompts come in smaller batches.
+Random weights from a config, 256 prompts of 64 to 256 tokens, 256 new tokens each. `unfused` is `slots` with the
+model's own norms and rotations. Equality is shown on 4 layers of the same width, in float32 and in bf16. Where an
+answer first differs, two tokens had nearly the same logit: their distance is given, in standard deviations of the
+logits, and beside it what `generate` does to itself when the same prompts come in smaller batches.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import torch
 from shapes import SHAPES, config_of, quantise
 from transformers import AutoModelForCausalLM
 
+from socratune.inference.decoding.fusing import Fused
 from socratune.inference.decoding.growing import GrowingDecoder
 from socratune.inference.decoding.rows import Decoder, DecodingRow
-from socratune.inference.decoding.slots import COMPILE_AFTER, SlotDecoder, slot_bytes
+from socratune.inference.decoding.slots import SlotDecoder, slot_bytes
 from socratune.llm.base import Sampling
 
 BYTES_PER_SECOND = 4.3e12  # a device-to-device copy on an NVIDIA H200, bytes read and written
@@ -77,14 +78,17 @@ def way(name: str, model: Any, sampling: Sampling) -> Callable[[list[list[int]]]
         return lambda texts: generate(model, texts, sampling.max_new_tokens)
     if name == "growing":
         return lambda texts: decode(GrowingDecoder(model, pad_id=0, max_batch=256), texts, sampling)
-    after = 1 if name == "compiled" else COMPILE_AFTER
-    slots = SlotDecoder(model, pad_id=0, max_batch=256, position_bytes=slot_bytes(model), compile_after=after)
+    if name == "unfused":
+        Fused._look_at = lambda self, model: None  # type: ignore[method-assign]
+    cost = slot_bytes(model)
+    slots = SlotDecoder(model, pad_id=0, max_batch=256, position_bytes=cost)
     return lambda texts: decode(slots, texts, sampling)
 
 
 def timed(name: str, model: Any, runs: int, sampling: Sampling) -> dict[str, Any]:
     """Seconds of the first call and tokens per second of those after it."""
     texts, seconds, tokens = prompts(256), [], 0
+    fuses = Fused._look_at
     answer = way(name, model, sampling)
     torch.cuda.reset_peak_memory_stats()
     for _ in range(runs + 1):
@@ -93,6 +97,7 @@ def timed(name: str, model: Any, runs: int, sampling: Sampling) -> dict[str, Any
         tokens = sum(map(len, answer(texts)))
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
+    Fused._look_at = fuses  # type: ignore[method-assign]
     rates = [round(tokens / each) for each in seconds[1:]]
     gib = round(torch.cuda.max_memory_allocated() / 2**30, 1)
     return {"way": name, "first_s": round(seconds[0], 2), "tokens_per_s": rates, "peak_gib": gib}
@@ -119,7 +124,7 @@ def equality(shape: str, dtype: torch.dtype) -> list[dict[str, Any]]:
     """How many of 64 greedy answers of 64 tokens are `generate`'s, and how near a tie the others first differ at."""
     model, texts = build(shape, dtype, num_hidden_layers=4, initializer_range=0.05), prompts(64)
     expected = generate(model, texts, 64)
-    found = {n: way(n, model, Sampling(max_new_tokens=64))(texts) for n in ("slots", "compiled", "growing")}
+    found = {n: way(n, model, Sampling(max_new_tokens=64))(texts) for n in ("slots", "growing")}
     found["generate, 16 at a time"] = [
         row for at in range(0, 64, 16) for row in generate(model, texts[at : at + 16], 64)
     ]
@@ -145,9 +150,9 @@ def gap(model: Any, text: list[int], answer: list[int], expected: list[int]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--shape", choices=SHAPES, default="llama-3.2-1b")
-    parser.add_argument("--ways", default="slots,compiled,growing,generate")
+    parser.add_argument("--ways", default="slots,unfused,growing,generate")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--drawn", action="store_true", help="temperature 0.6, top-p 0.9")
+    parser.add_argument("--drawn", action="store_true", help="temperature 0.7")
     parser.add_argument("--equality", action="store_true")
     parser.add_argument("--load-in-4bit", action="store_true")
     args = parser.parse_args()
@@ -158,7 +163,7 @@ def main() -> None:
     model = build(args.shape)
     if args.load_in_4bit:
         quantise(model)
-    sampling = Sampling(0.6, 0.9, max_new_tokens=256) if args.drawn else Sampling(max_new_tokens=256)
+    sampling = Sampling(0.7, max_new_tokens=256) if args.drawn else Sampling(max_new_tokens=256)
     print(json.dumps({"shape": args.shape, "bound_ms_a_step": round(bound_ms(model, prompts(256), 256), 2)}))
     for name in args.ways.split(","):
         print(json.dumps(timed(name, model, args.runs, sampling)), flush=True)

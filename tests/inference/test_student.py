@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,22 @@ import pytest
 import torch
 from conftest import demo_rows
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from socratune.config import DEMO_DATA
 from socratune.errors import UserError
 from socratune.inference.decoding import rows
+from socratune.inference.decoding.fusing import Fused
 from socratune.inference.decoding.rows import DecodingSettings, draw, draw_unbounded
 from socratune.inference.decoding.slots import slot_bytes
 from socratune.inference.student import LocalModels, LocalStudent, serving_student
@@ -147,14 +158,29 @@ def test_slots_share_key_heads_grow_longer_and_leave_the_model_as_it_was(
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_model_that_forgets_far_tokens_is_not_decoded_in_slots(demo_base: tuple[Any, Any]) -> None:
-    tokenizer = demo_base[1]
-    config = MistralConfig(**SMALL, sliding_window=8)
+def window_model(kind: str) -> Any:
+    """Of a window of 8 tokens: in every layer, in every other one, or with a state in the place of some attention."""
     torch.manual_seed(0)
-    model: Any = MistralForCausalLM(config).eval()
-    assert slot_bytes(model) == 0
+    if kind == "every layer":
+        return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=8)).eval()
+    if kind == "some layers":
+        types = ["sliding_attention", "full_attention", "sliding_attention"]
+        shape: dict[str, Any] = {**SMALL, "num_hidden_layers": 3, "head_dim": 16}
+        return Gemma3ForCausalLM(Gemma3TextConfig(**shape, layer_types=types, sliding_window=8)).eval()
+    return Lfm2ForCausalLM(Lfm2Config(**SMALL, layer_types=["conv", "full_attention"])).eval()
+
+
+@pytest.mark.parametrize("slots", [False, True], ids=["growing", "slots"])
+@pytest.mark.parametrize("kind", ["every layer", "some layers", "none: a state"])
+def test_models_that_forget_far_tokens_answer_as_generate_does(
+    demo_base: tuple[Any, Any], kind: str, slots: bool
+) -> None:
+    tokenizer, model = demo_base[1], window_model(kind)
+    assert (slot_bytes(model) > 0) == ("layer" in kind)
     chats = [*QUESTIONS[:5], LONG, *QUESTIONS[5:9]]
-    with serving_student(LocalStudent(model, tokenizer, name="m", fingerprint="m", slots=True, max_batch=4)) as student:
+    with serving_student(
+        LocalStudent(model, tokenizer, name="m", fingerprint="m", slots=slots, max_batch=4)
+    ) as student:
         completions = ask(student, chats, max_new_tokens=12)
     for chat, completion in zip(chats, completions, strict=True):
         ids = torch.tensor([prompt_ids(tokenizer, chat)])
@@ -222,6 +248,19 @@ def test_a_bound_that_all_rows_have_draws_as_it_does_when_it_is_looked_for() -> 
     settings = DecodingSettings(torch.ones(2), top_k, top_p, torch.tensor([0.4, 0.9]))
     logits = torch.randn(2, 8000)
     assert draw(logits, settings, most=20).tolist() == draw(logits, settings).tolist()
+
+
+def test_what_is_fused_is_the_models_own_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_llama()
+    norm, home = model.model.norm, sys.modules[type(model.model.layers[0].self_attn).__module__]
+    own = home.apply_rotary_pos_emb
+    fused = Fused(model)
+    fused._norms.append((norm, lambda states: states))
+    fused._rotations.append((home, own, len))
+    with pytest.raises(RuntimeError), fused.inside():
+        assert norm.forward(1) == 1 and home.apply_rotary_pos_emb is len
+        raise RuntimeError
+    assert "forward" not in vars(norm) and home.apply_rotary_pos_emb is own
 
 
 class BringsItsOwnWay:

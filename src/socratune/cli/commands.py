@@ -355,15 +355,3 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
             return await audit_verdicts(labelled, asked)
 
     return guarded(work)
-
-
-def report_command(folder: str) -> int:
-    """`socratune report`: the page of a run folder, also where an earlier version or nobody wrote one."""
-
-    def work() -> int:
-        from socratune.publishing import make_report
-
-        print(make_report(existing_run(folder)))
-        return 0
-
-    return guarded(work)

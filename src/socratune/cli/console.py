@@ -332,6 +332,8 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         text += f"; {entry['contaminated']} dropped, asked in a test too" if entry.get("contaminated") else ""
         text += f"; {entry['bad_rows']} bad rows skipped" if entry.get("bad_rows") else ""
         text += f"; {entry['too_long']} too long for the model" if entry.get("too_long") else ""
+        left_out = entry.get("left_out", {}).items()
+        text += "".join(f"; {count} left out as {reason.replace('_', ' ')}" for reason, count in left_out)
     elif stage == "enhance":
         counts = entry.get("outcomes", {})
         text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))

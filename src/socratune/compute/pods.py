@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from socratune.compute.provider import ComputeProvider, Pod
-from socratune.compute.renting import FOLDER, GONE_LIMIT_S, HOST, POD_POLL_S, at_work
+from socratune.compute.renting import FOLDER, GONE_LIMIT_S, HOST, POD_POLL_S
 from socratune.compute.runpod import RunPod
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.resolve import validated
-from socratune.runs import Journal, RunDir
+from socratune.runs import Journal, RunDir, at_work
 
 
 @dataclass(frozen=True, slots=True)

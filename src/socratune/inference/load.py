@@ -52,6 +52,8 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
         sharded = _wants_sharding(location, where, load_in_4bit)
         if not sharded and _wants_4bit(location, where, load_in_4bit):
             options |= {"quantization_config": _four_bit(options["dtype"]), "device_map": {"": 0}}
+        elif not sharded and where.type == "cuda":
+            options["device_map"] = {"": where}  # each tensor from the file to the card, not all through main memory
         read = partial(AutoModelForCausalLM.from_pretrained, location, **options)
         model = load_in_turn(read) if sharded else read()
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,26 @@ def make_report(run: RunDir) -> Path:
         UserError: results or decisions are damaged.
         OutsideError: it cannot be written.
     """
-    traces, answers = traces_of(run, review_decisions(run)), answers_of(run)
-    lists = {"traces": Embedded(traces, TRACE_BYTES), "answers": Embedded(answers, ANSWER_BYTES)}
-    write_lines(run.report, _page(overview(run, traces, answers), lists))
+    write_lines(run.report, report_page(run))
     return run.report
+
+
+def report_page(
+    run: RunDir, *, rows: bool = True, shown: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> Iterator[str]:
+    """The page in parts.
+
+    Args:
+        rows: with traces and answers; without them it says how many there are.
+        shown: of the overview what the page may tell.
+
+    Raises:
+        UserError: results or decisions are damaged.
+    """
+    traces, answers = traces_of(run, review_decisions(run)), answers_of(run)
+    room = (TRACE_BYTES, ANSWER_BYTES) if rows else (0, 0)
+    lists = {"traces": Embedded(traces, room[0]), "answers": Embedded(answers, room[1])}
+    return _page(shown(overview(run, traces, answers)), lists)
 
 
 def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMa
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from socratune.inference.decoding.compilers import error_line
-from socratune.inference.decoding.growing import keeps_all
+from socratune.inference.decoding.fusing import Fused
+from socratune.inference.decoding.growing import kept
 
 PREFIX = "slots_or_"
 log = logging.getLogger(__name__)
-_UNKNOWN = ("softcap", "s_aux", "position_bias", "sliding_window")  # what attention can be asked for beyond the plain
+_UNKNOWN = ("softcap", "s_aux", "position_bias")  # what attention can be asked for beyond the plain
 
 
 class SlotCache:
@@ -29,15 +30,19 @@ class SlotCache:
     Attributes:
         filling: (B,) slots whose prompts are read; None while every slot gets one token.
         positions: (S,), of the token that every slot gets next.
+        fused: what of the model is replaced at each call.
         limit: positions that are looked at without the kernel; at least the highest position and one.
+        windows: of each layer, how many of the last positions it attends to; None for all.
     """
 
-    def __init__(self, slots: int, length: int, device: torch.device) -> None:
+    def __init__(self, config: Any, slots: int, length: int, device: torch.device) -> None:
         self.slots, self.length = slots, length
+        self.windows = kept(config) or []
         self.filling: torch.Tensor | None = None
         self.positions = torch.zeros(slots, dtype=torch.long, device=device)
         self.limit = length
         self.kernel = _kernel(device)
+        self.fused: Fused | None = None
         self._every = torch.arange(slots, device=device)
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._calls = 0
@@ -56,22 +61,37 @@ class SlotCache:
         """
         self._calls = 0
         _take_over(model)
-        out = model(
-            input_ids=ids,
-            attention_mask=ids.new_ones(1, 1, 1, 1, dtype=torch.bool),  # four dimensions: taken as made, and not used
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=1,
-            slots=self,
-        )
+        if self.fused is None:
+            self.fused = Fused(model)
+        with self.fused.inside():
+            out = model(
+                input_ids=ids,
+                attention_mask=ids.new_ones(1, 1, 1, 1, dtype=torch.bool),  # four dimensions: taken as made, not used
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=1,
+                slots=self,
+            )
         if not self._calls or self._calls != len(self._layers):
             raise NotImplementedError("not every layer attends through transformers' attention interface")
         return out.logits[:, -1]
 
-    def attend(self, module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> Any:
+    def attend(
+        self,
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        window: int | None = None,
+    ) -> torch.Tensor:
         """Write a layer's `(B, K, T, D)` keys and values, and attend: query `(B, H, T, D)` → `(B, T, H, D)`."""
         self._calls += 1
         layer = module.layer_idx
+        if window != self.windows[layer]:
+            raise NotImplementedError(
+                f"layer {layer} attends to {window} tokens, its config says {self.windows[layer]}"
+            )
         if layer not in self._layers:
             self._layers[layer] = (self._empty(key), self._empty(value))
         keys, values = self._layers[layer]
@@ -79,12 +99,17 @@ class SlotCache:
             keys[self.filling, :, : key.shape[2]] = key
             values[self.filling, :, : value.shape[2]] = value
             shared = query.shape[1] != key.shape[1]
-            return _sdpa(query, key, value, is_causal=True, scale=scale, enable_gqa=shared).transpose(1, 2)
+            near = None if window is None or window >= key.shape[2] else _band(key.shape[2], window, key.device)
+            mixed = _sdpa(query, key, value, near, is_causal=near is None, scale=scale, enable_gqa=shared)
+            return mixed.transpose(1, 2)
         if self.kernel is not None and key.shape == value.shape:
-            return self.kernel(query, key, value, keys, values, self.positions, scale)
+            return self.kernel(query, key, value, keys, values, self.positions, scale, window)
         keys[self._every, :, self.positions] = key[:, :, 0]
         values[self._every, :, self.positions] = value[:, :, 0]
-        seen = torch.arange(self.limit, device=query.device) <= self.positions[:, None]
+        at = torch.arange(self.limit, device=query.device)
+        seen = at <= self.positions[:, None]
+        if window is not None:
+            seen &= at > self.positions[:, None] - window
         # The query heads that share a key head become its queries: no key is copied, and one mask fits all.
         query = query.reshape(self.slots, key.shape[1], -1, query.shape[-1])
         mixed = _sdpa(
@@ -117,12 +142,17 @@ def _kernel(device: torch.device) -> Any:
 _sdpa = torch.nn.functional.scaled_dot_product_attention
 
 
+def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """What each of `length` tokens attends to: itself and those right before it, `window` together."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
+
+
 def replaceable(model: Any) -> bool:
-    """Whether every layer of the model attends to all that came before, by an attention that is looked up by name."""
+    """Whether every layer attends to all or the last of what came before, by an attention that is looked up by name."""
     if not isinstance(model, torch.nn.Module) or len({weight.device for weight in model.parameters()}) != 1:
         return False
     config: Any = model.config
-    return keeps_all(config) and config.get_text_config()._attn_implementation in ALL_ATTENTION_FUNCTIONS
+    return kept(config) is not None and config.get_text_config()._attn_implementation in ALL_ATTENTION_FUNCTIONS
 
 
 def hand_back(model: Any) -> None:
@@ -153,4 +183,4 @@ def _attention(
         return replaced(module, query, key, value, mask, **options)
     if asked := [name for name in _UNKNOWN if options.get(name) is not None]:
         raise NotImplementedError(f"attention with {', '.join(asked)}")
-    return slots.attend(module, query, key, value, options["scaling"]), None
+    return slots.attend(module, query, key, value, options["scaling"], options.get("sliding_window")), None

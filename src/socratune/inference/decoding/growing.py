@@ -31,7 +31,7 @@ class GrowingDecoder:
 
     def __init__(self, model: Any, *, pad_id: int, max_batch: int) -> None:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
-        self._joins = keeps_all(model.config)  # else shorter rows cannot be padded on the left
+        self._joins = kept(model.config) is not None  # else shorter rows cannot be padded on the left
         self._batch: _Batch | None = None
         self._prompts: dict[tuple[int, ...], _Batch] = {}  # that were read of late, of drawn answers
 
@@ -97,7 +97,7 @@ class _Batch:
         longest = max(len(row.ids) for row in rows)
         ids = [[pad_id] * (longest - len(row.ids)) + row.ids for row in rows]
         mask = torch.tensor([[0] * (longest - len(r.ids)) + [1] * len(r.ids) for r in rows], device=model.device)
-        batch = cls(rows, DynamicCache(config=model.config), mask, torch.empty(0))
+        batch = cls(rows, _empty_cache(model.config), mask, torch.empty(0))
         batch._forward(model, torch.tensor(ids, device=model.device))
         return batch
 
@@ -187,21 +187,38 @@ class _Batch:
 AHEAD = 64  # positions; all is copied once in so many steps
 
 
-def keeps_all(config: Any) -> bool:
-    """Whether every layer of a model of this config attends to all that came before."""
-    layers = DynamicCache(config=config).layers
-    return bool(layers) and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
+def kept(config: Any) -> list[int | None] | None:
+    """How many of the last tokens each layer of a model of this config attends to, None for all of them.
+
+    None for a config that has layers of another kind.
+    """
+    kinds = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+    layers: list[Any] = DynamicCache(config=config).layers
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "attention_chunk_size", None) or len(layers) != text.num_hidden_layers:  # chunked; shared
+        return None
+    if any(type(layer).__name__ not in kinds for layer in layers):
+        return None
+    return [getattr(layer, "sliding_window", None) for layer in layers]
+
+
+def _empty_cache(config: Any) -> DynamicCache:
+    """A cache that keeps every position, of layers with a window too: then rows can be padded and join.
+
+    The window is in the masks that the model makes.
+    """
+    return DynamicCache() if kept(config) is not None else DynamicCache(config=config)
 
 
 def joined_room(parts: list[DynamicCache], config: Any) -> DynamicCache:
-    """One cache of all rows of `parts`; shorter ones are padded on the left. For a config that `keeps_all`.
+    """One cache of all rows of `parts`; shorter ones are padded on the left. For a config that `kept` knows.
 
     The first part is used up where it has room for the others.
     """
     layers = list(zip(*(part.layers for part in parts), strict=True))
     if all(isinstance(first, RoomLayer) and first.take(others) for first, *others in layers):
         return parts[0]
-    cache = DynamicCache(config=config)
+    cache = _empty_cache(config)
     cache.layers[:] = [RoomLayer(list(layer)) for layer in layers]
     return cache
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from socratune.inference.decoding.attention import SlotCache, replaceable
-from socratune.inference.decoding.compilers import error_line, hush_compilers
+from socratune.inference.decoding.compilers import error_line
 from socratune.inference.decoding.rows import (
     DecodingRow,
     DecodingSettings,
@@ -31,7 +31,6 @@ STEPS = 4  # decoded between two looks at the tokens
 _PREFILL_TOKENS = 16_384  # read at once, padding included
 MEMORY_SHARE = 0.6  # of what is free on the device
 LENGTH_STEP = 256  # positions; a slot is somewhat longer than asked for, as the next rows may want more
-COMPILE_AFTER = 2_000  # steps, 7 s and more: compiling takes about as long, and saves a fifth of each
 TOLERANCE = 0.1  # relative; bf16 gives 0.01, a wrong attention 1
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ def slot_bytes(model: Any) -> int:
         return 0
     device = model.device
     ids = (torch.arange(1, 13, device=device) * 7919 % model.config.get_text_config().vocab_size)[None]
-    cache = SlotCache(1, 16, device)
+    cache = SlotCache(model.config, 1, 16, device)
     try:
         with torch.inference_mode():
             expected = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
@@ -72,14 +71,10 @@ class SlotDecoder:
         pad_id: of padding on the right of prompts, which no token sees.
         max_batch: slots, unless the memory holds fewer.
         position_bytes: what `slot_bytes` found.
-        compile_after: steps after which the model is compiled, on a GPU.
     """
 
-    def __init__(
-        self, model: Any, *, pad_id: int, max_batch: int, position_bytes: int, compile_after: int = COMPILE_AFTER
-    ) -> None:
+    def __init__(self, model: Any, *, pad_id: int, max_batch: int, position_bytes: int) -> None:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
-        self._compile_after = compile_after
         self._position_bytes = position_bytes
         self._slots: _Slots | None = None
 
@@ -105,7 +100,7 @@ class SlotDecoder:
             torch.cuda.empty_cache()
             free = torch.cuda.mem_get_info(self._model.device)[0] * MEMORY_SHARE
             count = max(1, min(count, int(free // (length * self._position_bytes))))
-        return _Slots(self._model, count, length, self._pad_id, self._compile_after)
+        return _Slots(self._model, count, length, self._pad_id)
 
 
 _Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (S, V) logits, (S,) the likeliest ids, (S,) uniforms
@@ -129,11 +124,10 @@ class _Taken:
 class _Slots:
     """S slots of one length, and what each of them does next."""
 
-    def __init__(self, model: Any, count: int, length: int, pad_id: int, compile_after: int) -> None:
+    def __init__(self, model: Any, count: int, length: int, pad_id: int) -> None:
         device = model.device
-        self.compiled, self.compile_after = model, compile_after
         self.model, self.count, self.length, self.pad_id, self.device = model, count, length, pad_id, device
-        self.cache = SlotCache(count, length, device)
+        self.cache = SlotCache(model.config, count, length, device)
         self.held: list[DecodingRow | None] = [None] * count
         self.launched = [0] * count  # tokens decoded for the row that holds the slot
         self.pending: deque[_Taken] = deque()
@@ -146,7 +140,6 @@ class _Slots:
         self.uniforms = torch.zeros(count, length, device=device)  # of the token that follows each position
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, _Step]] = {}
         self.capture = device.type == "cuda"
-        self.steps = 0
 
     @property
     def unread(self) -> list[DecodingRow]:
@@ -259,9 +252,6 @@ class _Slots:
 
     def _next(self) -> _Step:
         """Decode one token for every slot."""
-        self.steps += 1
-        if self.steps == self.compile_after and self.capture:
-            self._compile()
         if self.capture and self.cache.limit not in self.graphs:
             self._capture()
         if self.cache.limit not in self.graphs:
@@ -272,7 +262,7 @@ class _Slots:
 
     def _forward(self) -> _Step:
         """Every slot's token goes in, the likeliest next one takes its place."""
-        logits = self.cache.forward(self.compiled, self.tokens, self.cache.positions[:, None])
+        logits = self.cache.forward(self.model, self.tokens, self.cache.positions[:, None])
         chosen = logits.argmax(-1)
         uniform = self.uniforms.gather(1, self.cache.positions[:, None])[:, 0]
         self.tokens[:, 0] = chosen
@@ -296,22 +286,6 @@ class _Slots:
         finally:
             self.tokens.copy_(tokens)
             self.cache.positions.copy_(positions)
-
-    def _compile(self) -> None:
-        """Fuse the small kernels between matrix products, now that the run is long enough to pay for it."""
-        plain = self.graphs
-        self.graphs = {}
-        cache: Any = self.cache
-        hush_compilers()
-        cache.attend = torch.compiler.disable(cache.attend)  # all layers then share one compiled code
-        try:
-            self.compiled = torch.compile(self.model, dynamic=False)
-            self._capture()
-        except Exception as error:  # as many causes as there are compilers
-            log.info("The student is decoded uncompiled: %s", error_line(error))
-            log.debug("Why it is decoded uncompiled:", exc_info=error)
-        if not self.graphs:
-            self.compiled, self.graphs, self.capture = self.model, plain, True
 
 
 def _on_its_way(tokens: torch.Tensor, rows: list[tuple[int, DecodingRow]]) -> _Taken:
