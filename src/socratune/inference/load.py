@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -70,6 +69,8 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
 
 def _with_adapter(model: Any, adapter: Path, name: str) -> Any:
     try:
+        from peft import PeftModel  # a second that a base alone does not cost
+
         return PeftModel.from_pretrained(model, adapter)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         got, fix = Shown(" ".join(str(error).split())[:300]), "socratune validate says more, socratune train mends it."
