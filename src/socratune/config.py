@@ -540,7 +540,9 @@ class StudentTeacherConfig(Section):
     judge_mode: Annotated[Literal["cascade", "mechanical", "llm"], Flag()] = "cascade"
     """`cascade`: rules first, the judge model for what they leave undecided; `llm`: the model alone."""
     attempts: Annotated[int, Flag()] = Field(default=4, ge=1, le=64)
-    """Samples of a row before anyone is asked for a hint; two right ones are enough."""
+    """Samples of a row before anyone is asked for a hint."""
+    enough: int = Field(default=2, ge=1, le=64)
+    """So many right samples of a row are enough; the rest is not drawn."""
     max_iterations: Annotated[int, Flag()] = Field(default=3, ge=1, le=20)
     """Rounds per row, the samples before any hint being the first: one more than the hints."""
     hint_attempts: Annotated[int, Flag()] = Field(default=2, ge=1, le=16)
@@ -619,6 +621,22 @@ class GrokkingConfig(Section):
     """In the place of `weight_decay`. Decays the adapter, so towards the base model."""
 
 
+class DistilConfig(Section):
+    """`method: distil`: what the base sees when it looks at the student's own attempt, and at which attempts."""
+
+    context: Literal["hint", "solution"] = "hint"
+    """`hint`: the hint that brought the row to its right answer. `solution`: the reference answer; also for rows that
+    stay unsolved."""
+    attempts: Literal["wrong", "all"] = "wrong"
+    """The student's wrong attempts, or its right ones too."""
+    thinking: Annotated[bool, Flag("--force")] = False
+    """Distil a model that thinks first all the same; published losses are up to 40 % (arXiv:2603.24472)."""
+
+
+ON_POLICY = ("distil", "grpo")
+"""Methods that judge what the student says now: with `rounds`, each goes on from the adapter of the round before."""
+
+
 class GuideNames(Section):
     """Names the guide has under `train` for what lives elsewhere; `resolve` moves them."""
 
@@ -633,8 +651,12 @@ class GuideNames(Section):
 class EnhancedTrainingConfig(GuideNames):
     """The LoRA training. Names as in the guide and in PEFT."""
 
-    method: Annotated[Literal["sft", "dpo"], Flag()] = "sft"
-    """`sft`: the right answers; `dpo`: the right answer against the student's last wrong one to the same question."""
+    method: Annotated[Literal["sft", "dpo", "weights", "star", "distil", "grpo"], Flag()] = "sft"
+    """`sft`: the right answers; `dpo`: the right answer against the student's last wrong one to the same question.
+
+    `weights`: the right answers, the more the less often the student is right alone. `star`: nobody hints; the student
+    words an unsolved answer itself. `distil`: besides, the student learns to say to its wrong attempts what the base
+    says that sees the hint. `grpo`: all samples, each by its verdict against the mean of its question."""
     max_seq_length: Annotated[int, Field(ge=16)] | Literal["auto"] = 2048
     """In tokens. A longer row is left out whole, never cut. auto: the 99th percentile of the rows."""
     r: int = Field(default=16, ge=1)
@@ -672,10 +694,17 @@ class EnhancedTrainingConfig(GuideNames):
     parameter. The adapter and the model that answers keep 16 bits."""
     allow_foreign_student: bool = False
     """Train on traces although another model than the base is known to have written them."""
+    distil: DistilConfig = DistilConfig()
+    """Of `method: distil`."""
     by_dev: ByDevConfig = ByDevConfig()
     """What the dev rows choose."""
     grokking: GrokkingConfig = GrokkingConfig()
     """Very long training."""
+
+    @property
+    def reads_traces(self) -> bool:
+        """Whether it is trained on more than the right answers of `train.jsonl`."""
+        return self.method not in ("sft", "star")
 
     @model_validator(mode="before")
     @classmethod

@@ -204,7 +204,7 @@ class Pipeline:
         }
         if self.base.adapter is not None:
             inputs["enhance"] += [self.base.adapter / path.name for path in adapter]
-        if config.train.method == "dpo":
+        if config.train.reads_traces:
             inputs["train"].append(run.enhanced)
         if stage == "generate":
             own |= {"model": config.model, "seed": config.seed}

@@ -30,8 +30,14 @@ from socratune.errors import Fault, Shown, UserError
 
 Kind = TypeVar("Kind", bound=Section)
 
-DPO_RATE = 0.1
-"""Of the learning rate of `sft`: 1e-5, ten times TRL's default for whole models, as its documentation says of LoRA."""
+METHOD_RATES = {"dpo": 0.1, "grpo": 0.3}
+"""Of the learning rate of `sft`. dpo: 1e-5, ten times TRL's default for whole models, as it says of LoRA."""
+BY_METHOD: dict[str, dict[str, Any]] = {
+    "star": {"enhance.unsolved": "rewrite", "enhance.max_iterations": 1},
+    "weights": {"enhance.enough": 64},  # a rate of all samples
+    "grpo": {"enhance.enough": 64, "enhance.attempts": 8},  # whole groups
+}
+"""Settings that a method brings, where nobody gives others."""
 
 REQUIRED = ("model", "dataset", "output")
 _OR_SOURCE = " (or --source or --env, to have the rows written)"
@@ -42,7 +48,7 @@ class Resolved(Section):
 
     config: RunConfig
     origins: dict[str, str]
-    """`train.learning_rate` → `given` (file or flag), `demo profile`, `for dpo` or `default`."""
+    """`train.learning_rate` → `given` (file or flag), `demo profile`, `for METHOD` or `default`."""
 
 
 def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
@@ -73,10 +79,13 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
         _take_environment(flat, str(tasks), where)
         origin = dict.fromkeys(ENVIRONMENT_ROLES, "for env") | origin
         profile = ENVIRONMENT_ROLES | profile
-    if flat.get("train.method") == "dpo":
-        rate = profile.get("train.learning_rate", EnhancedTrainingConfig().learning_rate)
-        profile["train.learning_rate"] = rate * DPO_RATE
-        origin["train.learning_rate"] = "for dpo"
+    if isinstance(method := flat.get("train.method"), str):
+        own = {**BY_METHOD.get(method, {})}
+        if method in METHOD_RATES:
+            rate = profile.get("train.learning_rate", EnhancedTrainingConfig().learning_rate)
+            own["train.learning_rate"] = rate * METHOD_RATES[method]
+        profile |= own
+        origin |= dict.fromkeys(own, f"for {method}")
     origin |= dict.fromkeys(flat, "given")
     config = validated(RunConfig, unflatten({**profile, **flat}), where)
     if flat.get("train.model_name") not in (None, config.model):

@@ -4,8 +4,9 @@
 
 The outer loop of STaR (Zelikman et al. 2022, arXiv:2203.14465). The student of round k + 1 is the base with the adapter
 of round k: what that solves now needs no hint. The weights begin anew from the base in every round, so that mistakes
-do not pile up. Each round is a run folder below `RUN/rounds/`; all share the journal of the run, so a limit of money
-holds for all of them, and nothing is asked twice. Held-out rows are read once, at the end, for the round that is kept.
+do not pile up; those of `distil` and `grpo` go on instead, and learn from what the student says now alone. Each round
+is a run folder below `RUN/rounds/`; all share the journal of the run, so a limit of money holds for all of them, and
+nothing is asked twice. Held-out rows are read once, at the end, for the round that is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from socratune.config import RunConfig
+from socratune.config import ON_POLICY, RunConfig
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import pin_adapter, pin_training
 from socratune.inference import LocalModels
@@ -169,7 +170,7 @@ def play(resolved: Resolved, number: int, tell: Tell) -> Round:
         results = run_pipeline(resolved.model_copy(update={"config": own}), start=first, until=last, tell=_new(tell))
         if results["status"] == "failed":
             raise StageFailed(f"round {number}: {results['error']}")
-        if last == "enhance" and number > 1:
+        if last == "enhance" and number > 1 and own.train.method not in ON_POLICY:
             unite(run, RunDir(top.rounds / str(number - 1)))
     loop, train = results["stages"]["enhance"], results["stages"]["train"]
     outcomes = loop["outcomes"]

@@ -121,7 +121,7 @@ def needed_rows(config: RunConfig) -> list[str]:
     """The JSONL files of the run folder that training and its exam read."""
     names = ["train", "dev", "held_out", "recall"]
     names += ["train_in"] if config.train.grokking.enable_grokking else []
-    return names + (["enhanced_dataset"] if config.train.method == "dpo" else [])
+    return names + (["enhanced_dataset"] if config.train.reads_traces else [])
 
 
 def base_folder(config: RunConfig) -> Path | None:

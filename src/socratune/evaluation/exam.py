@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import resource
 import statistics
 import sys
 import time
@@ -364,6 +363,8 @@ async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -
     `decode_tokens_per_second`: of up to 64 questions asked together, prompt tokens and answer tokens apart;
     `tokens_per_second`: answer tokens over the whole time. `peak_memory_gb`: of this process.
     """
+    import resource
+
     import torch
 
     chats = [row.prompt for row in rows[:TIMED_ROWS]]

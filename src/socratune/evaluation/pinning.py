@@ -51,7 +51,7 @@ def pin_held_out(run: RunDir, config: RunConfig, results: dict[str, Any]) -> Non
 
 def pin_training(run: RunDir, config: RunConfig, results: dict[str, Any]) -> None:
     """What is trained on, and the base, when the training begins."""
-    files = ["train.jsonl", "dev.jsonl", *([run.enhanced.name] if config.train.method == "dpo" else [])]
+    files = ["train.jsonl", "dev.jsonl", *([run.enhanced.name] if config.train.reads_traces else [])]
     content = {"files": hashes(run, files), "base": known_base(config.model)}
     pin(run, results, "train", {**content, "settings": settings_hash(config, "train")})
 

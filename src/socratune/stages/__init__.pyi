@@ -3,6 +3,7 @@ from .enhance import enhance_result as enhance_result, enhance_rows as enhance_r
 from .estimate import estimate_loop as estimate_loop, estimate_source as estimate_source, trained_rows as trained_rows
 from .export_rows import export_training as export_training
 from .generate import GeneratedFiles as GeneratedFiles, generate_questions as generate_questions
+from .items import method_faults as method_faults
 from .pooling import pooled_figures as pooled_figures
 from .publish import (
     check_gate as check_gate,

@@ -165,6 +165,7 @@ async def attended(
         )
         rules = Rules(
             attempts=config.attempts,
+            enough=config.enough,
             max_iterations=config.max_iterations,
             hint_attempts=config.hint_attempts,
             thinking_format=config.thinking_format or _own_format(base.model_name),

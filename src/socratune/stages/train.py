@@ -13,13 +13,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from socratune.config import EnhancedTrainingConfig
+from socratune.config import ON_POLICY, EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import Rendered, foreign_fault, identity, render
 from socratune.judging import judge_by_rules, strip_thinking
-from socratune.rows import Example, QARow, Rejected, Trace
+from socratune.rows import Example, QARow, Rejected
 from socratune.runs import RunDir, StageResult, Tick, iter_rows, read_rows, write_jsonl, write_rejected, write_text
-from socratune.teaching import last_wrong_answer
+from socratune.stages.items import as_items, training_items
 from socratune.training import (
     FEWEST_ROWS,
     Exam,
@@ -80,17 +80,16 @@ def train_adapter(
     out = write_rejected(run.rejected("trained"), [*held, *_too_long(examples, rows, longest)])
     grades = graded_students(students, base, model, tokenizer, examples)
     ranks.leader_first(lambda: _own_checkpoints(run, key))
-    items: list[Any]
-    if config.method == "dpo":
-        items = pairs(run, tokenizer, rows, longest)
-        made_of = {"pairs": len(items)}
-    else:
+    items, made_of = training_items(run, config, tokenizer, rows, longest)
+    if config.method != "dpo":
         replay = _replay(run, model, tokenizer, examples, rows, replay_share, max_new_tokens, seed)
-        items = rows + [row for row in replay if len(row.ids) <= longest]
-        made_of = {"replay_rows": len(items) - len(rows)}
+        replay = [row for row in replay if len(row.ids) <= longest]
+        items = items + as_items(config.method, replay)
+        made_of["replay_rows"] = len(replay)
     questions = {"dev": dev, "train": _grokking_rows(run, config, examples, dev, len(items))}
     exam = Exam(tokenizer, questions, max_new_tokens)
-    job = TrainingJob(run, model_name, items, exam, tick, seed, report_to)
+    begins = run.student if config.method in ON_POLICY and run.student.exists() else None
+    job = TrainingJob(run, model_name, items, exam, tick, seed, report_to, begins)
     trained, state, figures = (
         sweep_rates(job, model, config) if config.by_dev.sweep_lr else fit_adapter(job, model, config)
     )
@@ -98,7 +97,7 @@ def train_adapter(
         _save_adapter(run.adapter, trained, tokenizer)
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": out["too_long"]}
     figures |= _history(state, items)
-    trained_on = len(items) if config.method == "dpo" else len(rows)
+    trained_on = len(items) - made_of.get("replay_rows", 0)
     return StageResult(rows_in=len(given), rows_out=trained_on, figures=figures)
 
 
@@ -165,26 +164,6 @@ def _history(state: Any, items: list[Any]) -> dict[str, Any]:
     if state.history and "train_accuracy" in state.history[0]:
         curve = [Point(int(e["step"]), e["train_accuracy"], e["dev_accuracy"]) for e in state.history]
         found["grokking"] = asdict(grokking_phases(curve))
-    return found
-
-
-def pairs(run: RunDir, tokenizer: Any, rows: list[Rendered], longest: int) -> list[Any]:
-    """Each row with the student's last wrong answer to its question; rows that have none are left out.
-
-    Raises:
-        UserError: no row has one.
-    """
-    from socratune.training import Pair
-
-    right, found = {row.id: row for row in rows}, []
-    for trace in iter_rows(run.enhanced, Trace.from_json):
-        if trace.row.id in right and (wrong := last_wrong_answer(trace)):
-            rejected = render(tokenizer, Example(trace.row.id, trace.row.prompt, (wrong,), "unsolved"))
-            if len(rejected.ids) <= longest:
-                found.append(Pair(right[trace.row.id], rejected))
-    if not found:
-        fix = "Train with method: sft, or give the student harder questions."
-        raise UserError(Fault("train.method: dpo", "rows with a wrong answer beside the right one", Shown("none"), fix))
     return found
 
 

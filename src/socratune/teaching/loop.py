@@ -28,7 +28,8 @@ class Rules:
     """How the loop goes.
 
     Attributes:
-        attempts: samples before anyone is asked for a hint; two right ones are enough.
+        attempts: samples before anyone is asked for a hint.
+        enough: right ones of them, behind which no more are drawn.
         max_iterations: rounds, the first included, so one less is the number of hints.
         hint_attempts: samples per hint; the first right one is enough.
         clean_attempts: samples without hint after a hinted success (`clean` only).
@@ -36,6 +37,7 @@ class Rules:
     """
 
     attempts: int = 1
+    enough: int = 2
     max_iterations: int = 3
     hint_attempts: int = 1
     clean_attempts: int = 4
@@ -77,7 +79,7 @@ async def enhance_row(row: QARow, loop: Loop) -> Trace:
 
 async def _enhance(state: _Row) -> Trace:
     rules = state.loop.rules
-    right = await state.draw(rules.attempts, enough=min(2, rules.attempts))
+    right = await state.draw(rules.attempts, enough=min(rules.enough, rules.attempts))
     state.pass_rate = len(right) / len(state.attempts)
     if right:
         chosen = right[0] if len(right) == 1 else await state.loop.pick(state.row, right)

@@ -17,18 +17,22 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
+from torch.utils.checkpoint import checkpoint
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import CONTEXT_GIB, GIB, Shape, free_gib, is_sharded, plan_memory, ranks, torch_device
 from socratune.training import steps
 from socratune.training.adapters import Adapters, frozen, lora_config
-from socratune.training.checkpoints import TrainState
+from socratune.training.checkpoints import TrainState, load_weights
+from socratune.training.distil import distil_mean, with_teacher
 from socratune.training.fp8 import available as fp8_available, in_fp8
-from socratune.training.kernels import boundaries, head_losses, packed_attention
+from socratune.training.grpo import clipped_mean, with_samplers
+from socratune.training.kernels import LOGITS_AT_ONCE, boundaries, head_losses, packed_attention
 from socratune.training.packing import PackedRow, join_rows
 from socratune.training.preference import pair_mean, with_base_margins
-from socratune.training.steps import Hooks, Item, halve
+from socratune.training.steps import Hooks, Item, Losses, halve
+from socratune.training.weights import weighted_mean
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +114,27 @@ class HFEngine:
             return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
         hidden = self._decoder(**inputs).last_hidden_state.squeeze(0)
         return head_losses(hidden.index_select(0, at), self._weight, targets)
+
+    def read_logits(self, row: PackedRow, read: Callable[[torch.Tensor, slice], Any]) -> list[Any]:
+        """What `read` makes of the logits at the labelled places, float32 (L, V), and of which places they are: in one
+        piece after the other, as all of them would not fit.
+        """
+        inputs, at, _ = self._on_device(row)
+        weight = self._weight
+        if weight is None:
+            logits = self._causal(**inputs, logits_to_keep=at).logits.squeeze(0)
+            return [read(logits.float(), slice(0, len(at)))]
+        hidden = self._decoder(**inputs).last_hidden_state.squeeze(0).index_select(0, at)
+
+        def piece(begin: int) -> Any:
+            part = slice(begin, begin + count)
+            return read((hidden[part] @ weight.T).float(), part)
+
+        count = max(1, LOGITS_AT_ONCE // weight.shape[0])
+        begins = range(0, len(at), count)
+        if not hidden.requires_grad:
+            return [piece(begin) for begin in begins]
+        return [checkpoint(piece, begin, use_reentrant=False) for begin in begins]
 
     def figures(self) -> dict[str, Any]:
         """For the results: the choice, its reason, estimated and measured memory."""
@@ -278,6 +303,16 @@ def _rotating(family: Any, before: Any, during: Any) -> Iterator[None]:
 
 # --- the back end `hf` ---------------------------------------------------------------------------------------------
 
+Look = Callable[[Any, list[Any]], list[Any]]
+"""(engine, items) → the items with what the model makes of them before the first step."""
+METHODS: dict[str, tuple[Losses, Look | None]] = {
+    "dpo": (pair_mean, with_base_margins),
+    "weights": (weighted_mean, None),
+    "distil": (distil_mean, with_teacher),
+    "grpo": (clipped_mean, with_samplers),
+}
+"""The loss of a method, and what its items lack; any other has that of supervised training."""
+
 
 def train_hf(
     model: Any,
@@ -288,13 +323,15 @@ def train_hf(
     *,
     seed: int,
     most_tokens: int | None = None,
+    begins: Path | None = None,
 ) -> tuple[Any, TrainState]:
     """Train a LoRA adapter, resumed where it was killed.
 
     Args:
         model: the base, or what an earlier call has returned.
-        rows: rendered rows; for `method: dpo` each a `preference.Pair`.
+        rows: rendered rows, or what the method makes of them: `Pair`, `Weighted`, `Distilled`, `Sampled`.
         most_tokens: of a micro-batch; None: as many as fit.
+        begins: an adapter to begin with; None: one that changes nothing yet.
 
     Returns:
         The PEFT model with the weights of the best epoch by `dev_accuracy` (the last one where there are no dev
@@ -313,13 +350,15 @@ def train_hf(
     if isinstance(model, PeftModel):  # of the training before
         model = model.unload()
     model = get_peft_model(model, lora_config(config))
+    if begins is not None:
+        load_weights(model, begins)
     ranks.as_first([weight.data for weight in model.parameters() if weight.requires_grad])
     if not ranks.leads():
         torch.manual_seed(seed + ranks.rank())  # its dropout is its own
     engine = HFEngine(model, rows, config, most_tokens=most_tokens)
-    if config.method == "dpo":
-        rows = with_base_margins(engine, rows)
-    losses = pair_mean if config.method == "dpo" else steps.token_mean
+    losses, look = METHODS.get(config.method, (steps.token_mean, None))
+    if look is not None:
+        rows = look(engine, rows)
     state = steps.run_steps(engine, rows, config, checkpoints, hooks, seed=seed, losses=losses)
     state.engine = engine.figures()
     return model, state

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Literal
 
 from socratune.config import EnhancedTrainingConfig
@@ -24,7 +25,8 @@ class TrainingJob:
     """What is trained on and who watches.
 
     Attributes:
-        items: rendered rows, or pairs of them.
+        items: rendered rows, or what the method makes of them.
+        begins: an adapter to begin with; None: a new one.
         report_to: trackers besides TensorBoard, by name.
     """
 
@@ -35,6 +37,7 @@ class TrainingJob:
     tick: Tick
     seed: int
     report_to: Sequence[str]
+    begins: Path | None = None
 
 
 Fitted = tuple[Any, Any, dict[str, Any]]
@@ -69,7 +72,7 @@ def fit_adapter(
         backend, reason = choose_backend(config.backend, shape, config, free_gib=free)
     log.info("Training with %s: %s.", backend, reason)
     if backend == "hf":
-        trained, state = engine.train_hf(model, job.items, config, checkpoints, hooks, seed=job.seed)
+        trained, state = engine.train_hf(model, job.items, config, checkpoints, hooks, seed=job.seed, begins=job.begins)
     else:
         from socratune.training import unsloth
 
@@ -187,7 +190,7 @@ def choose_backend(
     if asked == "hf":
         return "hf", "asked for"
     if asked == "unsloth":
-        for name, given in (("method: dpo", config.method == "dpo"), ("fp8: true", config.fp8)):
+        for name, given in ((f"method: {config.method}", config.reads_traces), ("fp8: true", config.fp8)):
             if given:
                 raise UserError(Fault("--backend unsloth", "what Unsloth can do", Shown(name), "--backend hf."))
         if not installed:
@@ -197,8 +200,8 @@ def choose_backend(
     family = model.get("text_config", model).get("model_type", "")
     if free_gib is None:
         return "hf", "there is no CUDA GPU, for which Unsloth's kernels are written"
-    if not installed or config.method == "dpo" or config.fp8:
-        return "hf", "Unsloth has neither dpo on packed rows nor fp8" if installed else "Unsloth is not installed"
+    if not installed or config.reads_traces or config.fp8:
+        return "hf", f"Unsloth has neither {config.method} nor fp8" if installed else "Unsloth is not installed"
     if family not in UNSLOTH_FAMILIES:
         return "hf", f"Unsloth has no fast code for models of the family {family!r}"
     try:

@@ -186,7 +186,7 @@ def _takes_fewer_heads() -> bool:
 # --- the loss ------------------------------------------------------------------------------------------------------
 # The loss of the labelled tokens alone, without the logits of the others and never all logits at once.
 
-_CHUNK = 2**26
+LOGITS_AT_ONCE = 2**26
 """Logits held at once; 128 MiB in bfloat16. Chunks four times as large gain 0.3 % of a step."""
 _PIECE = 2**23
 """Logits whose softmax is taken at once without a compiler: in float32, several times over."""
@@ -211,7 +211,7 @@ def head_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tenso
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        rows = max(1, _CHUNK // weight.shape[0])
+        rows = max(1, LOGITS_AT_ONCE // weight.shape[0])
         losses = torch.empty(len(targets), device=hidden.device)
         gradient = torch.empty_like(hidden)
         slope = _slope(hidden.device.type)

@@ -37,6 +37,11 @@ class PackedRow:
     at: Array
     targets: Array
 
+    @property
+    def owners(self) -> Array:
+        """The document of each labelled token. (L,)"""
+        return self.boundaries.searchsorted(self.at, side="right") - 1
+
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Best-fit decreasing: each document, longest first, goes where it leaves the least room; none is split.

@@ -99,5 +99,5 @@ def _grouped(pairs: list[Pair], micro_tokens: int) -> list[list[Pair]]:
 def _document_losses(engine: Any, row: PackedRow) -> torch.Tensor:
     """(N,), −log p of the labelled tokens of each document of a packed row, in nats."""
     losses = engine.token_losses(row)
-    document = torch.from_numpy(row.boundaries.searchsorted(row.at, side="right") - 1)
-    return losses.new_zeros(len(row.boundaries) - 1).index_add(0, document.to(losses.device), losses)
+    document = torch.from_numpy(row.owners).to(losses.device)
+    return losses.new_zeros(len(row.boundaries) - 1).index_add(0, document, losses)

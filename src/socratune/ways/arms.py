@@ -29,26 +29,34 @@ class Arm:
     control: bool = False
 
 
+DIRECT = {"enhance.thinking_format": "direct"}
 FOREIGN = {"train.allow_foreign_student": True}
 
 ARMS = {
-    "direct": Arm("own right traces after hints", "loop", {"enhance.thinking_format": "direct"}),
+    "direct": Arm("own right traces after hints", "loop", DIRECT),
     "prompt": Arm("best system prompt or few-shot, no training", "prompt"),
     "rft": Arm("own right samples, no teacher", "loop", {"enhance.max_iterations": 1}),
     "sft": Arm("the reference answers", "written", FOREIGN),
     "teacher-in-student-format": Arm("the teacher's solutions in the student's style", "written", FOREIGN),
-    "bare-retry": Arm('"Try again." in the place of the hint', "loop", {"enhance.thinking_format": "direct"}),
-    "mix": Arm("as many samples as rft, then hints", "loop", {"enhance.thinking_format": "direct"}),
-    "wrong-hints": Arm("hints of other rows", "loop", {"enhance.thinking_format": "direct"}, control=True),
+    "bare-retry": Arm('"Try again." in the place of the hint', "loop", DIRECT),
+    "mix": Arm("as many samples as rft, then hints", "loop", DIRECT),
+    "wrong-hints": Arm("hints of other rows", "loop", DIRECT, control=True),
     "teacher": Arm("the teacher's solutions in its own words", "written", FOREIGN),
     "iterative": Arm('attempt, "Aha!", corrected attempt', "loop", {"enhance.thinking_format": "iterative"}),
+    "distil": Arm(
+        "direct, and what the hinted base says to wrong attempts", "loop", {"train.method": "distil", **DIRECT}
+    ),
+    "grpo": Arm("all samples by their verdicts, hints where none is right", "loop", {"train.method": "grpo"}),
+    "weights": Arm("direct, rows by what they have to teach", "loop", {"train.method": "weights", **DIRECT}),
+    "star": Arm("own wording of the answer where no sample is right", "loop", {"train.method": "star"}),
 }
 
 REFERENCE = "direct"
 """The arm whose tokens and money the others are given; always part of it."""
 
 BY_NEED = (
-    "prompt", "sft", "rft", "bare-retry", "direct", "iterative", "mix", "teacher-in-student-format", "teacher",
+    "prompt", "sft", "rft", "bare-retry", "star", "direct", "weights", "distil", "iterative", "mix", "grpo",
+    "teacher-in-student-format", "teacher",
 )  # fmt: skip
 """Of arms that no interval tells apart the first is named: it asks the least of whoever goes that way (no training;
 no samples; no teacher; hints only; more samples besides; whole solutions by someone who can write them).

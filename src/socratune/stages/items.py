@@ -1,0 +1,158 @@
+"""What the steps of a training are made of, by its method: curated rows, and traces of the same questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from socratune.config import EnhancedTrainingConfig, RunConfig
+from socratune.errors import Fault, Shown, UserError
+from socratune.inference import Rendered, render
+from socratune.llm import chat_template, is_thinking, with_private_hint, with_private_reference
+from socratune.rows import Attempt, Example, Piece, Trace
+from socratune.runs import RunDir, iter_rows, review_decisions
+from socratune.teaching import last_wrong_answer
+from socratune.training import Distilled, Pair, Sampled, Weighted, advantages, answer_weight
+
+_LACKS = {
+    "dpo": ("rows with a wrong answer beside the right one", "Give the student harder questions"),
+    "weights": ("rows whose samples are not all right", "Draw more samples (enhance.attempts, enhance.enough)"),
+    "distil": (
+        "wrong attempts and what the teacher said to them",
+        "Name a teacher, or set train.distil.context=solution",
+    ),
+    "grpo": ("questions with right and wrong samples", "Draw more samples (enhance.attempts, enhance.enough), or hint"),
+}
+
+
+def as_items(method: str, replay: list[Rendered]) -> list[Any]:
+    """The base's own answers to neutral prompts among the items of a method: of full weight, and never clipped."""
+    if method == "weights":
+        return [Weighted(row, 1.0) for row in replay]
+    return [Sampled(row, 1.0, off_policy=True) for row in replay] if method == "grpo" else replay
+
+
+def method_faults(config: RunConfig) -> list[Fault]:
+    """Why a method does not go with the model; by its small files."""
+    asked = config.train.method == "distil" and not config.train.distil.thinking
+    if not asked or not is_thinking(chat_template(config.model) or ""):
+        return []
+    fix = "Published losses are up to 40 % (arXiv:2603.24472). Take another method, or --force."
+    got = Shown("one that thinks first")
+    return [Fault("train.method: distil", "a model that answers at once", got, fix)]
+
+
+def training_items(
+    run: RunDir, config: EnhancedTrainingConfig, tokenizer: Any, rows: list[Rendered], longest: int
+) -> tuple[list[Any], dict[str, int]]:
+    """The items of a training without replay, and how many of what there are.
+
+    Raises:
+        UserError: the method has nothing to train on here.
+    """
+    if not config.reads_traces:
+        return [*rows], {}
+    make = {"dpo": _pairs, "weights": _weighted, "distil": _distilled, "grpo": _groups}[config.method]
+    maker = _Maker(run, config, tokenizer, {row.id: row for row in rows}, longest)
+    found = list(make(maker))
+    if not found:
+        expected, fix = _LACKS[config.method]
+        fix += ", or train with method: sft."
+        raise UserError(Fault(f"train.method: {config.method}", expected, Shown("none"), fix))
+    if config.method == "distil":
+        return [*rows, *found], {"attempts": len(found)}
+    named = {"dpo": "pairs", "weights": "weighted", "grpo": "answers"}[config.method]
+    return found, {named: len(found)}
+
+
+class _Maker:
+    """What the methods share: the traces, and answers rendered behind a prompt."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        config: EnhancedTrainingConfig,
+        tokenizer: Any,
+        right: Mapping[str, Rendered],
+        longest: int,
+    ) -> None:
+        self.run, self.config, self.right = run, config, right
+        self._tokenizer, self._longest = tokenizer, longest
+
+    def traces(self) -> Iterator[Trace]:
+        """Those whose right answer is trained on."""
+        return (trace for trace in iter_rows(self.run.enhanced, Trace.from_json) if trace.row.id in self.right)
+
+    def rendered(self, trace: Trace, answer: Attempt | Piece, prompt: Any = None) -> Rendered | None:
+        """An answer behind its question, or behind another prompt; None where that is too long."""
+        piece = answer if isinstance(answer, Piece) else Piece(answer.response, token_ids=answer.token_ids)
+        if not piece.text:
+            return None
+        row = render(self._tokenizer, Example(trace.row.id, prompt or trace.row.prompt, (piece,), trace.outcome))
+        return row if len(row.ids) <= self._longest or prompt else None
+
+
+def _pairs(make: _Maker) -> Iterator[Pair]:
+    """Each row with the student's last wrong answer to its question; rows that have none are left out."""
+    for trace in make.traces():
+        if (wrong := last_wrong_answer(trace)) and (rejected := make.rendered(trace, wrong)):
+            yield Pair(make.right[trace.row.id], rejected)
+
+
+def _weighted(make: _Maker) -> Iterator[Weighted]:
+    """Each row by what it has to teach; one whose samples are all right has nothing and is left out."""
+    for trace in make.traces():
+        alone = trace.outcome == "solved_first_try"
+        weight = answer_weight(trace.pass_rate or 0.0, alone=alone)
+        if weight > 0:
+            yield Weighted(make.right[trace.row.id], weight)
+
+
+def _first_samples(trace: Trace) -> list[Attempt]:
+    """What the student said before it was shown anything, as far as it is known to be right or wrong."""
+    found = []
+    for attempt in trace.attempts:
+        if attempt.given != "question":
+            break
+        if attempt.verdict != "undecided":
+            found.append(attempt)
+    return found
+
+
+def _groups(make: _Maker) -> Iterator[Sampled]:
+    """All samples of a question with their advantages; where all are wrong, the hinted answer counts among them."""
+    for trace in make.traces():
+        group = _first_samples(trace)
+        rewards = [float(attempt.verdict == "correct") for attempt in group]
+        answers: list[Any] = [make.rendered(trace, attempt) for attempt in group]
+        if not any(rewards):
+            rewards.append(1.0)
+            answers.append(make.right[trace.row.id])
+        for at, advantage in enumerate(advantages(rewards) or ()):
+            if answers[at] is not None:
+                yield Sampled(answers[at], advantage, off_policy=at >= len(group))
+
+
+def _distilled(make: _Maker) -> Iterator[Distilled]:
+    """The student's attempts, each with what the base would say there with the hint, or the solution, in view."""
+    ours, rejected = (
+        make.config.distil,
+        {name for name, review in review_decisions(make.run).items() if review.decision == "reject"},
+    )
+    solution = ours.context == "solution"
+    traces = iter_rows(make.run.enhanced, Trace.from_json) if solution else make.traces()
+    for trace in traces:
+        if trace.row.id in rejected:
+            continue
+        hints = [attempt.hint for attempt in trace.attempts if attempt.hint]
+        if solution:
+            prompt = with_private_reference(trace.row.prompt, trace.row.reference)
+        elif hints and trace.outcome == "solved_with_hint":
+            prompt = with_private_hint(trace.row.prompt, hints[-1])
+        else:
+            continue
+        for attempt in _first_samples(trace):
+            if attempt.verdict == "incorrect" or ours.attempts == "all":
+                row, seen = make.rendered(trace, attempt), make.rendered(trace, attempt, prompt)
+                if row and seen and row.trained_ids == seen.trained_ids:
+                    yield Distilled(row, seen)
