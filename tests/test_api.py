@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import json
 from io import StringIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from conftest import demo_rows, socratune
 from rich.console import Console
 
 import socratune as package
+import socratune.api as api_module
 from socratune.api import RunResult, run
 from socratune.errors import UserError
 
@@ -82,3 +84,32 @@ def test_a_finished_run_is_read_through_its_result(copied_run: Path) -> None:
     console.print(result)
     shown = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
     assert "passed" in shown and "better" in shown and "validate" in shown
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    found = doctest.testmod(api_module)
+    assert found.attempted > 8 and not found.failed
+
+
+def test_judge_and_compare_in_a_notebook(tmp_path: Path) -> None:
+    async def mine(question: str, reference: str, response: str) -> bool:
+        return "scatter" in response
+
+    async def cell() -> tuple[package.Judgement, package.LogComparison]:
+        said = package.judge("Why is the sky blue?", "Rayleigh", "It is scattered.", judge=mine)
+        rows = [{"id": at, "correct": at % 2} for at in range(40)]
+        return said, package.compare(rows, rows)
+
+    judged, compared = asyncio.run(cell())
+    assert (judged.verdict, judged.judged_by) == ("correct", "python")
+    assert compared.passed == compared["gate"]["passed"] and list(compared.verdicts) == ["correct"]
+    with pytest.raises(UserError, match="judge_mode"):
+        package.judge("?", "1", "1", judge_mode="strict")
+    with pytest.raises(UserError, match="no such file"):
+        package.compare(tmp_path / "a", tmp_path / "b")
+
+
+def test_enhance_is_the_loop_alone(tmp_path: Path) -> None:
+    found = package.enhance(demo_rows("train", 40), model="demo", output=tmp_path / "run", teacher="rules/arithmetic")
+    assert found.status == "incomplete" and set(found["stages"]) == {"split", "enhance"}
+    assert len(list(found.traces())) > 20

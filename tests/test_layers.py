@@ -39,22 +39,22 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 3500,
+    "": 3650,
     "judging": 2200,
     "runs": 1700,
-    "llm": 5300,
-    "inference": 3450,
-    "data": 2750,
+    "llm": 5350,
+    "inference": 3600,
+    "data": 3000,
     "environments": 650,
     "teaching": 1800,
     "documents": 3200,
-    "training": 2950,
+    "training": 3000,
     "evaluation": 4800,
-    "publishing": 3350,
+    "publishing": 4200,
     "stages": 2550,
-    "compute": 3900,
+    "compute": 3950,
     "ways": 1450,
-    "cli": 2700,
+    "cli": 2800,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24

@@ -6,21 +6,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from socratune.api import RunResult, run
+    from socratune.api import LogComparison, RunResult, compare, enhance, judge, run
     from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
     from socratune.errors import OutsideError, SocratuneError, UserError
     from socratune.llm import model_location
+    from socratune.rows import Judgement
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "LogComparison": "socratune.api",
     "EnhancedTrainingConfig": "socratune.config",
     "GrokkingConfig": "socratune.config",
+    "Judgement": "socratune.rows",
     "OutsideError": "socratune.errors",
     "RunResult": "socratune.api",
     "SocratuneError": "socratune.errors",
     "StudentTeacherConfig": "socratune.config",
     "UserError": "socratune.errors",
+    "compare": "socratune.api",
+    "enhance": "socratune.api",
+    "judge": "socratune.api",
     "model_location": "socratune.llm.locate",
     "run": "socratune.api",
 }
@@ -28,11 +34,16 @@ _HOMES = {
 __all__ = [
     "EnhancedTrainingConfig",
     "GrokkingConfig",
+    "Judgement",
+    "LogComparison",
     "OutsideError",
     "RunResult",
     "SocratuneError",
     "StudentTeacherConfig",
     "UserError",
+    "compare",
+    "enhance",
+    "judge",
     "model_location",
     "run",
 ]

@@ -1,4 +1,4 @@
-"""The Python door: `socratune.run(...)` is the command `socratune run`."""
+"""The Python door: `socratune.run(...)` is the command `socratune run`, `compare(...)` the command `compare`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeVar
 
 from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.errors import Fault, UserError
-from socratune.evaluation import proof_of
-from socratune.llm import Role, cache_folder, reference_to
-from socratune.preflight import check_run
+from socratune.evaluation import compare_logs, open_log, proof_of
+from socratune.inference import LocalModels
+from socratune.judging import Judge
+from socratune.llm import Ledger, Role, cache_folder, reference_to
+from socratune.preflight import check_run, judge_settings
 from socratune.publishing import make_report
 from socratune.resolve import deep_merge, flatten, read_config_file
 from socratune.rounds import run_rounds
-from socratune.rows import Trace
-from socratune.runs import STAGES, RunDir, Tell, iter_rows, stage_faults, write_lines
+from socratune.rows import Judgement, QARow, Trace
+from socratune.runs import STAGES, Journal, RunDir, Tell, iter_rows, stage_faults, write_lines
+from socratune.teaching import assemble_cast
 
+_Done = TypeVar("_Done")
 OwnFunction = Callable[[str, str, Any], Any]
 """A judge (question, reference, response) or a teacher (question, reference, responses); may be async."""
 
@@ -141,10 +147,128 @@ def run(
         results = run_rounds(resolved, until=until, restart=restart, tell=progress or _nobody)
         return RunResult(results, Path(resolved.config.output))
 
-    if not _loop_runs():
-        return work()
-    given = deep_merge(given, {"where": {"place": _place(given)}})
-    return _in_a_thread(work)
+    if _loop_runs():
+        given = deep_merge(given, {"where": {"place": _place(given)}})
+    return _beside_a_loop(work)
+
+
+def enhance(
+    dataset: str | Path | Iterable[Any],
+    *,
+    model: str,
+    output: str | Path,
+    judge: str | OwnFunction | None = None,
+    teacher: str | OwnFunction | None = None,
+    config: str | Path | dict[str, Any] | None = None,
+    progress: Tell | None = None,
+) -> RunResult:
+    """The loop alone: `run` without training. What it did with each row is in the result's `traces()`.
+
+    `run` with the same `output` goes on from there. Arguments and errors are those of `run`.
+    """
+    people: dict[str, Any] = {"judge": judge, "teacher": teacher, "progress": progress}
+    return run(dataset=dataset, model=model, output=output, config=config, until="enhance", **people)
+
+
+def judge(
+    question: str, reference: str, response: str, *, judge: str | OwnFunction | None = None, **settings: Any
+) -> Judgement:
+    """What the judge of a run says of one answer: `verdict` is `correct`, `incorrect` or `undecided`.
+
+    >>> import socratune
+    >>> found = socratune.judge("What is 12 * 13?", "156", "12 * 13 = 120 + 36 = 156.")
+    >>> found.verdict, found.judged_by
+    ('correct', 'numeric')
+    >>> socratune.judge("Why is the sky blue?", "Rayleigh scattering", "It is scattered light.").verdict
+    'undecided'
+    >>> mine = lambda question, reference, response: "scatter" in response
+    >>> socratune.judge("Why is the sky blue?", "Rayleigh scattering", "It is scattered light.", judge=mine).verdict
+    'correct'
+
+    Args:
+        question: what was asked.
+        reference: the right answer.
+        response: the answer to judge.
+        judge: who decides what rules leave open, as `run` takes it; without it, rules alone.
+        settings: further ones of `enhance`, as `judge_mode` or `judge_api_base`.
+
+    Raises:
+        UserError: the judge or a setting is wrong.
+        OutsideError: the judge's server could not be asked.
+    """
+    own = _people({"judge": judge}).get("enhance", {})
+    config = judge_settings({**own, **settings}, "socratune.judge")
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": reference}]
+
+    async def asked() -> Judgement:
+        async with own_judge(config) as found:
+            return await found(QARow("judge", turns, {}), response)
+
+    return _beside_a_loop(lambda: asyncio.run(asked()))
+
+
+@asynccontextmanager
+async def own_judge(config: StudentTeacherConfig) -> AsyncIterator[Judge]:
+    """The judge of these settings, without a run, until the block ends."""
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(TemporaryDirectory()))
+        journal = stack.enter_context(closing(Journal(place / "journal.sqlite")))
+        models = stack.enter_context(LocalModels())
+        people = assemble_cast(config, stage="audit", journal=journal, ledger=Ledger(), local=models.load)
+        try:
+            yield people.judge
+        finally:
+            await people.close()
+
+
+class LogComparison(dict[str, Any]):
+    """What `socratune compare --json` prints."""
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """`better`, `not_worse`, `worse` or `inconclusive`, by metric."""
+        return {entry["name"]: entry["verdict"] for entry in self["metrics"]}
+
+    @property
+    def passed(self) -> bool:
+        """B is better, or not worse, by every metric."""
+        return self["gate"]["passed"]
+
+    def __repr__(self) -> str:
+        return f"LogComparison({', '.join(f'{name}={verdict!r}' for name, verdict in self.verdicts.items())})"
+
+
+def compare(
+    a: str | Path | Iterable[Any],
+    b: str | Path | Iterable[Any],
+    *,
+    metrics: Sequence[str] = (),
+    lower: Sequence[str] = (),
+    by: Literal["id", "question"] | None = None,
+    cluster: str | None = None,
+    margin: float | None = None,
+) -> LogComparison:
+    """Which of two evaluations of the same questions is better: B held against A.
+
+    >>> import socratune
+    >>> before = [{"id": at, "correct": at % 2 == 0} for at in range(100)]
+    >>> after = [{"id": at, "correct": at % 10 > 0} for at in range(100)]
+    >>> socratune.compare(before, after)
+    LogComparison(correct='better')
+
+    Args:
+        a, b: logs of any tool that `socratune compare` reads, `RUN:base`, `RUN:adapter`, or the rows themselves.
+        metrics: which; all that both have without it.
+        lower: metrics of which less is better.
+        by: what questions are matched by; without it, what fits.
+        cluster: the field of a row by which rows belong together.
+        margin: what B may lose and be not worse, in the metric's own units.
+
+    Raises:
+        UserError: a log cannot be read, or the two have no question or no metric in common.
+    """
+    before, after = (open_log(_named(log), metrics, cluster) for log in (a, b))
+    return LogComparison(compare_logs(before, after, metrics=metrics, lower=lower, by=by, margin=margin).result)
 
 
 def _loop_runs() -> bool:
@@ -192,9 +316,11 @@ def _named(dataset: str | Path | Iterable[Any]) -> str:
     return str(path)
 
 
-def _in_a_thread(work: Callable[[], RunResult]) -> RunResult:
-    """What the work gives, done in a thread that has no event loop."""
-    done: list[RunResult] = []
+def _beside_a_loop(work: Callable[[], _Done]) -> _Done:
+    """What the work gives; in a thread without an event loop where one runs already."""
+    if not _loop_runs():
+        return work()
+    done: list[_Done] = []
     failed: list[BaseException] = []
 
     def run_it() -> None:
@@ -203,7 +329,7 @@ def _in_a_thread(work: Callable[[], RunResult]) -> RunResult:
         except BaseException as error:  # raised again where somebody waits for it
             failed.append(error)
 
-    thread = threading.Thread(target=run_it, name="socratune.run")
+    thread = threading.Thread(target=run_it, name="socratune")
     thread.start()
     thread.join()
     if failed:

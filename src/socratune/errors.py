@@ -13,6 +13,7 @@ Anything else that escapes is a bug of ours: exit code 70, with its traceback in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 
@@ -63,6 +64,29 @@ class UserError(SocratuneError, ValueError):
 
     def __reduce__(self) -> tuple[type, tuple[Fault, ...]]:
         return type(self), self.faults
+
+
+INSTALL_TRAIN = "pip install 'socratune[train]'"
+_TRAIN_LIBRARIES = ("torch", "transformers", "peft", "tensorboard", "tokenizers", "jinja2", "accelerate")
+
+
+def without_extra(error: BaseException) -> UserError | None:
+    """What to say of an import that failed since the extra `train` is not installed; None of any other error."""
+    if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] not in _TRAIN_LIBRARIES:
+        return None
+    fix = f"Run: {INSTALL_TRAIN}"
+    return UserError(Fault(str(error.name), "the libraries that run and train models", Shown("not installed"), fix))
+
+
+def need_train_extra() -> None:
+    """Returns where what every run needs is installed.
+
+    Raises:
+        UserError: the extra `train` is missing.
+    """
+    for name in _TRAIN_LIBRARIES[:3]:
+        if find_spec(name) is None:
+            raise without_extra(ModuleNotFoundError(name, name=name)) or AssertionError(name)
 
 
 class BusyError(UserError):

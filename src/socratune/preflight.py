@@ -11,7 +11,7 @@ from socratune.config import GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import Screen, data_path, data_set, forget_data_sets
 from socratune.documents import source_faults
 from socratune.environments import environment_faults
-from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError, need_train_extra
 from socratune.evaluation import forgetting_rows, lm_eval_fault, read_prompts
 from socratune.inference import RowScreen, chat_fitness, foreign_fault, has_tokenizer, identity
 from socratune.llm import (
@@ -37,7 +37,7 @@ from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault, method_faults
-from socratune.training import tracker_faults
+from socratune.training import layer_faults, tracker_faults
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +50,17 @@ def check_run(
     start: str | None = None,
     until: str | None = None,
 ) -> Resolved:
-    """The resolved configuration of a command that can begin; what it will not do is said in the log. What only
-    finished stages need is not asked for.
+    """The resolved configuration of a command that can begin. What only finished stages need is not asked for.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.
         start, until: the first and the last stage that are wanted; None: from the first, to the last.
 
     Raises:
-        UserError: every fault of configuration, data set, model and output together.
+        UserError: every fault of configuration, data set, model and output together, or the extra `train` is missing.
         OutsideError: nothing is wrong so far, but the Hub could not be asked about the model or the data set.
     """
+    need_train_extra()
     forget_data_sets()  # of an earlier command
     flat = flatten(given)
     faults: list[Fault] = []
@@ -206,7 +206,7 @@ def _model_faults(name: str, resolved: Resolved | None, restart: str | None) -> 
         return []
     faults = chat_faults(name)
     if restart or not (RunDir(resolved.config.output).adapter / "adapter_config.json").exists():
-        faults += _layer_faults(name, resolved.config)
+        faults += layer_faults(name, resolved.config.train)
     return faults + method_faults(resolved.config)
 
 
@@ -226,12 +226,6 @@ def chat_faults(name: str, where: str = "--model") -> list[Fault]:
     return [*found.faults]
 
 
-def _layer_faults(name: str, config: RunConfig) -> list[Fault]:
-    from socratune.training import layer_faults, peft_faults
-
-    return [] if peft_faults(config.train.peft) else layer_faults(name, config.train)  # those are said elsewhere
-
-
 def plan_faults(config: RunConfig) -> list[Fault]:
     """What would keep a run from beginning that is only planned: its model may be a mere `config.json`.
 
@@ -242,7 +236,7 @@ def plan_faults(config: RunConfig) -> list[Fault]:
     if fault := model_fault(config.model):
         return [fault, *faults]
     asked = chat_faults(config.model) if has_tokenizer(config.model) else []
-    return [*asked, *_layer_faults(config.model, config), *faults]
+    return [*asked, *layer_faults(config.model, config.train), *faults]
 
 
 def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:
@@ -259,9 +253,9 @@ def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:
             faults += found.damage
             if not (skip and found.reading.rows):
                 faults += [fault for fault in found.reading.faults if fault not in found.damage]
-            if found.reading.too_long and not found.reading.rows:
-                got = Shown(f"{found.reading.too_long} rows that are all longer")
-                faults.append(Fault(name, "rows that the model has positions for", got))
+            if (left := found.reading.left_out) and not found.reading.rows:
+                got = Shown(", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in left.items()))
+                faults.append(Fault(name, "rows that the model has positions for and nobody has refused", got))
     return faults
 
 

@@ -1,10 +1,8 @@
-"""The command `socratune compare`: outputs, exit codes, and that it needs neither PyTorch nor a lock."""
+"""The command `socratune compare`: outputs, exit codes."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +13,6 @@ from typer.testing import CliRunner
 from socratune.cli.app import app
 
 LOGS = Path(__file__).parent.parent / "samples" / "logs"
-BARE = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "transformers", "peft", "fcntl", "resource"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-for name in ("torch", "fcntl", "resource"):
-    sys.modules.pop(name, None)
-sys.meta_path.insert(0, Blocked())
-from socratune.cli import main
-code = main(sys.argv[1:])
-assert not {"torch", "transformers", "fcntl", "resource"} & set(sys.modules)
-sys.exit(code)
-"""
 
 
 def compare(*words: Any) -> tuple[int, str, str]:
@@ -54,21 +36,6 @@ def run_folder(folder: Path) -> Path:
     write_rows(folder / "held_out_answers.jsonl", answers)
     write_rows(folder / "held_out.jsonl", held_out)
     return folder
-
-
-def test_it_runs_where_torch_and_fcntl_cannot_be_imported(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        BARE,
-        "compare",
-        str(run_folder(tmp_path / "run")),
-        "--output",
-        str(tmp_path / "p.html"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "") and "B is better" in done.stdout
-    assert (tmp_path / "p.html").stat().st_size > 20_000
 
 
 def test_a_run_alone_compares_its_base_with_its_adapter(tmp_path: Path) -> None:

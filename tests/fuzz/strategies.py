@@ -185,6 +185,16 @@ GOOD_ROWS = (
     {"question": "q", "choices": {"text": ["red", "blue"], "label": ["A", "B"]}, "answerKey": "B"},
     {"instruction": "i", "input": "x", "output": "o", "history": [["q", "a"]], "system": "s"},
     {"prompt": [{"role": "user", "content": "q"}], "completion": [{"role": "assistant", "content": "a"}]},
+    {
+        "id": "i",
+        "fields": {"text": "q"},
+        "metadata": {"source": "s"},
+        "suggestions": {"say": {"value": "a", "score": 0.5, "agent": "m"}},
+        "responses": {"say": [{"value": "b", "user_id": "u", "status": "submitted"}]},
+        "status": "completed",
+    },
+    {"id": "i", "status": "completed", "text": "q", "say.responses": ["b"], "say.responses.status": ["draft"]},
+    {"systemInstruction": {"parts": [{"text": "s"}]}, "contents": [{"role": "user", "parts": [{"text": "q"}]}]},
 )
 records = st.one_of(
     spoiled(*GOOD_ROWS, by=values | options | chats),

@@ -24,6 +24,7 @@ from typing import Any, get_args
 
 from socratune.cli.app import main
 from socratune.cli.given import merged_settings
+from socratune.data.columns import is_argilla
 from socratune.data.options import OPTIONS
 from socratune.data.qa_files import DataSet
 from socratune.errors import Fault, SocratuneError, UserError
@@ -145,7 +146,8 @@ def rows(case: Case) -> None:
         found = DataSet(path)
         hold_faults(found.damage + found.reading.faults)
         bad = list(found.bad_rows()) if not found.damage else []
-        hold(found.damage or len(bad) == found.reading.bad_rows, "a bad row without a reason")
+        refused = found.reading.bad_rows + found.reading.left_out.total()
+        hold(found.damage or len(bad) == refused, "a bad row without a reason")
         good = [] if found.damage else list(found.rows())
         for row in good:
             _hold_row(row)
@@ -169,7 +171,7 @@ def _hold_row(row: QARow) -> None:
 
 def _hold_options(row: QARow, record: dict[str, Any]) -> None:
     """No question without its options."""
-    if "messages" in record or "conversations" in record or "conversation" in record:
+    if "messages" in record or "conversations" in record or "conversation" in record or is_argilla(record):
         return
     for name in OPTIONS:
         texts = record.get(name)

@@ -216,13 +216,86 @@ def test_a_stream(base: str) -> None:
     chunks = [json.loads(event) for event in events]
     deltas = [chunk["choices"][0]["delta"].get("content", "") for chunk in chunks if chunk["choices"]]
     assert last == "[DONE]" and "".join(deltas) == whole["choices"][0]["message"]["content"]
-    assert chunks[1]["choices"][0]["finish_reason"] == "stop" and chunks[-1]["usage"] == whole["usage"]
+    assert len([piece for piece in deltas if piece]) > 5, "piece by piece"
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop" and chunks[-1]["usage"] == whole["usage"]
+
+
+def test_the_first_piece_comes_long_before_the_last(base: str) -> None:
+    place = urlsplit(base)
+    body = {"model": "demo", "messages": HELLO, "temperature": 2, "seed": 4, "max_tokens": 400, "stream": True}
+    with closing(http.client.HTTPConnection(place.netloc, timeout=60)) as connection:
+        headers = {"Content-Type": "application/json"}
+        began = time.monotonic()
+        connection.request("POST", f"{place.path}/chat/completions", json.dumps(body), headers)
+        reply = connection.getresponse()
+        times = [time.monotonic() - began for line in reply if b'"content"' in line]
+    assert len(times) > 20 and times[1] < times[-1] / 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_ends_the_answer_before_it_wherever_tokens_end(base: str, stream: bool) -> None:
+    whole = complete(base, temperature=0)[1]
+    text = whole["choices"][0]["message"]["content"]
+
+    def said(stop: Any) -> tuple[str, str, int]:
+        _, found = complete(
+            base, temperature=0, stop=stop, stream=stream, stream_options={"include_usage": True} if stream else None
+        )
+        if not stream:
+            choice = found["choices"][0]
+            return choice["message"]["content"], choice["finish_reason"], found["usage"]["completion_tokens"]
+        chunks = [json.loads(line.removeprefix("data: ")) for line in found.split("\n\n") if "{" in line]
+        parts = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+        told = "".join(part["delta"].get("content", "") for part in parts)
+        return told, parts[-1]["finish_reason"], chunks[-1]["usage"]["completion_tokens"]
+
+    for at in range(1, len(text) - 3):
+        stop = text[at : at + 3]
+        expected = text[: text.index(stop)].strip()
+        found, reason, tokens = said(["never to be seen", stop])
+        assert (found, reason) == (expected, "stop") and tokens <= whole["usage"]["completion_tokens"]
+    assert said(text[4:7])[0] == text[: text.index(text[4:7])].strip()
+    assert said("never to be seen") == (text, "stop", whole["usage"]["completion_tokens"])
+
+
+def test_several_choices_are_drawn_by_seeds_that_follow_each_other(base: str) -> None:
+    drawn = {"temperature": 2, "max_tokens": 24, "messages": [{"role": "user", "content": "Say moon."}]}
+    _, found = complete(base, n=3, seed=5, **drawn)
+    alone = [complete(base, seed=seed, **drawn)[1] for seed in (5, 6, 7)]
+    texts = [choice["message"]["content"] for choice in found["choices"]]
+    assert texts == [one["choices"][0]["message"]["content"] for one in alone] and len(set(texts)) > 1
+    assert [choice["index"] for choice in found["choices"]] == [0, 1, 2]
+    usage = found["usage"]
+    assert usage["prompt_tokens"] == alone[0]["usage"]["prompt_tokens"]
+    assert usage["completion_tokens"] == sum(one["usage"]["completion_tokens"] for one in alone)
+
+
+def test_completions_go_on_with_the_text_as_it_is(base: str) -> None:
+    body = {"model": "demo", "prompt": ["What is 2 +", "The sun"], "temperature": 0, "max_tokens": 8}
+    status, found = request(base, "/completions", body)
+    texts = [choice["text"] for choice in found["choices"]]
+    assert (status, found["object"]) == (200, "text_completion") and len(texts) == 2 and all(texts)
+    alone = request(base, "/completions", {**body, "prompt": "What is 2 +", "echo": True})[1]["choices"][0]
+    assert alone["text"] == f"What is 2 +{texts[0]}" and alone["finish_reason"] in ("stop", "length")
+    _, text = request(base, "/completions", {**body, "stream": True})
+    parts = [json.loads(line[6:])["choices"][0] for line in text.split("\n\n") if "{" in line]
+    assert ["".join(part["text"] for part in parts if part["index"] == at) for at in (0, 1)] == texts
+    for fields, said in (
+        ({"logprobs": 0}, "logprobs is not supported"),
+        ({"suffix": "x"}, "suffix is not supported"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ""}, "prompt: at least one token"),
+        ({"n": 100}, "at most 128 choices"),
+    ):
+        status, refused = request(base, "/completions", {**body, **fields})
+        assert status == 400 and said in refused["error"]["message"], refused
 
 
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [
-        ({"n": 2}, 400, "n is not supported, except as 1"),
+        ({"n": 129}, 400, "n: input should be less than or equal to 128"),
         ({"logprobs": True}, 400, "logprobs is not supported, except as false"),
         ({"beam_width": 4}, 400, "beam_width is not supported"),
         (
@@ -249,7 +322,7 @@ def test_bad_bodies_and_routes(base: str) -> None:
     assert request(base, path, b"[1]")[0] == 400
     assert request(base, path, b"{}", {"Content-Type": "text/plain"})[0] == 415
     assert request(base, path)[0] == 405
-    assert request(base, "/completions", {"prompt": "x"})[0] == 404
+    assert request(base, "/embeddings", {"input": "x"})[0] == 404
     assert complete(base)[0] == 200
 
 

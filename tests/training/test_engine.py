@@ -156,6 +156,21 @@ def test_the_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None
     torch.testing.assert_close(found_gradient, expected_gradient)
 
 
+def test_a_short_training_compiles_no_loss_and_a_long_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+    monkeypatch.setattr(kernels, "find_spec", lambda _name: True)
+    monkeypatch.setattr(torch, "compile", lambda function: compiled.append(function) or function)
+    monkeypatch.setattr(kernels, "_PIECE", 200)  # four rows at once
+    monkeypatch.setattr(kernels, "_COMPILE_FROM", 3 * 23 * 50)
+    logits, targets = torch.randn(23, 50), torch.randint(0, 50, (23,))
+    expected = kernels._plain_slope(logits, targets)
+    slope = kernels._slope.__wrapped__("cuda")
+    for count in (0, 0, 1, 1):
+        for found, right in zip(slope(logits, targets), expected, strict=True):
+            assert torch.equal(found, right)
+        assert len(compiled) == count
+
+
 def silent(steps: list[dict[str, float]] | None = None) -> Hooks:
     return Hooks(lambda _model: {}, lambda _done, _total, figures: (steps if steps is not None else []).append(figures))
 

@@ -11,7 +11,7 @@ import typer
 from socratune import __version__
 from socratune.cli import planning
 from socratune.cli.chatting import chat
-from socratune.cli.comparing import compare
+from socratune.cli.comparing import compare_command
 from socratune.cli.console import guarded
 from socratune.cli.finished import export, export_data, publish, report, verify
 from socratune.cli.flags import (
@@ -85,14 +85,17 @@ def run(
     start: Start = None,
     until: Until = None,
     restart: Restart = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --estimate or --dry-run: all of it as JSON.")] = False,
 ) -> None:
     """The whole pipeline: split, enhance, curate, train, validate; --source generates first, --hub-id publishes."""
     from socratune.cli import commands
 
     if dry_run:
-        raise typer.Exit(planning.dry_run(given, config, settings, (start, until, restart)))
+        raise typer.Exit(planning.dry_run(given, config, settings, (start, until, restart), as_json=as_json))
     if estimate:
-        raise typer.Exit(commands.estimate(given, config, settings, (start, until, restart)))
+        raise typer.Exit(commands.estimate(given, config, settings, (start, until, restart), as_json=as_json))
+    if as_json:
+        raise typer.BadParameter("goes with --estimate or --dry-run; a run's own figures are in pipeline_results.json")
     raise typer.Exit(commands.run_command(given, config, settings, start=start, until=until, restart=restart))
 
 
@@ -192,7 +195,7 @@ command("hub_id", "publish")(publish)
 app.command(cls=Command)(export)
 app.command(cls=Command)(export_data)
 app.command(cls=Command)(verify)
-app.command(cls=Command)(compare)
+app.command("compare", cls=Command)(compare_command)
 
 
 @command(
@@ -225,11 +228,12 @@ def inspect(
     model: Annotated[str | None, typer.Option(help="Whose template renders the rows.")] = None,
     rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
     row_id: Annotated[str | None, typer.Option("--id", help="Only the row with this id.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Show training rows as the model sees them, the trained tokens coloured, and check their labels."""
     from socratune.cli import commands
 
-    raise typer.Exit(commands.inspect_command(what, model, rows, row_id, template=given.get("chat_template")))
+    raise typer.Exit(commands.inspect_command(what, model, rows, row_id, given.get("chat_template"), as_json=as_json))
 
 
 @app.command(cls=Command)

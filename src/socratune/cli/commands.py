@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from socratune.api import own_judge
 from socratune.cli.console import (
     GOES_ON,
     Progress,
     going_on,
     guarded,
+    print_json,
     show_ablation,
     show_estimate,
     show_proof,
@@ -27,15 +26,13 @@ from socratune.compute import is_shipped
 from socratune.config import StudentTeacherConfig, is_free
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.evaluation import proof_of, why_not_passed
-from socratune.inference import LocalModels
-from socratune.llm import Ledger, budget_text
+from socratune.llm import budget_text
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.rounds import run_rounds
-from socratune.runs import STAGES, Journal, Results, RunDir, Tell, after_split, existing_run, write_jsonl
-from socratune.teaching import assemble_cast
+from socratune.runs import STAGES, Results, RunDir, Tell, after_split, existing_run, write_jsonl
 
 
 def run_command(
@@ -58,14 +55,21 @@ def run_command(
     return _begun(given, config_file, settings, (start, until, restart), work)
 
 
-def estimate(given: dict[str, Any], config_file: str | None, settings: list[str] | None, stages: Stages) -> int:
+def estimate(
+    given: dict[str, Any], config_file: str | None, settings: list[str] | None, stages: Stages, *, as_json: bool
+) -> int:
     """`--estimate`: a pilot instead of the run. `stages` are refused: it has its own."""
 
     def work(resolved: Resolved, progress: Progress) -> int:
         if resolved.config.rounds > 1:
             fix = "Leave --rounds out: the first round is estimated, and the later ones ask the teacher less."
             raise UserError(Fault("--estimate", "no --rounds beside it", resolved.config.rounds, fix))
+        if as_json:
+            progress.leave_stdout()
         results = estimate_run(resolved, tell=progress)
+        if as_json:
+            print_json({name: results[name] for name in ("estimate", "budget") if name in results})
+            return 0
         show_estimate(results["estimate"], progress.console)
         if "budget" in results:
             progress.say(budget_text(results["budget"]))
@@ -264,13 +268,15 @@ def _only_live(progress: Progress) -> Tell:
     return tell
 
 
-def inspect_command(what: str, model_name: str | None, count: int, row_id: str | None, *, template: str | None) -> int:
+def inspect_command(
+    what: str, model_name: str | None, count: int, row_id: str | None, template: str | None, *, as_json: bool
+) -> int:
     """`socratune inspect`: rows as token stretches, the trained ones coloured, then the label doctor's verdict."""
 
     def work() -> int:
         from rich.console import Console
 
-        from socratune.cli.inspection import load_examples, opened_tokenizer, show
+        from socratune.cli.inspection import load_examples, looked_at, opened_tokenizer, show
 
         start_logging()
 
@@ -282,7 +288,12 @@ def inspect_command(what: str, model_name: str | None, count: int, row_id: str |
         name = model_name or default_model
         if name is None:
             raise UserError(Fault("--model", "the model whose template renders the rows", Shown("nothing")))
-        faults = show(examples, opened_tokenizer(name, template), max_length, count, Console(highlight=False))
+        tokenizer = opened_tokenizer(name, template)
+        if as_json:
+            found = looked_at(examples, tokenizer, max_length, count)
+            print_json(found)
+            return 1 if found["faulty"] else 0
+        faults = show(examples, tokenizer, max_length, count, Console(highlight=False))
         return 1 if faults else 0
 
     return guarded(work)
@@ -334,32 +345,13 @@ def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json
             found = asyncio.run(audit_verdicts(labelled, recorded_judge(folder), reported=reported))
         else:
             found = asyncio.run(asked_again(labelled, judge_settings(judge, "audit-judge")))
-        print(json.dumps(found.to_json(), indent=2) if as_json else f"{found.table()}\n\n{found.verdict}")
+        print_json(found.to_json()) if as_json else print(f"{found.table()}\n\n{found.verdict}")
         return 0
 
     async def asked_again(labelled: Any, config: StudentTeacherConfig) -> Any:
         from socratune.evaluation import audit_verdicts
 
-        with ExitStack() as stack:
-            place = Path(stack.enter_context(TemporaryDirectory()))
-            journal = stack.enter_context(closing(Journal(place / "journal.sqlite")))
-            models = stack.enter_context(LocalModels())
-            people = assemble_cast(config, stage="audit", journal=journal, ledger=Ledger(), local=models.load)
-            try:
-                return await audit_verdicts(labelled, people.judge)
-            finally:
-                await people.close()
-
-    return guarded(work)
-
-
-def report_command(folder: str) -> int:
-    """`socratune report`: the page of a run folder, also where an earlier version or nobody wrote one."""
-
-    def work() -> int:
-        from socratune.publishing import make_report
-
-        print(make_report(existing_run(folder)))
-        return 0
+        async with own_judge(config) as asked:
+            return await audit_verdicts(labelled, asked)
 
     return guarded(work)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from socratune.cli.console import guarded
+from socratune.cli.console import guarded, print_json
 from socratune.errors import Fault, Shown, UserError
 
 _TONES = {"better": "green", "not_worse": "default", "worse": "bold red", "inconclusive": "yellow", "": "dim"}
 
 
-def compare(
+def compare_command(
     logs: Annotated[
         list[str],
         typer.Argument(metavar="A [B]", help="B is held against A; of a run alone the adapter against the base."),
@@ -55,7 +54,7 @@ def compare(
 
             write_comparison(Path(output), result, rows)
         if as_json:
-            print(json.dumps(result, indent=2, ensure_ascii=False))
+            print_json(result)
         elif markdown:
             from socratune.publishing import compared_markdown
 

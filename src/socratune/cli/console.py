@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError, is_interrupt
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError, is_interrupt, without_extra
 
 FIRST_LINE_S, LONGEST_PAUSE_S = 2.0, 60.0
 """Without a terminal: the first line of a stage after 2 s, then ever more rarely, at least once a minute."""
@@ -54,6 +55,11 @@ def start_logging(run_log: Path | None = None, *, level: str | None = None) -> N
     logging.getLogger("socratune").setLevel(logging.DEBUG if all_of_it else logging.INFO)
 
 
+def print_json(found: Any) -> None:
+    """What `--json` prints, alone on standard output."""
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
 class Progress:
     """Tells of stages and rows: a live bar on a terminal, plain lines elsewhere."""
 
@@ -65,6 +71,12 @@ class Progress:
         self._task: Any = None
         self._began = 0.0
         self._next_line_s = FIRST_LINE_S
+
+    def leave_stdout(self) -> None:
+        """From here on it tells on standard error: what was asked for is JSON."""
+        from rich.console import Console
+
+        self.console = Console(highlight=False, stderr=True)
 
     def __enter__(self) -> Progress:
         return self
@@ -320,6 +332,8 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         text += f"; {entry['contaminated']} dropped, asked in a test too" if entry.get("contaminated") else ""
         text += f"; {entry['bad_rows']} bad rows skipped" if entry.get("bad_rows") else ""
         text += f"; {entry['too_long']} too long for the model" if entry.get("too_long") else ""
+        left_out = entry.get("left_out", {}).items()
+        text += "".join(f"; {count} left out as {reason.replace('_', ' ')}" for reason, count in left_out)
     elif stage == "enhance":
         counts = entry.get("outcomes", {})
         text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
@@ -383,6 +397,7 @@ def guarded(
 
 def _ended(error: BaseException, log: Path | None, goes_on: str) -> int:
     """The exit code after an error, said in its words."""
+    error = without_extra(error) or error
     if isinstance(error, SocratuneError):
         _say(str(error))
         return error.exit_code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 import subprocess
@@ -13,6 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
+
+from socratune.cli.console import print_json
+from socratune.errors import INSTALL_TRAIN
 
 KEYS = {
     "HF_TOKEN": "publishing, private and gated models",
@@ -49,7 +51,7 @@ def _library_checks() -> Iterator[Check]:
     """Every library this package requires, in a version it takes; also where a library's own needs are not met."""
     for text in importlib.metadata.requires("socratune") or []:
         requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": "train"}):
             continue
         yield _library_check(requirement)
     for name in ("unsloth", "trl", "bitsandbytes", "liger-kernel", "transformers", "peft"):
@@ -57,7 +59,8 @@ def _library_checks() -> Iterator[Check]:
 
 
 def _library_check(requirement: Requirement) -> Check:
-    mend = f"pip install '{requirement.name}{requirement.specifier}'"
+    extra = requirement.marker is not None and "extra" in str(requirement.marker)
+    mend = INSTALL_TRAIN if extra else f"pip install '{requirement.name}{requirement.specifier}'"
     try:
         version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
@@ -121,7 +124,7 @@ def doctor_report(as_json: bool) -> int:
     found, wrong = checks(), 0
     if as_json:
         known = [asdict(check) for check in found]
-        print(json.dumps({"ready": all(check["ok"] is not False for check in known), "checks": known}, indent=2))
+        print_json({"ready": all(check["ok"] is not False for check in known), "checks": known})
         return 1 if any(check["ok"] is False for check in known) else 0
     for check in found:
         mark = {True: "✓", False: "✗", None: "·"}[check.ok]

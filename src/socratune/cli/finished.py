@@ -49,18 +49,28 @@ def export(
 
 def export_data(
     run: Run,
-    trainer: Annotated[str, typer.Option("--for", help="trl, axolotl, llamafactory, ms-swift or unsloth.")],
+    trainer: Annotated[
+        str, typer.Option("--for", help="trl, axolotl, llamafactory, ms-swift, unsloth; argilla, kiln.")
+    ],
     settings: Settings = None,
     out: Annotated[str | None, typer.Option(metavar="DIR", help="Where; without it, RUN/export/TRAINER.")] = None,
 ) -> None:
-    """The curated rows for another trainer, with the same masks, and its own files with the same settings."""
+    """The curated rows and settings for another trainer, with the same masks; or the answers for people to judge."""
     from socratune.cli import publishing
 
     raise typer.Exit(publishing.export_data_command(run, trainer, settings, out))
 
 
-def report(run: Run) -> None:
-    """Write the page of a run folder, report.html, anew. Every run writes it after each of its stages."""
-    from socratune.cli import commands
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Run folders; for a bundle also folders of them.")],
+    bundle: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A site of many runs: their list, their pages, comparisons.")
+    ] = None,
+    without_rows: Annotated[
+        bool, typer.Option("--without-rows", help="Of a bundle: figures alone, no question and no answer.")
+    ] = False,
+) -> None:
+    """Write the page of a run folder, report.html, anew, or a site of many runs that needs no server."""
+    from socratune.cli import publishing
 
-    raise typer.Exit(commands.report_command(run))
+    raise typer.Exit(publishing.report_command(runs, bundle, without_rows=without_rows))

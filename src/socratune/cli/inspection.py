@@ -9,7 +9,7 @@ from typing import Any
 from socratune.config import EnhancedTrainingConfig
 from socratune.data import data_path, read_qa_rows
 from socratune.errors import UserError
-from socratune.inference import IGNORE, load_tokenizer, render
+from socratune.inference import IGNORE, Rendered, load_tokenizer, render
 from socratune.llm import model_fault
 from socratune.preflight import chat_faults
 from socratune.resolve import read_config_file, resolve_settings, take_template
@@ -65,9 +65,7 @@ def show(examples: list[Example], tokenizer: Any, max_seq_length: int, count: in
     from rich.text import Text
 
     faulty = 0
-    for number, example in enumerate(examples):
-        row = render(tokenizer, example)
-        faults = list(label_faults(tokenizer, example, row, max_seq_length))
+    for number, (example, row, faults) in enumerate(_checked(examples, tokenizer, max_seq_length)):
         faulty += bool(faults)
         if number < count or (faults and faulty <= count):
             trained = len(row.trained_ids)
@@ -83,6 +81,28 @@ def show(examples: list[Example], tokenizer: Any, max_seq_length: int, count: in
     )
     console.print(f"\n{verdict} Trained tokens are on green.", style="bold")
     return faulty
+
+
+def looked_at(examples: list[Example], tokenizer: Any, max_seq_length: int, count: int) -> dict[str, Any]:
+    """The same as data: `rows` and how many of them are `faulty`; `shown`: the first `count`, and faulty ones."""
+    shown, faulty = [], 0
+    for number, (example, row, faults) in enumerate(_checked(examples, tokenizer, max_seq_length)):
+        faulty += bool(faults)
+        if number < count or (faults and faulty <= count):
+            parts = _stretches(tokenizer, row.ids, row.labels)
+            text = [{"text": stretch, "trained": is_trained} for stretch, is_trained in parts]
+            known = {"id": example.id, "tokens": len(row.ids), "trained_tokens": len(row.trained_ids)}
+            shown.append({**known, "faults": list(map(str, faults)), "text": text})
+    return {"rows": len(examples), "faulty": faulty, "shown": shown}
+
+
+def _checked(
+    examples: list[Example], tokenizer: Any, max_seq_length: int
+) -> Iterator[tuple[Example, Rendered, list[Any]]]:
+    """Each row as the model sees it, and what is wrong with its labels."""
+    for example in examples:
+        row = render(tokenizer, example)
+        yield example, row, list(label_faults(tokenizer, example, row, max_seq_length))
 
 
 def _stretches(tokenizer: Any, ids: list[int], labels: list[int]) -> Iterator[tuple[str, bool]]:

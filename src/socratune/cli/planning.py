@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from socratune.cli.console import duration, guarded, short, start_logging
+from socratune.cli.console import duration, guarded, print_json, short, start_logging
 from socratune.cli.flags import ConfigFile, Json, Settings
 
 if TYPE_CHECKING:
@@ -102,13 +101,15 @@ def init(
 
 def _faults_of(config: RunConfig) -> list[Fault]:
     """What the model's files say; where the Hub cannot be asked, a plan is made by the name alone."""
-    from socratune.errors import OutsideError
+    from socratune.errors import OutsideError, without_extra
     from socratune.preflight import plan_faults
 
     try:
         return plan_faults(config)
-    except OutsideError as error:
-        log.warning("The tokenizer and the chat template could not be looked at: %s", error)
+    except (OutsideError, ModuleNotFoundError) as error:
+        if not isinstance(error, OutsideError) and without_extra(error) is None:
+            raise
+        log.warning("The tokenizer and the chat template could not be looked at: %s", without_extra(error) or error)
         return []
 
 
@@ -117,6 +118,8 @@ def dry_run(
     config_file: str | None,
     settings: list[str] | None,
     stages: tuple[str | None, str | None, str | None],
+    *,
+    as_json: bool,
 ) -> int:
     """`socratune run --dry-run`: the plan of a run that passed every check; nothing is written."""
 
@@ -127,8 +130,8 @@ def dry_run(
         start_logging()
         resolved = resolved_by(given, config_file, settings or [], stages, [])
         plan = make_plan(resolved.config)
-        _print(plan, resolved.config.model, as_json=False)
-        if plan.decision.where == "sky":
+        _print(plan, resolved.config.model, as_json=as_json)
+        if plan.decision.where == "sky" and not as_json:
             _print_task(resolved.config)
         return 0
 
@@ -152,7 +155,7 @@ def _print_task(config: RunConfig) -> None:
 
 def _print(plan: Plan, model_name: str, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(plan.to_json(), indent=2))
+        print_json(plan.to_json())
     else:
         show_plan(plan, model_name)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from socratune.cli.console import guarded, start_logging
+from socratune.cli.console import guarded, print_json, start_logging
 from socratune.errors import Fault, Shown, UserError
 
 
@@ -17,6 +17,7 @@ def pods(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="adopt: the run that rented it.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="reap: ask nothing.")] = False,
     everywhere: Annotated[bool, typer.Option("--all", help="reap: those of other computers too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="list: all of it as JSON.")] = False,
 ) -> None:
     """Machines that are rented: show them, give back those that nobody uses, or take one over."""
     settings = {key.removeprefix("where."): value for key, value in given.items()}
@@ -24,7 +25,7 @@ def pods(
     def work() -> int:
         start_logging()
         if action == "list":
-            return _list(settings)
+            return _list(settings, as_json=as_json)
         if action == "reap":
             return _reap(settings, everywhere=everywhere, yes=yes)
         if action == "adopt" and pod and run:
@@ -35,11 +36,14 @@ def pods(
     raise typer.Exit(guarded(work))
 
 
-def _list(settings: dict[str, str]) -> int:
+def _list(settings: dict[str, str], *, as_json: bool) -> int:
     from socratune.compute import owned_pods, pod_service
 
     provider, where = pod_service(settings)
     found = owned_pods(provider, where)
+    if as_json:
+        print_json([one.to_json() for one in found])
+        return 0
     for one in found:
         print(one)
     if not found:

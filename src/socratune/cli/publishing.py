@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from socratune.cli.console import Progress, going_on, guarded, start_logging
+from socratune.cli.console import Progress, going_on, guarded, print_json, start_logging
 from socratune.cli.given import given_by
 from socratune.errors import Fault, Shown, StageFailed, UserError
 from socratune.evaluation import Verification, verify_run
 from socratune.pipeline import publish_run
-from socratune.publishing import Published, export_adapter, verify_hub, verify_published
+from socratune.publishing import (
+    ANNOTATORS,
+    MOST_PAIRS,
+    Published,
+    export_adapter,
+    export_answers,
+    make_report,
+    verify_hub,
+    verify_published,
+    write_bundle,
+)
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.runs import PROVENANCE, Results, RunDir, existing_run
-from socratune.stages import check_gate, export_training, hub_id_fault, prepared_upload
+from socratune.stages import check_gate, hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
@@ -89,7 +98,7 @@ def _told(what: str, found: Verification | Published, as_json: bool) -> int:
     if as_json:
         status = found.proof.status if found.proof else None
         known = {"status": status, "agrees": not found.faults, "faults": found.faults, "remarks": found.remarks}
-        print(json.dumps(known, indent=2))
+        print_json(known)
         return 0 if passed else StageFailed.exit_code
     for remark in found.remarks:
         print(remark)
@@ -122,14 +131,39 @@ def export_command(
 
 
 def export_data_command(folder: str, trainer: str, settings: list[str] | None, out: str | None) -> int:
-    """`socratune export-data RUN --for TRAINER`: write it and say how it is used."""
+    """`socratune export-data RUN --for TOOL`: write it and say how it is used."""
 
     def work() -> int:
+        from socratune.stages import export_training
+
         start_logging()
         run = existing_run(folder)
+        if trainer in ANNOTATORS:
+            print(export_answers(run, trainer, out=out))
+            return 0
         known = {**flatten(read_config_file(run.config)), **given_by({}, settings), "output": folder}
         config = resolve_settings(unflatten(known), where=str(run.config)).config
         print(export_training(run, config, trainer, out=out))
+        return 0
+
+    return guarded(work)
+
+
+def report_command(folders: list[str], bundle: str | None, *, without_rows: bool) -> int:
+    """`socratune report RUN…`: the page of each, or with `--bundle` a site of all."""
+
+    def work() -> int:
+        if bundle is None and without_rows:
+            raise UserError(Fault("--without-rows", "--bundle DIR beside it", fix="report.html always has its rows."))
+        if bundle is None:
+            for run in map(existing_run, folders):
+                print(make_report(run))
+            return 0
+        done = write_bundle(Path(bundle), folders, rows=not without_rows)
+        holds = "figures alone" if without_rows else "every question and answer; --without-rows leaves them out"
+        print(f"{done.place / 'index.html'}: {done.runs} runs, {done.pairs} comparisons ({holds})")
+        if done.pairs_left:
+            print(f"{done.pairs_left} more pairs share questions; {MOST_PAIRS} are compared, those of the newest runs.")
         return 0
 
     return guarded(work)

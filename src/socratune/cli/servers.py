@@ -14,7 +14,8 @@ from socratune.cli.console import guarded
 
 def ui(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run folder; else the newest in outputs/.")
+        str | None,
+        typer.Argument(metavar="[RUN|DIR]", help="A run folder, or a folder of runs; else the newest in outputs/."),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
 ) -> None:

@@ -145,7 +145,7 @@ def setup(base: Path, wheel: str, constraints: str) -> None:
     site = next((base / "python" / "lib").glob("python3*")) / "site-packages"
     (site / "of_the_image.pth").write_bytes(brought)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
-    asked = [*pip, "--no-index", "--dry-run", wheel]
+    asked = [*pip, "--no-index", "--dry-run", f"socratune[train] @ file://{wheel}"]
     enough = subprocess.run(asked, check=False, capture_output=True)
     if enough.returncode:
         _must([*pip, "--constraint", constraints, f"socratune[gpu] @ file://{wheel}"])

@@ -7,14 +7,15 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from socratune.compute.provider import ComputeProvider, Pod
-from socratune.compute.renting import FOLDER, GONE_LIMIT_S, HOST, POD_POLL_S, at_work
+from socratune.compute.renting import FOLDER, GONE_LIMIT_S, HOST, POD_POLL_S
 from socratune.compute.runpod import RunPod
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.resolve import validated
-from socratune.runs import Journal, RunDir
+from socratune.runs import Journal, RunDir, at_work
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,12 @@ class Owned:
         pod = self.pod
         words = {"here": "in use", "idle": "nobody uses it", "elsewhere": f"of {pod.env.get(HOST, 'another computer')}"}
         return f"{pod.id}  {pod.name}  {pod.status}  {pod.usd_per_hour:.2f} USD/h  {words[self.used]}  {self.folder}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What is shown of it; not its environment, in which keys may stand."""
+        pod = self.pod
+        machine = {"id": pod.id, "name": pod.name, "status": pod.status, "usd_per_hour": pod.usd_per_hour}
+        return {**machine, "used": self.used, "run": self.folder}
 
 
 def pod_service(settings: dict[str, str]) -> tuple[ComputeProvider, WhereConfig]:

@@ -7,7 +7,6 @@ is. And when the block ends, it is given back, and the provider is asked until i
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import secrets
 import shutil
@@ -29,7 +28,7 @@ from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
 from socratune.llm import UNLIMITED, BudgetSpent, Limits
-from socratune.runs import Journal, RunDir
+from socratune.runs import Journal, RunDir, at_work
 
 log = logging.getLogger(__name__)
 
@@ -392,18 +391,6 @@ def spent_usd(notes: list[Note], max_hours: float) -> float:
         last = min(ended.get(pod_id, time.time()), until.get(pod_id, at + max_hours * 3600))
         paid += max(last - at, 0.0) / 3600 * usd
     return paid
-
-
-def at_work(folder: Path) -> bool:
-    """Whether a process may hold a run folder's lock; asks without taking it."""
-    try:
-        with (folder / "run.lock").open("rb") as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:  # held, or another user's
-        return True
-    return False
 
 
 def unended(notes: list[Note]) -> set[str]:

@@ -57,6 +57,13 @@ def given_columns(row: dict[Any, Any]) -> dict[str, tuple[str, Any]]:
     return found
 
 
+def is_argilla(names: Iterable[Any]) -> bool:
+    """Whether these are the columns of Argilla's records, nested (`to_json`) or flat (`to_datasets`)."""
+    found = {*names}
+    flat = any(isinstance(name, str) and name.endswith((".responses", ".suggestion")) for name in found)
+    return {"fields", "responses", "suggestions"} <= found or (flat and "status" in found)
+
+
 def too_deep(value: Any) -> bool:
     """Whether a decoded value is nested deeper than `DEEPEST`; walks level by level, as recursion would end."""
     level = [value]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from socratune.config import DEMO, DEMO_DATA
+from socratune.data.annotated import LeftOut, annotated_records, kiln_folder
 from socratune.data.choices import FROM_ONE
 from socratune.data.records import SHOWN, SUFFIXES, Record, Unreadable, arrow_records, missing_library, read_records
 from socratune.data.shapes import parse_row, shape_of
@@ -37,8 +38,8 @@ class _Reading:
     shapes: Counter[str] = field(default_factory=Counter)
     """`question–answer` → rows that were recognised by these columns."""
     bad: FaultTally = field(default_factory=FaultTally)
-    too_long: int = 0
-    """Rows that a screen has left out as no model could be asked them; they are not counted as bad."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Reason → rows that are well and not used: `too_long` for the model, or as people said of them elsewhere."""
 
     @property
     def rows(self) -> int:
@@ -58,7 +59,7 @@ class _Reading:
     def screened(self, found: Rejected, where: str, place: str) -> None:
         """Count a row that can be read and not be used."""
         if found.reason == "too_long":
-            self.too_long += 1
+            self.left_out[found.reason] += 1
             return
         fix = "Mend it, or leave such rows out: --on-bad-row skip."
         self.bad.add(place, [Fault(where, "a row that the model can be asked", Shown(found.detail), fix)])
@@ -98,8 +99,12 @@ def qa_rows(path: Path, reading: _Reading, screen: Screen | None = None) -> Iter
 def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QARow | Rejected]:
     """Every record, as the row that it is or with the reason why it is none."""
     reading.bad.source = str(path)
-    for place, value in _records(path):
+    for place, value in annotated_records(path, _records):
         where = f"{path}, {place}"
+        if isinstance(value, LeftOut):
+            reading.left_out[value.reason] += 1
+            yield Rejected(value.reason, value.detail, id=place.replace(" ", "-"), row=value.record)
+            continue
         row = _row(value, where)
         found = screen(row) if screen is not None and isinstance(row, QARow) else None
         if found is not None and isinstance(row, QARow):
@@ -115,7 +120,7 @@ def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QA
         detail = "; ".join(str(fault).removeprefix(where).lstrip(":, ") for fault in row)
         kind = place.split(" ", maxsplit=1)[0]
         yield Rejected("bad_row", detail, id=place.replace(" ", "-"), row={kind: text})
-    if not reading.rows and not reading.bad_rows and not reading.too_long:
+    if not reading.rows and not reading.bad_rows and not reading.left_out:
         raise UserError(Fault(str(path), "at least one row", Shown("an empty file")))
 
 
@@ -209,6 +214,8 @@ def forget_data_sets() -> None:
 def _state(path: Path) -> tuple[int, ...] | None:
     """Numbers that differ if the data set was changed; None if there is nothing to compare."""
     text = str(path)
+    if folder := kiln_folder(path):
+        return file_state(*sorted(folder.rglob("*.kiln")))
     if found := saved_folder(text):
         return file_state(*sorted(file for file in found[0].rglob("*") if file.is_file()))
     return () if hub_name(text) else file_state(path)  # a process reads one commit of the Hub

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from socratune.data.columns import DEEPEST, plain_name, too_deep
+from socratune.data.columns import DEEPEST, is_argilla, plain_name, too_deep
 from socratune.data.shapes import MEDIA, may_have_shape, unknown_shape
 from socratune.errors import Fault, Shown, UserError
 
@@ -98,10 +98,12 @@ def _lines(path: Path, check: _Check) -> Iterator[Record]:
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if text.strip():
                 place = f"line {number}"
-                yield place, _decoded(text.rstrip(b"\r\n"), f"{path}, {place}")
+                yield place, json_value(text.rstrip(b"\r\n"), f"{path}, {place}")
 
 
-def _decoded(line: bytes, where: str) -> Any:
+def json_value(line: bytes, where: str) -> Any:
+    """The value of a line of JSON, or why it is unreadable."""
+
     def unreadable(expected: str, got: str, fix: str = "") -> Unreadable:
         return Unreadable(Fault(where, expected, Shown(got), fix), line[:SHOWN].decode("utf-8", "replace"))
 
@@ -284,7 +286,7 @@ def check_columns(names: Sequence[str], where: str) -> None:
     Raises:
         UserError: it has none, or a name twice.
     """
-    if not may_have_shape(names) and names:
+    if names and not may_have_shape(names) and not is_argilla(names):
         raise UserError(unknown_shape(names, where))
     if twice := {name for name in names if names.count(name) > 1}:
         raise UserError(Fault(where, "every column once", Shown(f"{', '.join(sorted(twice))} twice")))

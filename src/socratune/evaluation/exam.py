@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import resource
 import statistics
 import sys
 import time
@@ -44,7 +43,7 @@ from socratune.llm import (
 )
 from socratune.rows import QARow
 from socratune.runs import Journal, RunDir, file_hash, fingerprint, read_jsonl, read_rows, write_json, write_jsonl
-from socratune.teaching import answer_and_judge, counted_from, draw_seed
+from socratune.teaching import answer_and_judge, draw_seed
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +140,22 @@ class Sitting:
     done: int = 0
 
     async def ask(self, who: str, student: ChatModel) -> None:
-        """Base or adapter at its papers, one after the other."""
+        """Base or adapter at all its papers together, so that the last answers to one do not wait for a batch alone.
+
+        Raises:
+            Whatever a paper raises first; what was answered by then is kept.
+        """
         total = sum(len(paper.rows) * len(paper.of) for paper in self.papers.values())
-        for paper in (paper for paper in self.papers.values() if who in paper.of):
+        papers = [paper for paper in self.papers.values() if who in paper.of]
+        done = {paper.name: 0 for paper in papers}
+
+        async def sit(paper: Paper) -> None:
+            def tick(answered: int, _: int) -> None:
+                done[paper.name] = answered
+                self.tick(self.done + sum(done.values()), total)
+
             sampling, several = self.manner.of(paper)
-            self.answers.setdefault(paper.name, {})[who] = await answer_and_judge(
+            self.answers[paper.name][who] = await answer_and_judge(
                 paper.rows,
                 student,
                 paper.judge,
@@ -154,10 +164,20 @@ class Sitting:
                 # `audit_sheet` reads the held-out answers by this name
                 key=f"{self.key}.{who}" if paper.name == "held_out" else f"{self.key}.{paper.name}.{who}",
                 concurrency=self.concurrency,
-                tick=counted_from(self.tick, self.done, total),
+                tick=tick,
                 samples=several,
             )
-            self.done += len(paper.rows)
+
+        for paper in papers:
+            self.answers.setdefault(paper.name, {})
+        sitting = [asyncio.create_task(sit(paper)) for paper in papers]
+        try:
+            await asyncio.gather(*sitting)
+        finally:
+            for one in sitting:
+                one.cancel()
+            await asyncio.gather(*sitting, return_exceptions=True)
+        self.done += sum(len(paper.rows) for paper in papers)
 
 
 async def take_exam(sitting: Sitting, adapter: Path, base: Base, config: ValidateConfig) -> dict[str, Any]:
@@ -343,6 +363,8 @@ async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -
     `decode_tokens_per_second`: of up to 64 questions asked together, prompt tokens and answer tokens apart;
     `tokens_per_second`: answer tokens over the whole time. `peak_memory_gb`: of this process.
     """
+    import resource
+
     import torch
 
     chats = [row.prompt for row in rows[:TIMED_ROWS]]

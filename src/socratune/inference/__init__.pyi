@@ -17,6 +17,7 @@ from .fitness import (
     has_tokenizer as has_tokenizer,
     load_tokenizer as load_tokenizer,
 )
+from .known import note as note, recall as recall
 from .load import load_model as load_model
 from .memory import (
     CONTEXT_GIB as CONTEXT_GIB,

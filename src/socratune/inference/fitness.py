@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from socratune.config import PLAIN
 from socratune.errors import Fault, OutsideError, Shown, UserError
 from socratune.inference.controls import Tokenizer, controls_of
+from socratune.inference.known import note, recall
 from socratune.inference.template import end_of_turn_id, ends_turns, prompt_ids, prompt_text, system_place
 from socratune.llm import default_template, model_file, model_json, model_location
 from socratune.resolve import given_template
@@ -56,11 +58,9 @@ def load_tokenizer(name: str, where: str = "--model") -> Tokenizer:
 
 def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
     """The tokenizer, and what is to be said of its template."""
-    from transformers import AutoTokenizer
-
     model_json(name, "tokenizer_config.json")  # says whether the Hub answers, which transformers does not
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(model_location(name))
+        tokenizer = _by_its_class(name)
     except OutsideError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions, and transformers any for a file it does not expect
@@ -78,6 +78,28 @@ def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
         raise UserError(_no_template(name, where, own))
     tokenizer.chat_template = template
     return tokenizer, notes
+
+
+def _by_its_class(name: str) -> Any:
+    """The tokenizer as `AutoTokenizer` reads it; the class it chose is noted where that class alone reads the same."""
+    location = model_location(name)
+    if isinstance(kind := recall(name, "tokenizer"), list):
+        module, called = kind
+        return getattr(import_module(module), called).from_pretrained(location)
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(location)
+    kind = type(tokenizer)
+    if kind.__module__.startswith("transformers.") and _reads(kind.from_pretrained(location)) == _reads(tokenizer):
+        note(name, "tokenizer", value=[kind.__module__, kind.__name__])
+    return tokenizer
+
+
+def _reads(tokenizer: Any) -> list[Any]:
+    """All that decides what a tokenizer of the `tokenizers` library does; of another one, nothing that is equal."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    kept = {name: value for name, value in vars(tokenizer).items() if not name.startswith("_tokenizer")}
+    return [backend.to_str() if backend else object(), repr(kept)]
 
 
 def _no_template(name: str, where: str, own: Any) -> Fault:
@@ -103,6 +125,16 @@ def chat_fitness(name: str, where: str = "--model") -> Fitness:
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
     """
+    known = recall(name, "chat", given_template(name))
+    if isinstance(known, list):
+        return Fitness(notes=tuple(known))
+    found = _chat_fitness(name, where)
+    if not found.faults:
+        note(name, "chat", given_template(name), value=found.notes)
+    return found
+
+
+def _chat_fitness(name: str, where: str) -> Fitness:
     try:
         config = _read_config(name, where)
         tokenizer, notes = _read_tokenizer(name, where)

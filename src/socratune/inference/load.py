@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
@@ -53,6 +52,8 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
         sharded = _wants_sharding(location, where, load_in_4bit)
         if not sharded and _wants_4bit(location, where, load_in_4bit):
             options |= {"quantization_config": _four_bit(options["dtype"]), "device_map": {"": 0}}
+        elif not sharded and where.type == "cuda":
+            options["device_map"] = {"": where}  # each tensor from the file to the card, not all through main memory
         read = partial(AutoModelForCausalLM.from_pretrained, location, **options)
         model = load_in_turn(read) if sharded else read()
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
@@ -68,6 +69,8 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
 
 def _with_adapter(model: Any, adapter: Path, name: str) -> Any:
     try:
+        from peft import PeftModel  # a second that a base alone does not cost
+
         return PeftModel.from_pretrained(model, adapter)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         got, fix = Shown(" ".join(str(error).split())[:300]), "socratune validate says more, socratune train mends it."

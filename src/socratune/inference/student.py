@@ -84,19 +84,24 @@ class LocalStudent:
         self._worker.start()
 
     async def generate(
-        self, messages: Chat, sampling: Sampling, told: Callable[[int], None] | None = None
+        self, messages: Chat, sampling: Sampling, told: Callable[[int], object] | None = None
     ) -> Completion:
         """The answer to `messages`; waits while others are decoded. It ends where the model's positions do.
 
         Args:
-            told: is called with each token of it, in the thread that decodes.
+            told: is called with each token of it, in the thread that decodes; True from it ends the answer there.
 
         Raises:
             UserError: the chat template does not take these turns.
         """
+        return await self.go_on(prompt_ids(self.tokenizer, messages), sampling, told)
+
+    async def go_on(
+        self, ids: list[int], sampling: Sampling, told: Callable[[int], object] | None = None
+    ) -> Completion:
+        """What follows these ids, as `generate` has it of a conversation."""
         from socratune.inference.decoding.rows import DecodingRow
 
-        ids = prompt_ids(self.tokenizer, messages)
         if self._positions is not None and (room := self._positions - len(ids)) < sampling.max_new_tokens:
             if room <= 0:
                 return Completion("", stop="length", prompt_tokens=len(ids))
@@ -177,9 +182,10 @@ class LocalStudent:
                 if row.done:
                     break
                 row.new_ids.append(token)
-                if row.told is not None and token not in self._end_ids:
-                    row.told(token)
-                if token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
+                told = row.told is not None and token not in self._end_ids and row.told(token)
+                if told is True:
+                    self._answer(row, "told")
+                elif token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
                     self._answer(row, "end" if token in self._end_ids else "length")
                 elif self._ends_loops and len(row.new_ids) % LOOKED_EVERY == 0 and loops(row.new_ids):
                     self._answer(row, "loop")

@@ -21,8 +21,9 @@ StudentEngine = Literal["local", "served", "vllm", "http"]
 """`served`: our own engine on another machine, behind a `socratune serve` that this run started."""
 
 
-Stop = Literal["end", "length", "loop"]
-"""Why an answer stopped: it came to its end, it was cut off at its longest, or it said the same over and over."""
+Stop = Literal["end", "length", "loop", "told"]
+"""Why an answer stopped: it came to its end, it was cut off at its longest, it said the same over and over, or
+whoever hears its tokens has told it to."""
 
 
 @dataclass(frozen=True, slots=True)

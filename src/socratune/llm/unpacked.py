@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from errno import EIO
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,8 @@ def only_one(place: Path) -> Iterator[Path]:
     Raises:
         UserError: the cache cannot be written, or its disk is full.
     """
+    import fcntl
+
     part = place.with_name(f"{place.name}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +187,7 @@ def _unpack(file: Path, folder: Path, source: GgufSource) -> None:
         raise UserError(_no_room(expected, f"{free / 1e9:.2f} GB"))
     log.info("Unpacking the weights of %s into %s, once: about %.0f MB.", file.name, cache_folder(), need / 1e6)
     try:
-        with _bars_on_a_terminal_only():
+        with _bars_on_a_terminal_only(), _read_once(file):
             _write(file, folder, pre)
     except SafetensorError as error:
         raise OSError(EIO, str(error)) from error
@@ -213,10 +215,8 @@ def _looked_at(file: Path) -> tuple[str | None, int, str | None]:
         if magic.startswith(b"vers"):
             got = "a pointer of Git LFS"
         raise UserError(Fault(str(file), "a GGUF file", Shown(got), "Download the file itself."))
-    from gguf import GGUFReader
-
     try:
-        reader = GGUFReader(file)
+        reader = _reader_of(file)
         licence, pre = (_text_in(reader, key) for key in ("general.license", "tokenizer.ggml.pre"))
         pieces, weights = reader.get_field("split.count"), sum(int(tensor.n_elements) for tensor in reader.tensors)
         split = pieces is not None and int(pieces.contents()) > 1
@@ -234,6 +234,38 @@ def _text_in(reader: Any, key: str) -> str | None:
     field = reader.get_field(key)
     found = None if field is None else field.contents()
     return found if isinstance(found, str) else None
+
+
+def _reader_of(file: Path) -> Any:
+    """Gguf's reader of a file, without numpy's costly type for mapped memory: a vocabulary is a million small views."""
+    import numpy as np
+    from gguf import GGUFReader
+
+    class Reader(GGUFReader):
+        @property
+        def data(self) -> Any:
+            return self._data
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._data = np.asarray(mapped)
+
+    return Reader(file)
+
+
+@contextmanager
+def _read_once(file: Path) -> Iterator[None]:
+    """One reader of the file for all who ask in this block; transformers makes five, and a map of names per module."""
+    import gguf
+
+    own, names, reader = gguf.GGUFReader, gguf.get_tensor_name_map, _reader_of(file)
+    changed: Any = gguf
+    changed.GGUFReader = lambda path, *more: reader if Path(path) == file.absolute() else own(path, *more)
+    changed.get_tensor_name_map = cache(names)
+    try:
+        yield
+    finally:
+        changed.GGUFReader, changed.get_tensor_name_map = own, names
 
 
 @contextmanager
@@ -286,7 +318,7 @@ def _name_special_tokens(tokenizer: Any, file: Path) -> None:
     from gguf import GGUFReader
     from transformers import AddedToken
 
-    reader = GGUFReader(file)
+    reader = GGUFReader(file.absolute())
     found = {key: reader.get_field(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type")}
     if None in found.values():
         return

@@ -1,3 +1,5 @@
+from .annotators import ANNOTATORS as ANNOTATORS, export_answers as export_answers
+from .bundle import MOST_PAIRS as MOST_PAIRS, write_bundle as write_bundle
 from .card import dataset_card as dataset_card, model_card as model_card, public_hosts as public_hosts
 from .compared_page import write_comparison as write_comparison
 from .compared_text import (

@@ -23,8 +23,21 @@ def write_comparison(path: Path, result: dict[str, Any], rows: list[dict[str, An
     Raises:
         OutsideError: it cannot be written.
     """
+    try:
+        path.write_text("".join(comparison_page(result, rows)), "utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise OutsideError(f"{path}: cannot be written: {error.strerror}.") from error
+
+
+def comparison_page(result: dict[str, Any], rows: list[dict[str, Any]], home: str = "") -> Iterator[str]:
+    """The page in parts.
+
+    Args:
+        rows: of `compared_rows`; none where the questions are not to be shown.
+        home: where the list of all runs is; empty where there is none.
+    """
     told = {"headline": compared_headline(result), "sentences": compared_sentences(result)}
-    data = {**result, **told, "cells": list(compared_cells(result))}
+    data = {**result, **told, "cells": list(compared_cells(result)), "home": home}
     first = result["metrics"][0]
     held = _Held(sorted(rows, key=lambda row: _rank(gain_of(row, first))))
 
@@ -32,10 +45,7 @@ def write_comparison(path: Path, result: dict[str, Any], rows: list[dict[str, An
         yield script_json({**data, "left_out": held.left_out})
 
     parts = {"rows": held, "compared": whole()}
-    try:
-        path.write_text("".join(filled_page("compare.html", _SCRIPTS, parts)), "utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutsideError(f"{path}: cannot be written: {error.strerror}.") from error
+    return filled_page("compare.html", _SCRIPTS, parts)
 
 
 def _rank(gain: float) -> tuple[int, float]:

@@ -30,7 +30,7 @@ from socratune.llm import model_fault, model_json, model_location
 from socratune.publishing.export_parity import parity
 from socratune.publishing.modelfile import modelfile
 from socratune.rows import QARow
-from socratune.runs import Results, RunDir, read_rows, system_turn, whole_folder, write_json, write_text
+from socratune.runs import Results, RunDir, export_place, read_rows, system_turn, whole_folder, write_json, write_text
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +89,7 @@ def export_adapter(
     if not (run.adapter / "adapter_config.json").is_file():
         raise UserError(Fault(str(run.adapter), "a LoRA adapter", Shown("none"), f"First: socratune train {run.root}"))
     converter = find_converter(llama_cpp, needed=to == "gguf")
-    place = (Path(out) if out else run.root / "export" / to).absolute()
-    earlier = (place / "parity.json").is_file() or (place.is_dir() and not any(place.iterdir()))
-    if place.exists() and not earlier:
-        raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
+    place = export_place(run, to, out, "parity.json")
     held_out = read_rows(run.rows("held_out"), QARow.from_json)
     if not held_out:
         raise UserError(Fault(str(run.rows("held_out")), "questions to check the export with", Shown("no row")))

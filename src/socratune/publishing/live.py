@@ -5,14 +5,16 @@ Only pages of this very server are answered (`webserver.meant_for_us`).
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -23,7 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from socratune.errors import Fault, Shown, SocratuneError, UserError
 from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
+from socratune.publishing.compared_page import comparison_page
 from socratune.publishing.report import live_page, overview, shortened
+from socratune.publishing.run_list import compared_runs, is_run, listed, run_named, runs_below, runs_page
 from socratune.publishing.webserver import (
     LOOPBACK_HOSTS,
     Hosts,
@@ -55,8 +59,9 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-
 class Live:
     """What is known of the run folder, read anew when its files have changed."""
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, home: str = "") -> None:
         self.run = run
+        self.home = home
         self.lock = Lock()
         self._stamps: dict[str, Any] = {}
         self._known: dict[str, Any] = {}
@@ -91,7 +96,9 @@ class Live:
         versions = (self._versions["traces"], self._versions["answers"])
         stamp = (_stamp(run.results, run.config, run.review, *events), versions)
         tag = f'"{abs(hash(stamp)):x}"'
-        return tag, self._fresh("state", stamp, lambda: json_encode(overview(run, traces, answers)))
+        return tag, self._fresh(
+            "state", stamp, lambda: json_encode(overview(run, traces, answers) | {"home": self.home})
+        )
 
     def _journal_stamp(self) -> tuple[Any, ...]:
         """Changes when the loop has finished rows, but so rarely that reading them takes a tenth of the time."""
@@ -123,9 +130,13 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int] | None, ...]:
     return tuple(found)
 
 
-def report_server(run: RunDir) -> ASGIApp:
-    """The pages of a run folder, for loopback only."""
-    live, page = Live(run), live_page()
+def report_server(run: RunDir, home: str = "") -> ASGIApp:
+    """The pages of a run folder, for loopback only.
+
+    Args:
+        home: where the list of all runs is; empty where there is none.
+    """
+    live, page = Live(run, home), live_page()
 
     def state(request: Request) -> Response:
         with live.lock:
@@ -168,6 +179,50 @@ def report_server(run: RunDir) -> ASGIApp:
     ]
     app = Starlette(routes=routes, exception_handlers={SocratuneError: _failed})
     return meant_for_us(short_bodies_only(app), Hosts(LOOPBACK_HOSTS[0]), PlainTextResponse)
+
+
+def runs_server(root: Path) -> ASGIApp:
+    """A list of the runs below a folder, each run's pages below `/run/NAME/`, and any two compared; for loopback only.
+
+    The folder is read anew for every list.
+    """
+
+    @lru_cache(16)
+    def pages(name: str) -> ASGIApp:
+        return report_server(RunDir(root / name), home="/")
+
+    def the_list(notice: str = "") -> Response:
+        names = runs_below(root)
+        runs = [
+            listed(RunDir(root / name)) | {"name": name, "href": f"run/{quote(os.fsencode(name))}/"} for name in names
+        ]
+        page = "".join(runs_page(root.resolve().name, runs, notice=notice))
+        return HTMLResponse(page, 400 if notice else 200, headers=HEADERS)
+
+    def compare(request: Request) -> Response:
+        names = [request.query_params.get(side, "") for side in ("a", "b")]
+        first, second = (run_named(root, name) for name in names)
+        if first is None or second is None:
+            return the_list("One of these two runs is not there any more.")
+        try:
+            result, rows = compared_runs(first, second, names)
+        except UserError as error:
+            return the_list(f"{' and '.join(names)} cannot be compared. {error}")
+        return HTMLResponse("".join(comparison_page(result, rows, home="/")), headers=HEADERS)
+
+    routes = [Route("/", lambda _: the_list()), Route("/compare", compare)]
+    own = Starlette(routes=routes, exception_handlers={SocratuneError: _failed})
+
+    async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        rest = scope.get("path", "").partition("/run/")
+        parts = rest[2].split("/") if rest[0] == "" else []
+        names = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        if name := next((name for name in names if run_named(root, name)), None):
+            await pages(name)({**scope, "root_path": f"/run/{name}"}, receive, send)
+        else:
+            await own(scope, receive, send)
+
+    return meant_for_us(by_path, Hosts(LOOPBACK_HOSTS[0]), PlainTextResponse)
 
 
 def _review(live: Live, content_type: str, body: bytes) -> Response:
@@ -232,12 +287,16 @@ def newest_run(folder: Path = _OUTPUTS) -> RunDir:
 
 
 def serve_report(folder: str | None, port: int, say: Callable[[str], None]) -> None:
-    """Serve the pages of a run on 127.0.0.1 until Ctrl-C; port 0 takes a free one.
+    """Serve the pages of a run, or of all runs below a folder, on 127.0.0.1 until Ctrl-C; port 0 takes a free one.
 
     Raises:
         UserError: no such run, or the port is taken.
     """
-    run = existing_run(folder) if folder is not None else newest_run()
+    if folder is not None and not is_run(Path(folder)) and runs_below(Path(folder)):
+        root, app = Path(folder), runs_server(Path(folder))
+    else:
+        run = existing_run(folder) if folder is not None else newest_run()
+        root, app = run.root, report_server(run)
     place = listening(LOOPBACK_HOSTS[0], port)
-    say(f"{run.root}: {address(place)}/  (Ctrl-C ends it)")
-    serve_until_stopped(report_server(run), place)
+    say(f"{root}: {address(place)}/  (Ctrl-C ends it)")
+    serve_until_stopped(app, place)

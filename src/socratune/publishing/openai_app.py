@@ -1,18 +1,22 @@
-"""`/health`, `/v1/models`, `/v1/chat/completions` over the students that are served."""
+"""`/health`, `/v1/models`, `/v1/chat/completions`, `/v1/completions` over the students that are served."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,7 +25,7 @@ from socratune.inference import end_of_turn_id, prompt_ids
 from socratune.llm import Sampling
 from socratune.publishing import openai_protocol
 from socratune.publishing.openai_models import Served
-from socratune.publishing.openai_protocol import Asked, BadRequest
+from socratune.publishing.openai_protocol import Asked, AskedText, BadRequest, Choice, Saying
 from socratune.publishing.webserver import Hosts, address, listening, meant_for_us, serve_until_stopped
 
 _MOST_BODY = 16_000_000  # bytes
@@ -39,13 +43,13 @@ def openai_server(models: Sequence[Served], key: str | None = None, *, hosts: Ho
     by_name = {served.name: served for served in models}
     listed = {"object": "list", "data": [_card(served) for served in models]}
 
-    async def complete(request: Request) -> Response:
+    async def complete(kind: type[Asked] | type[AskedText], request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _refused("expected application/json", 415)  # what pages of other sites can send without asking
         if int(request.headers.get("content-length", _MOST_BODY + 1)) > _MOST_BODY:
             return _refused(f"expected a body of at most {_MOST_BODY} bytes, with its length", 413)
         try:
-            asked = openai_protocol.parse(await request.body())
+            asked = openai_protocol.parse(kind, await request.body())
             if (served := by_name.get(asked.model)) is None:
                 return _refused(f"the model {asked.model!r} does not exist; there is {', '.join(by_name)}", 404)
             return await _completed(served, asked)
@@ -55,31 +59,115 @@ def openai_server(models: Sequence[Served], key: str | None = None, *, hosts: Ho
     routes = [
         Route(HEALTH, lambda _: Response()),
         Route("/v1/models", lambda _: JSONResponse(listed)),
-        Route("/v1/chat/completions", complete, methods=["POST"]),
+        Route("/v1/chat/completions", partial(complete, Asked), methods=["POST"]),
+        Route("/v1/completions", partial(complete, AskedText), methods=["POST"]),
     ]
     plain = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_route, Exception: _failed})
     return meant_for_us(plain if key is None else _with_key(plain, key), hosts, _refused)
 
 
-async def _completed(served: Served, asked: Asked) -> Response:
-    chat, student = asked.chat, served.student
-    sampling = _sampling(served, asked)
-    try:
-        length = len(prompt_ids(student.tokenizer, chat))
-    except Exception as error:  # whatever a template raises of turns it does not know
-        raise BadRequest(f"messages: the model's chat template does not take them ({error})") from None
-    most = getattr(student.model.config, "max_position_embeddings", None)
-    if most and length >= most:
-        raise BadRequest(f"messages: {length} tokens, and the model has room for {most}")
-    completion = await student.generate(chat, sampling)
-    end_id = end_of_turn_id(student.tokenizer)
+async def _completed(served: Served, asked: Asked | AskedText) -> Response:
+    tokenizer = served.student.tokenizer
+    if isinstance(asked, Asked):
+        try:
+            prompts = [prompt_ids(tokenizer, asked.chat)]
+        except Exception as error:  # whatever a template raises of turns it does not know
+            raise BadRequest(f"messages: the model's chat template does not take them ({error})") from None
+    else:
+        prompts = [tokenizer(text)["input_ids"] for text in asked.prompts]
+    field = "messages" if isinstance(asked, Asked) else "prompt"
+    most = getattr(served.student.model.config, "max_position_embeddings", None)
+    for ids in prompts:
+        if not ids:
+            raise BadRequest(f"{field}: at least one token")
+        if most and len(ids) >= most:
+            raise BadRequest(f"{field}: {len(ids)} tokens, and the model has room for {most}")
     if asked.stream:
-        body = b"".join(openai_protocol.events(asked, completion, end_id))
-        return Response(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-    return JSONResponse(openai_protocol.answer(asked, completion, end_id))
+        headers = {"Cache-Control": "no-store"}
+        return StreamingResponse(_events(served, asked, prompts), media_type="text/event-stream", headers=headers)
+    heard = lambda index, piece: None  # noqa: E731
+    with _Answers(served, asked, heard) as answers:
+        return JSONResponse(openai_protocol.answer(asked, await answers.all(prompts)))
 
 
-def _sampling(served: Served, asked: Asked) -> Sampling:
+async def _events(served: Served, asked: Asked | AskedText, prompts: list[list[int]]) -> AsyncIterator[bytes]:
+    """Every piece of text as soon as it is certain. Who goes away ends the answers with that."""
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+    events = openai_protocol.Events(asked)
+
+    def put(event: bytes | None) -> None:
+        with suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(pieces.put_nowait, event)
+
+    async def work(answers: _Answers) -> None:
+        try:
+            choices = await answers.all(prompts, lambda choice: put(events.ended(choice)))
+            put(events.last(choices))
+        except Exception as error:  # the student failed: the status is sent already
+            put(events.failed(f"{type(error).__name__}: {error}"))
+        finally:
+            put(None)
+
+    with _Answers(served, asked, lambda index, text: put(events.piece(index, text))) as answers:
+        working = asyncio.create_task(work(answers))
+        while (event := await pieces.get()) is not None:
+            yield event
+        await working
+
+
+class _Answers:
+    """The choices of one request, decoded beside those of others; when the block is left, nobody waits for them.
+
+    Args:
+        heard: is called with index and text, as it becomes certain, in the thread that decodes.
+    """
+
+    def __init__(self, served: Served, asked: Asked | AskedText, heard: Callable[[int, str], None]) -> None:
+        self._served, self._asked, self._heard = served, asked, heard
+        self._left = False
+
+    def __enter__(self) -> _Answers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._left = True
+
+    async def all(
+        self, prompts: list[list[int]], ended: Callable[[Choice], None] = lambda choice: None
+    ) -> list[Choice]:
+        """All of them, by index; `ended` hears of each as it is whole."""
+        sampling, several = _sampling(self._served, self._asked), self._asked.n
+        work = [
+            self._one(at * several + way, ids, replace(sampling, seed=sampling.seed + way), ended)
+            for at, ids in enumerate(prompts)
+            for way in range(several)
+        ]
+        return await asyncio.gather(*work)
+
+    async def _one(self, index: int, ids: list[int], sampling: Sampling, ended: Callable[[Choice], None]) -> Choice:
+        asked, tokenizer = self._asked, self._served.student.tokenizer
+        decode = partial(tokenizer.decode, skip_special_tokens=False)
+        saying = Saying(decode, asked.stops, stripped=isinstance(asked, Asked))
+        echoed = asked.prompts[index // asked.n] if isinstance(asked, AskedText) and asked.echo else ""
+        self._heard(index, echoed)
+
+        def told(token: int) -> bool:
+            if piece := saying.hear(token):
+                self._heard(index, piece)
+            return saying.stopped or self._left
+
+        said = await self._served.student.go_on(ids, sampling, told)
+        if piece := saying.end():
+            self._heard(index, piece)
+        over = [end_of_turn_id(tokenizer)] if said.stop == "end" else []
+        reason = "length" if said.stop == "length" and not saying.stopped else "stop"
+        choice = Choice(index, echoed + saying.text, [*saying.ids, *over], reason, len(ids), said.completion_tokens)
+        ended(choice)
+        return choice
+
+
+def _sampling(served: Served, asked: Asked | AskedText) -> Sampling:
     """A request without a temperature is drawn as the model's own settings say; in one with it, what it leaves out is
     neutral.
     """

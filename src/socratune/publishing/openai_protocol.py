@@ -1,4 +1,4 @@
-"""OpenAI's chat completions as data, from the server's side: what a request asks for, and what an answer says.
+"""OpenAI's completions, of chats and of text, as data from the server's side: what is asked for, and what is answered.
 
 `llm.wire` is the client's side. A field that would change the answer and is not known here is refused, never ignored.
 """
@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from socratune.llm import Chat, Completion
+from socratune.llm import Chat
 from socratune.runs import json_decode, json_encode
 
 MOST_NEW_TOKENS = 131_072
 """Of one answer: random numbers and, on a GPU, room in the cache are set aside for all of them."""
 
+MOST_CHOICES = 128
+"""Answers to one request."""
 _IGNORED = ("user", "metadata", "store")
 """Fields that change no answer."""
 _NEUTRAL: dict[str, Any] = {
-    "n": 1, "min_p": 0, "stop": [], "presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1,
-    "logit_bias": {}, "logprobs": False, "response_format": {"type": "text"}, "tools": [], "tool_choice": "none",
+    "min_p": 0, "presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1, "logit_bias": {},
+    "logprobs": False, "top_logprobs": 0, "response_format": {"type": "text"}, "tools": [], "tool_choice": "none",
+    "best_of": 1, "suffix": "",
 }  # fmt: skip
 """Fields that are taken with the value that changes nothing."""
 
@@ -56,17 +60,19 @@ class _StreamOptions(BaseModel):
 _Limit = Annotated[int, Field(gt=0, le=MOST_NEW_TOKENS)]
 
 
-class Asked(BaseModel):
-    """A request for a chat completion. None: left out."""
+class _Drawn(BaseModel):
+    """What both kinds of request say of how answers are drawn. None: left out."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     model: str
-    messages: Annotated[list[_Turn], Field(min_length=1)]
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = None
     """0 and -1 are off."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    """Of the first choice; the others count on from it."""
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] = 1
+    stop: str | Annotated[list[str], Field(max_length=16)] = []
     max_tokens: _Limit | None = None
     max_completion_tokens: _Limit | None = None
     stream: bool = False
@@ -80,33 +86,66 @@ class Asked(BaseModel):
         if not isinstance(data, dict):
             return data
         given = {name: value for name, value in data.items() if value is not None and name not in _IGNORED}
-        return {name: value for name, value in given.items() if name not in _NEUTRAL or value != _NEUTRAL[name]}
-
-    @property
-    def chat(self) -> Chat:
-        """The conversation."""
-        return [turn.plain() for turn in self.messages]
+        return {name: value for name, value in given.items() if name not in _NEUTRAL or not _neutral(name, value)}
 
     @property
     def longest(self) -> int | None:
         """Tokens of the answer at most."""
         return self.max_completion_tokens or self.max_tokens
 
+    @property
+    def stops(self) -> list[str]:
+        """Texts that end an answer and are not part of it."""
+        return [text for text in ([self.stop] if isinstance(self.stop, str) else self.stop) if text]
 
-def parse(body: bytes) -> Asked:
+
+def _neutral(name: str, value: Any) -> bool:
+    known = _NEUTRAL[name]
+    return value == known and isinstance(value, bool) == isinstance(known, bool)  # 0 logprobs are some
+
+
+class Asked(_Drawn):
+    """A request for a chat completion."""
+
+    messages: Annotated[list[_Turn], Field(min_length=1)]
+
+    @property
+    def chat(self) -> Chat:
+        """The conversation."""
+        return [turn.plain() for turn in self.messages]
+
+
+class AskedText(_Drawn):
+    """A request for a completion of plain text, which no chat template touches."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)]
+    echo: bool = False
+
+    @property
+    def prompts(self) -> list[str]:
+        """Each of which gets its `n` choices."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+Request = TypeVar("Request", Asked, AskedText)
+
+
+def parse(kind: type[Request], body: bytes) -> Request:
     """The request in a body.
 
     Raises:
         BadRequest: everything that is wrong with it.
     """
     try:
-        asked = Asked.model_validate(json_decode(body))
+        asked = kind.model_validate(json_decode(body))
     except ValidationError as error:
         raise BadRequest("; ".join(_fault(fault) for fault in error.errors())) from None
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
-    if asked.messages[-1].role != "user":
+    if isinstance(asked, Asked) and asked.messages[-1].role != "user":
         raise BadRequest(f"messages: the last turn has to be the user's, not the {asked.messages[-1].role}'s")
+    if isinstance(asked, AskedText) and asked.n * len(asked.prompts) > MOST_CHOICES:
+        raise BadRequest(f"prompt: at most {MOST_CHOICES} choices in all, {asked.n} each")
     return asked
 
 
@@ -118,27 +157,124 @@ def _fault(fault: Any) -> str:
     return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
-def answer(asked: Asked, completion: Completion, end_id: int) -> dict[str, Any]:
-    """The body of a whole answer.
+class Saying:
+    """An answer as it grows: its text up to a stop, which may begin in one token and end in another.
+
+    Attributes:
+        ids: the tokens so far.
+        stopped: one of the stops has come; the text ends before it.
 
     Args:
-        asked: the request.
-        completion: the answer.
-        end_id: the token that ends a turn; it is the last of `token_ids`, as vLLM has it.
+        decode: ids to text.
+        stops: texts that end it.
+        stripped: without white space around it, as the answers of a chat are.
     """
-    choice = {"message": {"role": "assistant", "content": completion.text}, **_ending(asked, completion, end_id)}
-    return {**_head(asked, "chat.completion"), "choices": [choice], "usage": _usage(completion)}
+
+    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str], *, stripped: bool) -> None:
+        self._decode, self._stops, self._stripped = decode, stops, stripped
+        self.ids: list[int] = []
+        self.stopped = False
+        self._raw = self._shown = ""
+        self._from = self._read = 0  # of the ids: what the next is decoded behind, and what is decoded
+
+    def hear(self, token: int) -> str:
+        """What this token makes certain: no part of a character, and nothing that a stop may begin with."""
+        self.ids.append(token)
+        self._extend(whole=True)
+        return self._show(held=self._held())
+
+    def end(self) -> str:
+        """What is left when no more tokens come."""
+        if not self.stopped:
+            self._extend(whole=False)
+        return self._show(held=0)
+
+    @property
+    def text(self) -> str:
+        """What was shown so far."""
+        return self._shown
+
+    def _extend(self, *, whole: bool) -> None:
+        before, now = self._decode(self.ids[self._from : self._read]), self._decode(self.ids[self._from :])
+        if (whole and now.endswith("\ufffd")) or len(now) <= len(before):
+            return
+        self._raw += now[len(before) :]
+        self._from, self._read = self._read, len(self.ids)
+        found = [at for at in map(self._raw.find, self._stops) if at >= 0]
+        if found:
+            self._raw, self.stopped = self._raw[: min(found)], True
+
+    def _held(self) -> int:
+        """Characters at the end with which a stop may begin."""
+        if self.stopped:
+            return 0
+        ends = (size for stop in self._stops for size in range(1, len(stop)) if self._raw.endswith(stop[:size]))
+        return max(ends, default=0)
+
+    def _show(self, held: int) -> str:
+        text = self._raw[: len(self._raw) - held]
+        text = text.strip() if self._stripped else text
+        piece, self._shown = text[len(self._shown) :], text
+        return piece
 
 
-def events(asked: Asked, completion: Completion, end_id: int) -> Iterator[bytes]:
-    """The same as server-sent events. The text comes in one piece: it is decoded beside others, and sent when whole."""
-    head = _head(asked, "chat.completion.chunk")
-    said = {"index": 0, "delta": {"role": "assistant", "content": completion.text}, "finish_reason": None}
-    yield _event({**head, "choices": [said]})
-    yield _event({**head, "choices": [{"delta": {}, **_ending(asked, completion, end_id)}]})
-    if asked.stream_options and asked.stream_options.include_usage:
-        yield _event({**head, "choices": [], "usage": _usage(completion)})
-    yield b"data: [DONE]\n\n"
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer: its text, how it ended, and what it took."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+    def ending(self, asked: _Drawn) -> dict[str, Any]:
+        """All but its text."""
+        told = {"index": self.index, "logprobs": None, "finish_reason": self.finish_reason}
+        return {**told, "token_ids": self.token_ids} if asked.return_token_ids else told
+
+
+def answer(asked: _Drawn, choices: Sequence[Choice]) -> dict[str, Any]:
+    """The body of a whole answer."""
+    chat = isinstance(asked, Asked)
+    said = [{"message": {"role": "assistant", "content": one.text}} if chat else {"text": one.text} for one in choices]
+    full = [{**text, **one.ending(asked)} for text, one in zip(said, choices, strict=True)]
+    head = _head(asked, "chat.completion" if chat else "text_completion")
+    return {**head, "choices": full, "usage": _usage(asked, choices)}
+
+
+class Events:
+    """The same as server-sent events, one for each piece of text."""
+
+    def __init__(self, asked: _Drawn) -> None:
+        self._asked = asked
+        self._chat = isinstance(asked, Asked)
+        self._head = _head(asked, "chat.completion.chunk" if self._chat else "text_completion")
+        self._begun: set[int] = set()
+
+    def piece(self, index: int, text: str) -> bytes:
+        """New text of a choice."""
+        role = {} if index in self._begun else {"role": "assistant"}
+        self._begun.add(index)
+        said = {"delta": {**role, "content": text}} if self._chat else {"text": text}
+        choice = {"index": index, **said, "logprobs": None, "finish_reason": None}
+        return _event({**self._head, "choices": [choice]})
+
+    def ended(self, choice: Choice) -> bytes:
+        """A choice is whole."""
+        nothing = {"delta": {}} if self._chat else {"text": ""}
+        return _event({**self._head, "choices": [{**nothing, **choice.ending(self._asked)}]})
+
+    def last(self, choices: Sequence[Choice]) -> bytes:
+        """What it took, where that was asked for, and the end."""
+        asked = self._asked.stream_options
+        usage = {**self._head, "choices": [], "usage": _usage(self._asked, choices)}
+        return (_event(usage) if asked and asked.include_usage else b"") + b"data: [DONE]\n\n"
+
+    def failed(self, message: str) -> bytes:
+        """An error after the answer began."""
+        return _event(error(message, "server_error"))
 
 
 def error(message: str, kind: str) -> dict[str, Any]:
@@ -146,20 +282,15 @@ def error(message: str, kind: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
-def _head(asked: Asked, kind: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": asked.model}
+def _head(asked: _Drawn, kind: str) -> dict[str, Any]:
+    own = "chatcmpl" if isinstance(asked, Asked) else "cmpl"
+    return {"id": f"{own}-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": asked.model}
 
 
-def _ending(asked: Asked, completion: Completion, end_id: int) -> dict[str, Any]:
-    ended = completion.stop == "end"
-    choice = {"index": 0, "logprobs": None, "finish_reason": "stop" if ended else "length"}
-    if not asked.return_token_ids:
-        return choice
-    return {**choice, "token_ids": [*(completion.token_ids or ()), *([end_id] if ended else [])]}
-
-
-def _usage(completion: Completion) -> dict[str, int]:
-    prompt, answered = completion.prompt_tokens, completion.completion_tokens
+def _usage(asked: _Drawn, choices: Sequence[Choice]) -> dict[str, int]:
+    """A prompt counts once for all its choices."""
+    prompt = sum(one.prompt_tokens for one in choices[:: asked.n])
+    answered = sum(one.completion_tokens for one in choices)
     return {"prompt_tokens": prompt, "completion_tokens": answered, "total_tokens": prompt + answered}
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from socratune.errors import INSTALL_TRAIN
 from socratune.evaluation import verdict_headline, why_not_passed
 from socratune.publishing.browsing import Index, answers_of, traces_of
 from socratune.publishing.filling import filled_page, script_json, shortened
@@ -53,10 +54,26 @@ def make_report(run: RunDir) -> Path:
         UserError: results or decisions are damaged.
         OutsideError: it cannot be written.
     """
-    traces, answers = traces_of(run, review_decisions(run)), answers_of(run)
-    lists = {"traces": Embedded(traces, TRACE_BYTES), "answers": Embedded(answers, ANSWER_BYTES)}
-    write_lines(run.report, _page(overview(run, traces, answers), lists))
+    write_lines(run.report, report_page(run))
     return run.report
+
+
+def report_page(
+    run: RunDir, *, rows: bool = True, shown: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> Iterator[str]:
+    """The page in parts.
+
+    Args:
+        rows: with traces and answers; without them it says how many there are.
+        shown: of the overview what the page may tell.
+
+    Raises:
+        UserError: results or decisions are damaged.
+    """
+    traces, answers = traces_of(run, review_decisions(run)), answers_of(run)
+    room = (TRACE_BYTES, ANSWER_BYTES) if rows else (0, 0)
+    lists = {"traces": Embedded(traces, room[0]), "answers": Embedded(answers, room[1])}
+    return _page(shown(overview(run, traces, answers)), lists)
 
 
 def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
@@ -99,12 +116,16 @@ def _kept_curves(folder: Path, train: dict[str, Any]) -> Path:
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each.
 
-    What is not finite is left out.
+    What is not finite is left out. Empty without TensorBoard, of the extra `train`.
     """
     if not folder.is_dir() or not any(folder.iterdir()):
         return {}
-    from tensorboard.backend.event_processing.directory_watcher import DirectoryDeletedError
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    try:
+        from tensorboard.backend.event_processing.directory_watcher import DirectoryDeletedError
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    except ModuleNotFoundError:
+        log.info("No curves: TensorBoard is not installed (%s).", INSTALL_TRAIN)
+        return {}
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": CURVE_POINTS})
     try:

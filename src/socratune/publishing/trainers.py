@@ -19,6 +19,7 @@ import yaml
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown
+from socratune.publishing.annotators import ANNOTATORS
 from socratune.training import UNSLOTH_LINEAR, length_and_decay, warmup_steps
 
 
@@ -112,7 +113,7 @@ class Trainer:
 def trainer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     """Why a training cannot be told to the trainer `name`; nothing where it can."""
     if name not in TRAINERS:
-        return [Fault("--for", f"one of {', '.join(TRAINERS)}", name)]
+        return [Fault("--for", f"one of {', '.join((*TRAINERS, *ANNOTATORS))}", name)]
     faults = []
     if config.method != "sft":
         fix = "Give --set train.method=sft --set train.learning_rate=1e-4; the pairs are in preference.jsonl."

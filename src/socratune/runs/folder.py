@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -148,6 +147,8 @@ def locked_file(path: Path, fault: Fault) -> Iterator[None]:
     Raises:
         BusyError: another process owns it; names pid and host.
     """
+    import fcntl
+
     with path.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -163,6 +164,20 @@ def locked_file(path: Path, fault: Fault) -> Iterator[None]:
             yield
         finally:
             stream.truncate(0)
+
+
+def at_work(folder: Path) -> bool:
+    """Whether a process may hold a run folder's lock; asks without taking it."""
+    import fcntl
+
+    try:
+        with (folder / "run.lock").open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or another user's
+        return True
+    return False
 
 
 def output_fault(path: str) -> Fault | None:
@@ -208,6 +223,19 @@ def whole_folder(place: Path) -> Iterator[Path]:
         folder.rename(place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def export_place(run: RunDir, to: str, out: str | None, sign: str) -> Path:
+    """The folder of an export: a new or empty one, or one with the file by which an earlier export is known.
+
+    Raises:
+        UserError: something else is there.
+    """
+    place = (Path(out) if out else run.root / "export" / to).absolute()
+    earlier = (place / sign).is_file() or (place.is_dir() and not any(place.iterdir()))
+    if place.exists() and not earlier:
+        raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
+    return place
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,7 +5,6 @@ The file is only ever appended to, and belongs to nobody else: a trace can be re
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -70,6 +69,8 @@ def take_over_reviews(run: RunDir, parts: Iterable[RunDir]) -> None:
 
 
 def _append(run: RunDir, review: Review) -> None:
+    import fcntl
+
     line = json.dumps(asdict(review)).encode() + b"\n"
     try:
         with run.review.open("ab") as stream:

@@ -20,7 +20,7 @@ from socratune.inference import Rendered, load_tokenizer, render
 from socratune.llm import model_fault, model_location
 from socratune.publishing import TRAINERS, Recipe, trainer_faults, view_rows
 from socratune.rows import Example
-from socratune.runs import Results, RunDir, read_rows, whole_folder, write_jsonl, write_text
+from socratune.runs import Results, RunDir, export_place, read_rows, whole_folder, write_jsonl, write_text
 from socratune.stages.train import check_labels, short_enough, without_controls
 
 
@@ -45,7 +45,7 @@ def export_training(run: RunDir, config: RunConfig, to: str, *, out: str | None 
         faults.append(fault)
     if faults:
         raise UserError(*faults)
-    place, trainer = _place(run, to, out), TRAINERS[to]
+    place, trainer = export_place(run, to, out, "messages.jsonl"), TRAINERS[to]
     tokenizer = load_tokenizer(config.model)
     examples, _ = without_controls(tokenizer, read_rows(run.rows("train"), Example.from_json))
     rows, longest = short_enough(check_labels(tokenizer, examples), config.train.max_seq_length)
@@ -66,14 +66,6 @@ def export_training(run: RunDir, config: RunConfig, to: str, *, out: str | None 
             write_text(folder / name, text)
         shutil.rmtree(place, ignore_errors=True)
     return _told(place, to, rows, examples, more)
-
-
-def _place(run: RunDir, to: str, out: str | None) -> Path:
-    place = (Path(out) if out else run.root / "export" / to).absolute()
-    earlier = (place / "messages.jsonl").is_file() or (place.is_dir() and not any(place.iterdir()))
-    if place.exists() and not earlier:
-        raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
-    return place
 
 
 def _write_rows(folder: Path, rows_as: str, rows: Sequence[Rendered], examples: Sequence[Example]) -> None:

@@ -66,11 +66,13 @@ def split_rows(run: RunDir, config: SplitConfig, *, dataset: str, screen: Screen
     if "train_in" not in parts:
         raise UserError(_nothing_left(dataset, parts))
     dropped = _write(run, read, parts, own_parts)
-    bad, too_long = (sum(getattr(one.data.reading, name) for one in read.every) for name in ("bad_rows", "too_long"))
+    bad = sum(one.data.reading.bad_rows for one in read.every)
+    left_out = sum((one.data.reading.left_out for one in read.every), Counter[str]())
+    refused, too_long = bool(bad or left_out), left_out.pop("too_long", 0)
     if too_long:
         text = "%d rows are longer than the model's positions and left out; input.rejected.jsonl says which."
         log.warning(text, too_long)
-    if bad or too_long:
+    if refused:
         write_rejected(run.rejected("input"), (item for one in read.every for item in one.data.bad_rows()))
     proof, proof_parts = (own, own_parts) if own else (rows, parts)
     sizes = Counter(cluster for cluster, part in zip(proof.clusters, proof_parts, strict=True) if part == "held_out")
@@ -87,11 +89,13 @@ def split_rows(run: RunDir, config: SplitConfig, *, dataset: str, screen: Screen
         "detectable": {**asdict(shows), "says": str(shows)},
         "bad_rows": bad,
         "too_long": too_long,
+        "left_out": dict(left_out),
         "shapes": dict(rows.data.reading.shapes),
         "commit": commit_of(rows.path),
     }
-    left_out = rows.data.reading.bad_rows + rows.data.reading.too_long
-    return StageResult(rows_in=len(parts) + left_out, rows_out=figures["train_in"], figures=figures)
+    reading = rows.data.reading
+    unused = reading.bad_rows + reading.left_out.total()
+    return StageResult(rows_in=len(parts) + unused, rows_out=figures["train_in"], figures=figures)
 
 
 def _read(config: SplitConfig, dataset: str, screen: Screen | None) -> tuple[_Read, Sequence[int]]:

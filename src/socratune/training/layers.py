@@ -13,14 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown
-from socratune.inference import model_on_meta
+from socratune.inference import model_on_meta, note, recall
 from socratune.llm import model_json, model_location
-from socratune.training.adapters import lora_config
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +33,22 @@ def layer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
     """
+    if config.peft:
+        from socratune.training.adapters import peft_faults  # imports torch
+
+        if peft_faults(config.peft):
+            return []  # they are said where settings are
+    of = config.model_dump(mode="json")
+    if recall(name, "layers", of) is None:
+        if faults := _found(name, config):
+            return faults
+        note(name, "layers", of, value=True)
+    return []
+
+
+def _found(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
+    from socratune.training.adapters import lora_config  # imports torch, as does what follows
+
     try:
         wanted = lora_config(config)
     except Exception as error:  # PEFT checks its settings with whatever error lies nearest
@@ -58,6 +70,8 @@ def _by_weights(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     weights: list[str] = [*(model_json(name, "model.safetensors.index.json").get("weight_map") or ())]
     file = Path(model_location(name)) / "model.safetensors"
     if not weights and file.is_file():
+        from safetensors import safe_open
+
         with safe_open(file, "np") as stream:
             weights = list(stream.keys())
     names = list(dict.fromkeys(path.rpartition(".")[0] for path in weights))
@@ -70,7 +84,9 @@ def _said(error: Exception) -> str:
 
 
 def _is_linear(module: Any) -> bool:
-    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D"
+    from torch.nn import Linear
+
+    return isinstance(module, Linear) or type(module).__name__ == "Conv1D"
 
 
 def _listed(names: Iterable[Any]) -> str:
@@ -125,6 +141,7 @@ def _numbers(value: Any) -> list[Any]:
 
 def _put_on(model: Any, wanted: Any, config: EnhancedTrainingConfig, has: str) -> list[Fault]:
     """What PEFT refuses, and the names that match only what is left out by another setting."""
+    import torch
     from peft import get_peft_model
 
     where = "train.target_modules" if not config.peft else "train.target_modules and train.peft"

@@ -28,7 +28,8 @@ class DecodingRow:
         answer: what the caller waits for.
         uniforms: (max_new_tokens,), its own random numbers, one a token; None when greedy.
         done: it has its answer; set by whoever reads the tokens, and the decoder then lets the row go.
-        told: is called with each token, in the thread that decodes; None where nobody looks on.
+        told: is called with each token, in the thread that decodes, and ends the answer by True; None where nobody
+            looks on.
     """
 
     ids: list[int]
@@ -37,7 +38,7 @@ class DecodingRow:
     new_ids: list[int] = field(default_factory=list)
     uniforms: torch.Tensor | None = None
     done: bool = False
-    told: Callable[[int], None] | None = None
+    told: Callable[[int], object] | None = None
 
 
 class Decoder(Protocol):

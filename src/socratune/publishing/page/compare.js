@@ -10,18 +10,9 @@ Object.assign(KIND_NAMES, {
 });
 const KIND_ORDER = ["lost", "won", "unscored", "both_wrong", "both_right", "same"];
 const VERDICT_TONES = { better: "good", not_worse: "", worse: "bad", inconclusive: "open" };
-const $ = (id) => document.getElementById(id);
 
 const compared = readJson("compared-data"), allRows = readJson("rows-data");
 let entry = compared.metrics[0], source = null, list = null, openRow = null, kind = "";
-
-function startTheme() {
-  const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const name = () => void ($("theme").textContent = dark() ? "Light" : "Dark");
-  $("theme").addEventListener("click", () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; name(); });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
-  name();
-}
 
 // --- scores
 
@@ -221,6 +212,9 @@ function start() {
   startTheme();
   $("overview").replaceChildren(verdictPart(), metricsPart());
   document.title = `${compared.headline} · Socratune`;
+  $("sections").prepend(...homeLink(compared.home));
+  if (!allRows.length) for (const node of document.querySelectorAll(".explorer, .skip, [href='#rows-heading']")) node.remove(); // a page of figures alone
+  if (!allRows.length) return;
   list = new VirtualList($("rows"), (index) => showRow(index, source.at(index)));
   const fill = (select, names) => select.replaceChildren(...names.map(([value, name]) => el("option", { value }, name)));
   const tasks = [...new Set(allRows.map((row) => row.task))].filter(Boolean);

@@ -62,7 +62,7 @@ function reviewBox(row, decided) {
   status.textContent = `${said} Decisions count when curate runs the next time.`;
   const send = async (decision, text) => {
     try {
-      const answer = await fetch("/api/review", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: row.id, decision, text }) });
+      const answer = await fetch("api/review", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: row.id, decision, text }) });
       if (!answer.ok) throw new Error(await answer.text());
       decided(await answer.json());
     } catch (error) {

@@ -73,7 +73,7 @@ class ServedRows {
   }
   async fetched(number) {
     try {
-      const answer = await fetch(`/api/rows/${this.what}?offset=${number * PAGE_ROWS}&limit=${PAGE_ROWS}&${this.query}`);
+      const answer = await fetch(`api/rows/${this.what}?offset=${number * PAGE_ROWS}&limit=${PAGE_ROWS}&${this.query}`);
       return answer.ok ? await answer.json() : { rows: [] };
     } catch {
       return { rows: [] }; // the server is gone; the page says so
@@ -86,7 +86,7 @@ class ServedRows {
   }
   async full(index) {
     const row = this.at(index) ?? (await this.page(Math.floor(index / PAGE_ROWS))).rows[index % PAGE_ROWS];
-    const answer = row && (await fetch(`/api/row/${this.what}?id=${encodeURIComponent(row.id)}`));
+    const answer = row && (await fetch(`api/row/${this.what}?id=${encodeURIComponent(row.id)}`));
     return answer?.ok ? answer.json() : null;
   }
 }

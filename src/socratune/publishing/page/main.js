@@ -3,26 +3,11 @@
 const NAMES = { traces: "Training traces", answers: "Held-out answers" };
 const MARKS = { "": "all", leaked: "leaked", dropped: "not trained on", trained: "not dropped", reviewed: "reviewed" };
 const POLL_MS = 1000;
-const $ = (id) => document.getElementById(id);
 
 let overview = readJson("overview-data");
 const live = overview === null;
 const sources = {}, leftOut = {};
 let what = "traces", list = null, shownFilter = 0, openRow = null, tag = null;
-
-function startTheme() {
-  const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const name = () => void ($("theme").textContent = dark() ? "Light" : "Dark");
-  try { const kept = localStorage.getItem("theme"); if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept; } catch { /* a page from disk may have no storage */ }
-  $("theme").addEventListener("click", () => {
-    const next = dark() ? "light" : "dark";
-    document.documentElement.dataset.theme = next;
-    try { localStorage.setItem("theme", next); } catch { /* as above */ }
-    name();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
-  name();
-}
 
 const wanted = () => ({ kind: $("kind").value, mark: what === "traces" ? $("mark").value : "", verdict: $("verdict").value, text: $("search").value });
 
@@ -151,12 +136,14 @@ function start() {
     sources[name] = live ? new ServedRows(name, () => list.draw()) : new EmbeddedRows(readJson(`${name}-data`) ?? []);
     leftOut[name] = live ? {} : readJson("left-out-data")[name];
   }
+  const bare = !live && Object.values(sources).every((source) => !source.rows.length); // a page of figures alone
+  for (const node of document.querySelectorAll("#filters, #panes, .keys")) node.hidden = bare;
   choose("traces");
 }
 
 async function poll() {
   try {
-    const answer = await fetch("/api/state", tag ? { headers: { "If-None-Match": tag } } : {});
+    const answer = await fetch("api/state", tag ? { headers: { "If-None-Match": tag } } : {});
     if (answer.ok) {
       tag = answer.headers.get("ETag");
       const fresh = await answer.json(), first = overview === null;

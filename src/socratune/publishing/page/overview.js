@@ -212,8 +212,10 @@ function funnelSection(data) {
   line("rows in", all, "", "step", "plain");
   if (split.bad_rows) line("unreadable", split.bad_rows, "skipped; see input.rejected.jsonl", "part", "bad");
   if (split.too_long) line("too long", split.too_long, "for the model; see input.rejected.jsonl", "part", "bad");
+  const leftOut = Object.entries(split.left_out ?? {});
+  for (const [reason, number] of leftOut) line(words(reason), number, "by people, in the tool it comes from; see input.rejected.jsonl", "part", "open");
   if (split.contaminated) line("also held out", split.contaminated, "dropped: the proof asks them", "part", "open");
-  const unused = (split.bad_rows ?? 0) + (split.too_long ?? 0) + (split.contaminated ?? 0);
+  const unused = (split.bad_rows ?? 0) + (split.too_long ?? 0) + (split.contaminated ?? 0) + leftOut.reduce((sum, [, number]) => sum + number, 0);
   const apart = all - (split.train_in ?? all) - unused - (split.dev ?? 0);
   if (split.dev) line("development", split.dev, "choose the epoch", "part", "plain");
   if (apart > 0) line("held out and set apart", apart, "never trained on", "part", "plain");
@@ -406,5 +408,5 @@ function showOverview(data) {
   document.getElementById("run-name").replaceChildren(...visible(data.run));
   document.title = `${data.headline[0]} · ${data.run} · Socratune`;
   const links = [...document.querySelectorAll("#overview section[id]:not(.verdict) > h2, .explorer > h2, #configuration > h2")];
-  document.getElementById("sections").replaceChildren(...links.map((heading) => el("a", { href: `#${heading.id}` }, heading.textContent)));
+  document.getElementById("sections").replaceChildren(...homeLink(data.home), ...links.map((heading) => el("a", { href: `#${heading.id}` }, heading.textContent)));
 }

@@ -21,6 +21,7 @@ function svg(tag, attributes = {}, ...children) {
   return node;
 }
 
+const $ = (id) => document.getElementById(id);
 const readJson = (id) => JSON.parse(document.getElementById(id).textContent);
 const words = (name) => String(name).replaceAll("_", " ");
 const count = (value) => Number(value).toLocaleString("en-US");
@@ -30,6 +31,8 @@ const rounded = (value, digits) => // as Python rounds, so that page, screen and
 const percent = (share, digits = 1) => `${rounded(100 * share, digits)}\u00a0%`;
 const signed = (share) => `${share < 0 ? "−" : "+"}${rounded(Math.abs(100 * share), 1)}`;
 const usd = (value) => (value == null ? "not known" : `$${value === 0 || value >= 1 ? value.toFixed(2) : value.toPrecision(2)}`);
+
+const homeLink = (address) => (address ? [el("a", { href: address }, "All runs")] : []);
 
 function figure(value) {
   if (typeof value !== "number") return String(value);
@@ -100,4 +103,18 @@ function textBlock(value, fileName) {
   more.addEventListener("click", grow);
   grow();
   return el("div", { class: "text-block" }, box, note, more);
+}
+
+function startTheme() {
+  const dark = () => (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const name = () => void ($("theme").textContent = dark() ? "Light" : "Dark");
+  try { const kept = localStorage.getItem("theme"); if (kept === "dark" || kept === "light") document.documentElement.dataset.theme = kept; } catch { /* a page from disk may have no storage */ }
+  $("theme").addEventListener("click", () => {
+    const next = dark() ? "light" : "dark";
+    document.documentElement.dataset.theme = next;
+    try { localStorage.setItem("theme", next); } catch { /* as above */ }
+    name();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", name);
+  name();
 }

@@ -1,0 +1,68 @@
+"""What was found out about a model's small files stays known while they and the libraries that read them are the same.
+
+Reading them by transformers' automatic classes imports torch, which takes two seconds before a run says its first word.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from socratune.errors import SocratuneError
+from socratune.llm import cache_folder, model_file
+from socratune.runs import file_state, fingerprint, write_json
+
+_READERS = ("socratune", "transformers", "tokenizers", "peft", "torch")
+_WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
+
+
+def recall(name: str, about: str, *parts: Any) -> Any:
+    """What was noted, None where nothing was or something has changed since.
+
+    Args:
+        name: a folder, a Hub id, or `demo`.
+        about: what was found out; one note is kept of each.
+        parts: JSON that it depends on besides the model's files.
+    """
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(_note(name, about).read_text("utf-8"))
+        if found["of"] == _state(name, *parts):
+            return found["value"]
+    return None
+
+
+def note(name: str, about: str, *parts: Any, value: Any) -> None:
+    """Keep what was found out, where the cache can be written; the arguments as for `recall`."""
+    with suppress(OSError, SocratuneError):
+        path = _note(name, about)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"of": _state(name, *parts), "value": value})
+
+
+def _folder(name: str) -> Path:
+    path = model_file(name, "config.json")
+    if path is None:
+        raise FileNotFoundError(name)
+    return path.absolute().parent
+
+
+def _note(name: str, about: str) -> Path:
+    return cache_folder() / "models" / f"{fingerprint(str(_folder(name)), about)}.json"
+
+
+def _state(name: str, *parts: Any) -> str:
+    """Changes with every file of the model but its weights, with what reads them, and with `parts`."""
+    files = sorted(path for path in _folder(name).iterdir() if path.suffix not in _WEIGHTS)
+    states = [(path.name, file_state(path)) for path in files]
+    return fingerprint(states, _readers(), parts)
+
+
+@cache
+def _readers() -> list[Any]:
+    """The versions of the libraries, and the state of the checks themselves."""
+    own = [path for folder in ("inference", "training") for path in (Path(__file__).parents[1] / folder).glob("*.py")]
+    return [*map(version, _READERS), file_state(*sorted(own))]
