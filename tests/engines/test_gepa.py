@@ -37,6 +37,10 @@ def test_an_instruction_that_the_judge_likes_is_found() -> None:
     assert "incorrect" in read[0] and "The reference answer: " in read[0]
 
 
+def unheard(event: str, stage: str, entry: dict[str, Any]) -> None:
+    """Nobody listens."""
+
+
 def test_it_is_a_way_of_its_own(tmp_path: Path) -> None:
     """The embedded model reflects itself, which it cannot; what it is asked, and how often, is in the journal."""
     data = write_rows(tmp_path / "train.jsonl", demo_rows("train", 60))
@@ -50,7 +54,7 @@ def test_it_is_a_way_of_its_own(tmp_path: Path) -> None:
     }
     said: list[str] = []
     limits = AblationLimits(1, 20.0, None)
-    result = compare_ways(given, tmp_path / "a", ["direct", "gepa"], limits, tell=lambda *_: None, say=said.append)
+    result = compare_ways(given, tmp_path / "a", ["direct", "gepa"], limits, tell=unheard, say=said.append)
     row = next(one for one in result["arms"] if one["arm"] == "gepa")
     assert row["prompt"] and row["readings"]["rows"]["accuracy"] is not None, said
     assert json.loads((tmp_path / "a" / "gepa" / "held_out" / "exam.json").read_text("utf-8"))["right"]
