@@ -64,6 +64,18 @@ def test_the_openai_package_chats_streams_and_lists(base: str, said: str) -> Non
         assert chunks[-1].usage == whole.usage
         with pytest.raises(openai.BadRequestError, match="logprobs"):
             client.chat.completions.create(model="adapter", messages=QUESTION, logprobs=True)
+        ends = client.chat.completions.create(model="adapter", messages=QUESTION, temperature=0, stop=[said[4:7]], n=2)
+        assert [one.message.content for one in ends.choices] == [said[: said.index(said[4:7])].strip()] * 2
+        text: dict[str, Any] = {
+            "model": "demo",
+            "prompt": ["What is 2 +", "The sun"],
+            "temperature": 0,
+            "max_tokens": 8,
+        }
+        plain = [one.text for one in client.completions.create(**text).choices]
+        with client.completions.create(**text, stream=True) as stream:
+            parts = [chunk.choices[0] for chunk in stream]
+        assert ["".join(part.text for part in parts if part.index == at) for at in (0, 1)] == plain
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="another", messages=QUESTION)
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from socratune.config import PLAIN
-from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.errors import Fault, OutsideError, Shown, UserError, without_extra
 from socratune.inference.controls import Tokenizer, controls_of
 from socratune.inference.known import note, recall
 from socratune.inference.template import end_of_turn_id, ends_turns, prompt_ids, prompt_text, system_place
@@ -64,6 +64,8 @@ def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
     except OutsideError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions, and transformers any for a file it does not expect
+        if missing := without_extra(error):
+            raise missing from error
         fix = "Take a model folder with its tokenizer files."
         raise UserError(Fault(f"{where} {name}", "a tokenizer that can be read", _reason(error), fix)) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)

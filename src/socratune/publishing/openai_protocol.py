@@ -127,7 +127,7 @@ class AskedText(_Drawn):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
-Request = TypeVar("Request", Asked, AskedText)
+Request = TypeVar("Request", bound=Asked | AskedText)
 
 
 def parse(kind: type[Request], body: bytes) -> Request:

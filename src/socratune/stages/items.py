@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from socratune.config import EnhancedTrainingConfig, RunConfig
 from socratune.errors import Fault, Shown, UserError
@@ -12,7 +12,9 @@ from socratune.llm import chat_template, is_thinking, with_private_hint, with_pr
 from socratune.rows import Attempt, Example, Piece, Trace
 from socratune.runs import RunDir, iter_rows, review_decisions
 from socratune.teaching import last_wrong_answer
-from socratune.training import Distilled, Pair, Sampled, Weighted, advantages, answer_weight
+
+if TYPE_CHECKING:  # a preflight needs no PyTorch
+    from socratune.training import Distilled, Pair, Sampled, Weighted
 
 _LACKS = {
     "dpo": ("rows with a wrong answer beside the right one", "Give the student harder questions"),
@@ -27,6 +29,8 @@ _LACKS = {
 
 def as_items(method: str, replay: list[Rendered]) -> list[Any]:
     """The base's own answers to neutral prompts among the items of a method: of full weight, and never clipped."""
+    from socratune.training import Sampled, Weighted
+
     if method == "weights":
         return [Weighted(row, 1.0) for row in replay]
     return [Sampled(row, 1.0, off_policy=True) for row in replay] if method == "grpo" else replay
@@ -94,6 +98,8 @@ class _Maker:
 
 def _pairs(make: _Maker) -> Iterator[Pair]:
     """Each row with the student's last wrong answer to its question; rows that have none are left out."""
+    from socratune.training import Pair
+
     for trace in make.traces():
         if (wrong := last_wrong_answer(trace)) and (rejected := make.rendered(trace, wrong)):
             yield Pair(make.right[trace.row.id], rejected)
@@ -101,6 +107,8 @@ def _pairs(make: _Maker) -> Iterator[Pair]:
 
 def _weighted(make: _Maker) -> Iterator[Weighted]:
     """Each row by what it has to teach; one whose samples are all right has nothing and is left out."""
+    from socratune.training import Weighted, answer_weight
+
     for trace in make.traces():
         alone = trace.outcome == "solved_first_try"
         weight = answer_weight(trace.pass_rate or 0.0, alone=alone)
@@ -121,6 +129,8 @@ def _first_samples(trace: Trace) -> list[Attempt]:
 
 def _groups(make: _Maker) -> Iterator[Sampled]:
     """All samples of a question with their advantages; where all are wrong, the hinted answer counts among them."""
+    from socratune.training import Sampled, advantages
+
     for trace in make.traces():
         group = _first_samples(trace)
         rewards = [float(attempt.verdict == "correct") for attempt in group]
@@ -135,6 +145,8 @@ def _groups(make: _Maker) -> Iterator[Sampled]:
 
 def _distilled(make: _Maker) -> Iterator[Distilled]:
     """The student's attempts, each with what the base would say there with the hint, or the solution, in view."""
+    from socratune.training import Distilled
+
     ours, rejected = (
         make.config.distil,
         {name for name, review in review_decisions(make.run).items() if review.decision == "reject"},
