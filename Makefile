@@ -17,7 +17,7 @@ help:
 	@echo "make test-engines   real programs: llama.cpp, TRL, LiteLLM, clients, trackers, Ray, SkyPilot, in $(ENGINES)"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks, the demo"
 	@echo "make fuzz    random input for every reader, and damaged run folders: FUZZ_MINUTES, or ten"
-	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
+	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about five minutes"
 	@echo "make lab     the pipeline on the laboratory's base, and on data nobody can learn: five minutes on two cores"
 	@echo "make test-experiments   the tests of experiments/: its laboratory and the page of evidence"
 	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
@@ -40,6 +40,7 @@ lab: setup
 
 bench: setup
 	@$(PY) benchmarks/loop.py
+	@$(PY) benchmarks/whole.py
 	@$(PY) benchmarks/crash.py
 	@$(PY) benchmarks/storm.py
 	@$(PY) benchmarks/generate.py
