@@ -45,7 +45,7 @@ LINES = {
     "llm": 5300,
     "inference": 3150,
     "data": 2750,
-    "environments": 650,
+    "environments": 850,
     "teaching": 1700,
     "documents": 3200,
     "training": 2650,
