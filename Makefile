@@ -74,6 +74,16 @@ $(ENGINES)/trainers/installed: | $(ENGINES)/installed
 		aiohappyeyeballs aiohttp aiosignal attrs frozenlist multidict propcache yarl
 	@touch $@
 
+# verifiers wants older versions of data sets and clients: those beside, whatever else it needs from the environment outside.
+$(ENGINES)/verifiers/installed: | $(ENGINES)/installed
+	@$(ENGINES)/bin/python -m venv --without-pip $(ENGINES)/verifiers
+	@cd $(ENGINES)/verifiers/lib/python3*/site-packages && \
+		$(abspath $(ENGINES))/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > outside.pth
+	@$(ENGINES)/verifiers/bin/python -m pip --disable-pip-version-check install --quiet verifiers==0.1.14 2>&1 | \
+		grep -v -e "dependency resolver" -e "^trl .*datasets" || true
+	@$(ENGINES)/verifiers/bin/python -c 'import verifiers'
+	@touch $@
+
 # llama.cpp's converter is in no wheel; the source of its Python binding has it, and is not built.
 LLAMA_CPP_PYTHON := llama_cpp_python-0.3.36
 $(ENGINES)/llama.cpp/installed: constraints.txt | $(ENGINES)/installed
@@ -86,7 +96,8 @@ $(ENGINES)/llama.cpp/installed: constraints.txt | $(ENGINES)/installed
 	@rm $(ENGINES)/llama.cpp/$(LLAMA_CPP_PYTHON).tar.gz
 	@touch $@
 
-test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed $(ENGINES)/trainers/installed test-engines-small
+test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed $(ENGINES)/trainers/installed \
+	$(ENGINES)/verifiers/installed test-engines-small
 
 # What CI has time for: without LiteLLM's proxy and llama.cpp's converter, whose tests are skipped where these are not there.
 test-engines-small: $(ENGINES)/installed $(ENGINES)/skypilot/installed

@@ -45,7 +45,7 @@ LINES = {
     "llm": 5350,
     "inference": 3600,
     "data": 3000,
-    "environments": 650,
+    "environments": 850,
     "teaching": 1800,
     "documents": 3200,
     "training": 3000,
