@@ -3,7 +3,7 @@
     python benchmarks/whole.py [--quick]
 
 Bound: as in `loop.py`, of the rows that the split left to train on. Each setting runs twice: what the first run finds
-out about the model, in an empty cache, is known to the second. CPU is that of the client's process, start and report included.
+out about the model, in an empty cache, is known to the second. CPU is the client's, start and report included.
 """
 
 from __future__ import annotations

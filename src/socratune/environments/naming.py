@@ -1,4 +1,4 @@
-"""Which environments `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]`, `verifiers:MODULE` or `python:FILE.py`.
+"""Which environments `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]`, `verifiers:MODULE`, `python:FILE.py`.
 
 Whatever is named gives three functions, and nothing else here asks which kind it is:
 

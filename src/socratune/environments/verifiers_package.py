@@ -75,8 +75,8 @@ class VerifiersTask:
 
     def questions(self, seed: int) -> Iterator[Entry]:
         """The rows of its data set, shuffled by the seed."""
-        for row in self.loaded.get_dataset().shuffle(seed=seed):
-            row = json.loads(json.dumps(dict(row), default=str))  # as the rubric gets it back from a row's metadata
+        for own in self.loaded.get_dataset().shuffle(seed=seed):
+            row = json.loads(json.dumps(dict(own), default=str))  # as the rubric gets it back from a row's metadata
             if not str(row.get("answer") or "").strip():
                 raise UserError(Fault(self.where, "rows with an `answer`", Shown(f"one with {', '.join(row)}")))
             yield {"question": self._asked(row["prompt"]), "answer": str(row["answer"]), "row": row}

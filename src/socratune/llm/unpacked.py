@@ -315,7 +315,8 @@ _CONTROL, _OWN = 3, 4
 def _name_special_tokens(tokenizer: Any, file: Path) -> None:
     """Give the tokenizer all special tokens of the file that its vocabulary has by that name, and its ends.
 
-    Gemma's runs of spaces are other words there, and would be new ones beyond the embedding. Before 5.18 transformers knew two or three of them and took `<|endoftext|>` for the end of Qwen's turns.
+    Gemma's runs of spaces are other words there, and would be new ones beyond the embedding. Before 5.18
+    transformers knew two or three special tokens, and took `<|endoftext|>` for the end of Qwen's turns.
     """
     from gguf import GGUFReader
     from transformers import AddedToken
