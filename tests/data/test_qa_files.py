@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from socratune.data import qa_files, records
+from socratune.data import qa_files, records, shapes
 from socratune.data.qa_files import _Reading, data_path, data_set, forget_data_sets, qa_rows, read_qa_rows
 from socratune.data.tally import MOST_KINDS
 from socratune.errors import OutsideError, UserError
@@ -299,7 +299,7 @@ def test_embedded_data_keeps_its_promises() -> None:
 def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The name of every file that is parsed."""
     found: list[str] = []
-    real = qa_files.read_records
+    real = records.read_records
 
     def read_records(path: Path) -> Iterator[records.Record]:
         found.append(path.name)
@@ -355,7 +355,7 @@ def test_without_room_on_the_disk_the_rows_are_parsed_anew(
 
 
 def test_a_file_that_changes_while_it_is_parsed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, real = tmp_path / "in.jsonl", qa_files.parse_row
+    path, real = tmp_path / "in.jsonl", shapes.parse_row
     path.write_bytes(GOOD + b"\n" + GOOD)
 
     def parse_row(value: Any, where: str) -> Any:

@@ -200,8 +200,8 @@ def test_a_parser_that_dies_or_hangs_costs_one_file(tmp_path: Path, monkeypatch:
     deadly += "    'die' in path and os._exit(139)\n    'hang' in path and time.sleep(60)\n"
     deadly += "    print(json.dumps({'text': 'It is fine.', 'pages': []}), flush=True)\n"
     (tmp_path / "parser.py").write_text(deadly, "utf-8")
-    started = lambda: parsing.subprocess.Popen(  # noqa: E731
-        [parsing.sys.executable, str(tmp_path / "parser.py")], stdin=-1, stdout=-1
+    started = lambda: subprocess.Popen(  # noqa: E731
+        [sys.executable, str(tmp_path / "parser.py")], stdin=-1, stdout=-1
     )
     monkeypatch.setattr(parsing, "_started", started)
     monkeypatch.setattr(parsing, "_TIMEOUT_S", 5.0)

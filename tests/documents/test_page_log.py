@@ -31,7 +31,7 @@ def go_on(folder: Path) -> Drained:
     with PageLog(folder, "q") as log:
         if finished := log.finished():
             return finished
-        log.position("c"), log.count("c"), list(log.batches(0, 50)), log.other_ends(0)
+        _ = log.position("c"), log.count("c"), list(log.batches(0, 50)), log.other_ends(0)
         log.keep("d", "", [Document("d/1", "t", "text")], done=True)
         return log.finish()
 

@@ -20,7 +20,7 @@ from socratune.llm.batched import FEWEST_CALLS, BatchedModel
 from socratune.llm.http import HttpModel
 from socratune.llm.ledger import UNLIMITED, BudgetSpent, Ledger, Limits, MeteredModel, price_of
 from socratune.llm.places import Places
-from socratune.llm.wire import WireProtocol
+from socratune.llm.vendors import WireProtocol
 from socratune.runs import Journal
 
 MODELS: dict[WireProtocol, str] = {"openai": "gpt-4o-mini", "anthropic": "claude-opus-4-5"}
