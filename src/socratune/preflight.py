@@ -37,7 +37,7 @@ from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault, method_faults
-from socratune.training import tracker_faults
+from socratune.training import layer_faults, tracker_faults
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def _model_faults(name: str, resolved: Resolved | None, restart: str | None) -> 
         return []
     faults = chat_faults(name)
     if restart or not (RunDir(resolved.config.output).adapter / "adapter_config.json").exists():
-        faults += _layer_faults(name, resolved.config)
+        faults += layer_faults(name, resolved.config.train)
     return faults + method_faults(resolved.config)
 
 
@@ -226,13 +226,6 @@ def chat_faults(name: str, where: str = "--model") -> list[Fault]:
     return [*found.faults]
 
 
-def _layer_faults(name: str, config: RunConfig) -> list[Fault]:
-    from socratune import training  # a name of it that is not called imports nothing
-
-    peft = config.train.peft  # its faults are said elsewhere
-    return [] if peft and training.peft_faults(peft) else training.layer_faults(name, config.train)
-
-
 def plan_faults(config: RunConfig) -> list[Fault]:
     """What would keep a run from beginning that is only planned: its model may be a mere `config.json`.
 
@@ -243,7 +236,7 @@ def plan_faults(config: RunConfig) -> list[Fault]:
     if fault := model_fault(config.model):
         return [fault, *faults]
     asked = chat_faults(config.model) if has_tokenizer(config.model) else []
-    return [*asked, *_layer_faults(config.model, config), *faults]
+    return [*asked, *layer_faults(config.model, config.train), *faults]
 
 
 def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:

@@ -227,7 +227,7 @@ def test_without_bounds_a_draw_inverts_the_distribution_in_the_order_of_the_voca
     expected = (logits.double() / 0.7).softmax(-1)[0].cumsum(-1)
     uniforms = torch.linspace(0, 1, 999)[1:-1]
     count = len(uniforms)
-    settings = DecodingSettings(torch.full((count,), 0.7), *(torch.zeros(count),) * 2, uniforms)
+    settings = DecodingSettings(torch.full((count,), 0.7), torch.zeros(count), torch.zeros(count), uniforms)
     drawn = draw_unbounded(logits.expand(count, -1), settings)
     upper, lower = expected[drawn], torch.cat([torch.zeros(1), expected])[drawn]
     assert ((lower - 1e-5 <= uniforms) & (uniforms <= upper + 1e-5)).all()
@@ -238,7 +238,7 @@ def test_without_bounds_no_token_is_drawn_that_has_no_probability() -> None:
     logits = torch.full((3, 3000), -1e9)
     logits[:, 1500] = 5.0
     uniform = torch.tensor([0.0, 0.5, 1 - 2**-24])
-    settings = DecodingSettings(torch.ones(3), *(torch.zeros(3),) * 2, uniform)
+    settings = DecodingSettings(torch.ones(3), torch.zeros(3), torch.zeros(3), uniform)
     assert draw_unbounded(logits, settings).tolist() == [1500] * 3
 
 

@@ -149,7 +149,7 @@ def test_the_loss_in_chunks_is_the_loss(monkeypatch: pytest.MonkeyPatch) -> None
     targets = torch.randint(0, 50, (23,))
     expected = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     (expected_gradient,) = torch.autograd.grad(expected, hidden)
-    monkeypatch.setattr(kernels, "_CHUNK", 200)  # four rows at once
+    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 200)  # four rows at once
     found = kernels.head_losses(hidden, weight, targets).sum()
     (found_gradient,) = torch.autograd.grad(found, hidden)
     torch.testing.assert_close(found, expected)

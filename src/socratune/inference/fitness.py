@@ -83,7 +83,7 @@ def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
 
 
 def _by_its_class(name: str) -> Any:
-    """The tokenizer as `AutoTokenizer` reads it; the class that chose is noted where it alone reads the same."""
+    """The tokenizer as `AutoTokenizer` reads it; the class it chose is noted where that class alone reads the same."""
     location = model_location(name)
     if isinstance(kind := recall(name, "tokenizer"), list):
         module, called = kind

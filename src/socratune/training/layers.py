@@ -33,6 +33,11 @@ def layer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
     """
+    if config.peft:
+        from socratune.training.adapters import peft_faults  # imports torch
+
+        if peft_faults(config.peft):
+            return []  # they are said where settings are
     of = config.model_dump(mode="json")
     if recall(name, "layers", of) is None:
         if faults := _found(name, config):
