@@ -20,7 +20,8 @@ from pages import answer, browser, make_large_run, make_run, opened, trace
 
 from socratune.publishing import report
 from socratune.publishing.browsing import Filter, answers_of, traces_of
-from socratune.publishing.report import curves, make_report, script_json, shortened, write_report
+from socratune.publishing.filling import script_json, shortened
+from socratune.publishing.report import curves, make_report, write_report
 from socratune.rows import Attempt, QARow, Trace
 from socratune.runs.folder import RunDir, write_jsonl
 from socratune.runs.review import record_decision, review_decisions

@@ -26,7 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from socratune.errors import Fault, Shown, SocratuneError, UserError
 from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
 from socratune.publishing.compared_page import comparison_page
-from socratune.publishing.report import live_page, overview, shortened
+from socratune.publishing.filling import shortened
+from socratune.publishing.report import live_page, overview
 from socratune.publishing.run_list import compared_runs, is_run, listed, run_named, runs_below, runs_page
 from socratune.publishing.webserver import (
     LOOPBACK_HOSTS,
