@@ -151,12 +151,15 @@ def enhance(
     settings: Settings = None,
     estimate: Estimate = False,
     restart: Restart = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: all of it as JSON.")] = False,
 ) -> None:
     """`run` up to the enhanced data set: split, then the student-teacher loop."""
     from socratune.cli import commands
 
     if estimate:
-        raise typer.Exit(commands.estimate(given, config, settings, (None, None, restart)))
+        raise typer.Exit(commands.estimate(given, config, settings, (None, None, restart), as_json=as_json))
+    if as_json:
+        raise typer.BadParameter("goes with --estimate; a run's own figures are in pipeline_results.json")
     raise typer.Exit(commands.run_command(given, config, settings, start=None, until="enhance", restart=restart))
 
 
