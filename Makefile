@@ -17,7 +17,7 @@ help:
 	@echo "make test-engines   real programs: llama.cpp, TRL, LiteLLM, clients, trackers, Ray, SkyPilot, in $(ENGINES)"
 	@echo "make storm   more accidents of each kind: a killed client at every moment, cut connections, four ranks, the demo"
 	@echo "make fuzz    random input for every reader, and damaged run folders: FUZZ_MINUTES, or ten"
-	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about three minutes"
+	@echo "make bench   how close the loop comes to what a model server allows, and what it loses: about five minutes"
 	@echo "make lab     the pipeline on the laboratory's base, and on data nobody can learn: five minutes on two cores"
 	@echo "make test-experiments   the tests of experiments/: its laboratory and the page of evidence"
 	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
@@ -40,6 +40,7 @@ lab: setup
 
 bench: setup
 	@$(PY) benchmarks/loop.py
+	@$(PY) benchmarks/whole.py
 	@$(PY) benchmarks/crash.py
 	@$(PY) benchmarks/storm.py
 	@$(PY) benchmarks/generate.py
@@ -73,6 +74,16 @@ $(ENGINES)/trainers/installed: | $(ENGINES)/installed
 		aiohappyeyeballs aiohttp aiosignal attrs frozenlist multidict propcache yarl
 	@touch $@
 
+# verifiers wants older versions of data sets and clients: those beside, whatever else it needs from the environment outside.
+$(ENGINES)/verifiers/installed: | $(ENGINES)/installed
+	@$(ENGINES)/bin/python -m venv --without-pip $(ENGINES)/verifiers
+	@cd $(ENGINES)/verifiers/lib/python3*/site-packages && \
+		$(abspath $(ENGINES))/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > outside.pth
+	@$(ENGINES)/verifiers/bin/python -m pip --disable-pip-version-check install --quiet verifiers==0.1.14 2>&1 | \
+		grep -v -e "dependency resolver" -e "^trl .*datasets" || true
+	@$(ENGINES)/verifiers/bin/python -c 'import verifiers'
+	@touch $@
+
 # llama.cpp's converter is in no wheel; the source of its Python binding has it, and is not built.
 LLAMA_CPP_PYTHON := llama_cpp_python-0.3.36
 $(ENGINES)/llama.cpp/installed: constraints.txt | $(ENGINES)/installed
@@ -85,7 +96,8 @@ $(ENGINES)/llama.cpp/installed: constraints.txt | $(ENGINES)/installed
 	@rm $(ENGINES)/llama.cpp/$(LLAMA_CPP_PYTHON).tar.gz
 	@touch $@
 
-test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed $(ENGINES)/trainers/installed test-engines-small
+test-engines: $(ENGINES)/litellm/installed $(ENGINES)/llama.cpp/installed $(ENGINES)/trainers/installed \
+	$(ENGINES)/verifiers/installed test-engines-small
 
 # What CI has time for: without LiteLLM's proxy and llama.cpp's converter, whose tests are skipped where these are not there.
 test-engines-small: $(ENGINES)/installed $(ENGINES)/skypilot/installed

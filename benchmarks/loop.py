@@ -14,6 +14,7 @@ import argparse
 import heapq
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from common import run_client, serving, write_rows
@@ -31,10 +32,10 @@ def row_seconds(number: int, kind: str, scale: float) -> float:
     return sum(latency_s(role, number, at, kind, scale) for role, at in calls)
 
 
-def bound_s(rows: int, concurrency: int, kind: str, scale: float) -> float:
+def bound_s(rows: Iterable[int], concurrency: int, kind: str, scale: float) -> float:
     """The wall time of a client without any cost of its own."""
     slots = [0.0] * concurrency
-    for number in range(rows):
+    for number in rows:
         heapq.heappush(slots, heapq.heappop(slots) + row_seconds(number, kind, scale))
     return max(slots)
 
@@ -43,7 +44,7 @@ def measure(rows: int, concurrency: int, kind: str, scale: float, floor: float) 
     """One line of the table."""
     with tempfile.TemporaryDirectory() as folder, serving(kind, scale) as server:
         found = run_client(write_rows(Path(folder), rows), server, concurrency)
-    bound = bound_s(rows, concurrency, kind, scale)
+    bound = bound_s(range(rows), concurrency, kind, scale)
     share, cpu_ms = bound / found["wall_s"], found["cpu_s"] / found["calls"] * 1000
     large = rows >= 10_000
     cells = [

@@ -463,8 +463,8 @@ class EnvConfig(Section):
     """Tasks that make their own questions and verify the answers: rows, test and judge in one flag."""
 
     tasks: Annotated[str | None, Flag("--env", metavar="reasoning_gym:NAME")] = None
-    """`reasoning_gym:NAME[(option=value,…)][,NAME…]`, or `python:FILE.py` with the functions `questions`, `verify` and
-    `template`. Takes the place of `dataset`."""
+    """`reasoning_gym:NAME[(option=value,…)][,NAME…]`, `verifiers:MODULE` (or a folder with `load_environment`), or
+    `python:FILE.py` with the functions `questions`, `verify` and `template`. Takes the place of `dataset`."""
     size: Annotated[int, Flag("--env-size")] = Field(default=1000, ge=1)
     """Questions to train on, of each task. The test comes on top: up to `split.max_held_out_rows` in all."""
     seed: Annotated[int, Flag("--env-seed")] = Field(default=0, ge=0)

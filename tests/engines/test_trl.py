@@ -264,7 +264,8 @@ def test_grpo_has_the_loss_of_trls_trainer_on_the_same_samples(
     inputs = inputs_of(answers)
     olds = [item.before for item in items if item.before is not None]
     before = torch.nn.utils.rnn.pad_sequence(olds, batch_first=True)
-    for changed in (model, trainer.model):
+    theirs: Any = trainer.model
+    for changed in (model, theirs):
         torch.manual_seed(2)
         with torch.no_grad():
             for name, weight in changed.named_parameters():
@@ -275,7 +276,7 @@ def test_grpo_has_the_loss_of_trls_trainer_on_the_same_samples(
         engine.stepped()
         ours = torch.stack(list(clipped_mean(engine, items))).sum()
         gain = {"advantages": torch.tensor(advantages), "old_per_token_logps": before}
-        same((model, ours), (trainer.model, trainer._compute_loss(trainer.model, {**inputs, **gain})))
+        same((model, ours), (theirs, trainer._compute_loss(theirs, {**inputs, **gain})))
     assert trainer._metrics["train"]["clip_ratio/region_mean"][0] > 0.005, "the clip is at work"
 
 

@@ -242,12 +242,15 @@ def test_without_bounds_no_token_is_drawn_that_has_no_probability() -> None:
     assert draw_unbounded(logits, settings).tolist() == [1500] * 3
 
 
-def test_a_bound_that_all_rows_have_draws_as_it_does_when_it_is_looked_for() -> None:
+def test_where_the_likeliest_hold_what_is_drawn_from_a_cut_changes_nothing() -> None:
     torch.manual_seed(0)
-    top_k, top_p = torch.tensor([20, 5]), torch.tensor([0.8, 1.0])
-    settings = DecodingSettings(torch.ones(2), top_k, top_p, torch.tensor([0.4, 0.9]))
-    logits = torch.randn(2, 8000)
-    assert draw(logits, settings, most=20).tolist() == draw(logits, settings).tolist()
+    top_k, top_p = torch.tensor([20, 0]), torch.tensor([0.8, 0.7])
+    settings = DecodingSettings(torch.full((2,), 0.7), top_k, top_p, torch.tensor([0.4, 0.9]))
+    logits = torch.randn(2, 8000) * 4
+    assert draw(logits, settings, cut=True).tolist() == draw(logits, settings).tolist()
+    wide = DecodingSettings(torch.full((2,), 9.0), torch.zeros(2), torch.full((2,), 0.99), torch.full((2,), 0.999))
+    likeliest = logits.topk(500).indices
+    assert all(token in row for token, row in zip(draw(logits, wide, cut=True), likeliest, strict=True))
 
 
 def test_what_is_fused_is_the_models_own_again_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

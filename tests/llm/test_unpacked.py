@@ -94,6 +94,17 @@ def test_a_tokenizer_that_transformers_read_without_its_special_tokens_gets_them
     assert (read.eos_token, read.pad_token) == (right.eos_token, right.pad_token)
 
 
+def test_a_word_that_the_vocabulary_spells_otherwise_becomes_no_new_token(tiny: Path) -> None:
+    """Gemma's file has runs of spaces where its tokenizer has runs of `▁`."""
+    whole = json.loads((DEMO_DATA / "base" / "tokenizer.json").read_text("utf-8"))
+    special, whole["added_tokens"] = whole["added_tokens"], []
+    whole["model"]["vocab"] |= {token["content"].replace("|", "/"): token["id"] for token in special}
+    read = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(whole)))
+    size = len(read)
+    _name_special_tokens(read, tiny)
+    assert len(read) == size
+
+
 def test_a_file_is_unpacked_once_and_another_under_its_name_again(tiny: Path, tmp_path: Path, cache: Path) -> None:
     file = tmp_path / "model.gguf"
     shutil.copy2(tiny, file)

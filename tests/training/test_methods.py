@@ -14,7 +14,7 @@ from peft import get_peft_model
 from test_engine import SMALL, row, small
 from test_preference import shortened
 
-from socratune.config import EnhancedTrainingConfig
+from socratune.config import PLAIN_TEMPLATE, EnhancedTrainingConfig
 from socratune.inference.template import Rendered
 from socratune.training.adapters import lora_config
 from socratune.training.distil import Distilled, distil_mean, divergence, with_teacher
@@ -226,3 +226,14 @@ def test_rounds_of_distillation_go_on_from_the_adapter_of_the_round_before(tmp_p
     first, second = results_of(run)["rounds"]
     assert second["solved"] > first["solved"], "the attempts are those of the adapter"
     assert second["dev_accuracy"] > first["dev_accuracy"] + 0.2, "as many steps from the base bring what round 1 has"
+
+
+def test_a_model_that_thinks_is_distilled_by_force_alone(tmp_path: Path) -> None:
+    template = tmp_path / "thinks.jinja"
+    template.write_text(PLAIN_TEMPLATE + "{% if add_generation_prompt %}<think>{% endif %}", "utf-8")
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 20))
+    asked: list[Any] = ["run", "--model", "demo", "--dataset", data, "--output", tmp_path / "run", "--until", "split"]
+    asked += ["--chat-template", template, "--method", "distil"]
+    refused = socratune(*asked)
+    assert refused.returncode == 2 and "--force" in refused.stderr, refused.stderr
+    assert socratune(*asked, "--force").returncode == 0

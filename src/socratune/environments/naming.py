@@ -1,4 +1,4 @@
-"""Which environments `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]` or `python:FILE.py`.
+"""Which environments `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]`, `verifiers:MODULE`, `python:FILE.py`.
 
 Whatever is named gives three functions, and nothing else here asks which kind it is:
 
@@ -24,7 +24,7 @@ from socratune.config import RunConfig
 from socratune.environments.protocol import Entry, Environment
 from socratune.errors import Fault, Shown, UserError
 
-KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…] or python:FILE.py"
+KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…], verifiers:MODULE[(option=value,…)] or python:FILE.py"
 
 
 _TASK = re.compile(r"\s*([^,()\s]+)\s*(?:\(([^()]*(?:\([^()]*\)[^()]*)*)\))?\s*(?:,|$)")
@@ -45,7 +45,7 @@ def named_environments(text: str) -> list[str]:
     while at < len(rest) and (match := _TASK.match(rest, at)):
         found.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
         at = match.end()
-    if world != "reasoning_gym" or not found or at < len(rest):
+    if world not in ("reasoning_gym", "verifiers") or not found or at < len(rest):
         raise UserError(Fault("--env", KINDS, text))
     kinds = [kind_of(name) for name in found]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
@@ -54,9 +54,9 @@ def named_environments(text: str) -> list[str]:
 
 
 def kind_of(name: str) -> str:
-    """An environment's name in short: `chain_sum`; of a file, its stem."""
+    """An environment's name in short: `chain_sum`; of a file, its stem; of a folder, its name."""
     world, _, rest = name.partition(":")
-    return Path(rest).stem if world == "python" else rest.partition("(")[0]
+    return Path(rest).stem if world == "python" else Path(rest.partition("(")[0]).name
 
 
 def options_of(name: str) -> dict[str, Any]:
@@ -83,6 +83,10 @@ def environment(name: str) -> Environment:
     """
     if name.startswith("python:"):
         return _own_file(name.removeprefix("python:"))
+    if name.startswith("verifiers:"):
+        from socratune.environments.verifiers_package import verifiers_environment
+
+        return verifiers_environment(name.removeprefix("verifiers:").partition("(")[0], options_of(name))
     from socratune.environments.gym import gym_environment
 
     return gym_environment(kind_of(name), options_of(name))

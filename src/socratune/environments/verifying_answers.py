@@ -2,17 +2,19 @@
 
 Where our own rules agree with it on every answer of the gold test, they are asked first: they read units and reasons
 better. A response that never states an answer is wrong, as the task asks for one. One that states several is undecided
-if the right one is among them, else wrong.
+if the right one is among them, else wrong. The rubric of a `verifiers` environment gets the whole response.
 """
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import cast
 
 from socratune.environments.gym import RULES_AGREE
 from socratune.environments.naming import environment, kind_of
 from socratune.environments.protocol import Entry, Environment
+from socratune.environments.verifiers_package import VerifiersTask
 from socratune.judging import (
     Statement,
     judge_by_rules,
@@ -45,10 +47,13 @@ async def environment_judge(row: QARow, response: str) -> Judgement:
     own = row.metadata.get("environment")
     if not isinstance(own, dict):
         return await mechanical_judge(row, response)
+    entry = {**own["entry"], "question": row.question}
+    if own["name"].startswith("verifiers:"):
+        right, why = await cast(VerifiersTask, environment(own["name"])).reward(entry, response)
+        return Judgement("correct" if right else "incorrect", "environment", why)
     said = statement_of(response)
     if said.unreadable:
         return Judgement("undecided", "environment", said.unreadable)
-    entry = {**own["entry"], "question": row.question}
     if own["name"].startswith("reasoning_gym:") and kind_of(own["name"]) in RULES_AGREE:
         judgement = judge_by_rules(row.question, f"The answer is {entry['answer']}.", response)
         if judgement.verdict != "undecided":

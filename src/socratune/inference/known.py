@@ -12,11 +12,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from socratune import __version__
 from socratune.errors import SocratuneError
 from socratune.llm import cache_folder, model_file
 from socratune.runs import file_state, fingerprint, write_json
 
-_READERS = ("socratune", "transformers", "tokenizers", "peft", "torch")
+_READERS = ("transformers", "tokenizers", "peft", "torch")
 _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 
 
@@ -65,4 +66,4 @@ def _state(name: str, *parts: Any) -> str:
 def _readers() -> list[Any]:
     """The versions of the libraries, and the state of the checks themselves."""
     own = [path for folder in ("inference", "training") for path in (Path(__file__).parents[1] / folder).glob("*.py")]
-    return [*map(version, _READERS), file_state(*sorted(own))]
+    return [__version__, *map(version, _READERS), file_state(*sorted(own))]

@@ -27,6 +27,8 @@ CACHE = "SOCRATUNE_CACHE"
 """The variable of the environment that says where the cache is."""
 _MAGIC = b"GGUF"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
+_WAY = "gguf-2"
+"""A folder of the cache for each way of unpacking, so that what an earlier one did wrong is done again."""
 _BYTES = 2
 """Of an unpacked weight: bfloat16 loses nothing that is left of one of 4 to 8 bits."""
 
@@ -103,7 +105,7 @@ def unpacked(file: Path, sha256: str | None = None) -> Path:
 
 def unpacked_folder(sha256: str) -> Path:
     """Where the weights of the file with that hash are, once they are unpacked."""
-    return cache_folder() / "gguf" / sha256
+    return cache_folder() / _WAY / sha256
 
 
 def gguf_source(folder: Path) -> GgufSource | None:
@@ -311,9 +313,10 @@ _CONTROL, _OWN = 3, 4
 
 
 def _name_special_tokens(tokenizer: Any, file: Path) -> None:
-    """Give the tokenizer all special tokens of the file, and its ends.
+    """Give the tokenizer all special tokens of the file that its vocabulary has by that name, and its ends.
 
-    Before 5.18 transformers knew two or three of them and took `<|endoftext|>` for the end of Qwen's turns.
+    Gemma's runs of spaces are other words there, and would be new ones beyond the embedding. Before 5.18
+    transformers knew two or three special tokens, and took `<|endoftext|>` for the end of Qwen's turns.
     """
     from gguf import GGUFReader
     from transformers import AddedToken
@@ -327,7 +330,7 @@ def _name_special_tokens(tokenizer: Any, file: Path) -> None:
     lacking = [
         AddedToken(text, special=kind == _CONTROL, normalized=False)
         for at, (text, kind) in enumerate(zip(texts, types, strict=False))
-        if kind in (_CONTROL, _OWN) and at not in known
+        if kind in (_CONTROL, _OWN) and at not in known and tokenizer.convert_tokens_to_ids(text) == at
     ]
     tokenizer.add_tokens(lacking)
     for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding")):

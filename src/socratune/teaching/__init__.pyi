@@ -1,4 +1,5 @@
 from .cast import assemble_cast as assemble_cast
+from .gepa import evolve_instruction as evolve_instruction, with_instruction as with_instruction
 from .hints import (
     HintRequest as HintRequest,
     arithmetic_teacher as arithmetic_teacher,

@@ -48,6 +48,7 @@ ARMS = {
     ),
     "grpo": Arm("all samples by their verdicts, hints where none is right", "loop", {"train.method": "grpo"}),
     "weights": Arm("direct, rows by what they have to teach", "loop", {"train.method": "weights", **DIRECT}),
+    "gepa": Arm("an instruction evolved by the judge, no training", "prompt"),
     "star": Arm("own wording of the answer where no sample is right", "loop", {"train.method": "star"}),
 }
 
@@ -55,7 +56,7 @@ REFERENCE = "direct"
 """The arm whose tokens and money the others are given; always part of it."""
 
 BY_NEED = (
-    "prompt", "sft", "rft", "bare-retry", "star", "direct", "weights", "distil", "iterative", "mix", "grpo",
+    "prompt", "gepa", "sft", "rft", "bare-retry", "star", "direct", "weights", "distil", "iterative", "mix", "grpo",
     "teacher-in-student-format", "teacher",
 )  # fmt: skip
 """Of arms that no interval tells apart the first is named: it asks the least of whoever goes that way (no training;

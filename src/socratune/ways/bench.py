@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from socratune.errors import BusyError, Fault, Shown, StageFailed, UserError
-from socratune.llm import GENERIC_PROMPTS, BudgetSpent, with_examples, with_system_prompt
+from socratune.llm import GENERIC_PROMPTS, BudgetSpent, with_examples
 from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import check_run
 from socratune.resolve import deep_merge
 from socratune.rows import QARow
 from socratune.runs import RunDir, Tell, iter_rows, read_rows
+from socratune.teaching import with_instruction
 from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
+from socratune.ways.evolved import evolved_prompt
 from socratune.ways.exam import examined
 from socratune.ways.folders import READINGS, AblationJob, begin, folder
 from socratune.ways.found import Findings
@@ -90,7 +91,7 @@ def jobs(arms: Sequence[str], seeds: int) -> Iterator[AblationJob]:
     for seed in range(seeds):
         for reading in READINGS:
             for arm in arms:
-                if arm == "prompt" and (seed, reading) != (0, "rows"):
+                if ARMS[arm].kind == "prompt" and (seed, reading) != (0, "rows"):
                     continue
                 if arm != REFERENCE or reading == "rows":
                     yield AblationJob(arm, seed, reading)
@@ -114,7 +115,7 @@ def _do(bench: Bench, job: AblationJob, found: Findings, limits: AblationLimits,
 def _tried(bench: Bench, job: AblationJob, found: Findings) -> str | None:
     """One job into `found.done`; why it ended without."""
     try:
-        found.done[job] = _prompted(bench) if ARMS[job.arm].kind == "prompt" else do(bench, job)
+        found.done[job] = _PROMPTS[job.arm](bench) if job.arm in _PROMPTS else do(bench, job)
     except StageFailed as error:
         return str(error)
     except UserError as error:  # rows that are too long, labels that are wrong: of this way, not of all
@@ -143,7 +144,7 @@ def _tuned(done: dict[str, Any] | None) -> str:
 def _impossible(job: AblationJob, found: Findings) -> str | None:
     """What has to be there before a job."""
     reference = AblationJob(REFERENCE, job.seed)
-    if job.arm in (REFERENCE, "prompt"):
+    if job.arm in (REFERENCE, "prompt"):  # the other prompt needs to know what the reference cost
         return found.not_done.get(AblationJob(job.arm)) if job.seed else None
     own = AblationJob(job.arm, 0 if job.reading == "rows" else job.seed)
     if own != job and own in found.not_done:
@@ -155,7 +156,7 @@ def _impossible(job: AblationJob, found: Findings) -> str | None:
 
 def _no_time(bench: Bench, job: AblationJob, found: Findings, deadline: float) -> str | None:
     """Why a job will not be done in time, by what the reference took; None where it is done or will be."""
-    examined_before = job.arm == "prompt" and (bench.output / "prompt" / "held_out" / "exam.json").exists()
+    examined_before = job.arm in _PROMPTS and (bench.output / job.arm / "held_out" / "exam.json").exists()
     if (
         examined_before
         or bench.done(job) is not None
@@ -178,8 +179,8 @@ def _seconds(job: AblationJob, took: dict[str, float], tried: int) -> float:
         took: by the reference: its loop, its trainings, its exam.
         tried: learning rates, by the reference.
     """
-    if job.arm == "prompt":
-        return took["exam"] * 2
+    if job.arm in _PROMPTS:
+        return took["exam"] * 2 + took["loop"] * (job.arm == "gepa")
     rates = len(TRY_RATES) if job == AblationJob(job.arm) else 1
     loop = took["loop"] if job.reading == "rows" and ARMS[job.arm].kind == "loop" else 0.0
     return loop + took["train"] * rates / tried + took["exam"]
@@ -188,7 +189,7 @@ def _seconds(job: AblationJob, took: dict[str, float], tried: int) -> float:
 def _estimate(bench: Bench, arms: Sequence[str], limits: AblationLimits, say: Say) -> None:
     """Say what is to come, by a pilot of the reference's loop, whose calls are kept."""
     loops = sum(ARMS[arm].kind == "loop" for arm in arms) * limits.seeds
-    every = [job for job in jobs(arms, limits.seeds) if job.arm != "prompt"]
+    every = [job for job in jobs(arms, limits.seeds) if job.arm not in _PROMPTS]
     trainings = len(every) + (len(TRY_RATES) - 1) * sum(job == AblationJob(job.arm) for job in every)
     text = f"{len(arms)} arms, {limits.seeds} seeds: {loops} loops, at most {trainings} trainings"
     if bench.done(AblationJob(REFERENCE)) is None:
@@ -217,26 +218,49 @@ def _prompted(bench: Bench) -> dict[str, Any]:
         raise StageFailed("no dev rows to choose a prompt by")
     train = iter_rows(bench.shared.rows("train_in"), QARow.from_json)
     examples = [(row.question, row.reference) for row, _ in zip(train, range(_EXAMPLES), strict=False)]
-    ways = {prompt: partial(with_system_prompt, prompt=prompt) for prompt in GENERIC_PROMPTS}
-    few_shot = {f"{len(examples)} worked examples": partial(with_examples, examples=examples)}
+    few_shot = f"{len(examples)} worked examples"
 
     def asked(rows: Sequence[QARow], way: str) -> list[QARow]:
-        return [replace(row, messages=[*(ways | few_shot)[way](row.prompt), row.messages[-1]]) for row in rows]
+        if way != few_shot:
+            return [with_instruction(row, way) for row in rows]
+        return [replace(row, messages=[*with_examples(row.prompt, examples), row.messages[-1]]) for row in rows]
 
     run, config = RunDir(bench.output / "prompt"), judge_config(bench)
     for part in ("dev", "held_out"):
         RunDir(run / part).create()
-    tried = examined(RunDir(run / "dev"), config, {way: asked(dev, way) for way in (*ways, *few_shot)}, None, _silent)
+    ways = [*GENERIC_PROMPTS, few_shot]
+    tried = examined(RunDir(run / "dev"), config, {way: asked(dev, way) for way in ways}, None, _silent)
     best = max(tried["right"], key=lambda way: sum(tried["right"][way]))
     exam = examined(RunDir(run / "held_out"), config, {"held_out": asked(bench.held_out(), best)}, None, _silent)
-    paid = sum(entry["usd"] or 0.0 for part in (tried, exam) for entry in part["spent"].values())
     dev_accuracy = {way: sum(right) / len(right) for way, right in tried["right"].items()}
-    return {
-        "right": exam["right"]["held_out"],
-        "prompt": best,
-        "dev": dev_accuracy,
-        "paid_usd": paid,
-    }
+    return {**_of_prompt(exam, best, tried["spent"]), "dev": dev_accuracy}
+
+
+def _evolved(bench: Bench) -> dict[str, Any]:
+    """The instruction that GEPA finds with as many answers as the reference's money buys: `right`, `prompt`.
+
+    Raises:
+        StageFailed: there are no dev rows to choose by, or the package is not installed.
+    """
+    dev = read_rows(bench.shared.rows("dev"), QARow.from_json)
+    loop = bench.done(AblationJob(REFERENCE))
+    if not dev or loop is None:
+        raise StageFailed("no dev rows to choose an instruction by")
+    run, config = RunDir(bench.output / "gepa"), judge_config(bench)
+    RunDir(run / "held_out").create()
+    train = read_rows(bench.shared.rows("train_in"), QARow.from_json)
+    text, spent = evolved_prompt(run, config, train, dev, calls=round(loop["cost_usd"] / loop["sample_usd"]))
+    rows = [with_instruction(row, text) for row in bench.held_out()]
+    return _of_prompt(examined(RunDir(run / "held_out"), config, {"held_out": rows}, None, _silent), text, spent)
+
+
+def _of_prompt(exam: dict[str, Any], prompt: str, spent: dict[str, Any]) -> dict[str, Any]:
+    paid = sum(entry["usd"] or 0.0 for part in (spent, exam["spent"]) for entry in part.values())
+    return {"right": exam["right"]["held_out"], "prompt": prompt, "paid_usd": paid}
+
+
+_PROMPTS = {"prompt": _prompted, "gepa": _evolved}
+"""The arms that train nothing."""
 
 
 def _silent(done: int, total: int, /, **live: Any) -> None:

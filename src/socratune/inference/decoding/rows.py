@@ -130,11 +130,12 @@ def _holder(masses: torch.Tensor, goal: torch.Tensor) -> tuple[torch.Tensor, tor
     return at, (goal - before).clamp(min=0)
 
 
-def draw(logits: torch.Tensor, settings: DecodingSettings, *, most: int = 0) -> torch.Tensor:
+def draw(logits: torch.Tensor, settings: DecodingSettings, *, cut: bool = False) -> torch.Tensor:
     """One token per row by inverse transform: `(B, V)` logits → `(B,)` ids, after temperature, top-k and top-p.
 
     Args:
-        most: the largest top-k, where every row that counts has one; a GPU is then not waited for.
+        cut: of a large vocabulary, the `HEAD` likeliest tokens alone are drawn from, be a row's bounds as wide as they
+            are; so no device has to be asked whether they hold the drawn one.
     """
     probs = (logits.float() / settings.temperature[:, None]).softmax(-1)
     if logits.device.type == "cpu" or probs.shape[1] > 4 * HEAD:  # a GPU sorts few faster than the host asks it
@@ -142,7 +143,7 @@ def draw(logits: torch.Tensor, settings: DecodingSettings, *, most: int = 0) -> 
         mass, size = head.sum(-1), head.shape[1]
         unbounded = (settings.top_k == 0) & (settings.top_p >= 1)
         held = (mass >= settings.top_p) | ((settings.top_k > 0) & (settings.top_k <= size))
-        if 0 < most <= size or (held | (unbounded & (settings.uniform < mass - ROUNDING))).all():
+        if cut or (held | (unbounded & (settings.uniform < mass - ROUNDING))).all():
             rest = (1 - mass).clamp(min=0)[:, None]  # as one more token, which is not drawn
             return _invert(torch.cat([head, rest], 1), torch.cat([order, order[:, :1]], 1), settings)
     head, order = probs.sort(-1, descending=True)

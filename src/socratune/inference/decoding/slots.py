@@ -173,10 +173,9 @@ class _Slots:
         ]
         if gone:
             at = self._moved(gone)
-            self.moving[at] = 0
-            self.cache.positions[at] = 0
-            self.drawn[at] = False
-            self.top_k[at] = 1
+            for each in (self.moving, self.cache.positions, self.drawn):
+                each.index_fill_(0, at, 0)  # `each[at] = 0` would take the 0 to the device, and wait for it
+            self.top_k.index_fill_(0, at, 1)
             for slot in gone:
                 self.held[slot] = None
 
@@ -196,7 +195,7 @@ class _Slots:
         self.uniforms[at] = self._moved(uniforms)
         self.tokens[at, 0] = self._moved([row.ids[-1] for row in rows])
         self.cache.positions[at] = self._moved([len(row.ids) - 1 for row in rows])
-        self.moving[at] = 1
+        self.moving.index_fill_(0, at, 1)
         self.drawn[at] = self._moved([row.uniforms is not None for row in rows])
         self.temperature[at] = self._moved([s.temperature or 1.0 for s in asked])
         self.top_k[at] = self._moved([s.top_k if s.temperature else 1 for s in asked])
@@ -244,11 +243,9 @@ class _Slots:
         if self.device.type != "cuda":
             return draw(logits, settings)
         free = draw_unbounded(logits, settings)
-        limits = [row.sampling.top_k for row in rows if bounded(row)]
-        if not limits:
+        if not any(map(bounded, rows)):
             return free
-        most = max(limits) if all(limits) else 0
-        return torch.where((self.top_k == 0) & (self.top_p >= 1), free, draw(logits, settings, most=most))
+        return torch.where((self.top_k == 0) & (self.top_p >= 1), free, draw(logits, settings, cut=True))
 
     def _next(self) -> _Step:
         """Decode one token for every slot."""

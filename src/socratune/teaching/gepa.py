@@ -1,0 +1,96 @@
+"""GEPA: one system prompt, evolved by what the judge says of the answers that it brings; nothing is trained.
+
+A model reads answers and verdicts and writes another instruction; those that are best on some question are gone on from
+(Agrawal et al. 2025, arXiv:2507.19457). The search is that of the authors' package `gepa`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from socratune.errors import StageFailed
+from socratune.llm import GENERIC_PROMPTS, with_system_prompt
+from socratune.rows import QARow
+
+_PART = "instruction"
+
+Answering = Callable[[list[QARow]], Sequence[Mapping[str, Any]]]
+"""Questions as they are asked → for each the answer: `response`, `verdict`."""
+
+
+def evolve_instruction(
+    train: Sequence[QARow],
+    dev: Sequence[QARow],
+    answer: Answering,
+    reflect: Callable[[str], str],
+    *,
+    calls: int,
+    seed: int,
+) -> str:
+    """The instruction that is best on the dev rows.
+
+    Args:
+        train: questions whose answers are reflected on.
+        reflect: what a model says to a prompt.
+        calls: answers of the student's at most, but for the last batch.
+
+    Raises:
+        StageFailed: the package `gepa` is not installed.
+    """
+    try:
+        from gepa.api import optimize  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise StageFailed("the package gepa is not installed (pip install 'socratune[gepa]')") from None
+    found = optimize(
+        {_PART: GENERIC_PROMPTS[0]},
+        list(train),
+        list(dev),
+        adapter=_Student(answer),
+        reflection_lm=reflect,
+        max_metric_calls=calls,
+        logger=_Silent(),
+        seed=seed,
+    )
+    return found.best_candidate[_PART]
+
+
+class _Student:
+    """What `gepa` asks: a `GEPAAdapter`."""
+
+    propose_new_texts = None
+
+    def __init__(self, answer: Answering) -> None:
+        self._answer = answer
+
+    def evaluate(self, batch: list[QARow], candidate: dict[str, str], capture_traces: bool = False) -> Any:
+        """An `EvaluationBatch`: 1 for a right answer, else 0."""
+        from gepa.core.adapter import EvaluationBatch  # pyright: ignore[reportMissingImports]
+
+        asked = [with_instruction(row, candidate[_PART]) for row in batch]
+        answers = list(self._answer(asked))
+        scores = [float(one["verdict"] == "correct") for one in answers]
+        return EvaluationBatch(answers, scores, list(zip(batch, answers, strict=True)) if capture_traces else None)
+
+    def make_reflective_dataset(self, candidate: dict[str, str], batch: Any, parts: list[str]) -> Mapping[str, Any]:
+        """What the reflecting model reads."""
+        read = [
+            {
+                "Inputs": row.question,
+                "Generated Outputs": one["response"],
+                "Feedback": f"The answer is {one['verdict']}. The reference answer: {row.reference}",
+            }
+            for row, one in batch.trajectories
+        ]
+        return dict.fromkeys(parts, read)
+
+
+class _Silent:
+    def log(self, message: str) -> None:
+        pass
+
+
+def with_instruction(row: QARow, text: str) -> QARow:
+    """The row asked with an instruction as system prompt, behind the one it has."""
+    return replace(row, messages=[*with_system_prompt(row.prompt, text), row.messages[-1]])
