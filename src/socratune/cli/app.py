@@ -152,6 +152,7 @@ def enhance(
     estimate: Estimate = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --estimate: all of it as JSON.")] = False,
     restart: Restart = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: all of it as JSON.")] = False,
 ) -> None:
     """`run` up to the enhanced data set: split, then the student-teacher loop."""
     from socratune.cli import commands
