@@ -27,7 +27,7 @@ from socratune.errors import OutsideError
 from socratune.inference.load import load_model
 from socratune.inference.provenance import identity, student_grade
 from socratune.inference.student import LocalModels, LocalStudent, serving_student
-from socratune.inference.template import end_of_turn_id
+from socratune.inference.template import end_of_turn_id, prompt_ids
 from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
 from socratune.llm.ledger import Ledger
@@ -282,7 +282,8 @@ def test_completions_go_on_with_the_text_as_it_is(base: str) -> None:
     parts = [json.loads(line[6:])["choices"][0] for line in text.split("\n\n") if "{" in line]
     assert ["".join(part["text"] for part in parts if part["index"] == at) for at in (0, 1)] == texts
     for fields, said in (
-        ({"logprobs": 0}, "logprobs is not supported"),
+        ({"logprobs": 6}, "logprobs: input should be less than or equal to 5"),
+        ({"logprobs": 1, "echo": True}, "leave out stream and echo"),
         ({"suffix": "x"}, "suffix is not supported"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ""}, "prompt: at least one token"),
@@ -292,11 +293,43 @@ def test_completions_go_on_with_the_text_as_it_is(base: str) -> None:
         assert status == 400 and said in refused["error"]["message"], refused
 
 
+def test_logprobs_are_those_of_the_model_for_the_tokens_of_the_answer(base: str) -> None:
+    import torch
+
+    model, tokenizer = load_model("demo")
+    told = {"logprobs": True, "top_logprobs": 3, "temperature": 0, "max_tokens": 12, "return_token_ids": True}
+    choice = complete(base, **told)[1]["choices"][0]
+    content, ids = choice["logprobs"]["content"], choice["token_ids"]
+    assert "".join(one["token"] for one in content).strip() == choice["message"]["content"]
+    prompt = prompt_ids(tokenizer, HELLO)
+    with torch.no_grad():
+        shares = model(torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+    for at, one in enumerate(content):
+        assert one["logprob"] == pytest.approx(float(shares[at, ids[at]]), abs=1e-4)
+        assert one["top_logprobs"][0]["token"] == one["token"] and len(one["top_logprobs"]) == 3  # as it is greedy
+        assert one["bytes"] is None or bytes(one["bytes"]).decode() == one["token"]
+
+
+def test_logprobs_end_before_a_stop_and_come_for_plain_text_too(base: str) -> None:
+    body = {"model": "demo", "prompt": "What is 2 +", "temperature": 0, "max_tokens": 8, "logprobs": 2}
+    whole = request(base, "/completions", body)[1]["choices"][0]
+    found = whole["logprobs"]
+    assert "".join(found["tokens"]) == whole["text"] and len(found["token_logprobs"]) == len(found["tokens"])
+    assert all(
+        whole["text"][at:].startswith(text) for at, text in zip(found["text_offset"], found["tokens"], strict=True)
+    )
+    assert all(len(most) == 2 for most in found["top_logprobs"])
+    stop = found["tokens"][2]
+    cut = request(base, "/completions", {**body, "stop": stop})[1]["choices"][0]
+    assert "".join(cut["logprobs"]["tokens"]) == cut["text"] == whole["text"][: whole["text"].index(stop)]
+
+
 @pytest.mark.parametrize(
     ("fields", "status", "said"),
     [
         ({"n": 129}, 400, "n: input should be less than or equal to 128"),
-        ({"logprobs": True}, 400, "logprobs is not supported, except as false"),
+        ({"logprobs": True, "stream": True}, 400, "leave out stream and echo"),
+        ({"top_logprobs": 2}, 400, "top_logprobs goes with logprobs: true"),
         ({"beam_width": 4}, 400, "beam_width is not supported"),
         (
             {"temperature": "hot", "top_p": 7},

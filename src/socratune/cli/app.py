@@ -150,7 +150,6 @@ def enhance(
     config: ConfigFile = None,
     settings: Settings = None,
     estimate: Estimate = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: all of it as JSON.")] = False,
     restart: Restart = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --estimate: all of it as JSON.")] = False,
 ) -> None:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,14 @@ if TYPE_CHECKING:  # the decoders load torch, and commands that ask no model her
     from socratune.inference.decoding.rows import Decoder, DecodingRow
 
 MAX_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOdds:
+    """The logarithm of a token's probability, and the likeliest tokens of its place with theirs, falling."""
+
+    log_probability: float
+    likeliest: list[tuple[int, float]]
 
 
 class LocalStudent:
@@ -124,6 +132,25 @@ class LocalStudent:
         """How answers are drawn that are compared; see `llm.exam_sampling`."""
         own = self.model.generation_config.to_dict()
         return exam_sampling(own, thinking=self.thinking, max_new_tokens=max_new_tokens)
+
+    async def odds(self, ids: list[int], new_ids: list[int], likeliest: int = 0) -> list[TokenOdds]:
+        """How likely each of `new_ids` is behind `ids` and those before it, at temperature 1 and without bounds."""
+        return await asyncio.to_thread(self._odds, ids, new_ids, likeliest) if new_ids else []
+
+    def _odds(self, ids: list[int], new_ids: list[int], likeliest: int) -> list[TokenOdds]:
+        import torch
+
+        told = torch.tensor([[*ids, *new_ids]], device=self.model.device)
+        with self._turn(), torch.inference_mode():
+            logits = self.model(input_ids=told, use_cache=False, logits_to_keep=len(new_ids) + 1).logits[0, :-1]
+            found = []
+            for row, token in zip(logits, new_ids, strict=True):  # one at a time: a float32 copy of all is large
+                shares = row.float().log_softmax(-1)
+                top = shares.topk(likeliest)
+                found.append(
+                    TokenOdds(float(shares[token]), list(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
+                )
+        return found
 
     def close(self) -> None:
         """End the worker thread; rows in flight are given up."""

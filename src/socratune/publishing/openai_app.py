@@ -75,6 +75,8 @@ async def _completed(served: Served, asked: Asked | AskedText) -> Response:
             raise BadRequest(f"messages: the model's chat template does not take them ({error})") from None
     else:
         prompts = [tokenizer(text)["input_ids"] for text in asked.prompts]
+    if asked.odds is not None and (asked.stream or (isinstance(asked, AskedText) and asked.echo)):
+        raise BadRequest("logprobs: known of whole answers without their prompt; leave out stream and echo")
     field = "messages" if isinstance(asked, Asked) else "prompt"
     most = getattr(served.student.model.config, "max_position_embeddings", None)
     for ids in prompts:
@@ -162,9 +164,20 @@ class _Answers:
             self._heard(index, piece)
         over = [end_of_turn_id(tokenizer)] if said.stop == "end" else []
         reason = "length" if said.stop == "length" and not saying.stopped else "stop"
-        choice = Choice(index, echoed + saying.text, [*saying.ids, *over], reason, len(ids), said.completion_tokens)
+        odds = None if asked.odds is None else await self._logprobs(ids, saying.shown_ids, asked.odds)
+        choice = Choice(
+            index, echoed + saying.text, [*saying.ids, *over], reason, len(ids), said.completion_tokens, odds
+        )
         ended(choice)
         return choice
+
+    async def _logprobs(self, ids: list[int], new_ids: list[int], likeliest: int) -> Any:
+        student = self._served.student
+        text = lambda token: student.tokenizer.decode([token], skip_special_tokens=False)  # noqa: E731
+        found = await student.odds(ids, new_ids, likeliest)
+        others = [[(text(token), odds) for token, odds in each.likeliest] for each in found]
+        own = [each.log_probability for each in found]
+        return openai_protocol.logprobs(self._asked, [text(token) for token in new_ids], own, others)
 
 
 def _sampling(served: Served, asked: Asked | AskedText) -> Sampling:

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -85,6 +86,8 @@ class _Drawn(BaseModel):
     def _leave_out_what_changes_nothing(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        if data.get("top_logprobs") and not data.get("logprobs"):
+            raise ValueError("top_logprobs goes with logprobs: true")
         given = {name: value for name, value in data.items() if value is not None and name not in _IGNORED}
         return {name: value for name, value in given.items() if name not in _NEUTRAL or not _neutral(name, value)}
 
@@ -108,6 +111,13 @@ class Asked(_Drawn):
     """A request for a chat completion."""
 
     messages: Annotated[list[_Turn], Field(min_length=1)]
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
+
+    @property
+    def odds(self) -> int | None:
+        """Of how many likeliest tokens a place's probabilities are wanted; None: of none, the token's own neither."""
+        return self.top_logprobs if self.logprobs else None
 
     @property
     def chat(self) -> Chat:
@@ -120,6 +130,12 @@ class AskedText(_Drawn):
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)]
     echo: bool = False
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+    @property
+    def odds(self) -> int | None:
+        """As of a chat."""
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str]:
@@ -194,6 +210,14 @@ class Saying:
         """What was shown so far."""
         return self._shown
 
+    @property
+    def shown_ids(self) -> list[int]:
+        """The tokens that lie before a stop with all of their text."""
+        kept = len(self.ids)
+        while self.stopped and kept and len(self._decode(self.ids[:kept])) > len(self._raw):
+            kept -= 1
+        return self.ids[:kept]
+
     def _extend(self, *, whole: bool) -> None:
         before, now = self._decode(self.ids[self._from : self._read]), self._decode(self.ids[self._from :])
         if (whole and now.endswith("\ufffd")) or len(now) <= len(before):
@@ -228,10 +252,11 @@ class Choice:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: dict[str, Any] | None = None
 
     def ending(self, asked: _Drawn) -> dict[str, Any]:
         """All but its text."""
-        told = {"index": self.index, "logprobs": None, "finish_reason": self.finish_reason}
+        told = {"index": self.index, "logprobs": self.logprobs, "finish_reason": self.finish_reason}
         return {**told, "token_ids": self.token_ids} if asked.return_token_ids else told
 
 
@@ -242,6 +267,29 @@ def answer(asked: _Drawn, choices: Sequence[Choice]) -> dict[str, Any]:
     full = [{**text, **one.ending(asked)} for text, one in zip(said, choices, strict=True)]
     head = _head(asked, "chat.completion" if chat else "text_completion")
     return {**head, "choices": full, "usage": _usage(asked, choices)}
+
+
+def logprobs(
+    asked: Asked | AskedText, texts: Sequence[str], odds: Sequence[float], others: Sequence[Sequence[tuple[str, float]]]
+) -> dict[str, Any]:
+    """Tokens with the logarithms of their probabilities, in the form of the request's kind.
+
+    Args:
+        texts: of the tokens.
+        odds: one for each.
+        others: the likeliest texts of each place, with theirs.
+    """
+    if isinstance(asked, Asked):
+        said = zip(texts, odds, others, strict=True)
+        content = [{**_token(text, own), "top_logprobs": [_token(*each) for each in most]} for text, own, most in said]
+        return {"content": content, "refusal": None}
+    offsets = accumulate(map(len, texts[:-1]), initial=0) if texts else ()
+    tops = [dict(most) for most in others] if asked.odds else None
+    return {"tokens": [*texts], "token_logprobs": [*odds], "top_logprobs": tops, "text_offset": [*offsets]}
+
+
+def _token(text: str, odds: float) -> dict[str, Any]:
+    return {"token": text, "logprob": odds, "bytes": None if "\ufffd" in text else list(text.encode())}
 
 
 class Events:
