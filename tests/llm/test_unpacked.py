@@ -42,7 +42,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def left(cache: Path) -> list[str]:
     """What is in the cache besides locks, which are empty, and the book of hashes."""
     found = [path.name for path in cache.rglob("*") if path.suffix != ".lock" and path.name != "hashes.json"]
-    return sorted(found, key=lambda name: (name != "gguf", name))
+    return sorted(found, key=lambda name: (name != "gguf-2", name))
 
 
 def logits(name: str, texts: tuple[str, ...] = TEXTS) -> list[Any]:
@@ -116,7 +116,7 @@ def test_a_file_is_unpacked_once_and_another_under_its_name_again(tiny: Path, tm
     assert (first / "model.safetensors").stat().st_mtime_ns == made
     write_gguf(file, packed=True)
     assert model_location(str(file)) != str(first)
-    assert [path.name for path in cache.iterdir() if path.is_dir()] == ["gguf"]
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == ["gguf-2"]
 
 
 def test_it_is_known_what_a_model_was_unpacked_from(tiny: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_is_no_model_is_refused_and_nothing_of_it_is_kept(
     made(file)
     fault = model_fault(str(file))
     assert fault is not None and said in str(fault) and str(file) in str(fault)
-    assert left(cache) in ([], ["gguf"])
+    assert left(cache) in ([], ["gguf-2"])
 
 
 def test_one_without_a_chat_template_says_the_ways_out(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_too_little_room_is_said_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1000))  # type: ignore[attr-defined]
     assert "GB of room" in str(model_fault(str(tiny)))
-    assert left(cache) == ["gguf"]
+    assert left(cache) == ["gguf-2"]
 
 
 FULL = """
@@ -219,7 +219,7 @@ def test_a_disk_that_is_full_half_way_leaves_nothing(tiny: Path, cache: Path) ->
     command = [sys.executable, "-c", FULL, str(tiny)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert "a cache that can be written" in done.stdout and "Make room" in done.stdout, done.stdout + done.stderr
-    assert left(cache) == ["gguf"]
+    assert left(cache) == ["gguf-2"]
 
 
 @pytest.mark.slow
