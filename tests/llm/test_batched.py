@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
@@ -100,8 +101,11 @@ class Run:
                 await model.generate(ask(number + 1000 * step), SAMPLING)
             return await model.generate(ask(number), SAMPLING)
 
-        with closing(Journal(self.journal)) as journal:
-            return asyncio.run(self._rows(row, count, journal))
+        try:
+            with closing(Journal(self.journal)) as journal:
+                return asyncio.run(self._rows(row, count, journal))
+        finally:
+            gc.collect()  # asyncio tells of a killed task when it is collected, which here is not in another test
 
     @property
     def usd(self) -> float:
