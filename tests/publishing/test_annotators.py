@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,27 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(run: RunDir, tmp_pat
         export_answers(run, "argilla", out=str(tmp_path / "out"))
     with pytest.raises(UserError, match="a run with answers"):
         export_answers(make_run(tmp_path / "none"), "kiln")
+
+
+def test_what_people_did_in_a_kiln_project_is_not_overwritten(run: RunDir) -> None:
+    export_answers(run, "kiln")
+    place = run.root / "export" / "kiln"
+    file = next(file for file in place.glob("tasks/*/runs/*/task_run.kiln") if read(file)["input"] == "Open?")
+    repaired = {**read(file), "repaired_output": {"output": "by a person"}}
+    file.write_text(json.dumps(repaired), "utf-8")
+    os.utime(file, ns=(later := (place / ".written").stat().st_mtime_ns + 1, later))
+    with pytest.raises(UserError, match="nobody has worked, got 1 changed since, as tasks/.*--out DIR"):
+        export_answers(run, "kiln")
+    assert read(file) == repaired
+    export_answers(run, "kiln", out=str(run.root / "another"))
+
+
+@pytest.mark.parametrize("row", ['{"id": 1}', '{"id": 1, "base": {"verdict": "correct"}, "adapter": null}'])
+def test_damaged_answers_are_named(run: RunDir, row: str) -> None:
+    run.rows("held_out_answers").write_text(f"{row}\n", "utf-8")
+    with pytest.raises(UserError, match=r"held_out_answers.jsonl, line 1: expected a row as its stage wrote it"):
+        export_answers(run, "argilla")
+    assert not (run.root / "export" / "argilla").exists()
 
 
 @pytest.mark.slow

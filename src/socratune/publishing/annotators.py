@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from socratune.errors import Fault, Shown, UserError
 from socratune.rows import Trace
-from socratune.runs import Results, RunDir, export_place, iter_rows, read_jsonl, whole_folder, write_json
+from socratune.runs import Results, RunDir, export_place, iter_rows, whole_folder, write_json
 
 ANNOTATORS = {"argilla": "records.json", "kiln": "project.kiln"}
 """By the name that `--for` takes: the file by which an earlier export is known."""
@@ -26,6 +26,10 @@ _WHAT_TO_DO = (
     "Is the response right, by the reference? Correct the answer where it is not, and submit. "
     "The suggestions are what the run itself found."
 )
+
+
+_WRITTEN = ".written"
+"""An empty file that is as old as the export: Kiln works in the folder itself."""
 
 
 class _Answer(NamedTuple):
@@ -48,37 +52,59 @@ def export_answers(run: RunDir, to: str, *, out: str | None = None) -> str:
         out: the folder, which is written anew; without it, `RUN/export/TO`.
 
     Raises:
-        UserError: the run has no answer yet, or something else is at `out`.
+        UserError: the run has no answer yet or damaged ones, something else is at `out`, or people have worked there.
     """
     place = export_place(run, to, out, ANNOTATORS[to])
+    if touched := _worked_on(place):
+        got = Shown(f"{len(touched)} changed since, as {touched[0].relative_to(place)}")
+        fix = f"What people said there is read by --dataset {place}. Export to another folder: --out DIR."
+        raise UserError(Fault(f"--out {place}", "an export in which nobody has worked", got, fix))
     answers = list(_answers(run))
     if not answers:
         fix = f"First: socratune run … --output {run.root} --until enhance"
         raise UserError(Fault(str(run.root), "a run with answers", Shown("none"), fix))
     with whole_folder(place) as folder:
         (_argilla if to == "argilla" else _kiln)(folder, run, answers)
+        (folder / _WRITTEN).touch()
         shutil.rmtree(place, ignore_errors=True)
     right = sum(answer.verdict == "correct" for answer in answers)
     used = f'rg.Dataset.from_disk("{place}")' if to == "argilla" else f"Import Project: {place / 'project.kiln'}"
     return f"{len(answers)} answers, {right} of them right: {place}\nRead them there: {used}"
 
 
+def _worked_on(place: Path) -> list[Path]:
+    """Kiln's files in an earlier export that were written after it."""
+    mark = place / _WRITTEN
+    since = mark.stat().st_mtime_ns if mark.is_file() else 0
+    return sorted(file for file in place.rglob("*.kiln") if file.stat().st_mtime_ns > since)
+
+
 def _answers(run: RunDir) -> Iterator[_Answer]:
     """The answer of every trace, the one that is trained on where there is one, then the adapter's held-out ones."""
-    for trace in iter_rows(run.enhanced, Trace.from_json) if run.enhanced.is_file() else ():
-        if trace.attempts:
-            one = trace.attempts[(trace.chosen or len(trace.attempts)) - 1]
-            about = {"set": "train", "outcome": trace.outcome}
-            asked = _asked(trace.row.prompt)
-            yield _Answer(trace.row.id, *asked, trace.row.reference, one.response, one.verdict, one.judged_by, about)
     held_out = run.rows("held_out_answers")
-    for row in read_jsonl(held_out) if held_out.is_file() else ():
-        told, base = row["adapter"], row["base"]["verdict"]
-        about = {"set": "held_out", "outcome": f"base {base}, adapter {told['verdict']}"}
-        yield _Answer(
-            f"held-out-{row['id']}", "", row["question"], row["reference"], told["response"], told["verdict"],
-            told.get("judged_by", "the judge"), about,
-        )  # fmt: skip
+    if run.enhanced.is_file():
+        yield from (found for found in iter_rows(run.enhanced, _of_trace) if found)
+    if held_out.is_file():
+        yield from iter_rows(held_out, _of_held_out)
+
+
+def _of_trace(data: dict[str, Any]) -> _Answer | None:
+    trace = Trace.from_json(data)
+    if not trace.attempts:
+        return None
+    one = trace.attempts[(trace.chosen or len(trace.attempts)) - 1]
+    about = {"set": "train", "outcome": trace.outcome}
+    asked = _asked(trace.row.prompt)
+    return _Answer(trace.row.id, *asked, trace.row.reference, one.response, one.verdict, one.judged_by, about)
+
+
+def _of_held_out(row: dict[str, Any]) -> _Answer:
+    told, base = row["adapter"], row["base"]["verdict"]
+    about = {"set": "held_out", "outcome": f"base {base}, adapter {told['verdict']}"}
+    return _Answer(
+        f"held-out-{row['id']}", "", row["question"], row["reference"], told["response"], told["verdict"],
+        told.get("judged_by", "the judge"), about,
+    )  # fmt: skip
 
 
 def _asked(prompt: list[dict[str, str]]) -> tuple[str, str]:
