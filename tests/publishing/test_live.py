@@ -177,6 +177,17 @@ def test_traces_show_while_the_loop_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.enhanced.unlink()
+    write_results(run, {"status": "running", "stages": {"enhance": {"status": "running", "key": "k"}}})
+    run.journal.write_text("no database", "utf-8")
+    with served(run) as url:
+        status, said, _ = ask(url, "/api/rows/traces")
+    assert status == 500 and "It is damaged. Move it aside" in said
+
+
+@pytest.mark.slow
 def test_the_page_follows_a_run_that_works(tmp_path: Path, chromium: Any) -> None:
     run = make_run(tmp_path)
     run.enhanced.unlink()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.rows import Rejected
-from socratune.runs import Review, RunDir, json_decode
+from socratune.runs import Review, RunDir, journal_error, json_decode
 
 TRACE_KINDS = (
     "unsolved", "error", "undecided", "knowledge", "hinted", "reference", "learnable", "first_try", "mastered",
@@ -94,12 +94,19 @@ def in_file(path: Path) -> Source:
 
 
 def in_journal(path: Path, stage: str) -> Source:
-    """The finished rows of a stage that still works; a handle is the row's position. Read-only, beside the writer."""
+    """The finished rows of a stage that still works; a handle is the row's position. Read-only, beside the writer.
+
+    Raises:
+        SocratuneError: where it is read, the journal is damaged or cannot be opened.
+    """
 
     def lines(query: str, *given: Any) -> Iterator[tuple[int, bytes]]:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-            for position, value in db.execute(f"SELECT position, value FROM rows WHERE stage = ? {query}", given):
-                yield position, value.encode()
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+                for position, value in db.execute(f"SELECT position, value FROM rows WHERE stage = ? {query}", given):
+                    yield position, value.encode()
+        except sqlite3.Error as error:
+            raise journal_error(path, error, "read") from None
 
     def fetch(handles: Iterable[int]) -> Iterator[bytes]:
         return (line for handle in handles for _, line in lines("AND position = ?", stage, handle))

@@ -23,7 +23,7 @@ from .folder import (
     write_rejected as write_rejected,
     write_text as write_text,
 )
-from .journal import BatchNote as BatchNote, Journal as Journal
+from .journal import BatchNote as BatchNote, Journal as Journal, journal_error as journal_error
 from .pins import PROVENANCE as PROVENANCE, Pin as Pin, pin as pin, pins_faults as pins_faults, read_pins as read_pins
 from .progress import (
     NEEDED as NEEDED,
