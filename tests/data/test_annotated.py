@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_kiln_a_project_of_two_tasks_asks_which(tmp_path: Path) -> None:
     shutil.copytree(task, task.with_name("1 - Other"))
     found = DataSet(tmp_path / "kiln")
     assert "a Kiln project with one task" in str(found.damage[0]) and "1 - Other" in found.damage[0].fix
+
+
+def test_kiln_runs_with_the_same_fault_are_told_together(tmp_path: Path) -> None:
+    path = edited_kiln(tmp_path / "kiln", lambda run: run.update(output={"rating": "good"}, repaired_output=None))
+    (fault,) = DataSet(path).reading.faults
+    assert re.fullmatch(rf"{re.escape(str(path))}, 8 rows \(runs .*, …\)", fault.where), fault.where
+
+
+def test_kiln_a_task_without_runs_is_no_file(tmp_path: Path) -> None:
+    shutil.copytree(KILN, tmp_path / "kiln")
+    shutil.rmtree(next((tmp_path / "kiln").glob("tasks/*/runs")))
+    assert "at least one row, got none" in str(DataSet(tmp_path / "kiln").damage[0])
 
 
 def test_kiln_runs_of_an_evaluation_and_turns_of_a_conversation_are_left_out(tmp_path: Path) -> None:

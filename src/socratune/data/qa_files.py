@@ -121,7 +121,7 @@ def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QA
         kind = place.split(" ", maxsplit=1)[0]
         yield Rejected("bad_row", detail, id=place.replace(" ", "-"), row={kind: text})
     if not reading.rows and not reading.bad_rows and not reading.left_out:
-        raise UserError(Fault(str(path), "at least one row", Shown("an empty file")))
+        raise UserError(Fault(str(path), "at least one row", Shown("none" if path.is_dir() else "an empty file")))
 
 
 def _row(value: object, where: str) -> QARow | list[Fault]:

@@ -53,7 +53,8 @@ class FaultTally:
         self.rows += 1
         told = False
         for fault in faults:
-            inner = fault.where.removeprefix(f"{self.source}, {place}")
+            row, _, inner = fault.where.partition(f"{self.source}, {place}")
+            inner = "" if row else inner  # it names a file of its own, and the place says which
             kind = _kind(fault, inner)
             if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
                 continue
