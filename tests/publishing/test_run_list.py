@@ -307,11 +307,25 @@ def test_a_bundle_replaces_an_earlier_one_and_nothing_else(tmp_path: Path, monke
     assert (tmp_path / "mine" / "thesis.txt").read_text("utf-8") == "mine"
 
 
+def test_a_pair_that_cannot_be_compared_takes_no_page_from_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [proven(tmp_path / f"run {at}", 10 + at, updated=f"2026-01-0{at + 1}T00:00:00Z") for at in range(3)]
+    question = json.loads(runs[2].rows("held_out_answers").read_text("utf-8").splitlines()[0])["question"]
+    runs[2].rows("held_out_answers").write_text(json.dumps({"id": "x", "question": question}) + "\n", "utf-8")
+    monkeypatch.setattr(bundle, "MOST_PAIRS", 1)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "site").symlink_to(tmp_path / "real")
+    done = write_bundle(tmp_path / "site", [str(run.root) for run in runs])
+    assert (done.pairs, done.pairs_left) == (1, 0) and (tmp_path / "site").is_symlink()
+    assert (tmp_path / "real" / "compare" / "run-0--run-1.html").is_file()
+
+
 @pytest.mark.slow
 def test_the_command_says_what_it_wrote_and_what_is_missing(tmp_path: Path) -> None:
     root = outputs(tmp_path / "outputs")
     done = socratune("report", "--bundle", str(tmp_path / "site"), str(root), "--without-rows")
-    assert done.returncode == 0 and "10 runs, 1 comparisons (figures alone)" in done.stdout
+    assert done.returncode == 0 and "10 runs, 1 comparison (figures alone)" in done.stdout
     done = socratune("report", str(root / "first"), str(root / "second"))
     assert done.stdout.count("report.html") == 2
     for given, said in (

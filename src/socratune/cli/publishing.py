@@ -161,9 +161,13 @@ def report_command(folders: list[str], bundle: str | None, *, without_rows: bool
             return 0
         done = write_bundle(Path(bundle), folders, rows=not without_rows)
         holds = "figures alone" if without_rows else "every question and answer; --without-rows leaves them out"
-        print(f"{done.place / 'index.html'}: {done.runs} runs, {done.pairs} comparisons ({holds})")
+        counted = ", ".join(
+            f"{number} {word}{'' if number == 1 else 's'}"
+            for number, word in ((done.runs, "run"), (done.pairs, "comparison"))
+        )
+        print(f"{done.place / 'index.html'}: {counted} ({holds})")
         if done.pairs_left:
-            print(f"{done.pairs_left} more pairs share questions; {MOST_PAIRS} are compared, those of the newest runs.")
+            print(f"At most {MOST_PAIRS} are made, of the newest runs; {done.pairs_left} more pairs share questions.")
         return 0
 
     return guarded(work)

@@ -46,7 +46,8 @@ class Bundle(NamedTuple):
 
     Attributes:
         runs: that are listed; one so broken that it has no page is, too.
-        pairs: pages that compare two, and how many more share questions.
+        pairs: pages that compare two.
+        pairs_left: how many more share questions and were not looked at.
     """
 
     place: Path
@@ -75,7 +76,7 @@ def write_bundle(place: Path, named: Sequence[str], *, rows: bool = True) -> Bun
         UserError: no run is named, or something else than an earlier bundle is at `place`.
         OutsideError: it cannot be written.
     """
-    place = place.absolute()
+    place = place.resolve()  # behind a link the site is replaced, not the link
     if place.exists() and not _is_earlier(place):
         raise UserError(Fault(f"--bundle {place}", "a new folder, or an earlier bundle", Shown("something else")))
     runs = sorted(_gathered(named), key=lambda one: (one.about["updated"], one.name))
@@ -161,9 +162,10 @@ def _write_pairs(
         (a, b) for a, b in combinations(range(len(runs)), 2)
         if runs[a].about["comparable"] and runs[b].about["comparable"] and runs[a].questions & runs[b].questions
     ]  # fmt: skip
-    sharing.sort(key=lambda pair: (pair[1], pair[0]), reverse=True)
+    sharing.sort(key=lambda pair: (pair[1], pair[0]))
     found: list[tuple[int, int, str]] = []
-    for a, b in sharing[:MOST_PAIRS]:
+    while sharing and len(found) < MOST_PAIRS:
+        a, b = sharing.pop()
         path = folder / f"{slugs[a]}--{slugs[b]}.html"
         try:
             result, told = compared_runs(runs[a].run, runs[b].run, (runs[a].name, runs[b].name))
@@ -171,7 +173,7 @@ def _write_pairs(
             continue
         write_lines(path, comparison_page(without_paths(result), told if rows else [], home=_HOME))
         found.append((a, b, f"compare/{path.name}"))
-    return found, len(sharing) - len(found)
+    return found, len(sharing)
 
 
 def _readme(*, rows: bool) -> str:
