@@ -259,6 +259,11 @@ def test_a_stop_ends_the_answer_before_it_wherever_tokens_end(base: str, stream:
     assert said("never to be seen") == (text, "stop", whole["usage"]["completion_tokens"])
 
 
+def test_a_temperature_near_zero_is_greedy(base: str) -> None:
+    said = [complete(base, temperature=cold)[1]["choices"] for cold in (0, 1e-300, 1e-40, 1e-7, 2e-6)]
+    assert all(choices == said[0] for choices in said)
+
+
 def test_several_choices_are_drawn_by_seeds_that_follow_each_other(base: str) -> None:
     drawn = {"temperature": 2, "max_tokens": 24, "messages": [{"role": "user", "content": "Say moon."}]}
     _, found = complete(base, n=3, seed=5, **drawn)
@@ -329,7 +334,7 @@ def test_logprobs_end_before_a_stop_and_come_for_plain_text_too(base: str) -> No
     [
         ({"n": 129}, 400, "n: input should be less than or equal to 128"),
         ({"logprobs": True, "stream": True}, 400, "leave out stream and echo"),
-        ({"top_logprobs": 2}, 400, "top_logprobs goes with logprobs: true"),
+        ({"top_logprobs": 2}, 400, "the body: top_logprobs goes with logprobs: true"),
         ({"beam_width": 4}, 400, "beam_width is not supported"),
         (
             {"temperature": "hot", "top_p": 7},
@@ -341,6 +346,7 @@ def test_logprobs_end_before_a_stop_and_come_for_plain_text_too(base: str) -> No
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, 400, "the last turn has to be the user's"),
         ({"messages": [{"role": "user", "content": "1 + " * 600}]}, 400, "tokens, and the model has room for 512"),
+        ({"messages": [{"role": "user", "content": "a\ud800"}]}, 400, "half of a surrogate pair at character 2"),
         ({"model": "gpt-4o"}, 404, "the model 'gpt-4o' does not exist; there is demo"),
     ],
 )
@@ -352,7 +358,9 @@ def test_bad_requests_are_told_what_is_wrong(base: str, fields: dict[str, Any], 
 def test_bad_bodies_and_routes(base: str) -> None:
     path = "/chat/completions"
     assert request(base, path, b"{")[0] == 400
-    assert request(base, path, b"[1]")[0] == 400
+    assert request(base, path, b"[1]")[1]["error"]["message"] == "the body: expected an object"
+    status, found = request(base, "/completions", {"model": "demo", "prompt": ["\udfff"]})
+    assert status == 400 and "half of a surrogate pair" in found["error"]["message"]
     assert request(base, path, b"{}", {"Content-Type": "text/plain"})[0] == 415
     assert request(base, path)[0] == 405
     assert request(base, "/embeddings", {"input": "x"})[0] == 404
@@ -410,6 +418,9 @@ def test_ctrl_c_does_not_wait_for_answers(tmp_path: Path) -> None:
 def test_what_cannot_be_served(base: str, tmp_path: Path) -> None:
     taken = socratune("serve", "demo", "--port", base.rsplit(":", 1)[1].removesuffix("/v1"))
     assert taken.returncode == 2 and "a free port" in taken.stderr and "Traceback" not in taken.stderr
+    for host in ("ü..b", "a" * 70, "203.0.113.7"):
+        elsewhere = socratune("serve", "demo", "--port", "0", "--host", host)
+        assert elsewhere.returncode == 2 and f"--host {host}: expected an address of this machine" in elsewhere.stderr
     missing = socratune("serve", tmp_path / "nothing", "--port", "0")
     assert missing.returncode == 2 and "no such folder" in missing.stderr
     (tmp_path / "bad.jinja").write_text("{{ messages | nothing }}")

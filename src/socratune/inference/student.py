@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # the decoders load torch, and commands that ask no model her
     from socratune.inference.decoding.rows import Decoder, DecodingRow
 
 MAX_BATCH = 256
+_COLDEST = 1e-6
+"""Temperature below which the likeliest token is taken: logits that are divided by less overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,8 @@ class LocalStudent:
         """What follows these ids, as `generate` has it of a conversation."""
         from socratune.inference.decoding.rows import DecodingRow
 
+        if sampling.temperature < _COLDEST:
+            sampling = replace(sampling, temperature=0.0)
         if self._positions is not None and (room := self._positions - len(ids)) < sampling.max_new_tokens:
             if room <= 0:
                 return Completion("", stop="length", prompt_tokens=len(ids))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from socratune.llm import Chat
 from socratune.runs import json_decode, json_encode
@@ -36,16 +36,27 @@ class BadRequest(ValueError):
     """What is wrong with a request, in words for whoever sent it."""
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair at character {error.start + 1}, which is no text") from None
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
     type: Literal["text"]
-    text: str
+    text: _Text
 
 
 class _Turn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     role: Literal["system", "user", "assistant"]
-    content: str | list[_Part]
+    content: _Text | list[_Part]
 
     def plain(self) -> dict[str, str]:
         """The turn with its text in one piece."""
@@ -128,7 +139,7 @@ class Asked(_Drawn):
 class AskedText(_Drawn):
     """A request for a completion of plain text, which no chat template touches."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MOST_CHOICES)]
+    prompt: _Text | Annotated[list[_Text], Field(min_length=1, max_length=MOST_CHOICES)]
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
@@ -170,7 +181,10 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         but = f", except as {json_encode(_NEUTRAL[where]).decode()}" if where in _NEUTRAL else ""
         return f"{where} is not supported{but}"
-    return f"{where}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+    if fault["type"] == "model_type":
+        return f"{where}: expected an object"
+    said = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {said[0].lower()}{said[1:]}"
 
 
 class Saying:

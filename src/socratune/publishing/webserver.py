@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable
+from errno import EACCES, EADDRINUSE
 from ipaddress import ip_address
 from typing import Any
 
@@ -83,9 +84,12 @@ def listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        fix = "Take another, or 0 for a free one."
-        raise UserError(Fault(f"--port {port}", f"a free port of {host}", Shown(str(error)), fix)) from None
+    except (OSError, OverflowError, TypeError, UnicodeError) as error:  # the last two: a name that is no name of a host
+        if isinstance(error, OverflowError) or getattr(error, "errno", None) in (EACCES, EADDRINUSE):
+            fix = "Take another, or 0 for a free one."
+            raise UserError(Fault(f"--port {port}", f"a free port of {host}", Shown(str(error)), fix)) from None
+        fix = "127.0.0.1 is this machine for itself, 0.0.0.0 every address that it has."
+        raise UserError(Fault(f"--host {host}", "an address of this machine", Shown(str(error)), fix)) from None
 
 
 def address(listening: socket.socket) -> str:
