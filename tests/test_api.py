@@ -109,6 +109,37 @@ def test_judge_and_compare_in_a_notebook(tmp_path: Path) -> None:
         package.compare(tmp_path / "a", tmp_path / "b")
 
 
+ROWS: list[dict[str, Any]] = [{"id": 1, "correct": True}, {"id": 2, "correct": False}]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: package.compare(["a"], ROWS), "the rows: expected dicts of what JSON can hold, got 'a'"),
+        (lambda: package.compare(ROWS[0], ROWS), "the rows: expected dicts of what JSON can hold, got 'id'"),
+        (lambda: package.compare(None, ROWS), "the data set: expected a path, or rows"),  # pyright: ignore
+        (lambda: package.enhance(5, model="demo", output="x"), "the data set: expected a path, or rows, got 5"),  # pyright: ignore
+        (lambda: package.compare(ROWS, ROWS, margin=float("nan")), "a number from 0 on, got nan"),
+        (lambda: package.compare(ROWS, ROWS, margin="x"), "a number from 0 on, got 'x'"),  # pyright: ignore
+        (lambda: package.compare(ROWS, ROWS, by="zzz"), "by: expected id or question, got 'zzz'"),  # pyright: ignore
+        (lambda: package.judge("1 + 1?", 2, 2), "reference: expected a text, got 2\nresponse: expected a text"),  # pyright: ignore
+        (lambda: package.run(config=7), "config: expected a YAML file or a dict, got 7"),  # pyright: ignore
+    ],
+)
+def test_arguments_that_are_none_are_told(call: Any, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert said in str(caught.value)
+
+
+def test_compare_takes_metrics_as_the_command_does() -> None:
+    before = [{"id": at, "acc": at % 2} for at in range(40)]
+    after = [{"id": at, "score": 1} for at in range(40)]
+    assert package.compare(before, after, metrics="acc=score").verdicts == {"acc=score": "better"}
+    odd = [{"id": "\ud800", "correct": True}]
+    assert package.compare(odd, odd)["matched"]["questions"] == 1
+
+
 def test_enhance_is_the_loop_alone(tmp_path: Path) -> None:
     found = package.enhance(demo_rows("train", 40), model="demo", output=tmp_path / "run", teacher="rules/arithmetic")
     assert found.status == "incomplete" and set(found["stages"]) == {"split", "enhance"}

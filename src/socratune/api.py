@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from socratune.config import EnhancedTrainingConfig, GrokkingConfig, StudentTeacherConfig
 from socratune.errors import Fault, UserError
-from socratune.evaluation import compare_logs, open_log, proof_of
+from socratune.evaluation import compare_logs, open_logs, proof_of
 from socratune.inference import LocalModels
 from socratune.judging import Judge
 from socratune.llm import Ledger, Role, cache_folder, reference_to
@@ -134,6 +134,8 @@ def run(
         "dataset": None if dataset is None else _named(dataset),
         "output": None if output is None else str(output),
     }
+    if not isinstance(config, str | Path | dict | None):
+        raise UserError(Fault("config", "a YAML file or a dict", config))
     given = config if isinstance(config, dict) else read_config_file(config) if config else {}
     given = deep_merge(given, {name: value for name, value in named.items() if value is not None})
     more = {} if grokking is None else {"train": {"grokking": grokking}}
@@ -193,9 +195,12 @@ def judge(
         settings: further ones of `enhance`, as `judge_mode` or `judge_api_base`.
 
     Raises:
-        UserError: the judge or a setting is wrong.
+        UserError: the judge or a setting is wrong, or one of the three texts is none.
         OutsideError: the judge's server could not be asked.
     """
+    texts = {"question": question, "reference": reference, "response": response}
+    if faults := [Fault(name, "a text", text) for name, text in texts.items() if not isinstance(text, str)]:
+        raise UserError(*faults)
     own = _people({"judge": judge}).get("enhance", {})
     config = judge_settings({**own, **settings}, "socratune.judge")
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": reference}]
@@ -242,8 +247,8 @@ def compare(
     a: str | Path | Iterable[Any],
     b: str | Path | Iterable[Any],
     *,
-    metrics: Sequence[str] = (),
-    lower: Sequence[str] = (),
+    metrics: str | Sequence[str] = (),
+    lower: str | Sequence[str] = (),
     by: Literal["id", "question"] | None = None,
     cluster: str | None = None,
     margin: float | None = None,
@@ -258,16 +263,19 @@ def compare(
 
     Args:
         a, b: logs of any tool that `socratune compare` reads, `RUN:base`, `RUN:adapter`, or the rows themselves.
-        metrics: which; all that both have without it.
+        metrics: which, `NAME` or `NAME_IN_A=NAME_IN_B`; all that both have without it.
         lower: metrics of which less is better.
         by: what questions are matched by; without it, what fits.
         cluster: the field of a row by which rows belong together.
         margin: what B may lose and be not worse, in the metric's own units.
 
     Raises:
-        UserError: a log cannot be read, or the two have no question or no metric in common.
+        UserError: a log cannot be read, the two have no question or no metric in common, or an argument is wrong.
     """
-    before, after = (open_log(_named(log), metrics, cluster) for log in (a, b))
+    if by not in (None, "id", "question"):
+        raise UserError(Fault("by", "id or question", by))
+    metrics, lower = ([names] if isinstance(names, str) else names for names in (metrics, lower))
+    before, after = open_logs(_named(a), _named(b), metrics, cluster)
     return LogComparison(compare_logs(before, after, metrics=metrics, lower=lower, by=by, margin=margin).result)
 
 
@@ -308,12 +316,21 @@ def _named(dataset: str | Path | Iterable[Any]) -> str:
     """The name of a data set; rows that were given as such are written to a file first."""
     if isinstance(dataset, str | Path):
         return str(dataset)
-    lines = [json.dumps(dict(row), ensure_ascii=False, default=str) + "\n" for row in dataset]
+    if not isinstance(dataset, Iterable):
+        raise UserError(Fault("the data set", "a path, or rows", dataset))
+    lines = list(map(_line, dataset))
     folder = cache_folder() / "rows"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(''.join(lines).encode()).hexdigest()[:16]}.jsonl"
+    path = folder / f"{hashlib.sha256(''.join(lines).encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.jsonl"
     write_lines(path, lines)
     return str(path)
+
+
+def _line(row: Any) -> str:
+    try:
+        return json.dumps(dict(row), ensure_ascii=False, default=str) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UserError(Fault("the rows", "dicts of what JSON can hold", row)) from error
 
 
 def _beside_a_loop(work: Callable[[], _Done]) -> _Done:

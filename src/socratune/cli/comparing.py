@@ -39,13 +39,11 @@ def compare_command(
     """Which of two evaluations of the same questions is better, whatever tool wrote them."""
 
     def work() -> int:
-        from socratune.evaluation import compare_logs, compared_rows, open_log
+        from socratune.evaluation import compare_logs, compared_rows, open_logs
 
         first, second = _sides(logs)
         _refuse(output, both=as_json and markdown)
-        pairs = [wanted.partition("=") for wanted in metric or ()]
-        left, right = ([pair[at] or pair[0] for pair in pairs] for at in (0, 2))
-        before, after = (open_log(*one, cluster) for one in ((first, left), (second, right)))
+        before, after = open_logs(first, second, metric or (), cluster)
         compared = compare_logs(before, after, metrics=metric or (), lower=lower or (), by=by, margin=margin)
         result = compared.result
         rows = compared_rows(compared) if markdown or output else []

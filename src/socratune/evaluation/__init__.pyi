@@ -33,7 +33,7 @@ from .gate import (
     why_not_passed as why_not_passed,
 )
 from .lm_tasks import lm_eval_fault as lm_eval_fault
-from .opening_logs import is_run_folder as is_run_folder, open_log as open_log
+from .opening_logs import is_run_folder as is_run_folder, open_log as open_log, open_logs as open_logs
 from .pinning import pin_adapter as pin_adapter, pin_training as pin_training, with_pins as with_pins
 from .question_sets import forgetting_rows as forgetting_rows, read_prompts as read_prompts
 from .stats import (

@@ -95,8 +95,10 @@ def compare_logs(
         margin: what B may lose and still be `not_worse`, in the metric's own units; a fiftieth of its range without it.
 
     Raises:
-        UserError: no common question, no common metric, or an unknown one.
+        UserError: no common question, no common metric, an unknown one, or a margin that is none.
     """
+    if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < math.inf):
+        raise UserError(Fault("--margin", "a number from 0 on", margin))
     chosen = _chosen(a, b, metrics)
     turned = _lower(a, b, chosen, lower)
     matched = match_logs(a, b, by)

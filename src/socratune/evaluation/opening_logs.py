@@ -31,6 +31,12 @@ _KNOWN = (
 )
 
 
+def open_logs(a: str, b: str, metrics: Sequence[str] = (), cluster: str | None = None) -> tuple[Log, Log]:
+    """Two logs that are to be compared; `metrics` and errors as in `compare_logs` and `open_log`."""
+    first, second = ([wanted.partition("=")[at] or wanted for wanted in metrics] for at in (0, 2))
+    return open_log(a, first, cluster), open_log(b, second, cluster)
+
+
 def open_log(name: str, metrics: Sequence[str] = (), cluster: str | None = None) -> Log:
     """The log behind a path, whatever tool wrote it.
 
