@@ -32,7 +32,9 @@ from socratune.llm.base import Completion, Sampling
 from socratune.llm.http import HttpModel
 from socratune.llm.ledger import Ledger
 from socratune.llm.locate import Base
-from socratune.publishing.openai_models import SharedWeights, serving_models
+from socratune.publishing.openai_app import openai_server
+from socratune.publishing.openai_models import Served, SharedWeights, serving_models
+from socratune.publishing.webserver import Hosts
 from socratune.runs.folder import RunDir
 from socratune.runs.journal import Journal
 from socratune.stages import enhance
@@ -413,6 +415,40 @@ def test_ctrl_c_does_not_wait_for_answers(tmp_path: Path) -> None:
             sent = json.dumps({**body, "seed": seed})
             connection.request("POST", f"{place.path}/chat/completions", sent, {"Content-Type": "application/json"})
         assert request(base, "/models")[0] == 200  # beside them
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_who_goes_away_is_not_answered_to_the_end(demo_base: tuple[Any, Any], leaves: bool) -> None:
+    steps = 0
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        nonlocal steps
+        steps += 1
+        yield
+
+    body = {"model": "demo", "messages": HELLO, "temperature": 2, "seed": 4, "max_tokens": 400}
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"1000")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers, "query_string": b""}
+    sent: list[Any] = []
+
+    async def do(served: Served) -> None:
+        coming = [{"type": "http.request", "body": json.dumps(body).encode()}]
+        coming += [{"type": "http.disconnect"}] * leaves
+        never = asyncio.Event()
+
+        async def receive() -> Any:
+            return coming.pop(0) if coming else await never.wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await openai_server([served], hosts=Hosts("127.0.0.1"))(scope, receive, send)
+
+    with serving_student(LocalStudent(*demo_base, name="demo", fingerprint="demo", turn=turn)) as student:
+        asyncio.run(do(Served("demo", student, {"name": "demo"})))
+    assert sent[0]["status"] == 200
+    assert steps < 10 if leaves else steps > 20
 
 
 def test_what_cannot_be_served(base: str, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def openai_server(models: Sequence[Served], key: str | None = None, *, hosts: Ho
             asked = openai_protocol.parse(kind, await request.body())
             if (served := by_name.get(asked.model)) is None:
                 return _refused(f"the model {asked.model!r} does not exist; there is {', '.join(by_name)}", 404)
-            return await _completed(served, asked)
+            return await _completed(served, asked, request)
         except BadRequest as error:
             return _refused(str(error), 400)
 
@@ -66,7 +66,7 @@ def openai_server(models: Sequence[Served], key: str | None = None, *, hosts: Ho
     return meant_for_us(plain if key is None else _with_key(plain, key), hosts, _refused)
 
 
-async def _completed(served: Served, asked: Asked | AskedText) -> Response:
+async def _completed(served: Served, asked: Asked | AskedText, request: Request) -> Response:
     tokenizer = served.student.tokenizer
     if isinstance(asked, Asked):
         try:
@@ -89,7 +89,13 @@ async def _completed(served: Served, asked: Asked | AskedText) -> Response:
         return StreamingResponse(_events(served, asked, prompts), media_type="text/event-stream", headers=headers)
     heard = lambda index, piece: None  # noqa: E731
     with _Answers(served, asked, heard) as answers:
-        return JSONResponse(openai_protocol.answer(asked, await answers.all(prompts)))
+        working = asyncio.create_task(answers.all(prompts))
+        leaving = asyncio.create_task(request.receive())  # behind the body nothing comes but that the caller has gone
+        try:
+            await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+    return JSONResponse(openai_protocol.answer(asked, await working))
 
 
 async def _events(served: Served, asked: Asked | AskedText, prompts: list[list[int]]) -> AsyncIterator[bytes]:
