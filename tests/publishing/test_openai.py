@@ -47,10 +47,12 @@ HELLO = QUESTIONS[0]
 
 
 @contextmanager
-def server(what: str | Path, *flags: str, env: dict[str, str] | None = None) -> Iterator[str]:
+def server(
+    what: str | Path, *flags: str, env: dict[str, str] | None = None, errors: Path = Path(os.devnull)
+) -> Iterator[str]:
     """`socratune serve` on a free port; its API base. Ctrl-C ends it."""
     with NamedTemporaryFile() as said:
-        process = Fork("serve", what, "--port", "0", *flags, env=env, files=(Path(said.name), Path(os.devnull)))
+        process = Fork("serve", what, "--port", "0", *flags, env=env, files=(Path(said.name), errors))
         try:
             while not (found := re.search(r"http://\S+(?=\s)", Path(said.name).read_text("utf-8"))):
                 assert process.poll() is None, "no address was printed"
@@ -407,14 +409,17 @@ def test_a_key(tmp_path: Path) -> None:
 
 def test_ctrl_c_does_not_wait_for_answers(tmp_path: Path) -> None:
     """The block's own end sends it, and looks at the exit code."""
-    body = {"model": "demo", "messages": HELLO, "temperature": 2, "max_tokens": 100_000}
-    with ExitStack() as stack, server("demo") as base:
+    body = {"model": "demo", "messages": HELLO, "temperature": 2, "max_tokens": 100_000, "n": 32}
+    errors = tmp_path / "errors.txt"
+    errors.touch()
+    with ExitStack() as stack, server("demo", errors=errors) as base:
         place = urlsplit(base)
         for seed in range(32):
             connection = stack.enter_context(closing(http.client.HTTPConnection(place.netloc)))
-            sent = json.dumps({**body, "seed": seed})
+            sent = json.dumps({**body, "seed": seed, "stream": seed % 2 == 0})
             connection.request("POST", f"{place.path}/chat/completions", sent, {"Content-Type": "application/json"})
         assert request(base, "/models")[0] == 200  # beside them
+    assert "Traceback" not in errors.read_text("utf-8")
 
 
 @pytest.mark.parametrize("leaves", [False, True])

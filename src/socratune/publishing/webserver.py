@@ -7,6 +7,8 @@ Host header has to be a name by which this server is meant to be reached, and an
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -108,4 +110,12 @@ def serve_until_stopped(app: Any, listening: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(_worth_telling)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """False of a request that was ended by Ctrl-C, or whose caller has hung up."""
+    ended = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not ended and record.msg != "socket.send() raised exception."
