@@ -134,10 +134,7 @@ def run(
         "dataset": None if dataset is None else _named(dataset),
         "output": None if output is None else str(output),
     }
-    if not isinstance(config, str | Path | dict | None):
-        raise UserError(Fault("config", "a YAML file or a dict", config))
-    given = config if isinstance(config, dict) else read_config_file(config) if config else {}
-    given = deep_merge(given, {name: value for name, value in named.items() if value is not None})
+    given = deep_merge(_settings(config), {name: value for name, value in named.items() if value is not None})
     more = {} if grokking is None else {"train": {"grokking": grokking}}
     for part in (_tests(eval_file), more, _people({"judge": judge, "teacher": teacher})):
         given = deep_merge(given, part)
@@ -285,6 +282,12 @@ def _loop_runs() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    if not isinstance(config, str | Path | dict | None):
+        raise UserError(Fault("config", "a YAML file or a dict", config))
+    return config if isinstance(config, dict) else read_config_file(config) if config else {}
 
 
 def _tests(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:

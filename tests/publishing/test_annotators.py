@@ -73,6 +73,9 @@ def test_what_was_exported_can_be_trained_on_with_right_answers(run: RunDir, to:
 def test_an_export_replaces_an_earlier_one_and_nothing_else(run: RunDir, tmp_path: Path) -> None:
     for _ in range(2):
         export_answers(run, "kiln", out=str(tmp_path / "out"))
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    export_answers(run, "kiln", out=str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "out" / "project.kiln").is_file()
     with pytest.raises(UserError, match="an earlier export"):
         export_answers(run, "argilla", out=str(tmp_path / "out"))
     with pytest.raises(UserError, match="a run with answers"):
@@ -106,3 +109,5 @@ def test_the_command_knows_both_and_names_all(run: RunDir) -> None:
     assert done.returncode == 0 and "rg.Dataset.from_disk" in done.stdout
     done = socratune("export-data", str(run.root), "--for", "label-studio")
     assert (done.returncode, "argilla, kiln" in done.stderr) == (2, True)
+    done = socratune("export-data", str(run.root), "--for", "kiln", "--set", "train.r=4")
+    assert (done.returncode, "no settings with --for kiln" in done.stderr) == (2, True)

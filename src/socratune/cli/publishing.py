@@ -138,6 +138,8 @@ def export_data_command(folder: str, trainer: str, settings: list[str] | None, o
 
         start_logging()
         run = existing_run(folder)
+        if trainer in ANNOTATORS and settings:
+            raise UserError(Fault("--set", f"no settings with --for {trainer}, as none is written", settings[0]))
         if trainer in ANNOTATORS:
             print(export_answers(run, trainer, out=out))
             return 0

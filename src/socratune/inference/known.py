@@ -57,8 +57,9 @@ def _note(name: str, about: str) -> Path:
 
 def _state(name: str, *parts: Any) -> str:
     """Changes with every file of the model but its weights, with what reads them, and with `parts`."""
-    files = sorted(path for path in _folder(name).iterdir() if path.suffix not in _WEIGHTS)
-    states = [(path.name, file_state(path)) for path in files]
+    folder = _folder(name)
+    found = (*folder.iterdir(), *folder.glob("additional_chat_templates/*"))  # all that transformers reads of a tokenizer
+    states = [(str(path), file_state(path)) for path in sorted(found) if path.suffix not in _WEIGHTS]
     return fingerprint(states, _readers(), parts)
 
 

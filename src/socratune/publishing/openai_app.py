@@ -90,7 +90,7 @@ async def _completed(served: Served, asked: Asked | AskedText, request: Request)
     heard = lambda index, piece: None  # noqa: E731
     with _Answers(served, asked, heard) as answers:
         working = asyncio.create_task(answers.all(prompts))
-        leaving = asyncio.create_task(request.receive())  # behind the body nothing comes but that the caller has gone
+        leaving = asyncio.ensure_future(request.receive())  # behind the body nothing comes but that the caller has gone
         try:
             await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -231,7 +231,7 @@ def export_place(run: RunDir, to: str, out: str | None, sign: str) -> Path:
     Raises:
         UserError: something else is there.
     """
-    place = (Path(out) if out else run.root / "export" / to).absolute()
+    place = (Path(out) if out else run.root / "export" / to).resolve()  # behind a link it is replaced, not the link
     earlier = (place / sign).is_file() or (place.is_dir() and not any(place.iterdir()))
     if place.exists() and not earlier:
         raise UserError(Fault(f"--out {place}", "a new folder, or an earlier export", Shown("something else")))
