@@ -58,8 +58,8 @@ def _note(name: str, about: str) -> Path:
 def _state(name: str, *parts: Any) -> str:
     """Changes with every file of the model but its weights, with what reads them, and with `parts`."""
     folder = _folder(name)
-    found = (*folder.iterdir(), *folder.glob("additional_chat_templates/*"))  # all that transformers reads of a tokenizer
-    states = [(str(path), file_state(path)) for path in sorted(found) if path.suffix not in _WEIGHTS]
+    files = (*folder.iterdir(), *folder.glob("additional_chat_templates/*"))  # transformers reads both places
+    states = [(str(path), file_state(path)) for path in sorted(files) if path.suffix not in _WEIGHTS]
     return fingerprint(states, _readers(), parts)
 
 
