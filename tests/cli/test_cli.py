@@ -102,6 +102,7 @@ def test_every_fault_of_a_command_at_once(tmp_path: Path) -> None:
         (["--set", "enhance.teacher_model=openai/gpt"], "enhance.teacher_model"),
         (["--held-out", "{tmp}/none.jsonl"], "no such file"),
         (["--frobnicate"], "No such option"),
+        (["--hub-id"], "Option '--hub-id' requires an argument"),
         (["--lr", "1e-4"], "No such option: --lr. Did you mean --set train.learning_rate=…?"),
         (["--base-model", "demo"], "Did you mean --model?"),
         (["--bf16"], "Leave it out: the number format is chosen by the machine."),
