@@ -52,7 +52,7 @@ def takes(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 LISTED = {
-    "Begin": ("init", "demo", "plan", "doctor"),
+    "Begin": ("init", "demo", "plan", "doctor", "explain"),
     "Data": ("generate", "enhance", "merge", "inspect"),
     "Train and prove": ("run", "train", "validate", "verify", "compare", "ablate", "audit-judge"),
     "Look and use": ("report", "ui", "chat", "serve", "export", "export-data", "publish"),
