@@ -161,7 +161,7 @@ def test_inspect_of_a_run_s_own_file_says_in_one_line_what_to_type(tmp_path: Pat
     row = {"id": "1", "prompt": [{"role": "user", "content": "q"}], "pieces": [{"text": "a"}], "outcome": "as_given"}
     done = socratune("inspect", write_rows(tmp_path / "train.jsonl", [row] * 120))
     assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr.strip().splitlines()) == 2  # with that of the code
     assert "120 rows" in done.stderr and f"socratune inspect {tmp_path}" in done.stderr
 
 
