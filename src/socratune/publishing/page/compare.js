@@ -52,7 +52,7 @@ function verdictPart() {
   const inPoints = (value) => (best.scale === "share" ? signed(value) : `${value < 0 ? "−" : "+"}${figure(Math.abs(+value.toPrecision(3)))}`);
   const value = (number) => (best.scale === "share" ? percent(number) : figure(number));
   const lead = best
-    ? `On ${plural(best.n, "question")} that both answered, ${best.name} is ${value(best.a)} for A and ${value(best.b)} for B. B gains ${inPoints(best.difference)}${best.scale === "share" ? " points" : ""}, 95 % interval ${inPoints(best.ci95[0])} to ${inPoints(best.ci95[1])}.`
+    ? `On ${plural(best.n, "question")} that both answered, ${best.name} is ${value(best.a)} for A and ${value(best.b)} for B. B gains ${inPoints(best.difference)}${best.scale === "share" ? " points" : ""}, 95% interval ${inPoints(best.ci95[0])} to ${inPoints(best.ci95[1])}.`
     : `On ${plural(matched.questions, "question")} that both answered, by ${compared.metrics.length} metrics: ${compared.metrics.map((one) => `${one.name} ${words(one.verdict)}`).join(", ")}.`;
   return el("section", { class: "verdict" },
     el("h1", { class: tone }, compared.headline),
@@ -84,7 +84,7 @@ function forestFigure(entries, unit) {
     });
     return drawn;
   });
-  node.append(el("figcaption", {}, unit === "share" ? "Gain of B in points, 95 % interval" : "Gain of B in the metric's own units, 95 % interval"));
+  node.append(el("figcaption", {}, unit === "share" ? "Gain of B in points, 95% interval" : "Gain of B in the metric's own units, 95% interval"));
   return node;
 }
 
@@ -94,7 +94,7 @@ function metricsPart() {
   const lines = compared.metrics.flatMap((one) => [{ ...one, label: one.name }, ...(one.by_task ?? []).map((part) => ({ ...part, label: part.task, part: true }))]);
   const shares = lines.filter((one) => one.scale === "share"); // on one axis; every other metric has its own units
   const figures = [...(shares.length ? [["share", shares]] : []), ...compared.metrics.filter((one) => one.scale === "number").map((one) => ["number", lines.filter((line) => line.name === one.name)])];
-  const header = ["Metric", "n", "A", "B", "Gain of B", "95 % interval", "p", "Verdict"], right = [1, 2, 3, 4, 5, 6], wide = [1, 5, 6];
+  const header = ["Metric", "n", "A", "B", "Gain of B", "95% interval", "p", "Verdict"], right = [1, 2, 3, 4, 5, 6], wide = [1, 5, 6];
   const cls = (at) => `${right.includes(at) ? "num" : ""} ${wide.includes(at) ? "wide" : ""}`.trim();
   const table = el("table", { class: "compared" },
     el("thead", {}, el("tr", {}, header.map((name, at) => el("th", { scope: "col", class: cls(at) }, name)))),

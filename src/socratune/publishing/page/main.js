@@ -1,4 +1,4 @@
-// Wiring: which list is shown, the filters, the keyboard, the theme, and, with a server, what is new.
+// Connects the parts: which list is shown, the filters, the keyboard, the theme, and, with a server, what is new.
 
 const NAMES = { traces: "Training traces", answers: "Held-out answers" };
 const MARKS = { "": "all", leaked: "leaked", dropped: "not trained on", trained: "not dropped", reviewed: "reviewed" };
@@ -37,6 +37,15 @@ async function choose(name) {
   showLists();
   await filter();
   showKinds();
+}
+
+/** Lists the held-out answers of one kind and goes there. */
+async function showKind(kind) {
+  await choose("answers");
+  $("kind").value = kind;
+  await filter();
+  $("rows-heading").focus();
+  $("rows-heading").scrollIntoView();
 }
 
 async function filter({ keep = false } = {}) {
@@ -151,6 +160,8 @@ async function poll() {
       const changed = !first && marks(fresh) !== marks(overview);
       overview = fresh;
       showOverview(overview);
+      const news = first ? "" : `${fresh.headline[0]}. ${Object.entries(fresh.results.stages ?? {}).map(([name, stage]) => `${name} ${words(stage.status)}`).at(-1) ?? ""}`;
+      if (changed && $("news").textContent !== news) $("news").textContent = news; // read out when a stage begins or ends, not every second
       if (first) start();
       else { showLists(); if (changed && !openRow) await filter({ keep: true }); }
     } else if (answer.status !== 304) throw new Error(await answer.text());

@@ -1,4 +1,4 @@
-// The run at one glance: verdict, where the rows went, curves, checks, cost, configuration.
+// The run at one glance: verdict, where the rows went, curves, cost, configuration.
 
 const KIND_NAMES = {
   unsolved: ["unsolved", "no sample and no hint led to a right answer", "bad"],
@@ -34,7 +34,7 @@ function leadText({ results, why }) {
       : `On ${plural(comparison.n, "question")} that neither had seen,`;
     sentences.push(
       `${asked} the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
-        `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95 % interval ${signed(low)} to ${signed(high)}.`,
+        `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95% interval ${signed(low)} to ${signed(high)}.`,
     );
   }
   if (why) sentences.push(why);
@@ -61,7 +61,8 @@ function verdictSection(data) {
     ["model", results.model], ["data", results.dataset],
     comparison && ["won", [count(comparison.wins), ` of ${count(comparison.n)}`]],
     comparison && ["lost", [count(comparison.losses), ` of ${count(comparison.n)}`]],
-    comparison && comparison.p != null && ["p", [comparison.p < 0.001 ? "< 0.001" : comparison.p.toFixed(3), ""]],
+    comparison?.undecided?.pairs > 0 && ["undecided", [count(comparison.undecided.pairs), ` of ${count(comparison.n + comparison.undecided.pairs)}`]],
+    comparison?.p != null && ["p", [comparison.p < 0.001 ? "< 0.001" : comparison.p.toFixed(3), ""]],
     results.stages?.enhance?.leaks && ["hints that leak", [percent(results.stages.enhance.leaks.rate), ` of ${count(results.stages.enhance.leaks.measured)} measured`]],
   ].filter(Boolean).filter(([, value]) => value != null);
   return el("section", { class: "verdict", id: "verdict-section" },
@@ -72,9 +73,20 @@ function verdictSection(data) {
     comparison && accuracyTable(results.validation.tests),
     el("dl", { class: "facts" }, facts.map(([name, value]) => {
       const [main, small] = Array.isArray(value) ? value : [value, ""];
-      return el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(String(main)), small && el("small", {}, small)));
-    })));
+      return el("div", {}, el("dt", {}, term(name)), el("dd", {}, ...visible(String(main)), small && el("small", {}, small)));
+    })),
+    el("p", { class: "note made" }, ...visible(madeText(results))));
 }
+
+/** When, by which version, in what time and for what money the run was made. */
+function madeText({ updated, socratune, stages, rented }) {
+  const all = Object.values(stages ?? {}), spent = [...all.flatMap((one) => Object.values(one.spent ?? {})), ...(rented ? [rented] : [])];
+  return [updated && updated.replace("T", " ").replace(/(:\d\d)?Z$/, " UTC"), socratune && `Socratune ${socratune}`, duration(all.reduce((sum, one) => sum + (one.seconds ?? 0), 0)),
+    spent.length ? `cost ${usd(total(spent, "usd"))}` : "no paid calls"].filter(Boolean).join(" · ");
+}
+
+/** The sum of what is known; null where a part is not. */
+const total = (spent, name) => (spent.some((one) => one[name] == null) ? null : spent.reduce((sum, one) => sum + one[name], 0));
 
 const FREQUENT = 0.1;  // from this share on it is said what the most frequent answer alone would come to
 
@@ -83,8 +95,8 @@ function accuracyTable({ base_comparison: heldOut, recall }) {
   const lines = [], parts = [heldOut, recall].filter(Boolean).flatMap((one) => [one, ...Object.values(one.by_kind ?? {})]);
   const frequent = parts.some((one) => one.majority?.accuracy >= FREQUENT);
   const add = (name, part, cls) => lines.push(el("tr", { class: cls }, el("th", { scope: "row" }, ...visible(name)),
-    [count(part.n), percent(part.base_accuracy), percent(part.adapter_accuracy), `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`,
-      ...(frequent ? [part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""] : [])].map((text) => el("td", {}, ...visible(text)))));
+    [["n", count(part.n)], ["Base", percent(part.base_accuracy)], ["Adapter", percent(part.adapter_accuracy)], ["Difference, 95% interval", `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`],
+      ...(frequent ? [["For comparison", part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""]] : [])].map(([label, text]) => el("td", { "data-label": label }, ...visible(text)))));
   for (const [name, part] of [["held-out questions", heldOut], ["recall", recall]]) {
     if (!part?.ci95) continue;
     add(part.asks ?? name, part, "");
@@ -93,14 +105,14 @@ function accuracyTable({ base_comparison: heldOut, recall }) {
   }
   if (lines.length < 2 && !frequent) return null;
   return el("table", { class: "stacked accuracy" }, el("thead", {}, el("tr", {},
-    ["Questions", "n", "Base", "Adapter", "Difference, 95 % interval", ...(frequent ? ["For comparison"] : [])].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines));
+    ["Questions", "n", "Base", "Adapter", "Difference, 95% interval", ...(frequent ? ["For comparison"] : [])].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines));
 }
 
 /** Both accuracies on one axis, the difference with its interval on another. */
 function intervalFigure(comparison) {
   const figureNode = el("figure", { class: "drawn" });
   const { base_accuracy: base, adapter_accuracy: adapter, difference, ci95: [low, high] } = comparison;
-  const label = `Base ${percent(base)}, adapter ${percent(adapter)}; difference ${signed(difference)} points, 95 % interval ${signed(low)} to ${signed(high)}`;
+  const label = `Base ${percent(base)}, adapter ${percent(adapter)}; difference ${signed(difference)} points, 95% interval ${signed(low)} to ${signed(high)}`;
   draw(figureNode, (width) => {
     const left = width < 500 ? 0 : 130, right = width - 8, top = width < 500 ? 26 : 6;
     const x = (share) => left + 8 + share * (right - left - 8);
@@ -128,7 +140,7 @@ function intervalFigure(comparison) {
     const fine = edge > 0.5 ? 0.25 : edge > 0.2 ? 0.1 : 0.05, step = narrow && edge - from > 6 * fine ? 2 * fine : fine, ticks = [];
     for (let value = Math.ceil(from / step) * step; value <= edge + 1e-9; value += step) ticks.push([value, Math.abs(value) < 1e-9 ? "0" : `${value < 0 ? "−" : "+"}${Math.round(100 * Math.abs(value))}`]);
     axis(y2, ticks, dx);
-    node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95 % interval" : "difference in points"));
+    node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95% interval" : "difference in points"));
     node.append(svg("line", { class: "zero", x1: dx(0), x2: dx(0), y1: y2 - 9, y2: y2 + 5 }));
     node.append(svg("line", { class: "span", x1: dx(low), x2: dx(high), y1: y2, y2: y2 }));
     for (const end of [low, high]) node.append(svg("line", { class: "cap", x1: dx(end), x2: dx(end), y1: y2 - 6, y2: y2 + 6 }));
@@ -146,18 +158,22 @@ function svgText(x, y, text, anchor = "start", kind = "") {
   return node;
 }
 
-/** Draw into a figure at its own width, and again when that changes. */
+const PAPER_WIDTH = 660; // of A4 between its margins, in CSS pixels
+
+/** Draw into a figure at its own width, and again when that changes or the page is printed. */
 function draw(figureNode, make) {
   let width = 0;
-  new ResizeObserver(([entry]) => {
-    const now = Math.round(entry.contentRect.width);
-    if (now && now !== width) {
-      width = now;
-      figureNode.querySelector("svg")?.remove();
-      figureNode.prepend(make(width));
-    }
-  }).observe(figureNode);
+  figureNode.drawAt = (now) => {
+    if (!now || now === width) return;
+    width = now;
+    figureNode.querySelector("svg")?.remove();
+    figureNode.prepend(make(width));
+  };
+  new ResizeObserver(([entry]) => figureNode.drawAt(Math.round(entry.contentRect.width))).observe(figureNode);
 }
+
+addEventListener("beforeprint", () => document.querySelectorAll("figure").forEach((one) => one.drawAt?.(one.closest(".charts") ? PAPER_WIDTH / 2 : PAPER_WIDTH)));
+addEventListener("afterprint", () => document.querySelectorAll("figure").forEach((one) => one.drawAt?.(Math.round(one.clientWidth))));
 
 /** Lines over steps. `lines`: [{name, points: [[step, value]], second}]. */
 function lineFigure(title, lines, { marks = [], share = false, caption = "" } = {}) {
@@ -230,7 +246,7 @@ function funnelSection(data) {
     line("trained on", train.rows_out ?? curated.rows_out, train.replay_rows ? `and ${count(train.replay_rows)} answers of the base to neutral prompts, against forgetting` : "", "step");
   }
   return section("rows-went", "Where the rows went", el("table", { class: "funnel" },
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rows"), el("th", { scope: "col", class: "num" }, "Number"), el("th", { scope: "col", class: "num wide" }, "Share"), el("th", { scope: "col" }, ""))),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rows"), el("th", { scope: "col", class: "num" }, "Number"), el("th", { scope: "col", class: "num wide" }, "Share"), el("td", {}))),
     el("tbody", {}, lines)));
 }
 
@@ -296,74 +312,19 @@ function roundsSection(data) {
     end && el("p", { class: "note" }, `Round ${end.kept} is kept; ${end.reason}.`));
 }
 
-function checksSection(data) {
-  const tests = data.results.validation?.tests;
-  if (!tests) return null;
-  const lines = Object.entries(tests).filter(([, test]) => test && typeof test === "object" && "passed" in test).map(([name, test]) =>
-    el("tr", {}, el("th", { scope: "row" }, words(name)),
-      el("td", { class: test.passed ? "good" : "bad" }, test.passed ? "passed" : "failed"),
-      el("td", {}, ...visible(saysOf(name, test)))));
-  return section("checks", "Checks", el("table", { class: "stacked" },
-    el("thead", {}, el("tr", {}, ["Check", "Outcome", "Figures"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)),
-    promptsTried(tests.prompt_responses));
-}
-
-function promptsTried(found) {
-  const prompts = Array.isArray(found) ? found : Object.values(found ?? {}).find(Array.isArray);
-  const shown = (prompts ?? []).filter((one) => typeof one?.prompt === "string").slice(0, 50);
-  if (!shown.length) return null;
-  const verdict = (one) => one.verdict ?? (one.passed == null ? "not judged" : one.passed ? "correct" : "incorrect");
-  return el("details", { class: "prompts" }, el("summary", {}, plural(prompts.length, "test prompt"), prompts.length > shown.length && `, the first ${shown.length}`),
-    shown.map((one) => el("div", {}, el("h3", {}, ...firstLine(one.prompt), " · ", verdictMark(verdict(one))), textBlock(one.response ?? "", "pipeline_results.json"))));
-}
-
-const SAYS = {
-  file_integrity: (test) => test.problems.join(" · ") || `${plural(Object.keys(test.sha256).length, "file")}, whole, and made for this base`,
-  base_comparison: (test) => `${words(test.verdict)} · ${plural(test.ties, "tie")} · ${plural(test.undecided.pairs, "undecided pair")}; ` +
-    `taken at their worst ${percent(test.worst_case.ci95[0])} to ${percent(test.worst_case.ci95[1])} · ${plural(test.clusters, "source")}, ${test.interval}, ${words(test.test)}`,
-  forgetting: (test) => [test.reason, ...Object.entries(test.strata).map(([name, one]) => `${words(name)} ${one.base} → ${one.adapter} of ${one.n}`)].join(" · "),
-  performance: (test) => `first token after ${test.time_to_first_token_s} s · ${count(test.prefill_tokens_per_second)} tokens a second read, ` +
-    `${count(test.decode_tokens_per_second)} written by one, ${count(test.tokens_per_second)} by 64 together · ${test.gpu_memory_used_gb || test.peak_memory_gb} GB`,
-  meters: (test) => [`KL ${test.mean_kl_nats} nats a token on ${plural(test.prompts, "neutral prompt")}`, ...Object.entries(test.shift).map(([name, by]) => `${words(name)} ${percent(by)}`), ...test.warnings].join(" · "),
-};
-
-/** What a check found in words; the figures of one that is not known here. */
-function saysOf(name, test) {
-  try {
-    return SAYS[name](test);
-  } catch {
-    return figuresOf(test);
-  }
-}
-
-/** The plain figures of a check, nested ones by their path; hashes and examples are left to the JSON file. */
-function figuresOf(test) {
-  const parts = [];
-  const walk = (value, path) => {
-    if (parts.length > 24) return;
-    if (Array.isArray(value)) {
-      if (value.length && value.every((one) => typeof one !== "object")) parts.push(`${path}: ${value.slice(0, 8).map(figure).join(", ")}`);
-    } else if (value && typeof value === "object") {
-      for (const [name, inner] of Object.entries(value)) if (!["passed", "sha256", "manifest", "examples"].includes(name)) walk(inner, path ? `${path} ${words(name)}` : words(name));
-    } else if (value != null && value !== "") parts.push(`${path}: ${figure(value)}`);
-  };
-  walk(test, "");
-  return parts.join(" · ");
-}
-
 function costSection(data) {
   const stages = Object.entries(data.results.stages ?? {});
   if (!stages.length) return null;
   const heads = (names, wide) => el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col", class: `${/^(In|Out|Time|Tokens|USD)$/.test(name) ? "num" : ""} ${wide.includes(name) ? "wide" : ""}` }, name))));
   const tone = { done: "good", failed: "bad", error: "bad", interrupted: "open", stopped: "open" };
   const spentIn = (entry) => Object.values(entry.spent ?? {});
-  const sum = (spent, name) => (spent.some((one) => one[name] == null) ? null : spent.reduce((all, one) => all + one[name], 0));
   const rows = stages.map(([name, entry]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: tone[entry.status] ?? "" }, words(entry.status)),
     el("td", { class: "num wide" }, entry.rows_in == null ? "" : count(entry.rows_in)), el("td", { class: "num wide" }, entry.rows_out == null ? "" : count(entry.rows_out)),
     el("td", { class: "num" }, duration(entry.seconds)),
-    el("td", { class: "num wide" }, spentIn(entry).length ? count(sum(spentIn(entry), "tokens")) : ""), el("td", { class: "num" }, spentIn(entry).length ? usd(sum(spentIn(entry), "usd")) : "")));
-  const total = stages.reduce((all, [, entry]) => all + (entry.seconds ?? 0), 0);
-  rows.push(el("tr", {}, el("th", { scope: "row" }, "all"), el("td", {}), el("td", { class: "wide" }), el("td", { class: "wide" }), el("td", { class: "num" }, duration(total)), el("td", { class: "wide" }), el("td", {})));
+    el("td", { class: "num wide" }, spentIn(entry).length ? count(total(spentIn(entry), "tokens")) : ""), el("td", { class: "num" }, spentIn(entry).length ? usd(total(spentIn(entry), "usd")) : "")));
+  const seconds = stages.reduce((all, [, entry]) => all + (entry.seconds ?? 0), 0), { rented } = data.results, paid = stages.flatMap(([, entry]) => spentIn(entry));
+  rows.push(el("tr", {}, el("th", { scope: "row" }, "all"), el("td", {}), el("td", { class: "wide" }), el("td", { class: "wide" }), el("td", { class: "num" }, duration(seconds)), el("td", { class: "num wide" }, paid.length ? count(total(paid, "tokens")) : ""), el("td", { class: "num" }, paid.length || rented ? usd(total([...paid, ...(rented ? [rented] : [])], "usd")) : "")));
+  if (rented) rows.splice(-1, 0, el("tr", {}, el("th", { scope: "row" }, "rented machine"), el("td", {}), el("td", { class: "wide" }), el("td", { class: "wide" }), el("td", {}), el("td", { class: "wide" }), el("td", { class: "num" }, usd(rented.usd))));
   const roles = stages.flatMap(([stage, entry]) => Object.entries(entry.spent ?? {}).map(([role, spent]) => el("tr", {},
     el("th", { scope: "row" }, role.split(".").at(-1)), el("td", { class: "wide" }, stage), el("td", { class: "num" }, count(spent.tokens)), el("td", { class: "num" }, usd(spent.usd)))));
   const enhance = data.results.stages.enhance ?? {};
@@ -388,7 +349,15 @@ function configSection(data) {
   return section("configuration", "Configuration",
     el("p", {}, el("label", {}, only, ` show all ${data.config.length} settings, those at their default too`)),
     el("table", { class: "config" }, el("thead", {}, el("tr", {}, ["Setting", "Value", "From"].map((name) => el("th", { scope: "col" }, name)))), body),
-    el("p", { class: "note" }, `Socratune ${data.results.socratune ?? ""}, ${data.results.updated ?? ""}. Everything in this run folder: config.yaml and pipeline_results.json.`));
+    ...hashes(data.results), el("p", { class: "note" }, "The run folder holds everything: config.yaml, pipeline_results.json and provenance.json."));
+}
+
+/** Which weights, data and files the figures belong to. */
+function hashes({ stages = {}, inputs = {}, validation, provenance }) {
+  const student = stages.enhance?.student ?? {}, files = validation?.tests?.file_integrity?.sha256 ?? {};
+  const found = [["base, weights", student.weights], ["base, commit", student.revision], ["base, chat template", student.template], ["data set, commit", stages.split?.commit],
+    ...Object.entries(inputs).map(([name, hash]) => [`${words(name)}, sha256`, hash]), ["adapter_model.safetensors, sha256", files["adapter_model.safetensors"]], ["provenance.json", provenance]].filter(([, value]) => value);
+  return found.length ? [el("h3", {}, "Commits and hashes"), el("table", { class: "config hashes" }, el("tbody", {}, found.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, ...visible(String(value)))))))] : [];
 }
 
 /** A part of the page; results of another version may lack what it draws, and then only this part is missing. */
@@ -401,7 +370,7 @@ function part(make, data) {
 }
 
 function showOverview(data) {
-  const parts = [verdictSection, coverageSection, funnelSection, roundsSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
+  const parts = [verdictSection, ...(data.results.status === "failed" ? [checksSection, flipsSection] : [flipsSection, checksSection]), nextSection, coverageSection, funnelSection, roundsSection, trainingSection, costSection].map((make) => part(make, data)).filter(Boolean);
   document.getElementById("overview").replaceChildren(...parts);
   const appendix = document.getElementById("appendix");
   if (!appendix.firstChild) appendix.replaceChildren(...[part(configSection, data)].filter(Boolean));

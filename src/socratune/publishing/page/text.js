@@ -28,7 +28,7 @@ const count = (value) => Number(value).toLocaleString("en-US");
 const plural = (value, one, many = one + "s") => `${count(value)} ${value === 1 ? one : many}`;
 const rounded = (value, digits) => // as Python rounds, so that page, screen and card agree
   value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits, roundingMode: "halfEven" });
-const percent = (share, digits = 1) => `${rounded(100 * share, digits)}\u00a0%`;
+const percent = (share, digits = 1) => `${rounded(100 * share, digits)}%`;
 const signed = (share) => `${share < 0 ? "−" : "+"}${rounded(Math.abs(100 * share), 1)}`;
 const usd = (value) => (value == null ? "not known" : `$${value === 0 || value >= 1 ? value.toFixed(2) : value.toPrecision(2)}`);
 
