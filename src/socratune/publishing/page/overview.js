@@ -330,7 +330,8 @@ function costSection(data) {
   const enhance = data.results.stages.enhance ?? {};
   const leaks = enhance.hints == null ? null : el("p", { class: "note" },
     `Hints: ${count(enhance.hints)} given, ${count(enhance.hints_rejected ?? 0)} refused because they would have given the answer away. ` +
-    (enhance.leaks ? `By the student's own probabilities ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints do. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.`);
+    (enhance.leaks ? `By the student's own probabilities ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints do. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.` +
+    (enhance.looped ? ` ${plural(enhance.looped, "answer")} repeated themselves and were stopped.` : ""));
   return section("cost", "Time and cost", el("div", {},
     el("table", {}, heads(["Stage", "Outcome", "In", "Out", "Time", "Tokens", "USD"], ["In", "Out", "Tokens"]), el("tbody", {}, rows)),
     el("h3", {}, "By role"),

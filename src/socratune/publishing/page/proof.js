@@ -24,7 +24,7 @@ function conditions({ results, gate, fewest_sources: fewest }) {
   const add = (name, measured, required, passed, help = "") => found.push({ name, measured, required, passed, help });
   const files = tests.file_integrity, heldOut = tests.base_comparison, { recall, forgetting, meters } = tests;
   if (files) add("Adapter files", files.passed ? plural(Object.keys(files.sha256).length, "file") : files.problems.join("; "), "complete, and made for this base", files.passed);
-  if (tests.basic_inference) add("Answers", `${count(tests.basic_inference.silent ?? 0)} empty`, "at most half of them empty", tests.basic_inference.passed);
+  if (tests.basic_inference) add("Answers", [`${count(tests.basic_inference.silent ?? 0)} empty`, ...Object.entries(tests.basic_inference.looped ?? {}).map(([side, stopped]) => `${plural(stopped, "answer")} of the ${side} repeated themselves and were stopped`)].join("; "), "at most half of them empty", tests.basic_inference.passed);
   if (heldOut) {
     const taught = results.stages.curate?.outcomes?.solved_with_evidence > 0 && recall?.clusters >= fewest;
     const notLost = heldOut.verdict !== "worse" && (heldOut.passed || heldOut.difference >= -gate.max_held_out_loss);
