@@ -255,10 +255,13 @@ def test_the_verdict_at_one_glance(tmp_path: Path, chromium: Any) -> None:
     with opened(chromium, url(run)) as page:
         assert page.inner_text("h1") == "Better than its base"
         lead = page.inner_text(".lead").replace("\xa0", " ")
-        assert "answers 99.8% right, its base 27.5%: +72.2 points, 95% interval +67.8 to +76.5" in lead
+        assert (
+            "answers 99.8% correctly and its base 27.5%: a difference of +72.2 points (95% interval +67.8 to +76.5)"
+            in lead
+        )
         assert page.title().startswith("Better than its base · ")
         text = page.inner_text("main").replace("\xa0", " ")
-        for said in ("hint echo", "640", "teacher", "$0.50", "not known", "20.0% of 5 measured", "1 refused"):
+        for said in ("hint echo", "640", "teacher", "$0.50", "not known", "20.0% of 5 measured", "1 rejected"):
             assert said in text
         drawn = page.inner_text("#training")
         assert "epoch 2 kept" in drawn and "memorised" in drawn
@@ -609,7 +612,7 @@ def test_no_label_of_a_failed_run_covers_another(
             assert page.evaluate("document.documentElement.scrollWidth") == width
             if results is cases[1]:
                 said = page.inner_text(".lead")
-                assert "The judge decided 7 of 12 questions" in said and "Of those it decided, the adapter" in said
+                assert "The judge decided 7 of 12 questions" in said and "Of the decided questions, the adapter" in said
 
 
 def test_why_the_judge_could_not_decide_is_shown(tmp_path: Path, chromium: Any) -> None:

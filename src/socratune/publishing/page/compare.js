@@ -2,7 +2,7 @@
 
 Object.assign(KIND_NAMES, {
   lost: ["lost", "B does worse than A", "bad"],
-  unscored: ["not scored", "one of them has no score", "open"],
+  unscored: ["not scored", "A or B has no score", "open"],
   won: ["won", "B does better than A", "good"],
   both_wrong: ["both wrong", "", "open"],
   both_right: ["both right", "", "plain"],
@@ -119,7 +119,7 @@ async function filter() {
   source.found = task ? source.found.filter((row) => row.task === task) : source.found;
   list.show(source, task ? source.found.length : total);
   showKinds();
-  const left = compared.left_out ? ` ${plural(compared.left_out, "question")} on which A and B are level did not fit into this page.` : "";
+  const left = compared.left_out ? ` ${plural(compared.left_out, "question")} with equal scores did not fit on this page.` : "";
   $("count").textContent = `${count(source.found.length)} of ${plural(source.rows.length, "question")}.${left}`;
 }
 
@@ -133,7 +133,7 @@ function choose(name) {
 
 function sideDetail(name, answers, scores) {
   const marks = (scores ?? []).map((score) => el("span", { class: score == null ? "open" : entry.binary ? (score ? "good" : "bad") : "" }, shown(score)));
-  if (!answers.length) return el("div", {}, el("h3", {}, name, ...marks.flatMap((mark) => [" · ", mark])), el("p", { class: "soft" }, "The log holds no answer."));
+  if (!answers.length) return el("div", {}, el("h3", {}, name, ...marks.flatMap((mark) => [" · ", mark])), el("p", { class: "soft" }, "The log has no answer."));
   return el("div", {}, answers.map((answer, at) => el("div", {}, el("h3", {}, answers.length > 1 ? `${name}, sample ${at + 1}` : name, ...(answers.length === marks.length ? [" · ", marks[at]] : marks.flatMap((mark) => [" · ", mark]))), textBlock(answer, "the log"))));
 }
 
@@ -189,7 +189,7 @@ async function openAddress() {
   kind = $("search").value = $("task").value = "";
   await choose(named.get("metric") ?? compared.metrics[0].name);
   const index = source.found.findIndex((row) => row.id === id);
-  if (index < 0) return void ($("count").textContent = `This page holds no question ${id}.`);
+  if (index < 0) return void ($("count").textContent = `This page has no question ${id}.`);
   list.select(index);
   showRow(index, source.at(index));
 }

@@ -56,9 +56,9 @@ async function filter({ keep = false } = {}) {
   const { total: all, damaged, file } = overview.lists[what];
   const missing = Object.entries(leftOut[what] ?? {}).filter(([, number]) => number);
   const parts = [`${count(total)} of ${plural(all, "row")}.`];
-  if (missing.length) parts.push(`Not in this page: ${missing.map(([kind, number]) => `${count(number)} ${kindName(kind)}`).join(", ")} (they stand in ${file}, and in socratune ui).`);
+  if (missing.length) parts.push(`Not in this page: ${missing.map(([kind, number]) => `${count(number)} ${kindName(kind)}`).join(", ")} (they are in ${file} and in socratune ui).`);
   if (damaged) parts.push(`${plural(damaged, "line")} of ${file} could not be read.`);
-  if (!all && what === "traces") parts.push("The loop has not written any trace yet.");
+  if (!all && what === "traces") parts.push("The loop has not written a trace yet.");
   $("count").textContent = parts.join(" ");
 }
 
@@ -69,7 +69,7 @@ async function openAt(index, { focus = true } = {}) {
 
 function showRow(index, row, focus = true) {
   openRow = row;
-  const file = `${overview.lists[what].file}, and in socratune ui`, body = what === "traces" ? traceDetail(row, file) : answerDetail(row, file);
+  const file = `${overview.lists[what].file} and in socratune ui`, body = what === "traces" ? traceDetail(row, file) : answerDetail(row, file);
   $("detail").replaceChildren(...[
     el("div", { class: "detail-head" },
       el("button", { type: "button", onclick: () => step(-1) }, "Previous"), el("button", { type: "button", onclick: () => step(1) }, "Next"),

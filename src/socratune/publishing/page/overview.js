@@ -2,13 +2,13 @@
 
 const KIND_NAMES = {
   unsolved: ["unsolved", "no sample and no hint led to a right answer", "bad"],
-  error: ["failed", "a call was refused or filtered", "bad"],
-  undecided: ["undecided", "nobody could judge the answer", "open"],
-  knowledge: ["knowledge", "right only with the evidence in view", ""],
+  error: ["failed", "a model refused or filtered a call", "bad"],
+  undecided: ["undecided", "the judge could not decide", "open"],
+  knowledge: ["knowledge", "right only with the evidence in the prompt", ""],
   hinted: ["hinted", "wrong alone, right after a hint", ""],
   reference: ["from the reference", "the reference answer, or the student's wording of it", "open"],
   learnable: ["learnable", "some samples right, some wrong", ""],
-  first_try: ["first try", "the one sample that was drawn was right", "plain"],
+  first_try: ["first try", "the only sample was right", "plain"],
   mastered: ["mastered", "every sample right: little to learn", "plain"],
   lost: ["lost", "the base was right, the adapter is wrong", "bad"],
   won: ["won", "the base was wrong, the adapter is right", "good"],
@@ -30,11 +30,11 @@ function leadText({ results, why }) {
     const [low, high] = comparison.ci95;
     const open = comparison.undecided?.pairs ?? 0;
     const asked = open
-      ? `The judge decided ${comparison.n} of ${plural(comparison.n + open, "question")} that neither had seen and left the others undecided. Of those it decided,`
-      : `On ${plural(comparison.n, "question")} that neither had seen,`;
+      ? `The judge decided ${comparison.n} of ${plural(comparison.n + open, "question")} that neither model had seen and left the others undecided. Of the decided questions,`
+      : `On ${plural(comparison.n, "question")} that neither model had seen,`;
     sentences.push(
-      `${asked} the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
-        `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95% interval ${signed(low)} to ${signed(high)}.`,
+      `${asked} the adapter answers ${percent(comparison.adapter_accuracy)} correctly and ` +
+        `its base ${percent(comparison.base_accuracy)}: a difference of ${signed(comparison.difference)} points (95% interval ${signed(low)} to ${signed(high)}).`,
     );
   }
   if (why) sentences.push(why);
@@ -45,7 +45,7 @@ function leadText({ results, why }) {
 function running({ stages, updated }) {
   const [name, entry] = Object.entries(stages ?? {}).find(([, one]) => one.status === "running") ?? [];
   if (!name) return null;
-  const text = `${name}: ${entry.total ? `${count(entry.done)} of ${count(entry.total)}` : "begins"}, ${duration(entry.seconds)}`;
+  const text = `${name}: ${entry.total ? `${count(entry.done)} of ${count(entry.total)}` : "starting"}, ${duration(entry.seconds)}`;
   const left = entry.done > 0 && entry.total > entry.done ? (entry.seconds / entry.done) * (entry.total - entry.done) : null;
   const label = left == null ? text : `${text}; about ${duration(left)} left`;
   return el("div", {}, el("p", { id: "progress-text" }, label),
@@ -128,7 +128,7 @@ function intervalFigure(comparison) {
     };
     const y1 = top + 34, y2 = top + row + 34, narrow = width < 500;
     axis(y1, [0, 0.25, 0.5, 0.75, 1].map((v) => [v, percent(v, 0)]), x);
-    node.append(svgText(0, narrow ? 12 : y1 + 4, comparison.undecided?.pairs ? "right of decided" : "right answers"));
+    node.append(svgText(0, narrow ? 12 : y1 + 4, comparison.undecided?.pairs ? "correct, of decided" : "correct answers"));
     node.append(svg("circle", { class: "hollow", cx: x(base), cy: y1, r: 5.5 }));
     node.append(svg("circle", { class: "dot", cx: x(adapter), cy: y1, r: 6 }));
     const names = [`base ${percent(base)}`, `adapter ${percent(adapter)}`].map((text, at) => {  // above its dot, within the drawing
@@ -229,21 +229,21 @@ function funnelSection(data) {
   if (split.bad_rows) line("unreadable", split.bad_rows, "skipped; see input.rejected.jsonl", "part", "bad");
   if (split.too_long) line("too long", split.too_long, "for the model; see input.rejected.jsonl", "part", "bad");
   const leftOut = Object.entries(split.left_out ?? {});
-  for (const [reason, number] of leftOut) line(words(reason), number, "by people, in the tool it comes from; see input.rejected.jsonl", "part", "open");
-  if (split.contaminated) line("also held out", split.contaminated, "dropped: the proof asks them", "part", "open");
+  for (const [reason, number] of leftOut) line(words(reason), number, "left out by people in the tool that exported them; see input.rejected.jsonl", "part", "open");
+  if (split.contaminated) line("also held out", split.contaminated, "dropped because the proof asks them", "part", "open");
   const unused = (split.bad_rows ?? 0) + (split.too_long ?? 0) + (split.contaminated ?? 0) + leftOut.reduce((sum, [, number]) => sum + number, 0);
   const apart = all - (split.train_in ?? all) - unused - (split.dev ?? 0);
-  if (split.dev) line("development", split.dev, "choose the epoch", "part", "plain");
+  if (split.dev) line("development", split.dev, "used to choose the epoch", "part", "plain");
   if (apart > 0) line("held out and set apart", apart, "never trained on", "part", "plain");
   if (split.train_in != null) line("into the loop", split.train_in, "", "step");
   const order = ["mastered", "first_try", "learnable", "hinted", "knowledge", "reference", "unsolved", "undecided", "error"];
   for (const kind of order) if (data.kinds[kind]) line(kindName(kind), data.kinds[kind], KIND_NAMES[kind][1], "part", KIND_NAMES[kind][2]);
   if (curated.rows_out != null) {
     const dropped = Object.entries(curated.dropped ?? {}).sort((a, b) => b[1] - a[1]);
-    line("dropped", dropped.reduce((sum, [, value]) => sum + value, 0), dropped.length ? "each with its reason in train.rejected.jsonl" : "", "step", "open");
+    line("dropped", dropped.reduce((sum, [, value]) => sum + value, 0), dropped.length ? "train.rejected.jsonl gives the reason for each" : "", "step", "open");
     for (const [reason, value] of dropped) line(words(reason), value, "", "part", "open");
     if (train.too_long) line("too long", train.too_long, "left out, not cut", "part", "open");
-    line("trained on", train.rows_out ?? curated.rows_out, train.replay_rows ? `and ${count(train.replay_rows)} answers of the base to neutral prompts, against forgetting` : "", "step");
+    line("trained on", train.rows_out ?? curated.rows_out, train.replay_rows ? `plus ${count(train.replay_rows)} answers of the base to neutral prompts, to prevent forgetting` : "", "step");
   }
   return section("rows-went", "Where the rows went", el("table", { class: "funnel" },
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rows"), el("th", { scope: "col", class: "num" }, "Number"), el("th", { scope: "col", class: "num wide" }, "Share"), el("td", {}))),
@@ -264,9 +264,9 @@ function coverageSection(data) {
     return entries.length ? [el("h3", {}, title), el("table", { class: "funnel" }, el("tbody", {}, entries.map(([name, value]) => el("tr", { class: "part" },
       el("th", { scope: "row" }, words(name)), el("td", { class: "num" }, count(value)), el("td", {}, bar(value / all, tone))))))] : [];
   };
-  return section("coverage", "Questions out of the source",
+  return section("coverage", "Questions from the source",
     el("dl", { class: "facts" }, facts.map(([name, main, small]) => el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(String(main)), small && el("small", {}, small))))),
-    ...table("types", "Types", made.types, "good"), ...table("rejected", "Rejected, each with its reason in qa.rejected.jsonl", made.rejected, "open"));
+    ...table("types", "Types", made.types, "good"), ...table("rejected", "Rejected; qa.rejected.jsonl gives the reason for each", made.rejected, "open"));
 }
 
 function bar(share, tone) {
@@ -282,7 +282,7 @@ function section(id, title, ...children) {
 
 function trainingSection(data) {
   const train = data.results.stages?.train ?? {}, { loss, dev, train: seen } = data.curves, charts = [];
-  if (loss?.length) charts.push(lineFigure("Loss", [{ name: "loss", points: loss }], { caption: `Of the trained tokens, after every step${loss.length >= 500 ? " (500 of them drawn)" : ""}.` }));
+  if (loss?.length) charts.push(lineFigure("Loss", [{ name: "loss", points: loss }], { caption: `On the trained tokens, for every step${loss.length >= 500 ? " (500 steps are shown)" : ""}.` }));
   const epochs = train.epochs?.filter((e) => e.dev_accuracy != null) ?? [];
   const devLine = epochs.length ? epochs.map((e) => [e.step, e.dev_accuracy]) : dev;
   const trainLine = epochs.length ? epochs.filter((e) => e.train_accuracy != null).map((e) => [e.step, e.train_accuracy]) : (seen ?? []);
@@ -295,7 +295,7 @@ function trainingSection(data) {
     const lines = [{ name: "dev", points: devLine }];
     if (trainLine.length) lines.push({ name: "train", points: trainLine, second: true });
     const late = phases ? ` Late generalisation: ${phases.delayed_generalisation ? "yes" : "no"}.` : "";
-    charts.push(lineFigure("Right answers", lines, { share: true, marks, caption: `On the development rows, after every epoch.${late}` }));
+    charts.push(lineFigure("Correct answers", lines, { share: true, marks, caption: `On the development rows, after every epoch.${late}` }));
   }
   return charts.length ? section("training", "Training", el("div", { class: "charts" }, charts)) : null;
 }
@@ -304,7 +304,7 @@ function trainingSection(data) {
 function roundsSection(data) {
   const { rounds, rounds_end: end } = data.results;
   if (!rounds?.length) return null;
-  const heads = ["Round", "Dev", `Any of ${rounds[0].samples}`, "Right ways a row", "Solved alone", "Hinted", "Trained on"];
+  const heads = ["Round", "Dev", `Any of ${rounds[0].samples}`, "Correct answers per row", "Solved alone", "Hinted", "Trained on"];
   const cells = (one) => [String(one.round), percent(one.dev_accuracy), percent(one.pass_at_k), figure(+one.distinct_traces.toPrecision(3)), count(one.solved), count(one.hinted), count(one.rows)];
   return section("rounds", "Rounds", el("table", {},
     el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: "num" }, name)))),
@@ -329,13 +329,13 @@ function costSection(data) {
     el("th", { scope: "row" }, role.split(".").at(-1)), el("td", { class: "wide" }, stage), el("td", { class: "num" }, count(spent.tokens)), el("td", { class: "num" }, usd(spent.usd)))));
   const enhance = data.results.stages.enhance ?? {};
   const leaks = enhance.hints == null ? null : el("p", { class: "note" },
-    `Hints: ${count(enhance.hints)} given, ${count(enhance.hints_rejected ?? 0)} refused because they would have given the answer away. ` +
-    (enhance.leaks ? `By the student's own probabilities ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints do. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.` +
+    `Hints: ${count(enhance.hints)} given, ${count(enhance.hints_rejected ?? 0)} rejected because they would have given the answer away. ` +
+    (enhance.leaks ? `By the student's own probabilities, ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints give it away. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.` +
     (enhance.looped ? ` ${plural(enhance.looped, "answer")} repeated themselves and were stopped.` : ""));
   return section("cost", "Time and cost", el("div", {},
     el("table", {}, heads(["Stage", "Outcome", "In", "Out", "Time", "Tokens", "USD"], ["In", "Out", "Tokens"]), el("tbody", {}, rows)),
     el("h3", {}, "By role"),
-    roles.length ? el("table", {}, heads(["Role", "Stage", "Tokens", "USD"], ["Stage"]), el("tbody", {}, roles)) : el("p", { class: "note" }, "No call was paid: all models worked in this process, or are rules."),
+    roles.length ? el("table", {}, heads(["Role", "Stage", "Tokens", "USD"], ["Stage"]), el("tbody", {}, roles)) : el("p", { class: "note" }, "There were no paid calls: every model ran in this process or is a set of rules."),
     leaks));
 }
 
@@ -348,7 +348,7 @@ function configSection(data) {
   only.addEventListener("change", fill);
   fill();
   return section("configuration", "Configuration",
-    el("p", {}, el("label", {}, only, ` show all ${data.config.length} settings, those at their default too`)),
+    el("p", {}, el("label", {}, only, ` show all ${data.config.length} settings, including those at their default`)),
     el("table", { class: "config" }, el("thead", {}, el("tr", {}, ["Setting", "Value", "From"].map((name) => el("th", { scope: "col" }, name)))), body),
     ...hashes(data.results), el("p", { class: "note" }, "The run folder holds everything: config.yaml, pipeline_results.json and provenance.json."));
 }
@@ -366,7 +366,7 @@ function part(make, data) {
   try {
     return make(data);
   } catch (error) {
-    return el("p", { class: "notice" }, `A part of this page could not be drawn: ${error.message}. Its figures stand in pipeline_results.json.`);
+    return el("p", { class: "notice" }, `A part of this page could not be drawn: ${error.message}. Its numbers are in pipeline_results.json.`);
   }
 }
 

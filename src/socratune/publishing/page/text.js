@@ -61,7 +61,7 @@ function visible(text) {
   let from = 0;
   for (const found of text.matchAll(UNSEEN)) {
     if (found.index > from) nodes.push(document.createTextNode(text.slice(from, found.index)));
-    const mark = el("span", { class: "unseen", title: "a character that cannot be seen" });
+    const mark = el("span", { class: "unseen", title: "an invisible character" });
     mark.textContent = escaped(found[0]);
     nodes.push(mark);
     from = found.index + found[0].length;
@@ -98,7 +98,7 @@ function textBlock(value, fileName) {
     more.textContent = `Show more (${count(Math.min(3 * end, text.length - end))} characters)`;
     note.hidden = end >= text.length && !isCut;
     note.textContent = `${count(end)} of ${count(length)} characters are shown.`;
-    if (end >= text.length && isCut) note.textContent += ` The rest stands in ${fileName}.`;
+    if (end >= text.length && isCut) note.textContent += ` The rest is in ${fileName}.`;
   }
   more.addEventListener("click", grow);
   grow();
