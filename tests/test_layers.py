@@ -48,7 +48,7 @@ LINES = {
     "environments": 850,
     "teaching": 1800,
     "documents": 3200,
-    "training": 3000,
+    "training": 3050,
     "evaluation": 4800,
     "publishing": 4300,
     "stages": 2550,

@@ -168,6 +168,31 @@ UNSLOTH_FAMILIES = frozenset(
 """`model_type`s that Unsloth has fast code for."""
 
 
+def unsloth_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
+    """Returns why Unsloth could not train the model on this machine, as far as settings, package and tokenizer show.
+
+    Raises:
+        OutsideError: the model is on the Hub, and the Hub could not be asked.
+    """
+    if fault := _unsloth_fault(config):
+        return [fault]
+    from socratune.training.unsloth import pad_token_fault  # imports torch
+
+    fault = pad_token_fault(name)
+    return [fault] if fault else []
+
+
+def _unsloth_fault(config: EnhancedTrainingConfig) -> Fault | None:
+    """Returns why Unsloth could not train on this machine with these settings, whatever the model; None if it could."""
+    for name, needed in ((f"method: {config.method}", config.reads_traces), ("fp8: true", config.fp8)):
+        if needed:
+            return Fault("--backend unsloth", "what Unsloth can do", Shown(name), "--backend hf.")
+    if find_spec("unsloth") is None:
+        fix = "pip install 'socratune[gpu]', or --backend hf."
+        return Fault("--backend unsloth", "the package unsloth", Shown("not installed"), fix)
+    return None
+
+
 def choose_backend(
     asked: Literal["auto", "hf", "unsloth"],
     model: Mapping[str, Any],
@@ -190,12 +215,8 @@ def choose_backend(
     if asked == "hf":
         return "hf", "asked for"
     if asked == "unsloth":
-        for name, given in ((f"method: {config.method}", config.reads_traces), ("fp8: true", config.fp8)):
-            if given:
-                raise UserError(Fault("--backend unsloth", "what Unsloth can do", Shown(name), "--backend hf."))
-        if not installed:
-            fix = "pip install 'socratune[gpu]', or --backend hf."
-            raise UserError(Fault("--backend unsloth", "the package unsloth", Shown("not installed"), fix))
+        if fault := _unsloth_fault(config):
+            raise UserError(fault)
         return "unsloth", "asked for"
     family = model.get("text_config", model).get("model_type", "")
     if free_gib is None:

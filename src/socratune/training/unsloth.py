@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 
 from socratune.config import EnhancedTrainingConfig
 from socratune.errors import Fault, Shown, UserError
-from socratune.inference import IGNORE, Rendered, base_dtype, torch_device
+from socratune.inference import IGNORE, Rendered, base_dtype, load_tokenizer, model_on_meta, torch_device
 from socratune.llm import model_json, model_location
 from socratune.training import steps
 from socratune.training.checkpoints import TrainState
@@ -26,6 +28,32 @@ from socratune.training.steps import Hooks
 UNSLOTH_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 _MICRO_TOKENS = 8192
 """Of a micro-batch, unless the model has fewer positions; its checkpoints lie in main memory."""
+
+
+def pad_token_fault(name: str) -> Fault | None:
+    """Returns why Unsloth would refuse the tokenizer of a model for want of a pad token; None if it would not.
+
+    Unsloth's own function decides, on the tokenizer and a model without weights. Its file is loaded alone, since
+    its package patches transformers.
+
+    Args:
+        name: a folder, a Hub id, or `demo`.
+    """
+    package = find_spec("unsloth_zoo")
+    file = Path(package.origin).with_name("pad_token.py") if package and package.origin else None
+    if file is None or not file.is_file():
+        return None  # another version: it says so itself
+    spec = spec_from_file_location("unsloth_pad_token", file)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        with redirect_stdout(StringIO()):
+            module.fix_pad_token(load_tokenizer(name), model_on_meta(model_json(name, "config.json")))
+    except RuntimeError as error:
+        reason = Shown(str(error).splitlines()[0])
+        return Fault(f"--model {name}", "a tokenizer with a pad token that Unsloth accepts", reason, "--backend hf.")
+    return None
 
 
 def load_unsloth(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:

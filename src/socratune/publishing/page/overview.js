@@ -318,6 +318,8 @@ function promptsTried(found) {
 }
 
 const SAYS = {
+  basic_inference: (test) => [test.silent != null && `${plural(test.silent, "empty answer")}`,
+    ...Object.entries(test.looped ?? {}).map(([side, stopped]) => `${plural(stopped, "answer")} of the ${side} repeated themselves and were stopped`)].filter(Boolean).join(" · "),
   file_integrity: (test) => test.problems.join(" · ") || `${plural(Object.keys(test.sha256).length, "file")}, whole, and made for this base`,
   base_comparison: (test) => `${words(test.verdict)} · ${plural(test.ties, "tie")} · ${plural(test.undecided.pairs, "undecided pair")}; ` +
     `taken at their worst ${percent(test.worst_case.ci95[0])} to ${percent(test.worst_case.ci95[1])} · ${plural(test.clusters, "source")}, ${test.interval}, ${words(test.test)}`,
@@ -369,7 +371,8 @@ function costSection(data) {
   const enhance = data.results.stages.enhance ?? {};
   const leaks = enhance.hints == null ? null : el("p", { class: "note" },
     `Hints: ${count(enhance.hints)} given, ${count(enhance.hints_rejected ?? 0)} refused because they would have given the answer away. ` +
-    (enhance.leaks ? `By the student's own probabilities ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints do. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.`);
+    (enhance.leaks ? `By the student's own probabilities ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints do. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.` +
+    (enhance.looped ? ` ${plural(enhance.looped, "answer")} repeated themselves and were stopped.` : ""));
   return section("cost", "Time and cost", el("div", {},
     el("table", {}, heads(["Stage", "Outcome", "In", "Out", "Time", "Tokens", "USD"], ["In", "Out", "Tokens"]), el("tbody", {}, rows)),
     el("h3", {}, "By role"),
