@@ -29,8 +29,8 @@ from socratune.training.adapters import Frozen, lora_config
 from socratune.training.engine import HFEngine
 from socratune.training.fit import choose_backend
 from socratune.training.kernels import packed_attention
-from socratune.training.packing import PackedRow, join_rows
-from socratune.training.steps import Hooks, pack
+from socratune.training.packing import PackedRow, join_items, join_rows
+from socratune.training.steps import Hooks, grouped
 from socratune.training.unsloth import pad_token_fault
 
 CONFIG = EnhancedTrainingConfig(
@@ -104,6 +104,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "fused projections": lambda: small("phi3"),
     "soft caps": lambda: small("gemma2"),
 }
+
+
+def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
+    return [join_items(group) for group in grouped(rows, micro_tokens)]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -230,7 +234,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplo
     weights.write_bytes(weights.read_bytes()[:-100])
     steps: list[dict[str, float]] = []
     again, _ = hf.train_hf(small("llama"), ROWS, config, tmp_path, silent(steps), seed=1)
-    assert len(steps) == 3 and "step-9 is damaged" in caplog.text
+    assert len(steps) == 3 and "step-9 is corrupt" in caplog.text
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
 
