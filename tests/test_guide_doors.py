@@ -124,8 +124,9 @@ def behave(body: dict[str, Any], number: int) -> Answer:
         return Answer(json.dumps({"correct": right, "reason": "compared"}))
     assert body["model"] == "claude-opus-4-5"
     factors = parse_product(case["question"])
-    assert factors is not None
-    return Answer(breakdown_hint(*factors))
+    hint = breakdown_hint(*factors) if factors else None
+    assert hint is not None
+    return Answer(hint)
 
 
 @pytest.mark.slow
@@ -213,7 +214,7 @@ def real_unsloth(folder: Path) -> Path:
 
 
 def isolated(code: str, *path: Path) -> str:
-    """What code prints that sees the standard library and these folders, `.pth` files in them included, nothing else."""
+    """What code prints that sees the standard library and these folders, their `.pth` files included, nothing else."""
     start = "import site, sys\nfor folder in sys.argv[1:]: site.addsitedir(folder)\n"
     command = [sys.executable, "-I", "-S", "-c", start + code, *map(str, path)]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()

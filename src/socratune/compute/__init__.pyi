@@ -1,3 +1,4 @@
+from .decision import may_rent as may_rent
 from .outbound import local_only_faults as local_only_faults, stay_offline as stay_offline
 from .outlook import look_at_rows as look_at_rows, loop_outlook as loop_outlook
 from .paid import paid_notice as paid_notice
