@@ -180,12 +180,18 @@ def unsloth_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     return [fault] if fault else []
 
 
+def _has_unsloth() -> bool:
+    """Returns True if Unsloth is installed. A mere folder of that name on the path, as `src/unsloth`, has no origin."""
+    spec = find_spec("unsloth")
+    return spec is not None and spec.origin is not None
+
+
 def _unsloth_fault(config: EnhancedTrainingConfig) -> Fault | None:
     """Returns why Unsloth could not train on this machine with these settings, whatever the model; None if it could."""
     for name, needed in ((f"method: {config.method}", config.reads_traces), ("fp8: true", config.fp8)):
         if needed:
             return Fault("--backend unsloth", "what Unsloth can do", Shown(name), "--backend hf.")
-    if find_spec("unsloth") is None:
+    if not _has_unsloth():
         fix = "pip install 'socratune[gpu]', or --backend hf."
         return Fault("--backend unsloth", "the package unsloth", Shown("not installed"), fix)
     return None
@@ -209,8 +215,7 @@ def choose_backend(
     Raises:
         UserError: `unsloth` was asked for and is not installed, or cannot do it.
     """
-    spec = find_spec("unsloth")
-    installed = spec is not None and spec.origin is not None  # a mere folder `unsloth` on the path has no origin
+    installed = _has_unsloth()
     if asked == "hf":
         return "hf", "asked for"
     if asked == "unsloth":
