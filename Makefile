@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 FUZZ_MINUTES ?= 10
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo demo-real lab test test-engines test-engines-small test-experiments storm fuzz check bench evidence-small test-arango
+.PHONY: help setup demo demo-real lab test test-engines test-engines-small test-experiments storm fuzz check bench evidence-small test-arango audit pages
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
@@ -22,6 +22,8 @@ help:
 	@echo "make test-experiments   the tests of experiments/: its laboratory and the page of evidence"
 	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
+	@echo "make audit   licences and known vulnerabilities of the packages in $(VENV)"
+	@echo "make pages   the example pages and the model card of docs/figures, from two runs on the embedded model"
 	@echo "make check   lint, types, layers, generated docs"
 
 setup: $(VENV)/installed
@@ -130,3 +132,14 @@ check: setup
 	@$(PY) -m pytest -q tests/test_layers.py
 	@$(PY) scripts/reference_docs.py --check
 	@$(PY) experiments/evidence.py --check
+
+$(VENV)-audit/installed: Makefile
+	@$(PY) -m venv $(VENV)-audit
+	@$(VENV)-audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit==2.10.1 pip-licenses==5.5.5
+	@touch $@
+
+audit: setup $(VENV)-audit/installed
+	@$(VENV)-audit/bin/python scripts/audit.py $(PY)
+
+pages: setup
+	@$(PY) scripts/example_pages.py docs/figures
