@@ -144,3 +144,12 @@ def test_the_command_of_the_dockerfile_works_for_a_user_without_a_home(installed
     environment = {**assigned, "PATH": f"{installed}:/usr/bin:/bin", "HOME": str(tmp_path)}
     done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "publish" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_a_system_without_posix_locks_is_refused_without_a_traceback(tmp_path: Path) -> None:
+    """Windows has no `fcntl`."""
+    script = "import sys; sys.modules['fcntl'] = None; from socratune.cli import main; sys.exit(main())"
+    words = ("run", "--model", "demo", "--dataset", PACKAGE / "demo_data" / "train.jsonl", "--output", tmp_path / "run")
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "WSL" in done.stderr and "Traceback" not in done.stderr
