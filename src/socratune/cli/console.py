@@ -243,6 +243,9 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
             console.print(text, markup=False) if text else None
     if forgotten := tests.get("forgetting"):
         console.print(f"Forgetting, {forgotten['n']} other questions: {forgotten['reason']}.", markup=False)
+    if looped := tests.get("basic_inference", {}).get("looped"):
+        counts = ", ".join(f"{side} {count}" for side, count in looped.items())
+        console.print(f"Answers that repeated themselves and were stopped: {counts}.", markup=False)
     for prompt in tests.get("prompt_responses", []):
         if prompt.get("own"):
             said = " → ".join(" ".join(prompt[name].split())[:200] for name in ("prompt", "response"))
@@ -339,6 +342,7 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         counts = entry.get("outcomes", {})
         text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
         text += f"; {entry.get('hints', 0)} hints, {entry.get('hints_rejected', 0)} rejected as leaks"
+        text += f"; {entry['looped']} answers repeated themselves and were stopped" if entry.get("looped") else ""
         text += f"; {spent}" if (spent := spent_text(entry.get("spent", {}))) else ""
     elif stage == "curate":
         text = f"{entry.get('rows_out')} of {entry.get('rows_in')} traces kept"
