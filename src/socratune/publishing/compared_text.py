@@ -29,7 +29,13 @@ def _cells(name: str, entry: dict[str, Any]) -> list[str]:
     sides = ["" if entry[side] is None else figure(entry[side], "") for side in ("a", "b")]
     mark = " ↓" if entry["lower_is_better"] else ""
     interval = f"{figure(low, '+')} … {figure(high, '+')}"
-    p = "" if entry["p_adjusted"] is None else p_text(entry["p_adjusted"])
+    p = (
+        ""
+        if entry["p_adjusted"] is None
+        else "< 0.001"
+        if entry["p_adjusted"] < 0.001
+        else f"{entry['p_adjusted']:.3f}"
+    )
     return [name + mark, f"{entry['n']:,}", *sides, figure(entry["difference"], "+"), interval, p]
 
 
@@ -39,11 +45,6 @@ def _percent(share: float, sign: str) -> str:
 
 def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3g}"
-
-
-def p_text(p: float) -> str:
-    """As a table shows it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def compared_headline(result: dict[str, Any]) -> str:

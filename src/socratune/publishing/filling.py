@@ -16,6 +16,10 @@ from typing import Any
 from socratune.runs import json_encode
 
 _PAGE = Path(__file__).parent / "page"
+SHARE_OF_ONE_ROW = 1 / 10
+"""Of the bytes that are left; the texts of a larger row are cut."""
+CUT_TEXT = 2_000
+"""Characters that stay of a text that is cut."""
 
 
 def shortened(value: Any, most: int) -> Any:
@@ -33,6 +37,27 @@ def script_json(value: Any) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+class Embedded:
+    """Rows as the parts of a JSON list, as many as fit into `most_bytes`; afterwards `shown` is their number."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]], most_bytes: int) -> None:
+        self._rows, self._left = rows, most_bytes
+        self.shown = 0
+
+    def __iter__(self) -> Iterator[str]:
+        yield "["
+        for row in self._rows:
+            data = script_json(row)
+            if len(data.encode()) > self._left * SHARE_OF_ONE_ROW:
+                data = script_json(shortened(row, CUT_TEXT))
+            self._left -= len(data.encode())
+            if self._left < 0:
+                break
+            yield f",\n{data}" if self.shown else data
+            self.shown += 1
+        yield "]"
 
 
 def filled_page(

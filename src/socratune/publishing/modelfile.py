@@ -25,12 +25,10 @@ def modelfile(tokenizer: Any, source: str, *, system: str | None, sampling: dict
     lines = ["# The adapter is merged into these weights, so there is no ADAPTER line.", f"FROM {source}", ""]
     template = go_template(tokenizer)
     if template is None:
-        lines.append(
-            "# No TEMPLATE: this chat template has parts that are not turns. Ollama reads it from the model and"
-        )
-        lines.append(
-            "# uses its own form of templates that it knows. Check `ollama show --template` before you trust it."
-        )
+        lines += [
+            "# No TEMPLATE: this chat template has parts that are not turns. Ollama reads it from the model and",
+            "# uses its own form of templates that it knows. Check `ollama show --template` before you trust it.",
+        ]
     else:
         lines.append(f'TEMPLATE """{template}"""')
     if system is not None and '"""' not in system:
