@@ -1,4 +1,4 @@
-"""A comparison as one page for a person, in the look of a run's report: flips first, the lost ones at their front."""
+"""Writes a comparison as one page in the style of a run's report: changed answers first, the lost ones at the top."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE_BYTES = 30_000_000
 
 
 def write_comparison(path: Path, result: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write the page.
+    """Writes the page.
 
     Raises:
         OutsideError: it cannot be written.
@@ -25,7 +25,7 @@ def write_comparison(path: Path, result: dict[str, Any], rows: list[dict[str, An
 
 
 def comparison_page(result: dict[str, Any], rows: list[dict[str, Any]], home: str = "") -> Iterator[str]:
-    """The page in parts.
+    """Yields the page in parts.
 
     Args:
         rows: of `compared_rows`; none where the questions are not to be shown.
@@ -44,5 +44,5 @@ def comparison_page(result: dict[str, Any], rows: list[dict[str, Any]], home: st
 
 
 def _rank(gain: float) -> tuple[int, float]:
-    """Lost, then won, then level; the largest first."""
+    """Orders lost before won before equal, the largest change first."""
     return (0, gain) if gain < 0 else (1, -gain) if gain > 0 else (2, 0.0)

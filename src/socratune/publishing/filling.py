@@ -1,4 +1,4 @@
-"""A page for a person out of its parts: markup, style, scripts and data in one file that fetches nothing.
+"""Assembles a page: markup, style, scripts and data in one file that loads nothing.
 
 Texts of models are data: they stand in the page as JSON that no HTML parser can read as markup, and the scripts only
 ever set them as text.
@@ -23,7 +23,7 @@ CUT_TEXT = 2_000
 
 
 def shortened(value: Any, most: int) -> Any:
-    """The same value with every longer text as `{"cut": its beginning, "length": in characters}`."""
+    """Returns the value with every longer text replaced by `{"cut": its beginning, "length": in characters}`."""
     if isinstance(value, str):
         return value if len(value) <= most else {"cut": value[:most], "length": len(value)}
     if isinstance(value, dict):
@@ -32,7 +32,7 @@ def shortened(value: Any, most: int) -> Any:
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand inside a script element: no `<`, `>`, `&`, and none of the line ends of JavaScript."""
+    """Returns JSON that is safe in a script element: without `<`, `>`, `&` and the line ends of JavaScript."""
     text = json_encode(value).decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -40,7 +40,7 @@ def script_json(value: Any) -> str:
 
 
 class Embedded:
-    """Rows as the parts of a JSON list, as many as fit into `most_bytes`; afterwards `shown` is their number."""
+    """Yields rows as parts of a JSON list until `most_bytes` are used. Afterwards `shown` is their number."""
 
     def __init__(self, rows: Iterable[dict[str, Any]], most_bytes: int) -> None:
         self._rows, self._left = rows, most_bytes
@@ -63,7 +63,7 @@ class Embedded:
 def filled_page(
     name: str, scripts: Iterable[str], data: Mapping[str, Iterable[str]], *, live: bool = False
 ) -> Iterator[str]:
-    """A page of the folder `page` in parts, its scripts one behind the other.
+    """Yields a page of the folder `page` in parts, with its scripts in order.
 
     Args:
         data: JSON for its `{{…}}`, in parts, each taken when its place is reached.
@@ -84,5 +84,5 @@ def filled_page(
 
 
 def _hashed(text: str) -> str:
-    """The source expression of a Content Security Policy that allows this very text."""
+    """Returns the source expression of a Content Security Policy that allows exactly this text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

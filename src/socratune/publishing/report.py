@@ -1,4 +1,4 @@
-"""A run folder as one page for a person: `report.html`, self-contained, opens from disk, written after every stage.
+"""Writes a run folder as one page, `report.html`: self-contained, opens from disk, rewritten after every stage.
 
     run folder → overview (verdict, funnel, curves, cost, configuration) + traces → page/*.html, *.css, *.js filled in
 
@@ -39,7 +39,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def write_report(run: RunDir) -> None:
-    """Write `report.html`, or log why not: a run never fails for want of its page."""
+    """Writes `report.html`, or logs why it could not: a run never fails because of its page."""
     try:
         make_report(run)
     except Exception as error:
@@ -47,7 +47,7 @@ def write_report(run: RunDir) -> None:
 
 
 def make_report(run: RunDir) -> Path:
-    """Write `report.html`; where it is.
+    """Writes `report.html` and returns its path.
 
     Raises:
         UserError: results or decisions are damaged.
@@ -60,7 +60,7 @@ def make_report(run: RunDir) -> Path:
 def report_page(
     run: RunDir, *, rows: bool = True, shown: Callable[[dict[str, Any]], dict[str, Any]] = dict
 ) -> Iterator[str]:
-    """The page in parts.
+    """Yields the page in parts.
 
     Args:
         rows: with traces and answers; without them it says how many there are.
@@ -77,7 +77,7 @@ def report_page(
 
 
 def _embedded(lists: dict[str, tuple[Index, int]]) -> dict[str, Iterable[str]]:
-    """The rows of each list as far as they fit into its bytes, and as `left_out` how many do not, by kind."""
+    """Returns the rows of each list that fit into its bytes, and as `left_out` how many do not, by kind."""
     first = {name: index.order()[:_MOST_ROWS] for name, (index, _) in lists.items()}
     held = {name: Embedded(index.rows(first[name]), most) for name, (index, most) in lists.items()}
 
@@ -95,7 +95,7 @@ def _missing(index: Index, positions: Iterable[int]) -> dict[str, int]:
 
 
 def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
-    """Everything a page shows besides the single rows."""
+    """Returns everything that a page shows besides the single rows."""
     results = dict(Results(run).data)
     origins = results.pop("origins", {})
     gate = (results.pop("config", None) or {}).get("validate", {}).get("gate", {})
@@ -123,25 +123,26 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
 
 
 def _first_rows(index: Index, kind: str, most: int) -> list[dict[str, Any]]:
-    """The first rows of a kind, their texts cut."""
+    """Returns the first rows of a kind with their texts cut."""
     return [shortened(row, FLIP_TEXT) for row in index.rows(index.matching(Filter(kind=kind))[:most])]
 
 
 def _shown(value: Any) -> str:
-    """A setting as text; what stands before an @ in an address stays at home."""
+    """Returns a setting as text, without the credentials before an @ in an address."""
     text = value if isinstance(value, str) else json_encode(value).decode()
     return _CREDENTIALS.sub("…@", text)
 
 
 def _kept_curves(folder: Path, train: dict[str, Any]) -> Path:
-    """Where the curves of the training lie that was kept; of a sweep that still works, those of its latest one."""
+    """Returns the folder with the curves of the kept training, or of the latest one while a sweep runs."""
     if "sweep" in train:
         return folder / f"lr-{train['learning_rate']:g}"
     return max(folder.glob("lr-*"), key=lambda arm: arm.stat().st_mtime, default=folder)
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each.
+    """Returns (step, value) of `loss`, `dev` and `train` accuracy from TensorBoard's files, at most `CURVE_POINTS`
+    each.
 
     What is not finite is left out. Empty without TensorBoard, of the extra `train`.
     """

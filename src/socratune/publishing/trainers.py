@@ -1,4 +1,4 @@
-"""The settings of a training in the words of other trainers: the files that each of them is started with.
+"""Writes the settings of a training for other trainers: the files with which each is started.
 
 trl           trl.yaml           trl sft --config trl.yaml
 axolotl       axolotl.yaml       axolotl train axolotl.yaml
@@ -25,7 +25,7 @@ from socratune.training import UNSLOTH_LINEAR, length_and_decay, warmup_steps
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A training, for whoever does it.
+    """A training, independent of the trainer.
 
     Attributes:
         model: what transformers loads: a folder, or a Hub id.
@@ -43,27 +43,27 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
-        """How often each row is trained on, at most."""
+        """Returns how often each row is trained on, at most."""
         return length_and_decay(self.config)[0]
 
     @property
     def warmup(self) -> int:
-        """Steps in which the rate rises."""
+        """Returns the number of steps in which the rate rises."""
         per_step = self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
         return warmup_steps(-(-self.rows // per_step) * self.epochs, self.config.warmup_ratio)
 
     @property
     def four_bit(self) -> bool:
-        """Whether the base is read in 4 bits; `auto` is what a card decides, and 16 bits here."""
+        """Returns True if the base is loaded in 4 bits; `auto` depends on the GPU and means 16 bits here."""
         return self.config.load_in_4bit is True
 
     @property
     def checkpointing(self) -> bool:
-        """Whether activations are recomputed; `auto` is yes, which always fits."""
+        """Returns True if activations are recomputed; `auto` means yes, which always fits."""
         return self.config.gradient_checkpointing is not False
 
     def common(self) -> dict[str, Any]:
-        """What transformers' TrainingArguments are given, and all who derive theirs from it."""
+        """Returns the settings that transformers' TrainingArguments share with the trainers built on them."""
         config = self.config
         return {
             "num_train_epochs": self.epochs,
@@ -85,7 +85,7 @@ class Recipe:
         }
 
     def lora(self, rank: str = "lora_rank") -> dict[str, Any]:
-        """The size of the adapter; `rank` is the trainer's name for its rank."""
+        """Returns the size of the adapter. `rank` is the trainer's name for its rank."""
         return {rank: self.config.r, "lora_alpha": self.config.lora_alpha, "lora_dropout": self.config.lora_dropout}
 
 
@@ -98,7 +98,7 @@ _SHAREGPT: dict[str, Any] = {"formatting": "sharegpt", "tags": {**_TAGS, "system
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Somebody else's trainer.
+    """A trainer of another project.
 
     Attributes:
         rows_as: `tokens`: train.jsonl of ids and labels, the very ones Socratune trains on; `arrow`: the same as a data
@@ -117,7 +117,7 @@ class Trainer:
 
 
 def trainer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
-    """Why a training cannot be told to the trainer `name`; nothing where it can."""
+    """Returns why a training cannot be written for the trainer `name`; empty if it can."""
     if name not in TRAINERS:
         return [Fault("--for", f"one of {', '.join((*TRAINERS, *ANNOTATORS))}", name)]
     faults = []
@@ -145,7 +145,7 @@ def _yaml(recipe: Recipe, trainer: str, values: dict[str, Any]) -> str:
 
 
 def _targets(recipe: Recipe) -> list[str] | None:
-    """The names of the adapted layers; None is all linear ones."""
+    """Returns the names of the adapted layers, or None for all linear layers."""
     targets = recipe.config.target_modules
     return None if isinstance(targets, str) else targets
 
@@ -307,13 +307,13 @@ def _unsloth(recipe: Recipe) -> dict[str, str]:
 
 
 def _single(pair: dict[str, Any]) -> dict[str, Any]:
-    """The turns, and beside them one message each that was preferred and was not."""
+    """Returns the turns, and the preferred and the rejected answer as one message each."""
     chosen, rejected = pair["chosen"][0], pair["rejected"][0]
     return {"messages": pair["prompt"], "chosen": chosen, "rejected": rejected}
 
 
 def _rejected_words(pair: dict[str, Any]) -> dict[str, Any]:
-    """The conversation with the preferred answer, and beside it the words of the other."""
+    """Returns the conversation with the preferred answer, and the text of the rejected one."""
     return {"messages": [*pair["prompt"], *pair["chosen"]], "rejected_response": pair["rejected"][0]["content"]}
 
 
