@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ from socratune.training.adapters import Frozen, lora_config
 from socratune.training.engine import HFEngine
 from socratune.training.fit import choose_backend
 from socratune.training.kernels import packed_attention
-from socratune.training.packing import PackedRow, join_rows
-from socratune.training.steps import Hooks, pack
+from socratune.training.packing import PackedRow, join_items, join_rows
+from socratune.training.steps import Hooks, grouped
 from socratune.training.unsloth import pad_token_fault
 
 CONFIG = EnhancedTrainingConfig(
@@ -103,6 +104,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "fused projections": lambda: small("phi3"),
     "soft caps": lambda: small("gemma2"),
 }
+
+
+def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
+    return [join_items(group) for group in grouped(rows, micro_tokens)]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -229,7 +234,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplo
     weights.write_bytes(weights.read_bytes()[:-100])
     steps: list[dict[str, float]] = []
     again, _ = hf.train_hf(small("llama"), ROWS, config, tmp_path, silent(steps), seed=1)
-    assert len(steps) == 3 and "step-9 is damaged" in caplog.text
+    assert len(steps) == 3 and "step-9 is corrupt" in caplog.text
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -359,6 +364,9 @@ LLAMA = {
 
 def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     config = EnhancedTrainingConfig()
+    folder = ModuleSpec("unsloth", None, is_package=True)  # as src/unsloth is one, where src/ is on the path
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: folder)
+    assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: None)
     assert choose_backend("auto", LLAMA, config, free_gib=None) == (
         "hf",
@@ -367,7 +375,7 @@ def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) 
     assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     with pytest.raises(UserError, match="not installed"):
         choose_backend("unsloth", LLAMA, config, free_gib=80.0)
-    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: object())
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda name: ModuleSpec(name, None, origin="unsloth.py"))
     assert choose_backend("auto", LLAMA, config, free_gib=80.0)[0] == "hf"
     name, reason = choose_backend("auto", LLAMA, config, free_gib=5.0)
     assert name == "unsloth" and "5.0 GiB" in reason
@@ -385,7 +393,9 @@ def test_8_bits_are_refused_where_the_card_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed (pip install 'socratune[gpu]')")
+@pytest.mark.skipif(
+    not getattr(find_spec("unsloth"), "origin", None), reason="Unsloth is not installed (pip install 'socratune[gpu]')"
+)
 def test_unsloth_trains_on_its_cpu_back_end(tmp_path: Path) -> None:
     from socratune.training import unsloth
 
