@@ -1,10 +1,10 @@
-"""The parts of a run that need its model, on a machine that is rented for them.
+"""Runs the parts of a run that need its model on a machine that is rented for them.
 
     enhance     the student answers there, behind a tunnel; loop, judge, teacher and their keys stay here
-    train       the same command there; checkpoints and adapter come here as they are made
-    validate    base and adapter answer there; the verdicts are given here
+    train       the same command runs there; checkpoints and adapter are fetched as they are made
+    validate    base and adapter answer there; the answers are judged here
 
-The machine is rented when the first of them begins and given back when the run ends, however it ends.
+The machine is rented when the first of them begins and ended with the run, however it ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from socratune.compute.shipping import base_folder, fetch_checked, outfit, repla
 from socratune.compute.ssh import ConnectionLost
 from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
 from socratune.config import RunConfig
-from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.errors import OutsideError
 from socratune.evaluation import answering_manner, exam_files, exam_papers, no_judge, recorded_answers
 from socratune.llm import VLLM_ENVIRONMENT, Base, Limits, is_well, told_by_log, vllm_arguments
 from socratune.runs import Journal, RunDir, StageResult, Tick
@@ -35,10 +35,11 @@ from socratune.teaching import ServedStudent, served_student
 log = logging.getLogger(__name__)
 
 READY_LIMIT_S = 3600.0
-"""Until a student answers there: its weights are downloaded first."""
+"""Time limit for a student to answer there; its weights are downloaded first."""
 _POLL_S = 1.0
 SPARE_DISK_GB, DISK_A_WEIGHT = 40, 4.5
-"""For libraries and checkpoints; of the weights' memory, which may be in 4 bits where the files are in 16."""
+"""Disk for libraries and checkpoints; and a multiple of the weights' memory, which may be in 4 bits while the files are
+in 16."""
 LOCATION = """import sys
 from socratune import model_location
 print(model_location(sys.argv[1]))"""
@@ -51,12 +52,12 @@ Done = TypeVar("Done")
 
 
 class RemoteRun:
-    """A rented machine at the service of one run. A context manager; its end gives the machine back.
+    """A rented machine for one run. A context manager, whose end ends the machine.
 
     Args:
-        results: the content of `pipeline_results.json`, as the stages before have left it.
-        decision: which says what the machine has to hold.
-        limits: asked when the machine is rented, what it may cost.
+        results: the content of `pipeline_results.json`, as the earlier stages have left it.
+        decision: determines what the machine has to hold.
+        limits: called when the machine is rented; returns what it may cost.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class RemoteRun:
         self.end()
 
     def end(self) -> None:
-        """Give the machine back, where one was rented.
+        """Ends the machine, if one was rented.
 
         Raises:
             As `rented`.
@@ -92,17 +93,15 @@ class RemoteRun:
         self._rented = None
         try:
             self._stack.close()
-            give_back(self._run, self._config.where, self._journal)  # of a process before this one
+            give_back(self._run, self._config.where, self._journal)  # an earlier process may have left one
         finally:
             if notes := self._journal.pods():
-                self._results["rented"] = {
-                    "machine": notes[-1][1],
-                    "usd": round(spent_usd(notes, self._config.where.max_hours), 4),
-                }
+                usd = round(spent_usd(notes, self._config.where.max_hours), 4)
+                self._results["rented"] = {"machine": notes[-1][1], "usd": usd}
 
     @property
     def machine(self) -> RentedMachine:
-        """The machine, rented when it is first asked for.
+        """Returns the machine, rented at the first call.
 
         Raises:
             As `rented`.
@@ -117,10 +116,10 @@ class RemoteRun:
         return self._rented
 
     def with_student(self, work: Callable[[ServedStudent], Done]) -> Done:
-        """What `work` gives with the student there; done again, from the journal, where the machine dies meanwhile.
+        """Returns the result of `work` with the student there. If the machine dies, repeats it from the journal.
 
         Raises:
-            OutsideError: the student did not come up, or ended by itself; or as `work`.
+            OutsideError: the student did not start, or ended by itself; or as `work`.
         """
         machine = self.machine
         while True:
@@ -133,7 +132,7 @@ class RemoteRun:
                 machine.renew(error)
 
     def train(self, tick: Tick) -> StageResult:
-        """As `stages.train_adapter`.
+        """Trains there, otherwise as `stages.train_adapter`.
 
         Raises:
             As `train_remotely`.
@@ -141,7 +140,7 @@ class RemoteRun:
         return train_remotely(self._run, self._config, self.machine, results=self._results, tick=tick)
 
     def take_exam(self) -> None:
-        """Have base and adapter answer there, into `exam.jsonl` and `exam.json` of the run folder, unless they have.
+        """Makes base and adapter answer there, unless `exam.jsonl` and `exam.json` hold the answers already.
 
         Raises:
             OutsideError: it did not end well there.
@@ -153,15 +152,14 @@ class RemoteRun:
                 taken = True
             except ConnectionLost as error:
                 self.machine.renew(error)
-        self.end()  # the verdicts may take long, and need nobody there
+        self.end()  # judging may take long, and needs no machine
 
     def _is_taken(self) -> bool:
         config, proof = self._config, self._config.validate_
         base = Base(config.model, config.train.load_in_4bit, config.seed)
-        asked = {paper.name: paper for paper in exam_papers(self._run, proof, no_judge)}
-        return (
-            recorded_answers(self._run, asked, answering_manner(base, proof, config.enhance), base, proof) is not None
-        )
+        papers = {paper.name: paper for paper in exam_papers(self._run, proof, no_judge)}
+        manner = answering_manner(base, proof, config.enhance)
+        return recorded_answers(self._run, papers, manner, base, proof) is not None
 
     def _take_exam(self) -> None:
         machine = self._outfitted()
@@ -178,26 +176,21 @@ class RemoteRun:
             replace(fetched / "run" / path, self._run.root / path)
 
     def _attended(self, name: str, command: list[str]) -> None:
-        """Begin a job there, or listen to the one at work, until it has ended well."""
-        machine, said = self.machine, []
+        """Starts a job there, or follows a running one, until it has ended well."""
+        machine, lines = self.machine, []
 
         def hear(line: str) -> None:
-            said.append(line)
+            lines.append(line)
             log.info("%s: %s", machine.pod.name, line)
 
         job.start_job(machine.place, name, self._socratune(*command), keys_for(self._config.where))
         copy = machine.folder / f"{machine.pod.id}.{name}.log"
         code = job.attend_job(machine.place, name, copy, hear=hear, meanwhile=lambda: None)
-        text = "\n".join(said[-LAST_LINES:])
-        if code == StageFailed.exit_code:
-            raise StageFailed(text)
-        if code == UserError.exit_code:
-            raise UserError(Fault(f"{name} on the rented machine", "one that can begin", Shown(text)))
         if code != 0:
-            raise OutsideError(f"{' '.join(command)} on the rented machine ended with exit code {code}.\n{text}")
+            job.raise_as_there(name, code, "\n".join(lines[-LAST_LINES:]))
 
     def _outfitted(self) -> RentedMachine:
-        """The machine with Socratune and what the run folder has to offer for a stage there."""
+        """Returns the machine with Socratune and what a stage there needs of the run folder."""
         machine = self.machine
         outfit(machine.place, self._run, self._config, self._results, machine.folder)
         return machine
@@ -206,7 +199,7 @@ class RemoteRun:
         return [f"{self.machine.place.base}/python/bin/python", "-m", "socratune", *command]
 
     def _python(self, program: str, *args: str, given: str = "") -> str:
-        """What a program says there that has Socratune's modules."""
+        """Runs a program there that imports Socratune's modules, and returns its output."""
         place = self.machine.place
         return place.ssh.run([f"{place.base}/python/bin/python", "-c", program, *args], given=given)
 
@@ -215,7 +208,7 @@ class RemoteRun:
     @contextmanager
     def _student(self) -> Iterator[ServedStudent]:
         machine = self._outfitted()
-        port = 20_000 + secrets.randbelow(12_000)  # below those that systems take for connections of their own
+        port = 20_000 + secrets.randbelow(12_000)  # below the ports that systems choose themselves
         by_vllm = self._has_vllm(machine)
         model = f"{machine.place.base}/model" if base_folder(self._config) else self._config.model
         if by_vllm:
@@ -237,7 +230,7 @@ class RemoteRun:
                     keys = json.dumps(keys_for(self._config.where))
                     yield ServedStudent(base, model, json.loads(self._python(WHO, model, given=keys)))
         finally:
-            with suppress(OutsideError):  # the machine may be gone, and what ended the block matters more
+            with suppress(OutsideError):  # the machine may be gone, and the block's own error matters more
                 job.stop_job(machine.place, "student")
 
     def _has_vllm(self, machine: RentedMachine) -> bool:
@@ -247,7 +240,7 @@ class RemoteRun:
         return bool(machine.place.ssh.run(["sh", "-c", "command -v vllm || :"]).strip())
 
     def _await(self, machine: RentedMachine, port: int) -> None:
-        """Wait until the student answers behind the tunnel."""
+        """Waits until the student answers through the tunnel."""
         deadline = time.monotonic() + READY_LIMIT_S
         while not is_well(port):
             if not json.loads(machine.place.helper("status", "student"))["running"]:
@@ -262,7 +255,7 @@ class RemoteRun:
         return f"Its log {told_by_log(log)}"
 
     def _answers(self) -> bool:
-        """Whether the machine can be reached, so that the fault is another."""
+        """Returns True if the machine can be reached, so that the fault is another."""
         try:
             self.machine.place.ssh.run(["true"])
         except ConnectionLost:
