@@ -128,14 +128,6 @@ def test_a_section_made_in_python_refuses_as_the_command_does() -> None:
         StudentTeacherConfig(max_usd=5)  # type: ignore[call-arg]
 
 
-def test_a_setting_of_an_earlier_version_is_left_out_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        given = {"validate": {"gate": {"max_held_out_loss": 0.5, "min_gain": 0.1}}}
-        config = resolve_settings({"model": "m", "dataset": "d", "output": "o", **given}).config
-    assert config.validate_.gate.min_gain == 0.1
-    assert "validate.gate.max_held_out_loss: it is 0.02" in caplog.text
-
-
 def test_the_guides_classes_and_names(caplog: pytest.LogCaptureFixture) -> None:
     loop = StudentTeacherConfig(
         teacher_model="anthropic/max", judge_model="gpt-4o-mini", max_iterations=3, thinking_format="iterative"

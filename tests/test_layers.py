@@ -49,7 +49,7 @@ LINES = {
     "teaching": 1800,
     "documents": 3200,
     "training": 3000,
-    "evaluation": 4850,
+    "evaluation": 4800,
     "publishing": 4300,
     "stages": 2550,
     "compute": 3900,

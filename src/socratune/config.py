@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
@@ -281,10 +281,9 @@ class WhereConfig(Section):
 
 
 RETIRED_NAMES = {
-    "train.use_flash_attention_2": "the attention kernel is chosen by the library; the value has no effect",
-    "validate.gate.max_held_out_loss": "it is 0.02 for every run; the value has no effect",
+    "use_flash_attention_2": "the attention kernel is chosen by the library; the value has no effect",
 }
-"""Keys of the guide and of earlier versions without a setting today: accepted, left out, and warned about."""
+"""Names of the guide under `train` that mean something else today: accepted, left out, and said so."""
 
 
 FOREIGN_NAMES = {
@@ -638,16 +637,6 @@ ON_POLICY = ("distil", "grpo")
 """Methods that judge what the student says now: with `rounds`, each goes on from the adapter of the round before."""
 
 
-def without_retired(section: str, data: Any) -> Any:
-    """Returns the values of a section without its retired names, and warns about those."""
-    if not isinstance(data, dict):
-        return data
-    retired = {name for name in data if f"{section}.{name}" in RETIRED_NAMES}
-    for name in retired:
-        log.warning("%s.%s: %s", section, name, RETIRED_NAMES[f"{section}.{name}"])
-    return {name: value for name, value in data.items() if name not in retired}
-
-
 class GuideNames(Section):
     """Names the guide has under `train` for what lives elsewhere; `resolve` moves them."""
 
@@ -717,7 +706,14 @@ class EnhancedTrainingConfig(GuideNames):
         """Whether it is trained on more than the right answers of `train.jsonl`."""
         return self.method not in ("sft", "star")
 
-    _leave_out_retired_names = model_validator(mode="before")(partial(without_retired, "train"))
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_retired_names(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for name in RETIRED_NAMES.keys() & data.keys():
+            log.warning("train.%s: %s", name, RETIRED_NAMES[name])
+        return {name: value for name, value in data.items() if name not in RETIRED_NAMES}
 
 
 class GateConfig(Section):
@@ -727,6 +723,8 @@ class GateConfig(Section):
     """Accuracy it has to gain at least, as measured."""
     min_lower_bound: float = Field(default=0.0, ge=0, lt=1)
     """The lower end of the gain's 95 % interval has to lie above this."""
+    max_held_out_loss: float = Field(default=0.02, ge=0, lt=1)
+    """What a run that taught facts, and is gated on recalling them, may lose on held-out questions, as measured."""
     max_undecided_share: float = Field(default=0.2, ge=0, le=1)
     """Held-out questions that the judge leaves undecided, of base or adapter."""
     beat_majority: bool = True
@@ -734,8 +732,6 @@ class GateConfig(Section):
     max_forgetting: float | None = Field(default=0.03, gt=0, lt=1)
     """Accuracy it may lose at most on questions it was not trained for: the upper end of the one-sided 95 % interval of
     the drop lies below this. None: measured and shown, but no condition."""
-
-    _leave_out_retired_names = model_validator(mode="before")(partial(without_retired, "validate.gate"))
 
 
 class ValidateConfig(Section):

@@ -257,7 +257,7 @@ def test_several_cards_hold_what_one_does_not() -> None:
     assert decided(LLAMA_70B, "4xH100:80", **asked).where == "runpod"
     assert any("--gpus all" in remedy for remedy in decided(LLAMA_70B, "4xH100:80", **asked).remedies)
     found = decided(LLAMA_70B, "4xH100:80", gpus="all", **asked)
-    assert found.where == "local" and found.fit.way.shards == 4 and "16-bit weights on 4 cards" in found.reason
+    assert found.where == "local" and found.fit.way.shards == 4 and "16-bit weights on 4 GPUs" in found.reason
     assert decided(LLAMA_8B, "2xH100:80", gpus=2).fit.way.shards == 1
     assert decided(LLAMA_70B, "4xH100:80", gpus="all").fit.way.shards == 4  # 16 bits on all before 4 bits on each
     assert decided(LLAMA_70B, "2xA6000:48", gpus=2).fit.way.load_in_4bit is True

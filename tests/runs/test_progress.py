@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 
 from socratune.errors import UserError
-from socratune.resolve import dump, resolve_settings
-from socratune.runs import Results
 from socratune.runs.folder import RunDir, read_jsonl, write_jsonl
-from socratune.runs.progress import is_incomplete, settle_config
+from socratune.runs.progress import is_incomplete
 
 DONE = {"status": "done", "empty": ["train.rejected.jsonl"]}
 ROWS = b'{"id": "1"}\n{"id": "2"}\n'
@@ -59,14 +57,3 @@ def test_a_line_that_cannot_be_read_is_named_with_what_to_do(run: RunDir) -> Non
     run.rows("train").write_bytes(ROWS + b"\xff\n")
     with pytest.raises(UserError, match=r"train\.jsonl, line 3: .*not UTF-8.* Delete the file\."):
         list(read_jsonl(run.rows("train")))
-
-
-def test_a_run_resumes_although_a_setting_it_began_with_is_gone(tmp_path: Path) -> None:
-    resolved = resolve_settings({"model": "demo", "dataset": "demo", "output": str(tmp_path)})
-    run = RunDir(tmp_path)
-    results = Results(run)
-    config = dump(resolved.config)
-    config["validate"]["gate"]["max_held_out_loss"] = 0.02
-    results.data.update(config=config, stages={"validate": {"status": "done"}})
-    settle_config(run, resolved, results, None)
-    assert "max_held_out_loss" not in run.config.read_text("utf-8")

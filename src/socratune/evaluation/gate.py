@@ -15,9 +15,6 @@ from socratune.evaluation.stats import FEWEST_CLUSTERS
 MANY_LOST = 0.1
 """Share of what the base could that is lost although as much was won elsewhere: worth a warning."""
 
-MOST_HELD_OUT_LOSS = 0.02
-"""Accuracy that a run gated on recalling facts may lose on held-out questions, as measured."""
-
 Tests = dict[str, Any]
 
 
@@ -87,7 +84,7 @@ def verdict_on(tests: Tests, gate: GateConfig, *, knowledge_rows: int, noted: Se
         tests: as in the results; of tests that were not reached there is no entry.
         gate: the user's conditions.
         knowledge_rows: rows that taught a fact. Such a run has to show that the facts are recalled; questions about
-            other sources may then stay as they were, or lose `MOST_HELD_OUT_LOSS`.
+            other sources may then stay as they were, or lose `gate.max_held_out_loss`.
         noted: further warnings that the figures do not imply.
     """
     reasons, measured = _refusals(tests, gate, knowledge_rows), "base_comparison" in tests
@@ -138,7 +135,7 @@ def _refusals(tests: Tests, gate: GateConfig, knowledge_rows: int) -> list[str]:
     if not tests["basic_inference"]["passed"]:
         found.append("The adapter answers with silence.")
     recalled, held_out = _gated_on_recall(tests, knowledge_rows), tests["base_comparison"]
-    lost = held_out["difference"] < -MOST_HELD_OUT_LOSS
+    lost = held_out["difference"] < -gate.max_held_out_loss
     if held_out["verdict"] == "worse" or not (held_out["passed"] or (recalled and not lost)):
         found.append(_not_better(held_out, "held-out questions"))
     if recalled and not tests["recall"]["passed"]:

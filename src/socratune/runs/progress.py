@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from socratune.config import FORMER_DEFAULTS, RETIRED_NAMES, is_free
+from socratune.config import FORMER_DEFAULTS, is_free
 from socratune.errors import Fault, Shown, SocratuneError, StageFailed, UserError, is_interrupt
 from socratune.resolve import Resolved, defaults, dump, flatten, read_config_file, to_yaml, unflatten
 from socratune.runs.folder import Results, RunDir, StageResult, Tick, file_hash, file_state, is_torn, write_text
@@ -113,7 +113,6 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
     if run.config.exists() or "config" in results.data:
         # of a setting that the version did not know that began the run, the default is what it ran with
         old = defaults() | flatten(results.data.get("config") or read_config_file(run.config))
-        old = {key: value for key, value in old.items() if key not in RETIRED_NAMES}
         faults = []
         changed = (key for key in sorted(new.keys() | old.keys()) if old.get(key) != new.get(key))
         for key in changed:
