@@ -58,7 +58,7 @@ def test_a_base_spread_over_cards_fits_where_it_does_not_alone() -> None:
     options: dict[str, Any] = {"longest": 2048, "rank": 16, "load_in_4bit": False}
     assert memory.plan_memory(shape, 139.0, **options) is None
     spread = memory.plan_memory(shape, 139.0, **options, shards=2)
-    assert spread is not None and "16-bit weights on 2 cards" in spread.reason
+    assert spread is not None and "16-bit weights on 2 GPUs" in spread.reason
     whole = memory.BYTES * shape.parameters / memory.GIB
     assert whole / 2 < spread.gib["weights"] < whole * 0.56, "embeddings and some blocks are whole on each"
 
