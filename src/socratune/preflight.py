@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from socratune.compute import local_only_faults, loop_outlook, may_rent, ray_fault, stay_offline
+from socratune.compute import local_only_faults, loop_outlook, may_rent, paid_notice, ray_fault, stay_offline
 from socratune.config import GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import Screen, data_path, data_set, forget_data_sets
 from socratune.documents import source_faults
@@ -96,11 +96,11 @@ def check_run(
         faults += outlook.faults
         for text in () if faults else outlook.notices:
             log.warning("%s", text)
-    if faults:
-        raise UserError(*faults)
-    if unreachable:
-        raise unreachable[-1]
+    if faults or unreachable:
+        raise UserError(*faults) if faults else unreachable[-1]
     assert resolved is not None
+    if notice := paid_notice(resolved.config, to_do):
+        log.warning("%s", notice)
     return resolved
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -363,6 +364,9 @@ LLAMA = {
 
 def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     config = EnhancedTrainingConfig()
+    folder = ModuleSpec("unsloth", None, is_package=True)  # as src/unsloth is one, where src/ is on the path
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: folder)
+    assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: None)
     assert choose_backend("auto", LLAMA, config, free_gib=None) == (
         "hf",
@@ -371,7 +375,7 @@ def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) 
     assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     with pytest.raises(UserError, match="not installed"):
         choose_backend("unsloth", LLAMA, config, free_gib=80.0)
-    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: object())
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda name: ModuleSpec(name, None, origin="unsloth.py"))
     assert choose_backend("auto", LLAMA, config, free_gib=80.0)[0] == "hf"
     name, reason = choose_backend("auto", LLAMA, config, free_gib=5.0)
     assert name == "unsloth" and "5.0 GiB" in reason
@@ -389,7 +393,9 @@ def test_8_bits_are_refused_where_the_card_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed (pip install 'socratune[gpu]')")
+@pytest.mark.skipif(
+    not getattr(find_spec("unsloth"), "origin", None), reason="Unsloth is not installed (pip install 'socratune[gpu]')"
+)
 def test_unsloth_trains_on_its_cpu_back_end(tmp_path: Path) -> None:
     from socratune.training import unsloth
 

@@ -40,7 +40,7 @@ class Sized(Protocol):
 
 _Item = TypeVar("_Item", bound=Sized)
 Part = TypeVar("Part")
-Returned = TypeVar("Returned")
+_T = TypeVar("_T")
 
 Parallel = Literal["auto", "data", "sharded"]
 """How ranks hold the base: each the whole, or each a part. auto: the whole if it fits one GPU."""
@@ -105,7 +105,7 @@ def leads() -> bool:
     return rank() == 0
 
 
-def leader_first(work: Callable[[], Returned]) -> Returned:
+def leader_first(work: Callable[[], _T]) -> _T:
     """Returns what `work` returns. The leading rank completes it before the others begin."""
     if not leads():
         dist.barrier(group=_joined.patient)

@@ -209,7 +209,8 @@ def choose_backend(
     Raises:
         UserError: `unsloth` was asked for and is not installed, or cannot do it.
     """
-    installed = find_spec("unsloth") is not None
+    spec = find_spec("unsloth")
+    installed = spec is not None and spec.origin is not None  # a mere folder `unsloth` on the path has no origin
     if asked == "hf":
         return "hf", "asked for"
     if asked == "unsloth":

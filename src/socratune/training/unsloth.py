@@ -63,7 +63,7 @@ def load_unsloth(name: str, config: EnhancedTrainingConfig) -> tuple[Any, Any]:
         UserError: the model cannot be read, or Unsloth does not support its family.
     """
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
-    from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports]
+    from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     where = torch_device()
     four_bit = config.load_in_4bit is True and where.type == "cuda"
@@ -134,7 +134,7 @@ class UnslothEngine:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Switches Unsloth to training; the loop switches back."""
-        from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports]
+        from unsloth import FastLanguageModel  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
         FastLanguageModel.for_training(self.model)
         yield
