@@ -145,20 +145,20 @@ def decide_placement(
     if settings.place == "runpod":
         fits_here = ("--where local",) if here.fits else ()
         return _rented(shape, settings, work, here, "asked for", has_key=has_key, remedies=fits_here)
+    need = f"{training_in_words(here.way)} take {gb(here.gib['total'])}, {_has(here, machine)}"
     hours = None if here.seconds is None else here.seconds / 3600
     too_long = not machine.gpus and hours is not None and hours > settings.max_local_hours
     if here.fits and (settings.place == "local" or not too_long):
-        return Placement("local", _fits(here, machine), here)
+        return Placement("local", f"it fits: {need}", here)
     remedies = tuple(_remedies(shape, settings, machine, work))
     if here.fits:
         why = f"about {hours:.0f} h without a GPU, where.max_local_hours is {settings.max_local_hours:g}"
         return _rented(shape, settings, work, here, why, has_key=has_key, remedies=("--where local",))
-    why = f"{training_in_words(here.way)} take {gb(here.gib['total'])}, {_has(here, machine)}"
     if settings.place == "local":
-        bigger = tuple(_larger_cards(shape, settings, work))
-        fault = Fault("where.place local", "a model that fits here", Shown(why), _advice((*remedies, *bigger)))
-        return Placement("local", why, here, remedies=(*remedies, *bigger), fault=fault)
-    return _rented(shape, settings, work, here, why, has_key=has_key, remedies=remedies)
+        remedies += tuple(_larger_cards(shape, settings, work))
+        fault = Fault("where.place local", "a model that fits here", Shown(need), _advice(remedies))
+        return Placement("local", need, here, remedies=remedies, fault=fault)
+    return _rented(shape, settings, work, here, need, has_key=has_key, remedies=remedies)
 
 
 def fit_here(shape: Shape, settings: PlacementSettings, machine: Machine, work: TrainingWork) -> Fit:
@@ -315,10 +315,6 @@ def _larger_cards(shape: Shape, settings: PlacementSettings, work: TrainingWork)
 
 def _advice(remedies: tuple[str, ...]) -> str:
     return f"It fits with {'; or '.join(remedies)}." if remedies else "No setting makes it fit: take a smaller model."
-
-
-def _fits(fit: Fit, machine: Machine) -> str:
-    return f"it fits: {training_in_words(fit.way)} take {gb(fit.gib['total'])}, {_has(fit, machine)}"
 
 
 def _has(fit: Fit, machine: Machine) -> str:

@@ -28,9 +28,9 @@ class JobPlace:
     ssh: Ssh
     base: str
 
-    def helper(self, command: str, *args: str, given: str = "") -> str:
+    def helper(self, command: str, *args: str, stdin: str = "") -> str:
         """Runs a command of `onpod.py` there and returns its output."""
-        return self.ssh.run(self.argv(command, *args), given=given)
+        return self.ssh.run(self.argv(command, *args), stdin=stdin)
 
     def argv(self, command: str, *args: str) -> list[str]:
         """Returns the command line of a command of `onpod.py` there."""
@@ -43,7 +43,7 @@ def start_job(place: JobPlace, name: str, argv: Sequence[str], env: dict[str, st
     Args:
         env: added to the environment there; it travels over the connection, not on a command line.
     """
-    place.helper("start", name, given=json.dumps({"argv": [*argv], "env": env or {}}))
+    place.helper("start", name, stdin=json.dumps({"argv": [*argv], "env": env or {}}))
 
 
 def stop_job(place: JobPlace, name: str) -> None:

@@ -140,11 +140,8 @@ def free_ram_gib() -> float:
 
 def counted_flops() -> float:
     """Returns 32-bit operations per second, estimated from the number of cores."""
-    return FLOPS_A_CORE * _cores()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return FLOPS_A_CORE * cores
 
 
 def measured_flops() -> float:

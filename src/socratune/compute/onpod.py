@@ -202,9 +202,7 @@ def _end_machine(api_base: str) -> bool:
 
 
 def _container() -> dict[str, str]:
-    """Returns RunPod's variables of this machine. A session by SSH does not inherit them; its first
-    process has them.
-    """
+    """Returns RunPod's variables of this machine, which its first process has, but no session by SSH."""
     try:
         first = Path("/proc/1/environ").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:

@@ -227,18 +227,14 @@ def _decision(size: Size, load: Workload, machine: Machine, config: RunConfig) -
 
 
 def training_hours(fit: Fit) -> float:
-    """Returns the estimated hours of a rented machine with setting up; the latter alone if the GPU's
-    rate is unknown.
-    """
+    """Returns the estimated hours of a rented machine: setting up, and training if the GPU's rate is known."""
     return SET_UP_HOURS + (fit.seconds or 0.0) / 3600
 
 
 def _paid(
     decision: Placement, shape: Shape, settings: PlacementSettings, work: TrainingWork, config: RunConfig
 ) -> Placement:
-    """Returns the decision with the first preferred GPU whose list price the budget pays; if none, with a fault that
-    names the sum.
-    """
+    """Returns the decision with the first preferred GPU that the budget pays; if none, with a fault."""
     budget = budget_of(config, rented=True)
     rent = budget.limit("where", {})
     if decision.fault or decision.where != "runpod" or rent is None:
@@ -270,9 +266,7 @@ def _times(train: EnhancedTrainingConfig) -> float:
 
 
 def _loop_s(shape: Shape, config: RunConfig, load: Workload, machine: Machine, decision: Placement) -> float | None:
-    """Returns the seconds of the student's answers where it is trained: as an earlier pilot measured, or
-    else assumed.
-    """
+    """Returns the seconds of the student's answers where it is trained: measured by a pilot, or else assumed."""
     engine, _ = student_of(config.enhance, config.model)
     pilot = _pilot(config)
     if pilot and pilot.get("seconds") and decision.where == "local":

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from socratune.compute import job
@@ -51,32 +52,24 @@ print(json.dumps(identity(sys.argv[1], engine="vllm")))"""
 Done = TypeVar("Done")
 
 
+@dataclass(slots=True)
 class RemoteRun:
     """A rented machine for one run. A context manager, whose end ends the machine.
 
-    Args:
+    Attributes:
         results: the content of `pipeline_results.json`, as the earlier stages have left it.
         decision: determines what the machine has to hold.
         limits: called when the machine is rented; returns what it may cost.
     """
 
-    def __init__(
-        self,
-        run: RunDir,
-        config: RunConfig,
-        journal: Journal,
-        results: dict[str, Any],
-        decision: Placement,
-        limits: Callable[[], Limits],
-    ) -> None:
-        self._run = run
-        self._config = config
-        self._journal = journal
-        self._results = results
-        self._decision = decision
-        self._limits = limits
-        self._stack = ExitStack()
-        self._rented: RentedMachine | None = None
+    run: RunDir
+    config: RunConfig
+    journal: Journal
+    results: dict[str, Any]
+    decision: Placement
+    limits: Callable[[], Limits]
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _rented: RentedMachine | None = None
 
     def __enter__(self) -> RemoteRun:
         return self
@@ -93,11 +86,11 @@ class RemoteRun:
         self._rented = None
         try:
             self._stack.close()
-            give_back(self._run, self._config.where, self._journal)  # an earlier process may have left one
+            give_back(self.run, self.config.where, self.journal)  # an earlier process may have left one
         finally:
-            if notes := self._journal.pods():
-                usd = round(spent_usd(notes, self._config.where.max_hours), 4)
-                self._results["rented"] = {"machine": notes[-1][1], "usd": usd}
+            if notes := self.journal.pods():
+                usd = round(spent_usd(notes, self.config.where.max_hours), 4)
+                self.results["rented"] = {"machine": notes[-1][1], "usd": usd}
 
     @property
     def machine(self) -> RentedMachine:
@@ -107,12 +100,12 @@ class RemoteRun:
             As `rented`.
         """
         if self._rented is None:
-            fit = self._decision.fit
+            fit = self.decision.fit
             disk_gb = round(SPARE_DISK_GB + DISK_A_WEIGHT * fit.gib["weights"])
-            trained = self._results["stages"].get("train", {}).get("status") == "done"
+            trained = self.results["stages"].get("train", {}).get("status") == "done"
             hours = SET_UP_HOURS if trained else training_hours(fit)
-            needed = {"memory_gb": fit.cards_gb, "disk_gb": disk_gb, "least_hours": hours, "limits": self._limits()}
-            self._rented = self._stack.enter_context(rented(self._run, self._config.where, self._journal, **needed))
+            needed = {"memory_gb": fit.cards_gb, "disk_gb": disk_gb, "least_hours": hours, "limits": self.limits()}
+            self._rented = self._stack.enter_context(rented(self.run, self.config.where, self.journal, **needed))
         return self._rented
 
     def with_student(self, work: Callable[[ServedStudent], Done]) -> Done:
@@ -137,7 +130,7 @@ class RemoteRun:
         Raises:
             As `train_remotely`.
         """
-        return train_remotely(self._run, self._config, self.machine, results=self._results, tick=tick)
+        return train_remotely(self.run, self.config, self.machine, results=self.results, tick=tick)
 
     def take_exam(self) -> None:
         """Makes base and adapter answer there, unless `exam.jsonl` and `exam.json` hold the answers already.
@@ -145,7 +138,7 @@ class RemoteRun:
         Raises:
             OutsideError: it did not end well there.
         """
-        taken = self._is_taken() or not self._run.rows("held_out").stat().st_size  # which validate refuses
+        taken = self._is_taken() or not self.run.rows("held_out").stat().st_size  # which validate refuses
         while not taken:
             try:
                 self._take_exam()
@@ -155,25 +148,25 @@ class RemoteRun:
         self.end()  # judging may take long, and needs no machine
 
     def _is_taken(self) -> bool:
-        config, proof = self._config, self._config.validate_
+        config, proof = self.config, self.config.validate_
         base = Base(config.model, config.train.load_in_4bit, config.seed)
-        papers = {paper.name: paper for paper in exam_papers(self._run, proof, no_judge)}
+        papers = {paper.name: paper for paper in exam_papers(self.run, proof, no_judge)}
         manner = answering_manner(base, proof, config.enhance)
-        return recorded_answers(self._run, papers, manner, base, proof) is not None
+        return recorded_answers(self.run, papers, manner, base, proof) is not None
 
     def _take_exam(self) -> None:
         machine = self._outfitted()
-        own = exam_files(self._run, self._config.validate_)
+        own = exam_files(self.run, self.config.validate_)
         outgoing = machine.folder / "outgoing"
-        missing = [name for name in own if not (self._run.root / name).exists()]  # the user's own files
+        missing = [name for name in own if not (self.run.root / name).exists()]  # the user's own files
         questions = [outgoing / name for name in missing]
         for path in questions:
             shutil.copyfile(own[path.name], path)
-        machine.place.ssh.push([self._run.adapter, *questions], f"{machine.place.base}/run")
+        machine.place.ssh.push([self.run.adapter, *questions], f"{machine.place.base}/run")
         self._attended("exam", ["validate", "run", "--answers-only"])
         fetched = machine.folder / "fetched"
         for path in fetch_checked(machine.place, ["exam.jsonl", "exam.json"], fetched):
-            replace(fetched / "run" / path, self._run.root / path)
+            replace(fetched / "run" / path, self.run.root / path)
 
     def _attended(self, name: str, command: list[str]) -> None:
         """Starts a job there, or follows a running one, until it has ended well."""
@@ -183,7 +176,7 @@ class RemoteRun:
             lines.append(line)
             log.info("%s: %s", machine.pod.name, line)
 
-        job.start_job(machine.place, name, self._socratune(*command), keys_for(self._config.where))
+        job.start_job(machine.place, name, self._socratune(*command), keys_for(self.config.where))
         copy = machine.folder / f"{machine.pod.id}.{name}.log"
         code = job.attend_job(machine.place, name, copy, hear=hear, meanwhile=lambda: None)
         if code != 0:
@@ -192,16 +185,16 @@ class RemoteRun:
     def _outfitted(self) -> RentedMachine:
         """Returns the machine with Socratune and what a stage there needs of the run folder."""
         machine = self.machine
-        outfit(machine.place, self._run, self._config, self._results, machine.folder)
+        outfit(machine.place, self.run, self.config, self.results, machine.folder)
         return machine
 
     def _socratune(self, *command: str) -> list[str]:
         return [f"{self.machine.place.base}/python/bin/python", "-m", "socratune", *command]
 
-    def _python(self, program: str, *args: str, given: str = "") -> str:
+    def _python(self, program: str, *args: str, stdin: str = "") -> str:
         """Runs a program there that imports Socratune's modules, and returns its output."""
         place = self.machine.place
-        return place.ssh.run([f"{place.base}/python/bin/python", "-c", program, *args], given=given)
+        return place.ssh.run([f"{place.base}/python/bin/python", "-c", program, *args], stdin=stdin)
 
     # --- the student -----------------------------------------------------------------------------------------------
 
@@ -210,16 +203,16 @@ class RemoteRun:
         machine = self._outfitted()
         port = 20_000 + secrets.randbelow(12_000)  # below the ports that systems choose themselves
         by_vllm = self._has_vllm(machine)
-        model = f"{machine.place.base}/model" if base_folder(self._config) else self._config.model
+        model = f"{machine.place.base}/model" if base_folder(self.config) else self.config.model
         if by_vllm:
             settings = ["-u", "VLLM_API_KEY", *(f"{name}={value}" for name, value in VLLM_ENVIRONMENT.items())]
             location = self._python(LOCATION, model).strip()  # of the embedded model, where it is there
-            more = self._config.enhance.vllm_args
+            more = self.config.enhance.vllm_args
             command = ["env", *settings, "vllm", *vllm_arguments(location, model, port, more)]
         else:
             command = self._socratune("serve", "run", "--port", str(port))
         job.stop_job(machine.place, "student")
-        job.start_job(machine.place, "student", command, keys_for(self._config.where))
+        job.start_job(machine.place, "student", command, keys_for(self.config.where))
         try:
             with machine.place.ssh.tunnel(port) as here:
                 self._await(machine, here)
@@ -227,14 +220,14 @@ class RemoteRun:
                 if not by_vllm:
                     yield served_student(base)
                 else:
-                    keys = json.dumps(keys_for(self._config.where))
-                    yield ServedStudent(base, model, json.loads(self._python(WHO, model, given=keys)))
+                    keys = json.dumps(keys_for(self.config.where))
+                    yield ServedStudent(base, model, json.loads(self._python(WHO, model, stdin=keys)))
         finally:
             with suppress(OutsideError):  # the machine may be gone, and the block's own error matters more
                 job.stop_job(machine.place, "student")
 
     def _has_vllm(self, machine: RentedMachine) -> bool:
-        chosen = self._config.where.student_server
+        chosen = self.config.where.student_server
         if chosen != "auto":
             return chosen == "vllm"
         return bool(machine.place.ssh.run(["sh", "-c", "command -v vllm || :"]).strip())

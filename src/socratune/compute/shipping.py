@@ -172,7 +172,8 @@ def fetch_checked(place: JobPlace, names: list[str], folder: Path) -> list[Path]
     wrong: list[str] = []
     for _ in range(2):
         place.ssh.fetch([f"{place.base}/{name}" for name in sorted(top)], folder / "run")
-        wrong = [path for path, digest in wanted.items() if not _is(folder / path, digest)]
+        arrived = {path for path in wanted if (folder / path).is_file()}
+        wrong = [path for path, digest in wanted.items() if path not in arrived or file_hash(folder / path) != digest]
         if not wrong:
             return [Path(path).relative_to("run") for path in wanted]
         log.info("These files differ from the rented machine's and are fetched again: %s.", ", ".join(wrong))
@@ -181,10 +182,6 @@ def fetch_checked(place: JobPlace, names: list[str], folder: Path) -> list[Path]
     raise OutsideError(
         f"{', '.join(wrong)}: twice different from the rented machine's. Run again; nothing of it was kept."
     )
-
-
-def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and file_hash(path) == digest
 
 
 def replace(source: Path, target: Path) -> None:

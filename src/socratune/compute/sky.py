@@ -55,9 +55,7 @@ def skypilot_fault(where: str = "where.place") -> Fault | None:
 
 
 def bundle(run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> Path:
-    """Fills a folder with everything to send: the wheel, the constraints, a local base, and in `run/` what training
-    needs of the run folder.
-    """
+    """Fills a folder with wheel, constraints, a local base, and in `run/` what training needs of the run folder."""
     base = base_folder(config)
     shutil.rmtree(folder, ignore_errors=True)
     write_settings(folder / "run", config, results, "in/model" if base else None)  # from where the commands run
@@ -116,9 +114,7 @@ def sky_task(
 
 
 class BySkyPilot:
-    """Runs training and the answers of the proof through SkyPilot. The loop's student answers here, or behind a server
-    of the user's.
-    """
+    """Runs training and the proof's answers through SkyPilot. The loop's student answers elsewhere."""
 
     with_student = None
 

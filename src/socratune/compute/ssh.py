@@ -130,17 +130,17 @@ class Ssh:
         """Returns the command that runs `argv` there. Only here, words are quoted for the remote shell."""
         return [*self.command, "pod", shlex.join(argv)]
 
-    def run(self, argv: Sequence[str], *, given: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+    def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> str:
         """Runs a command, again if the connection is lost, and returns its output.
 
         Args:
-            given: its standard input.
+            stdin: its standard input.
 
         Raises:
             RemoteFailed: it failed.
             ConnectionLost: the machine cannot be reached.
         """
-        return self._tried(self.remote(argv), (LOST,), (), given=given, timeout_s=timeout_s)
+        return self._tried(self.remote(argv), (LOST,), (), stdin=stdin, timeout_s=timeout_s)
 
     def push(self, sources: Sequence[Path], target: str) -> None:
         """Copies files and folders into the folder `target` there, without hidden ones. An interrupted copy resumes.
@@ -191,12 +191,12 @@ class Ssh:
         self._tried(["rsync", *options, "--", *paths], _RSYNC_LOST, (_RSYNC_VANISHED,), timeout_s=None)
 
     def _tried(
-        self, command: list[str], lost: Sequence[int], fine: Sequence[int], *, given: str = "", timeout_s: float | None
+        self, command: list[str], lost: Sequence[int], fine: Sequence[int], *, stdin: str = "", timeout_s: float | None
     ) -> str:
         for pause_s in (*_PAUSES_S, None):
             try:
                 done = subprocess.run(
-                    command, input=given.encode(), capture_output=True, timeout=timeout_s, check=False
+                    command, input=stdin.encode(), capture_output=True, timeout=timeout_s, check=False
                 )
             except subprocess.TimeoutExpired:
                 code, text = LOST, f"no answer within {timeout_s:g} s"

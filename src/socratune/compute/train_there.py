@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,28 +80,29 @@ def keys_for(where: WhereConfig) -> dict[str, str]:
     return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
+@dataclass(slots=True)
 class _Looks:
     """What is fetched while a training is followed: its progress, and its checkpoints."""
 
-    def __init__(self, run: RunDir, machine: RentedMachine, tick: Tick) -> None:
-        self._run = run
-        self._machine = machine
-        self._tick = tick
-        self._ticked = self._synced = time.monotonic()
+    run: RunDir
+    machine: RentedMachine
+    tick: Tick
+    _ticked: float = field(default_factory=time.monotonic)
+    _synced: float = field(default_factory=time.monotonic)
 
     def turn(self) -> None:
         """Fetches what is due."""
         now = time.monotonic()
         if now - self._ticked >= TICK_S:
             self._ticked = now
-            entry = _entry(self._machine)
+            entry = _entry(self.machine)
             if entry.get("total"):
                 live = {key: value for key, value in entry.items() if key not in _NOT_FIGURES}
-                self._tick(entry["done"], entry["total"], **live)
+                self.tick(entry["done"], entry["total"], **live)
         if now - self._synced >= _SYNC_S:
             self._synced = now
             try:
-                _take(self._run, self._machine, RESUMED_FROM)
+                _take(self.run, self.machine, RESUMED_FROM)
             except ConnectionLost:
                 raise
             except OutsideError as error:

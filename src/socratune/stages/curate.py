@@ -50,9 +50,7 @@ Read = Callable[[dict[str, Any]], _Row]
 
 
 def _read(reviews: dict[str, Review], data: dict[str, Any]) -> _Row:
-    """Reads a trace. Its message is that of the file, where a person may have edited it, unless the
-    review has another.
-    """
+    """Reads a trace with its message: the review's, or else the file's, where a person may have edited it."""
     trace, answer = Trace.from_json(data), data["messages"][-1]["content"]
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError("the last message has no text")
@@ -95,9 +93,7 @@ def _edited(trace: Trace, answer: str) -> str | None:
 
 
 def _reason(trace: Trace, answer: str, decision: ReviewDecision | None) -> Rejected | None:
-    """Returns why a row is dropped before any cap. A person's approval overrides choices, but not the
-    check for leaks.
-    """
+    """Returns why a row is dropped before any cap. A person's approval overrides choices, but no leak check."""
     if decision == "reject":
         return Rejected("rejected_in_review", "rejected in review")
     if decision is not None and trace.format == "clean":  # to drop an answer that was not found unaided was a choice

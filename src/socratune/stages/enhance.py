@@ -87,9 +87,10 @@ async def enhance_rows(
 
     batched = [role for role, reached in endpoints_of(config).items() if reached.batch]
     for role in ("judge", "teacher"):
-        if role not in batched and (out := _out(journal, f"enhance.{role}")):
+        sent = [note for note in journal.batches(f"enhance.{role}") if note.id is not None and note.state != "done"]
+        if role not in batched and sent:
             text = "%s: batch %s is running and paid for. Set enhance.endpoints.%s.batch=true to use its answers."
-            log.warning(text, role, ", ".join(out), role)
+            log.warning(text, role, ", ".join(str(note.id) for note in sent), role)
     places = Places(config.concurrency) if batched else None
     cast = attended(run, config, base, journal=journal, ledger=ledger, served=served, places=places)
     async with cast as (loop, student):
@@ -153,23 +154,18 @@ async def attended(
         own: dict[str, Any] = {"adapter": base.adapter, "vllm_log": run / "vllm.log", "served": served}
         attending = attending_student(config, base.model_name, models, **own, **kept)
         student = await stack.enter_async_context(attending)
+        thinks = config.thinking_format is None and is_thinking(chat_template(base.model_name) or "")
         rules = Rules(
             attempts=config.attempts,
             enough=config.enough,
             max_iterations=config.max_iterations,
             hint_attempts=config.hint_attempts,
-            thinking_format=config.thinking_format or _own_format(base.model_name),
+            # Traces that rationalise a hint are reported to cost thinking models up to 40 % (arXiv:2603.24472).
+            thinking_format=config.thinking_format or ("clean" if thinks else "direct"),
             unsolved=config.unsolved,
         )
         sampling = student.sampling.drawn(base.seed)
         yield Loop(student.model, people.judge, people.teacher, sampling, rules, names, people.pick), student
-
-
-def _own_format(model_name: str) -> str:
-    """Returns `clean` for a model that thinks first, else `direct`: rationalised hints are reported to cost thinking
-    models up to 40 % (arXiv:2603.24472).
-    """
-    return "clean" if is_thinking(chat_template(model_name) or "") else "direct"
 
 
 async def _leaks(run: RunDir, student: Student, rows: Iterator[dict[str, Any]], seed: int) -> dict[str, Any] | None:
@@ -195,9 +191,7 @@ _Kind = Literal["decided", "undecided", "error"]
 
 
 def _kind(row: dict[str, Any]) -> _Kind:
-    """Returns how the judge and the calls ended for a finished row. An answer that was cut off does not count against
-    the judge.
-    """
+    """Returns how judge and calls ended for a finished row. A cut-off answer does not count against the judge."""
     enhancement = row["metadata"]["enhancement"]
     if enhancement["outcome"] == "undecided":
         return "undecided" if enhancement["trace"][-1]["judged_by"] not in CUT_OFF.values() else "decided"
@@ -241,10 +235,6 @@ def _placed(step: Callable[[QARow], Any], places: Places) -> Callable[[QARow], A
             return await step(row)
 
     return placed
-
-
-def _out(journal: Journal, role: str) -> list[str]:
-    return [note.id for note in journal.batches(role) if note.id is not None and note.state != "done"]
 
 
 def _batches(journal: Journal, role: str) -> dict[str, float]:

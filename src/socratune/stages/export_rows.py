@@ -69,7 +69,11 @@ def export_training(run: RunDir, config: RunConfig, to: str, *, out: str | None 
 
 
 def _write_rows(folder: Path, rows_as: str, rows: Sequence[Rendered], examples: Sequence[Example]) -> None:
-    write_jsonl(folder / "messages.jsonl", ({"id": row.id, "messages": _messages(row)} for row in examples))
+    answers = ({"role": "assistant", "content": "".join(piece.text for piece in row.pieces)} for row in examples)
+    messages = (
+        {"id": row.id, "messages": [*row.prompt, answer]} for row, answer in zip(examples, answers, strict=True)
+    )
+    write_jsonl(folder / "messages.jsonl", messages)
     if rows_as == "tokens":
         write_jsonl(folder / "train.jsonl", map(_tokens, rows))
     elif rows_as == "messages":
@@ -83,10 +87,6 @@ def _write_rows(folder: Path, rows_as: str, rows: Sequence[Rendered], examples: 
 
 def _tokens(row: Rendered) -> dict[str, Any]:
     return {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "labels": row.labels}
-
-
-def _messages(example: Example) -> list[dict[str, Any]]:
-    return [*example.prompt, {"role": "assistant", "content": "".join(piece.text for piece in example.pieces)}]
 
 
 def _with_loss(example: Example) -> list[dict[str, Any]]:

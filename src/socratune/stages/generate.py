@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +96,11 @@ async def generate_questions(
 
     async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
         step = passage_step(config, gathered, graph, writers)
-        rows, at_once = read_passages(gathered), config.concurrency
-        await map_rows(rows, step, total=total, journal=journal, stage=key, concurrency=at_once, tick=tell)
-        edges = [value async for value in _of_graph(graph, config, sum(_rows_in(journal, key)))]
+        passages, at_once = read_passages(gathered), config.concurrency
+        await map_rows(passages, step, total=total, journal=journal, stage=key, concurrency=at_once, tick=tell)
+        values = partial(map, json_decode)
+        rows = sum(len(value["rows"]) for value in values(journal.row_texts(key)))
+        edges = [value async for value in _of_graph(graph, config, rows)]
     figures = {
         "documents": documents,
         "passages": total,
@@ -105,7 +109,7 @@ async def generate_questions(
         "writer_model": config.writer_model,
         "spent": ledger.summary(),
     }
-    figures |= _written(place, gathered, lambda: _values(journal, key, edges))
+    figures |= _written(place, gathered, lambda: chain(values(journal.row_texts(key)), edges))
     figures["questions_per_1000_tokens"] = round(figures["rows"] / max(1, tokens) * 1000, 2)
     failure = None if figures["rows"] else "No question passed its checks, so there is nothing to train on."
     return StageResult(rows_in=total, rows_out=figures["rows"], figures=figures, failure=failure)
@@ -114,9 +118,7 @@ async def generate_questions(
 def passage_step(
     config: GenerateConfig, gathered: Gathered, graph: Graph, writers: Writers
 ) -> Callable[[Passage], Any]:
-    """Returns a step that maps a passage to its checked questions as JSON. It stops if the writer refuses most of the
-    first passages.
-    """
+    """Returns a step that asks and checks a passage's questions. It stops if the writer refuses most at first."""
     mix = config.mix.model_dump(by_alias=True)
     seen = failed = 0
 
@@ -145,9 +147,7 @@ def passage_step(
 
 
 async def _of_graph(graph: Graph, config: GenerateConfig, rows: int) -> AsyncIterator[dict[str, Any]]:
-    """Yields the graph's questions as values like those of passages. Multi-hop questions keep to their share of the
-    mix.
-    """
+    """Yields the graph's questions like those of passages. Multi-hop questions keep to their share of the mix."""
     mix = config.mix.model_dump(by_alias=True)
     share = mix["multi-hop"] / sum(mix.values())
     most = max(FEWEST_PATHS, int(rows * share / (1 - share))) if share < 1 else None
@@ -168,15 +168,6 @@ async def _over_edges(draft: Draft, edges: list[Edge], config: GenerateConfig) -
     siblings = draft.siblings[: config.siblings]
     task = Task(passage, "", (), {}, len(siblings))
     return as_journal_value(await checked_draft(replace(draft, siblings=siblings), task, None))
-
-
-def _rows_in(journal: Journal, key: str) -> Iterator[int]:
-    return (len(value["rows"]) for value in map(json_decode, journal.row_texts(key)))
-
-
-def _values(journal: Journal, key: str, edges: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from map(json_decode, journal.row_texts(key))
-    yield from edges
 
 
 def _written(

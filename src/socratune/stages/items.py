@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -70,19 +71,15 @@ def training_items(
     return items, {kind: len(items)}
 
 
+@dataclass(frozen=True, slots=True)
 class _Maker:
     """What the methods share: the traces, and answers rendered after a prompt."""
 
-    def __init__(
-        self,
-        run: RunDir,
-        config: EnhancedTrainingConfig,
-        tokenizer: Any,
-        right: Mapping[str, Rendered],
-        longest: int,
-    ) -> None:
-        self.run, self.config, self.right = run, config, right
-        self._tokenizer, self._longest = tokenizer, longest
+    run: RunDir
+    config: EnhancedTrainingConfig
+    tokenizer: Any
+    right: Mapping[str, Rendered]
+    longest: int
 
     def traces(self) -> Iterator[Trace]:
         """Yields the traces whose right answer is trained on."""
@@ -93,8 +90,8 @@ class _Maker:
         piece = answer if isinstance(answer, Piece) else Piece(answer.response, token_ids=answer.token_ids)
         if not piece.text:
             return None
-        row = render(self._tokenizer, Example(trace.row.id, prompt or trace.row.prompt, (piece,), trace.outcome))
-        return row if len(row.ids) <= self._longest or prompt else None
+        row = render(self.tokenizer, Example(trace.row.id, prompt or trace.row.prompt, (piece,), trace.outcome))
+        return row if len(row.ids) <= self.longest or prompt else None
 
 
 def _pairs(make: _Maker) -> Iterator[Pair]:

@@ -181,16 +181,15 @@ class Guarded:
 
     def log(self, figures: dict[str, float], step: int) -> None:
         if not self._failed:
-            self._try(lambda: self._begun().log(figures, step))
+            self._try(lambda: self._log(figures, step))
 
     def close(self) -> None:
         if self._tracker is not None:
             self._try(self._tracker.close)
 
-    def _begun(self) -> Tracker:
-        if self._tracker is None:
-            self._tracker = self._begin()
-        return self._tracker
+    def _log(self, figures: dict[str, float], step: int) -> None:
+        self._tracker = self._tracker or self._begin()
+        self._tracker.log(figures, step)
 
     def _try(self, call: Callable[[], None]) -> None:
         try:

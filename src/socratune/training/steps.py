@@ -198,9 +198,7 @@ def grouped(items: list[Any], micro_tokens: int) -> list[list[Any]]:
 
 
 def groups(lengths: list[int], micro_tokens: int) -> list[list[int]]:
-    """Returns which items of a step share a micro-batch of at most `micro_tokens`, in as few and as equal groups as
-    possible. 0 puts each item into a group of its own.
-    """
+    """Returns which items share a micro-batch of at most `micro_tokens` (0: none do), in few and equal groups."""
     if not micro_tokens or not lengths:
         return [[at] for at in range(len(lengths))]
     fewest = best_fit(lengths, max(micro_tokens, *lengths))

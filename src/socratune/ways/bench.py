@@ -105,8 +105,9 @@ def _do(bench: Bench, job: AblationJob, found: Findings, limits: AblationLimits,
         found.not_done[job] = why
     if job.reading == "rows":
         done = found.done.get(job)
+        rate = f", learning rate {done['learning_rate']:g}" if done and done.get("rates", 1) > 1 else ""
         right = f"{sum(done['right']) / len(done['right']):.1%}" if done else ""
-        say(f"{job}: {why or f'{right} in {time.monotonic() - before:.0f} s'}{_tuned(done)}")
+        say(f"{job}: {why or f'{right} in {time.monotonic() - before:.0f} s'}{rate}")
 
 
 def _tried(bench: Bench, job: AblationJob, found: Findings) -> str | None:
@@ -132,10 +133,6 @@ def _naming(tell: Tell, job: AblationJob) -> Tell:
         tell(event, f"{job.arm}: {stage}", entry)
 
     return named
-
-
-def _tuned(done: dict[str, Any] | None) -> str:
-    return f", learning rate {done['learning_rate']:g}" if done and done.get("rates", 1) > 1 else ""
 
 
 def _impossible(job: AblationJob, found: Findings) -> str | None:
