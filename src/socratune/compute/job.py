@@ -124,10 +124,8 @@ def _stream(
 
 
 def take_lines(unread: bytearray) -> list[str]:
-    """Removes the complete lines from the beginning of a buffer and returns them. Of a line that a progress bar has
-    overwritten, only the last state is returned.
-
-    Of a line that a progress bar has written over and over, only what stands there at last.
+    """Removes the complete lines from the beginning of a buffer and returns them, each in its last state if a progress
+    bar has overwritten it.
     """
     *whole, rest = bytes(unread).split(b"\n")
     if len(rest) > LONGEST_LINE:

@@ -143,7 +143,7 @@ def _of_teacher(config: RunConfig, rows: Sequence[QARow], ways: str, given: set[
         f"(rejection sampling).{ways}"
     )
     if teacher == NOBODY and "enhance.teacher_model" not in given:
-        return [f"No teacher is named, so nobody hints: {alone}"]
+        return [f"No teacher is named, so there are no hints: {alone}"]
     if teacher == OF_ROWS["teacher"]:
         solved = sum(bool(row.metadata.get("thinking")) for row in rows)
         if solved < len(rows) / 2:

@@ -344,8 +344,10 @@ def paid_roles(config: StudentTeacherConfig, model_name: str) -> dict[Role, Pric
     if engine == "http":
         refs["student"] = student
     reached = endpoints_of(config)
-    prices = ((role, price_at(resolve_alias(refs[role]), reached[role])) for role in reached if role in refs)
-    return {role: price for role, price in prices if price is not FREE}
+    prices: dict[Role, Price] = {
+        role: price_at(resolve_alias(refs[role]), reached[role]) for role in reached if role in refs
+    }
+    return {role: price for role, price in prices.items() if price is not FREE}
 
 
 def budget_of(config: RunConfig, *, rented: bool) -> Budget:

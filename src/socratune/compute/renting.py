@@ -222,7 +222,7 @@ class RentedMachine:
         """Returns the machine that an earlier process of this run has left; others of its name are ended."""
         notes, adopted = self._journal.pods(), None
         pods = self._own() if notes else []
-        for pod_id in unended(notes) - {pod.id for pod in pods}:  # it ended itself, or somebody ended it
+        for pod_id in unended(notes) - {pod.id for pod in pods}:  # it ended itself, or was ended
             self._journal.put_pod(self._name, pod_id, "ended", 0)
         for pod in pods:
             usable = adopted is None and pod.status != "ended" and self._has_key

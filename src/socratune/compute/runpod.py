@@ -95,10 +95,7 @@ class RunPod:
         ]
 
     def create(self, order: Order) -> Pod:
-        """Rents a machine. The API has no idempotency key, so after a lost answer it looks for the pod by its name.
-
-        The API has no key for idempotency, so after an answer that was lost the pod is looked for by its name.
-        """
+        """Rents a machine. The API has no idempotency key, so after a lost answer it looks for the pod by name."""
         body = {
             "name": order.name,
             "image": order.image,

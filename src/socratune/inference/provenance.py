@@ -81,7 +81,7 @@ def student_grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade,
     same_name = _plain(student["name"]) == _plain(base["name"])
     if student.get("engine") == "http":
         hint = "under the base's name" if same_name else f"as {student['name']!r}"
-        return "unverified", f"it was served {hint}, and nobody can look behind a name"
+        return "unverified", f"it was served {hint}, and a name proves nothing"
     if student.get("weights") is None or base.get("weights") is None:
         if not same_name:
             return "foreign", f"{student['name']!r} is another model"

@@ -18,9 +18,9 @@ def pooled_figures(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ledger.carry_over(figures["spent"])
     measured = [figures["leaks"] for figures in shards if figures.get("leaks")]
     hints = sum(leaks["measured"] for leaks in measured)
-    spoilt = sum(leaks["rate"] * leaks["measured"] for leaks in measured)
+    leaking = sum(leaks["rate"] * leaks["measured"] for leaks in measured)
     return {
         **{name: value for name, value in first.items() if name.endswith("_model") or name == "student"},
         "spent": ledger.summary(),
-        "leaks": {"measured": hints, "rate": spoilt / hints} if hints else None,
+        "leaks": {"measured": hints, "rate": leaking / hints} if hints else None,
     }

@@ -1,6 +1,6 @@
 """publish: uploads adapter, tokenizer, results and an honest card to the Hugging Face Hub, if the run passed.
 
-the verdict derived anew → gate → a folder with everything that will be public → one commit
+the verdict derived again → gate → a folder with everything that will be public → one commit
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def prepared_upload(
     """
     base = public_base(config.model, config.publish.base, results, offline=offline)
     if base.licence.doubt:
-        log.warning("The licence of %s is not known: %s. The card says so.", base.name, base.licence.doubt)
+        log.warning("The licence of %s is unknown: %s. The model card says so.", base.name, base.licence.doubt)
     try:
         return _repos(run, config, place, verified, base, results=results, offline=offline)
     except (
@@ -223,7 +223,7 @@ def _dataset_folder(
     elif shown["dataset"] == DEMO:
         source = Licence("apache-2.0")
     if source.doubt:
-        log.warning("The licence of the data set is not known: %s. Its card says so.", source.doubt)
+        log.warning("The licence of the data set is unknown: %s. Its card says so.", source.doubt)
     text = dataset_card(shown, hub_id, base, source, rows=count, model_id=hub_id)
     write_text(folder / "README.md", text)
     return Repo("dataset", folder, run.enhanced.name)
@@ -368,7 +368,7 @@ def _taken(repo: Repo, existing: Any, *, private: bool) -> str:
 _REASONS = {
     401: "the token was refused. Set HF_TOKEN to one with write access.",
     403: "the token may not write there. Take one with write access to {owner}, or another --hub-id.",
-    409: "the name is taken, or somebody writes there right now.",
+    409: "the name is taken, or somebody else is writing there.",
     412: "somebody else wrote there meanwhile.",
 }
 

@@ -214,7 +214,7 @@ def check_labels(tokenizer: Any, examples: list[Example]) -> list[Rendered]:
         more = len(faults) - FAULTS_SHOWN
         shown = faults[:FAULTS_SHOWN]
         if more > 0:
-            shown.append(Fault("train.jsonl", "labels that are right", Shown(f"{more} more faulty rows")))
+            shown.append(Fault("train.jsonl", "labels that are right", Shown(f"{more} more rows with errors")))
         raise UserError(*shown)
     return rows
 

@@ -106,8 +106,8 @@ def run_steps(
     """Trains the engine's adapter, with checkpoints, and resumes from the last intact one.
 
     Returns:
-        The training's course; the model holds the weights of the best epoch by `dev_accuracy` (the last one where
-        there are no dev rows).
+        The training's course. The model holds the weights of the best epoch by `dev_accuracy`, or of the last epoch
+        without dev rows.
 
     Raises:
         StageFailed: loss or gradient is not finite; the last intact checkpoint is kept.

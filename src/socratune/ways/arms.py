@@ -37,7 +37,7 @@ ARMS = {
     "rft": Arm("own right samples, no teacher", "loop", {"enhance.max_iterations": 1}),
     "sft": Arm("the reference answers", "written", FOREIGN),
     "teacher-in-student-format": Arm("the teacher's solutions in the student's style", "written", FOREIGN),
-    "bare-retry": Arm('"Try again." in the place of the hint', "loop", DIRECT),
+    "bare-retry": Arm('"Try again." instead of the hint', "loop", DIRECT),
     "mix": Arm("as many samples as rft, then hints", "loop", DIRECT),
     "wrong-hints": Arm("hints of other rows", "loop", DIRECT, control=True),
     "teacher": Arm("the teacher's solutions in its own words", "written", FOREIGN),

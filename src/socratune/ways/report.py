@@ -22,7 +22,7 @@ questions, with the configured epochs. *Equal trained tokens*: epochs (and rows,
 as many tokens carry loss as with `{reference}`, at most {most} times the epochs. *Equal money*: a way that costs more
 than `{reference}` gets the share of its rows that the same money buys; `rft` and `mix` draw as many samples as
 `{reference}` pays calls for; a way that costs less, or nothing, has nothing to spend the rest on. A dash: not done, or
-not possible (a prompt trains nothing). Tokens that nobody is paid for count {per_million:g} USD a million. The
+not possible (a prompt trains nothing). Unpaid tokens count {per_million:g} USD a million. The
 learning rate of every way was chosen on the dev rows with the first seed, out of 0.3, 1 and 3 times the configured
 one. Intervals: seeds first, then questions by source, {draws:,} resamples. Undecided answers count as wrong. The way
 was chosen by these very questions, so its own figure is a little too good."""
