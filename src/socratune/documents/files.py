@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ _SUFFIXES = (*_PLAIN, *PARSE, *TABLES)
 _TEXTS = ("text", "content", "body", "description", "passage", "document")
 """Columns with a document's text; the first that a row has."""
 _TITLES = ("title", "name", "label", "heading")
+_HEADING = re.compile(r"(?m)^# +(\S.*)$|^ ?(\w.*)\n(?:={3,}|-{3,})$")
 IDS = ("id", "_id", "_key", "key")
 
 
@@ -163,11 +165,10 @@ def _document(name: str, text: str, metadata: dict[str, Any], title: str = "") -
 
 
 def _title(name: str, text: str) -> str:
-    """The first heading near the beginning, else the file's name in words."""
-    for line in text[:500].splitlines():
-        if line.startswith("# ") and line[2:].strip():
-            return line[2:].strip()
-    return Path(name).stem.replace("_", " ").replace("-", " ").strip() or name
+    """Returns the first heading near the beginning, else the file's name in words."""
+    heading = _HEADING.search(text[:500])
+    title = heading and (heading[1] or heading[2]).strip("¶ ")
+    return title or Path(name).stem.replace("_", " ").replace("-", " ").strip() or name
 
 
 def _rows(name: str, path: Path) -> Iterator[Document | Rejected]:

@@ -14,7 +14,6 @@ from typing import Any
 from socratune.config import DEMO, DEMO_DATA, GenerateConfig
 from socratune.documents.arango_place import parse_place
 from socratune.documents.document import Document, Link, Passage
-from socratune.documents.extract import mentioned
 from socratune.documents.files import files_hash, files_of, read_files
 from socratune.documents.passages import Count, passages
 from socratune.errors import Fault, Shown, UserError
@@ -32,8 +31,6 @@ class Gathered:
         self.root = root
         self.unread: list[Rejected] = []
         self.titles: dict[str, str] = {}
-        self.told: dict[str, frozenset[str]] = {}
-        """Document → what `extract.mentioned` finds in it."""
 
     @property
     def passages(self) -> Path:
@@ -86,7 +83,6 @@ def cut_passages(gathered: Gathered, config: GenerateConfig, count: Count) -> tu
     def every() -> Iterator[dict[str, Any]]:
         for document in gathered.documents():
             gathered.titles[document.id] = document.title
-            gathered.told[document.id] = mentioned(document.text)
             totals[0] += 1
             totals[2] += count(document.text)
             for one in passages(document, size=config.passage_tokens, overlap=config.overlap_tokens, count=count):

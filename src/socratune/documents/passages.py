@@ -18,6 +18,7 @@ _SMALL = 4
 """A heading opens a new passage unless the one before it has less than the SMALL-th part of the size."""
 
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*?)\s*#*$")
+_UNDERLINED = re.compile(r"(?:([=\-~^\"'`*+#.:_])\1{2,}\n)? ?(\S.*)\n([=\-~^\"'`*+#.:_])\3{2,}$")
 _BLOCK = re.compile(r"\S(?:.*(?:\n(?!\s*\n|#{1,6}\s).*)*)?")
 _END = re.compile(
     r"[.!?…][\"'”’)\]]*(?=\s+[^\Wa-z_]|\s+[\"“‘(«¿¡]|\s*\n\s*\n|\s*$)|[。！？]|\n\s*\n|\n(?=\s*(?:[-*•|]|\d+[.)])\s)"
@@ -126,12 +127,18 @@ def _repeated(text: str, units: list[_Unit], overlap: int, count: Count) -> tupl
 
 def _units(document: Document, size: int, count: Count) -> Iterator[_Unit]:
     text, path = document.text, {}
+    marks: list[tuple[str | None, str]] = []  # of reStructuredText, in which the first mark is the title's
     for block in _BLOCK.finditer(text):
         begin, end = block.start(), block.start() + len(block.group().rstrip())
-        heading = _HEADING.match(text[begin:end]) if "\n" not in text[begin:end] else None
+        block_text = text[begin:end]
+        heading = _HEADING.fullmatch(block_text) or _UNDERLINED.fullmatch(block_text)
         if heading:
-            level = len(heading[1])
-            path = {depth: name for depth, name in path.items() if depth < level} | {level: heading[2]}
+            level, name = len(heading[1] or ""), heading[2]
+            if heading.re is _UNDERLINED:
+                if (mark := (heading[1], heading[3])) not in marks:
+                    marks.append(mark)
+                level = marks.index(mark) + 1
+            path = {depth: named for depth, named in path.items() if depth < level} | {level: name}
         place = " › ".join(path.values())
         for start, stop in _small_enough(text, begin, end, size, count):
             yield _Unit(start, stop, count(text[start:stop]), heading is not None, place)

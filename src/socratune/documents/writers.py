@@ -68,7 +68,9 @@ async def attending_writers(
 
         ref = resolve_alias(config.writer_model)
         if ref == RULES["writer"]:
-            writer = rules_extract(lambda document: gathered.told.get(document, frozenset()))
+            mix = config.mix.model_dump(by_alias=True)
+            types = {kind for kind, weight in mix.items() if weight}
+            writer = rules_extract(types)
         elif ref.startswith("python:"):
             writer = python_writer(ref)
         else:
