@@ -295,7 +295,7 @@ def test_completions_go_on_with_the_text_as_it_is(base: str) -> None:
         ({"logprobs": 1, "echo": True}, "leave out stream and echo"),
         ({"suffix": "x"}, "suffix is not supported"),
         ({"prompt": []}, "prompt"),
-        ({"prompt": ""}, "prompt: at least one token"),
+        ({"prompt": ""}, "prompt: expected at least one token"),
         ({"n": 100}, "at most 128 choices"),
     ):
         status, refused = request(base, "/completions", {**body, **fields})
@@ -338,7 +338,7 @@ def test_logprobs_end_before_a_stop_and_come_for_plain_text_too(base: str) -> No
     [
         ({"n": 129}, 400, "n: input should be less than or equal to 128"),
         ({"logprobs": True, "stream": True}, 400, "leave out stream and echo"),
-        ({"top_logprobs": 2}, 400, "the body: top_logprobs goes with logprobs: true"),
+        ({"top_logprobs": 2}, 400, "the body: top_logprobs needs logprobs: true"),
         ({"beam_width": 4}, 400, "beam_width is not supported"),
         (
             {"temperature": "hot", "top_p": 7},
@@ -349,7 +349,7 @@ def test_logprobs_end_before_a_stop_and_come_for_plain_text_too(base: str) -> No
         ({"messages": []}, 400, "messages: list should have at least 1 item"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
         ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, 400, "the last turn has to be the user's"),
-        ({"messages": [{"role": "user", "content": "1 + " * 600}]}, 400, "tokens, and the model has room for 512"),
+        ({"messages": [{"role": "user", "content": "1 + " * 600}]}, 400, "tokens, but the model has room for 512"),
         ({"messages": [{"role": "user", "content": "a\ud800"}]}, 400, "half of a surrogate pair at character 2"),
         ({"model": "gpt-4o"}, 404, "the model 'gpt-4o' does not exist; there is demo"),
     ],

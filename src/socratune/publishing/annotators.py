@@ -23,7 +23,7 @@ from socratune.runs import Results, RunDir, export_place, iter_rows, whole_folde
 ANNOTATORS = {"argilla": "records.json", "kiln": "project.kiln"}
 """By the name that `--for` takes: the file by which an earlier export is known."""
 _WHAT_TO_DO = (
-    "Is the response right, by the reference? Correct the answer where it is not, and submit. "
+    "Is the response right according to the reference? If not, correct the answer. Then submit. "
     "The suggestions are what the run itself found."
 )
 
@@ -56,8 +56,8 @@ def export_answers(run: RunDir, to: str, *, out: str | None = None) -> str:
     """
     place = export_place(run, to, out, ANNOTATORS[to])
     if touched := _worked_on(place):
-        got = Shown(f"{len(touched)} changed since, as {touched[0].relative_to(place)}")
-        fix = f"What people said there is read by --dataset {place}. Export to another folder: --out DIR."
+        got = Shown(f"{len(touched)} changed files, such as {touched[0].relative_to(place)}")
+        fix = f"Read what people decided there with --dataset {place}, or export to another folder: --out DIR."
         raise UserError(Fault(f"--out {place}", "an export in which nobody has worked", got, fix))
     answers = list(_answers(run))
     if not answers:

@@ -228,13 +228,16 @@ def trace_row(data: dict[str, Any], marks: _Marks) -> dict[str, Any]:
     dropped = marks.dropped.get(row_id)
     leaks = []
     if refused := told.get("hints_rejected", 0):
-        leaks.append(
-            f"{refused} {'hint' if refused == 1 else 'hints'} would have given the answer away and went unused"
+        hints = (
+            "hint would have given the answer away and was"
+            if refused == 1
+            else "hints would have given the answer away and were"
         )
+        leaks.append(f"{refused} {hints} not used")
     if row_id in marks.spoiled:
         leaks.append("by the student's own probabilities, a hint gives the answer away")
     if dropped and dropped.reason == "hint_echo":
-        leaks.append("the answer speaks of the hint")
+        leaks.append("the answer mentions the hint")
     attempts = [
         {name: entry.get(name) for name in ("response", "verdict", "judged_by", "reason", "hint", "given")}
         for entry in told["trace"]

@@ -78,7 +78,9 @@ def write_bundle(place: Path, named: Sequence[str], *, rows: bool = True) -> Bun
     """
     place = place.resolve()  # behind a link the site is replaced, not the link
     if place.exists() and not _is_earlier(place):
-        raise UserError(Fault(f"--bundle {place}", "a new folder, or an earlier bundle", Shown("something else")))
+        raise UserError(
+            Fault(f"--bundle {place}", "a new folder or an earlier bundle", Shown("a folder with other files"))
+        )
     runs = sorted(_gathered(named), key=lambda one: (one.about["updated"], one.name))
     with whole_folder(place) as folder:
         (folder / "runs").mkdir()

@@ -48,8 +48,8 @@ def model_card(
         f"# {text(hub_id)}",
         *_warnings(results, base),
         f"A LoRA adapter for {code(base.name)}, trained with [Socratune](https://pypi.org/project/socratune/) on the "
-        f"{_whose(results)}: it tried each question{_hinting(results, 'it got')}, and the adapter was trained on "
-        "right answers.",
+        f"{_whose(results)}. The model tried each question{_hinting(results, 'it got')}, and the adapter was trained "
+        "on the correct answers.",
         *_unpacked_from(base),
         "## Measured on held-out questions",
         *_measured(results),
@@ -107,17 +107,17 @@ def dataset_card(
     parts = [
         f"# {text(hub_id)}",
         f"{rows} questions of {_dataset_name(results)}, answered by {code(base.name)} itself with "
-        "[Socratune](https://pypi.org/project/socratune/): it tried each question, a judge read the answers"
-        f"{_hinting(results, 'was')}. The adapter trained on it: {code(model_id)}.",
-        "Each row has `messages` (the last turn is the model's own right answer; of a row it could not solve, the "
-        "answer it came with) and `metadata.enhancement` (outcome, every attempt with verdict and hint). The rows the "
-        "adapter was measured on are not among them.",
+        "[Socratune](https://pypi.org/project/socratune/). The model tried each question, a judge checked the answers"
+        f"{_hinting(results, 'was')}. The adapter trained on these rows is {code(model_id)}.",
+        "Each row has `messages` and `metadata.enhancement`. The last message is the model's own correct answer, or "
+        "the reference answer of a row that the model could not solve. The enhancement holds the outcome and every "
+        "attempt with its verdict and hint. The rows on which the adapter was measured are not included.",
         _table(("", ""), [("outcomes", _outcomes(results)), *models, ("hint-leak rate", _leaks(results))]),
         "## Licence",
         _doubtful(source, "the source data set")
         or f"Questions and reference answers are under the licence of their source, {code(source.name or source.id)}.",
-        f"The answers are output of {code(base.name)} and the hints of the teacher above: the terms of both hold for "
-        "them too.",
+        f"The answers are output of {code(base.name)}, and the hints are output of the teacher above. The terms of "
+        "both models apply as well.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -208,14 +208,14 @@ def _unpacked_from(base: PublicBase) -> list[str]:
         return []
     return [
         f"It was trained and measured on weights dequantised from {code(base.gguf.file)} (sha256 "
-        f"{code(base.gguf.sha256)}). On those of {code(base.name)} answers may differ a little from the measured ones."
+        f"{code(base.gguf.sha256)}). With the weights of {code(base.name)}, answers may differ slightly."
     ]
 
 
 def _doubtful(licence: Licence, whose: str) -> str:
     if not licence.doubt:
         return ""
-    return f"**Warning: the licence of {whose} is not known**: {text(licence.doubt)}. Find it out before you use this."
+    return f"**Warning: the licence of {whose} is not known**: {text(licence.doubt)}. Check it before you use this."
 
 
 def _measured(results: dict[str, Any]) -> list[str]:
@@ -228,7 +228,7 @@ def _measured(results: dict[str, Any]) -> list[str]:
     if recall := tests.get("recall"):
         rows.append(_accuracy(recall.get("asks", "questions about trained facts"), recall))
     told = [
-        _table(("accuracy on", "base", "adapter", "difference", "95 % interval", "verdict"), rows),
+        _table(("accuracy on", "base", "adapter", "difference", "95% interval", "verdict"), rows),
         _how_measured(found),
     ]
     if (results["stages"].get("enhance", {}).get("student") or {}).get("quantisation") == "4bit":
@@ -263,14 +263,16 @@ def _verified(results: dict[str, Any], hub_id: str) -> list[str]:
     if not found:
         return []
     when = "before the training" if found["pinned_before_training"] else "not before the training"
-    told = f"The test was pinned {when}. `socratune verify {line(hub_id)}` holds these files against `provenance.json`."
+    told = (
+        f"The test was pinned {when}. `socratune verify {line(hub_id)}` checks these files against `provenance.json`."
+    )
     return [" ".join([told, *map(text, found["remarks"])])]
 
 
 def _accuracy(what: str, found: dict[str, Any]) -> tuple[str, ...]:
     low, high = found["ci95"]
     return (
-        f"{found['n']} {what} of {found['clusters']} sources",
+        f"{found['n']} {what} from {found['clusters']} sources",
         f"{found['base_accuracy']:.1%}",
         f"{found['adapter_accuracy']:.1%}",
         f"{found['difference']:+.1%}",
@@ -284,15 +286,17 @@ def _how_measured(found: dict[str, Any]) -> str:
     means = found.get("interval") == "t"
     undecided = found.get("undecided", {})
     told = (
-        "Same questions, same judge, same way of answering for base and adapter; the interval "
-        f"{'is of the means of the sources (t)' if means else 'resamples whole sources'}. "
-        f"{found.get('wins', 0)} answers became right, {found.get('losses', 0)} became wrong; the judge left "
+        "Base and adapter answered the same questions in the same way, and the same judge checked them. The interval "
+        f"{'is a t-interval on the means of the sources' if means else 'resamples whole sources'}. "
+        f"{found.get('wins', 0)} answers became right and {found.get('losses', 0)} became wrong. The judge left "
         f"{undecided.get('base', 0)} of the base's and {undecided.get('adapter', 0)} of the adapter's undecided."
     )
     worst = found.get("worst_case")
     if worst and any(undecided.values()):
         low, high = worst["ci95"]
-        told += f" All of these counted against the adapter: {worst['difference']:+.1%} ({low:+.1%} to {high:+.1%})."
+        told += (
+            f" With all of these counted against the adapter: {worst['difference']:+.1%} ({low:+.1%} to {high:+.1%})."
+        )
     return told
 
 
@@ -300,8 +304,8 @@ def _forgotten(found: dict[str, Any], meters: dict[str, Any]) -> str:
     """The drop on questions that have nothing to do with the training."""
     told = (
         f"**Forgetting**: {found['base_accuracy']:.1%} before and {found['adapter_accuracy']:.1%} after "
-        f"on {found['n']} questions of other kinds; a drop of {found['drop']:.1%}, at most {found['drop_upper95']:.1%} "
-        "(95 %)."
+        f"on {found['n']} questions of other kinds, a drop of {found['drop']:.1%}, at most {found['drop_upper95']:.1%} "
+        "(95%)."
     )
     if not found.get("proven", True):
         told += f" Forgetting is not ruled out: {text(found.get('reason', ''))}."
@@ -319,7 +323,7 @@ def _how_to_load(results: dict[str, Any], hub_id: str, base: PublicBase, system:
             'model_location("demo")',
         )
     elif not base.on_hub:
-        note = "  # a folder of the publisher's: put your copy here"
+        note = "  # a local folder of the publisher; use the path of your copy"
     revision = f", revision={json.dumps(base.revision)}" if base.revision else ""
     turns = [{"role": "system", "content": system}] if system else []
     turns.append({"role": "user", "content": "What is 12 * 13?"})
@@ -360,7 +364,7 @@ def _sent(results: dict[str, Any]) -> str:
     for role, found in sent.items():
         model = f" {code(found['model'])}" if found["model"] else ""
         parts.append(f"{text(role)}{model} at {', '.join(map(text, found['hosts']))}")
-    return "; ".join(parts) or "nobody: every model that was asked ran in the run's own process"
+    return "; ".join(parts) or "nobody: every model ran in the process of the run"
 
 
 def public_hosts(sent: dict[str, Any]) -> dict[str, Any]:
@@ -397,13 +401,13 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
     ]
     if dataset_id:
         rows.insert(1, ("enhanced data set", code(dataset_id)))
-    return _table(("", ""), rows) + "\n\n`pipeline_results.json` has all figures."
+    return _table(("", ""), rows) + "\n\n`pipeline_results.json` has all numbers."
 
 
 def _rows_trained_on(train: dict[str, Any]) -> str:
     if "pairs" in train:
         return f"{train['pairs']}, each with a right and a wrong answer"
-    return f"{train.get('rows_out', '?')}, and {train.get('replay_rows', 0)} of replay"
+    return f"{train.get('rows_out', '?')}, plus {train.get('replay_rows', 0)} replayed"
 
 
 def _epochs(train: dict[str, Any]) -> str:
@@ -426,7 +430,7 @@ def _settings(results: dict[str, Any]) -> str:
         section, _, name = key.rpartition(".")
         values = config.get(section, {}) if section else config
         if key == "train.learning_rate" and "sweep" in train:
-            rows.append((code(key), f"{code(format(train['learning_rate'], 'g'))}, chosen on the dev rows"))
+            rows.append((code(key), f"{code(format(train['learning_rate'], 'g'))}, chosen on the development rows"))
         elif name in values:
             rows.append((code(key), code(json.dumps(values[name], ensure_ascii=False))))
     return _table(("setting", "value"), rows)
@@ -437,4 +441,4 @@ def _licence_text(base: PublicBase) -> str:
         return doubt
     name = code(base.licence.name or base.licence.id)
     link = f" (<{base.licence.link}>)" if base.licence.link else ""
-    return f"{name}{link}: the licence of {code(base.name)}, from which this adapter is made."
+    return f"{name}{link}: the licence of {code(base.name)}, the base of this adapter."

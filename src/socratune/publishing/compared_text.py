@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator
 from typing import Any
 
-COLUMNS = ("metric", "n", "A", "B", "gain of B", "95 % interval", "p", "verdict")
+COLUMNS = ("metric", "n", "A", "B", "gain of B", "95% interval", "p", "verdict")
 _SHOWN = 5
 """Lost and won questions in the Markdown, each."""
 _LONGEST = 200
@@ -97,7 +97,7 @@ def _needed(entry: dict[str, Any]) -> str:
     if "not_worse" in needed:
         takes = f"takes about {needed['not_worse']:,}" if needed["not_worse"] else "is out of reach"
         parts.append(f"to show that at most {size(entry['margin'])} are lost {takes}")
-    return "; ".join(parts) + " (80 % power)."
+    return "; ".join(parts) + " (80% power)."
 
 
 def _points(share: float) -> str:

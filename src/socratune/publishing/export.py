@@ -92,12 +92,12 @@ def export_adapter(
     place = export_place(run, to, out, "parity.json")
     held_out = read_rows(run.rows("held_out"), QARow.from_json)
     if not held_out:
-        raise UserError(Fault(str(run.rows("held_out")), "questions to check the export with", Shown("no row")))
+        raise UserError(Fault(str(run.rows("held_out")), "questions to check the export with", Shown("an empty file")))
     if fault := model_fault(config.model, "model"):
         raise UserError(fault)
     files = file_integrity(run.adapter, config.model)
     if not files["passed"]:
-        raise StageFailed(f"Not exported: the adapter's files do not pass: {'; '.join(files['problems'])}.")
+        raise StageFailed(f"Not exported: the adapter's files failed their check: {'; '.join(files['problems'])}.")
     if doubt := _doubt(run, files["sha256"]):
         log.warning("This adapter is not proven better than its base: %s.", doubt)
     with whole_folder(place) as folder:
@@ -113,7 +113,7 @@ def _doubt(run: RunDir, files: dict[str, str]) -> str | None:
     """Why nothing is proven of these very files, told apart by their sha256; None if they passed."""
     proof = proof_of(Results(run).data)
     if proof is None:
-        return "it was not validated"
+        return "it has not been validated"
     if proof.files != files:
         return "it was changed after it was validated"
     return None if proof.passed else "its validation failed"
@@ -206,7 +206,7 @@ def _merge(job: ExportJob, folder: Path) -> None:
 
     location = model_location(job.config.model)
     if "quantization_config" in model_json(job.config.model, "config.json"):
-        fix = "Export with the 16-bit model it was made from as the run's model."
+        fix = "Set the run's model to the 16-bit model that it was made from, and export again."
         raise UserError(
             Fault(job.config.model, "a base of 16-bit weights to merge into", Shown("a quantised one"), fix)
         )
@@ -246,14 +246,14 @@ def _check(job: ExportJob, folder: Path, gguf: Path | None = None) -> None:
     if not job.checked["passed"]:
         figures = job.place.with_name(f"{job.place.name}.parity.json")
         write_json(figures, job.checked)
-        raise StageFailed(f"Not exported: {_agreed(job)} At least {job.min_agreement:.0%} are wanted; see {figures}.")
+        raise StageFailed(f"Not exported: {_agreed(job)} At least {job.min_agreement:.0%} must agree; see {figures}.")
 
 
 def _agreed(job: ExportJob) -> str:
     found = job.checked
-    text = f"{found['equal']} of {found['prompts']} greedy answers are the adapter's to the last token"
+    text = f"{found['equal']} of {found['prompts']} greedy answers equal the adapter's to the last token"
     if found["near_ties"]:
-        text += f", {found['near_ties']} part at a tie within rounding"
+        text += f", {found['near_ties']} diverge at a tie within rounding"
     others = [parting for parting in found["divergences"] if not parting["near_tie"]]
     if others:
         text += f", {len(others)} differ (first at token {others[0]['at']} of {others[0]['id']}, "
@@ -274,8 +274,8 @@ def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
         return found
     if needed or llama_cpp:
         fix = (
-            "Get it: git clone https://github.com/ggml-org/llama.cpp && pip install -r llama.cpp/requirements.txt. "
-            "Then --llama-cpp llama.cpp, or set LLAMA_CPP."
+            "Run: git clone https://github.com/ggml-org/llama.cpp && pip install -r llama.cpp/requirements.txt. "
+            "Then give --llama-cpp llama.cpp, or set LLAMA_CPP."
         )
         got = Shown(f"no such file in {place}" if place else "nothing")
         raise UserError(Fault("--llama-cpp", f"the folder of llama.cpp, with {CONVERTER}", got, fix))
@@ -308,5 +308,5 @@ def _convert(job: ExportJob, folder: Path, file: Path) -> None:
         fix = ""
         if "ModuleNotFoundError" in last:
             needed = shlex.quote(str(job.converter.with_name("requirements.txt")))
-            fix = f" Its packages: pip install -r {needed}"
+            fix = f" Install its packages: pip install -r {needed}"
         raise OutsideError(f"llama.cpp's converter failed: {last}.{fix}")

@@ -152,7 +152,7 @@ def report_server(run: RunDir, home: str = "") -> ASGIApp:
         try:
             offset, limit = int(given.get("offset", 0)), int(given.get("limit", _MOST_ROWS))
         except ValueError:
-            return PlainTextResponse("offset and limit: expected whole numbers", 400)
+            return PlainTextResponse("Expected whole numbers for offset and limit.", 400)
         with live.lock:
             index, found = live.matching(what, wanted)
             some = found[max(0, offset) :][: max(0, min(limit, _MOST_ROWS))]
@@ -204,7 +204,7 @@ def runs_server(root: Path) -> ASGIApp:
         names = [request.query_params.get(side, "") for side in ("a", "b")]
         first, second = (run_named(root, name) for name in names)
         if first is None or second is None:
-            return the_list("One of these two runs is not there any more.")
+            return the_list("One of these two runs no longer exists.")
         try:
             result, rows = compared_runs(first, second, names)
         except UserError as error:
@@ -259,7 +259,7 @@ def short_bodies_only(inner: ASGIApp) -> ASGIApp:
         headers = dict(scope.get("headers", []))
         length = headers.get(b"content-length", b"0")
         if b"transfer-encoding" in headers or not length.isdigit() or int(length) > _MOST_BODY:
-            refusal = PlainTextResponse(f"A body of at most {_MOST_BODY} bytes, with its length.", 413)
+            refusal = PlainTextResponse(f"Expected a body of at most {_MOST_BODY} bytes with a Content-Length.", 413)
             await refusal(scope, receive, send)
         else:
             await inner(scope, receive, send)
@@ -281,7 +281,7 @@ def newest_run(folder: Path = _OUTPUTS) -> RunDir:
     found = [path.parent for path in folder.glob("*/config.yaml")]
     if not found:
         got = Shown(f"no run folder in {folder}/")
-        raise UserError(Fault("socratune ui", "the folder of a run", got, "Name one: socratune ui RUN."))
+        raise UserError(Fault("socratune ui", "the folder of a run", got, "Name a run: socratune ui RUN."))
     return max(
         map(RunDir, found), key=lambda run: (run.results if run.results.exists() else run.config).stat().st_mtime
     )
@@ -299,5 +299,5 @@ def serve_report(folder: str | None, port: int, say: Callable[[str], None]) -> N
         run = existing_run(folder) if folder is not None else newest_run()
         root, app = run.root, report_server(run)
     place = listening(LOOPBACK_HOSTS[0], port)
-    say(f"{root}: {address(place)}/  (Ctrl-C ends it)")
+    say(f"{root}: {address(place)}/  (press Ctrl-C to stop)")
     serve_until_stopped(app, place)

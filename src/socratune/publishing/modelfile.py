@@ -29,7 +29,7 @@ def modelfile(tokenizer: Any, source: str, *, system: str | None, sampling: dict
             "# No TEMPLATE: this chat template has parts that are not turns. Ollama reads it from the model and"
         )
         lines.append(
-            "# takes its own form of it where it knows it: compare `ollama show --template` before you trust it."
+            "# uses its own form of templates that it knows. Check `ollama show --template` before you trust it."
         )
     else:
         lines.append(f'TEMPLATE """{template}"""')

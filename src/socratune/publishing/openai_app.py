@@ -47,11 +47,11 @@ def openai_server(models: Sequence[Served], key: str | None = None, *, hosts: Ho
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _refused("expected application/json", 415)  # what pages of other sites can send without asking
         if int(request.headers.get("content-length", _MOST_BODY + 1)) > _MOST_BODY:
-            return _refused(f"expected a body of at most {_MOST_BODY} bytes, with its length", 413)
+            return _refused(f"expected a body of at most {_MOST_BODY} bytes with a Content-Length", 413)
         try:
             asked = openai_protocol.parse(kind, await request.body())
             if (served := by_name.get(asked.model)) is None:
-                return _refused(f"the model {asked.model!r} does not exist; there is {', '.join(by_name)}", 404)
+                return _refused(f"the model {asked.model!r} does not exist; this server has {', '.join(by_name)}", 404)
             return await _completed(served, asked, request)
         except BadRequest as error:
             return _refused(str(error), 400)
@@ -72,18 +72,18 @@ async def _completed(served: Served, asked: Asked | AskedText, request: Request)
         try:
             prompts = [prompt_ids(tokenizer, asked.chat)]
         except Exception as error:  # whatever a template raises of turns it does not know
-            raise BadRequest(f"messages: the model's chat template does not take them ({error})") from None
+            raise BadRequest(f"messages: the model's chat template refuses them ({error})") from None
     else:
         prompts = [tokenizer(text)["input_ids"] for text in asked.prompts]
     if asked.odds is not None and (asked.stream or (isinstance(asked, AskedText) and asked.echo)):
-        raise BadRequest("logprobs: known of whole answers without their prompt; leave out stream and echo")
+        raise BadRequest("logprobs: available only for whole answers without their prompt; leave out stream and echo")
     field = "messages" if isinstance(asked, Asked) else "prompt"
     most = getattr(served.student.model.config, "max_position_embeddings", None)
     for ids in prompts:
         if not ids:
-            raise BadRequest(f"{field}: at least one token")
+            raise BadRequest(f"{field}: expected at least one token")
         if most and len(ids) >= most:
-            raise BadRequest(f"{field}: {len(ids)} tokens, and the model has room for {most}")
+            raise BadRequest(f"{field}: {len(ids)} tokens, but the model has room for {most}")
     if asked.stream:
         headers = {"Cache-Control": "no-store"}
         return StreamingResponse(_events(served, asked, prompts), media_type="text/event-stream", headers=headers)
@@ -271,5 +271,5 @@ def serve_models(
     answered = Hosts(place.getsockname()[0], [host, *names])
     with serving_models(what, template) as models:
         names = " and ".join(served.name for served in models)
-        say(f"{names}: {address(place)}/v1  (Ctrl-C ends it)")
+        say(f"{names}: {address(place)}/v1  (press Ctrl-C to stop)")
         serve_until_stopped(openai_server(models, key, hosts=answered), place)

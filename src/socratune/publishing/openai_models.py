@@ -56,7 +56,7 @@ def serving_models(what: str, template: str | None = None) -> Iterator[list[Serv
     """
     if template is not None:
         if RunDir(what).config.is_file():
-            fix = "Leave --chat-template out: a run is asked with the one that it was trained with."
+            fix = "Leave out --chat-template: a run uses the template that it was trained with."
             raise UserError(Fault("--chat-template", "a model to serve", Shown(f"the run {what}"), fix))
         take_template(what, template)
     name, four_bit, longest, adapter = _meant(what)

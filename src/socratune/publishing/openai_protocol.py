@@ -40,7 +40,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"half of a surrogate pair at character {error.start + 1}, which is no text") from None
+        raise ValueError(f"half of a surrogate pair at character {error.start + 1}, which is not valid text") from None
     return text
 
 
@@ -98,7 +98,7 @@ class _Drawn(BaseModel):
         if not isinstance(data, dict):
             return data
         if data.get("top_logprobs") and not data.get("logprobs"):
-            raise ValueError("top_logprobs goes with logprobs: true")
+            raise ValueError("top_logprobs needs logprobs: true")
         given = {name: value for name, value in data.items() if value is not None and name not in _IGNORED}
         return {name: value for name, value in given.items() if name not in _NEUTRAL or not _neutral(name, value)}
 
@@ -170,7 +170,7 @@ def parse(kind: type[Request], body: bytes) -> Request:
     except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}") from None
     if isinstance(asked, Asked) and asked.messages[-1].role != "user":
-        raise BadRequest(f"messages: the last turn has to be the user's, not the {asked.messages[-1].role}'s")
+        raise BadRequest(f"messages: the last turn must be the user's, not the {asked.messages[-1].role}'s")
     if isinstance(asked, AskedText) and asked.n * len(asked.prompts) > MOST_CHOICES:
         raise BadRequest(f"prompt: at most {MOST_CHOICES} choices in all, {asked.n} each")
     return asked

@@ -68,7 +68,7 @@ def verify_hub(name: str) -> Published:
     except (RepositoryNotFoundError, HFValidationError, GatedRepoError):
         expected, got = (
             "the folder of a run, or ORG/NAME on the Hub",
-            "neither, as no such folder and repository are there",
+            "neither: no such folder or repository exists",
         )
         fix = "Check the spelling; for a private repository run: export HF_TOKEN=…"
         raise UserError(Fault(f"verify {name}", expected, Shown(got), fix)) from None
@@ -86,7 +86,9 @@ def verify_published(folder: Path) -> Published:
     """
     found = Published()
     if not (folder / PROVENANCE).is_file():
-        found.faults.append(f"There is no {PROVENANCE}: it was published by an older version, or not by Socratune.")
+        found.faults.append(
+            f"There is no {PROVENANCE}: an older version of Socratune, or another program, published it."
+        )
         return found
     try:
         pins = read_pins(folder / PROVENANCE)
@@ -95,7 +97,7 @@ def verify_published(folder: Path) -> Published:
         found.faults += [*_files(folder, told), *pins_faults(pins), *_pinned(folder, pins)]
         found.proof = proof_of(results)
         if found.proof is None:
-            found.faults.append(f"{_RESULTS} has no outcome of a validation.")
+            found.faults.append(f"{_RESULTS} has no validation result.")
             return found
         found.faults += [*_verdict(found.proof, results, pins), *_card(folder, results, told)]
         found.remarks += [str(remark) for remark in results.get("verified", {}).get("remarks", [])]
@@ -104,7 +106,7 @@ def verify_published(folder: Path) -> Published:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
         got = Shown(f"{type(error).__name__}: {error}")
-        raise UserError(Fault(str(folder), "files as publish writes them", got)) from None
+        raise UserError(Fault(str(folder), "the files that publish writes", got)) from None
     return found
 
 
@@ -118,7 +120,7 @@ def _files(folder: Path, told: Any) -> Iterator[str]:
         if name not in there:
             yield f"{name} is missing."
         elif name not in told:
-            yield f"{name} was not published with it."
+            yield f"{name} was not part of the publication."
         elif there[name] != told[name] and name != _CARD:
             yield f"{name} is not the file that was published."
 
@@ -137,12 +139,12 @@ def _verdict(proof: Proof, results: dict[str, Any], pins: list[Pin]) -> Iterator
     taught = results["stages"].get("curate", {}).get("outcomes", {}).get("solved_with_evidence", 0)
     ours = verdict_on(proof.tests, gate, knowledge_rows=taught)
     if ours.status != proof.status or len(ours.reasons) != len(proof.reasons):
-        yield f"It says {proof.status}, but its figures come to {ours.status}. {ours.reason}".rstrip()
+        yield f"It says {proof.status}, but its numbers mean {ours.status}. {ours.reason}".rstrip()
     if results.get("status") != proof.status:
-        yield f"{_RESULTS} says {results.get('status')!r}, and its validation {proof.status}."
+        yield f"{_RESULTS} says {results.get('status')!r}, but its validation says {proof.status}."
     pinned = next((one.content for one in pins if one.what == "proof"), None)
     if pinned is not None and (pinned["status"] != proof.status or pinned["gate"] != gate.model_dump(mode="json")):
-        yield f"Verdict or conditions are not those that {PROVENANCE} has."
+        yield f"The verdict or the conditions differ from those in {PROVENANCE}."
 
 
 def _card(folder: Path, results: dict[str, Any], told: Any) -> Iterator[str]:
@@ -152,16 +154,18 @@ def _card(folder: Path, results: dict[str, Any], told: Any) -> Iterator[str]:
     if not isinstance(told, dict) or told.get(_CARD) == (file_hash(path) if card else None):
         return
     if any(part not in card for part in measured_parts(results)):
-        yield f"{_CARD} does not say what was measured: its figures or its warning were changed."
+        yield f"{_CARD} does not state what was measured: its numbers or its warning were changed."
     elif not same_metrics(card, results):
-        yield f"{_CARD} has other metrics in its front matter than were measured."
+        yield f"{_CARD} has metrics in its front matter that differ from the measured ones."
 
 
 def _test(folder: Path, found: Published, results: dict[str, Any], pins: list[Pin]) -> None:
     """Count the answers again where the test is published too."""
     names = ("held_out.jsonl", "held_out_answers.jsonl")
     if found.proof is None or not all((folder / name).is_file() for name in names):
-        found.remarks.append("The test is not published: files and hashes were looked at, no answer was counted again.")
+        found.remarks.append(
+            "The test is not published: files and hashes were checked, but no answer was counted again."
+        )
         return
     pinned = next((one.content["files"] for one in pins if one.what == "proof"), {})
     for name in names:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from socratune.errors import INSTALL_TRAIN
-from socratune.evaluation import verdict_headline, why_not_passed
-from socratune.publishing.browsing import Index, answers_of, traces_of
+from socratune.evaluation import FEWEST_CLUSTERS, verdict_headline, why_not_passed
+from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
 from socratune.publishing.filling import filled_page, script_json, shortened
 from socratune.resolve import flatten, read_config_file
 from socratune.runs import Results, RunDir, json_encode, review_decisions, write_lines
@@ -34,8 +34,12 @@ SHARE_OF_ONE_ROW = 1 / 10
 CUT_TEXT = 2_000
 """Characters that stay of a text that is cut."""
 CURVE_POINTS = 500
+FLIPS = {"lost": 12, "won": 6}
+"""Questions at the head of the page whose verdict changed; the list below holds the others."""
+FLIP_TEXT = 600
+"""Characters of each of their texts."""
 
-SCRIPTS = ("text.js", "overview.js", "list.js", "detail.js", "main.js")
+SCRIPTS = ("text.js", "overview.js", "proof.js", "list.js", "detail.js", "main.js")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -80,7 +84,7 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
     """Everything a page shows besides the single rows."""
     results = dict(Results(run).data)
     origins = results.pop("origins", {})
-    results.pop("config", None)
+    gate = (results.pop("config", None) or {}).get("validate", {}).get("gate", {})
     values = flatten(read_config_file(run.config)) if run.config.exists() else {}
     values.pop("output", None)  # where the folder lies is nobody's business who gets the page
     return {
@@ -90,7 +94,11 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
         "why": why_not_passed(results),
         "curves": curves(_kept_curves(run.tensorboard, results["stages"].get("train", {}))),
         "config": [[key, _shown(value), origins.get(key, "")] for key, value in values.items()],
+        "gate": gate,
+        "fewest_sources": FEWEST_CLUSTERS,
         "kinds": traces.counts(),
+        "answers": answers.counts(),
+        "flips": {kind: _first_rows(answers, kind, most) for kind, most in FLIPS.items()},
         "leaked": traces.leaked(),
         "reviewed": len(traces.marks.reviews),
         "lists": {
@@ -98,6 +106,11 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
             "answers": {"total": len(answers), "damaged": answers.damaged, "file": answers.source.name},
         },
     }
+
+
+def _first_rows(index: Index, kind: str, most: int) -> list[dict[str, Any]]:
+    """The first rows of a kind, their texts cut."""
+    return [shortened(row, FLIP_TEXT) for row in index.rows(index.matching(Filter(kind=kind))[:most])]
 
 
 def _shown(value: Any) -> str:

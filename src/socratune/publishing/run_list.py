@@ -73,7 +73,7 @@ def _listed(root: Path, _: Any, worked_on: bool) -> dict[str, Any]:
         return {"updated": when, "comparable": is_run_folder(str(root)), **_figures(config, results, worked_on)}
     except (SocratuneError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         known = isinstance(error, SocratuneError)
-        why = str(error).replace(f"{root}/", "") if known else f"{run.results.name} holds no figures of a run."
+        why = str(error).replace(f"{root}/", "") if known else f"{run.results.name} contains no results of a run."
         broken = {"headline": ["Broken folder", "bad"], "status": "broken", "why": why.removeprefix("--config ")}
         return {"updated": when, "comparable": False, **broken}
 
@@ -86,7 +86,7 @@ def _figures(config: dict[str, Any], results: dict[str, Any], worked_on: bool) -
         why = f"{name}, {entry.get('done', 0):,} of {entry['total']:,}" if entry.get("total") else str(name)
     elif status == "running":
         status, headline = "interrupted", ["Interrupted", "open"]
-        why = "No process works on it any more. The same command goes on."
+        why = "No process is working on this run. Run the same command again to resume it."
     proof = proof_of(results)
     told = proof.comparison if proof and "ci95" in proof.comparison else None
     figures = told and {name: float(told[name]) for name in ("base_accuracy", "adapter_accuracy", "difference")}

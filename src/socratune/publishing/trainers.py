@@ -117,11 +117,13 @@ def trainer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     faults = []
     if config.method != "sft":
         fix = "Give --set train.method=sft --set train.learning_rate=1e-4; the pairs are in preference.jsonl."
-        faults.append(Fault("train.method", f"sft, whose settings are what {name} is given", config.method, fix))
+        faults.append(
+            Fault("train.method", f"sft, the only method whose settings can be written for {name}", config.method, fix)
+        )
     for setting in config.peft.keys() - set(SPOKEN_OF):
-        got = Shown("a setting that is written for no other trainer")
-        fix = f"Put it into the files by hand, and export with --set train.peft='{{}}'. Known: {', '.join(SPOKEN_OF)}."
-        faults.append(Fault(f"train.peft.{setting}", "none of its own for another trainer", got, fix))
+        got = Shown("a setting that cannot be written for another trainer")
+        fix = f"Add it to the files by hand, and export with --set train.peft='{{}}'. Known: {', '.join(SPOKEN_OF)}."
+        faults.append(Fault(f"train.peft.{setting}", "only settings that every trainer has", got, fix))
     return faults
 
 
@@ -129,8 +131,8 @@ def _yaml(recipe: Recipe, trainer: str, values: dict[str, Any]) -> str:
     kept = f" (epoch {recipe.kept} here)" if recipe.kept else ""
     said = [
         f"Written by `socratune export-data`. In this folder: {TRAINERS[trainer].command}",
-        "Otherwise than in Socratune the rate rises a step later and ends at zero, not at a fiftieth of its peak, and",
-        f"the last epoch is the result, not the one that is best on the dev rows{kept}.",
+        "Unlike in Socratune, the rate rises a step later and ends at zero, not at a fiftieth of its peak, and",
+        f"the last epoch is the result, not the epoch that is best on the dev rows{kept}.",
         *TRAINERS[trainer].differs.splitlines(),
     ]
     return "".join(f"# {line}\n" for line in said) + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

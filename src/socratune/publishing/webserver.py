@@ -70,10 +70,10 @@ def _stranger(headers: Iterable[tuple[bytes, bytes]], hosts: Hosts) -> str:
     named, origins = ([value for name, value in given if name == wanted] for wanted in (b"host", b"origin"))
     host = named[0] if len(named) == 1 else ""
     if not host or re.sub(r":\d+$", "", host) not in hosts:
-        return f"This server does not answer to the Host {host[:100]!r}, only to {', '.join(sorted(hosts.names))}."
+        return f"This server does not answer to the host {host[:100]!r}, only to {', '.join(sorted(hosts.names))}."
     own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")}
     if any(origin.lower() not in own for origin in origins):
-        return "Not for pages of other servers."
+        return "This server does not answer to pages of other servers."
     return ""
 
 
@@ -88,9 +88,9 @@ def listening(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError, TypeError, UnicodeError) as error:  # the last two: a name that is no name of a host
         if isinstance(error, OverflowError) or getattr(error, "errno", None) in (EACCES, EADDRINUSE):
-            fix = "Take another, or 0 for a free one."
+            fix = "Choose another port, or 0 for any free port."
             raise UserError(Fault(f"--port {port}", f"a free port of {host}", Shown(str(error)), fix)) from None
-        fix = "127.0.0.1 is this machine for itself, 0.0.0.0 every address that it has."
+        fix = "Use 127.0.0.1 for this machine alone, or 0.0.0.0 for every address that it has."
         raise UserError(Fault(f"--host {host}", "an address of this machine", Shown(str(error)), fix)) from None
 
 
