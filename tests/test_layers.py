@@ -47,7 +47,7 @@ LINES = {
     "data": 3000,
     "environments": 850,
     "teaching": 1800,
-    "documents": 3200,
+    "documents": 3350,
     "training": 3000,
     "evaluation": 4800,
     "publishing": 4350,
