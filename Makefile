@@ -3,11 +3,12 @@
 SHELL := /bin/sh
 VENV ?= .venv
 ENGINES ?= .venv-engines
+DOCS ?= .venv-docs
 PY := $(VENV)/bin/python
 FUZZ_MINUTES ?= 10
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo demo-real lab test test-engines test-engines-small test-experiments storm fuzz check bench evidence-small test-arango audit pages
+.PHONY: help setup demo demo-real lab test test-engines test-engines-small test-experiments storm fuzz check bench docs evidence-small test-arango audit pages
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
@@ -22,9 +23,10 @@ help:
 	@echo "make test-experiments   the tests of experiments/: its laboratory and the page of evidence"
 	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
+	@echo "make docs    the documentation site, built strictly into site/; the generator is installed into $(DOCS)"
 	@echo "make audit   licences and known vulnerabilities of the packages in $(VENV)"
-	@echo "make pages   the example pages and the model card of docs/figures, from two runs on the embedded model"
-	@echo "make check   lint, types, layers, generated docs"
+	@echo "make pages   pictures of example pages in docs/figures and examples/model-card.md, from two runs on the embedded model"
+	@echo "make check   lint, types, layers, generated docs, links"
 
 setup: $(VENV)/installed
 
@@ -125,11 +127,17 @@ test-arango: setup
 	ARANGO_URL=http://127.0.0.1:8529 ARANGO_USER=root ARANGO_PASSWORD=socratune $(PY) -m pytest tests/documents/test_arango.py; \
 	status=$$?; docker compose -f compose.arango.yaml down --volumes; exit $$status
 
+$(DOCS)/installed: pyproject.toml constraints.txt scripts/setup.sh
+	@sh scripts/setup.sh $(DOCS) docs
+
+docs: $(DOCS)/installed
+	@$(DOCS)/bin/zensical build --clean --strict
+
 check: setup
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright
-	@$(PY) -m pytest -q tests/test_layers.py
+	@$(PY) -m pytest -q tests/test_layers.py tests/test_docs.py
 	@$(PY) scripts/reference_docs.py --check
 	@$(PY) experiments/evidence.py --check
 

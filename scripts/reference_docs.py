@@ -1,4 +1,7 @@
-"""Writes docs/reference/config.md and docs/reference/cli.md from the code; `--check` fails when they are stale."""
+"""Writes the pages of docs/ that come from the package; `--check` fails when they are stale.
+
+They are docs/reference/config.md, docs/reference/cli.md, and docs/troubleshooting.md, which the package ships.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
+from socratune.cli.explain import TROUBLESHOOTING
 from socratune.config import RunConfig, settings_of
 from socratune.resolve import demo_profile, flatten
 
@@ -16,7 +20,7 @@ COMMANDS = (
     "init", "run", "plan", "generate", "demo", "enhance", "merge", "train", "validate", "publish", "verify", "export",
     "export-data", "inspect", "chat",
     "audit-judge", "ablate", "compare",
-    "report", "ui", "serve", "pods", "doctor",
+    "report", "ui", "serve", "pods", "doctor", "explain",
 )  # fmt: skip
 WIDTH = "100"
 
@@ -60,7 +64,12 @@ def main() -> int:
     """Write the pages, or compare them."""
     stale = 0
     DOCS.mkdir(parents=True, exist_ok=True)
-    for name, text in (("config.md", config_page()), ("cli.md", cli_page())):
+    pages = {
+        "config.md": config_page(),
+        "cli.md": cli_page(),
+        "../troubleshooting.md": TROUBLESHOOTING.read_text("utf-8"),
+    }
+    for name, text in pages.items():
         path = DOCS / name
         if "--check" in sys.argv:
             if not path.exists() or path.read_text("utf-8") != text:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from batch_servers import verdict
 from conftest import Fork, demo_rows, few_general_questions, socratune, write_rows
+from model_server import Answer, ModelServer
 
 from socratune.data import qa_files
 from socratune.preflight import check_run
@@ -280,17 +282,33 @@ def _wait_until(process: Fork, run: Path, stage: str) -> None:
 
 @pytest.mark.slow
 def test_interrupt_is_130_and_resumable(tmp_path: Path, results_of: Callable[[Path], Any]) -> None:
-    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 300))
-    flags = ["run", "--model", "demo", "--dataset", data, "--output", tmp_path / "run", "--until", "enhance"]
+    """The judge answers ten calls and then keeps the others waiting, so the interrupt cannot come too late."""
+    waiting = True
+
+    def behave(body: dict[str, Any], number: int) -> Answer:
+        if waiting and number > 10:
+            return Answer(fault="hang")
+        return Answer(verdict(body))
+
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 60))
     said = tmp_path / "stderr"
     said.touch()
-    process = Fork(*flags, files=(Path(os.devnull), said))
-    _wait_until(process, tmp_path / "run", "enhance")
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "The same command goes on from here" in said.read_text() and "Traceback" not in said.read_text()
-    assert results_of(tmp_path / "run")["status"] == "interrupted"
-    assert socratune(*flags).returncode == 0
+    with ModelServer(behave) as server:
+        flags = ["run", "--model", "demo", "--dataset", data, "--output", tmp_path / "run", "--until", "enhance"]
+        flags += ["--judge-model", "openai/gpt-4o-mini", "--judge-api-base", server.openai_base, "--judge-mode", "llm"]
+        flags += ["--concurrency", "2"]  # with two calls waiting, the client has had all ten answers
+        process = Fork(*flags, env={"OPENAI_API_KEY": "sk-double"}, files=(Path(os.devnull), said))
+        while len(server.seen) < 12:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert "The same command goes on from here" in said.read_text() and "Traceback" not in said.read_text()
+        assert results_of(tmp_path / "run")["status"] == "interrupted"
+        waiting = False
+        assert socratune(*flags, env={"OPENAI_API_KEY": "sk-double"}).returncode == 0
+        bodies = [json.dumps(request.body, sort_keys=True) for request in server.seen]
+        assert not set(bodies[:10]) & set(bodies[10:])  # what the judge had answered is not asked again
     assert results_of(tmp_path / "run")["status"] == "incomplete"
 
 

@@ -259,7 +259,8 @@ def compare(
     LogComparison(correct='better')
 
     Args:
-        a, b: logs of any tool that `socratune compare` reads, `RUN:base`, `RUN:adapter`, or the rows themselves.
+        a: a log of any tool that `socratune compare` reads, `RUN:base`, `RUN:adapter`, or the rows themselves.
+        b: the same, of the evaluation that is held against `a`.
         metrics: which, `NAME` or `NAME_IN_A=NAME_IN_B`; all that both have without it.
         lower: metrics of which less is better.
         by: what questions are matched by; without it, what fits.

@@ -67,6 +67,11 @@ class UserError(SocratuneError, ValueError):
         return type(self), self.faults
 
 
+def one_line(error: BaseException, most: int = 300) -> Shown:
+    """Returns the text of an error in one line of at most `most` characters, or its kind if it has no text."""
+    return Shown(" ".join(str(error).split())[:most] or type(error).__name__)
+
+
 INSTALL_TRAIN = "pip install 'socratune[train]'"
 _TRAIN_LIBRARIES = ("torch", "transformers", "peft", "tensorboard", "tokenizers", "jinja2", "accelerate")
 

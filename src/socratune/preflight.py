@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
-from socratune.compute import local_only_faults, loop_outlook, ray_fault, stay_offline
+from socratune.compute import local_only_faults, loop_outlook, may_rent, paid_notice, ray_fault, stay_offline
 from socratune.config import GenerateConfig, RunConfig, StudentTeacherConfig
 from socratune.data import Screen, data_path, data_set, forget_data_sets
 from socratune.documents import source_faults
@@ -37,7 +37,7 @@ from socratune.publishing import gguf_base_fault
 from socratune.resolve import Resolved, deep_merge, flatten, resolve_settings, unflatten, validated
 from socratune.runs import NEEDED, STAGES, Results, RunDir, former_defaults, output_fault, parse_shard
 from socratune.stages import gpus_fault, hub_access_fault, hub_id_fault, method_faults
-from socratune.training import layer_faults, tracker_faults
+from socratune.training import layer_faults, tracker_faults, unsloth_faults
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +96,11 @@ def check_run(
         faults += outlook.faults
         for text in () if faults else outlook.notices:
             log.warning("%s", text)
-    if faults:
-        raise UserError(*faults)
-    if unreachable:
-        raise unreachable[-1]
+    if faults or unreachable:
+        raise UserError(*faults) if faults else unreachable[-1]
     assert resolved is not None
+    if notice := paid_notice(resolved.config, to_do):
+        log.warning("%s", notice)
     return resolved
 
 
@@ -207,6 +207,9 @@ def _model_faults(name: str, resolved: Resolved | None, restart: str | None) -> 
     faults = chat_faults(name)
     if restart or not (RunDir(resolved.config.output).adapter / "adapter_config.json").exists():
         faults += layer_faults(name, resolved.config.train)
+    rented = resolved.config.where.place != "local" and may_rent(resolved.config)  # a pod has another Unsloth
+    if resolved.config.train.backend == "unsloth" and not rented and not faults:
+        faults += unsloth_faults(name, resolved.config.train)
     return faults + method_faults(resolved.config)
 
 

@@ -102,6 +102,7 @@ def test_every_fault_of_a_command_at_once(tmp_path: Path) -> None:
         (["--set", "enhance.teacher_model=openai/gpt"], "enhance.teacher_model"),
         (["--held-out", "{tmp}/none.jsonl"], "no such file"),
         (["--frobnicate"], "No such option"),
+        (["--hub-id"], "Option '--hub-id' requires an argument"),
         (["--lr", "1e-4"], "No such option: --lr. Did you mean --set train.learning_rate=…?"),
         (["--base-model", "demo"], "Did you mean --model?"),
         (["--bf16"], "Leave it out: the number format is chosen by the machine."),
@@ -160,7 +161,7 @@ def test_inspect_of_a_run_s_own_file_says_in_one_line_what_to_type(tmp_path: Pat
     row = {"id": "1", "prompt": [{"role": "user", "content": "q"}], "pieces": [{"text": "a"}], "outcome": "as_given"}
     done = socratune("inspect", write_rows(tmp_path / "train.jsonl", [row] * 120))
     assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr.strip().splitlines()) == 2  # with that of the code
     assert "120 rows" in done.stderr and f"socratune inspect {tmp_path}" in done.stderr
 
 

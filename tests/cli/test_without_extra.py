@@ -80,7 +80,7 @@ def test_logs_and_runs_are_read(copied_run: Path, tmp_path: Path) -> None:
 def test_what_needs_one_names_the_line_to_type(words: tuple[str, ...], tmp_path: Path) -> None:
     done = bare(*(str(tmp_path / "new") if word == "NEW" else word for word in words))
     assert done.returncode == 2 and "Run: pip install 'socratune[train]'" in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr and done.stderr.count("\n") == 2
 
 
 def test_rented_machines_are_asked_for() -> None:

@@ -65,7 +65,8 @@ def test_whoever_asks_for_rules_or_names_a_judge_may_begin(tmp_path: Path, caplo
     caplog.clear()
     named = {"judge_model": "gpt-4o-mini", "teacher_model": "anthropic/max"}
     assert checked(tmp_path, WORDS, enhance=named).config.enhance.judge_model == "gpt-4o-mini"
-    assert not caplog.records
+    [record] = caplog.records
+    assert "data to models that are paid for" in record.message
 
 
 def test_nothing_is_asked_of_rows_before_the_loop_or_behind_it(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import demo_rows, socratune, write_rows
 from test_student import small_llama
 
 from socratune.inference.loops import LONGEST_PERIOD, LOOKED_EVERY, loops
@@ -48,13 +51,19 @@ def test_what_goes_on_is_no_loop(said: list[int]) -> None:
     assert not loops(said)
 
 
+def endless_llama() -> Any:
+    """What comes next depends on the last token alone, so a few tokens come round again."""
+    model = small_llama(eos_token_id=None)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+    return model
+
+
 @pytest.mark.parametrize("slots", [False, True])
 @pytest.mark.parametrize("ends_loops", [False, True])
 def test_a_model_that_cannot_end_is_stopped(demo_base: tuple[Any, Any], slots: bool, ends_loops: bool) -> None:
-    model, tokenizer = small_llama(eos_token_id=None), demo_base[1]
-    with torch.no_grad():  # what comes next depends on the last token alone, so a few tokens come round again
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()
+    model, tokenizer = endless_llama(), demo_base[1]
     student = LocalStudent(model, tokenizer, name="small", fingerprint="x", slots=slots, ends_loops=ends_loops)
     with serving_student(student):
         chat = [{"role": "user", "content": "What is 12 * 34?"}]
@@ -65,3 +74,16 @@ def test_a_model_that_cannot_end_is_stopped(demo_base: tuple[Any, Any], slots: b
         assert answer.completion_tokens == len(answer.token_ids) and answer.completion_tokens % LOOKED_EVERY == 0
     else:
         assert (answer.stop, answer.completion_tokens) == ("length", 400)
+
+
+@pytest.mark.slow
+def test_a_run_counts_the_answers_that_were_stopped(tmp_path: Path, demo_base: tuple[Any, Any]) -> None:
+    endless_llama().save_pretrained(tmp_path / "endless")
+    demo_base[1].save_pretrained(tmp_path / "endless")
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 20))
+    flags = ["--model", tmp_path / "endless", "--dataset", data, "--output", tmp_path / "run"]
+    done = socratune("enhance", *flags, "--set", "enhance.temperature=0")
+    assert done.returncode == 1, done.stderr  # no answer is right, so there is nothing to train on
+    stage = json.loads((tmp_path / "run" / "pipeline_results.json").read_text())["stages"]["enhance"]
+    assert stage["looped"] > 0
+    assert f"{stage['looped']} answers repeated themselves and were stopped" in " ".join(done.stdout.split())

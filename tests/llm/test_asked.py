@@ -37,9 +37,11 @@ def test_what_was_sent_where_is_kept_over_a_change_of_address() -> None:
     assert sent == {}  # nobody was asked yet
     note_asked(sent, config(enhance=loop), ["enhance.judge", "enhance.student"])
     note_asked(sent, config(enhance={**loop, "judge_api_base": ["http://b:1/v1"]}), ["enhance.judge", "validate.judge"])
+    fields = "question, reference answer and the student's answers"
     assert sent == {
-        "enhance.judge": {"model": "q", "hosts": ["a", "b"]}, "validate.judge": {"model": "q", "hosts": ["b"]},
-    }  # fmt: skip
+        "enhance.judge": {"model": "q", "hosts": ["a", "b"], "fields": fields},
+        "validate.judge": {"model": "q", "hosts": ["b"], "fields": fields},
+    }
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "127.8.0.1", "::1", "0.0.0.0"])

@@ -55,6 +55,8 @@ def test_a_served_judge_and_teacher(tmp_path: Path, results_of: Callable[[Path],
         again = socratune(*flags(server, tmp_path), env={"MY_KEY": KEY})
         assert again.returncode == 0 and len(server.seen) == asked  # a finished run makes no call
         again = socratune(*flags(server, tmp_path, "--restart", "enhance"), env={"MY_KEY": KEY})
+        notice = "data to models that are paid for"
+        assert notice in done.stderr and notice not in again.stderr  # the same models have had the same rows
         assert again.returncode == 0 and len(server.seen) == asked  # redone, but the same calls are not paid twice
     enhance = results_of(tmp_path / "run")["stages"]["enhance"]
     assert enhance["outcomes"]["solved_with_hint"] > 0 and "error" not in enhance["outcomes"]

@@ -89,7 +89,7 @@ def test_what_people_did_in_a_kiln_project_is_not_overwritten(run: RunDir) -> No
     repaired = {**read(file), "repaired_output": {"output": "by a person"}}
     file.write_text(json.dumps(repaired), "utf-8")
     os.utime(file, ns=(later := (place / ".written").stat().st_mtime_ns + 1, later))
-    with pytest.raises(UserError, match=r"nobody has worked, got 1 changed since, as tasks/.*--out DIR"):
+    with pytest.raises(UserError, match=r"nobody has worked, got 1 changed files, such as tasks/.*--out DIR"):
         export_answers(run, "kiln")
     assert read(file) == repaired
     export_answers(run, "kiln", out=str(run.root / "another"))

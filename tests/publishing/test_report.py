@@ -18,6 +18,8 @@ import pytest
 from conftest import socratune, write_rows
 from pages import answer, browser, make_large_run, make_run, opened, trace
 
+from socratune.config import GateConfig
+from socratune.evaluation import FEWEST_CLUSTERS, verdict_on
 from socratune.publishing import report
 from socratune.publishing.browsing import Filter, answers_of, traces_of
 from socratune.publishing.filling import script_json, shortened
@@ -253,10 +255,13 @@ def test_the_verdict_at_one_glance(tmp_path: Path, chromium: Any) -> None:
     with opened(chromium, url(run)) as page:
         assert page.inner_text("h1") == "Better than its base"
         lead = page.inner_text(".lead").replace("\xa0", " ")
-        assert "answers 99.8 % right, its base 27.5 %: +72.2 points, 95 % interval +67.8 to +76.5" in lead
+        assert (
+            "answers 99.8% correctly and its base 27.5%: a difference of +72.2 points (95% interval +67.8 to +76.5)"
+            in lead
+        )
         assert page.title().startswith("Better than its base · ")
         text = page.inner_text("main").replace("\xa0", " ")
-        for said in ("hint echo", "640", "teacher", "$0.50", "not known", "20.0 % of 5 measured", "1 refused"):
+        for said in ("hint echo", "640", "teacher", "$0.50", "not known", "20.0% of 5 measured", "1 rejected"):
             assert said in text
         drawn = page.inner_text("#training")
         assert "epoch 2 kept" in drawn and "memorised" in drawn
@@ -280,8 +285,8 @@ def test_accuracy_stands_there_by_kind_beside_what_one_answer_for_all_would_come
         lines = [" ".join(line.split()) for line in page.inner_text(".accuracy").replace("\xa0", " ").splitlines()]
     names = [line.split(" ")[0] for line in lines if line.startswith(("new", "syllogism", "products"))]
     assert names == ["new", "syllogism", "products", "new"]
-    assert lines[-1] == "new numbers 200 50.0 % 60.0 % +10.0 (+2.0 to +18.0)"
-    assert any("70.0 % by always saying “yes”" in line for line in lines)
+    assert lines[-1] == "new numbers 200 50.0% 60.0% +10.0 (+2.0 to +18.0)"
+    assert any("70.0% by always saying “yes”" in line for line in lines)
 
 
 NOT_PASSED = {
@@ -315,7 +320,109 @@ def test_results_of_another_version_cost_their_part_of_the_page_only(tmp_path: P
     make_report(run)
     with opened(chromium, url(run)) as page:
         assert "A part of this page could not be drawn" in page.inner_text("#overview")
-        assert "base comparison" in page.inner_text("#checks") and "Still here?" in page.inner_text("#rows")
+        assert page.locator("#next").is_visible() and "Still here?" in page.inner_text("#rows")
+
+
+def test_answers_that_changed_stand_side_by_side_and_lead_to_all_of_their_kind(tmp_path: Path, chromium: Any) -> None:
+    answers = [answer(f"won{n}", question=f"Won {n}?") for n in range(8)]
+    answers += [answer("lost", "correct", "incorrect", "Lost <b>?"), answer("open", "correct", "undecided", "Open?")]
+    run = make_run(tmp_path, [trace("a")], answers, status="failed")
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        shown = page.locator("#flips tbody tr").all_inner_texts()
+        assert shown[0] == "1 lost – the base was right, the adapter is wrong"
+        assert shown[1].split() == ["Lost", "<b>?", "9", "correct", "by", "base", "incorrect", "by", "adapter"]
+        assert shown[2].startswith("8 won") and len(shown) == 1 + 1 + 1 + 6 + 1
+        assert "1 question could not be decided" in page.inner_text("#flips")
+        page.get_by_role("button", name="Show all 8").click()
+        page.locator("#count", has_text="8 of 10 rows").wait_for()
+        assert page.input_value("#kind") == "won"
+        page.emulate_media(media="print")
+        assert page.is_visible("#flips table") and page.is_hidden("#rows") and page.is_hidden("#flips button")
+
+
+def measured(**changed: Any) -> dict[str, Any]:
+    """The tests of a validation that every condition lets pass."""
+    forgetting = {"passed": True, "proven": True, "reason": "", "enough": True, "drop": 0.0, "drop_upper95": 0.01}
+    tests = {
+        "file_integrity": {"passed": True, "problems": [], "sha256": {}}, "basic_inference": {"passed": True},
+        "base_comparison": compared(), "forgetting": {**forgetting, "margin": 0.03, "n": 100},
+        "performance": {"passed": True}, "meters": {"passed": True, "warnings": []},
+    }  # fmt: skip
+    return tests | changed
+
+
+def compared(verdict: str = "better", gain: float = 0.2, **more: Any) -> dict[str, Any]:
+    ends = {"difference": gain, "ci95": [gain - 0.1, gain + 0.1]}
+    figures = {"verdict": verdict, "passed": verdict == "better", "interval": "bootstrap", "clusters": 40, "n": 100}
+    undecided = {"base": 0, "adapter": 0, "pairs": 0}
+    return {**ends, **figures, "undecided": undecided, "worst_case": {**ends, "n": 100}, **more}
+
+
+UNSURE: dict[str, Any] = {"undecided": {"base": 0, "adapter": 30, "pairs": 30}}
+WORST: dict[str, Any] = {"worst_case": {"difference": 0.1, "ci95": [0.02, 0.2], "n": 100}}
+MAJORITY: dict[str, Any] = {"majority": {"reference": "1", "accuracy": 0.78, "difference": 0.01, "ci95": [-0.01, 0.02]}}
+GATES: list[tuple[dict[str, Any], dict[str, Any], int, list[str]]] = [
+    (measured(), {}, 0, []),
+    (measured(file_integrity={"passed": False, "problems": ["x is missing"]}), {}, 0, ["Adapter files"]),
+    (measured(basic_inference={"passed": False, "silent": 90}), {}, 0, ["Answers"]),
+    (measured(base_comparison=compared("worse", -0.2)), {}, 0, ["Better than its base"]),
+    (measured(base_comparison=compared("inconclusive", 0.01, rows_needed=900)), {}, 0, ["Better than its base"]),
+    (measured(base_comparison=compared(**WORST)), {"min_gain": 0.15}, 0, ["Size of the gain"]),
+    (measured(base_comparison=compared(**WORST)), {"min_lower_bound": 0.05}, 0, ["Lower end of the gain"]),
+    (measured(base_comparison=compared(**MAJORITY)), {}, 0, ["Better than always “1”"]),
+    (measured(base_comparison=compared(**MAJORITY)), {"beat_majority": False}, 0, []),
+    (measured(base_comparison=compared(**UNSURE)), {}, 0, ["Undecided questions"]),
+    (measured(base_comparison=compared(**UNSURE)), {"max_undecided_share": 0.3}, 0, []),
+    (measured(forgetting={**measured()["forgetting"], "passed": False}), {}, 0, ["Forgetting"]),
+    (measured(), {"max_forgetting": None}, 0, []),
+    (measured(meters={"passed": False, "warnings": ["think blocks -90%"]}), {}, 0, ["Manner of thinking"]),
+    (measured(performance={"passed": False}), {}, 0, ["performance"]),
+    (measured(base_comparison=compared("inconclusive", 0.0), recall=compared()), {}, 30, []),
+    (measured(base_comparison=compared("inconclusive", -0.03), recall=compared()), {}, 30, ["Held-out questions"]),
+    (measured(recall=compared("inconclusive", 0.0)), {}, 30, ["Recall of the taught facts"]),
+    (measured(recall=compared("inconclusive", 0.0, clusters=3)), {}, 30, []),
+]
+
+
+def test_the_conditions_on_the_page_fail_where_the_gate_refuses(tmp_path: Path, chromium: Any) -> None:
+    run = make_run(tmp_path)
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        for tests, given, taught, names in GATES:
+            gate = GateConfig(**given)
+            proof = verdict_on(tests, gate, knowledge_rows=taught)
+            stages = {"curate": {"outcomes": {"solved_with_evidence": taught}}}
+            data = {
+                "results": {"stages": stages, "validation": proof.to_json()},
+                "gate": gate.model_dump(mode="json"), "fewest_sources": FEWEST_CLUSTERS,
+            }  # fmt: skip
+            found = page.evaluate(
+                "(data) => conditions(data).filter((one) => !one.passed).map((one) => one.name)", data
+            )
+            assert found == names and proof.passed == (not names), proof.reasons
+
+
+def test_a_failed_run_names_the_condition_its_figure_and_its_threshold(tmp_path: Path, chromium: Any) -> None:
+    gate = GateConfig(min_gain=0.9)
+    proof = verdict_on(measured(base_comparison={**COMPARISON, **compared(gain=0.7225)}), gate, knowledge_rows=0)
+    stages = {"train": {"status": "done", "seconds": 9}, "validate": {"status": "failed", "seconds": 4.0}}
+    run = make_run(
+        tmp_path / "it's mine", [trace("a")], status="failed", stages=stages, validation=proof.to_json(),
+        config={"validate": {"gate": gate.model_dump(mode="json")}}, updated="2026-12-01T05:21:08Z", socratune="0.1.0",
+    )  # fmt: skip
+    make_report(run)
+    with opened(chromium, url(run)) as page:
+        text = page.inner_text("#checks")
+        assert "1 of 6 conditions failed: Size of the gain." in text
+        first = page.locator("#checks tbody tr").first.inner_text().split("\n")[0].split("\t")
+        assert (first[0], first[1]) == ("Size of the gain", "+72.2 points")
+        assert "at least +90.0 points" in text
+        assert "2026-12-01 05:21 UTC · Socratune 0.1.0 · 13 s · no paid calls" in page.inner_text(".made")
+        commands = page.locator("#next code").all_inner_texts()
+        assert commands[0] == r"socratune chat 'it'\''s mine' --compare" and len(commands) == 4
+        page.locator(".facts abbr").first.focus()
+        assert "none" not in page.evaluate("getComputedStyle(document.activeElement, '::after').content")
 
 
 def test_hostile_texts_are_shown_as_text(tmp_path: Path, chromium: Any) -> None:
@@ -505,7 +612,7 @@ def test_no_label_of_a_failed_run_covers_another(
             assert page.evaluate("document.documentElement.scrollWidth") == width
             if results is cases[1]:
                 said = page.inner_text(".lead")
-                assert "The judge decided 7 of 12 questions" in said and "Of those it decided, the adapter" in said
+                assert "The judge decided 7 of 12 questions" in said and "Of the decided questions, the adapter" in said
 
 
 def test_why_the_judge_could_not_decide_is_shown(tmp_path: Path, chromium: Any) -> None:

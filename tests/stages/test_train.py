@@ -43,7 +43,7 @@ def test_what_is_handed_to_peft_is_checked_against_its_signature() -> None:
     assert "Did you mean use_rslora?" in said(use_rslra=True)
     assert "leaves the base weights as they are" in said(init_lora_weights="pissa_niter_16")
     assert "leaves the base weights as they are" in said(loftq_config={})
-    assert "train.r, one floor up" in said(r=8)
+    assert "train.r instead" in said(r=8)
 
 
 def test_what_peft_is_handed_reaches_the_adapter() -> None:

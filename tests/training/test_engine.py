@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import demo_rows, socratune, write_rows
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from socratune.config import ByDevConfig, EnhancedTrainingConfig
 from socratune.errors import StageFailed, UserError
+from socratune.inference.fitness import load_tokenizer
 from socratune.inference.load import load_model
 from socratune.inference.template import Rendered
 from socratune.llm.locate import model_location
@@ -26,8 +29,9 @@ from socratune.training.adapters import Frozen, lora_config
 from socratune.training.engine import HFEngine
 from socratune.training.fit import choose_backend
 from socratune.training.kernels import packed_attention
-from socratune.training.packing import PackedRow, join_rows
-from socratune.training.steps import Hooks, pack
+from socratune.training.packing import PackedRow, join_items, join_rows
+from socratune.training.steps import Hooks, grouped
+from socratune.training.unsloth import pad_token_fault
 
 CONFIG = EnhancedTrainingConfig(
     num_train_epochs=2, per_device_train_batch_size=2, gradient_accumulation_steps=1, learning_rate=3e-3, r=4
@@ -100,6 +104,10 @@ MODELS: dict[str, Callable[[], Any]] = {
     "fused projections": lambda: small("phi3"),
     "soft caps": lambda: small("gemma2"),
 }
+
+
+def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
+    return [join_items(group) for group in grouped(rows, micro_tokens)]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -226,7 +234,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplo
     weights.write_bytes(weights.read_bytes()[:-100])
     steps: list[dict[str, float]] = []
     again, _ = hf.train_hf(small("llama"), ROWS, config, tmp_path, silent(steps), seed=1)
-    assert len(steps) == 3 and "step-9 is damaged" in caplog.text
+    assert len(steps) == 3 and "step-9 is corrupt" in caplog.text
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -356,6 +364,9 @@ LLAMA = {
 
 def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     config = EnhancedTrainingConfig()
+    folder = ModuleSpec("unsloth", None, is_package=True)  # as src/unsloth is one, where src/ is on the path
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: folder)
+    assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: None)
     assert choose_backend("auto", LLAMA, config, free_gib=None) == (
         "hf",
@@ -364,7 +375,7 @@ def test_the_choice_of_a_back_end_has_a_reason(monkeypatch: pytest.MonkeyPatch) 
     assert choose_backend("auto", LLAMA, config, free_gib=80.0) == ("hf", "Unsloth is not installed")
     with pytest.raises(UserError, match="not installed"):
         choose_backend("unsloth", LLAMA, config, free_gib=80.0)
-    monkeypatch.setattr("socratune.training.fit.find_spec", lambda _name: object())
+    monkeypatch.setattr("socratune.training.fit.find_spec", lambda name: ModuleSpec(name, None, origin="unsloth.py"))
     assert choose_backend("auto", LLAMA, config, free_gib=80.0)[0] == "hf"
     name, reason = choose_backend("auto", LLAMA, config, free_gib=5.0)
     assert name == "unsloth" and "5.0 GiB" in reason
@@ -382,7 +393,9 @@ def test_8_bits_are_refused_where_the_card_has_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("unsloth") is None, reason="Unsloth is not installed (pip install 'socratune[gpu]')")
+@pytest.mark.skipif(
+    not getattr(find_spec("unsloth"), "origin", None), reason="Unsloth is not installed (pip install 'socratune[gpu]')"
+)
 def test_unsloth_trains_on_its_cpu_back_end(tmp_path: Path) -> None:
     from socratune.training import unsloth
 
@@ -391,3 +404,30 @@ def test_unsloth_trains_on_its_cpu_back_end(tmp_path: Path) -> None:
     _, state = unsloth.train_unsloth(model, ROWS, CONFIG, tmp_path, silent(figures), seed=1)
     assert state.epoch == 2
     assert figures[-1]["loss"] < figures[0]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("unsloth") is not None, reason="Unsloth is installed")
+def test_unsloth_is_missed_before_the_loop(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 60))
+    flags = ["--model", "demo", "--dataset", data, "--output", tmp_path / "run", "--backend", "unsloth"]
+    done = socratune("run", *flags)
+    assert done.returncode == 2 and "the package unsloth" in done.stderr
+    assert not (tmp_path / "run" / "enhanced_dataset.jsonl").exists()
+
+
+def test_what_unsloths_own_rule_refuses_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is a double with a rule of its own; its other modules must not be imported."""
+    package = tmp_path / "site" / "unsloth_zoo"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('patches transformers')")
+    rule = "    if tokenizer.pad_token == tokenizer.eos_token: raise RuntimeError('no valid pad token\\nat all')"
+    (package / "pad_token.py").write_text(f"def fix_pad_token(tokenizer, model):\n    print(model.device)\n{rule}\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    same = load_tokenizer("demo")
+    same.pad_token = same.eos_token
+    same.save_pretrained(tmp_path / "same")
+    shutil.copy(Path(model_location("demo")) / "config.json", tmp_path / "same")
+    assert pad_token_fault("demo") is None
+    fault = pad_token_fault(str(tmp_path / "same"))
+    assert fault is not None and str(fault).endswith("got no valid pad token. --backend hf.")

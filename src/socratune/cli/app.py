@@ -284,6 +284,18 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(guarded(lambda: doctor_report(as_json)))
 
 
+@app.command(cls=Command)
+def explain(codes: Annotated[list[str], typer.Argument(metavar="CODE", help="Codes of errors, like S203.")]) -> None:
+    """Explain an error by its code: what it means, and what to do."""
+    from socratune.cli.explain import explained
+
+    def work() -> int:
+        print(explained(codes))
+        return 0
+
+    raise typer.Exit(guarded(work))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     if said := retired(sys.argv[1:] if argv is None else argv):

@@ -21,10 +21,11 @@ from socratune.cli.console import (
     show_rounds,
     start_logging,
 )
+from socratune.cli.explain import code_of, hint
 from socratune.cli.given import Stages, given_by, merged_settings, resolved_by
 from socratune.compute import is_shipped
 from socratune.config import StudentTeacherConfig, is_free
-from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.evaluation import proof_of, why_not_passed
 from socratune.llm import budget_text
 from socratune.pilot import estimate_run
@@ -206,15 +207,17 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
     """Print the outcome; 0 when passed or when what was asked is done, 1 when failed."""
     if results.get("rounds"):
         show_rounds(results["rounds"], progress.console)
+    proof = proof_of(results)
     if results["status"] in ("passed", "failed"):
-        proof = proof_of(results)
         show_proof(proof.tests if proof else {}, progress.console)
     status = results["status"]
     if "budget" in results:
         progress.say(budget_text(results["budget"]))
     text = f"{status}: {run.root}"
     if status == "failed":
-        text += f"\n{why_not_passed(results)}"
+        text += (
+            f"\n{why_not_passed(results)}\n{hint(['S101' if proof else code_of(why_not_passed(results), StageFailed)])}"
+        )
     if run.report.exists():
         text += f"\nreport: {run.report}"
     progress.say(text, "bold green" if status == "passed" else "bold red" if status == "failed" else "")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from socratune.cli.explain import codes_of, hint
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError, is_interrupt, without_extra
 
 FIRST_LINE_S, LONGEST_PAUSE_S = 2.0, 60.0
@@ -242,6 +243,9 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
             console.print(text, markup=False) if text else None
     if forgotten := tests.get("forgetting"):
         console.print(f"Forgetting, {forgotten['n']} other questions: {forgotten['reason']}.", markup=False)
+    if looped := tests.get("basic_inference", {}).get("looped"):
+        counts = ", ".join(f"{side} {count}" for side, count in looped.items())
+        console.print(f"Answers that repeated themselves and were stopped: {counts}.", markup=False)
     for prompt in tests.get("prompt_responses", []):
         if prompt.get("own"):
             said = " → ".join(" ".join(prompt[name].split())[:200] for name in ("prompt", "response"))
@@ -338,6 +342,7 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
         counts = entry.get("outcomes", {})
         text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(counts.items()))
         text += f"; {entry.get('hints', 0)} hints, {entry.get('hints_rejected', 0)} rejected as leaks"
+        text += f"; {entry['looped']} answers repeated themselves and were stopped" if entry.get("looped") else ""
         text += f"; {spent}" if (spent := spent_text(entry.get("spent", {}))) else ""
     elif stage == "curate":
         text = f"{entry.get('rows_out')} of {entry.get('rows_in')} traces kept"
@@ -399,17 +404,18 @@ def _ended(error: BaseException, log: Path | None, goes_on: str) -> int:
     """The exit code after an error, said in its words."""
     error = without_extra(error) or error
     if isinstance(error, SocratuneError):
-        _say(str(error))
+        _say(str(error), *codes_of(error))
         return error.exit_code
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
-        _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room. {goes_on}".strip())
+        _say(f"{error.filename or 'The disk'}: {error.strerror}. Make room. {goes_on}".strip(), "S303")
         return OutsideError.exit_code
     if isinstance(error, OSError) and error.errno in _NO_FILE and error.filename:
         got = Shown(f"{error.strerror}".lower())
-        _say(str(Fault(str(error.filename), "a file or folder that can be read and written", got, "Move it away.")))
+        fault = Fault(str(error.filename), "a file or folder that can be read and written", got, "Move it away.")
+        _say(str(fault), "S303")
         return UserError.exit_code
     if isinstance(error, SystemExit):
         raise error
@@ -425,11 +431,13 @@ def _bug(log: Path | None) -> int:
     if log is not None and log.parent.is_dir():
         with log.open("a", encoding="utf-8") as stream:
             stream.write(text)
-        _say(f"This is a bug in Socratune. The traceback is in {log}; please report it.\n{text.splitlines()[-1]}")
+        _say(
+            f"This is a bug in Socratune. The traceback is in {log}; please report it.\n{text.splitlines()[-1]}", "S700"
+        )
     else:
-        _say(f"This is a bug in Socratune; please report it.\n{text}")
+        _say(f"This is a bug in Socratune; please report it.\n{text}", "S700")
     return 70
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _say(text: str, *codes: str) -> None:
+    print(text, *([hint(codes)] if codes else []), sep="\n", file=sys.stderr)

@@ -52,7 +52,7 @@ def takes(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 LISTED = {
-    "Begin": ("init", "demo", "plan", "doctor"),
+    "Begin": ("init", "demo", "plan", "doctor", "explain"),
     "Data": ("generate", "enhance", "merge", "inspect"),
     "Train and prove": ("run", "train", "validate", "verify", "compare", "ablate", "audit-judge"),
     "Look and use": ("report", "ui", "chat", "serve", "export", "export-data", "publish"),
@@ -137,7 +137,8 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:  # Typer brings Click's NoSuchOption along as its own, or takes Click's, by version
             name = getattr(error, "option_name", None)
-            if isinstance(name, str) and (meant := self._meant_by(name)):
+            unknown = type(error).__name__ == "NoSuchOption"
+            if unknown and isinstance(name, str) and (meant := self._meant_by(name)):
                 error.message, error.possibilities = f"No such option: {name}. {meant}", []  # type: ignore[attr-defined]
             raise
 

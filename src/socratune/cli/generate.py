@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
 
-from socratune.compute import local_only_faults, stay_offline
+from socratune.compute import local_only_faults, paid_notice, stay_offline
 from socratune.config import DEMO, BudgetConfig, GenerateConfig, RunConfig, Section, is_free, read_template
 from socratune.errors import Fault, Shown, UserError
 from socratune.llm import Limits, budget_faults, model_fault, shared_out
@@ -17,6 +18,8 @@ from socratune.preflight import chat_faults, generate_faults
 from socratune.resolve import deep_merge, dump, flatten, give_template, validated
 from socratune.runs import Journal, Tell, fingerprint, locked_file
 from socratune.stages import GeneratedFiles, generate_questions
+
+log = logging.getLogger(__name__)
 
 
 class Writing(Section):
@@ -60,10 +63,10 @@ def checked(
     faults = [*faults, *filter(None, [_output_fault(output)])]
     try:
         settings = validated(Writing, known, "socratune generate")
+        as_run = RunConfig(model=settings.model or DEMO, dataset=DEMO, output="-", generate=settings.generate)
         if settings.local_only:
             stay_offline()
-            model, writing = settings.model or DEMO, settings.generate
-            faults += local_only_faults(RunConfig(model=model, dataset=DEMO, output="-", generate=writing))
+            faults += local_only_faults(as_run)
         faults += budget_faults(settings.max_usd, settings.budget)
         faults += generate_faults(settings.generate, limited=settings.limits().usd is not None)
         if settings.model is not None:
@@ -74,6 +77,9 @@ def checked(
         raise UserError(*faults, *error.faults) from None
     if faults:
         raise UserError(*faults)
+    notice = "" if _journal(Path(str(output))).exists() else paid_notice(as_run, ["generate"])
+    if notice:
+        log.warning("%s", notice)
     return settings, Path(str(output))
 
 

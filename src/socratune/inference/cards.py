@@ -1,4 +1,4 @@
-"""Graphics cards by name: what they compute, what they hold, what RunPod takes for them. No network is asked."""
+"""A table of GPUs by name: what they compute, what they hold, and what RunPod charges. It asks no network."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from socratune.inference.memory import Shape, Training
 
 GB = 1e9
 FREE_SHARE, FREE_SHARE_ECC = 0.985, 0.92
-"""Of the memory in a card's name (in GiB) a process finds free; the second where error correction takes its part."""
+"""The share of the memory in a GPU's name (in GiB) that a process can use; the second with error correction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A kind of card.
+    """A kind of GPU.
 
     Attributes:
-        name: as RunPod calls it.
+        name: its name at RunPod.
         tflops: dense 16-bit products with sums in 32 bits, by NVIDIA's data sheet.
-        memory_gb: the figure in its name.
-        corrects: error correction takes part of that.
-        runpod_id: what RunPod's API wants; empty where it rents none.
-        secure_usd: an hour in RunPod's own data centres, by the list of `priced`; None: not known.
-        community_usd: an hour on a machine of others.
+        memory_gb: the memory in its name.
+        corrects: True if error correction takes part of that.
+        runpod_id: its id in RunPod's API; empty if RunPod rents none.
+        secure_usd: price per hour in RunPod's own data centres, by the list of `priced`; None if unknown.
+        community_usd: price per hour on a machine of others.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Card:
 
     @property
     def free_gib(self) -> float:
-        """What a process finds free on it."""
+        """Returns the memory that a process can use."""
         return free_gib_by_card(self.name, self.memory_gb)
 
     def usd_per_hour(self, cloud: str) -> float | None:
-        """List price of `secure` or `community`; None where it is not known."""
+        """Returns the list price of `secure` or `community`; None if unknown."""
         return self.secure_usd if cloud == "secure" else self.community_usd
 
 
@@ -69,12 +69,12 @@ CARDS = (
     Card("V100", 125, 16),
     Card("T4", 65, 16, True),
 )
-"""A name that another one's word begins stands behind it. Prices are lists of the day given; the catalogue that is
-asked before anything is rented has the day's."""
+"""A GPU whose name begins with another one's main word stands after it. Prices are lists of the given day; before
+anything is rented, the catalogue is asked for current prices."""
 
 
 def card_named(name: str) -> Card | None:
-    """The kind that NVIDIA, RunPod or a person calls so: the one whose name is in it, else whose main word is."""
+    """Returns the GPU whose whole name, or else main word, is in a name by NVIDIA, RunPod or a person."""
     words = set(re.split(r"[\s_:-]+", re.sub(r"RTX(?=\d)", "RTX ", name.upper())))
     return next((card for card in CARDS if set(card.name.upper().split()) <= words), None) or next(
         (card for card in CARDS if _main_word(card) in words), None
@@ -82,45 +82,47 @@ def card_named(name: str) -> Card | None:
 
 
 def _main_word(card: Card) -> str:
-    """The word with the model's number in it: H100 of 'H100 SXM'. PCIe and NVL are never meant by it alone."""
+    """Returns the word with the model's number, H100 of 'H100 SXM'. PCIe and NVL are never meant by it alone."""
     if card.name in ("H100 PCIe", "H100 NVL", "A100 PCIe", "RTX 6000 Ada"):
         return card.name  # no single word is so
     return next(word for word in card.name.upper().split() if any(letter.isdigit() for letter in word))
 
 
 def free_gib_by_card(name: str, memory_gb: float) -> float:
-    """What a process finds free on a card of this name and size."""
+    """Returns the memory that a process can use on a GPU of this name and size."""
     card = card_named(name)
     return memory_gb * (FREE_SHARE_ECC if card and card.corrects else FREE_SHARE)
 
 
 def rentable() -> list[Card]:
-    """Those RunPod has, the cheapest first."""
+    """Returns the kinds that RunPod has, the cheapest first."""
     return sorted((card for card in CARDS if card.runpod_id), key=lambda card: card.secure_usd or float("inf"))
 
 
 # --- how long training and answering take --------------------------------------------------------------------------
 
 USED, USED_BELOW_7B = 0.50, 0.43
-"""Of the rate by the data sheet, in a training that keeps its activations: from 7 billion parameters on, and below."""
+"""The share of the data sheet's rate that a training reaches if it keeps its activations: from 7 billion parameters on,
+and below."""
 USED_RECOMPUTED = 0.35
-"""The same where activations are computed twice."""
+"""The same share if activations are computed twice."""
 USED_CPU = 0.6
-"""Of the rate of a matrix product that was measured."""
+"""The share of the measured rate of a matrix product."""
 USED_ANSWERING, USED_ANSWERING_CPU = 0.1, 0.2
-"""By many answers at once; the 57,000 tokens a second of a 1.2 billion model on an H200 are 0.14."""
+"""The share that many answers at once reach; 57,000 tokens a second of a 1.2 billion model on an H200 are 0.14."""
 USED_TOGETHER, USED_SHARDED = 0.9, 0.6
-"""By each of several cards that train together: with the weights on each, and with the weights divided among them."""
+"""The share that each of several GPUs reaches in one training: with all weights on each, and with the
+weights divided."""
 STEP_S = 0.1
-"""An optimizer step takes no less, however small the model."""
+"""The least seconds of an optimizer step, however small the model."""
 
 
 def training_flops(shape: Shape, lengths: Sequence[tuple[int, int]]) -> float:
-    """Floating-point operations that LoRA training needs for documents of (tokens, labelled tokens).
+    """Returns the floating-point operations of a LoRA training on documents of (tokens, labelled tokens).
 
-    2N forward and 2N for the gradient of the activations, N the parameters of the linear layers that a token goes
-    through; the frozen weights have no gradient, and the adapter (under 1 %) is left out. The output layer counts for
-    labelled tokens. Causal attention: 2 L² d forward, 2.5 times that backward.
+    2N forward and 2N for the gradient of the activations, where N counts the parameters of a token's linear layers. The
+    frozen weights have no gradient, and the adapter (under 1 %) is left out. The output layer counts for labelled
+    tokens. Causal attention costs 2 L² d forward and 2.5 times that backward.
     """
     tokens, labelled = (sum(each) for each in zip(*lengths, strict=True))
     linear = shape.active_parameters * tokens + shape.hidden * shape.vocabulary * labelled
@@ -129,7 +131,7 @@ def training_flops(shape: Shape, lengths: Sequence[tuple[int, int]]) -> float:
 
 
 def training_s(flops: float, shape: Shape, way: Training, *, peak: float, cards: int = 1, steps: int = 0) -> float:
-    """Seconds of a training on `cards` with `peak` FLOP/s each (a CPU's: as measured)."""
+    """Returns the seconds of a training on GPUs with `peak` FLOP/s each, or on a CPU with this measured rate."""
     if way.cpu:
         return flops / (peak * USED_CPU)
     used = USED_RECOMPUTED if way.checkpointing else USED if shape.parameters >= 7e9 else USED_BELOW_7B
@@ -138,6 +140,6 @@ def training_s(flops: float, shape: Shape, way: Training, *, peak: float, cards:
 
 
 def answering_s(shape: Shape, tokens: float, *, peak: float, cpu: bool) -> float:
-    """Seconds in which the model writes `tokens`, many answers at once."""
+    """Returns the seconds in which the model writes `tokens`, many answers at once."""
     per_token = 2.0 * (shape.active_parameters + shape.hidden * shape.vocabulary)
     return tokens * per_token / (peak * (USED_ANSWERING_CPU if cpu else USED_ANSWERING))

@@ -1,8 +1,8 @@
-"""Control tokens: the ids by which a model tells its turns apart. Only a chat template may write them.
+"""Control tokens: the ids by which a model separates its turns. Only a chat template may write them.
 
-A tokenizer reads `<|im_end|>` in a question, a document or a student's answer as the end of a turn, so that whoever
-wrote it speaks as somebody else. Here a text is looked through by the tokenizer itself, and what it would read so is
-spelt out in ordinary tokens.
+A tokenizer reads `<|im_end|>` in a question, a document or a student's answer as the end of a turn, so that its author
+could speak as somebody else. Here the tokenizer itself searches a text, and what it would read so is spelt in ordinary
+tokens.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ Tokenizer = Any
 """A transformers tokenizer with a chat template."""
 
 _WORDS = re.compile(r"</?[a-z_]*(?:think|thinking|thought|tool_call|tool_response|tools)>")
-"""What a model writes into its own answers. They are tokens of their own in many vocabularies and end no turn."""
+"""Words that a model writes into its own answers. Many vocabularies have tokens for them, which end no turn."""
 _PLACE = "\ue5f1{}\ue5f2"
-"""Stands for a control token in a text while the template is filled in: of private use, so in no one's text."""
+"""Replaces a control token in a text while the template is filled in. Its characters are of private use,
+so in no text."""
 _BEGINNING = 3  # letters
 
 
 def encoded_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text, nothing added. Control tokens in it count as such: for what a template has written."""
+    """Returns the ids of a text that a template has written, in which control tokens count as such."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def controls_of(tokenizer: Tokenizer) -> Controls:
-    """The control tokens of a tokenizer."""
+    """Returns the control tokens of a tokenizer."""
     return _controls(tokenizer, tokenizer.chat_template, len(tokenizer))
 
 
@@ -40,7 +41,7 @@ def _controls(tokenizer: Tokenizer, template: str, size: int) -> Controls:
 
 
 def _control_ids(tokenizer: Tokenizer) -> set[int]:
-    """The special tokens, and those that are called ordinary although the template writes turns with them."""
+    """Returns the special tokens, and ordinary ones by which the template separates turns."""
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     special = set(tokenizer.all_special_ids) | {token for token, word in added.items() if word.special}
     template = tokenizer.chat_template or ""
@@ -54,10 +55,10 @@ def _control_ids(tokenizer: Tokenizer) -> set[int]:
 
 
 class Controls:
-    """What of a text a tokenizer would read as control tokens, and how the text is encoded so that it does not.
+    """Finds what a tokenizer would read as control tokens in a text, and encodes the text without them.
 
     Attributes:
-        ids: of the control tokens.
+        ids: the ids of the control tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -65,22 +66,24 @@ class Controls:
         self._tokenizer = tokenizer
         words = sorted(filter(None, map(self._word, self.ids)), key=len, reverse=True)
         self._words = _any_of(words)
-        # a vocabulary may have thousands; the tokenizer itself says of a text that holds a beginning whether it is one
+        # A vocabulary may have thousands, so a text with a beginning is read by the tokenizer itself.
         self._beginnings = _any_of(sorted({word[:_BEGINNING] for word in words}))
         self._lock = threading.Lock()
-        self._clone: Tokenizer = None  # knows the places
-        self._places: dict[str, tuple[str, int, list[int]]] = {}  # control word → place, its id, the word spelt out
+        self._clone: Tokenizer = None  # has a token for each replacement
+        self._places: dict[
+            str, tuple[str, int, list[int]]
+        ] = {}  # control word → replacement, its id, the word spelt out
 
     def _word(self, token: int) -> str:
-        found = self._tokenizer.added_tokens_decoder.get(token)
-        return str(found) if found is not None else str(self._tokenizer.convert_ids_to_tokens(token))
+        word = self._tokenizer.added_tokens_decoder.get(token)
+        return str(word) if word is not None else str(self._tokenizer.convert_ids_to_tokens(token))
 
     def found(self, text: str) -> list[str]:
-        """The control tokens that the tokenizer reads in a text, as they are written there."""
+        """Returns the control tokens that the tokenizer reads in a text, as they are written there."""
         return [text[start:stop] for start, stop in self._spans(text)]
 
     def veiled(self, text: str) -> str:
-        """The text with places for its control tokens; the very same object where it has none."""
+        """Returns the text with its control tokens replaced; the same object if it has none."""
         spans = self._spans(text)
         if not spans:
             return text
@@ -91,29 +94,29 @@ class Controls:
         return "".join([*parts, text[end:]])
 
     def veiled_ids(self, text: str) -> list[int]:
-        """The ids of a text that a template has written around veiled ones: its own control tokens, none of theirs."""
+        """Returns the ids of a template's text around veiled texts, with the template's control tokens alone."""
         with self._lock:
             if self._clone is None:
                 return encoded_ids(self._tokenizer, text)
             spelt = {token: ids for _, token, ids in self._places.values()}
-            found = encoded_ids(self._clone, text)
-        return [one for token in found for one in spelt.get(token, (token,))]
+            ids = encoded_ids(self._clone, text)
+        return [part for token in ids for part in spelt.get(token, (token,))]
 
     def text_ids(self, text: str) -> list[int]:
-        """The ids of a text of data, users or models: none of them a control token."""
+        """Returns the ids of a text by users, data or models, none of which is a control token."""
         veiled = self.veiled(text)
         return encoded_ids(self._tokenizer, text) if veiled is text else self.veiled_ids(veiled)
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
-        """Where the control tokens of a text begin and end, without the white space they may take in."""
+        """Returns where the control tokens of a text begin and end, without surrounding white space."""
         if not self._suspected(text):
             return []
         if not self._tokenizer.is_fast:
-            return [found.span() for found in self._words.finditer(text)]
+            return [match.span() for match in self._words.finditer(text)]
         read = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         spans = (span for token, span in zip(read["input_ids"], read["offset_mapping"], strict=True)
                  if token in self.ids)  # fmt: skip
-        return [found for start, stop in spans if (found := _trimmed(text, start, stop))]
+        return [word for start, stop in spans if (word := _trimmed(text, start, stop))]
 
     def _suspected(self, text: str) -> bool:
         if self._beginnings.search(text):
@@ -121,7 +124,7 @@ class Controls:
         return not text.isascii() and self._beginnings.search(unicodedata.normalize("NFKC", text)) is not None
 
     def _place(self, word: str) -> str:
-        """The place of a control word, which is a token of its own to a copy of the tokenizer."""
+        """Returns the replacement of a control word, which is a token of its own in a copy of the tokenizer."""
         from tokenizers import AddedToken
 
         with self._lock:
@@ -134,7 +137,7 @@ class Controls:
             return self._places[word][0]
 
     def _spelt(self, word: str) -> list[int]:
-        """A control word in ordinary tokens; letter by letter where a tokenizer knows no other way."""
+        """Returns a control word in ordinary tokens, letter by letter if the tokenizer knows no other way."""
         ids = self._clone(word, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         if self.ids.isdisjoint(ids):
             return ids
@@ -142,12 +145,12 @@ class Controls:
 
 
 def _any_of(words: list[str]) -> re.Pattern[str]:
-    """Finds these words, however they are capitalised and whatever stands for a blank; nothing where there is none."""
+    """Returns a pattern of these words in any case, and with a blank or its substitute."""
     return re.compile("|".join(re.escape(word).replace("▁", "[▁ ]") for word in words) or "(?!)", re.IGNORECASE)
 
 
 def _trimmed(text: str, start: int, stop: int) -> tuple[int, int] | None:
-    """A stretch without the white space around it; None where nothing is left."""
+    """Returns a stretch without surrounding white space; None if nothing is left."""
     word = text[start:stop].strip()
     start = text.index(word, start)
     return (start, start + len(word)) if word else None

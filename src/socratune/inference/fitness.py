@@ -1,6 +1,6 @@
-"""What in a model's small files would fail or mislead later: its tokenizer, its chat template, its configuration.
+"""Finds what in a model's small files would fail or mislead later: tokenizer, chat template, configuration.
 
-Asked in seconds, before anything is paid or loaded: of a folder as of a model of the Hub.
+It takes seconds, before anything is paid for or loaded, for a folder as for a model on the Hub.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from socratune.config import PLAIN
-from socratune.errors import Fault, OutsideError, Shown, UserError, without_extra
+from socratune.errors import Fault, OutsideError, Shown, UserError, one_line, without_extra
 from socratune.inference.controls import Tokenizer, controls_of
 from socratune.inference.known import note, recall
 from socratune.inference.template import end_of_turn_id, ends_turns, prompt_ids, prompt_text, system_place
@@ -26,16 +26,16 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 _USER = {"role": "user", "content": "Xq7user"}
 _ANSWERED = [_USER, {"role": "assistant", "content": "Xq7answer"}, _USER]
 _SHORT = 2
-"""A row whose bytes are fewer than the positions over this cannot have more tokens than there are positions."""
+"""A row has fewer tokens than the model has positions if its bytes are fewer than the positions over this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitness:
-    """What was found in a model's files.
+    """What a check of a model's files has found.
 
     Attributes:
-        faults: with these it can neither chat nor be trained.
-        notes: what works otherwise than somebody may expect, in sentences.
+        faults: why it can neither chat nor be trained.
+        notes: sentences on what works otherwise than expected.
     """
 
     faults: tuple[Fault, ...] = ()
@@ -43,7 +43,7 @@ class Fitness:
 
 
 def load_tokenizer(name: str, where: str = "--model") -> Tokenizer:
-    """The tokenizer of a model, with its chat template or the one that it is given.
+    """Returns the tokenizer of a model, with its own chat template or the configured one.
 
     Args:
         name: a folder, a Hub id, or `demo`.
@@ -57,20 +57,20 @@ def load_tokenizer(name: str, where: str = "--model") -> Tokenizer:
 
 
 def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
-    """The tokenizer, and what is to be said of its template."""
-    model_json(name, "tokenizer_config.json")  # says whether the Hub answers, which transformers does not
+    """Returns the tokenizer, and notes on its template."""
+    model_json(name, "tokenizer_config.json")  # raises if the Hub does not answer, as transformers does not
     try:
         tokenizer = _by_its_class(name)
     except OutsideError:
         raise
-    except Exception as error:  # tokenizers raises bare exceptions, and transformers any for a file it does not expect
+    except Exception as error:  # tokenizers and transformers raise errors of many kinds
         if missing := without_extra(error):
             raise missing from error
         fix = "Take a model folder with its tokenizer files."
-        raise UserError(Fault(f"{where} {name}", "a tokenizer that can be read", _reason(error), fix)) from error
+        raise UserError(Fault(f"{where} {name}", "a tokenizer that can be read", one_line(error), fix)) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and type(backend.model).__name__ == "BPE":
-        tokenizer.clean_up_tokenization_spaces = False  # transformers leaves it undone either way, and warns of True
+        tokenizer.clean_up_tokenization_spaces = False  # transformers ignores it, and warns about True
     own, notes = tokenizer.chat_template, []
     template = given_template(name) or default_template(own)
     if isinstance(own, dict) and template is not None and template in own.values():
@@ -83,7 +83,7 @@ def _read_tokenizer(name: str, where: str) -> tuple[Tokenizer, list[str]]:
 
 
 def _by_its_class(name: str) -> Any:
-    """The tokenizer as `AutoTokenizer` reads it; the class it chose is noted where that class alone reads the same."""
+    """Returns the tokenizer as `AutoTokenizer` reads it, and notes its class if that class alone reads the same."""
     location = model_location(name)
     if isinstance(kind := recall(name, "tokenizer"), list):
         module, called = kind
@@ -98,7 +98,7 @@ def _by_its_class(name: str) -> Any:
 
 
 def _reads(tokenizer: Any) -> list[Any]:
-    """All that decides what a tokenizer of the `tokenizers` library does; of another one, nothing that is equal."""
+    """Returns what decides the behaviour of a tokenizer of the `tokenizers` library; for others, a unique value."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     kept = {name: value for name, value in vars(tokenizer).items() if not name.startswith("_tokenizer")}
     return [backend.to_str() if backend else object(), repr(kept)]
@@ -113,15 +113,15 @@ def _no_template(name: str, where: str, own: Any) -> Fault:
 
 
 def has_tokenizer(name: str) -> bool:
-    """Whether a model has tokenizer files at all; one that is only planned for may be a mere `config.json`."""
+    """Returns True if a model has tokenizer files; a plan may need no more than a `config.json`."""
     return any(model_file(name, file) is not None for file in _TOKENIZER_FILES)
 
 
 def chat_fitness(name: str, where: str = "--model") -> Fitness:
-    """What would fail or mislead when a model is asked, or trained behind its chat template.
+    """Returns what would fail or mislead when a model is asked, or trained with its chat template.
 
     Args:
-        name: a folder, a Hub id, or `demo`, of which `model_fault` has found nothing.
+        name: a folder, a Hub id, or `demo`, which has passed `model_fault`.
         where: names it in the faults.
 
     Raises:
@@ -130,10 +130,10 @@ def chat_fitness(name: str, where: str = "--model") -> Fitness:
     known = recall(name, "chat", given_template(name))
     if isinstance(known, list):
         return Fitness(notes=tuple(known))
-    found = _chat_fitness(name, where)
-    if not found.faults:
-        note(name, "chat", given_template(name), value=found.notes)
-    return found
+    fitness = _chat_fitness(name, where)
+    if not fitness.faults:
+        note(name, "chat", given_template(name), value=fitness.notes)
+    return fitness
 
 
 def _chat_fitness(name: str, where: str) -> Fitness:
@@ -151,16 +151,16 @@ def _chat_fitness(name: str, where: str) -> Fitness:
     notes += _template_notes(name, tokenizer, end)
     try:
         fault = _beyond_embedding(name, where, tokenizer, config, end)
-    except UserError as error:  # of several turns
+    except UserError as error:  # about several turns
         notes, fault = [*notes, str(error)], None
     return Fitness((fault,) if fault else (), tuple(notes))
 
 
 def _read_config(name: str, where: str) -> Any:
-    """The configuration as transformers reads it.
+    """Returns the configuration as transformers reads it.
 
     Raises:
-        UserError: it cannot be read, or is none of a causal language model.
+        UserError: it cannot be read, or is not that of a causal language model.
     """
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
@@ -170,38 +170,34 @@ def _read_config(name: str, where: str) -> Any:
         config = AutoConfig.from_pretrained(model_location(name))
         known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
         getattr(config.get_text_config(), "vocab_size", None)
-    except Exception as error:  # values it cannot build a configuration of: each fails in its own way
-        raise UserError(Fault(f"{where} {name}", expected, _reason(error))) from error
+    except Exception as error:  # unexpected values fail in many ways
+        raise UserError(Fault(f"{where} {name}", expected, one_line(error))) from error
     if not known and not hasattr(config, "auto_map"):
         raise UserError(Fault(f"{where} {name}", expected, Shown(f"model_type {config.model_type!r}")))
     return config
 
 
-def _reason(error: Exception) -> Shown:
-    return Shown(str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__)
-
-
 def _template_notes(name: str, tokenizer: Tokenizer, end: int) -> list[str]:
     notes = []
     if (place := system_place(tokenizer)) != "system":
-        done = (
-            "its words are put before those of the first user turn" if place == "user" else "rows with one are refused"
-        )
-        notes.append(f"The chat template of {name} has no place for a system turn: {done}.")
+        effect = "its words precede those of the first user turn" if place == "user" else "rows with one are refused"
+        notes.append(f"The chat template of {name} has no place for a system turn: {effect}.")
     word = tokenizer.decode([end])
     if not ends_turns(tokenizer):
-        notes.append(f"The chat template of {name} writes no end behind an answer: {word!r} is trained as its end.")
+        notes.append(f"The chat template of {name} writes no end after an answer: {word!r} is trained as its end.")
     stops = model_json(name, "generation_config.json").get("eos_token_id")
     stops = [tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])]
     if end not in stops:
-        said = "neither its tokenizer nor its generation_config.json says to stop: others may not stop there"
-        notes.append(f"The chat template of {name} ends an answer with {word!r}, at which {said}.")
+        text = "neither its tokenizer nor its generation_config.json says to stop: others may not stop there"
+        notes.append(f"The chat template of {name} ends an answer with {word!r}, at which {text}.")
     return notes
 
 
 def _beyond_embedding(name: str, where: str, tokenizer: Tokenizer, config: Any, end: int) -> Fault | None:
-    """A token that could be asked for and that the model has no row for. One that only a control token of a text would
-    ask for (an image's, in Gemma 3) never is: a text has no control tokens here.
+    """Returns a fault if a token can occur for which the model has no row.
+
+    A token that only a control token in a text would need (an image's, in Gemma 3) cannot occur, since texts have none
+    here.
     """
     size = getattr(config.get_text_config(), "vocab_size", None)
     if not isinstance(size, int):
@@ -220,19 +216,20 @@ def _beyond_embedding(name: str, where: str, tokenizer: Tokenizer, config: Any, 
 
 
 def positions_of(name: str) -> int | None:
-    """How many tokens a model has positions for; None where its configuration does not say."""
+    """Returns how many positions a model has; None if its configuration does not say."""
     config = model_json(name, "config.json")
     inner = config.get("text_config")
     config = inner if isinstance(inner, dict) else config
-    found = next((config[key] for key in ("max_position_embeddings", "n_positions", "n_ctx") if key in config), None)
-    return found if isinstance(found, int) and found > 0 else None
+    keys = ("max_position_embeddings", "n_positions", "n_ctx")
+    count = next((config[key] for key in keys if key in config), None)
+    return count if isinstance(count, int) and count > 0 else None
 
 
 class RowScreen:
-    """Says of a row why a model can neither be asked it nor trained on it; the tokenizer is read when it is needed.
+    """Finds why a model can neither be asked nor trained on a row. It reads the tokenizer at the first row.
 
     Attributes:
-        key: equal where another would say the same.
+        key: equal for screens that judge alike.
     """
 
     def __init__(self, name: str) -> None:
@@ -243,7 +240,7 @@ class RowScreen:
         self._shapes: dict[tuple[str, ...], str | None] = {}  # roles → why the template does not take them
 
     def __call__(self, row: QARow) -> Rejected | None:
-        """`control_token`, `chat_template` or `too_long`, with the reason in words; None for a row that is well."""
+        """Returns `control_token`, `chat_template` or `too_long`, with a reason in words; None for a good row."""
         if self._tokenizer is None:
             self._tokenizer, self._positions = load_tokenizer(self._name), positions_of(self._name)
         return next(self._reasons(row, self._tokenizer), None)
@@ -264,7 +261,7 @@ class RowScreen:
                 yield Rejected("too_long", text, id=row.id)
 
     def _refused(self, row: QARow, tokenizer: Tokenizer) -> str | None:
-        """Why the template does not take the turns of a row; asked once for every order of roles."""
+        """Returns why the template does not take the turns of a row. Each order of roles is tried once."""
         roles = tuple(turn["role"] for turn in row.prompt)
         if roles not in self._shapes:
             reason = None

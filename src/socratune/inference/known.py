@@ -1,6 +1,6 @@
-"""What was found out about a model's small files stays known while they and the libraries that read them are the same.
+"""Remembers what was learnt about a model's small files while they and the libraries that read them stay the same.
 
-Reading them by transformers' automatic classes imports torch, which takes two seconds before a run says its first word.
+Reading them by transformers' automatic classes imports torch, which takes two seconds before a run prints anything.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ _WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 
 
 def recall(name: str, about: str, *parts: Any) -> Any:
-    """What was noted, None where nothing was or something has changed since.
+    """Returns what was noted; None if nothing was, or something has changed since.
 
     Args:
         name: a folder, a Hub id, or `demo`.
-        about: what was found out; one note is kept of each.
+        about: the subject; one note is kept of each.
         parts: JSON that it depends on besides the model's files.
     """
     with suppress(OSError, ValueError, TypeError, KeyError):
-        found = json.loads(_note(name, about).read_text("utf-8"))
-        if found["of"] == _state(name, *parts):
-            return found["value"]
+        content = json.loads(_note(name, about).read_text("utf-8"))
+        if content["of"] == _state(name, *parts):
+            return content["value"]
     return None
 
 
 def note(name: str, about: str, *parts: Any, value: Any) -> None:
-    """Keep what was found out, where the cache can be written; the arguments as for `recall`."""
+    """Keeps a value if the cache can be written. The arguments are those of `recall`."""
     with suppress(OSError, SocratuneError):
         path = _note(name, about)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def _note(name: str, about: str) -> Path:
 
 
 def _state(name: str, *parts: Any) -> str:
-    """Changes with every file of the model but its weights, with what reads them, and with `parts`."""
+    """Returns a hash of every file of the model except its weights, of the libraries that read them, and of `parts`."""
     folder = _folder(name)
     files = (*folder.iterdir(), *folder.glob("additional_chat_templates/*"))  # transformers reads both places
     states = [(str(path), file_state(path)) for path in sorted(files) if path.suffix not in _WEIGHTS]
@@ -65,6 +65,6 @@ def _state(name: str, *parts: Any) -> str:
 
 @cache
 def _readers() -> list[Any]:
-    """The versions of the libraries, and the state of the checks themselves."""
+    """Returns the versions of the libraries, and the state of the checks themselves."""
     own = [path for folder in ("inference", "training") for path in (Path(__file__).parents[1] / folder).glob("*.py")]
     return [__version__, *map(version, _READERS), file_state(*sorted(own))]

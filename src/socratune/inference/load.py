@@ -1,4 +1,4 @@
-"""Load a model and its tokenizer, with an adapter on it, in 4 bits or spread over the cards where it must be."""
+"""Loads a model and its tokenizer, with an adapter, in 4 bits or spread over several GPUs if necessary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from socratune.errors import Fault, Shown, UserError
+from socratune.errors import Fault, UserError, one_line
 from socratune.inference import memory, ranks
 from socratune.inference.fitness import load_tokenizer
 from socratune.inference.memory import base_dtype, free_gib, torch_device
@@ -32,16 +32,16 @@ _THREADS = torch.get_num_threads()
 
 
 def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | str = "auto") -> tuple[Any, Any]:
-    """Model in eval mode and tokenizer; of ranks that train together, each has the whole or, see `ranks.Parallel`, a
-    part.
+    """Returns the model in eval mode and its tokenizer. Of ranks that train together, each has the whole model or a
+    part (see `ranks.Parallel`).
 
     Args:
         name: a folder, a Hub id, or `demo`.
-        adapter: a LoRA adapter to put on it.
-        load_in_4bit: `auto`: only on a card on which training in 16 bits would not fit.
+        adapter: a LoRA adapter to apply.
+        load_in_4bit: `auto` quantises only on a GPU on which training in 16 bits would not fit.
 
     Raises:
-        UserError: no chat template, or the weights cannot be read.
+        UserError: there is no chat template, or the weights cannot be read.
     """
     transformers_logging.disable_progress_bar()
     location, where = model_location(name), torch_device()
@@ -53,12 +53,12 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
         if not sharded and _wants_4bit(location, where, load_in_4bit):
             options |= {"quantization_config": _four_bit(options["dtype"]), "device_map": {"": 0}}
         elif not sharded and where.type == "cuda":
-            options["device_map"] = {"": where}  # each tensor from the file to the card, not all through main memory
+            options["device_map"] = {"": where}  # each tensor goes from the file to the GPU, not through main memory
         read = partial(AutoModelForCausalLM.from_pretrained, location, **options)
         model = load_in_turn(read) if sharded else read()
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = Shown(str(error).splitlines()[0][:300] if str(error) else type(error).__name__)
-        raise UserError(Fault(f"--model {name}", "a causal language model with weights", reason)) from error
+        expected = "a causal language model with weights"
+        raise UserError(Fault(f"--model {name}", expected, one_line(error))) from error
     if not sharded and "quantization_config" not in options:
         model = model.to(where)
     _set_threads(model)
@@ -69,16 +69,16 @@ def load_model(name: str, *, adapter: Path | None = None, load_in_4bit: bool | s
 
 def _with_adapter(model: Any, adapter: Path, name: str) -> Any:
     try:
-        from peft import PeftModel  # a second that a base alone does not cost
+        from peft import PeftModel  # the import takes a second, which a base alone saves
 
         return PeftModel.from_pretrained(model, adapter)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        got, fix = Shown(" ".join(str(error).split())[:300]), "socratune validate says more, socratune train mends it."
-        raise UserError(Fault(str(adapter), f"a LoRA adapter for {name}", got, fix)) from error
+        fix = "Run socratune validate for details, and socratune train to repair it."
+        raise UserError(Fault(str(adapter), f"a LoRA adapter for {name}", one_line(error), fix)) from error
 
 
 def _wants_sharding(location: str, where: torch.device, load_in_4bit: bool | str) -> bool:
-    """Whether the ranks share one copy of the base: in 16 bits it fits them together, and no card alone."""
+    """Returns True if the ranks must share one copy of the base: in 16 bits it fits them together, but no GPU alone."""
     if ranks.size() == 1 or load_in_4bit is True:
         return False
     if ranks.parallel() != "auto" or where.type != "cuda":
@@ -92,19 +92,19 @@ def _wants_sharding(location: str, where: torch.device, load_in_4bit: bool | str
     return alone is None and shared is not None
 
 
-def _wants_4bit(location: str, where: torch.device, asked: bool | str) -> bool:
+def _wants_4bit(location: str, where: torch.device, load_in_4bit: bool | str) -> bool:
     if where.type != "cuda":
-        if asked is True:
-            log.warning("load_in_4bit: needs a CUDA GPU and there is none here; the base is not quantised.")
+        if load_in_4bit is True:
+            log.warning("load_in_4bit needs a CUDA GPU, and there is none here. The base is not quantised.")
         return False
-    if asked != "auto":
-        return bool(asked)
+    if load_in_4bit != "auto":
+        return bool(load_in_4bit)
     try:
         shape = memory.Shape.of(AutoConfig.from_pretrained(location).to_dict())
     except KeyError:  # a shape the arithmetic does not know
         return False
-    found = memory.plan_memory(shape, free_gib(), longest=memory.ENOUGH_TOKENS, rank=16)
-    return found is not None and found.training.load_in_4bit
+    plan = memory.plan_memory(shape, free_gib(), longest=memory.ENOUGH_TOKENS, rank=16)
+    return plan is not None and plan.training.load_in_4bit
 
 
 def _four_bit(dtype: torch.dtype) -> Any:
@@ -116,8 +116,8 @@ def _four_bit(dtype: torch.dtype) -> Any:
 
 
 def _set_threads(model: Any) -> None:
-    """One thread for a tiny model: its products are too small to share, and on a busy machine the second thread is
-    waited for at every one of them (training the embedded model took 46 s instead of 12 s beside other work).
+    """Gives a tiny model one thread. On a busy machine, it would wait for the second at every small product (training
+    the embedded model took 46 s instead of 12 s).
     """
     size = sum(weight.numel() for weight in model.parameters())
     torch.set_num_threads(1 if size < TINY_MODEL else _THREADS)

@@ -1,21 +1,21 @@
-"""Tell an answer that says the same over and over: it would go on to its longest, and nobody could use it."""
+"""Detects an answer that repeats itself: it would continue to its longest, and would be useless."""
 
 from __future__ import annotations
 
 from array import array
 
 LOOKED_EVERY = 32
-"""Tokens after which an answer is looked at again: that costs about 5 µs."""
+"""Tokens between two checks of an answer; a check costs about 5 µs."""
 LONGEST_PERIOD = 64
-"""Tokens of the longest passage whose repetition is noticed; a sentence or two."""
+"""Tokens of the longest passage whose repetition is noticed, a sentence or two."""
 LOOP_TOKENS, LOOP_TIMES = 128, 4
-"""A passage repeats itself for so many tokens, and so many times, before its answer is stopped."""
+"""A passage repeats for so many tokens, and so many times, before its answer is stopped."""
 
 
 def loops(ids: list[int]) -> bool:
-    """Whether an answer ends in one passage of at most `LONGEST_PERIOD` tokens, over and over.
+    """Returns True if an answer ends in a repeated passage of at most `LONGEST_PERIOD` tokens.
 
-    A table, a list of zeros or a row of dashes may do so for a while. What goes on for so long hardly ever ends.
+    A table, a list of zeros or a row of dashes may repeat for a while. What repeats for so long hardly ever ends.
     """
     tail = array("q", ids[-LOOP_TIMES * LONGEST_PERIOD :]).tobytes()
     last = tail[-8 * LOOKED_EVERY :]

@@ -1,7 +1,6 @@
-"""Training memory by arithmetic: from a model's `config.json` to GiB, and from free GiB to a way of training.
+"""Computes training memory: from a model's `config.json` to GiB, and from free GiB to a way of training.
 
-Everything here is counting; nothing is loaded and nothing measured. docs/reference/memory.md holds these figures
-against measured peaks.
+Everything here is arithmetic; nothing is loaded or measured. docs/reference/memory.md compares it with measured peaks.
 """
 
 from __future__ import annotations
@@ -16,39 +15,39 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 BYTES = 2
-"""Of a value on a card: bfloat16 or float16."""
+"""Bytes of a value on a GPU: bfloat16 or float16."""
 CONTEXT_GIB = 0.75
-"""CUDA context and libraries of a process, outside the allocator of PyTorch."""
+"""CUDA context and libraries of a process, outside PyTorch's allocator."""
 WORKSPACE_GIB = 0.1
-"""What cuBLAS and the kernels of the attention work in."""
+"""Work space of cuBLAS and of the attention kernels."""
 LOGITS = 2**26
 """Logits held at once (see `training.kernels`), each in 16 bits, and its gradient."""
 _MICRO_TOKENS = (49152, 32768, 24576, 20480, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1024, 512)
-"""Sizes of a micro-batch that are tried, largest first; above 8,192 a card is full and only launches get fewer."""
+"""Sizes of a micro-batch to try, largest first. Above 8,192 a GPU is fully used, and only launches become fewer."""
 HEADROOM = 0.95
-"""Of free memory is planned with: the allocator cannot use every gap."""
+"""The share of free memory to plan with, as the allocator cannot use every gap."""
 ENOUGH_TOKENS = 2048
 """A micro-batch from which on recomputing activations costs more than a larger one would gain."""
 CPU_LOSS = 12
-"""Copies of a chunk of logits that a CPU holds at the worst moment, what the allocator keeps included (measured)."""
+"""Copies of a chunk of logits that a CPU holds at the worst moment, including what the allocator keeps (measured)."""
 EXACT_KINDS = frozenset(
     ("gemma", "gemma2", "gemma3_text", "granite", "granitemoe", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3",
      "qwen3_moe", "smollm3")
 )  # fmt: skip
-"""`model_type`s whose parameters `Shape` counts to the last one; of others it gives the size about right, or none."""
+"""`model_type`s whose parameters `Shape` counts exactly. For others it is approximate, or fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A decoder of one kind of layer, as its `config.json` describes it.
+    """A decoder with one kind of layer, as its `config.json` describes it.
 
     Attributes:
         hidden: width of the residual stream.
         inner: width of the MLP (of one expert).
         experts: 1 for a dense model; `active` of them see a token.
-        tied: input and output embedding are one matrix.
-        fused: queries, keys and values come out of one product, of which they are copies.
-        counted: (all parameters, those in linear layers of blocks) where they were counted and not computed.
+        tied: True if input and output embedding are one matrix.
+        fused: True if queries, keys and values are copies out of one product.
+        counted: (all parameters, those in linear layers of blocks) if they were counted rather than computed.
     """
 
     hidden: int
@@ -68,10 +67,10 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Shape:
-        """From the values of a `config.json`.
+        """Returns the shape that the values of a `config.json` describe.
 
         Raises:
-            KeyError: a value this arithmetic needs is not there.
+            KeyError: a value that this arithmetic needs is missing.
         """
         config = config.get("text_config", config)
         kind, heads = config.get("model_type", ""), config["num_attention_heads"]
@@ -82,7 +81,7 @@ class Shape:
         biases = 0
         if kind.startswith("qwen2"):
             biases = (heads + 2 * kv_heads) * head_dim
-        elif config.get("attention_bias") and kind not in ("mistral", "mixtral", "phi3"):  # they do not read it
+        elif config.get("attention_bias") and kind not in ("mistral", "mixtral", "phi3"):  # they ignore it
             biases = (heads + 2 * kv_heads) * head_dim + config["hidden_size"]
         if kind.startswith(("qwen3", "gemma3")):
             biases += 2 * head_dim  # the norms of queries and keys
@@ -104,10 +103,10 @@ class Shape:
 
     @property
     def linear_shapes(self) -> list[tuple[int, int]]:
-        """(in, out) of the linear layers of a block.
+        """Returns (in, out) of each linear layer of a block.
 
-        Experts are none of them: transformers keeps them as stacked tensors, which neither LoRA adapts nor 4-bit
-        shrinks.
+        Experts do not count: transformers keeps them as stacked tensors, which LoRA does not adapt and 4-bit does not
+        shrink.
         """
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = [(self.hidden, queries), (self.hidden, keys), (self.hidden, keys), (queries, self.hidden)]
@@ -116,14 +115,14 @@ class Shape:
 
     @property
     def block_parameters(self) -> int:
-        """In the linear layers of all blocks: what 4-bit shrinks."""
+        """Returns the parameters in the linear layers of all blocks, which 4-bit shrinks."""
         if self.counted:
             return self.counted[1]
         return self.layers * sum(wide * high for wide, high in self.linear_shapes)
 
     @property
     def active_parameters(self) -> int:
-        """In the products of all blocks that a token goes through."""
+        """Returns the parameters of all blocks by which a token is multiplied."""
         if self.experts == 1:
             return self.block_parameters
         attention = sum(wide * high for wide, high in self.linear_shapes)
@@ -131,7 +130,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Returns all parameters."""
         if self.counted:
             return self.counted[0]
         experts = self.experts * 3 * self.hidden * self.inner + self.hidden * self.experts if self.experts > 1 else 0
@@ -139,12 +138,12 @@ class Shape:
         return self.block_parameters + rest + self.vocabulary * self.hidden * (1 if self.tied else 2)
 
     def adapter_parameters(self, rank: int) -> int:
-        """Of a LoRA adapter on all linear layers of the blocks."""
+        """Returns the parameters of a LoRA adapter on all linear layers of the blocks."""
         return self.layers * rank * sum(wide + high for wide, high in self.linear_shapes)
 
 
 def is_exact(config: Mapping[str, Any]) -> bool:
-    """Whether `Shape.of` counts this model to the last parameter."""
+    """Returns True if `Shape.of` counts this model's parameters exactly."""
     uneven = config.get("mlp_bias") or config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1
     return config.get("model_type") in EXACT_KINDS and "text_config" not in config and not uneven
 
@@ -154,11 +153,11 @@ class Training:
     """What training memory depends on besides the model.
 
     Attributes:
-        checkpointing: activations are recomputed, and only what enters a block is kept.
-        offload: and that lies in main memory.
-        fp8: the frozen weights are there in 8 bits too, once for each direction.
+        checkpointing: activations are recomputed, and only the input of each block is kept.
+        offload: these inputs are kept in main memory.
+        fp8: the frozen weights are also held in 8 bits, once for each direction.
         cpu: 32 bits and no kernels of our own, as on a CPU.
-        shards: cards that the blocks are spread over; each is gathered while it is computed with.
+        shards: GPUs that the blocks are spread over; each block is gathered while it is used.
     """
 
     micro_tokens: int
@@ -172,10 +171,10 @@ class Training:
 
 
 def training_gib(shape: Shape, training: Training) -> dict[str, float]:
-    """Peak memory by part, in GiB; `total` last.
+    """Returns the peak memory by part, in GiB, with `total` last.
 
-    `activations` is what the backward pass needs from the forward one; `working` what is held on top of it at the worst
-    moment, which is the loss's or that of a block going backward.
+    `activations` is what the backward pass needs from the forward pass. `working` is what is held beside it at the
+    worst moment, that of the loss or of a block going backward.
     """
     size, tokens = 2 * BYTES if training.cpu else BYTES, training.micro_tokens
     outside = shape.parameters - shape.block_parameters
@@ -217,7 +216,7 @@ def training_gib(shape: Shape, training: Training) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """How a model is trained in the memory there is."""
+    """How a model is trained in the available memory."""
 
     training: Training
     gib: dict[str, float]
@@ -236,16 +235,16 @@ def plan_memory(
     fp8: bool = False,
     shards: int = 1,
 ) -> MemoryPlan | None:
-    """The fastest way to train that fits into `free_gib`, weights included; None where none fits.
+    """Returns the fastest way to train that fits into `free_gib`, weights included; None if none fits.
 
     In the order of speed: everything kept; activations recomputed; 4-bit weights; both; recomputed from main memory.
 
     Args:
         longest: tokens of the longest row; a micro-batch holds at least one row.
-        checkpointing: None: decide.
-        load_in_4bit: None: only when nothing else fits.
-        most_tokens: of a step; a larger micro-batch would stay empty.
-        shards: see `Training`; `free_gib` is that of one card.
+        checkpointing: None lets the plan decide.
+        load_in_4bit: None quantises only if nothing else fits.
+        most_tokens: tokens of a step; a larger micro-batch would stay empty.
+        shards: see `Training`; `free_gib` is that of one GPU.
     """
     largest = max(longest, min(most_tokens, _MICRO_TOKENS[0]))
     sizes = sorted({longest, largest, *(size for size in _MICRO_TOKENS if longest < size < largest)}, reverse=True)
@@ -254,17 +253,17 @@ def plan_memory(
     for way in _ways(start, checkpointing, load_in_4bit):
         least = min(ENOUGH_TOKENS, largest) if checkpointing is None and not way.checkpointing else longest
         for size in sizes:
-            found = replace(way, micro_tokens=size)
-            gib = training_gib(shape, found)
+            sized = replace(way, micro_tokens=size)
+            gib = training_gib(shape, sized)
             if size >= least and gib["total"] <= HEADROOM * free_gib:
-                return MemoryPlan(found, gib, _reason(found, gib["total"], free_gib, refused))
+                return MemoryPlan(sized, gib, _reason(sized, gib["total"], free_gib, refused))
         need = training_gib(shape, replace(way, micro_tokens=max(least, longest)))["total"]
         refused.append(f"{training_in_words(way)} would take {need:.1f}")
     return None
 
 
 def _ways(start: Training, checkpointing: bool | None, load_in_4bit: bool | None) -> Iterator[Training]:
-    """From fast to slow."""
+    """Yields the ways of training from fast to slow."""
     precisions = (False, True) if load_in_4bit is None else (load_in_4bit,)
     for four_bit in precisions:
         for recompute in (False, True) if checkpointing is None else (checkpointing,):
@@ -274,10 +273,10 @@ def _ways(start: Training, checkpointing: bool | None, load_in_4bit: bool | None
 
 
 def training_in_words(way: Training) -> str:
-    """A way of training, for people."""
+    """Returns a way of training in words."""
     weights = "4-bit" if way.load_in_4bit else "16-bit and 8-bit" if way.fp8 else "32-bit" if way.cpu else "16-bit"
     kept = "recomputed" if way.checkpointing else "kept"
-    spread = f" on {way.shards} cards" if way.shards > 1 else ""
+    spread = f" on {way.shards} GPUs" if way.shards > 1 else ""
     return f"{weights} weights{spread}, activations {kept}{' from main memory' if way.offload else ''}"
 
 
@@ -290,7 +289,7 @@ def _reason(way: Training, total: float, free: float, refused: list[str]) -> str
 
 
 def torch_device() -> torch.device:
-    """CUDA or Apple's MPS where there is one, else the CPU."""
+    """Returns CUDA or Apple's MPS if available, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
@@ -299,7 +298,7 @@ def torch_device() -> torch.device:
 
 
 def base_dtype(where: torch.device) -> torch.dtype:
-    """The precision of base weights: bfloat16, float16 on cards without it (before Ampere), float32 on a CPU."""
+    """Returns the precision of base weights: bfloat16, float16 on GPUs before Ampere, float32 on a CPU."""
     import torch
 
     if where.type == "cpu":
@@ -310,7 +309,7 @@ def base_dtype(where: torch.device) -> torch.dtype:
 
 
 def free_gib() -> float:
-    """What this process can fill on the card, what it has filled already included."""
+    """Returns the GPU memory that this process can use, including what it uses already."""
     import torch
 
     return (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) / GIB + CONTEXT_GIB

@@ -1,9 +1,8 @@
-"""Who wrote the traces, and is it the model that is trained on them?
+"""Records who wrote the traces, and compares that model with the one to train.
 
-A LoRA adapter learns most from its base's own words. So the student's identity is recorded with what it wrote, and
+A LoRA adapter learns most from its base's own words. So the student's identity is recorded with its traces, and
 training grades it: `same`, `near` (another engine or quantisation, or an adapter on the very base), `foreign` (other
-weights or another chat template), or `unverified` (nobody can look behind a server's name, unless this run started the
-server itself).
+weights or another chat template), or `unverified` (a server's name proves nothing, unless this run started the server).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socratune.errors import Fault, Shown
+from socratune.inference.memory import torch_device
 from socratune.inference.template import IGNORE, render
 from socratune.llm import Sampling, StudentEngine, chat_template, local_name, model_revision, weights_hash
 from socratune.rows import Example
@@ -29,40 +29,42 @@ def identity(
     sampling: Sampling | None = None,
     adapter: Path | None = None,
 ) -> dict[str, Any]:
-    """What identifies a student, as JSON: name, engine, and of a model whose files are at hand all the rest.
+    """Returns the identity of a student as JSON: name, engine, and all the rest if its files are at hand.
 
     Args:
-        name: folder, Hub id or `demo`; with engine `http` its name at the server.
-        load_in_4bit: as configured; counts only where there is a GPU to do it.
+        name: folder, Hub id or `demo`; with engine `http`, its name at the server.
+        load_in_4bit: as configured; counts only if there is a GPU.
         sampling: how its answers were drawn; None for a base that answers nothing.
-        adapter: what it wears.
+        adapter: the adapter on it.
     """
-    found: dict[str, Any] = {"name": name, "engine": engine}
+    who: dict[str, Any] = {"name": name, "engine": engine}
     if engine != "http":
         template = chat_template(name)
-        found |= {
+        who |= {
             "revision": model_revision(name),
             "weights": weights_hash(name),
             "template": None if template is None else fingerprint(template),
-            "quantisation": "4bit" if engine == "local" and load_in_4bit is True and _has_gpu() else "none",
+            "quantisation": "4bit"
+            if engine == "local" and load_in_4bit is True and torch_device().type == "cuda"
+            else "none",
         }
     if adapter is not None:
-        found["adapter"] = weights_hash(str(adapter))
-    return found if sampling is None else with_sampling(found, sampling)
+        who["adapter"] = weights_hash(str(adapter))
+    return who if sampling is None else with_sampling(who, sampling)
 
 
 def with_sampling(identity: dict[str, Any], sampling: Sampling) -> dict[str, Any]:
-    """A student's identity with how its answers were drawn."""
+    """Returns a student's identity with its sampling settings."""
     shown = ("temperature", "top_p", "top_k", "max_new_tokens")
     return {**identity, "sampling": {name: getattr(sampling, name) for name in shown}}
 
 
 def trace_writers(names: Iterable[str], recorded: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Whoever wrote a set of traces, as `grade` takes them.
+    """Returns the writers of a set of traces, as `student_grade` takes them.
 
     Args:
         names: the `student_model` of the traces.
-        recorded: the identity of this run's own student; None where the traces were brought along.
+        recorded: the identity of this run's own student; None if the traces come from elsewhere.
     """
     known = [] if recorded is None else [recorded]
     strangers = {name for name in names if recorded is None or _plain(name) != _plain(recorded["name"])}
@@ -70,16 +72,16 @@ def trace_writers(names: Iterable[str], recorded: dict[str, Any] | None) -> list
 
 
 def student_grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade, str]:
-    """How near the student is to the base that is trained, and why.
+    """Returns how near the student is to the base that is trained, and why.
 
     Args:
-        student: from `identity`, or only `{"name": …}` where nothing else is known (traces of someone else's run).
+        student: from `identity`, or only `{"name": …}` if nothing else is known (traces of another run).
         base: from `identity`, of the model that is trained.
     """
     same_name = _plain(student["name"]) == _plain(base["name"])
     if student.get("engine") == "http":
         hint = "under the base's name" if same_name else f"as {student['name']!r}"
-        return "unverified", f"it was served {hint}, and nobody can look behind a name"
+        return "unverified", f"it was served {hint}, and a name proves nothing"
     if student.get("weights") is None or base.get("weights") is None:
         if not same_name:
             return "foreign", f"{student['name']!r} is another model"
@@ -103,29 +105,29 @@ def student_grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade,
 
 
 def foreign_fault(students: Iterable[dict[str, Any]], base: dict[str, Any], *, allowed: bool) -> Fault | None:
-    """Why the traces of these students are not trained on, or None.
+    """Returns a fault if the traces of these students must not be trained on.
 
     Args:
-        students: whoever wrote them, as `grade` takes them.
+        students: the writers, as `student_grade` takes them.
         allowed: `train.allow_foreign_student`.
     """
     for student in students:
-        found, reason = student_grade(student, base)
-        if found == "foreign" and not allowed:
+        grade, reason = student_grade(student, base)
+        if grade == "foreign" and not allowed:
             fix = "Enhance the data set with the base itself, or say --set train.allow_foreign_student=true."
             return Fault("the traces' student", f"the base {base['name']!r}", Shown(reason), fix)
     return None
 
 
 def mean_kl(model_a: Any, model_b: Any, tokenizer: Any, examples: list[Example]) -> float:
-    """Mean Kullback–Leibler divergence KL(a‖b) of the next token in nats, over the trained tokens of the examples.
+    """Returns the mean divergence KL(a‖b) of the next token in nats, over the trained tokens of the examples.
 
-    0 for the same model. What another quantisation does is to be compared with it, on 32 examples or so.
+    It is 0 for the same model. Compare it with the effect of another quantisation, on 32 examples or so.
 
     Args:
-        model_a: as the student was, in eval mode.
-        model_b: as the base is trained, in eval mode, with the same vocabulary.
-        tokenizer: of both.
+        model_a: the student, in eval mode.
+        model_b: the base as it is trained, in eval mode, with the same vocabulary.
+        tokenizer: the tokenizer of both.
         examples: training rows.
     """
     import torch
@@ -135,7 +137,7 @@ def mean_kl(model_a: Any, model_b: Any, tokenizer: Any, examples: list[Example])
         row = render(tokenizer, example)
         before = torch.tensor(
             [label != IGNORE for label in row.labels[1:]]
-        )  # (T-1,) positions that foretell a trained token
+        )  # (T-1,) places that predict a trained token
         log_probs = []
         for model in (model_a, model_b):
             with torch.inference_mode():
@@ -148,11 +150,5 @@ def mean_kl(model_a: Any, model_b: Any, tokenizer: Any, examples: list[Example])
 
 
 def _plain(name: str) -> str:
-    """`local/NAME` and `NAME` are one model."""
+    """Returns NAME for `local/NAME`, which is the same model."""
     return local_name(name) or name
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

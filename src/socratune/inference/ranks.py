@@ -1,12 +1,12 @@
-"""The processes that train together, one a card: which of them this is, its part of a step, sums over all.
+"""The processes that train together, one per GPU: this process's rank, its part of a step, sums over all ranks.
 
-A process that trains alone is the only one of its kind: everything here is then free and changes nothing.
+For a process that trains alone, everything here is free and changes nothing.
 
-The adapter's gradients are added up once a step, in one all-reduce, and not by `DistributedDataParallel`. A step's loss
-is the mean over all its trained tokens, and ranks do not hold equally many, so that gradients have to be added, where
-DDP takes the mean of means. DDP overlaps the reduction with the backward pass, which is worth little here: the 42
-million adapter parameters of an 8B model are 168 MB, some milliseconds beside a step of a second. And the model that is
-saved and that answers stays PEFT's own.
+The adapter's gradients are added up once per step in one all-reduce, not by `DistributedDataParallel`. A step's loss is
+the mean over all its trained tokens, and ranks hold different numbers of them, so gradients have to be added, where DDP
+takes the mean of means. DDP overlaps the reduction with the backward pass, which gains little here: the 42 million
+adapter parameters of an 8B model are 168 MB, some milliseconds beside a step of a second. And the model that is saved
+and that answers stays PEFT's own.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.inference.memory import torch_device
 
 _TIMEOUT_S = 1800.0
-"""Of one exchange within training: a rank that is behind by so much has stopped."""
+"""Seconds of one exchange within training. A rank that is later has stopped."""
 PATIENCE = timedelta(days=7)
-"""Of the exchanges in which a rank waits for others that may answer questions for hours."""
+"""Timeout of exchanges in which a rank waits for others that may answer questions for hours."""
 
 
 class Sized(Protocol):
@@ -40,18 +40,18 @@ class Sized(Protocol):
 
 _Item = TypeVar("_Item", bound=Sized)
 Part = TypeVar("Part")
-Found = TypeVar("Found")
+_T = TypeVar("_T")
 
 Parallel = Literal["auto", "data", "sharded"]
-"""How ranks hold the base: each the whole, or each a part. auto: the whole where it fits one card."""
+"""How ranks hold the base: each the whole, or each a part. auto: the whole if it fits one GPU."""
 
 
 @dataclass(slots=True)
 class _Joined:
-    """What this process joined.
+    """The group that this process has joined.
 
     Attributes:
-        patient: the group of the exchanges that have patience; they are of single numbers, and on the CPU.
+        patient: the group of the patient exchanges, which are of single numbers on the CPU.
     """
 
     patient: Any = None
@@ -62,7 +62,7 @@ _joined = _Joined()
 
 
 def join_ranks(timeout_s: float = _TIMEOUT_S, parallel: Parallel = "auto") -> None:
-    """Become one of the processes that torchrun started, before anything is done on a card."""
+    """Joins the processes that torchrun started. Call it before anything is done on a GPU."""
     _take_own_card()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
@@ -71,57 +71,57 @@ def join_ranks(timeout_s: float = _TIMEOUT_S, parallel: Parallel = "auto") -> No
 
 
 def _take_own_card() -> None:
-    """Of the cards this process sees one, which is then the first in all its threads and libraries."""
+    """Hides all GPUs but this rank's, which is then the first in all threads and libraries."""
     at = int(os.environ["LOCAL_RANK"])
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if seen != "":  # which hides all cards
+    if seen != "":  # an empty value hides all GPUs
         os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[at] if seen else str(at)
-    os.environ["LOCAL_RANK"] = "0"  # torch takes it for the card's number
+    os.environ["LOCAL_RANK"] = "0"  # torch takes it for the GPU's number
 
 
 def leave() -> None:
-    """Train alone from here on; waits for the others."""
+    """Waits for the other ranks, and trains alone from here on."""
     dist.barrier(group=_joined.patient)
     dist.destroy_process_group()
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Returns the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Returns the number of this process, from 0."""
     return dist.get_rank() if size() > 1 else 0
 
 
 def parallel() -> Parallel:
-    """As it was joined."""
+    """Returns how the ranks hold the base."""
     return _joined.parallel
 
 
 def leads() -> bool:
-    """Whether this is the one that writes files and tells of progress."""
+    """Returns True for the rank that writes files and reports progress."""
     return rank() == 0
 
 
-def leader_first(work: Callable[[], Found]) -> Found:
-    """What `work` gives; the leading rank has done it before the others begin."""
+def leader_first(work: Callable[[], _T]) -> _T:
+    """Returns what `work` returns. The leading rank completes it before the others begin."""
     if not leads():
         dist.barrier(group=_joined.patient)
-    found = work()
+    result = work()
     if leads() and size() > 1:
         dist.barrier(group=_joined.patient)
-    return found
+    return result
 
 
 def total(value: float) -> float:
-    """The sum over all ranks, on each of them; waits for all."""
+    """Returns the sum over all ranks, on each of them, and waits for all."""
     return _agreed(value, dist.ReduceOp.SUM)
 
 
 def least(value: float) -> float:
-    """The smallest of all ranks', on each of them; waits for all."""
+    """Returns the minimum over all ranks, on each of them, and waits for all."""
     return _agreed(value, dist.ReduceOp.MIN)
 
 
@@ -134,7 +134,7 @@ def _agreed(value: float, how: Any) -> float:
 
 
 def add_up(tensors: Sequence[torch.Tensor]) -> None:
-    """Put the sum over all ranks into each of these tensors of one device; in float32, and in one exchange."""
+    """Replaces each of these tensors of one device by its sum over all ranks, in float32 and in one exchange."""
     if size() > 1:
         together = torch.cat([tensor.flatten().float() for tensor in tensors])
         dist.all_reduce(together)
@@ -142,7 +142,7 @@ def add_up(tensors: Sequence[torch.Tensor]) -> None:
 
 
 def as_first(tensors: Sequence[torch.Tensor]) -> None:
-    """Put what the leading rank has into each of these tensors of one device."""
+    """Replaces each of these tensors of one device by that of the leading rank."""
     if size() > 1:
         together = torch.cat([tensor.flatten().float() for tensor in tensors])
         dist.broadcast(together, 0)
@@ -155,13 +155,13 @@ def _back(together: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
 
 
 def rank_passes(items: Sequence[_Item], group: Callable[[list[_Item]], list[Part]]) -> Iterator[tuple[Part, float]]:
-    """This rank's micro-batches of a step's items, each with its weight.
+    """Yields this rank's micro-batches of a step's items, each with its weight.
 
-    All ranks get equally many, as a sharded model computes only where all do: one that has fewer of its own repeats
-    one with the weight 0.
+    All ranks get equally many, as a sharded model computes only if all ranks do. A rank that has fewer repeats one with
+    weight 0.
 
     Args:
-        group: items → micro-batches; the same on every rank.
+        group: maps items to micro-batches, in the same way on every rank.
     """
     by_rank = [group(share) for share in shares(items, size())]
     own = by_rank[rank()]
@@ -171,7 +171,7 @@ def rank_passes(items: Sequence[_Item], group: Callable[[list[_Item]], list[Part
 
 
 def shares(items: Sequence[_Item], count: int) -> list[list[_Item]]:
-    """The items in `count` parts of nearly equally many tokens: longest first, each to the part that has least.
+    """Returns the items in `count` parts of nearly equally many tokens: longest first, each to the smallest part.
 
     The largest part has at most 4/3 of the tokens it must have (Graham 1969).
     """
@@ -186,16 +186,13 @@ def shares(items: Sequence[_Item], count: int) -> list[list[_Item]]:
     return parts
 
 
-# --- a base model spread over all cards ----------------------------------------------------------------------------
-# A base model that does not fit one card, spread over all of them (FSDP2, arXiv:2304.11277).
+# --- a base model that does not fit one GPU, spread over all of them (FSDP2, arXiv:2304.11277) ----------------------
 
 ANY_TOKEN = 5
 
 
 def load_in_turn(load: Callable[[], Any]) -> Any:
-    """The model that `load` puts into main memory, spread over the ranks; one after the other, so that it lies there
-    only once.
-    """
+    """Spreads the model that `load` reads over the ranks, in turn, so that main memory holds it once."""
     from torch.distributed.device_mesh import init_device_mesh
 
     mesh = init_device_mesh(torch_device().type, (size(),))
@@ -225,7 +222,7 @@ def _spread(model: Any, mesh: Any) -> Any:
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether a model (or the base of an adapter) is spread over ranks."""
+    """Returns True if a model (or the base of an adapter) is spread over ranks."""
     if size() == 1:
         return False
     from torch.distributed.fsdp import FSDPModule
@@ -234,39 +231,39 @@ def is_sharded(model: Any) -> bool:
 
 
 def refuse_sharded(model: Any, config: EnhancedTrainingConfig) -> None:
-    """Nothing, for a model that is not.
+    """Refuses settings that a sharded model does not support.
 
     Raises:
-        UserError: asked is for what needs whole weights in between.
+        UserError: a setting needs whole weights in between.
     """
     if is_sharded(model):
-        asked = {"train.fp8": config.fp8, "train.peft.use_dora": config.peft.get("use_dora")}
-        expected = "what can be done with a base that is spread over cards because it does not fit one"
-        faults = [Fault(name, expected, Shown("true"), "Leave it out.") for name, given in asked.items() if given]
+        settings = {"train.fp8": config.fp8, "train.peft.use_dora": config.peft.get("use_dora")}
+        expected = "a setting for a base that fits one GPU; this one is spread over several"
+        faults = [Fault(name, expected, Shown("true"), "Leave it out.") for name, value in settings.items() if value]
         if faults:
             raise UserError(*faults)
 
 
 @contextmanager
 def whole_on_each_rank(model: Any) -> Iterator[None]:
-    """Every rank may ask `model` what it likes, and as much; when the block ends, all of them have finished.
+    """Lets every rank call `model` as often as it likes. When the block ends, all ranks have finished.
 
-    A sharded model answers only where all ranks compute: before each pass a rank says so, and one that has nothing
-    (any more) to ask goes through the model with one token as long as any other does.
+    A sharded model answers only if all ranks compute. So a rank announces each pass, and a rank that has nothing left
+    to ask passes one token through the model as long as any other asks.
     """
     if size() == 1:
         yield
         return
-    saying = _decoder(model).register_forward_pre_hook(_say, prepend=True) if is_sharded(model) else None
+    hook = _decoder(model).register_forward_pre_hook(_announce, prepend=True) if is_sharded(model) else None
     yield
-    if saying is not None:
-        saying.remove()
+    if hook is not None:
+        hook.remove()
     with torch.no_grad():
         while total(0):
             _pass_through(model)
 
 
-def _say(*_: Any) -> None:
+def _announce(*_: Any) -> None:
     total(1)
 
 

@@ -1,4 +1,4 @@
-"""How large a model is, without its weights: by its `config.json`, else by counting, else by what is left to go by."""
+"""Finds how large a model is without its weights: by its `config.json`, by counting, or by its files or name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIKE = (
     Shape(8192, 80, 64, 8, 128, 28672, 128256),
     Shape(16384, 126, 128, 8, 128, 53248, 128256),
 )
-"""Models of 0.5 to 405 billion parameters, the likeness of one whose size is all that is known."""
+"""Models of 0.5 to 405 billion parameters. The nearest one describes a model whose size alone is known."""
 BY_CONFIG, BY_COUNT, BY_WEIGHTS, BY_NAME = "its config.json", "counting it", "its weight files", "its name"
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float8_e4m3fn": 1}
 _IN_NAME = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
@@ -32,11 +32,11 @@ _IN_NAME = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A model's shape, and what it is known by.
+    """A model's shape, and how it is known.
 
     Attributes:
-        by: one of the words above; only by config and by count it is exact.
-        four_bit: its weights are 4-bit ones, whatever is asked.
+        by: one of the constants above; only by config and by count it is exact.
+        four_bit: True if its weights are 4-bit, whatever the settings say.
     """
 
     shape: Shape
@@ -45,11 +45,11 @@ class Size:
 
 
 def size_of(name: str, where: str = "--model") -> Size:
-    """The size of a model: a folder, a Hub id, or `demo`.
+    """Returns the size of a model: a folder, a Hub id, or `demo`.
 
     Raises:
-        UserError: there is no such model, or nothing says how large it is.
-        OutsideError: the Hub could not be asked, and the name does not say it either.
+        UserError: there is no such model, or nothing tells how large it is.
+        OutsideError: the Hub could not be asked, and the name does not tell it either.
     """
     try:
         if fault := model_fault(name, where):
@@ -69,17 +69,12 @@ def size_of(name: str, where: str = "--model") -> Size:
     if shape := _by_name(name):
         return Size(shape, BY_NAME)
     fix = "Name a model that transformers knows, or one with a size in its name, like 8B."
-    raise UserError(Fault(f"{where} {name}", "a model whose size can be told", Shown(_kind(config)), fix))
-
-
-def _kind(config: Mapping[str, Any]) -> str:
-    return f"model_type {config.get('model_type')!r}, no weight files"
+    got = Shown(f"model_type {config.get('model_type')!r}, no weight files")
+    raise UserError(Fault(f"{where} {name}", "a model whose size can be told", got, fix))
 
 
 def model_on_meta(config: Mapping[str, Any]) -> Any:
-    """The model that transformers would make of a `config.json`, on its meta device, where it takes no memory; None
-    where it would make none.
-    """
+    """Returns the model that transformers builds from a `config.json`, on the meta device; None if it cannot."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging as transformers_logging
@@ -89,13 +84,13 @@ def model_on_meta(config: Mapping[str, Any]) -> Any:
         known = AutoConfig.for_model(**{key: value for key, value in config.items() if key != "quantization_config"})
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(known)
-    except Exception as error:  # a kind it does not know, or values it cannot build: each fails in its own way
+    except Exception as error:  # unknown kinds and values fail in many ways
         logging.getLogger(__name__).debug("Not made: %s", error)
         return None
 
 
 def _by_count(config: Mapping[str, Any]) -> Shape | None:
-    """All parameters of the model, counted."""
+    """Returns the shape with all parameters counted."""
     import torch
 
     model = model_on_meta(config)
@@ -109,7 +104,7 @@ def _by_count(config: Mapping[str, Any]) -> Shape | None:
 
 
 def _about(config: Any, parameters: int) -> Shape:
-    """The shape of a kind that the arithmetic does not know, as far as its configuration says it."""
+    """Returns the shape of a kind that the arithmetic does not know, as far as its configuration tells it."""
     try:
         return Shape.of(config.to_dict())
     except (KeyError, TypeError):  # names of its own, which transformers translates
@@ -123,12 +118,13 @@ def _about(config: Any, parameters: int) -> Shape:
 
 
 def _by_weights(name: str, config: Mapping[str, Any]) -> Shape | None:
-    """By the index of several weight files, or the head of a single one."""
+    """Returns the shape by the index of several weight files, or the header of a single one."""
     index = model_json(name, "model.safetensors.index.json").get("metadata", {})
     total = index.get("total_parameters")
     if not total and (size := index.get("total_size")):
         total = size // _BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 2)
-    if not total and (file := _single_file(name)):
+    file = model_file(name, "model.safetensors") if Path(name).is_dir() else None  # never downloaded for this
+    if not total and file:
         from safetensors import safe_open
 
         with safe_open(file, "np") as weights:
@@ -136,16 +132,12 @@ def _by_weights(name: str, config: Mapping[str, Any]) -> Shape | None:
     return _like(total) if total else None
 
 
-def _single_file(name: str) -> Path | None:
-    return model_file(name, "model.safetensors") if Path(name).is_dir() else None  # never downloaded for this
-
-
 def _by_name(name: str) -> Shape | None:
-    """`Llama-3.1-70B` is one of 70 billion; `8x7B` has eight experts that share a sixth of their weights."""
-    found = _IN_NAME.search(name.rsplit("/", 1)[-1].lower())
-    if found is None:
+    """Returns the shape by the name: `70B` is 70 billion; `8x7B` has eight experts that share a sixth of them."""
+    match = _IN_NAME.search(name.rsplit("/", 1)[-1].lower())
+    if match is None:
         return None
-    experts, number, unit = found.groups()
+    experts, number, unit = match.groups()
     total = float(number) * (1e9 if unit == "b" else 1e6)
     return _like(round(total * int(experts) * 5 / 6 if experts else total))
 

@@ -1,7 +1,7 @@
 """The student in this process: a `ChatModel` over the very weights that are trained.
 
-Whatever rows wait are decoded together, by one of the decoders in `decoding`. Randomness belongs to the row
-(`Sampling.seed`), not to the batch.
+A decoder of `decoding` decodes all waiting rows together. Randomness belongs to the row (`Sampling.seed`), not to the
+batch.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from socratune.llm import (
 from socratune.resolve import given_template
 from socratune.runs import fingerprint
 
-if TYPE_CHECKING:  # the decoders load torch, and commands that ask no model here name `LocalModels` too
+if TYPE_CHECKING:  # the decoders import torch, which commands without a local model do not need
     from socratune.inference.decoding.rows import Decoder, DecodingRow
 
 MAX_BATCH = 256
 _COLDEST = 1e-6
-"""Temperature below which the likeliest token is taken: logits that are divided by less overflow."""
+"""Below this temperature the likeliest token is taken, since dividing logits by less overflows."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenOdds:
-    """The logarithm of a token's probability, and the likeliest tokens of its place with theirs, falling."""
+    """The log probability of a token, and the likeliest tokens of its place with theirs, falling."""
 
     log_probability: float
     likeliest: list[tuple[int, float]]
@@ -52,18 +52,18 @@ class LocalStudent:
     """Answers with a transformers causal language model.
 
     Attributes:
-        model, tokenizer: as given.
-        thinking: it thinks before it answers.
+        model, tokenizer: the arguments.
+        thinking: True if the model thinks before it answers.
 
     Args:
         model: in eval mode, on its device; may be a PEFT model.
-        tokenizer: with the chat template the model is trained behind.
+        tokenizer: with the chat template that the model is trained with.
         name: for people.
-        fingerprint: of weights, template and precision.
-        max_batch: rows that are decoded together at most.
-        slots: decode in slots of fixed shape where the model allows it; None: on a CUDA device, where it is faster.
-        turn: entered around every step of decoding, where others use the same model (see `publishing.openai_models`).
-        ends_loops: stop an answer that says the same over and over, for it would go on to its longest (`loops`).
+        fingerprint: identifies weights, template and precision.
+        max_batch: the most rows decoded together.
+        slots: decode in slots of fixed shape if the model allows it; None: on a CUDA device, where it is faster.
+        turn: entered around every step of decoding, if others use the same model (see `publishing.openai_models`).
+        ends_loops: stop an answer that repeats itself (see `loops`).
     """
 
     def __init__(
@@ -78,28 +78,32 @@ class LocalStudent:
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         ends_loops: bool = True,
     ) -> None:
+        from socratune.inference.ranks import is_sharded  # imports torch
+
         self.name = name
         self.fingerprint = fingerprint
         self.thinking = is_thinking(tokenizer.chat_template)
         self.model = model
         self.tokenizer = tokenizer
         self._max_batch = max_batch
-        self._slots = model.device.type == "cuda" if slots is None else slots
+        # a recorded step would not gather the blocks of a sharded model
+        self._slots = model.device.type == "cuda" and not is_sharded(model) if slots is None else slots
         self._turn = turn
         self._ends_loops = ends_loops
         self._end_ids = _end_ids(model, tokenizer)
         self._positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        self._asked: queue.SimpleQueue[DecodingRow | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[DecodingRow | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="student", daemon=True)
         self._worker.start()
 
     async def generate(
         self, messages: Chat, sampling: Sampling, told: Callable[[int], object] | None = None
     ) -> Completion:
-        """The answer to `messages`; waits while others are decoded. It ends where the model's positions do.
+        """Returns the answer to `messages`, and waits while others are decoded. It ends where the model's positions
+        end.
 
         Args:
-            told: is called with each token of it, in the thread that decodes; True from it ends the answer there.
+            told: takes each token of the answer, in the thread that decodes; returning True ends the answer there.
 
         Raises:
             UserError: the chat template does not take these turns.
@@ -109,7 +113,7 @@ class LocalStudent:
     async def go_on(
         self, ids: list[int], sampling: Sampling, told: Callable[[int], object] | None = None
     ) -> Completion:
-        """What follows these ids, as `generate` has it of a conversation."""
+        """Returns the continuation of these ids, as `generate` does for a conversation."""
         from socratune.inference.decoding.rows import DecodingRow
 
         if sampling.temperature < _COLDEST:
@@ -119,11 +123,11 @@ class LocalStudent:
                 return Completion("", stop="length", prompt_tokens=len(ids))
             sampling = replace(sampling, max_new_tokens=room)
         answer: Future[Completion] = Future()
-        self._asked.put(DecodingRow(ids, sampling, answer, told=told))
+        self._requests.put(DecodingRow(ids, sampling, answer, told=told))
         return await asyncio.wrap_future(answer)
 
     def sampling(self, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
-        """How its answers are drawn, with what was asked for; see `choose_sampling`."""
+        """Returns how its answers are drawn under these settings; see `choose_sampling`."""
         return choose_sampling(
             self.model.generation_config.to_dict(),
             thinking=self.thinking,
@@ -133,32 +137,31 @@ class LocalStudent:
         )
 
     def exam_sampling(self, max_new_tokens: int) -> Sampling:
-        """How answers are drawn that are compared; see `llm.exam_sampling`."""
+        """Returns how answers to be compared are drawn; see `llm.exam_sampling`."""
         own = self.model.generation_config.to_dict()
         return exam_sampling(own, thinking=self.thinking, max_new_tokens=max_new_tokens)
 
     async def odds(self, ids: list[int], new_ids: list[int], likeliest: int = 0) -> list[TokenOdds]:
-        """How likely each of `new_ids` is behind `ids` and those before it, at temperature 1 and without bounds."""
+        """Returns how likely each of `new_ids` is after its predecessors, at temperature 1 and without bounds."""
         return await asyncio.to_thread(self._odds, ids, new_ids, likeliest) if new_ids else []
 
     def _odds(self, ids: list[int], new_ids: list[int], likeliest: int) -> list[TokenOdds]:
         import torch
 
-        told = torch.tensor([[*ids, *new_ids]], device=self.model.device)
+        inputs = torch.tensor([[*ids, *new_ids]], device=self.model.device)
         with self._turn(), torch.inference_mode():
-            logits = self.model(input_ids=told, use_cache=False, logits_to_keep=len(new_ids) + 1).logits[0, :-1]
-            found = []
+            logits = self.model(input_ids=inputs, use_cache=False, logits_to_keep=len(new_ids) + 1).logits[0, :-1]
+            odds = []
             for row, token in zip(logits, new_ids, strict=True):  # one at a time: a float32 copy of all is large
                 shares = row.float().log_softmax(-1)
                 top = shares.topk(likeliest)
-                found.append(
-                    TokenOdds(float(shares[token]), list(zip(top.indices.tolist(), top.values.tolist(), strict=True)))
-                )
-        return found
+                likeliest_tokens = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+                odds.append(TokenOdds(float(shares[token]), likeliest_tokens))
+        return odds
 
     def close(self) -> None:
-        """End the worker thread; rows in flight are given up."""
-        self._asked.put(None)
+        """Ends the worker thread and abandons rows in flight."""
+        self._requests.put(None)
         self._worker.join()
 
     def _work(self) -> None:
@@ -173,7 +176,7 @@ class LocalStudent:
                     decoder = decoder or self._decoder()
                     tokens = decoder.step(waiting)
                 self._read(tokens)
-            except BaseException as error:  # handed to every caller that waits; the thread must not die silently
+            except BaseException as error:  # passed on to every waiting caller
                 for row in [*waiting, *(decoder.rows if decoder else [])]:
                     if not row.answer.done():
                         row.answer.set_exception(error)
@@ -184,9 +187,9 @@ class LocalStudent:
             hand_back(self.model)
 
     def _take(self, waiting: list[DecodingRow], *, block: bool) -> bool:
-        """Move what was asked into `waiting`; False when the student is closed."""
-        while block or not self._asked.empty():
-            row = self._asked.get()
+        """Moves new requests into `waiting`; returns False once the student is closed."""
+        while block or not self._requests.empty():
+            row = self._requests.get()
             if row is None:
                 return False
             if row.answer.set_running_or_notify_cancel():  # from here on its caller can no longer cancel it
@@ -207,14 +210,13 @@ class LocalStudent:
         return GrowingDecoder(self.model, pad_id=pad_id, max_batch=self._max_batch)
 
     def _read(self, tokens: list[tuple[DecodingRow, list[int]]]) -> None:
-        """Append new tokens to their rows, and answer the rows that end with them."""
+        """Appends new tokens to their rows, and answers the rows that end with them."""
         for row, new_ids in tokens:
             for token in new_ids:
                 if row.done:
                     break
                 row.new_ids.append(token)
-                told = row.told is not None and token not in self._end_ids and row.told(token)
-                if told is True:
+                if row.told is not None and token not in self._end_ids and row.told(token) is True:
                     self._answer(row, "told")
                 elif token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
                     self._answer(row, "end" if token in self._end_ids else "length")
@@ -229,7 +231,7 @@ class LocalStudent:
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends a turn: the template's, the tokenizer's, the generation config's."""
+    """Returns every id that ends a turn: the template's, the tokenizer's, the generation config's."""
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*ids, tokenizer.eos_token_id, end_of_turn_id(tokenizer)] if token is not None)
@@ -237,7 +239,7 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 @contextmanager
 def serving_student(student: LocalStudent) -> Iterator[LocalStudent]:
-    """The student until the block ends."""
+    """Yields the student and closes it when the block ends."""
     try:
         yield student
     finally:
@@ -248,13 +250,13 @@ def serving_student(student: LocalStudent) -> Iterator[LocalStudent]:
 
 
 class LocalModels:
-    """Loads a model when it is first asked for, and the same weights once, whatever they are called.
+    """Loads a model at its first use, and the same weights only once, by whatever name.
 
-    A context manager; its end stops the worker threads. Student and judge of the same weights are answered in one
+    A context manager, whose end stops the worker threads. Student and judge of the same weights are answered in one
     batch, by the same thread.
 
     Attributes:
-        load_in_4bit: for all of them, so that judge and student can be one.
+        load_in_4bit: for all models, so that judge and student can be one.
     """
 
     def __init__(self, *, load_in_4bit: bool | str = "auto") -> None:
@@ -262,10 +264,10 @@ class LocalModels:
         self._loaded: dict[str, LocalStudent] = {}
 
     def load(self, name: str, *, adapter: Path | None = None) -> LocalStudent:
-        """The model at a folder, Hub id or `demo`. Takes as long as reading the weights takes.
+        """Returns the model at a folder, Hub id or `demo`. Takes as long as reading the weights.
 
         Args:
-            adapter: a LoRA adapter to put on it; with it, the weights are loaded once more.
+            adapter: a LoRA adapter to apply; with it, the weights are loaded once more.
 
         Raises:
             UserError: there is no such model, or it cannot chat.
@@ -285,7 +287,7 @@ class LocalModels:
         return self._loaded[weights]
 
     def close(self) -> None:
-        """Stop the workers and let go of the weights."""
+        """Stops the workers and releases the weights."""
         while self._loaded:
             _, model = self._loaded.popitem()
             model.close()

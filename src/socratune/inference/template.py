@@ -1,11 +1,11 @@
 """Trace → messages → (ids, labels). The only writer of training text and of loss masks.
 
-The prompt is rendered by the tokenizer's own chat template, once, here; student and trainer call the same function,
-so the model is trained behind the very ids it saw. Where it is known which ids the student sampled, the answer does not
-go through the template: it is trained as those ids, and then the end of turn. An answer that is only known as text
-follows the same prompt; what the template supplies between the two (an empty think block, a channel) carries no loss.
+The tokenizer's own chat template renders the prompt, once, here. Student and trainer call the same function, so the
+model is trained after the very ids it saw. If the student's sampled ids are known, the answer does not pass through the
+template: it is trained as those ids, followed by the end of turn. An answer known only as text follows the same prompt.
+What the template supplies between the two (an empty think block, a channel) carries no loss.
 
-Only the template writes control tokens: of the texts in a conversation none becomes one (`controls`).
+Only the template writes control tokens; the texts of a conversation contain none (`controls`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from socratune.inference.controls import Tokenizer, controls_of, encoded_ids
 from socratune.rows import Example, Piece
 
 IGNORE = -100
-"""The label of a token without loss, as PyTorch's cross entropy has it."""
+"""The label of a token without loss, as in PyTorch's cross entropy."""
 
 Turns = list[dict[str, str]]
 
@@ -35,12 +35,12 @@ class Rendered:
 
     @property
     def trained_ids(self) -> list[int]:
-        """The ids that carry loss."""
+        """Returns the ids that carry loss."""
         return [label for label in self.labels if label != IGNORE]
 
 
 def prompt_text(tokenizer: Tokenizer, messages: Turns) -> str:
-    """The conversation up to the point where the assistant begins to speak.
+    """Returns the conversation up to the point where the assistant begins to speak.
 
     Raises:
         UserError: the template does not take these turns.
@@ -49,7 +49,7 @@ def prompt_text(tokenizer: Tokenizer, messages: Turns) -> str:
 
 
 def prompt_ids(tokenizer: Tokenizer, messages: Turns) -> list[int]:
-    """`prompt_text` as ids; the template itself, and nobody else, writes the special tokens.
+    """Returns `prompt_text` as ids. Only the template itself writes special tokens.
 
     Raises:
         UserError: the template does not take these turns.
@@ -62,18 +62,15 @@ def prompt_ids(tokenizer: Tokenizer, messages: Turns) -> list[int]:
     return controls.veiled_ids(prompt_text(tokenizer, hidden))
 
 
-# What the template makes of the turns.
-
-
 def _templated(tokenizer: Tokenizer, messages: Turns, **options: Any) -> str:
-    """The conversation by the tokenizer's template; where that has no place for a system turn (Gemma refuses it, others
-    leave it out), the first user turn begins with its words.
+    """Renders the conversation. If the template has no place for a system turn (Gemma refuses it, others drop it), the
+    first user turn begins with its words.
     """
     if messages[0]["role"] == "system" and system_place(tokenizer) == "user":
         messages = _merged(messages)
     try:
         return _raw(tokenizer, messages, **options)
-    except Exception as error:  # a template is a program of somebody else's and may raise anything
+    except Exception as error:  # a template is foreign code and may raise anything
         raise UserError(_template_fault(tokenizer, messages, error)) from error
 
 
@@ -83,9 +80,9 @@ def _raw(tokenizer: Tokenizer, messages: Turns, **options: Any) -> str:
 
 def _template_fault(tokenizer: Tokenizer, messages: Turns, error: Exception) -> Fault:
     turns = ", ".join(turn["role"] for turn in messages[:8]) + (", …" if len(messages) > 8 else "")
-    said = " ".join(f"{type(error).__name__}: {error}".split())
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
     fix = "Give rows of other turns, or another template: --chat-template FILE."
-    return Fault(_called(tokenizer), f"one that takes these turns ({turns})", Shown(said), fix)
+    return Fault(_called(tokenizer), f"one that takes these turns ({turns})", Shown(reason), fix)
 
 
 def _called(tokenizer: Tokenizer) -> str:
@@ -93,7 +90,7 @@ def _called(tokenizer: Tokenizer) -> str:
 
 
 def _merged(messages: Turns) -> Turns:
-    """The same with the words of the system turn in the first user turn, where that follows."""
+    """Returns the messages with the words of the system turn in the first user turn, if that follows."""
     if len(messages) < 2 or messages[1]["role"] != "user":
         return messages
     system, user, *rest = messages
@@ -106,8 +103,8 @@ _PROBES = ("Xq7system", "Xq7user")
 
 
 def system_place(tokenizer: Tokenizer) -> str:
-    """Where the words of a system turn go: `system`, where the template has a place for them; `user`, before the words
-    of the first user turn, where it refuses or drops them; `nowhere`, where even that loses words.
+    """Returns where the words of a system turn go: `system`, if the template has a place for them; `user`, before the
+    words of the first user turn, if it refuses or drops them; `nowhere`, if even that loses words.
     """
     return _system_place(tokenizer, tokenizer.chat_template)
 
@@ -118,7 +115,7 @@ def _system_place(tokenizer: Tokenizer, template: str) -> str:
     for place, messages in (("system", turns), ("user", _merged(turns))):
         try:
             text = _raw(tokenizer, messages, add_generation_prompt=True)
-        except Exception:  # a template is a program of somebody else's and may raise anything
+        except Exception:  # a template is foreign code and may raise anything
             continue
         if all(words in text for words in _PROBES):
             return place
@@ -126,7 +123,7 @@ def _system_place(tokenizer: Tokenizer, template: str) -> str:
 
 
 def end_of_turn_id(tokenizer: Tokenizer) -> int:
-    """The special token the template writes behind an assistant message (it need not be `eos_token`).
+    """Returns the special token that the template writes after an assistant message (not always `eos_token`).
 
     Raises:
         UserError: the template does not show an answer, or neither it nor the tokenizer has an end.
@@ -142,30 +139,27 @@ def end_of_turn_id(tokenizer: Tokenizer) -> int:
 
 
 def ends_turns(tokenizer: Tokenizer) -> bool:
-    """Whether the template itself writes a special token behind an answer."""
+    """Returns True if the template itself writes a special token after an answer."""
     return _end_of_turn(tokenizer, tokenizer.chat_template) is not None
 
 
 @lru_cache(maxsize=16)
 def _end_of_turn(tokenizer: Tokenizer, template: str) -> int | None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
-    _, found, after = _templated(tokenizer, messages).rpartition(_MARK)
-    if not found:
+    _, mark, after = _templated(tokenizer, messages).rpartition(_MARK)
+    if not mark:
         fix, got = "Give another: --chat-template FILE.", Shown("one that leaves them out")
         raise UserError(Fault(_called(tokenizer), "one that shows the assistant's words", got, fix))
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     return next((token for token in encoded_ids(tokenizer, after) if token in special), None)
 
 
-# What is trained.
-
-
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Where an answer begins: what stands before it without loss, and its first piece with the ids that follow there.
+    """Where an answer begins: what precedes it without loss, and its first piece with its ids there.
 
     Attributes:
-        prompt: of `before`, how many ids are the very prompt; the rest is what the template supplies.
+        prompt: how many ids of `before` are the prompt itself; the template supplies the rest.
     """
 
     before: list[int]
@@ -174,12 +168,12 @@ class Placed:
 
 
 def answer_place(tokenizer: Tokenizer, example: Example) -> Placed:
-    """Where the answer of a row begins: behind the ids that the student is prompted with, whatever the template.
+    """Returns where the answer of a row begins: after the ids that the student is prompted with, by any template.
 
     A sampled answer follows them as it did, and so does one that brings a think block (which the prompt may have opened
-    already). Before one that is only known as text stands what the template supplies there. White space that the
-    template puts before an answer (a blank in those of Llama 2 and Mistral) is sampled with its first word by a model
-    that is prompted without it, so it is trained with it.
+    already). An answer that is known only as text follows what the template supplies there. White space that the
+    template puts before an answer (a blank in those of Llama 2 and Mistral) is trained with the answer, as a model that
+    is prompted without it samples it with its first word.
     """
     ids, first = prompt_ids(tokenizer, example.prompt), example.pieces[0]
     if first.token_ids:
@@ -202,9 +196,7 @@ def _opens_thought(prompt: str) -> bool:
 
 
 def _supplied(tokenizer: Tokenizer, messages: Turns, prompt: str) -> str:
-    """What the template writes between the prompt and an answer without thoughts; the end of a think block that the
-    prompt has opened.
-    """
+    """Returns what the template writes before an answer without thoughts, or the end of an opened think block."""
     whole = _templated(tokenizer, [*messages, {"role": "assistant", "content": _MARK}])
     before = whole.rpartition(_MARK)[0]
     if before.startswith(prompt):
@@ -215,16 +207,16 @@ def _supplied(tokenizer: Tokenizer, messages: Turns, prompt: str) -> str:
 def _following(
     tokenizer: Tokenizer, parts: tuple[str, ...], before: list[int], text: str, texts: list[str]
 ) -> list[int]:
-    """The ids of a text where it follows others, as a model writes it there; by itself where it would change theirs.
+    """Returns the ids of a text where it follows others, as a model writes it there; alone if it would change theirs.
 
     Args:
-        parts: what stands before it, and `before`, their ids.
-        texts: all in them that is not the template's.
+        parts: the texts before it, whose ids are `before`.
+        texts: all texts in them that are not the template's.
     """
     if not text:
         return []
     controls = controls_of(tokenizer)
-    if all(controls.veiled(one) is one for one in texts):
+    if all(controls.veiled(part) is part for part in texts):
         whole = encoded_ids(tokenizer, "".join((*parts, text)))
         if whole[: len(before)] == before:
             return whole[len(before) :]
@@ -232,7 +224,7 @@ def _following(
 
 
 def render(tokenizer: Tokenizer, example: Example) -> Rendered:
-    """The row as ids and labels: loss on the trained pieces and the end of turn, nowhere else.
+    """Returns the row as ids and labels: loss on the trained pieces and the end of turn, nowhere else.
 
     Raises:
         UserError: the template does not take its turns.
@@ -242,9 +234,9 @@ def render(tokenizer: Tokenizer, example: Example) -> Rendered:
     ids = [*placed.before]
     labels = [IGNORE] * len(ids)
     for piece in (placed.first, *example.pieces[1:]):
-        found = list(piece.token_ids or controls.text_ids(piece.text))
-        if found and found[-1] == end:
-            found.pop()
-        ids += found
-        labels += found if piece.trained else [IGNORE] * len(found)
+        tokens = list(piece.token_ids or controls.text_ids(piece.text))
+        if tokens and tokens[-1] == end:
+            tokens.pop()
+        ids += tokens
+        labels += tokens if piece.trained else [IGNORE] * len(tokens)
     return Rendered(example.id, [*ids, end], [*labels, end], len(placed.before))

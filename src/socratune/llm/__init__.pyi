@@ -1,8 +1,11 @@
 from .asked import (
+    FIELDS as FIELDS,
+    AskedModel as AskedModel,
     asked_models as asked_models,
     is_this_machine as is_this_machine,
     note_asked as note_asked,
     shown_host as shown_host,
+    terms_of as terms_of,
 )
 from .base import (
     WARM as WARM,
@@ -114,6 +117,7 @@ from .references import (
     writer_endpoints as writer_endpoints,
 )
 from .unpacked import GgufSource as GgufSource, cache_folder as cache_folder
+from .vendors import TERMS_READ as TERMS_READ
 from .vllm import (
     VLLM_ENVIRONMENT as VLLM_ENVIRONMENT,
     vllm_args_fault as vllm_args_fault,

@@ -21,6 +21,15 @@ from socratune.llm.references import (
 )
 from socratune.llm.vendors import VENDORS, vendor_of
 
+FIELDS: dict[Role, str] = {
+    "student": "questions, with hints",
+    "teacher": "question, reference answer and the student's wrong answers",
+    "judge": "question, reference answer and the student's answers",
+    "writer": "passages of the source",
+    "checker": "passage, question and answer",
+}
+"""What each role is sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class AskedModel:
@@ -68,8 +77,15 @@ def _asked(section: str, refs: dict[Role, str], reached: dict[Role, Endpoint]) -
             yield AskedModel(role, f"{section}.{role}_model", ref, (host,))
 
 
+def terms_of(asked: AskedModel) -> str | None:
+    """Returns the page with the vendor's terms on training on outputs, None for other addresses and unread terms."""
+    found = vendor_of(asked.model) if asked.setting.endswith("_model") else None
+    return VENDORS[found[0]].terms if found else None
+
+
 def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str]) -> None:
-    """Enter into `sent_to` of a run's results which model did a role behind an address, and at which hosts.
+    """Enter into `sent_to` of a run's results which model did a role behind an address, what it got, and at which
+    hosts.
 
     Args:
         called: the roles that were asked so far, `STAGE.WHO`, as the journal has them.
@@ -77,7 +93,7 @@ def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str])
     for asked in asked_models(config):
         for role in (name for name in called if name.rsplit(".", 1)[-1] == asked.role):
             hosts = dict.fromkeys([*sent.get(role, {}).get("hosts", []), *asked.hosts])
-            sent[role] = {"model": asked.model, "hosts": list(hosts)}
+            sent[role] = {"model": asked.model, "hosts": list(hosts), "fields": FIELDS[asked.role]}
 
 
 def is_this_machine(host: str) -> bool:

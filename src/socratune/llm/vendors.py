@@ -24,6 +24,7 @@ class Vendor:
         documented: the page that gives address and variable.
         prices: its name in the `genai-prices` package. None: no list has its prices.
         protocol: what it speaks.
+        terms: the page with its clause on training on outputs, as of `TERMS_READ`; None: not read.
     """
 
     base: str
@@ -31,6 +32,7 @@ class Vendor:
     documented: str
     prices: str | None = None
     protocol: WireProtocol = "openai"
+    terms: str | None = None
 
     @property
     def is_here(self) -> bool:
@@ -38,15 +40,29 @@ class Vendor:
         return self.key_variable is None
 
 
-_ANTHROPIC_DOCS = "https://docs.anthropic.com/en/api/messages"
+TERMS_READ = "2026-11"
 VENDORS = {
-    "openai": Vendor(BASES["openai"], "OPENAI_API_KEY", "https://platform.openai.com/docs/api-reference", "openai"),
-    "anthropic": Vendor(BASES["anthropic"], "ANTHROPIC_API_KEY", _ANTHROPIC_DOCS, "anthropic", protocol="anthropic"),
+    "openai": Vendor(
+        BASES["openai"],
+        "OPENAI_API_KEY",
+        "https://platform.openai.com/docs/api-reference",
+        "openai",
+        terms="https://openai.com/policies/services-agreement/",
+    ),
+    "anthropic": Vendor(
+        BASES["anthropic"],
+        "ANTHROPIC_API_KEY",
+        "https://docs.anthropic.com/en/api/messages",
+        "anthropic",
+        protocol="anthropic",
+        terms="https://support.claude.com/en/articles/12326764-can-i-use-my-outputs-to-train-an-ai-model",
+    ),
     "gemini": Vendor(
         "https://generativelanguage.googleapis.com/v1beta/openai",
         "GEMINI_API_KEY",
         "https://ai.google.dev/gemini-api/docs/openai",
         "google",
+        terms="https://ai.google.dev/gemini-api/terms",
     ),
     "hf": Vendor(
         "https://router.huggingface.co/v1", "HF_TOKEN", "https://huggingface.co/docs/inference-providers/index"

@@ -1,4 +1,4 @@
-"""The cards of what is published: the adapter's and the data set's, from the run's results alone.
+"""Writes the cards of a publication, the adapter's and the data set's, from the run's results alone.
 
 The front matter is written by `huggingface_hub`'s own card classes, so no name, licence or question can break it.
 """
@@ -23,7 +23,7 @@ SETTINGS = ("enhance.attempts", "enhance.max_iterations", "enhance.thinking_form
 def model_card(
     results: dict[str, Any], hub_id: str, base: PublicBase, *, system: str | None, dataset_id: str | None
 ) -> str:
-    """The adapter's README.md.
+    """Returns the adapter's README.md.
 
     Args:
         results: without paths of this machine.
@@ -48,8 +48,8 @@ def model_card(
         f"# {text(hub_id)}",
         *_warnings(results, base),
         f"A LoRA adapter for {code(base.name)}, trained with [Socratune](https://pypi.org/project/socratune/) on the "
-        f"{_whose(results)}: it tried each question{_hinting(results, 'it got')}, and the adapter was trained on "
-        "right answers.",
+        f"{_whose(results)}. The model tried each question{_hinting(results, 'it got')}, and the adapter was trained "
+        "on the correct answers.",
         *_unpacked_from(base),
         "## Measured on held-out questions",
         *_measured(results),
@@ -67,7 +67,7 @@ def model_card(
 
 
 def _whose(results: dict[str, Any]) -> str:
-    """Whose words the adapter was trained on."""
+    """Returns whose reasoning the adapter was trained on."""
     outcomes = results["stages"].get("curate", {}).get("outcomes", {})
     students = results["stages"].get("train", {}).get("students", {})
     if any(found.get("grade") == "foreign" for found in students.values()):
@@ -76,7 +76,7 @@ def _whose(results: dict[str, Any]) -> str:
 
 
 def _hinting(results: dict[str, Any], verb: str) -> str:
-    """What a teacher did; empty where there was none."""
+    """Returns what a teacher did, or an empty text if there was none."""
     there = results["stages"].get("enhance", {}).get("teacher_model") != NOBODY
     return f", a teacher hinted at what {verb} wrong" if there else ""
 
@@ -84,7 +84,7 @@ def _hinting(results: dict[str, Any], verb: str) -> str:
 def dataset_card(
     results: dict[str, Any], hub_id: str, base: PublicBase, source: Licence, *, rows: int, model_id: str
 ) -> str:
-    """The README.md of the published `enhanced_dataset.jsonl`.
+    """Returns the README.md of the published `enhanced_dataset.jsonl`.
 
     Args:
         results: without paths of this machine.
@@ -107,33 +107,33 @@ def dataset_card(
     parts = [
         f"# {text(hub_id)}",
         f"{rows} questions of {_dataset_name(results)}, answered by {code(base.name)} itself with "
-        "[Socratune](https://pypi.org/project/socratune/): it tried each question, a judge read the answers"
-        f"{_hinting(results, 'was')}. The adapter trained on it: {code(model_id)}.",
-        "Each row has `messages` (the last turn is the model's own right answer; of a row it could not solve, the "
-        "answer it came with) and `metadata.enhancement` (outcome, every attempt with verdict and hint). The rows the "
-        "adapter was measured on are not among them.",
+        "[Socratune](https://pypi.org/project/socratune/). The model tried each question, a judge checked the answers"
+        f"{_hinting(results, 'was')}. The adapter trained on these rows is {code(model_id)}.",
+        "Each row has `messages` and `metadata.enhancement`. The last message is the model's own correct answer, or "
+        "the reference answer of a row that the model could not solve. The enhancement holds the outcome and every "
+        "attempt with its verdict and hint. The rows on which the adapter was measured are not included.",
         _table(("", ""), [("outcomes", _outcomes(results)), *models, ("hint-leak rate", _leaks(results))]),
         "## Licence",
         _doubtful(source, "the source data set")
         or f"Questions and reference answers are under the licence of their source, {code(source.name or source.id)}.",
-        f"The answers are output of {code(base.name)} and the hints of the teacher above: the terms of both hold for "
-        "them too.",
+        f"The answers are output of {code(base.name)}, and the hints are output of the teacher above. The terms of "
+        "both models apply as well.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
 def line(value: Any) -> str:
-    """A value as one line."""
+    """Returns a value as one line."""
     return " ".join(str(value).split())
 
 
 def text(value: Any) -> str:
-    """A value as one line of Markdown that means nothing but itself, also in a table."""
+    """Returns a value as one line of Markdown without markup of its own, also for a table."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", line(value))
 
 
 def code(value: Any) -> str:
-    """A value as inline code, also in a table."""
+    """Returns a value as inline code, also for a table."""
     return f"`{line(value).replace('`', chr(39)).replace('|', '¦')}`"
 
 
@@ -143,7 +143,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _hub_commit(results: dict[str, Any]) -> str | None:
-    """The commit of a data set that came from the Hub."""
+    """Returns the commit of a data set from the Hub, or None."""
     return results["stages"].get("split", {}).get("commit")
 
 
@@ -157,7 +157,7 @@ def _licence_fields(licence: Licence) -> dict[str, Any]:
 
 
 def _comparison(results: dict[str, Any]) -> dict[str, Any]:
-    """The paired comparison; empty for an adapter that was published by force without one."""
+    """Returns the paired comparison, or an empty dict for an adapter that was published by force without one."""
     proof = proof_of(results)
     found = proof.comparison if proof else {}
     return found if "adapter_accuracy" in found else {}
@@ -191,7 +191,7 @@ def _rounded(values: list[float]) -> list[float]:
 
 
 def _warnings(results: dict[str, Any], base: PublicBase) -> list[str]:
-    """What a reader has to know first."""
+    """Returns what a reader must know first."""
     found, proof = [], proof_of(results)
     if proof is not None and not proof.passed:
         found.append(
@@ -203,19 +203,19 @@ def _warnings(results: dict[str, Any], base: PublicBase) -> list[str]:
 
 
 def _unpacked_from(base: PublicBase) -> list[str]:
-    """Whose weights were trained on, where they were not the published ones."""
+    """Returns which weights were trained on, if they were not the published ones."""
     if base.gguf is None:
         return []
     return [
         f"It was trained and measured on weights dequantised from {code(base.gguf.file)} (sha256 "
-        f"{code(base.gguf.sha256)}). On those of {code(base.name)} answers may differ a little from the measured ones."
+        f"{code(base.gguf.sha256)}). With the weights of {code(base.name)}, answers may differ slightly."
     ]
 
 
 def _doubtful(licence: Licence, whose: str) -> str:
     if not licence.doubt:
         return ""
-    return f"**Warning: the licence of {whose} is not known**: {text(licence.doubt)}. Find it out before you use this."
+    return f"**Warning: the licence of {whose} is not known**: {text(licence.doubt)}. Check it before you use this."
 
 
 def _measured(results: dict[str, Any]) -> list[str]:
@@ -228,7 +228,7 @@ def _measured(results: dict[str, Any]) -> list[str]:
     if recall := tests.get("recall"):
         rows.append(_accuracy(recall.get("asks", "questions about trained facts"), recall))
     told = [
-        _table(("accuracy on", "base", "adapter", "difference", "95 % interval", "verdict"), rows),
+        _table(("accuracy on", "base", "adapter", "difference", "95% interval", "verdict"), rows),
         _how_measured(found),
     ]
     if (results["stages"].get("enhance", {}).get("student") or {}).get("quantisation") == "4bit":
@@ -239,13 +239,15 @@ def _measured(results: dict[str, Any]) -> list[str]:
 
 
 def measured_parts(results: dict[str, Any]) -> list[str]:
-    """What the card says of the verdict: the parts that have to stand in it, whatever else is written there."""
+    """Returns the parts of the card that state the verdict. They must be in every card of these results."""
     base = PublicBase(str(results.get("model")), False, None, Licence("other"))
     return [*_warnings(results, base), *_measured(results)]
 
 
 def same_metrics(card: str, results: dict[str, Any]) -> bool:
-    """Whether the `model-index` of a card, which the Hub shows beside it, has the figures of the results alone."""
+    """Returns True if the `model-index` of a card, which the Hub shows beside it, has exactly the metrics of the
+    results.
+    """
     from huggingface_hub import ModelCard
 
     try:
@@ -258,19 +260,21 @@ def same_metrics(card: str, results: dict[str, Any]) -> bool:
 
 
 def _verified(results: dict[str, Any], hub_id: str) -> list[str]:
-    """How far these figures can be checked by others."""
+    """Returns how far others can check these numbers."""
     found = results.get("verified")
     if not found:
         return []
     when = "before the training" if found["pinned_before_training"] else "not before the training"
-    told = f"The test was pinned {when}. `socratune verify {line(hub_id)}` holds these files against `provenance.json`."
+    told = (
+        f"The test was pinned {when}. `socratune verify {line(hub_id)}` checks these files against `provenance.json`."
+    )
     return [" ".join([told, *map(text, found["remarks"])])]
 
 
 def _accuracy(what: str, found: dict[str, Any]) -> tuple[str, ...]:
     low, high = found["ci95"]
     return (
-        f"{found['n']} {what} of {found['clusters']} sources",
+        f"{found['n']} {what} from {found['clusters']} sources",
         f"{found['base_accuracy']:.1%}",
         f"{found['adapter_accuracy']:.1%}",
         f"{found['difference']:+.1%}",
@@ -280,28 +284,30 @@ def _accuracy(what: str, found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _how_measured(found: dict[str, Any]) -> str:
-    """Where the figures come from, and what the undecided answers could do to them."""
+    """Returns how the numbers were measured, and how undecided answers could change them."""
     means = found.get("interval") == "t"
     undecided = found.get("undecided", {})
     told = (
-        "Same questions, same judge, same way of answering for base and adapter; the interval "
-        f"{'is of the means of the sources (t)' if means else 'resamples whole sources'}. "
-        f"{found.get('wins', 0)} answers became right, {found.get('losses', 0)} became wrong; the judge left "
+        "Base and adapter answered the same questions in the same way, and the same judge checked them. The interval "
+        f"{'is a t-interval on the means of the sources' if means else 'resamples whole sources'}. "
+        f"{found.get('wins', 0)} answers became right and {found.get('losses', 0)} became wrong. The judge left "
         f"{undecided.get('base', 0)} of the base's and {undecided.get('adapter', 0)} of the adapter's undecided."
     )
     worst = found.get("worst_case")
     if worst and any(undecided.values()):
         low, high = worst["ci95"]
-        told += f" All of these counted against the adapter: {worst['difference']:+.1%} ({low:+.1%} to {high:+.1%})."
+        told += (
+            f" With all of these counted against the adapter: {worst['difference']:+.1%} ({low:+.1%} to {high:+.1%})."
+        )
     return told
 
 
 def _forgotten(found: dict[str, Any], meters: dict[str, Any]) -> str:
-    """The drop on questions that have nothing to do with the training."""
+    """Returns the drop on questions that have nothing to do with the training."""
     told = (
         f"**Forgetting**: {found['base_accuracy']:.1%} before and {found['adapter_accuracy']:.1%} after "
-        f"on {found['n']} questions of other kinds; a drop of {found['drop']:.1%}, at most {found['drop_upper95']:.1%} "
-        "(95 %)."
+        f"on {found['n']} questions of other kinds, a drop of {found['drop']:.1%}, at most {found['drop_upper95']:.1%} "
+        "(95%)."
     )
     if not found.get("proven", True):
         told += f" Forgetting is not ruled out: {text(found.get('reason', ''))}."
@@ -311,7 +317,7 @@ def _forgotten(found: dict[str, Any], meters: dict[str, Any]) -> str:
 
 
 def _how_to_load(results: dict[str, Any], hub_id: str, base: PublicBase, system: str | None) -> str:
-    """Code that works as it stands where the base is on the Hub or comes with Socratune."""
+    """Returns code that works unchanged if the base is on the Hub or part of Socratune."""
     first, name, note = "", json.dumps(base.name), ""
     if base.name == "socratune/demo-base":
         first, name = (
@@ -319,7 +325,7 @@ def _how_to_load(results: dict[str, Any], hub_id: str, base: PublicBase, system:
             'model_location("demo")',
         )
     elif not base.on_hub:
-        note = "  # a folder of the publisher's: put your copy here"
+        note = "  # a local folder of the publisher; use the path of your copy"
     revision = f", revision={json.dumps(base.revision)}" if base.revision else ""
     turns = [{"role": "system", "content": system}] if system else []
     turns.append({"role": "user", "content": "What is 12 * 13?"})
@@ -353,18 +359,18 @@ def _models(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sent(results: dict[str, Any]) -> str:
-    """Which models elsewhere the questions and answers went to."""
+    """Returns which models elsewhere received the questions and answers."""
     if (sent := results.get("sent_to")) is None:
         return "not recorded"
     parts = []
     for role, found in sent.items():
         model = f" {code(found['model'])}" if found["model"] else ""
         parts.append(f"{text(role)}{model} at {', '.join(map(text, found['hosts']))}")
-    return "; ".join(parts) or "nobody: every model that was asked ran in the run's own process"
+    return "; ".join(parts) or "nobody: every model ran in the process of the run"
 
 
 def public_hosts(sent: dict[str, Any]) -> dict[str, Any]:
-    """`sent_to` of the results with hosts as others may read of them."""
+    """Returns `sent_to` of the results with the hosts as others may see them."""
     return {
         role: {**found, "hosts": list(dict.fromkeys(map(shown_host, found["hosts"])))} for role, found in sent.items()
     }
@@ -397,13 +403,13 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
     ]
     if dataset_id:
         rows.insert(1, ("enhanced data set", code(dataset_id)))
-    return _table(("", ""), rows) + "\n\n`pipeline_results.json` has all figures."
+    return _table(("", ""), rows) + "\n\n`pipeline_results.json` has all numbers."
 
 
 def _rows_trained_on(train: dict[str, Any]) -> str:
     if "pairs" in train:
         return f"{train['pairs']}, each with a right and a wrong answer"
-    return f"{train.get('rows_out', '?')}, and {train.get('replay_rows', 0)} of replay"
+    return f"{train.get('rows_out', '?')}, plus {train.get('replay_rows', 0)} replayed"
 
 
 def _epochs(train: dict[str, Any]) -> str:
@@ -411,7 +417,7 @@ def _epochs(train: dict[str, Any]) -> str:
 
 
 def _spent(spent: dict[str, Any]) -> str:
-    """Tokens and USD by role."""
+    """Returns tokens and USD by role."""
     parts = []
     for role, entry in spent.items():
         usd = "price not known" if entry["usd"] is None else f"{entry['usd']:.4g} USD"
@@ -426,7 +432,7 @@ def _settings(results: dict[str, Any]) -> str:
         section, _, name = key.rpartition(".")
         values = config.get(section, {}) if section else config
         if key == "train.learning_rate" and "sweep" in train:
-            rows.append((code(key), f"{code(format(train['learning_rate'], 'g'))}, chosen on the dev rows"))
+            rows.append((code(key), f"{code(format(train['learning_rate'], 'g'))}, chosen on the development rows"))
         elif name in values:
             rows.append((code(key), code(json.dumps(values[name], ensure_ascii=False))))
     return _table(("setting", "value"), rows)
@@ -437,4 +443,4 @@ def _licence_text(base: PublicBase) -> str:
         return doubt
     name = code(base.licence.name or base.licence.id)
     link = f" (<{base.licence.link}>)" if base.licence.link else ""
-    return f"{name}{link}: the licence of {code(base.name)}, from which this adapter is made."
+    return f"{name}{link}: the licence of {code(base.name)}, the base of this adapter."

@@ -71,7 +71,7 @@ def export_adapter(
     prompts: int = 32,
     min_agreement: float = 0.9,
 ) -> str:
-    """Write the export to `out` (without it, `RUN/export/FORMAT`) with its `parity.json`; how it is used.
+    """Writes the export and its `parity.json` to `out` (by default `RUN/export/FORMAT`) and returns how to use it.
 
     Args:
         to: `merged`, `gguf`, `ollama` or `vllm`.
@@ -92,12 +92,12 @@ def export_adapter(
     place = export_place(run, to, out, "parity.json")
     held_out = read_rows(run.rows("held_out"), QARow.from_json)
     if not held_out:
-        raise UserError(Fault(str(run.rows("held_out")), "questions to check the export with", Shown("no row")))
+        raise UserError(Fault(str(run.rows("held_out")), "questions to check the export with", Shown("an empty file")))
     if fault := model_fault(config.model, "model"):
         raise UserError(fault)
     files = file_integrity(run.adapter, config.model)
     if not files["passed"]:
-        raise StageFailed(f"Not exported: the adapter's files do not pass: {'; '.join(files['problems'])}.")
+        raise StageFailed(f"Not exported: the adapter's files failed their check: {'; '.join(files['problems'])}.")
     if doubt := _doubt(run, files["sha256"]):
         log.warning("This adapter is not proven better than its base: %s.", doubt)
     with whole_folder(place) as folder:
@@ -110,10 +110,10 @@ def export_adapter(
 
 
 def _doubt(run: RunDir, files: dict[str, str]) -> str | None:
-    """Why nothing is proven of these very files, told apart by their sha256; None if they passed."""
+    """Returns why nothing is proven about these files, which are told apart by sha256, or None if they passed."""
     proof = proof_of(Results(run).data)
     if proof is None:
-        return "it was not validated"
+        return "it has not been validated"
     if proof.files != files:
         return "it was changed after it was validated"
     return None if proof.passed else "its validation failed"
@@ -179,7 +179,7 @@ FORMATS: dict[str, Callable[[ExportJob], str]] = {"merged": _merged, "gguf": _gg
 
 
 def _not_served(adapter: dict[str, Any]) -> str:
-    """What of an adapter vLLM cannot serve beside its base; empty where it can."""
+    """Returns the parts of an adapter that vLLM cannot serve beside its base, or an empty text."""
     known = {
         "use_dora": "DoRA",
         "modules_to_save": "whole trained modules",
@@ -191,7 +191,8 @@ def _not_served(adapter: dict[str, Any]) -> str:
 
 
 def _merge(job: ExportJob, folder: Path) -> None:
-    """Base plus adapter in the base's own 16 bits (bfloat16 where it has 32), and the tokenizer with its template.
+    """Writes base plus adapter in the base's own 16 bits (bfloat16 for a 32-bit base), and the tokenizer with its
+    template.
 
     Merged into the base as it was published, never into 4 bits, which would round the adapter away.
     """
@@ -206,7 +207,7 @@ def _merge(job: ExportJob, folder: Path) -> None:
 
     location = model_location(job.config.model)
     if "quantization_config" in model_json(job.config.model, "config.json"):
-        fix = "Export with the 16-bit model it was made from as the run's model."
+        fix = "Set the run's model to the 16-bit model that it was made from, and export again."
         raise UserError(
             Fault(job.config.model, "a base of 16-bit weights to merge into", Shown("a quantised one"), fix)
         )
@@ -221,7 +222,7 @@ def _merge(job: ExportJob, folder: Path) -> None:
 
 
 def _check(job: ExportJob, folder: Path, gguf: Path | None = None) -> None:
-    """Greedy answers of the adapter and of the weights in `folder`, or in a GGUF file read back by transformers.
+    """Compares greedy answers of the adapter and of the exported weights in `folder`, or in a GGUF file.
 
     Raises:
         StageFailed: they differ.
@@ -246,14 +247,14 @@ def _check(job: ExportJob, folder: Path, gguf: Path | None = None) -> None:
     if not job.checked["passed"]:
         figures = job.place.with_name(f"{job.place.name}.parity.json")
         write_json(figures, job.checked)
-        raise StageFailed(f"Not exported: {_agreed(job)} At least {job.min_agreement:.0%} are wanted; see {figures}.")
+        raise StageFailed(f"Not exported: {_agreed(job)} At least {job.min_agreement:.0%} must agree; see {figures}.")
 
 
 def _agreed(job: ExportJob) -> str:
     found = job.checked
-    text = f"{found['equal']} of {found['prompts']} greedy answers are the adapter's to the last token"
+    text = f"{found['equal']} of {found['prompts']} greedy answers equal the adapter's to the last token"
     if found["near_ties"]:
-        text += f", {found['near_ties']} part at a tie within rounding"
+        text += f", {found['near_ties']} diverge at a tie within rounding"
     others = [parting for parting in found["divergences"] if not parting["near_tie"]]
     if others:
         text += f", {len(others)} differ (first at token {others[0]['at']} of {others[0]['id']}, "
@@ -263,7 +264,7 @@ def _agreed(job: ExportJob) -> str:
 
 
 def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
-    """llama.cpp's converter.
+    """Returns the path of llama.cpp's converter, or None if it is neither found nor needed.
 
     Raises:
         UserError: it is needed, or its folder was named, and it is not there.
@@ -274,8 +275,8 @@ def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
         return found
     if needed or llama_cpp:
         fix = (
-            "Get it: git clone https://github.com/ggml-org/llama.cpp && pip install -r llama.cpp/requirements.txt. "
-            "Then --llama-cpp llama.cpp, or set LLAMA_CPP."
+            "Run: git clone https://github.com/ggml-org/llama.cpp && pip install -r llama.cpp/requirements.txt. "
+            "Then give --llama-cpp llama.cpp, or set LLAMA_CPP."
         )
         got = Shown(f"no such file in {place}" if place else "nothing")
         raise UserError(Fault("--llama-cpp", f"the folder of llama.cpp, with {CONVERTER}", got, fix))
@@ -283,7 +284,7 @@ def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
 
 
 def _as_gguf(job: ExportJob, merged: Path) -> None:
-    """`model.gguf` instead of the merged weights, checked itself where transformers can read it back."""
+    """Replaces the merged weights by `model.gguf` and checks that file if transformers can read it back."""
     file = job.folder / "model.gguf"
     _convert(job, merged, file)
     try:
@@ -297,7 +298,7 @@ def _as_gguf(job: ExportJob, merged: Path) -> None:
 
 
 def _convert(job: ExportJob, folder: Path, file: Path) -> None:
-    """The merged weights as one GGUF file of the same 16 bits."""
+    """Writes the merged weights as one GGUF file with the same 16 bits."""
     assert job.converter is not None
     dtype = json.loads((folder / "config.json").read_text("utf-8")).get("dtype")
     kind = "f16" if dtype == "float16" else "bf16"
@@ -308,5 +309,5 @@ def _convert(job: ExportJob, folder: Path, file: Path) -> None:
         fix = ""
         if "ModuleNotFoundError" in last:
             needed = shlex.quote(str(job.converter.with_name("requirements.txt")))
-            fix = f" Its packages: pip install -r {needed}"
+            fix = f" Install its packages: pip install -r {needed}"
         raise OutsideError(f"llama.cpp's converter failed: {last}.{fix}")

@@ -1,4 +1,4 @@
-"""The base model as others know it: its public name, the commit that was trained on, and its licence.
+"""Determines the base model as others know it: its public name, the trained commit, and its licence.
 
 The licence is read from the model's own card. Nothing is assumed: what no card names is unknown, and is said to be.
 """
@@ -53,7 +53,7 @@ class PublicBase:
 
 
 def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], *, offline: bool) -> PublicBase:
-    """The base of a run as its card shows it.
+    """Returns the base of a run as its card shows it.
 
     Args:
         hub_name: the Hub id of a base that is a folder here (`publish.base`).
@@ -67,7 +67,7 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
     folder = Path(model_location(model_name, fetch=False))
     if not folder.is_dir():
         if is_path(model_name):
-            fix = "Put it back, or name where it is in the run's config.yaml."
+            fix = "Restore it, or set its new place in the run's config.yaml."
             raise UserError(Fault(model_name, "the folder of the base model", Shown("no such folder"), fix))
         student = results["stages"].get("enhance", {}).get("student") or {}
         commit = student.get("revision") if student.get("name") == model_name else model_revision(model_name)
@@ -86,7 +86,7 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
 
 
 def gguf_base_fault(model_name: str, hub_name: str | None) -> Fault | None:
-    """Why what is trained on the weights of a GGUF file cannot be published: nobody could load the adapter on them."""
+    """Returns why training on a GGUF file cannot be published: nobody could load the adapter on its weights."""
     source = source_of(model_name)
     if source is None or hub_name or hub_name_of(model_name):
         return None
@@ -95,7 +95,7 @@ def gguf_base_fault(model_name: str, hub_name: str | None) -> Fault | None:
 
 
 def _in_cache(folder: Path) -> tuple[str | None, str | None]:
-    """Hub id and commit of a folder in the Hub's local cache, `models--org--name/snapshots/COMMIT`."""
+    """Returns Hub id and commit of a folder in the Hub's local cache, `models--org--name/snapshots/COMMIT`."""
     repo, snapshots, commit = folder.absolute().parts[-3:] if len(folder.absolute().parts) > 3 else ("", "", "")
     if snapshots != "snapshots" or not repo.startswith("models--"):
         return None, None
@@ -103,7 +103,7 @@ def _in_cache(folder: Path) -> tuple[str | None, str | None]:
 
 
 def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) -> Licence:
-    """The licence in a repository's own card.
+    """Returns the licence that a repository's own card names.
 
     Args:
         what: a local folder, or a Hub id.
@@ -122,7 +122,7 @@ def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) 
     elif offline:
         cached = try_to_load_from_cache(what, "README.md", repo_type=kind)
         if not isinstance(cached, str):
-            return Licence("other", "unknown", doubt="its card is not on this machine, and nobody was asked")
+            return Licence("other", "unknown", doubt="its card is not on this machine, and the Hub was not asked")
         source = cached
     if source is None:
         return Licence("other", "unknown", doubt="it has no card")
@@ -130,7 +130,7 @@ def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) 
         data = ModelCard.load(source, repo_type=kind, ignore_metadata_errors=True).data
     except LocalEntryNotFoundError as error:
         raise OutsideError(
-            f"The Hugging Face Hub could not be asked for the licence of {what}. Run it again."
+            f"The Hugging Face Hub could not be asked for the licence of {what}. Run the command again."
         ) from error
     except Exception as error:  # no card, no access, not YAML: they have no common class
         return Licence("other", "unknown", doubt=f"its card could not be read ({type(error).__name__})")
@@ -138,14 +138,14 @@ def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) 
 
 
 def _named(found: Any, name: Any, link: Any, what: str | Path) -> Licence:
-    """The licence of a card's front matter; what is no name of a licence counts as unknown."""
+    """Returns the licence of a card's front matter. An invalid name counts as unknown."""
     if isinstance(found, list) and len(found) == 1:
         (found,) = found
     if not isinstance(found, str):
-        doubt = "its card names none" if not found else "its card names several"
+        doubt = "its card names no licence" if not found else "its card names several licences"
         return Licence("other", "unknown", doubt=doubt)
     if not _LICENCE.fullmatch(found):
-        return Licence("other", "unknown", doubt="its card names none that the Hub knows")
+        return Licence("other", "unknown", doubt="its card names a licence that the Hub does not know")
     if found != "other":
         return Licence(found)
     if isinstance(link, str) and isinstance(what, str) and not link.startswith("http"):  # a file of its repository

@@ -1,4 +1,4 @@
-"""The report as a Starlette app on loopback: state, rows page by page, one row whole, and decisions.
+"""Serves the report as a Starlette app on loopback: state, rows page by page, single rows, and decisions.
 
 Only pages of this very server are answered (`webserver.meant_for_us`).
 """
@@ -58,7 +58,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-
 
 
 class Live:
-    """What is known of the run folder, read anew when its files have changed."""
+    """The contents of a run folder, read again when its files change."""
 
     def __init__(self, run: RunDir, home: str = "") -> None:
         self.run = run
@@ -71,7 +71,7 @@ class Live:
         self._growing_until = 0.0
 
     def index(self, what: str) -> Index:
-        """The rows of `traces` or `answers` as they are now."""
+        """Returns the current rows of `traces` or `answers`."""
         run = self.run
         if what == "answers":
             return self._fresh("answers", _stamp(run.rows("held_out_answers")), lambda: answers_of(run))
@@ -84,13 +84,13 @@ class Live:
         return found
 
     def matching(self, what: str, wanted: Filter) -> tuple[Index, Any]:
-        """The rows of a list as they are now, and the positions of those that fit, in the order of the list."""
+        """Returns the current rows of a list, and the positions of the matching ones in the order of the list."""
         index = self.index(what)
         version = (self._versions[what], _stamp(self.run.review) if wanted.mark == "reviewed" else None)
         return index, self._fresh(f"matching {what}", (version, wanted), lambda: index.matching(wanted))
 
     def state(self) -> tuple[str, bytes]:
-        """(a tag that changes when the overview does, the overview as JSON)."""
+        """Returns a tag that changes with the overview, and the overview as JSON."""
         run = self.run
         traces, answers = self.index("traces"), self.index("answers")
         events = sorted(run.tensorboard.rglob("events.*"))
@@ -102,7 +102,7 @@ class Live:
         )
 
     def _journal_stamp(self) -> tuple[Any, ...]:
-        """Changes when the loop has finished rows, but so rarely that reading them takes a tenth of the time."""
+        """Changes as the loop finishes rows, but so rarely that reading takes a tenth of the time."""
         now = time.monotonic()
         if now < self._growing_until:
             return self._stamps["traces"][-1:]
@@ -120,7 +120,7 @@ class Live:
 
 
 def _stamp(*paths: Path) -> tuple[tuple[int, int] | None, ...]:
-    """Changes when one of the files does."""
+    """Returns a value that changes when one of the files does."""
     found = []
     for path in paths:
         try:
@@ -132,7 +132,7 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int] | None, ...]:
 
 
 def report_server(run: RunDir, home: str = "") -> ASGIApp:
-    """The pages of a run folder, for loopback only.
+    """Returns the app with the pages of a run folder, for loopback only.
 
     Args:
         home: where the list of all runs is; empty where there is none.
@@ -152,7 +152,7 @@ def report_server(run: RunDir, home: str = "") -> ASGIApp:
         try:
             offset, limit = int(given.get("offset", 0)), int(given.get("limit", _MOST_ROWS))
         except ValueError:
-            return PlainTextResponse("offset and limit: expected whole numbers", 400)
+            return PlainTextResponse("Expected whole numbers for offset and limit.", 400)
         with live.lock:
             index, found = live.matching(what, wanted)
             some = found[max(0, offset) :][: max(0, min(limit, _MOST_ROWS))]
@@ -183,7 +183,7 @@ def report_server(run: RunDir, home: str = "") -> ASGIApp:
 
 
 def runs_server(root: Path) -> ASGIApp:
-    """A list of the runs below a folder, each run's pages below `/run/NAME/`, and any two compared; for loopback only.
+    """Returns the app that lists the runs below a folder, serves each below `/run/NAME/` and compares any two.
 
     The folder is read anew for every list.
     """
@@ -204,7 +204,7 @@ def runs_server(root: Path) -> ASGIApp:
         names = [request.query_params.get(side, "") for side in ("a", "b")]
         first, second = (run_named(root, name) for name in names)
         if first is None or second is None:
-            return the_list("One of these two runs is not there any more.")
+            return the_list("One of these two runs no longer exists.")
         try:
             result, rows = compared_runs(first, second, names)
         except UserError as error:
@@ -227,7 +227,7 @@ def runs_server(root: Path) -> ASGIApp:
 
 
 def _review(live: Live, content_type: str, body: bytes) -> Response:
-    """Keep a decision about a trace that is there."""
+    """Stores a decision about an existing trace."""
     if content_type.partition(";")[0].strip() != "application/json":
         return PlainTextResponse("expected application/json", 415)
     try:
@@ -253,13 +253,13 @@ def _failed(request: Request, error: Exception) -> Response:
 
 
 def short_bodies_only(inner: ASGIApp) -> ASGIApp:
-    """Refuse a request that is too long, before it is read."""
+    """Refuses a request that is too long before reading it."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", []))
         length = headers.get(b"content-length", b"0")
         if b"transfer-encoding" in headers or not length.isdigit() or int(length) > _MOST_BODY:
-            refusal = PlainTextResponse(f"A body of at most {_MOST_BODY} bytes, with its length.", 413)
+            refusal = PlainTextResponse(f"Expected a body of at most {_MOST_BODY} bytes with a Content-Length.", 413)
             await refusal(scope, receive, send)
         else:
             await inner(scope, receive, send)
@@ -273,7 +273,7 @@ _OUTPUTS = Path("outputs")
 
 
 def newest_run(folder: Path = _OUTPUTS) -> RunDir:
-    """The run folder in `folder` that was worked on last.
+    """Returns the run folder in `folder` that changed last.
 
     Raises:
         UserError: there is none.
@@ -281,14 +281,14 @@ def newest_run(folder: Path = _OUTPUTS) -> RunDir:
     found = [path.parent for path in folder.glob("*/config.yaml")]
     if not found:
         got = Shown(f"no run folder in {folder}/")
-        raise UserError(Fault("socratune ui", "the folder of a run", got, "Name one: socratune ui RUN."))
+        raise UserError(Fault("socratune ui", "the folder of a run", got, "Name a run: socratune ui RUN."))
     return max(
         map(RunDir, found), key=lambda run: (run.results if run.results.exists() else run.config).stat().st_mtime
     )
 
 
 def serve_report(folder: str | None, port: int, say: Callable[[str], None]) -> None:
-    """Serve the pages of a run, or of all runs below a folder, on 127.0.0.1 until Ctrl-C; port 0 takes a free one.
+    """Serves the pages of a run, or of all runs below a folder, on 127.0.0.1 until Ctrl-C. Port 0 takes a free port.
 
     Raises:
         UserError: no such run, or the port is taken.
@@ -299,5 +299,5 @@ def serve_report(folder: str | None, port: int, say: Callable[[str], None]) -> N
         run = existing_run(folder) if folder is not None else newest_run()
         root, app = run.root, report_server(run)
     place = listening(LOOPBACK_HOSTS[0], port)
-    say(f"{root}: {address(place)}/  (Ctrl-C ends it)")
+    say(f"{root}: {address(place)}/  (press Ctrl-C to stop)")
     serve_until_stopped(app, place)

@@ -1,4 +1,4 @@
-"""An adapter as it is published, looked at by somebody else: files, hashes, verdict and card, by what lies beside them.
+"""Checks a published adapter for somebody else: files, hashes, verdict and card, by the files beside them.
 
 Without the test's questions and answers, which stay at home unless somebody puts them there, nothing is counted again.
 """
@@ -24,14 +24,14 @@ _MADE_PUBLIC = ("adapter_config.json", "tokenizer_config.json")
 
 
 def publish_provenance(folder: Path) -> None:
-    """Put the hashes of all that is published into the folder's provenance, beside what the run has pinned."""
+    """Adds the hashes of all published files to the folder's provenance, beside the pins of the run."""
     path = folder / PROVENANCE
     known = json.loads(path.read_text("utf-8")) if path.is_file() else {"format": 1, "pins": []}
     write_json(path, {**known, "published": _hashes(folder)})
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of every file by its path, but of the provenance itself and of what a Hub or git puts beside them."""
+    """Returns the sha256 of every file by its path, except the provenance itself and what a Hub or git adds."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -43,7 +43,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Published:
-    """What a publication says, what of it does not agree, and what has to be known of it."""
+    """What a publication claims, what disagrees with it, and what readers should know."""
 
     proof: Proof | None = None
     faults: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Published:
 
 
 def verify_hub(name: str) -> Published:
-    """Download an adapter and look at it.
+    """Downloads an adapter and checks it.
 
     Args:
         name: of a repository on the Hub.
@@ -68,7 +68,7 @@ def verify_hub(name: str) -> Published:
     except (RepositoryNotFoundError, HFValidationError, GatedRepoError):
         expected, got = (
             "the folder of a run, or ORG/NAME on the Hub",
-            "neither, as no such folder and repository are there",
+            "neither: no such folder or repository exists",
         )
         fix = "Check the spelling; for a private repository run: export HF_TOKEN=…"
         raise UserError(Fault(f"verify {name}", expected, Shown(got), fix)) from None
@@ -79,14 +79,16 @@ def verify_hub(name: str) -> Published:
 
 
 def verify_published(folder: Path) -> Published:
-    """Look at a folder that was published.
+    """Checks a published folder.
 
     Raises:
         UserError: its files cannot be read.
     """
     found = Published()
     if not (folder / PROVENANCE).is_file():
-        found.faults.append(f"There is no {PROVENANCE}: it was published by an older version, or not by Socratune.")
+        found.faults.append(
+            f"There is no {PROVENANCE}: an older version of Socratune, or another program, published it."
+        )
         return found
     try:
         pins = read_pins(folder / PROVENANCE)
@@ -95,7 +97,7 @@ def verify_published(folder: Path) -> Published:
         found.faults += [*_files(folder, told), *pins_faults(pins), *_pinned(folder, pins)]
         found.proof = proof_of(results)
         if found.proof is None:
-            found.faults.append(f"{_RESULTS} has no outcome of a validation.")
+            found.faults.append(f"{_RESULTS} has no validation result.")
             return found
         found.faults += [*_verdict(found.proof, results, pins), *_card(folder, results, told)]
         found.remarks += [str(remark) for remark in results.get("verified", {}).get("remarks", [])]
@@ -104,12 +106,12 @@ def verify_published(folder: Path) -> Published:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
         got = Shown(f"{type(error).__name__}: {error}")
-        raise UserError(Fault(str(folder), "files as publish writes them", got)) from None
+        raise UserError(Fault(str(folder), "the files that publish writes", got)) from None
     return found
 
 
 def _files(folder: Path, told: Any) -> Iterator[str]:
-    """Every file is the one that was published; the card may have been written on."""
+    """Yields every file that differs from the published one. The card may have additions."""
     if not isinstance(told, dict):
         yield f"{PROVENANCE} does not say which files were published."
         return
@@ -118,13 +120,13 @@ def _files(folder: Path, told: Any) -> Iterator[str]:
         if name not in there:
             yield f"{name} is missing."
         elif name not in told:
-            yield f"{name} was not published with it."
+            yield f"{name} was not part of the publication."
         elif there[name] != told[name] and name != _CARD:
             yield f"{name} is not the file that was published."
 
 
 def _pinned(folder: Path, pins: list[Pin]) -> Iterator[str]:
-    """The adapter is the one that was trained."""
+    """Yields every file of the adapter that is not the trained one."""
     files = next((one.content["files"] for one in pins if one.what == "adapter"), {})
     for name, wanted in files.items():
         if name not in _MADE_PUBLIC and (not (folder / name).is_file() or file_hash(folder / name) != wanted):
@@ -132,36 +134,38 @@ def _pinned(folder: Path, pins: list[Pin]) -> Iterator[str]:
 
 
 def _verdict(proof: Proof, results: dict[str, Any], pins: list[Pin]) -> Iterator[str]:
-    """The verdict is what its own figures come to, under the conditions that were pinned."""
+    """Yields where the verdict differs from its own numbers under the pinned conditions."""
     gate = GateConfig(**results["config"]["validate"]["gate"])
     taught = results["stages"].get("curate", {}).get("outcomes", {}).get("solved_with_evidence", 0)
     ours = verdict_on(proof.tests, gate, knowledge_rows=taught)
     if ours.status != proof.status or len(ours.reasons) != len(proof.reasons):
-        yield f"It says {proof.status}, but its figures come to {ours.status}. {ours.reason}".rstrip()
+        yield f"It says {proof.status}, but its numbers mean {ours.status}. {ours.reason}".rstrip()
     if results.get("status") != proof.status:
-        yield f"{_RESULTS} says {results.get('status')!r}, and its validation {proof.status}."
+        yield f"{_RESULTS} says {results.get('status')!r}, but its validation says {proof.status}."
     pinned = next((one.content for one in pins if one.what == "proof"), None)
     if pinned is not None and (pinned["status"] != proof.status or pinned["gate"] != gate.model_dump(mode="json")):
-        yield f"Verdict or conditions are not those that {PROVENANCE} has."
+        yield f"The verdict or the conditions differ from those in {PROVENANCE}."
 
 
 def _card(folder: Path, results: dict[str, Any], told: Any) -> Iterator[str]:
-    """What the card says of what was measured stands in the results; besides, anybody may write on it."""
+    """Yields where the card contradicts the results. Anybody may add to it otherwise."""
     path = folder / _CARD
     card = path.read_text("utf-8", "replace") if path.is_file() else ""
     if not isinstance(told, dict) or told.get(_CARD) == (file_hash(path) if card else None):
         return
     if any(part not in card for part in measured_parts(results)):
-        yield f"{_CARD} does not say what was measured: its figures or its warning were changed."
+        yield f"{_CARD} does not state what was measured: its numbers or its warning were changed."
     elif not same_metrics(card, results):
-        yield f"{_CARD} has other metrics in its front matter than were measured."
+        yield f"{_CARD} has metrics in its front matter that differ from the measured ones."
 
 
 def _test(folder: Path, found: Published, results: dict[str, Any], pins: list[Pin]) -> None:
-    """Count the answers again where the test is published too."""
+    """Counts the answers again if the test is published, too."""
     names = ("held_out.jsonl", "held_out_answers.jsonl")
     if found.proof is None or not all((folder / name).is_file() for name in names):
-        found.remarks.append("The test is not published: files and hashes were looked at, no answer was counted again.")
+        found.remarks.append(
+            "The test is not published: files and hashes were checked, but no answer was counted again."
+        )
         return
     pinned = next((one.content["files"] for one in pins if one.what == "proof"), {})
     for name in names:

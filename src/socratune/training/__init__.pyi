@@ -6,6 +6,7 @@ from .fit import (
     fit_adapter as fit_adapter,
     graded_students as graded_students,
     sweep_rates as sweep_rates,
+    unsloth_faults as unsloth_faults,
 )
 from .grokking import Point as Point, grokking_outlook as grokking_outlook, grokking_phases as grokking_phases
 from .grpo import Sampled as Sampled, advantages as advantages

@@ -1,9 +1,9 @@
-"""LoRA layers with less memory traffic: y = Wx + s·B(Ax) and its gradient, without the passes in between.
+"""Computes LoRA layers with less memory traffic than PEFT: y = Wx + s·B(Ax) and its gradient, in fewer passes.
 
-PEFT computes the adapter beside the frozen layer and adds the two, and every layer for itself. Here the product with B
-is accumulated by the matrix product itself, layers that share an input (q, k, v; gate, up) share A's product and hand
-back one gradient, and float32 adapters are multiplied in the base model's 16 bits: the update keeps float32.
-The parameters stay PEFT's own, and so do saving, loading and every layer this module does not know.
+PEFT computes every layer alone, and the adapter beside the frozen layer. Here the matrix product itself adds the
+product with B. Layers that share an input (q, k, v; gate, up) share A's product and return one gradient. Float32
+adapters are multiplied in the base model's 16 bits, but updated in float32. The parameters stay PEFT's own, and so do
+saving, loading and every layer that this module does not know.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from socratune.errors import Fault, Shown
 
 How = Callable[[torch.nn.Module], "Frozen | None"]
 SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Layers of one module that are given the same states, in the order they are called."""
+"""Layers of one module that receive the same states, in the order in which the module calls them."""
 
 
 class Adapters:
     """The LoRA layers of a model, in groups that share an input."""
 
     def __init__(self, model: torch.nn.Module, dtype: torch.dtype, how: How) -> None:
-        """`dtype`: of the products. `how`: base layers are multiplied, `frozen` or another."""
+        """Groups the LoRA layers of `model`.
+
+        Args:
+            dtype: the dtype of the products.
+            how: wraps a base layer as it shall be multiplied: `frozen`, or `in_fp8`.
+        """
         self._groups = [_Group(layers, dtype, how) for layers in _shared_inputs(model)]
         self._a = [a for group in self._groups for a in group.a]
         self._a_parts = [part for group in self._groups for part in group.a_parts]
@@ -42,7 +47,7 @@ class Adapters:
 
     @contextmanager
     def fast(self) -> Iterator[None]:
-        """The layers compute as said above until the block ends; afterwards they are PEFT's again."""
+        """Computes the layers in groups until the block ends. Afterwards PEFT computes them again."""
         for group in self._groups:
             group.take_over()
         try:
@@ -53,7 +58,7 @@ class Adapters:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take the parameters as they are now: after loading them, and after each step of the optimizer."""
+        """Copies the parameters. Call it after loading them, and after each step of the optimizer."""
         if self._groups:
             torch._foreach_copy_(self._a_parts, self._a)  # pyright: ignore[reportPrivateImportUsage]
             torch._foreach_copy_(self._scaled_b, self._b)  # pyright: ignore[reportPrivateImportUsage]
@@ -70,7 +75,7 @@ def _shared_inputs(model: torch.nn.Module) -> Iterator[list[Any]]:
 
 
 def _is_plain(layer: torch.nn.Module) -> bool:
-    """Whether a layer is LoRA as Hu et al. (arXiv:2106.09685) have it: one adapter, no dropout, no variant."""
+    """Returns True for a LoRA layer as in Hu et al. (arXiv:2106.09685): one adapter, no dropout, no variant."""
     if not isinstance(layer, LoraLayer) or len(layer.active_adapters) != 1 or layer.merged:
         return False
     name = layer.active_adapters[0]
@@ -84,29 +89,29 @@ def _is_plain(layer: torch.nn.Module) -> bool:
 
 
 class Frozen:
-    """A frozen linear layer: x → Wx + bias, and g → Wᵀg."""
+    """A frozen linear layer, which computes x → Wx + bias and g → Wᵀg."""
 
     def __init__(self, layer: torch.nn.Module) -> None:
         self.layer = layer
 
     def weight(self) -> torch.Tensor:
-        """(out, in)."""
+        """Returns the weight, (out, in)."""
         return self.layer.weight  # type: ignore[return-value]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(T, in) → (T, out), a tensor of its own."""
+        """Maps (T, in) to (T, out), in a new tensor."""
         return linear(x, self.weight(), self.layer.bias)  # type: ignore[arg-type]
 
     def backward(self, gradient: torch.Tensor, into: torch.Tensor | None) -> torch.Tensor:
-        """(T, out) → (T, in), added to `into` where that is given."""
+        """Maps (T, out) to (T, in), and adds the result to `into` if `into` is a tensor."""
         return gradient @ self.weight() if into is None else into.addmm_(gradient, self.weight())
 
 
 class FourBit(Frozen):
-    """The same for weights of bitsandbytes, which are written out for each product."""
+    """A frozen linear layer with 4-bit weights of bitsandbytes, which are dequantised for each product."""
 
     def weight(self) -> torch.Tensor:
-        """(out, in), in the dtype of the states."""
+        """Returns the weight, (out, in), in the dtype of the states."""
         from bitsandbytes.functional import dequantize_4bit  # pyright: ignore[reportMissingImports]
 
         packed: Any = self.layer.weight
@@ -114,7 +119,7 @@ class FourBit(Frozen):
 
 
 def frozen(layer: torch.nn.Module) -> Frozen | None:
-    """How a base layer is multiplied; None for a kind that is not known here."""
+    """Wraps a base layer for multiplication, or returns None for an unknown kind of layer."""
     if type(layer) is torch.nn.Linear:
         return Frozen(layer)
     if type(layer).__name__ == "Linear4bit":
@@ -123,12 +128,12 @@ def frozen(layer: torch.nn.Module) -> Frozen | None:
 
 
 class _Group:
-    """LoRA layers with one input. R: the sum of their ranks."""
+    """LoRA layers with one input. R is the sum of their ranks."""
 
     def __init__(self, layers: list[Any], dtype: torch.dtype, how: How) -> None:
         self._layers = layers
         names = [layer.active_adapters[0] for layer in layers]
-        self.frozen = [found for layer in layers if (found := how(layer.base_layer)) is not None]
+        self.frozen = [base for layer in layers if (base := how(layer.base_layer)) is not None]
         self.a: list[torch.Tensor] = [layer.lora_A[name].weight for layer, name in zip(layers, names, strict=True)]
         self.b: list[torch.Tensor] = [layer.lora_B[name].weight for layer, name in zip(layers, names, strict=True)]
         self.scales = [float(layer.scaling[name]) for layer, name in zip(layers, names, strict=True)]
@@ -162,10 +167,10 @@ class _Group:
 
 
 class _Enter(torch.autograd.Function):
-    """Takes A's product and puts aside what the backward pass needs, before the large products are taken.
+    """Takes A's product and saves what the backward pass needs, before the large products are taken.
 
-    So recomputing activations can stop short of a block's last product, which nobody needs again (8 % of the work).
-    The parameters are given only so that the pass backward comes by here in the first block too.
+    So recomputing activations can skip a block's last product, which is not needed again (8 % of the work). The
+    parameters are arguments only so that the backward pass reaches this function in the first block too.
     """
 
     @staticmethod
@@ -184,7 +189,7 @@ class _Enter(torch.autograd.Function):
 
 
 class _Lora(torch.autograd.Function):
-    """All layers of a group at once: (T, in) → (T, out) each."""
+    """Computes all layers of a group at once: (T, in) → (T, out) each."""
 
     @staticmethod
     def forward(
@@ -217,7 +222,7 @@ class _Lora(torch.autograd.Function):
 
 
 def _exact(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A product over all tokens, in the adapter's dtype; the GPU's sums are in float32 anyway."""
+    """Returns a product over all tokens in the adapter's dtype. The GPU sums in float32 in any case."""
     if left.is_cuda and dtype is torch.float32 and left.dtype is not dtype:
         return torch.mm(left, right, out_dtype=dtype)
     return (left @ right).to(dtype)
@@ -226,30 +231,30 @@ def _exact(left: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch
 # --- the section `train` in the words of PEFT ----------------------------------------------------------------------
 
 OWN = ("r", "lora_alpha", "lora_dropout", "target_modules")
-"""Settings of PEFT that stand in the section itself."""
+"""Settings of PEFT that are fields of the section `train` itself."""
 
 NOT_OURS = ("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
             "inference_mode", "runtime_config", "megatron_config", "megatron_core")  # fmt: skip
-"""Settings of PEFT that are no choice here."""
+"""Settings of PEFT that a user cannot choose here."""
 
 REWRITES_THE_BASE = ("pissa", "loftq", "olora", "corda", "lora_ga")
-"""Starts that change the base weights: their adapter fits only that changed base, which is not published."""
+"""Initialisations that change the base weights. Their adapter fits only the changed base, which is not published."""
 
 
 def lora_config(config: EnhancedTrainingConfig) -> LoraConfig:
-    """What PEFT is given."""
+    """Returns the section `train` as PEFT's configuration."""
     return LoraConfig(**{name: getattr(config, name) for name in OWN}, task_type="CAUSAL_LM", **config.peft)
 
 
 def peft_faults(settings: dict[str, Any]) -> list[Fault]:
-    """What is wrong with `train.peft`: a name that the installed PEFT does not take, or what cannot be done here."""
+    """Returns a fault for each setting in `train.peft` that PEFT does not know or that we do not support."""
     known = [name for name in inspect.signature(LoraConfig).parameters if name not in (*OWN, *NOT_OURS)]
     faults = []
     for name, value in settings.items():
         where = f"train.peft.{name}"
         start = next((word for word in REWRITES_THE_BASE if word in f"{name} {value}".lower()), None)
         if name in OWN:
-            faults.append(Fault(where, f"train.{name}, one floor up", Shown("it here")))
+            faults.append(Fault(where, f"train.{name} instead", Shown("it here")))
         elif start:
             fix = "Leave it out: the adapter has to fit the base as it was published."
             faults.append(Fault(where, "a start that leaves the base weights as they are", value, fix))

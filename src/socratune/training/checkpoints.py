@@ -1,4 +1,4 @@
-"""Checkpoints: after every epoch and every few minutes, written whole or not at all, and found again after a kill."""
+"""Checkpoints after every epoch and every few minutes, each written completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class TrainState:
     """What a checkpoint restores besides weights and optimizer.
 
     Attributes:
-        epoch: finished ones.
-        step: taken ones, those of an epoch that is not finished included.
-        history: figures of each finished epoch; `epoch` and `step` at its end, `dev_accuracy` where there are dev rows.
-        engine: how it was computed: memory by part in GiB, the reason, the measured peak.
+        epoch: finished epochs.
+        step: steps taken, including those of an unfinished epoch.
+        history: the numbers of each finished epoch: `epoch`, `step` at its end, and `dev_accuracy` if there are dev
+            rows.
+        engine: how the training was computed: memory by part in GiB, the reason, the measured peak.
     """
 
     epoch: int = 0
@@ -37,22 +38,21 @@ class TrainState:
 
     @property
     def best(self) -> dict[str, float]:
-        """The figures of the best epoch, the latest of equals; zeros where none is finished."""
+        """Returns the numbers of the best epoch, the latest of equals; zeros before the first epoch ends."""
         return max(reversed(self.history), key=_score, default={"epoch": 0.0, "step": 0.0})
 
     @property
     def best_epoch(self) -> int:
-        """Its number."""
         return int(self.best["epoch"])
 
     @property
     def best_step(self) -> int:
-        """At which it ended."""
+        """Returns the step at which the best epoch ended."""
         return int(self.best["step"])
 
     @property
     def best_score(self) -> float:
-        """Its dev accuracy; where there are no dev rows its number, so that the last one is the best."""
+        """Returns the dev accuracy of the best epoch, or the epoch's number if there are no dev rows."""
         return _score(self.best)
 
 
@@ -61,9 +61,9 @@ def _score(figures: dict[str, float]) -> float:
 
 
 def save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainState) -> None:
-    """Write `step-N` whole or not at all; it, the one before and that of the best epoch are kept.
+    """Writes the checkpoint `step-N` completely or not at all. Keeps it, the previous one, and that of the best epoch.
 
-    Of several ranks, which all hold the same, the leading one writes.
+    All ranks hold the same state, so only the leading rank writes.
     """
     if not ranks.leads():
         return
@@ -81,22 +81,22 @@ def save(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, scaler
 
 
 def restore(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any) -> TrainState:
-    """The state of the last whole checkpoint, loaded into model and optimizer; the beginning where there is none."""
+    """Loads the last intact checkpoint into model and optimizer and returns its state, or a new state without one."""
     for path in _newest_first(checkpoints):
         try:
             saved = torch.load(path / "training.pt", weights_only=True)
-            known = {each.name for each in fields(TrainState)}  # earlier versions also kept what `history` tells
+            known = {field.name for field in fields(TrainState)}  # earlier versions also kept what `history` contains
             state = TrainState(**{name: value for name, value in saved["state"].items() if name in known})
             if state.best_step and not at_step(checkpoints, state.best_step).is_dir():
                 raise FileNotFoundError(at_step(checkpoints, state.best_step))
             load_weights(model, path)
-        except Exception as error:  # torch and safetensors raise many kinds for a damaged file
-            log.warning("%s is damaged (%s); going on from the checkpoint before.", path, type(error).__name__)
+        except Exception as error:  # torch and safetensors raise many kinds for a corrupt file
+            log.warning("%s is corrupt (%s). Resuming from the previous checkpoint.", path, type(error).__name__)
             shutil.rmtree(path)
             continue
         optimizer.load_state_dict(saved["optimizer"])
         scaler.load_state_dict(saved["scaler"])
-        if ranks.leads():  # the others have noise of their own
+        if ranks.leads():  # the other ranks have their own noise
             torch.set_rng_state(saved["random"][0])
             if torch.cuda.is_available() and saved["random"][1:]:
                 torch.cuda.set_rng_state(saved["random"][1])
@@ -105,17 +105,17 @@ def restore(checkpoints: Path, model: Any, optimizer: torch.optim.Optimizer, sca
 
 
 def at_step(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Returns the folder of the checkpoint of a step."""
     return checkpoints / f"step-{step}"
 
 
 def _newest_first(checkpoints: Path) -> list[Path]:
-    found = checkpoints.glob("step-[0-9]*")
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    folders = checkpoints.glob("step-[0-9]*")
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def load_weights(model: Any, folder: Path) -> None:
-    """The adapter in `folder` into the adapter of `model`."""
+    """Loads the adapter in `folder` into the adapter of `model`."""
     from peft import load_peft_weights, set_peft_model_state_dict
 
     set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
@@ -123,22 +123,24 @@ def load_weights(model: Any, folder: Path) -> None:
 
 @contextmanager
 def disk_faults(place: Path) -> Iterator[None]:
-    """A full disk is no bug of ours, in whatever words safetensors and torch report it."""
+    """Reports a full disk as an OutsideError, however safetensors and torch word it."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         if "No space left" in str(error) or "PytorchStreamWriter" in str(error):
-            raise OutsideError(f"{place}: no space left on the disk. Make room; the same command goes on.") from error
+            raise OutsideError(
+                f"{place}: no space is left on the disk. Make room, and run the same command again to resume."
+            ) from error
         raise
 
 
 def _write(folder: Path, model: Any, optimizer: torch.optim.Optimizer, scaler: Any, state: TrainState) -> None:
     model.save_pretrained(folder)
-    on_card = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
+    on_gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     saved = {
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "random": [torch.get_rng_state(), *on_card],
+        "random": [torch.get_rng_state(), *on_gpu],
         "state": asdict(state),
     }
     torch.save(saved, folder / "training.pt")

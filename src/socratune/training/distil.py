@@ -1,10 +1,10 @@
-"""Self-distillation: at each token of its own attempt the student learns what the base says that sees the hint there.
+"""Self-distillation: at each token of its attempt, the student learns what the base predicts there if it sees the hint.
 
-Student and teacher are the same weights, one with the adapter and the plain question, the other without the adapter and
-with the hint (or the solution) in view, on the very attempt the student made. The loss of a token is the KL divergence
-of the student from the teacher, on the teacher's most likely tokens and one bucket for all others, without which it is
-no divergence (arXiv:2601.20802, arXiv:2601.19897). The teacher never changes, so it looks once, before the first step.
-Right answers in the same step have the loss of supervised training.
+Student and teacher share their weights. The student has the adapter and sees the plain question. The teacher has no
+adapter and sees the hint (or the solution). Both read the student's own attempt. The loss of a token is the KL
+divergence of the student from the teacher, on the teacher's most likely tokens and one bucket for all others, without
+which it is no divergence (arXiv:2601.20802, arXiv:2601.19897). The teacher never changes, so it is asked once, before
+the first step. Right answers in the same step have the loss of supervised training.
 """
 
 from __future__ import annotations
@@ -16,75 +16,56 @@ from typing import Any
 
 import torch
 
-from socratune.inference import Rendered, ranks
-from socratune.training.packing import join_rows
-from socratune.training.steps import token_mean
-from socratune.training.weights import grouped
+from socratune.inference import Rendered
+from socratune.training.packing import join_items
+from socratune.training.steps import micro_batches, token_mean
+from socratune.training.weights import AnswerItem
 
 TOP = 20
-"""Tokens of the teacher's that are looked at one by one; 20 are as good as all (68.0 and 68.0 % in tinker-cookbook)."""
+"""Number of the teacher's tokens that are compared one by one. 20 do as well as all (68.0 and 68.0 % in
+tinker-cookbook)."""
 CLIP = 1.0
-"""Nats a token counts at most. Its gradient shrinks in the same measure and never vanishes: clamped entry by entry, as
-published (.05), exactly the tokens at which hint and attempt part would teach nothing."""
+"""The most that a token counts, in nats. A token above it is scaled down, so its gradient never vanishes. Clamping each
+entry instead, as published (.05), would teach nothing at exactly the tokens where hint and attempt differ."""
 
 
 @dataclass(frozen=True, slots=True)
-class Distilled:
+class Distilled(AnswerItem):
     """An attempt, as the student and as the teacher see it.
 
     Attributes:
-        row: behind the plain question.
-        seen: behind the question with what the teacher is told.
-        likely: the teacher's most likely tokens at each token of the attempt, (L, TOP); on the CPU.
-        told: log p of these, in nats; (L, TOP).
+        row: the attempt after the plain question.
+        seen: the attempt after the question and what only the teacher sees.
+        likely: the teacher's most likely tokens at each token of the attempt, (L, TOP), on the CPU.
+        logs: log p of these tokens, in nats, (L, TOP).
     """
 
-    row: Rendered
     seen: Rendered
     likely: torch.Tensor | None = None
-    told: torch.Tensor | None = None
-
-    @property
-    def id(self) -> str:
-        """Of the row."""
-        return self.row.id
-
-    @property
-    def ids(self) -> list[int]:
-        """As the student sees it."""
-        return self.row.ids
-
-    @property
-    def labels(self) -> list[int]:
-        """As the student sees it."""
-        return self.row.labels
-
-    @property
-    def trained_ids(self) -> list[int]:
-        """Of the attempt."""
-        return self.row.trained_ids
+    logs: torch.Tensor | None = None
 
 
 def with_teacher(engine: Any, items: list[Any], top: int = TOP) -> list[Any]:
-    """The items, each attempt with what the base says that sees more than the question."""
+    """Returns the items, each attempt with the predictions of the base that sees more than the question."""
 
     def look(logits: torch.Tensor, _: slice) -> tuple[torch.Tensor, torch.Tensor]:
         best = logits.topk(min(top, logits.shape[-1]))
         return best.indices.cpu(), (best.values - logits.logsumexp(-1, keepdim=True)).cpu()
 
-    found = {}
+    def complete(item: Any) -> Any:
+        if not isinstance(item, Distilled):
+            return item
+        parts = engine.read_logits(join_items([item.seen]), look)
+        likely, logs = (torch.cat(each) for each in zip(*parts, strict=True))
+        return replace(item, likely=likely, logs=logs)
+
     with engine.without_adapter():
-        for item in items:
-            if isinstance(item, Distilled):
-                parts = engine.read_logits(join_rows([(item.seen.ids, item.seen.labels)]), look)
-                likely, told = (torch.cat(each) for each in zip(*parts, strict=True))
-                found[id(item)] = replace(item, likely=likely, told=told)
-    return [found.get(id(item), item) for item in items]
+        return [complete(item) for item in items]
 
 
 def distil_mean(engine: Any, items: list[Any], clip: float = CLIP) -> Iterator[torch.Tensor]:
-    """The mean over the items of a step: of a right answer its cross entropy, of an attempt the mean divergence of its
-    tokens; see `steps.Losses`.
+    """Yields parts of the mean over the items of a step: the cross entropy of a right answer, and the mean divergence
+    of an attempt's tokens. See `steps.Losses`.
     """
     right = [item for item in items if not isinstance(item, Distilled)]
     attempts = [item for item in items if isinstance(item, Distilled)]
@@ -92,34 +73,34 @@ def distil_mean(engine: Any, items: list[Any], clip: float = CLIP) -> Iterator[t
         yield from (loss * len(right) / len(items) for loss in token_mean(engine, right))
     if not attempts:
         return
-    for members, share in ranks.rank_passes(attempts, lambda own: grouped(own, engine.micro_tokens)):
-        packed = join_rows([(item.ids, item.labels) for item in members])
-        likely, told = (
-            torch.cat([getattr(item, name) for item in members]).to(engine.model.device) for name in ("likely", "told")
+    for members, packed, share in micro_batches(engine, attempts):
+        likely, logs = (
+            torch.cat([getattr(item, name) for item in members]).to(engine.model.device) for name in ("likely", "logs")
         )
 
-        def read(logits: torch.Tensor, part: slice, likely: Any = likely, told: Any = told) -> torch.Tensor:
-            said = logits.gather(-1, likely[part]) - logits.logsumexp(-1, keepdim=True)
-            return divergence(said, told[part], clip)
+        def read(logits: torch.Tensor, part: slice, likely: Any = likely, teacher: Any = logs) -> torch.Tensor:
+            student = logits.gather(-1, likely[part]) - logits.logsumexp(-1, keepdim=True)
+            return divergence(student, teacher[part], clip)
 
         losses = torch.cat(engine.read_logits(packed, read))
         lengths = losses.new_tensor([len(item.trained_ids) for item in members])
         yield (losses / lengths[packed.owners]).sum() * share / len(items)
 
 
-def divergence(said: torch.Tensor, told: torch.Tensor, clip: float = CLIP) -> torch.Tensor:
-    """(L,), KL(teacher ‖ student) in nats, on some tokens and the bucket of all others, scaled to `clip` at most.
+def divergence(student: torch.Tensor, teacher: torch.Tensor, clip: float = CLIP) -> torch.Tensor:
+    """Returns KL(teacher ‖ student) in nats, (L,), on some tokens and one bucket for all others, scaled to at most
+    `clip`.
 
     Args:
-        said: log p of the student, (L, K).
-        told: log p of the teacher, of the same tokens.
+        student: log p of the student, (L, K).
+        teacher: log p of the teacher, for the same tokens.
     """
-    said, told = _with_rest(said), _with_rest(told)
-    found = (told.exp() * (told - said)).sum(-1)
-    return found * (clip / found.detach().clamp(min=clip) if math.isfinite(clip) else 1.0)
+    student, teacher = _with_rest(student), _with_rest(teacher)
+    nats = (teacher.exp() * (teacher - student)).sum(-1)
+    return nats * (clip / nats.detach().clamp(min=clip) if math.isfinite(clip) else 1.0)
 
 
 def _with_rest(logs: torch.Tensor) -> torch.Tensor:
-    """(L, K + 1), with the log of the mass that is left."""
+    """Appends the log of the remaining mass: (L, K) → (L, K + 1)."""
     mass = logs.logsumexp(-1, keepdim=True).clamp(max=-1e-7)
     return torch.cat([logs, (-mass.expm1()).log()], -1)

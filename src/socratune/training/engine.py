@@ -1,7 +1,7 @@
-"""The engine of the `hf` back end: a packed row through transformers, by the shortest way that is exact.
+"""The engine of the `hf` back end, which computes a packed row with transformers by the shortest exact way.
 
-Each short way (packing, the output layer at labelled places alone) is tested against the model's own forward on a few
-tokens when training starts, and not taken where it disagrees: a model nobody has tried here trains slower, not wrong.
+When training starts, each shortcut (packing, the output layer at labelled places alone) is compared with the model's
+own forward pass on a few tokens. A shortcut that disagrees is not used, so an untested model trains slower, not wrong.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from socratune.training.weights import weighted_mean
 log = logging.getLogger(__name__)
 
 _MICRO_TOKENS = 4096
-"""Of a micro-batch where memory is not counted (CPU, MPS)."""
+"""Tokens of a micro-batch where memory is not counted (CPU, MPS)."""
 PROBE = list(range(5, 37))
 """Token ids that any vocabulary has."""
 AGREES = 0.2
-"""A short way is exact where it differs from the model's own by less than this share of what a mistake would."""
+"""A shortcut is exact if its error is below this share of the error that a mistake would cause."""
 
 
 class HFEngine:
-    """See `steps.TrainingEngine`.
+    """Computes the loss of packed rows with transformers. See `steps.TrainingEngine`.
 
     Attributes:
         reason: why it computes as it does, for people.
-        gib: estimated memory by part; empty where it is not counted.
-        halved: memory ran out, and micro-batches are half as large as planned.
+        gib: estimated memory by part; empty where memory is not counted.
+        halved: True after memory ran out once; micro-batches are then half as large as planned.
     """
 
     def __init__(
@@ -72,7 +72,9 @@ class HFEngine:
         self._weight = self._plain_head()
         self._packs = self._isolates()
         if not self._packs:
-            log.warning("This model's attention does not take packed rows, so each row is computed for itself: slower.")
+            log.warning(
+                "This model's attention does not take packed rows, so each row is computed alone, which is slower."
+            )
             self.micro_tokens = 0
         if model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -80,13 +82,13 @@ class HFEngine:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """See `steps.TrainingEngine`."""
+        """Uses the fast layers and packed attention until the block ends."""
         with self._packed(), self._adapters.fast():
             yield
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
-        """The base model alone answers `token_losses`, without gradients."""
+        """Lets the base model alone answer `token_losses`, without gradients, until the block ends."""
         with torch.no_grad(), self._packed(), self.model.disable_adapter():
             yield
 
@@ -99,15 +101,15 @@ class HFEngine:
             yield
 
     def stepped(self) -> None:
-        """See `steps.TrainingEngine`."""
+        """Copies the new parameters into the fast layers."""
         self._adapters.refresh()
 
     def loss(self, row: PackedRow) -> torch.Tensor:
-        """See `steps.TrainingEngine`."""
+        """Returns the summed cross entropy of the labelled tokens."""
         return self.token_losses(row).sum()
 
     def token_losses(self, row: PackedRow) -> torch.Tensor:
-        """(L,), cross entropy of each labelled token; float32."""
+        """Returns the cross entropy of each labelled token, (L,), in float32."""
         inputs, at, targets = self._on_device(row)
         if self._weight is None:
             logits = self._causal(**inputs, logits_to_keep=at).logits.squeeze(0)
@@ -116,8 +118,8 @@ class HFEngine:
         return head_losses(hidden.index_select(0, at), self._weight, targets)
 
     def read_logits(self, row: PackedRow, read: Callable[[torch.Tensor, slice], Any]) -> list[Any]:
-        """What `read` makes of the logits at the labelled places, float32 (L, V), and of which places they are: in one
-        piece after the other, as all of them would not fit.
+        """Calls `read` with the float32 logits (V wide) of labelled places and the slice of these places, piece by
+        piece, since all logits would not fit. Returns the results.
         """
         inputs, at, _ = self._on_device(row)
         weight = self._weight
@@ -137,24 +139,20 @@ class HFEngine:
         return [checkpoint(piece, begin, use_reentrant=False) for begin in begins]
 
     def figures(self) -> dict[str, Any]:
-        """For the results: the choice, its reason, estimated and measured memory."""
-        found: dict[str, Any] = {
-            "back_end": "hf",
-            "packed": self._packs,
-            "micro_tokens": self.micro_tokens,
-            "reason": self.reason,
-        }
+        """Returns the choice, its reason, and the estimated and measured memory, for the results."""
+        figures: dict[str, Any] = {"back_end": "hf", "packed": self._packs, "micro_tokens": self.micro_tokens}
+        figures["reason"] = self.reason
         if self.gib:
-            found |= {"memory_gib": {part: round(gib, 2) for part, gib in self.gib.items()}}
+            figures |= {"memory_gib": {part: round(gib, 2) for part, gib in self.gib.items()}}
         if self.model.device.type == "cuda":
             peak = -ranks.least(-torch.cuda.max_memory_allocated())
-            found["peak_gib"] = round(peak / GIB + CONTEXT_GIB, 2)
+            figures["peak_gib"] = round(peak / GIB + CONTEXT_GIB, 2)
         if ranks.size() > 1:
-            found |= {"gpus": ranks.size(), "parallel": "sharded" if self._sharded else "data"}
-        return found
+            figures |= {"gpus": ranks.size(), "parallel": "sharded" if self._sharded else "data"}
+        return figures
 
     def _on_device(self, row: PackedRow) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
-        """Arguments of the decoder, labelled places, targets; in one copy that nobody waits for."""
+        """Returns the arguments of the decoder, the labelled places and the targets, copied without waiting."""
         where = self.model.device
         parts = (row.ids, row.positions, row.at, row.targets)
         together = torch.from_numpy(np.concatenate(parts))
@@ -167,18 +165,17 @@ class HFEngine:
         return inputs, at, targets
 
     def _hidden(self, ids: list[list[int]]) -> torch.Tensor:
-        """(T, H), the states behind the last block, of documents end to end."""
-        return self._decoder(**self._on_device(join_rows([(part, part) for part in ids]))[0]).last_hidden_state.squeeze(
-            0
-        )
+        """Returns the states after the last block, (T, H), for documents laid end to end."""
+        inputs, _, _ = self._on_device(join_rows([(part, part) for part in ids]))
+        return self._decoder(**inputs).last_hidden_state.squeeze(0)
 
     def _plan(self, lengths: list[int], config: EnhancedTrainingConfig, most_tokens: int | None) -> None:
-        """Checkpointing and the size of a micro-batch, by arithmetic.
+        """Chooses checkpointing and the size of a micro-batch by arithmetic.
 
         Raises:
-            UserError: the card is too small.
+            UserError: the GPU is too small.
         """
-        asked, offload = None if config.gradient_checkpointing == "auto" else config.gradient_checkpointing, False
+        recomputes, offload = None if config.gradient_checkpointing == "auto" else config.gradient_checkpointing, False
         self.micro_tokens, self.reason, self.gib = most_tokens or _MICRO_TOKENS, "memory is not counted here", {}
         if self.model.device.type == "cuda":
             per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -186,31 +183,30 @@ class HFEngine:
             if ranks.size() > 1:
                 of_step = of_step // ranks.size() + max(lengths)
             free = ranks.least(free_gib())
-            found = plan_memory(
+            memory = plan_memory(
                 Shape.of(self._causal.config.to_dict()),
                 free,
                 longest=max(lengths),
                 rank=config.r,
-                checkpointing=asked,
+                checkpointing=recomputes,
                 load_in_4bit=getattr(self._causal, "is_loaded_in_4bit", False),
                 most_tokens=most_tokens or of_step,
                 fp8=config.fp8,
                 shards=ranks.size() if self._sharded else 1,
             )
-            if found is None:
-                fix = "Lower train.max_seq_length, set train.load_in_4bit: true, or take a larger card."
+            if memory is None:
+                fix = "Lower train.max_seq_length, set train.load_in_4bit: true, or take a larger GPU."
                 room = f"room for a row of {max(lengths)} tokens"
                 raise UserError(Fault("the GPU", room, Shown(f"{free:.1f} GiB"), fix))
-            asked, offload = found.training.checkpointing, found.training.offload
-            self.micro_tokens, self.reason, self.gib = found.training.micro_tokens, found.reason, found.gib
-        if asked:
+            recomputes, offload = memory.training.checkpointing, memory.training.offload
+            self.micro_tokens, self.reason, self.gib = memory.training.micro_tokens, memory.reason, memory.gib
+        if recomputes:
             options = {"use_reentrant": False, "preserve_rng_state": config.lora_dropout > 0}
-            # transformers 5.20 renamed it.
-            renamed = getattr(self._causal, "activation_checkpointing_enable", None)
+            renamed = getattr(self._causal, "activation_checkpointing_enable", None)  # since transformers 5.20
             (renamed or self._causal.gradient_checkpointing_enable)(options, offload=offload)
 
     def _fit(self, rows: Sequence[Item]) -> None:
-        """One row of full size forward and backward; half the size where the arithmetic promised too much.
+        """Computes one full-size row forward and backward, and halves the size if the arithmetic promised too much.
 
         Raises:
             StageFailed: half the size does not fit either.
@@ -232,7 +228,7 @@ class HFEngine:
 
     @torch.no_grad()
     def _plain_head(self) -> torch.Tensor | None:
-        """The output layer's weight where logits are a plain product with it; None where more happens."""
+        """Returns the output layer's weight if logits are a plain product with it, else None."""
         head, config = self._causal.get_output_embeddings(), self._causal.config.to_dict()
         bent = any("logit" in name and value not in (None, False, 1, 1.0) for name, value in config.items())
         if bent or type(head) is not torch.nn.Linear or head.bias is not None or head.weight.requires_grad:
@@ -244,7 +240,7 @@ class HFEngine:
 
     @torch.no_grad()
     def _isolates(self) -> bool:
-        """Whether a document behind another comes out as the model's own attention has it alone."""
+        """Returns True if a document packed after another has the same states as alone."""
         first, second = PROBE[:16], PROBE[8:]
         if getattr(self._causal.config, "attention_dropout", 0.0):
             return False
@@ -262,8 +258,8 @@ class HFEngine:
         return _distance(packed, alone) < AGREES * _distance(leaking, alone)
 
 
-def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.float() - other.float()).norm())
+def _distance(left: torch.Tensor, right: torch.Tensor) -> float:
+    return float((left.float() - right.float()).norm())
 
 
 # --- Liger's fused kernels, where they are installed ---------------------------------------------------------------
@@ -272,16 +268,17 @@ Opened = Callable[[], AbstractContextManager[None]]
 
 
 def use_liger(causal: Any) -> Opened:
-    """Norms and MLP of this model from now on; rotary positions, a function of the whole model family, while open.
+    """Replaces norms and MLP of this model for good. Returns a context in which its family's rotary positions are
+    replaced too.
 
-    The loss stays our own: Liger's waits for the card at every call. Without a CUDA GPU, or without Liger, or for a
-    family it does not know, nothing happens.
+    The loss is not replaced, as Liger's waits for the GPU at every call. Without a CUDA GPU, without Liger, or for a
+    family that Liger does not know, nothing changes.
     """
     if causal.device.type != "cuda" or find_spec("liger_kernel") is None:
         return nullcontext
     from transformers.integrations.liger import apply_liger_kernel
 
-    logging.getLogger("liger_kernel").setLevel(logging.ERROR)  # it names every vendor whose kernels are not here
+    logging.getLogger("liger_kernel").setLevel(logging.ERROR)  # it lists every vendor whose kernels are missing
     family: Any = sys.modules[type(causal).__module__]
     before = getattr(family, "apply_rotary_pos_emb", None)
     apply_liger_kernel(causal, {"cross_entropy": False, "fused_linear_cross_entropy": False})
@@ -304,14 +301,14 @@ def _rotating(family: Any, before: Any, during: Any) -> Iterator[None]:
 # --- the back end `hf` ---------------------------------------------------------------------------------------------
 
 Look = Callable[[Any, list[Any]], list[Any]]
-"""(engine, items) → the items with what the model makes of them before the first step."""
+"""Maps (engine, items) to the items with what the model predicts for them before the first step."""
 METHODS: dict[str, tuple[Losses, Look | None]] = {
     "dpo": (pair_mean, with_base_margins),
     "weights": (weighted_mean, None),
     "distil": (distil_mean, with_teacher),
     "grpo": (clipped_mean, with_samplers),
 }
-"""The loss of a method, and what its items lack; any other has that of supervised training."""
+"""The loss of each method, and how its items are completed. All other methods have the loss of supervised training."""
 
 
 def train_hf(
@@ -325,36 +322,34 @@ def train_hf(
     most_tokens: int | None = None,
     begins: Path | None = None,
 ) -> tuple[Any, TrainState]:
-    """Train a LoRA adapter, resumed where it was killed.
+    """Trains a LoRA adapter. A killed training resumes from its last checkpoint.
 
     Args:
-        model: the base, or what an earlier call has returned.
-        rows: rendered rows, or what the method makes of them: `Pair`, `Weighted`, `Distilled`, `Sampled`.
-        most_tokens: of a micro-batch; None: as many as fit.
-        begins: an adapter to begin with; None: one that changes nothing yet.
+        model: the base, or the model that an earlier call has returned.
+        rows: rendered rows, or the items that the method makes of them: `Pair`, `Weighted`, `Distilled`, `Sampled`.
+        most_tokens: the most tokens of a micro-batch; None takes as many as fit.
+        begins: an adapter to start from; None starts from one that changes nothing.
 
     Returns:
         The PEFT model with the weights of the best epoch by `dev_accuracy` (the last one where there are no dev
         rows), and the training's course.
 
     Raises:
-        StageFailed: loss or gradient is not finite; the last whole checkpoint is kept.
-        UserError: the card is too small, or has no products in 8 bits.
+        StageFailed: loss or gradient is not finite; the last intact checkpoint is kept.
+        UserError: the GPU is too small, or has no products in 8 bits.
     """
     if config.fp8 and not fp8_available(torch_device()):
-        fix = "Leave it out."
-        raise UserError(
-            Fault("train.fp8", "a GPU of the Ada or Hopper generation or later", Shown(str(torch_device())), fix)
-        )
+        got, fix = Shown(str(torch_device())), "Leave it out."
+        raise UserError(Fault("train.fp8", "a GPU of the Ada or Hopper generation or later", got, fix))
     torch.manual_seed(seed)
-    if isinstance(model, PeftModel):  # of the training before
+    if isinstance(model, PeftModel):  # an earlier training returned it
         model = model.unload()
     model = get_peft_model(model, lora_config(config))
     if begins is not None:
         load_weights(model, begins)
     ranks.as_first([weight.data for weight in model.parameters() if weight.requires_grad])
     if not ranks.leads():
-        torch.manual_seed(seed + ranks.rank())  # its dropout is its own
+        torch.manual_seed(seed + ranks.rank())  # each rank has its own dropout
     engine = HFEngine(model, rows, config, most_tokens=most_tokens)
     losses, look = METHODS.get(config.method, (steps.token_mean, None))
     if look is not None:

@@ -1,4 +1,4 @@
-"""One training by the back end that suits model and card, or several, of which the dev rows choose one."""
+"""Trains once with the back end that suits model and GPU, or several times and keeps the best on the dev rows."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """What is trained on and who watches.
+    """What to train on, and who observes.
 
     Attributes:
-        items: rendered rows, or what the method makes of them.
-        begins: an adapter to begin with; None: a new one.
+        items: rendered rows, or the items that the method makes of them.
+        begins: an adapter to start from; None starts from a new one.
         report_to: trackers besides TensorBoard, by name.
     """
 
@@ -41,18 +41,18 @@ class TrainingJob:
 
 
 Fitted = tuple[Any, Any, dict[str, Any]]
-"""The adapter on its base, the training's course (`TrainState`), figures of its speed."""
+"""The adapter on its base, the training's course (`TrainState`), and its speed."""
 
 
 def fit_adapter(
     job: TrainingJob, model: Any, config: EnhancedTrainingConfig, arm: str = "", part: tuple[int, int] = (0, 1)
 ) -> Fitted:
-    """Train; what is finished already is only loaded.
+    """Trains, or only loads what is finished already.
 
     Args:
         model: the base, or the adapter that was trained on it before.
         arm: names the checkpoints and curves of one of several trainings.
-        part: which of how many it is.
+        part: (this training, number of trainings).
     """
     from socratune.inference import free_gib, ranks, torch_device
     from socratune.training import engine
@@ -85,10 +85,10 @@ def fit_adapter(
 
 
 def sweep_rates(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) -> Fitted:
-    """A training with each multiple of the learning rate; the one whose best epoch is best on the dev rows.
+    """Trains with each multiple of the learning rate and returns the training whose best epoch is best on the dev rows.
 
-    Of equally good ones the smallest rate, which leaves the base the least. Once every dev row is right, no larger one
-    is tried.
+    Among equals the smallest rate wins, as it changes the base least. Larger rates are skipped once every dev row is
+    right.
 
     Raises:
         UserError: there are no dev rows.
@@ -116,9 +116,7 @@ def sweep_rates(job: TrainingJob, model: Any, config: EnhancedTrainingConfig) ->
     return trained, state, {**figures, "learning_rate": best, "sweep": table}
 
 
-# --- who wrote the traces ------------------------------------------------------------------------------------------
-# How near the models that wrote the traces are to the one that is trained: said, and measured where it can be.
-
+# --- how close the models that wrote the traces are to the trained one ----------------------------------------------
 
 MEASURED_ROWS = 32
 
@@ -126,20 +124,20 @@ MEASURED_ROWS = 32
 def graded_students(
     students: list[dict[str, Any]], base: dict[str, Any], model: Any, tokenizer: Any, examples: list[Example]
 ) -> dict[str, dict[str, Any]]:
-    """Name → `grade` and `reason`, of each model that wrote traces; whatever is not `same` is warned of.
+    """Returns `grade` and `reason` for each model that wrote traces, by name. Warns about each that is not `same`.
 
-    Where only the quantisation differs, the student is loaded beside the base for as long as it takes to measure
-    `mean_kl_nats` (see `inference.mean_kl`) on 32 of the rows. Another engine shows no distributions, and an
-    adapter is meant to differ.
+    If only the quantisation differs, the student is loaded beside the base while `mean_kl_nats` (see
+    `inference.mean_kl`) is measured on 32 of the rows. Another engine shows no distributions, and an adapter is meant
+    to differ.
 
     Args:
-        students: see `socratune.inference.provenance.writers`.
+        students: see `inference.trace_writers`.
         base: identity of the model that is trained.
         model: the base, loaded, in eval mode.
         tokenizer: its tokenizer.
         examples: training rows.
     """
-    found = {}
+    graded = {}
     for student in students:
         level, reason = student_grade(student, base)
         entry: dict[str, Any] = {"grade": level, "reason": reason}
@@ -149,8 +147,8 @@ def graded_students(
             reason += f"; the next token differs by {entry['mean_kl_nats']:.4f} nats (mean KL)"
         if level != "same":
             log.warning("Student %s, graded %s: %s.", student["name"], level, reason)
-        found[student["name"]] = entry
-    return found
+        graded[student["name"]] = entry
+    return graded
 
 
 def _divergence(name: str, load_in_4bit: bool, model: Any, tokenizer: Any, examples: list[Example]) -> float:
@@ -165,7 +163,32 @@ def _divergence(name: str, load_in_4bit: bool, model: Any, tokenizer: Any, examp
 UNSLOTH_FAMILIES = frozenset(
     ("cohere", "falcon_h1", "gemma", "gemma2", "gemma3", "gemma3_text", "granite", "llama", "mistral", "qwen2", "qwen3")
 )
-"""`model_type`s that Unsloth has fast code for."""
+"""The `model_type`s for which Unsloth has fast code."""
+
+
+def unsloth_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
+    """Returns why Unsloth could not train the model on this machine, as far as settings, package and tokenizer show.
+
+    Raises:
+        OutsideError: the model is on the Hub, and the Hub could not be asked.
+    """
+    if fault := _unsloth_fault(config):
+        return [fault]
+    from socratune.training.unsloth import pad_token_fault  # imports torch
+
+    fault = pad_token_fault(name)
+    return [fault] if fault else []
+
+
+def _unsloth_fault(config: EnhancedTrainingConfig) -> Fault | None:
+    """Returns why Unsloth could not train on this machine with these settings, whatever the model; None if it could."""
+    for name, needed in ((f"method: {config.method}", config.reads_traces), ("fp8: true", config.fp8)):
+        if needed:
+            return Fault("--backend unsloth", "what Unsloth can do", Shown(name), "--backend hf.")
+    if find_spec("unsloth") is None:
+        fix = "pip install 'socratune[gpu]', or --backend hf."
+        return Fault("--backend unsloth", "the package unsloth", Shown("not installed"), fix)
+    return None
 
 
 def choose_backend(
@@ -175,27 +198,25 @@ def choose_backend(
     *,
     free_gib: float | None,
 ) -> tuple[str, str]:
-    """`hf` or `unsloth`, and the reason for people.
+    """Returns `hf` or `unsloth`, and the reason for people.
 
-    `auto` takes `hf`, which is faster on packed rows and equal on others, as long as the model fits that way.
+    `auto` takes `hf`, which is faster on packed rows and equal on others, if the model fits that way.
 
     Args:
+        asked: the setting `train.backend`.
         model: the values of its `config.json`.
-        free_gib: free memory of the card, weights included; None without a CUDA GPU.
+        free_gib: free memory of the GPU, weights included; None without a CUDA GPU.
 
     Raises:
-        UserError: `unsloth` was asked for and is not installed, or cannot do it.
+        UserError: `unsloth` was chosen and is not installed, or does not support it.
     """
-    installed = find_spec("unsloth") is not None
+    spec = find_spec("unsloth")
+    installed = spec is not None and spec.origin is not None  # a mere folder `unsloth` on the path has no origin
     if asked == "hf":
         return "hf", "asked for"
     if asked == "unsloth":
-        for name, given in ((f"method: {config.method}", config.reads_traces), ("fp8: true", config.fp8)):
-            if given:
-                raise UserError(Fault("--backend unsloth", "what Unsloth can do", Shown(name), "--backend hf."))
-        if not installed:
-            fix = "pip install 'socratune[gpu]', or --backend hf."
-            raise UserError(Fault("--backend unsloth", "the package unsloth", Shown("not installed"), fix))
+        if fault := _unsloth_fault(config):
+            raise UserError(fault)
         return "unsloth", "asked for"
     family = model.get("text_config", model).get("model_type", "")
     if free_gib is None:

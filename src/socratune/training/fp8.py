@@ -1,8 +1,8 @@
-"""Products with the frozen weights in 8-bit floating point: a third more speed on Hopper, Ada and later cards.
+"""Multiplies with the frozen weights in 8-bit floating point, a third faster on Hopper, Ada and later GPUs.
 
-Weights once, states and gradients row by row as they come, are rounded to e4m3 with a scale of their own; sums stay in
-float32, the adapter's own products in 16 bits. The weights are held twice, as forward and backward want them, beside
-the 16-bit ones with which the model answers: 2 bytes a parameter more.
+Each row of weights, states and gradients is rounded to e4m3 with a scale of its own. Sums stay in float32, and the
+adapter's own products in 16 bits. The weights are held twice, for forward and backward, beside the 16-bit weights with
+which the model answers: 2 bytes a parameter more.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Rounded = tuple[torch.Tensor, torch.Tensor]
 
 
 def available(device: torch.device) -> bool:
-    """Whether the card has such products."""
+    """Returns True if the GPU has products in 8 bits."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def in_fp8(layer: torch.nn.Module) -> Frozen | None:
-    """As `adapters.frozen`, in 8 bits where the layer's widths allow it."""
+    """Wraps a base layer like `adapters.frozen`, in 8 bits where its widths allow it."""
     if type(layer) is torch.nn.Linear and not any(width % MULTIPLE for width in layer.weight.shape):
         return Float8(layer)
     return frozen(layer)
@@ -46,21 +46,19 @@ class Float8(Frozen):
         self._by_input, self._input_scales = _round(weight.T.contiguous())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """See `Frozen`."""
         if Float8._last[0] is not x:
             Float8._last = (x, _rounding()(x))
         output = _product(Float8._last[1], self._by_output, self._output_scales, x.dtype)  # type: ignore[arg-type]
         return output if self.layer.bias is None else output.add_(self.layer.bias)  # type: ignore[arg-type]
 
     def backward(self, gradient: torch.Tensor, into: torch.Tensor | None) -> torch.Tensor:
-        """See `Frozen`."""
         Float8._last = (None, None)
-        found = _product(_rounding()(gradient.contiguous()), self._by_input, self._input_scales, gradient.dtype)
-        return found if into is None else into.add_(found)
+        product = _product(_rounding()(gradient.contiguous()), self._by_input, self._input_scales, gradient.dtype)
+        return product if into is None else into.add_(product)
 
 
 def _round(values: torch.Tensor) -> Rounded:
-    """Each row by its own scale."""
+    """Rounds each row with a scale of its own."""
     scales = values.abs().amax(-1, keepdim=True).float().clamp(min=1e-12) / LARGEST
     return (values.float() / scales).to(torch.float8_e4m3fn), scales
 

@@ -1,4 +1,4 @@
-"""Late generalisation, honestly: what weight decay can do in a run of this length, and whether it did.
+"""Late generalisation: what weight decay can do in a run of this length, and whether it happened.
 
 AdamW's decoupled decay multiplies a weight by (1 - lr × weight_decay) at every step, so nothing happens on a shorter
 scale than τ = 1/(lr × weight_decay) steps. On the measured task (addition modulo 41, one net, one seed) the net
@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MEASURED_TAUS = 3.5
-"""After so many τ the measured task generalised."""
+"""The measured task generalised after so many τ."""
 MEMORISED = 0.98
 """Train accuracy from which a net has memorised."""
 SMALLEST_GAP = 0.2
-"""Train minus dev accuracy at that moment; with less there is nothing to be delayed."""
+"""Train minus dev accuracy at that moment. A smaller gap leaves nothing to be delayed."""
 CLOSED = 0.9
-"""Share of the gap that has to close for a net to have generalised."""
+"""Share of the gap that must close before a net counts as generalised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """What two curves show.
+    """The phases that two curves show.
 
     Attributes:
-        memorised_step: the first step from which the train accuracy is and stays high; None where it never is.
-        generalised_step: the first step from which the dev accuracy is and stays near it.
-        delayed_generalisation: it memorised first, and generalised clearly later.
+        memorised_step: the first step from which the train accuracy stays high; None if it never does.
+        generalised_step: the first step from which the dev accuracy stays near it; None if it never does.
+        delayed_generalisation: True if the net memorised first and generalised clearly later.
     """
 
     memorised_step: int | None
@@ -47,9 +47,9 @@ class Phases:
 
 
 def grokking_phases(curve: Sequence[Point]) -> Phases:
-    """The phases of a training whose accuracies were measured at the same steps, in order.
+    """Returns the phases of a training whose accuracies were measured at the same steps, in order.
 
-    A moment counts only if the next measurement confirms it: one lucky evaluation is not a phase.
+    A phase begins only if the next measurement confirms it, so that one lucky evaluation does not count.
     """
     memorised = _first_lasting(point.train >= MEMORISED for point in curve)
     if memorised is None:
@@ -65,28 +65,26 @@ def grokking_phases(curve: Sequence[Point]) -> Phases:
 
 
 def _first_lasting(holds: Iterable[bool]) -> int | None:
-    """The first place where it holds, and at the next one too (the last place needs no next)."""
-    found = list(holds)
-    return next((at for at, here in enumerate(found) if here and all(found[at : at + 2])), None)
+    """Returns the first place that holds and whose successor holds too (the last place needs no successor)."""
+    places = list(holds)
+    return next((at for at, here in enumerate(places) if here and all(places[at : at + 2])), None)
 
 
 def time_constant_steps(learning_rate: float, weight_decay: float) -> float | None:
-    """τ in steps at a constant rate; None without decay."""
+    """Returns τ in steps at a constant rate, or None without decay."""
     return 1 / (learning_rate * weight_decay) if learning_rate * weight_decay > 0 else None
 
 
 def run_length_taus(learning_rates: Iterable[float], weight_decay: float) -> float:
-    """The run's length in τ: the integral of lr × weight_decay over the steps of its schedule."""
+    """Returns the run's length in τ, the integral of lr × weight_decay over the steps of its schedule."""
     return sum(learning_rates) * weight_decay
 
 
 def grokking_outlook(learning_rates: Sequence[float], weight_decay: float) -> str:
-    """What to expect of a run with these settings, in a sentence or two, with values that would suit it better."""
+    """Returns a sentence or two on what to expect of these settings, and which values would suit better."""
     steps, taus = len(learning_rates), run_length_taus(learning_rates, weight_decay)
     if not taus:
-        return (
-            "Without weight decay nothing pulls a memorised solution apart; late generalisation is not to be expected."
-        )
+        return "Without weight decay nothing dissolves a memorised solution, so expect no late generalisation."
     peak = max(learning_rates)
     tau = time_constant_steps(peak, weight_decay)
     text = f"τ = 1/(lr × weight_decay) is {tau:,.0f} steps; the run has {steps:,} steps, which is {taus:.2g} τ."

@@ -1,8 +1,8 @@
-"""What a training computes itself: attention within the documents of a packed row, and the loss of labelled tokens.
+"""Kernels of our own: attention within the documents of a packed row, and the loss of the labelled tokens.
 
-Attention does not cross documents. On CUDA one kernel takes the boundaries (variable-length attention). Elsewhere
-documents of like length are laid side by side and go through PyTorch's own attention: no mask of T x T, and no work
-between documents.
+Attention does not cross documents. On CUDA one kernel takes the boundaries (variable-length attention). Elsewhere,
+PyTorch's own attention takes documents of similar length side by side, without a mask of T x T or work between
+documents.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ log = logging.getLogger(__name__)
 
 NAME = "socratune_packed"
 _LIKE = 0.75
-"""Documents at least this share of the longest in their group lie side by side in it."""
+"""A group holds documents of at least this share of its longest document's length."""
 BEYOND = ("softcap", "s_aux", "position_bias")
 """Arguments by which models ask for more than plain attention."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boundaries:
-    """Where documents begin, as the kernels want it: `starts`, or else the rest.
+    """Where documents begin, in the form that the kernels take: `starts`, or else the other fields.
 
     Attributes:
         longest: tokens of the longest document.
-        starts: (N+1,) int32, where each document begins, and T.
-        layout: (slots,) which token of the row lies in which slot of the groups.
-        places: (T,) the slot of each token.
+        starts: where each document begins, and T; (N+1,), int32.
+        layout: the token of the row that fills each slot of the groups, (slots,).
+        places: the slot of each token, (T,).
         groups: (documents, tokens) of each group.
     """
 
@@ -52,7 +52,7 @@ class Boundaries:
 
 
 def boundaries(row: PackedRow, device: torch.device, dtype: torch.dtype) -> Boundaries:
-    """Those of a row, for a model of this dtype on this device."""
+    """Returns the boundaries of a row for a model of this dtype on this device."""
     starts = row.boundaries.tolist()
     lengths = [end - begin for begin, end in pairwise(starts)]
     if _has_kernel(device, dtype):
@@ -71,17 +71,17 @@ def boundaries(row: PackedRow, device: torch.device, dtype: torch.dtype) -> Boun
             tokens = range(starts[at], starts[at + 1])
             places[tokens.start : tokens.stop] = range(len(layout), len(layout) + len(tokens))
             layout.extend(tokens)
-            layout.extend([tokens[-1]] * (longest - len(tokens)))  # behind the causal mask nobody sees the filling
+            layout.extend([tokens[-1]] * (longest - len(tokens)))  # hidden by the causal mask
     on_device = [torch.tensor(values, device=device) for values in (layout, places)]
     return Boundaries(max(lengths), layout=on_device[0], places=on_device[1], groups=tuple(groups))
 
 
 @contextmanager
 def packed_attention(model: Any) -> Iterator[bool]:
-    """Attention that obeys `boundaries=…` given to the model's forward, until the block ends.
+    """Makes the model's attention obey `boundaries=…` in its forward pass until the block ends.
 
     Yields:
-        False where the model's attention cannot be replaced; then it is as before.
+        False if the model's attention cannot be replaced; it is then unchanged.
     """
     before = model.config._attn_implementation
     AttentionInterface.register(NAME, _attend)
@@ -105,10 +105,11 @@ def _attend(
     dropout: float = 0.0,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention interface of transformers: `(1, H, T, D)` queries, fewer heads in keys and values → `(1, T, H, D)`.
+    """Implements the attention interface of transformers: (1, H, T, D) queries and fewer heads in keys and values give
+    (1, T, H, D).
 
     Raises:
-        NotImplementedError: the model wants more of its attention than this.
+        NotImplementedError: the model needs more than plain attention.
     """
     if dropout or any(others.get(name) is not None for name in BEYOND):
         raise NotImplementedError("attention with dropout, soft caps, sinks or biases")
@@ -133,7 +134,7 @@ def _attend(
 
 
 class _Relay(torch.autograd.Function):
-    """Tokens into the slots of the groups. The filling carries no gradient, so the way back is a plain selection."""
+    """Moves tokens into the slots of the groups. The padding has no gradient, so the way back is a selection."""
 
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, layout: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
@@ -147,7 +148,7 @@ class _Relay(torch.autograd.Function):
 
 @cache
 def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the card has the variable-length kernel: Ampere and later, in 16 bits."""
+    """Returns True if the GPU has the variable-length kernel: Ampere and later, in 16 bits."""
     if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return False
     return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -184,26 +185,26 @@ def _takes_fewer_heads() -> bool:
 
 
 # --- the loss ------------------------------------------------------------------------------------------------------
-# The loss of the labelled tokens alone, without the logits of the others and never all logits at once.
+# Only the labelled tokens have logits, and never all of them at once.
 
 LOGITS_AT_ONCE = 2**26
-"""Logits held at once; 128 MiB in bfloat16. Chunks four times as large gain 0.3 % of a step."""
+"""The most logits held at once, 128 MiB in bfloat16. Four times as many gain 0.3 % of a step."""
 _PIECE = 2**23
-"""Logits whose softmax is taken at once without a compiler: in float32, several times over."""
+"""The most logits whose softmax is taken at once without a compiler: in float32, several times over."""
 _COMPILE_FROM = 2**39
-"""Logits after which the loss is compiled. Each costs an H200 about 18 ps more without (70 bytes of traffic, by
-arithmetic), 10 s in all, about what compiling takes; 3.6 million labelled tokens of a vocabulary of 150,000."""
+"""Logits after which the loss is compiled. Uncompiled, each costs an H200 about 18 ps more (70 bytes of traffic, by
+arithmetic): 10 s in all, about what compiling takes. That is 3.6 million labelled tokens of a vocabulary of 150,000."""
 
 Slope = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def head_losses(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(L,), cross entropy of `hidden @ weight.T` with `targets`, in float32; differentiable in `hidden` alone.
+    """Returns the cross entropy of `hidden @ weight.T` with `targets`, (L,), float32; differentiable in `hidden` alone.
 
     Args:
-        hidden: (L, H), the states that predict a labelled token.
-        weight: (V, H) of the output layer, frozen.
-        targets: (L,).
+        hidden: the states that predict a labelled token, (L, H).
+        weight: the frozen weight of the output layer, (V, H).
+        targets: the labelled tokens, (L,).
     """
     return _HeadLoss.apply(hidden, weight, targets)
 
@@ -229,7 +230,7 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _plain_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(L, V) logits → (L,) losses, and their gradient by the logits in their dtype: softmax minus one-hot."""
+    """Returns the losses (L,) of the logits (L, V), and their gradient in the logits' dtype: softmax minus one-hot."""
     exact = logits.float()
     total = exact.logsumexp(-1, keepdim=True)
     wanted = targets[:, None]
@@ -241,8 +242,8 @@ def _plain_slope(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Ten
 
 @cache
 def _slope(device: str) -> Slope:
-    """The same in two passes over the logits where Triton can compile it (26 ms instead of 46 of an 8B step), once a
-    training is long enough to pay for that.
+    """Returns `_plain_slope`, compiled where Triton can and once a training is long enough to pay for that. Compiled,
+    it takes two passes over the logits (26 ms instead of 46 of an 8B step).
     """
     if device != "cuda" or find_spec("triton") is None:
         return _plain_slope
@@ -256,7 +257,7 @@ def _slope(device: str) -> Slope:
             now = torch.compile(_plain_slope)
         try:
             return now(logits, targets)
-        except Exception as error:  # no C compiler, an unknown card: many libraries, many kinds
+        except Exception as error:  # no C compiler, an unknown GPU: many libraries, many kinds
             if now is _slope_in_pieces or isinstance(error, torch.OutOfMemoryError):
                 raise
             log.warning("The loss cannot be compiled (%s); it runs uncompiled.", type(error).__name__)
@@ -267,7 +268,7 @@ def _slope(device: str) -> Slope:
 
 
 def _slope_in_pieces(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """`_plain_slope` with less memory."""
+    """Computes `_plain_slope` with less memory."""
     rows = max(1, _PIECE // logits.shape[1])
     pieces = zip(logits.split(rows), targets.split(rows), strict=True)
     losses, gradients = zip(*(_plain_slope(*piece) for piece in pieces), strict=True)

@@ -1,6 +1,6 @@
-"""The label doctor: is a row, as it will be trained, what it should be? Before a GPU is paid.
+"""Checks that a row, as it will be trained, is what it should be, before a GPU is paid for.
 
-It looks at the ids and labels of a row and judges them by its texts and by the template, not by how they were made.
+It judges ids and labels by the row's texts and by the template, not by how they were made.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from socratune.llm import EVIDENCE_NOTE, HINT_NOTE, REFERENCE_NOTE
 from socratune.rows import Example, Piece
 
 _PRIVATE = tuple(note.split("{")[0].strip() for note in (HINT_NOTE, EVIDENCE_NOTE, REFERENCE_NOTE))
-"""How the notes begin that only the student may see, and never at training."""
+"""The beginnings of notes that only the student may see, and never in training."""
 
 
 def label_faults(tokenizer: Tokenizer, example: Example, row: Rendered, max_seq_length: int) -> Iterator[str]:
-    """Every fault of a rendered row, in words; nothing where it is right."""
+    """Yields every fault of a rendered row, in words."""
     if len(row.labels) != len(row.ids):
         yield f"{len(row.ids)} tokens have {len(row.labels)} labels"
         return
@@ -36,7 +36,7 @@ def label_faults(tokenizer: Tokenizer, example: Example, row: Rendered, max_seq_
 
 
 def control_faults(tokenizer: Tokenizer, example: Example) -> Iterator[str]:
-    """Where the texts of a row hold control tokens of the model; what the student sampled itself is no text."""
+    """Yields where the texts of a row hold control tokens of the model. What the student sampled itself is no text."""
     texts = [(turn["role"], turn["content"]) for turn in example.prompt]
     texts += [("trained", piece.text) for piece in example.pieces if not piece.token_ids]
     for role, text in texts:
@@ -45,7 +45,7 @@ def control_faults(tokenizer: Tokenizer, example: Example) -> Iterator[str]:
 
 
 def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, expected: list[int]) -> Iterator[str]:
-    """Is what stands before the answer the conversation, by the template, without loss and without secrets?"""
+    """Yields faults of what precedes the answer: it is the conversation by the template, without loss or secrets."""
     untrained = len(list(takewhile(lambda label: label == IGNORE, row.labels)))
     if row.ids[: len(expected)] != expected:
         yield "what stands before the answer is not the conversation by the chat template"
@@ -63,7 +63,7 @@ def _prompt_faults(tokenizer: Tokenizer, example: Example, row: Rendered, expect
 
 
 def _answer_faults(tokenizer: Tokenizer, pieces: tuple[Piece, ...], row: Rendered) -> Iterator[str]:
-    """Is the answer, whole and once, what carries loss, and the end of turn behind it?"""
+    """Yields faults of what carries loss: it must be the whole answer, once, and the end of turn."""
     end, trained = end_of_turn_id(tokenizer), row.trained_ids
     if trained[-1] != end or row.ids[-1] != end:
         yield f"the end of turn {tokenizer.decode([end])!r} is not trained, so the model would never stop"
@@ -82,5 +82,5 @@ def _answer_faults(tokenizer: Tokenizer, pieces: tuple[Piece, ...], row: Rendere
 
 
 def _squeezed(text: str) -> str:
-    """Without white space and differences of Unicode form, which some tokenizers do not keep."""
+    """Removes white space and differences of Unicode form, which some tokenizers do not keep."""
     return "".join(unicodedata.normalize("NFKC", text).split())

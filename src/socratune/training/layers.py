@@ -1,7 +1,7 @@
-"""Do the names that a LoRA's settings give stand for something in the model? Asked before its weights are there.
+"""Checks before the weights are loaded that the names in a LoRA's settings exist in the model.
 
-PEFT itself puts the adapter on the model on the meta device, so that whatever it would refuse is refused now; and every
-name that was given has to have matched something, as one that matches nothing only means that less is trained.
+PEFT itself puts the adapter on the model on the meta device, so that whatever it refuses is refused now. Every name
+must match something, since a name without a match silently trains less.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault, Shown
+from socratune.errors import Fault, Shown, one_line
 from socratune.inference import model_on_meta, note, recall
 from socratune.llm import model_json, model_location
 
@@ -25,34 +25,34 @@ _NUMBERED = re.compile(r"\.(\d+)(?:\.|$)")
 
 
 def layer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
-    """What of a LoRA's settings matches nothing in a model, or cannot be put on it.
+    """Returns a fault for each of a LoRA's settings that matches nothing in a model or cannot be applied to it.
 
     Args:
-        name: a folder, a Hub id, or `demo`; of a kind that transformers cannot make, its weights tell the names.
+        name: a folder, a Hub id, or `demo`. If transformers cannot build the model, its weight files give the names.
 
     Raises:
-        OutsideError: it is on the Hub, and the Hub could not be asked.
+        OutsideError: the model is on the Hub, and the Hub could not be asked.
     """
     if config.peft:
         from socratune.training.adapters import peft_faults  # imports torch
 
         if peft_faults(config.peft):
-            return []  # they are said where settings are
+            return []  # the settings' own check reports them
     of = config.model_dump(mode="json")
     if recall(name, "layers", of) is None:
-        if faults := _found(name, config):
+        if faults := _faults(name, config):
             return faults
         note(name, "layers", of, value=True)
     return []
 
 
-def _found(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
+def _faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     from socratune.training.adapters import lora_config  # imports torch, as does what follows
 
     try:
         wanted = lora_config(config)
-    except Exception as error:  # PEFT checks its settings with whatever error lies nearest
-        return [Fault("train.peft", "settings that PEFT takes", Shown(_said(error)), "See PEFT's LoraConfig.")]
+    except Exception as error:  # PEFT raises errors of many kinds
+        return [Fault("train.peft", "settings that PEFT takes", one_line(error), "See PEFT's LoraConfig.")]
     model = model_on_meta(model_json(name, "config.json"))
     if model is None:
         return _by_weights(name, config)
@@ -66,7 +66,7 @@ def _found(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
 
 
 def _by_weights(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
-    """What matches no name in a model's weight files; nothing where these are not at hand."""
+    """Returns the faults by the names in a model's weight files; none if these are not at hand."""
     weights: list[str] = [*(model_json(name, "model.safetensors.index.json").get("weight_map") or ())]
     file = Path(model_location(name)) / "model.safetensors"
     if not weights and file.is_file():
@@ -79,10 +79,6 @@ def _by_weights(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
     return [*_unmatched(config, names, weights, has)] if names else []
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def _is_linear(module: Any) -> bool:
     from torch.nn import Linear
 
@@ -90,38 +86,38 @@ def _is_linear(module: Any) -> bool:
 
 
 def _listed(names: Iterable[Any]) -> str:
-    found = list(dict.fromkeys(map(str, names)))
-    return ", ".join(found[:_SHOWN]) + (", …" if len(found) > _SHOWN else "")
+    distinct = list(dict.fromkeys(map(str, names)))
+    return ", ".join(distinct[:_SHOWN]) + (", …" if len(distinct) > _SHOWN else "")
 
 
 def _strings(value: Any) -> list[str]:
-    return [str(one) for one in (value if isinstance(value, list | tuple | dict) else [value])] if value else []
+    return [str(name) for name in (value if isinstance(value, list | tuple | dict) else [value])] if value else []
 
 
-def _ends(path: str, given: str) -> bool:
-    return path == given or path.endswith(f".{given}")
+def _ends(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")
 
 
 def _unmatched(config: EnhancedTrainingConfig, names: list[str], parameters: list[str], has: str) -> Iterator[Fault]:
-    """A fault for every setting with names, or numbers of layers, that nothing in the model has."""
+    """Yields a fault for every setting with names, or numbers of layers, that nothing in the model has."""
     peft, targets = config.peft, config.target_modules
-    numbers = sorted({int(found) for path in names for found in _NUMBERED.findall(path)})
+    numbers = sorted({int(number) for path in names for number in _NUMBERED.findall(path)})
     layers = f"It has layers {numbers[0]} to {numbers[-1]}." if numbers else "Its layers have no numbers."
 
-    def missing(given: Any, among: list[str], matches: Callable[[str, str], Any]) -> list[str]:
-        return [one for one in _strings(given) if not any(matches(path, one) for path in among)]
+    def missing(value: Any, among: list[str], matches: Callable[[str, str], Any]) -> list[str]:
+        return [name for name in _strings(value) if not any(matches(path, name) for path in among)]
 
-    def excluded(path: str, given: str) -> bool:
-        return _is_pattern_of(given, path) if isinstance(peft.get("exclude_modules"), str) else _ends(path, given)
+    def excluded(path: str, name: str) -> bool:
+        return _is_pattern_of(name, path) if isinstance(peft.get("exclude_modules"), str) else _ends(path, name)
 
-    def listed(path: str, given: str) -> bool:
-        return f".{given}." in f".{path}."
+    def listed(path: str, name: str) -> bool:
+        return f".{name}." in f".{path}."
 
     last = [path.rpartition(".")[2] for path in names]
     modules = f"It has {_listed(name for name in last if not name.isdigit())}."
     lists = f"It has {_listed(path for path in names if f'{path}.0' in names)}."
     targeted = [] if isinstance(targets, str) else missing(targets, names, _ends)
-    numbered = [str(one) for one in _numbers(peft.get("layers_to_transform")) if one not in numbers]
+    numbered = [str(number) for number in _numbers(peft.get("layers_to_transform")) if number not in numbers]
     checks: tuple[tuple[str, list[str], str, str], ...] = (
         ("target_modules", targeted, "layers", has),
         ("peft.modules_to_save", missing(peft.get("modules_to_save"), names, str.endswith), "modules", modules),
@@ -140,20 +136,20 @@ def _numbers(value: Any) -> list[Any]:
 
 
 def _put_on(model: Any, wanted: Any, config: EnhancedTrainingConfig, has: str) -> list[Fault]:
-    """What PEFT refuses, and the names that match only what is left out by another setting."""
+    """Returns what PEFT refuses, and the names that match only what another setting excludes."""
     import torch
     from peft import get_peft_model
 
     where = "train.target_modules" if not config.peft else "train.target_modules and train.peft"
     try:
-        with warnings.catch_warnings(), torch.device("meta"):  # nor do the adapter's own weights take memory
+        with warnings.catch_warnings(), torch.device("meta"):  # so that the adapter's own weights take no memory
             warnings.simplefilter("ignore")
             adapted: Any = get_peft_model(model, wanted)
-    except Exception as error:  # PEFT raises what lies nearest, of a name as of a kind of layer
-        if "meta" in str(error):  # for want of values, which will be there
+    except Exception as error:  # PEFT raises errors of many kinds
+        if "meta" in str(error):  # it needs values, which will exist then
             log.debug("Not put on: %s", error)
             return []
-        return [Fault(where, "layers that LoRA can be put on", Shown(_said(error)), has)]
+        return [Fault(where, "layers that LoRA can be put on", one_line(error), has)]
     reached = list(adapted.base_model.targeted_module_names)
     if not reached and not config.peft.get("target_parameters"):
         return [Fault(where, "layers that are left to train", Shown("none"), has)]
@@ -161,31 +157,39 @@ def _put_on(model: Any, wanted: Any, config: EnhancedTrainingConfig, has: str) -
 
 
 def _idle(config: EnhancedTrainingConfig, reached: list[str]) -> Iterator[Fault]:
-    """Names and numbers that the model has, and of which nothing is trained."""
+    """Yields a fault for names and numbers that the model has but of which nothing is trained."""
     peft, targets = config.peft, config.target_modules
     names = [] if isinstance(targets, str) else targets
     fix = f"Trained are {_listed(path.rpartition('.')[2] for path in reached)}."
-    given: tuple[tuple[str, list[Any], Callable[[str, Any], Any]], ...] = (
+    checks: tuple[tuple[str, list[Any], Callable[[str, Any], Any]], ...] = (
         ("target_modules", names, _ends),
-        ("peft.layers_to_transform", _numbers(peft.get("layers_to_transform")), lambda path, one: f".{one}." in path),
-        ("peft.rank_pattern", _strings(peft.get("rank_pattern")), lambda path, one: _is_pattern_of(one, path)),
-        ("peft.alpha_pattern", _strings(peft.get("alpha_pattern")), lambda path, one: _is_pattern_of(one, path)),
+        (
+            "peft.layers_to_transform",
+            _numbers(peft.get("layers_to_transform")),
+            lambda path, number: f".{number}." in path,
+        ),
+        ("peft.rank_pattern", _strings(peft.get("rank_pattern")), lambda path, pattern: _is_pattern_of(pattern, path)),
+        (
+            "peft.alpha_pattern",
+            _strings(peft.get("alpha_pattern")),
+            lambda path, pattern: _is_pattern_of(pattern, path),
+        ),
     )
-    for key, wanted, matches in given:
-        if idle := [str(one) for one in wanted if not any(matches(path, one) for path in reached)]:
+    for key, wanted, matches in checks:
+        if idle := [str(name) for name in wanted if not any(matches(path, name) for path in reached)]:
             yield Fault(f"train.{key}", "names and numbers of trained layers", Shown(", ".join(idle)), fix)
 
 
 def _unknown_tokens(config: EnhancedTrainingConfig, size: Any) -> Iterator[Fault]:
-    """Tokens that are to be trained and that the model has no row for."""
-    given = config.peft.get("trainable_token_indices")
-    ids = [one for some in given.values() for one in some] if isinstance(given, dict) else _numbers(given)
-    if wrong := [str(one) for one in ids if not isinstance(one, int) or not 0 <= one < size]:
+    """Yields a fault for tokens to be trained for which the model has no row."""
+    indices = config.peft.get("trainable_token_indices")
+    ids = [token for part in indices.values() for token in part] if isinstance(indices, dict) else _numbers(indices)
+    if wrong := [str(token) for token in ids if not isinstance(token, int) or not 0 <= token < size]:
         yield Fault("train.peft.trainable_token_indices", f"ids from 0 to {size - 1}", Shown(", ".join(wrong)))
 
 
-def _is_pattern_of(given: Any, path: str) -> bool:
+def _is_pattern_of(pattern: Any, path: str) -> bool:
     try:
-        return re.match(rf"(?:.*\.)?(?:{given})$", path) is not None
+        return re.match(rf"(?:.*\.)?(?:{pattern})$", path) is not None
     except re.error:
         return False

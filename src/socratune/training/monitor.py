@@ -1,4 +1,4 @@
-"""What a training shows while it runs: the cost of its steps, what its epochs can, and the curves of both."""
+"""What a training shows while it runs: the cost of its steps, the accuracy of its epochs, and the curves of both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from socratune.errors import Fault, Shown
+from socratune.errors import Fault, Shown, one_line
 from socratune.inference import Shape, card_named, training_flops
 from socratune.judging import mechanical_judge
 from socratune.rows import QARow
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """The questions answered after every epoch, by the name of their curve, and how."""
+    """The questions answered after every epoch, by the name of their curve."""
 
     tokenizer: Any
     questions: Mapping[str, list[QARow]]
     max_new_tokens: int
 
     def take(self, model: Any) -> dict[str, float]:
-        """`NAME_accuracy` of each set that has rows; judged by rules alone, so that nothing is paid.
+        """Returns `NAME_accuracy` of each set that has rows, judged by rules alone, so that nothing is paid for.
 
-        Ranks that train together share the questions, and all come to the same figures.
+        Ranks that train together share the questions, and all return the same numbers.
         """
         from socratune.inference import ranks, whole_on_each_rank
 
@@ -45,10 +45,9 @@ class Exam:
         return {f"{name}_accuracy": ranks.total(count) / len(self.questions[name]) for name, count in right.items()}
 
     def _right(self, model: Any, rows: list[QARow]) -> int:
-        from socratune.inference import LocalStudent, is_sharded, serving_student
+        from socratune.inference import LocalStudent, serving_student
 
-        slots = False if is_sharded(model) else None  # a recorded step would leave out gathering the blocks
-        student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev", slots=slots)
+        student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev")
         with serving_student(student):
             sampling = student.exam_sampling(self.max_new_tokens)
             share = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
@@ -57,12 +56,12 @@ class Exam:
 
 @dataclass(slots=True)
 class TrainingMonitor:
-    """Hears of steps and epochs; `training.steps.Hooks` are its methods.
+    """Observes steps and epochs; its methods are the `training.steps.Hooks`.
 
     Attributes:
         trackers: where the curves go.
-        flops_per_token: None where it is not known.
-        part: (this training, trainings in all): several share one bar.
+        flops_per_token: None if unknown.
+        part: (this training, number of trainings); several share one progress bar.
     """
 
     trackers: list[Tracker]
@@ -78,7 +77,7 @@ class TrainingMonitor:
     _seconds: float = 0.0
 
     def step(self, done: int, total: int, figures: dict[str, float]) -> None:
-        """After every step."""
+        """Records a step and advances the progress bar."""
         self._done = done
         self._first = done - 1 if self._first is None else self._first
         self._tokens += figures["tokens_per_second"] * figures["seconds"]
@@ -91,53 +90,52 @@ class TrainingMonitor:
         self.tick(at * total + done, of * total, **self._live)
 
     def evaluate(self, model: Any) -> dict[str, float]:
-        """After every epoch: what the model in training knows."""
+        """Returns the accuracies of the model in training, after an epoch."""
         figures = self.exam.take(model)
         self._live |= figures
         self._track({name.replace("_accuracy", "/accuracy"): value for name, value in figures.items()})
         return figures
 
     def close(self) -> None:
-        """Write what waits."""
+        """Writes what is buffered."""
         for tracker in self.trackers:
             tracker.close()
 
     def speed(self) -> dict[str, float]:
-        """Tokens a second of the steps taken here (answering not counted), share of the card's rate, its memory."""
+        """Returns tokens per second of the steps taken here, the share of the GPU's rate, and its memory."""
         import torch
 
         from socratune.inference import ranks
 
         if not self._seconds:
             return {}
-        found: dict[str, float] = {"tokens_per_second": round(self._tokens / self._seconds)}
+        speed: dict[str, float] = {"tokens_per_second": round(self._tokens / self._seconds)}
         if torch.cuda.is_available():
-            found["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+            speed["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         if (peak := peak_flops()) and self.flops_per_token:
-            found["mfu"] = round(self.flops_per_token * self._tokens / self._seconds / (peak * ranks.size()), 3)
-        return found
+            speed["mfu"] = round(self.flops_per_token * self._tokens / self._seconds / (peak * ranks.size()), 3)
+        return speed
 
     def _track(self, figures: dict[str, float]) -> None:
         for tracker in self.trackers:
             tracker.log(figures, self._done)
 
 
-# --- how much of the card's rate is used ---------------------------------------------------------------------------
-# How much of the card's rate a training uses: model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311).
+# --- model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311) ----------------------------------------------
 
 
 def peak_flops() -> float | None:
-    """FLOP/s of the card by its data sheet; None without a card, or for one that is not in the table."""
+    """Returns the GPU's FLOP/s by its data sheet; None without a GPU, or for one that is not in the table."""
     import torch
 
     if not torch.cuda.is_available():
         return None
-    card = card_named(torch.cuda.get_device_name())
-    return card.tflops * 1e12 if card else None
+    gpu = card_named(torch.cuda.get_device_name())
+    return gpu.tflops * 1e12 if gpu else None
 
 
 def flops_per_token(config: Mapping[str, Any], lengths: list[tuple[int, int]]) -> float | None:
-    """`training_flops` by all tokens; None for a shape the arithmetic does not know."""
+    """Returns `training_flops` per token; None for a shape that the arithmetic does not know."""
     try:
         shape = Shape.of(config)
     except KeyError:
@@ -149,17 +147,15 @@ def flops_per_token(config: Mapping[str, Any], lengths: list[tuple[int, int]]) -
 
 
 class Tracker(Protocol):
-    """Takes figures by name, at a step."""
+    """Takes numbers by name, at a step."""
 
     def log(self, figures: dict[str, float], step: int) -> None: ...
 
-    def close(self) -> None:
-        """Write what waits."""
-        ...
+    def close(self) -> None: ...
 
 
 def tracker_faults(names: Sequence[str]) -> list[Fault]:
-    """Trackers that are not installed."""
+    """Returns a fault for each tracker that is not installed."""
     return [
         Fault("--report-to", f"an installed package {name}", Shown("none of that name"), f"pip install {name}")
         for name in names
@@ -168,14 +164,14 @@ def tracker_faults(names: Sequence[str]) -> list[Fault]:
 
 
 def trackers(names: Sequence[str], curves: Path, run_name: str) -> list[Tracker]:
-    """TensorBoard with its files in `curves`, and the trackers of these names."""
+    """Returns TensorBoard, with its files in `curves`, and the trackers of these names."""
     others = (Guarded(f"--report-to {name}", partial(TRACKERS[name], run_name)) for name in names)
     return [Guarded("TensorBoard", partial(TensorBoard, curves)), *others]
 
 
 class Guarded:
-    """A tracker that begins with its first figure, so that a training that is only loaded leaves none, and that is
-    left alone once it has failed.
+    """A tracker that starts with its first number, so that a training that is only loaded leaves none, and that is left
+    alone once it has failed.
     """
 
     def __init__(self, name: str, begin: Callable[[], Tracker]) -> None:
@@ -185,28 +181,26 @@ class Guarded:
 
     def log(self, figures: dict[str, float], step: int) -> None:
         if not self._failed:
-            self._try(lambda: self._begun().log(figures, step))
+            self._try(lambda: self._log(figures, step))
 
     def close(self) -> None:
         if self._tracker is not None:
             self._try(self._tracker.close)
 
-    def _begun(self) -> Tracker:
-        if self._tracker is None:
-            self._tracker = self._begin()
-        return self._tracker
+    def _log(self, figures: dict[str, float], step: int) -> None:
+        self._tracker = self._tracker or self._begin()
+        self._tracker.log(figures, step)
 
-    def _try(self, tell: Callable[[], None]) -> None:
+    def _try(self, call: Callable[[], None]) -> None:
         try:
-            tell()
-        except Exception as error:  # each has its own
+            call()
+        except Exception as error:  # each tracker raises its own
             self._failed = True
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s gets no more curves: %s: %s", self._name, type(error).__name__, reason)
+            log.warning("%s gets no more curves: %s: %s", self._name, type(error).__name__, one_line(error))
 
 
 class TensorBoard:
-    """Files in a folder."""
+    """Writes TensorBoard's files into a folder."""
 
     def __init__(self, folder: Path) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -222,7 +216,7 @@ class TensorBoard:
 
 
 class WandbLike:
-    """Weights & Biases, and Trackio, which took over its interface."""
+    """Tracks with Weights & Biases, or with Trackio, which has the same interface."""
 
     def __init__(self, package: str, run_name: str) -> None:
         self._run = import_module(package).init(project="socratune", name=run_name)
@@ -235,7 +229,7 @@ class WandbLike:
 
 
 class MLflow:
-    """A run of the experiment that MLFLOW_EXPERIMENT_NAME names."""
+    """Tracks as a run of the experiment that MLFLOW_EXPERIMENT_NAME names."""
 
     def __init__(self, run_name: str) -> None:
         self._mlflow = import_module("mlflow")

@@ -1,6 +1,6 @@
-"""Documents end to end in one row: which of them share a row, and where each begins.
+"""Lays documents end to end in one row: which of them share a row, and where each begins.
 
-A padded batch of question-answer rows computes mostly padding; packed rows compute none, as long as no document sees
+A padded batch of question-answer rows computes mostly padding. Packed rows compute none, provided that no document sees
 another. So a row carries its boundaries explicitly, and the attention of every back end obeys them.
 """
 
@@ -25,10 +25,10 @@ class PackedRow:
 
     Attributes:
         ids: (T,).
-        positions: (T,), beginning at 0 in every document.
-        boundaries: (N+1,), where each document begins, and T.
-        at: where the model predicts a token that carries loss: one before the labelled token. (L,)
-        targets: those tokens. (L,)
+        positions: (T,), from 0 in every document.
+        boundaries: where each document begins, and T; (N+1,).
+        at: the L places at which the model predicts a labelled token, each one before that token; (L,).
+        targets: the labelled tokens, (L,).
     """
 
     ids: Array
@@ -39,12 +39,12 @@ class PackedRow:
 
     @property
     def owners(self) -> Array:
-        """The document of each labelled token. (L,)"""
+        """Returns the document of each labelled token, (L,)."""
         return self.boundaries.searchsorted(self.at, side="right") - 1
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing: each document, longest first, goes where it leaves the least room; none is split.
+    """Packs documents by best-fit decreasing: each, longest first, goes where it leaves the least room. None is split.
 
     Returns:
         The documents of each row, as indices into `lengths`. At most 11/9 of the rows that are needed, plus one
@@ -58,8 +58,8 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     rows: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (tokens left, row), sorted
     for document in sorted(range(len(lengths)), key=lambda at: (-lengths[at], at)):
-        found = bisect_left(rooms, (lengths[document], -1))
-        room, row = rooms.pop(found) if found < len(rooms) else (capacity, len(rows))
+        at = bisect_left(rooms, (lengths[document], -1))
+        room, row = rooms.pop(at) if at < len(rooms) else (capacity, len(rows))
         if row == len(rows):
             rows.append([])
         rows[row].append(document)
@@ -67,10 +67,15 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def join_rows(documents: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedRow:
-    """One row of `(ids, labels)` documents, in their order.
+def join_items(items: Sequence[Any]) -> PackedRow:
+    """Returns one row of items that have `ids` and `labels`, in their order."""
+    return join_rows([(item.ids, item.labels) for item in items])
 
-    A document's first token is predicted by nothing, so its label counts for nothing.
+
+def join_rows(documents: Sequence[tuple[Sequence[int], Sequence[int]]]) -> PackedRow:
+    """Returns one row of `(ids, labels)` documents, in their order.
+
+    Nothing predicts a document's first token, so its label is ignored.
     """
     import numpy as np
 

@@ -3,7 +3,7 @@
 The loss of a pair is −log σ(β·((log π(w) − log π₀(w)) − (log π(l) − log π₀(l)))) − α·log π(w) / |w|: w the right answer
 of |w| tokens, l the wrong one, both to the same question, π₀ the base model, whose part is computed once, before the
 first step. The first term is that of Rafailov et al. 2023 (arXiv:2305.18290). Alone it makes the right answer less
-likely too, only less so than the wrong one; the second (Pang et al. 2024, arXiv:2404.19733) holds it up.
+likely too, only less so than the wrong one. The second (Pang et al. 2024, arXiv:2404.19733) prevents that.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from socratune.inference import Rendered, ranks
-from socratune.training.packing import PackedRow, join_rows
-from socratune.training.steps import groups
+from socratune.training.packing import PackedRow, join_items
+from socratune.training.steps import grouped
 
 BETA = 0.1
-"""How dear it is to leave the base model; the first paper's and TRL's."""
+"""How strongly a distance from the base model counts, as in the first paper and in TRL."""
 ALPHA = 1.0
-"""Weight of the right answer's own likelihood; the second paper's."""
+"""Weight of the right answer's own likelihood, as in the second paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +39,28 @@ class Pair:
 
     @property
     def id(self) -> str:
-        """Of the row both answer."""
         return self.chosen.id
 
     @property
     def ids(self) -> list[int]:
-        """Of both, end to end."""
+        """Returns the tokens of both answers, end to end."""
         return self.chosen.ids + self.rejected.ids
 
     @property
     def labels(self) -> list[int]:
-        """Of both, end to end."""
         return self.chosen.labels + self.rejected.labels
 
     @property
     def trained_ids(self) -> list[int]:
-        """Of both, end to end."""
         return self.chosen.trained_ids + self.rejected.trained_ids
 
 
 def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
-    """The pairs with what the base model thinks of them."""
+    """Returns the pairs with the base model's margins."""
     places = {id(pair): at for at, pair in enumerate(pairs)}
     margins = torch.zeros(len(pairs), device=engine.model.device)
     with engine.without_adapter():
-        for members, weight in ranks.rank_passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
+        for members, weight in ranks.rank_passes(pairs, lambda own: grouped(own, engine.micro_tokens)):
             right, wrong = answer_losses(engine, members)
             if weight:
                 margins[[places[id(pair)] for pair in members]] = wrong - right
@@ -72,8 +69,8 @@ def with_base_margins(engine: Any, pairs: list[Pair]) -> list[Pair]:
 
 
 def pair_mean(engine: Any, pairs: list[Pair]) -> Iterator[torch.Tensor]:
-    """The mean over the pairs of a step; see `steps.Losses`."""
-    for members, weight in ranks.rank_passes(pairs, lambda share: _grouped(share, engine.micro_tokens)):
+    """Yields parts of the mean over the pairs of a step. See `steps.Losses`."""
+    for members, weight in ranks.rank_passes(pairs, lambda own: grouped(own, engine.micro_tokens)):
         right, wrong = answer_losses(engine, members)
         base = right.new_tensor([pair.base_margin for pair in members])
         lengths = right.new_tensor([len(pair.chosen.trained_ids) for pair in members])
@@ -82,22 +79,17 @@ def pair_mean(engine: Any, pairs: list[Pair]) -> Iterator[torch.Tensor]:
 
 
 def answer_losses(engine: Any, pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(P,) and (P,): −log p of the right and of the wrong answers, in nats."""
+    """Returns −log p of the right and of the wrong answers, in nats: (P,) and (P,)."""
     documents = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
     if engine.micro_tokens:
-        sums = _document_losses(engine, join_rows([(row.ids, row.labels) for row in documents]))
+        sums = _document_losses(engine, join_items(documents))
     else:
-        sums = torch.cat([_document_losses(engine, join_rows([(row.ids, row.labels)])) for row in documents])
+        sums = torch.cat([_document_losses(engine, join_items([row])) for row in documents])
     return sums[::2], sums[1::2]
 
 
-def _grouped(pairs: list[Pair], micro_tokens: int) -> list[list[Pair]]:
-    """The pairs that share a packed row."""
-    return [[pairs[at] for at in group] for group in groups([len(pair.ids) for pair in pairs], micro_tokens)]
-
-
 def _document_losses(engine: Any, row: PackedRow) -> torch.Tensor:
-    """(N,), −log p of the labelled tokens of each document of a packed row, in nats."""
+    """Returns −log p of the labelled tokens of each document of a packed row, in nats, (N,)."""
     losses = engine.token_losses(row)
     document = torch.from_numpy(row.owners).to(losses.device)
     return losses.new_zeros(len(row.boundaries) - 1).index_add(0, document, losses)

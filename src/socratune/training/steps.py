@@ -1,7 +1,7 @@
 """The training loop of every back end and objective: packed steps, schedule, checkpoints, the best epoch by dev.
 
-A back end gives the loss of a packed row, an objective the losses of a step; everything else is here, once. The loop
-never waits for the card within a step: losses stay there and are read every few steps.
+A back end computes the loss of a packed row, an objective the losses of a step. The loop never waits for the GPU within
+a step: losses stay there and are read every few steps.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from socratune.config import EnhancedTrainingConfig
 from socratune.errors import StageFailed
 from socratune.inference import Rendered, is_sharded, ranks
 from socratune.training.checkpoints import TrainState, at_step, load_weights, restore, save
-from socratune.training.packing import PackedRow, best_fit, join_rows
+from socratune.training.packing import PackedRow, best_fit, join_items
 
 log = logging.getLogger(__name__)
 
 READ_EVERY = 10
-"""Steps between two readings of losses on a card."""
+"""Steps between two readings of losses on a GPU."""
 SAVE_EVERY_S = 300.0
-"""Between two checkpoints within an epoch."""
+"""Seconds between two checkpoints within an epoch."""
 
 
 class Item(Protocol):
-    """What a step is made of: a row, or a pair of rows."""
+    """What a step consists of: a row, or a pair of rows."""
 
     @property
     def id(self) -> str: ...
@@ -45,39 +45,41 @@ class Item(Protocol):
 
 
 Losses = Callable[[Any, list[Any]], Iterator[torch.Tensor]]
-"""(engine, items of a step) → the losses of this rank's micro-batches; all ranks' add up to the loss of the step."""
+"""Maps (engine, items of a step) to the losses of this rank's micro-batches. Those of all ranks add up to the loss of
+the step."""
 
 
 class TrainingEngine(Protocol):
     """How a back end computes."""
 
     model: Any
-    """A PEFT model."""
+    """A PEFT model, of which other processes may hold parts."""
     micro_tokens: int
-    """Most tokens of one packed row; 0: each document for itself."""
+    """Most tokens of one packed row; 0 if each document is a row of its own."""
     halved: bool
-    """Memory ran out once, and `micro_tokens` was halved."""
+    """True after memory ran out once and `micro_tokens` was halved."""
 
     def loss(self, row: PackedRow) -> torch.Tensor:
-        """Cross entropy of the labelled tokens, summed; float32."""
+        """Returns the summed cross entropy of the labelled tokens, in float32."""
         ...
 
     def stepped(self) -> None:
-        """The parameters have changed."""
+        """Takes notice that the parameters have changed."""
         ...
 
     def training(self) -> AbstractContextManager[Any]:
-        """What is in force while gradients are taken, and not while the model answers."""
+        """Returns the context in which gradients are taken, and in which the model does not answer."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What training tells the stage.
+    """What training reports to the stage.
 
     Attributes:
-        evaluate: model in eval mode → figures of the epoch; `dev_accuracy` chooses the checkpoint where it is there.
-        step: (steps done, steps in all, figures of this step); on a card some steps late.
+        evaluate: maps the model in eval mode to the numbers of the epoch; `dev_accuracy`, if present, chooses the
+            checkpoint.
+        step: takes (steps done, steps in all, numbers of this step); on a GPU some steps late.
     """
 
     evaluate: Callable[[Any], dict[str, float]]
@@ -85,10 +87,10 @@ class Hooks:
 
 
 def token_mean(engine: TrainingEngine, rows: list[Rendered]) -> Iterator[torch.Tensor]:
-    """The mean over all trained tokens of a step: a row counts by its length, and packing changes nothing."""
+    """Yields parts of the mean over all trained tokens of a step, so that a row counts by its length."""
     trained = sum(len(row.trained_ids) for row in rows)
-    for row, weight in ranks.rank_passes(rows, lambda share: pack(share, engine.micro_tokens)):
-        yield engine.loss(row) * weight / trained
+    for _, row, share in micro_batches(engine, rows):
+        yield engine.loss(row) * share / trained
 
 
 def run_steps(
@@ -101,14 +103,14 @@ def run_steps(
     seed: int,
     losses: Losses = token_mean,
 ) -> TrainState:
-    """Train the engine's adapter; checkpoints every epoch and every few minutes, resumed from the last whole one.
+    """Trains the engine's adapter, with checkpoints, and resumes from the last intact one.
 
     Returns:
-        The training's course; the model holds the weights of the best epoch by `dev_accuracy` (the last one where
-        there are no dev rows).
+        The training's course. The model holds the weights of the best epoch by `dev_accuracy`, or of the last epoch
+        without dev rows.
 
     Raises:
-        StageFailed: loss or gradient is not finite; the last whole checkpoint is kept.
+        StageFailed: loss or gradient is not finite; the last intact checkpoint is kept.
     """
     model = engine.model
     epochs, decay = length_and_decay(config)
@@ -147,7 +149,7 @@ def run_steps(
 
 
 def _given_up(state: TrainState, patience: int) -> bool:
-    """Whether the dev rows have seen no better epoch for `patience` epochs; 0 never gives up."""
+    """Returns True if no epoch has been better on the dev rows for `patience` epochs; never if `patience` is 0."""
     first = next(
         (at for at, figures in enumerate(state.history, 1) if figures.get("dev_accuracy") == state.best_score), 0
     )
@@ -155,7 +157,7 @@ def _given_up(state: TrainState, patience: int) -> bool:
 
 
 def length_and_decay(config: EnhancedTrainingConfig) -> tuple[int, float]:
-    """Epochs and weight decay, after grokking has had its say."""
+    """Returns the epochs and the weight decay, with grokking taken into account."""
     grokking = config.grokking
     if grokking.enable_grokking:
         return round(config.num_train_epochs * grokking.grokking_multiplier), grokking.grokking_weight_decay
@@ -163,20 +165,20 @@ def length_and_decay(config: EnhancedTrainingConfig) -> tuple[int, float]:
 
 
 def warmup_steps(steps: int, ratio: float) -> int:
-    """In how many of all steps the rate rises; in one at least."""
+    """Returns the number of steps in which the rate rises, at least 1."""
     return max(1, round(steps * ratio))
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Linear warm-up, then a cosine to a fiftieth of the peak."""
+    """A learning rate with linear warm-up, then a cosine to a fiftieth of the peak."""
 
     peak: float
     warmup_ratio: float
     steps: int
 
     def at(self, step: int) -> float:
-        """The learning rate of a step, the first being 0."""
+        """Returns the learning rate of a step, counted from 0."""
         warmup = warmup_steps(self.steps, self.warmup_ratio)
         if step < warmup:
             return self.peak * (step + 1) / warmup
@@ -184,14 +186,19 @@ class Schedule:
         return self.peak * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def pack(rows: list[Rendered], micro_tokens: int) -> list[PackedRow]:
-    """The rows of a step as micro-batches; see `groups`."""
-    shared = groups([len(row.ids) for row in rows], micro_tokens)
-    return [join_rows([(rows[at].ids, rows[at].labels) for at in group]) for group in shared]
+def micro_batches(engine: Any, items: list[Any]) -> Iterator[tuple[list[Any], PackedRow, float]]:
+    """Yields this rank's micro-batches of a step: the items, their packed row, and the factor of its loss."""
+    for members, share in ranks.rank_passes(items, lambda own: grouped(own, engine.micro_tokens)):
+        yield members, join_items(members), share
+
+
+def grouped(items: list[Any], micro_tokens: int) -> list[list[Any]]:
+    """Returns the items in groups that share a packed row; see `groups`."""
+    return [[items[at] for at in group] for group in groups([len(item.ids) for item in items], micro_tokens)]
 
 
 def groups(lengths: list[int], micro_tokens: int) -> list[list[int]]:
-    """Which items of a step share a micro-batch of at most `micro_tokens`, as few and as equal as may be; 0: none."""
+    """Returns which items share a micro-batch of at most `micro_tokens` (0: none do), in few and equal groups."""
     if not micro_tokens or not lengths:
         return [[at] for at in range(len(lengths))]
     fewest = best_fit(lengths, max(micro_tokens, *lengths))
@@ -225,10 +232,11 @@ class _Stepper:
         self.scaler = torch.amp.GradScaler(weights[0].device.type, enabled=half)
 
     def step(self, batch: list[Any], rate: float, number: int) -> _Taken:
-        """One optimizer step; done again with half the micro-batch where memory runs out, once in a training.
+        """Takes one optimizer step. If memory runs out, it repeats the step with half the micro-batch, once per
+        training.
 
         Raises:
-            StageFailed: it runs out again.
+            StageFailed: memory runs out again.
         """
         while True:
             try:
@@ -250,7 +258,7 @@ class _Stepper:
         self.scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self._max_norm)
         if self.scaler.is_enabled():
-            norm = norm.nan_to_num(posinf=0.0)  # an overflow is the scaler's business: it skips the step
+            norm = norm.nan_to_num(posinf=0.0)  # the scaler skips a step that overflows
         self.scaler.step(self._optimizer)
         self.scaler.update()
         self._optimizer.zero_grad()
@@ -259,7 +267,7 @@ class _Stepper:
 
 
 def _gradient(weight: torch.Tensor) -> torch.Tensor:
-    """Of a weight; zeros where no row of this rank's came by it."""
+    """Returns the gradient of a weight; zeros if no row of this rank reached it."""
     if weight.grad is None and ranks.size() > 1:
         weight.grad = torch.zeros_like(weight)
     return weight.grad  # type: ignore[return-value]
@@ -267,7 +275,7 @@ def _gradient(weight: torch.Tensor) -> torch.Tensor:
 
 @dataclass(slots=True)
 class _Readings:
-    """Losses on their way from the card to the hooks."""
+    """Losses on their way from the GPU to the hooks."""
 
     hooks: Hooks
     steps: int
@@ -280,10 +288,10 @@ class _Readings:
             self.read()
 
     def read(self) -> None:
-        """Wait for the card and tell the hooks.
+        """Waits for the GPU and calls the hooks.
 
         Raises:
-            StageFailed: see `run`.
+            StageFailed: loss or gradient is not finite.
         """
         if not self.waiting:
             return
@@ -303,39 +311,26 @@ class _Readings:
 
 
 def _shuffled(items: Sequence[Any], count: int, seed: int) -> Iterator[list[Any]]:
-    """The steps of an epoch: every item once, in seeded order."""
+    """Yields the steps of an epoch: every item once, in seeded order."""
     order = random.Random(seed).sample(items, len(items))
     for at in range(0, len(order), count):
         yield order[at : at + count]
 
 
 # --- less memory than the arithmetic promised ----------------------------------------------------------------------
-# A card that gives less memory than the arithmetic promised: one retreat, then a clear stop.
+# One retreat, then a clear stop.
 
 
-class Halving(Protocol):
-    """What packs rows into micro-batches.
-
-    Attributes:
-        model: of which other processes may hold parts.
-        micro_tokens: most tokens of one; 0: each row for itself.
-        halved: the size of a micro-batch was halved once.
-    """
-
-    model: Any
-    micro_tokens: int
-    halved: bool
-
-
-def halve(engine: Halving, lengths: Sequence[int], error: torch.OutOfMemoryError) -> None:
-    """Half the micro-batch, once, and said so; a step's rows stay the same, so it accumulates twice as many.
+def halve(engine: TrainingEngine, lengths: Sequence[int], error: torch.OutOfMemoryError) -> None:
+    """Halves the micro-batch, once, and logs it. A step's rows stay the same, so it accumulates twice as many
+    micro-batches.
 
     Args:
         lengths: tokens of the rows that were computed. A micro-batch has to hold the longest of them.
 
     Raises:
-        StageFailed: it was halved before, or holds a single row already; or other processes wait within the same pass
-            through a model that is spread over them.
+        StageFailed: the micro-batch was halved before, or holds a single row, or the model is spread over several
+            processes, which wait for each other within the same pass.
     """
     longest, held = max(lengths), min(engine.micro_tokens, sum(lengths))
     smaller = max(held // 2, longest)
@@ -343,10 +338,10 @@ def halve(engine: Halving, lengths: Sequence[int], error: torch.OutOfMemoryError
     if engine.halved or spread or smaller >= held:
         reason = "with half the micro-batch too" if engine.halved else f"with a single row of {longest} tokens"
         if spread:
-            reason = "with the model spread over several cards, which leaves no second try"
+            reason = "with the model spread over several GPUs, which leaves no second try"
         raise StageFailed(
-            f"The card ran out of memory, {reason}. The last whole checkpoint is kept. Free the card of other "
-            f"processes (nvidia-smi lists them) and run the same command again; or lower train.max_seq_length, or set "
+            f"The GPU ran out of memory, {reason}. The last intact checkpoint is kept. Free the GPU of other "
+            f"processes (nvidia-smi lists them) and run the same command again. Or lower train.max_seq_length, or set "
             f"train.load_in_4bit or train.gradient_checkpointing to true (socratune plan counts what they save)."
         ) from error
     engine.micro_tokens, engine.halved = smaller, True

@@ -1,7 +1,7 @@
-"""A cache of fixed shape, and the attention over it, put in the place of the model's own.
+"""A cache of fixed shape, and the attention over it, which replaces the model's own.
 
-transformers looks an attention up by name at every call. The name set here stands for one that acts as before, unless a
-call brings a `SlotCache` along: then keys and values go into its slots. So other users of the model notice nothing.
+transformers looks an attention up by name at every call. The registered name acts as the original, unless a call passes
+a `SlotCache`: then keys and values go into its slots. Other users of the model notice nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from socratune.inference.decoding.growing import kept
 
 PREFIX = "slots_or_"
 log = logging.getLogger(__name__)
-_UNKNOWN = ("softcap", "s_aux", "position_bias")  # what attention can be asked for beyond the plain
+_UNKNOWN = ("softcap", "s_aux", "position_bias")  # options beyond plain attention
 
 
 class SlotCache:
-    """Keys and values of S slots of L positions; a layer's are made when it first has some.
+    """Keys and values of S slots of L positions. A layer's tensors are made at its first call.
 
     Attributes:
         filling: (B,) slots whose prompts are read; None while every slot gets one token.
-        positions: (S,), of the token that every slot gets next.
-        fused: what of the model is replaced at each call.
-        limit: positions that are looked at without the kernel; at least the highest position and one.
-        windows: of each layer, how many of the last positions it attends to; None for all.
+        positions: (S,) position of the token that every slot gets next.
+        fused: the parts of the model that are replaced at each call.
+        limit: positions that are read without the kernel; at least the highest position plus one.
+        windows: how many of the last positions each layer attends to; None for all.
     """
 
     def __init__(self, config: Any, slots: int, length: int, device: torch.device) -> None:
@@ -49,12 +49,12 @@ class SlotCache:
 
     @property
     def position_bytes(self) -> int:
-        """What one position of one slot takes in all layers that were seen."""
+        """Returns the bytes of one position of one slot, in all layers called so far."""
         tensors = [states for pair in self._layers.values() for states in pair]
         return sum(t.nbytes for t in tensors) // (self.slots * self.length)
 
     def forward(self, model: Any, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """`(B, T)` tokens at their positions → logits `(B, V)` of what follows the last, the cache written.
+        """Maps `(B, T)` tokens at their positions to the logits `(B, V)` after the last, and writes the cache.
 
         Raises:
             NotImplementedError: the model's attention is not, or not always, the one that was replaced.
@@ -66,7 +66,9 @@ class SlotCache:
         with self.fused.inside():
             out = model(
                 input_ids=ids,
-                attention_mask=ids.new_ones(1, 1, 1, 1, dtype=torch.bool),  # four dimensions: taken as made, not used
+                attention_mask=ids.new_ones(
+                    1, 1, 1, 1, dtype=torch.bool
+                ),  # four dimensions count as a ready mask, which is not used
                 position_ids=positions,
                 use_cache=False,
                 logits_to_keep=1,
@@ -85,7 +87,7 @@ class SlotCache:
         scale: float,
         window: int | None = None,
     ) -> torch.Tensor:
-        """Write a layer's `(B, K, T, D)` keys and values, and attend: query `(B, H, T, D)` → `(B, T, H, D)`."""
+        """Writes a layer's `(B, K, T, D)` keys and values and attends: query `(B, H, T, D)` → `(B, T, H, D)`."""
         self._calls += 1
         layer = module.layer_idx
         if window != self.windows[layer]:
@@ -123,7 +125,7 @@ class SlotCache:
 
 @cache
 def _kernel(device: torch.device) -> Any:
-    """The GPU kernel, where there is a GPU and it runs: it is built on this machine, which may lack a C compiler."""
+    """Returns the GPU kernel if it can be built and runs here; a machine may lack a C compiler."""
     if device.type != "cuda" or not find_spec("triton"):
         return None
     try:
@@ -133,7 +135,7 @@ def _kernel(device: torch.device) -> Any:
         attend_slots(
             one.clone(), one, one, one.clone(), one.clone(), torch.zeros(1, dtype=torch.long, device=device), 1.0
         )
-    except Exception as error:  # whatever goes wrong in building it, there is a way without
+    except Exception as error:  # building it may fail in many ways, and it is not needed
         log.info("The student is decoded without its GPU kernel: %s", error_line(error))
         return None
     return attend_slots
@@ -143,12 +145,12 @@ _sdpa = torch.nn.functional.scaled_dot_product_attention
 
 
 def _band(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """What each of `length` tokens attends to: itself and those right before it, `window` together."""
+    """Returns what each of `length` tokens attends to: itself and its predecessors, `window` in all."""
     return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
 
 
 def replaceable(model: Any) -> bool:
-    """Whether every layer attends to all or the last of what came before, by an attention that is looked up by name."""
+    """Returns True if every layer attends to all or the last tokens, by an attention that is looked up by name."""
     if not isinstance(model, torch.nn.Module) or len({weight.device for weight in model.parameters()}) != 1:
         return False
     config: Any = model.config
@@ -156,14 +158,14 @@ def replaceable(model: Any) -> bool:
 
 
 def hand_back(model: Any) -> None:
-    """Undo what decoding in slots changed about the model; what is compiled for training asks for the name."""
+    """Undoes what decoding in slots changed in the model, since compiled training code reads the attention's name."""
     config = model.config.get_text_config()
     if (name := config._attn_implementation or "").startswith(PREFIX):
         config._attn_implementation = name.removeprefix(PREFIX)
 
 
 def _take_over(model: Any) -> None:
-    """Put the attention below in the place of the model's, until `hand_back`."""
+    """Replaces the model's attention until `hand_back`."""
     config = model.config.get_text_config()
     replaced = config._attn_implementation
     if replaced.startswith(PREFIX):
@@ -178,9 +180,9 @@ def _take_over(model: Any) -> None:
 def _attention(
     replaced: Any, module: Any, query: Any, key: Any, value: Any, mask: Any, *, slots: Any = None, **options: Any
 ) -> tuple[torch.Tensor, Any]:
-    """An attention of transformers' form: the replaced one, except where `slots` holds what came before."""
+    """Calls the replaced attention, unless `slots` holds the earlier tokens."""
     if slots is None:
         return replaced(module, query, key, value, mask, **options)
-    if asked := [name for name in _UNKNOWN if options.get(name) is not None]:
-        raise NotImplementedError(f"attention with {', '.join(asked)}")
+    if unknown := [name for name in _UNKNOWN if options.get(name) is not None]:
+        raise NotImplementedError(f"attention with {', '.join(unknown)}")
     return slots.attend(module, query, key, value, options["scaling"], options.get("sliding_window")), None

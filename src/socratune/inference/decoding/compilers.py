@@ -1,4 +1,4 @@
-"""What compilers say of a model: pages of a stack, of which one line is for people."""
+"""Keeps compilers quiet, and shortens their errors, pages of a stack, to one line for people."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ NAMES = ("torch._dynamo", "torch._inductor", "torch._functorch", "torch._higher_
 
 
 def hush_compilers() -> None:
-    """Have compilers keep their stacks to themselves; what cannot be compiled is said in our words, and runs as it is.
+    """Silences the stacks of compilers. What cannot be compiled is reported in our words, and runs uncompiled.
 
-    Where TORCH_LOGS is set somebody wants to read them.
+    If TORCH_LOGS is set, somebody wants to read them, and nothing changes.
     """
     if "TORCH_LOGS" in os.environ:
         return
@@ -22,6 +22,6 @@ def hush_compilers() -> None:
 
 
 def error_line(error: BaseException) -> str:
-    """An error in one line: its kind and what it begins with. The whole of it belongs into the run's log."""
+    """Returns an error in one line: its kind and its first line. The whole error belongs into the run's log."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

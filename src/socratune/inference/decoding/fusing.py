@@ -1,7 +1,7 @@
-"""Norm and rotation in one kernel each, in the place of transformers' eight, while the student is asked.
+"""Computes norm and rotation in one kernel each instead of transformers' eight, while the student answers.
 
-A step of a small model is as long as its kernels are many, and half of them are these. What is put in their place was
-compared with the model's own function before; what differs is left as it is.
+A step of a small model takes as long as its number of kernels, and half of them are these. Each replacement is first
+compared with the model's own function. If it differs, the original stays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _only_one = threading.Lock()  # the rotation is a name in transformers' module, 
 
 
 class Fused:
-    """What of a model can be replaced; nothing where it is not on a GPU with Triton."""
+    """The replaceable parts of a model; none without a GPU and Triton."""
 
     def __init__(self, model: Any) -> None:
         self._norms: list[tuple[Any, Callable[[torch.Tensor], torch.Tensor]]] = []
@@ -47,7 +47,7 @@ class Fused:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """The model with them, in this block."""
+        """Replaces the parts of the model until the block ends."""
         with _only_one:
             try:
                 for module, forward in self._norms:
@@ -73,7 +73,7 @@ def _norm(module: Any, one_more: bool, states: torch.Tensor) -> torch.Tensor:
 
 
 def _one_more(module: Any) -> bool | None:
-    """Whether one is added to a norm's weight; None for a norm of another kind."""
+    """Returns whether a norm adds one to its weight; None for another kind of norm."""
     weight = getattr(module, "weight", None)
     if weight is None or weight.dim() != 1 or "forward" in vars(module):
         return None
@@ -99,12 +99,12 @@ def _turns_alike(own: Callable[..., Any], model: Any) -> bool:
     angles = torch.randn(2, 5, 64, generator=made, device=model.device, dtype=model.dtype)
     try:
         expected = own(states, states[:, :1], angles, -angles)
-        found = _rotation(own, states, states[:, :1], angles, -angles)
-        return all(_alike(*pair) for pair in zip(found, expected, strict=True))
+        rotated = _rotation(own, states, states[:, :1], angles, -angles)
+        return all(_alike(*pair) for pair in zip(rotated, expected, strict=True))
     except (AttributeError, TypeError, ValueError, RuntimeError):
         return False
 
 
-def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    close = (found.float() - expected.float()).norm() <= NEARLY * expected.float().norm()
-    return found.shape == expected.shape and bool(close)
+def _alike(result: torch.Tensor, expected: torch.Tensor) -> bool:
+    close = (result.float() - expected.float()).norm() <= NEARLY * expected.float().norm()
+    return result.shape == expected.shape and bool(close)

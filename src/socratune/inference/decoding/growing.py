@@ -1,7 +1,6 @@
-"""Decoding with a cache that grows: any model, any device; what a processor is fastest with.
+"""Decodes with a cache that grows, for any model and device; the fastest way on a CPU.
 
-A row that is finished leaves the batch, and waiting rows join it, so no row runs to the length of its longest
-neighbour.
+A finished row leaves the batch, and waiting rows join it, so no row runs to the length of its longest neighbour.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from transformers.cache_utils import DynamicLayer
 
 from socratune.inference.decoding.rows import DecodingRow, DecodingSettings, draw, joining, portions
 
-_PREFILL_TOKENS = 4096  # read at once, padding included; more no longer fit a processor's cache and take twice as long
-PROMPT_BYTES = 256 << 20  # of prompts that were read and may be asked again
+_PREFILL_TOKENS = 4096  # read at once, with padding; more do not fit a CPU's cache and take twice as long
+PROMPT_BYTES = 256 << 20  # of prompts kept for further answers
 
 
 class GrowingDecoder:
@@ -25,15 +24,15 @@ class GrowingDecoder:
 
     Args:
         model: a transformers causal language model in eval mode, on its device; may be a PEFT model.
-        pad_id: of padding on the left, which is masked.
-        max_batch: rows at a time.
+        pad_id: pads on the left, and is masked.
+        max_batch: rows decoded together.
     """
 
     def __init__(self, model: Any, *, pad_id: int, max_batch: int) -> None:
         self._model, self._pad_id, self._max_batch = model, pad_id, max_batch
         self._joins = kept(model.config) is not None  # else shorter rows cannot be padded on the left
         self._batch: _Batch | None = None
-        self._prompts: dict[tuple[int, ...], _Batch] = {}  # that were read of late, of drawn answers
+        self._prompts: dict[tuple[int, ...], _Batch] = {}  # the latest prompts of drawn answers
 
     @property
     def rows(self) -> list[DecodingRow]:
@@ -57,7 +56,7 @@ class GrowingDecoder:
         return [(row, [token]) for row, token in zip(batch.rows, batch.sample(), strict=True)] if batch else []
 
     def _read(self, batch: _Batch | None, fresh: list[DecodingRow]) -> _Batch:
-        """The batch with new rows, whose prompts are read: each once where answers are drawn, often several to one."""
+        """Returns the batch with new rows and their prompts read; a prompt of several drawn answers is read once."""
         if not self._joins:
             return _Batch.prefill(self._model, fresh, self._pad_id)
         unread: list[DecodingRow] = []
@@ -76,7 +75,7 @@ class GrowingDecoder:
         return _Batch.joined([batch, *parts] if batch else parts, self._model.config)
 
     def _forget(self) -> None:
-        """Let the prompts go that were read first, until the others take no more memory than they may."""
+        """Drops the oldest prompts until the others fit the memory allowed."""
         held = sum(prompt.nbytes for prompt in self._prompts.values())
         while held > PROMPT_BYTES:
             held -= self._prompts.pop(next(iter(self._prompts))).nbytes
@@ -93,7 +92,7 @@ class _Batch:
 
     @classmethod
     def prefill(cls, model: Any, rows: list[DecodingRow], pad_id: int) -> _Batch:
-        """Read the prompts of new rows."""
+        """Reads the prompts of new rows."""
         longest = max(len(row.ids) for row in rows)
         ids = [[pad_id] * (longest - len(row.ids)) + row.ids for row in rows]
         mask = torch.tensor([[0] * (longest - len(r.ids)) + [1] * len(r.ids) for r in rows], device=model.device)
@@ -103,7 +102,7 @@ class _Batch:
 
     @classmethod
     def joined(cls, parts: list[_Batch], config: Any) -> _Batch:
-        """All of them as one; the shorter are padded on the left."""
+        """Returns all parts as one batch, the shorter padded on the left."""
         length = max(part.mask.shape[1] for part in parts)
         return cls(
             [row for part in parts for row in part.rows],
@@ -117,14 +116,14 @@ class _Batch:
         return self.logits.nbytes + sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
     def prompt(self, at: int) -> _Batch:
-        """A copy of what was read of one row, without padding, for other rows with the same prompt."""
+        """Returns a copy of a row's prompt without padding, for other rows with the same prompt."""
         length = len(self.rows[at].ids)
         one = slice(at, at + 1)
         states = [(layer.keys[one, :, -length:], layer.values[one, :, -length:]) for layer in self.cache.layers]
         return _Batch([], DynamicCache(states), self.mask[one, -length:].clone(), self.logits[one].clone())
 
     def release(self) -> None:
-        """Let finished rows go, and the padding that only they needed room for. The last rows take their places."""
+        """Drops finished rows and the padding that only they needed. The last rows take their places."""
         going = [at for at, row in enumerate(self.rows) if row.done]
         count = len(self.rows) - len(going)
         if not going or not count:
@@ -145,13 +144,13 @@ class _Batch:
                 layer.drop_first(empty)
 
     def decode(self, model: Any) -> None:
-        """One step for every row."""
+        """Computes one step for every row."""
         last = torch.tensor([[row.new_ids[-1]] for row in self.rows], device=self.mask.device)
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.rows), 1)], dim=1)
         self._forward(model, last)
 
     def sample(self) -> list[int]:
-        """The next token of every row, by its own sampling settings."""
+        """Returns the next token of every row, by its own sampling settings."""
         chosen = self.logits.argmax(-1)
         drawn = [at for at, row in enumerate(self.rows) if row.uniforms is not None]
         if drawn:
@@ -181,16 +180,15 @@ class _Batch:
         self.logits = out.logits[:, -1]
 
 
-# --- a cache that is written in place ------------------------------------------------------------------------------
-# A cache that is written in place; the library's own copies all keys and values at every step.
+# --- a cache that is written in place; the library's own copies all keys and values at every step -------------------
 
 AHEAD = 64  # positions; all is copied once in so many steps
 
 
 def kept(config: Any) -> list[int | None] | None:
-    """How many of the last tokens each layer of a model of this config attends to, None for all of them.
+    """Returns how many of the last tokens each layer of a model attends to, None for all of them.
 
-    None for a config that has layers of another kind.
+    Returns None for a config with layers of another kind.
     """
     kinds = {"DynamicLayer", "DynamicSlidingWindowLayer"}
     layers: list[Any] = DynamicCache(config=config).layers
@@ -203,17 +201,17 @@ def kept(config: Any) -> list[int | None] | None:
 
 
 def _empty_cache(config: Any) -> DynamicCache:
-    """A cache that keeps every position, of layers with a window too: then rows can be padded and join.
+    """Returns a cache that keeps every position, even in layers with a window, so that rows can be padded and join.
 
-    The window is in the masks that the model makes.
+    The model's masks hold the window.
     """
     return DynamicCache() if kept(config) is not None else DynamicCache(config=config)
 
 
 def joined_room(parts: list[DynamicCache], config: Any) -> DynamicCache:
-    """One cache of all rows of `parts`; shorter ones are padded on the left. For a config that `kept` knows.
+    """Returns one cache of all rows of `parts`, the shorter padded on the left, for a config that `kept` knows.
 
-    The first part is used up where it has room for the others.
+    The first part is reused if it has room for the others.
     """
     layers = list(zip(*(part.layers for part in parts), strict=True))
     if all(isinstance(first, RoomLayer) and first.take(others) for first, *others in layers):
@@ -224,7 +222,7 @@ def joined_room(parts: list[DynamicCache], config: Any) -> DynamicCache:
 
 
 class RoomLayer(DynamicLayer):
-    """Keys and values `(B, H, T, D)` as the part in use of room `(R, H, L, D)`, which has positions ahead."""
+    """Keys and values `(B, H, T, D)` as the used part of a larger `(R, H, L, D)`, which has free positions."""
 
     def __init__(self, parts: list[Any]) -> None:
         super().__init__()
@@ -232,7 +230,7 @@ class RoomLayer(DynamicLayer):
         self._lay(parts)
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Write the states of new positions, and give those of all."""
+        """Writes the states of new positions, and returns those of all."""
         if self._end + key_states.shape[2] > self._room[0].shape[2]:
             self._lay([self])
         begin, self._end = self._end, self._end + key_states.shape[2]
@@ -242,7 +240,7 @@ class RoomLayer(DynamicLayer):
         return self.keys, self.values
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Only keep these rows. One that stays where it is costs nothing."""
+        """Keeps only these rows. A row that keeps its place costs nothing."""
         moved = (indices != torch.arange(len(indices), device=indices.device)).nonzero()[:, 0]
         for room in self._room:
             room[moved, :, : self._end] = room[indices[moved], :, : self._end]
@@ -250,7 +248,7 @@ class RoomLayer(DynamicLayer):
         self._show()
 
     def take(self, parts: list[Any]) -> bool:
-        """Append the rows of other layers, if there is room for them."""
+        """Appends the rows of other layers and returns True, if there is room for them."""
         rows, longest = sum(len(part.keys) for part in parts), max(part.keys.shape[2] for part in parts)
         if self._rows + rows > len(self._room[0]) or longest > self._end:
             return False
@@ -264,12 +262,12 @@ class RoomLayer(DynamicLayer):
         return True
 
     def drop_first(self, positions: int) -> None:
-        """Forget the first positions."""
+        """Drops the first positions."""
         self._first += positions
         self._show()
 
     def _lay(self, parts: list[Any]) -> None:
-        """Move the rows of all parts into new room."""
+        """Moves the rows of all parts into a new room."""
         keys = [part.keys for part in parts]
         self._rows, self._first, self._end = sum(map(len, keys)), 0, max(part.shape[2] for part in keys)
         self._room = _room(keys, self._end), _room([part.values for part in parts], self._end)
@@ -280,7 +278,7 @@ class RoomLayer(DynamicLayer):
 
 
 def _room(parts: list[torch.Tensor], length: int) -> torch.Tensor:
-    """All rows of the parts, each with its last position at `length`, and room behind."""
+    """Returns the rows of all parts, each with its last position at `length`, and room behind."""
     _, heads, _, size = parts[0].shape
     room = parts[0].new_empty(sum(map(len, parts)), heads, length + max(AHEAD, length // 4), size)
     at = 0
@@ -291,7 +289,7 @@ def _room(parts: list[torch.Tensor], length: int) -> torch.Tensor:
 
 
 def _write(room: torch.Tensor, states: torch.Tensor) -> None:
-    """`(B, H, T, D)` to the end of `(B, H, L, D)`; zeros before it, as even what is masked has to be a number."""
+    """Writes `(B, H, T, D)` to the end of `(B, H, L, D)`, and zeros before it, as masked values must be numbers."""
     missing = room.shape[2] - states.shape[2]
     room[:, :, :missing] = 0
     room[:, :, missing:] = states

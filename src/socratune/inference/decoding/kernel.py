@@ -1,5 +1,5 @@
-"""A decode step's kernels on a GPU: attention, for which every row reads no more positions of its slot than it has; the
-weights of the tokens that are drawn from; and what transformers does in eight small kernels each, norm and rotation.
+"""GPU kernels of a decode step: attention in which a row reads only its own positions, the weights of the tokens to
+draw from, and norm and rotation, for which transformers uses eight small kernels each.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def attend_slots(
     scale: float,
     window: int | None = None,
 ) -> torch.Tensor:
-    """Write one token a slot into the cache, and attend from it to its slot up to itself.
+    """Writes one token per slot into the cache, and attends from it to its slot up to itself.
 
     Args:
         query: `(S, H, 1, D)`; its memory may take the result.
@@ -100,10 +100,10 @@ def _weigh(logits, highest, temperature, masses, stride, size, BLOCK: tl.constex
 
 
 def block_masses(logits: torch.Tensor, highest: torch.Tensor, temperature: torch.Tensor, block: int) -> torch.Tensor:
-    """The sum of exp((logit - highest) / temperature) over each `block` tokens, a power of 2.
+    """Returns the sum of exp((logit - highest) / temperature) over each `block` tokens, a power of 2.
 
     Args:
-        logits: `(B, V)`, each row's side by side.
+        logits: `(B, V)`, each row contiguous.
         highest, temperature: `(B,)` float32.
 
     Returns:
@@ -134,7 +134,8 @@ def _scale_rows(states, weight, out, width, EPS: tl.constexpr, ONE_MORE: tl.cons
 
 
 def rms_norm(states: torch.Tensor, weight: torch.Tensor, eps: float, *, one_more: bool) -> torch.Tensor:
-    """`(…, D)` states by the root of their mean square, times `weight` `(D,)`, to which Gemma adds one.
+    """Divides `(…, D)` states by the root of their mean square and multiplies by `weight` `(D,)`, to which Gemma adds
+    one.
 
     Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
     """
@@ -179,9 +180,9 @@ def _turn(
 
 
 def rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """`(B, H, T, D)` queries or keys turned by the angles of their positions, cos and sin `(B or 1, T, D)`.
+    """Turns `(B, H, T, D)` queries or keys by the angles of their positions, cos and sin `(B or 1, T, D)`.
 
-    Su et al., RoFormer, 2021, with a head's halves as the pairs, as transformers has it.
+    Su et al., RoFormer, 2021, with a head's halves as the pairs, as in transformers.
     """
     states, cos, sin = states.contiguous(), cos.contiguous(), sin.contiguous()
     rows, heads, length, width = states.shape

@@ -1,4 +1,4 @@
-"""What both decoders share: the row that is answered, when waiting rows join, and the draw of its next token."""
+"""What both decoders share: the row to answer, when waiting rows join, and the draw of its next token."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class DecodingRow:
     """One prompt and its answer so far.
 
     Attributes:
-        answer: what the caller waits for.
-        uniforms: (max_new_tokens,), its own random numbers, one a token; None when greedy.
-        done: it has its answer; set by whoever reads the tokens, and the decoder then lets the row go.
-        told: is called with each token, in the thread that decodes, and ends the answer by True; None where nobody
-            looks on.
+        answer: the future that the caller awaits.
+        uniforms: (max_new_tokens,) random numbers of this row, one per token; None when greedy.
+        done: True once the row has its answer. The reader of the tokens sets it, and the decoder then drops the row.
+        told: takes each token, in the thread that decodes, and ends the answer by returning True; None without a
+            listener.
     """
 
     ids: list[int]
@@ -42,23 +42,23 @@ class DecodingRow:
 
 
 class Decoder(Protocol):
-    """Rows that are decoded together."""
+    """Decodes rows together."""
 
     @property
     def rows(self) -> list[DecodingRow]:
-        """Those that still want tokens."""
+        """Returns the rows that still want tokens."""
         ...
 
     def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
-        """Take what it has room for off `waiting`, and go on; the tokens that came of it, next ones last.
+        """Takes as many rows off `waiting` as there is room for, decodes a step, and returns the new tokens in order.
 
-        A row may get tokens after its last: they mean nothing.
+        Tokens after a row's last one are meaningless.
         """
         ...
 
 
 def joining(waiting: list[DecodingRow], room: int, active: int) -> list[DecodingRow]:
-    """The rows that are worth a prefill now: none, or the shortest that there is room for, put first in `waiting`."""
+    """Returns the rows worth a prefill now: none, or the shortest that fit, moved to the front of `waiting`."""
     if not waiting or not room or min(len(waiting), room) < JOIN_SHARE * active:
         return []
     waiting.sort(key=lambda row: len(row.ids))
@@ -71,7 +71,7 @@ def joining(waiting: list[DecodingRow], room: int, active: int) -> list[Decoding
 
 
 def portions(rows: list[DecodingRow], most: int) -> Iterator[list[DecodingRow]]:
-    """Rows of like length, the longest first: each portion has `most` tokens at most, padding included, or one row."""
+    """Yields rows of similar length, the longest first, `most` tokens at a time (with padding), or a single row."""
     left = sorted(rows, key=lambda row: -len(row.ids))
     while left:
         size = max(1, most // len(left[0].ids))
@@ -90,15 +90,15 @@ class DecodingSettings:
 
 
 def bounded(row: DecodingRow) -> bool:
-    """Whether top-k or top-p leaves out tokens that the row could get."""
+    """Returns True if top-k or top-p excludes tokens that the row could get."""
     return bool(row.sampling.top_k) or row.sampling.top_p < 1
 
 
 def draw_unbounded(logits: torch.Tensor, settings: DecodingSettings) -> torch.Tensor:
-    """As `draw` for rows without top-k and top-p, by the same probabilities and to other tokens.
+    """Draws as `draw` does for rows without top-k and top-p, with the same probabilities but other tokens.
 
-    The tokens stay in the order of the vocabulary: first the block of them that holds `uniform` of the mass, then the
-    token in it. So nothing is sorted and the host is asked nothing, which with 150,000 tokens is most of a GPU's step.
+    The tokens stay in the order of the vocabulary: first the block that holds `uniform` of the mass is chosen, then the
+    token in it. So nothing is sorted and the host is not asked, which takes most of a GPU's step with 150,000 tokens.
     """
     highest = logits.amax(-1).float()
     masses = _block_masses(logits, highest, settings.temperature)
@@ -111,7 +111,7 @@ def draw_unbounded(logits: torch.Tensor, settings: DecodingSettings) -> torch.Te
 
 
 def _block_masses(logits: torch.Tensor, highest: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-    """What each `BLOCK` tokens of `(B, V)` logits weigh together: `(B, ceil(V / BLOCK))`, not normalised."""
+    """Returns the weight of each `BLOCK` tokens of `(B, V)` logits: `(B, ceil(V / BLOCK))`, not normalised."""
     if logits.device.type == "cuda" and find_spec("triton"):
         from socratune.inference.decoding.kernel import block_masses
 
@@ -122,7 +122,7 @@ def _block_masses(logits: torch.Tensor, highest: torch.Tensor, temperature: torc
 
 
 def _holder(masses: torch.Tensor, goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where each row's running sum of `(B, N)` masses first exceeds its goal, and what is left of the goal there."""
+    """Returns where each row's running sum of `(B, N)` masses first exceeds its goal, and what is left of the goal."""
     reached = masses.cumsum(-1)
     goal = torch.minimum(goal, reached[:, -1] * (1 - ROUNDING))
     at = (reached <= goal[:, None]).sum(-1)
@@ -131,11 +131,11 @@ def _holder(masses: torch.Tensor, goal: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def draw(logits: torch.Tensor, settings: DecodingSettings, *, cut: bool = False) -> torch.Tensor:
-    """One token per row by inverse transform: `(B, V)` logits → `(B,)` ids, after temperature, top-k and top-p.
+    """Draws one token per row by inverse transform: `(B, V)` logits → `(B,)` ids, after temperature, top-k and top-p.
 
     Args:
-        cut: of a large vocabulary, the `HEAD` likeliest tokens alone are drawn from, be a row's bounds as wide as they
-            are; so no device has to be asked whether they hold the drawn one.
+        cut: draws from the `HEAD` likeliest tokens of a large vocabulary alone, however wide a row's bounds are, so
+            that the device need not be asked whether they hold the drawn token.
     """
     probs = (logits.float() / settings.temperature[:, None]).softmax(-1)
     if logits.device.type == "cpu" or probs.shape[1] > 4 * HEAD:  # a GPU sorts few faster than the host asks it
@@ -151,7 +151,7 @@ def draw(logits: torch.Tensor, settings: DecodingSettings, *, cut: bool = False)
 
 
 def _invert(probs: torch.Tensor, order: torch.Tensor, settings: DecodingSettings) -> torch.Tensor:
-    """The token at `uniform` of the kept mass; `probs` `(B, N)` falls, `order` are its token ids."""
+    """Returns the token at `uniform` of the kept mass. `probs` `(B, N)` falls, and `order` holds its token ids."""
     rank = torch.arange(probs.shape[1], device=probs.device)
     top_k = settings.top_k.masked_fill(settings.top_k == 0, probs.shape[1])
     before = probs.cumsum(-1) - probs

@@ -1,9 +1,9 @@
-"""Decoding in slots of fixed length: every step has one shape, so that a GPU replays it as one CUDA graph.
+"""Decodes in slots of fixed length: every step has one shape, so that a GPU replays it as one CUDA graph.
 
-A growing batch has a new shape at every step and asks the host for every token; a GPU then waits most of the time. Here
-nothing changes its shape, tokens are drawn on the device, and the host reads them some steps late: a row that has ended
-may run on for a few tokens, which nobody reads. A prompt's last token is decoded rather than read, so that the first
-new token is drawn like all others.
+A growing batch has a new shape at every step and asks the host for every token, so a GPU waits most of the time. Here
+no shape changes, tokens are drawn on the device, and the host reads them some steps late. A finished row may run on for
+a few tokens, which are never read. A prompt's last token is decoded rather than read, so that the first new token is
+drawn like all others.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ log = logging.getLogger(__name__)
 
 
 def slot_bytes(model: Any) -> int:
-    """What a position costs in the cache, where `SlotDecoder` answers as the model itself does; else 0.
+    """Returns the bytes of a position in the cache, or 0 if `SlotDecoder` does not answer as the model itself does.
 
-    Looks at the model's kind, then compares the logits of a short text.
+    It looks at the model's kind, then compares the logits of a short text.
     """
     if not replaceable(model):
         return 0
@@ -54,23 +54,23 @@ def slot_bytes(model: Any) -> int:
             cache.filling = None
             for at in (10, 11):
                 cache.positions.fill_(at)
-                found = cache.forward(model, ids[:, at : at + 1], cache.positions[:, None]).float()
+                logits = cache.forward(model, ids[:, at : at + 1], cache.positions[:, None]).float()
     except (NotImplementedError, AttributeError, TypeError, ValueError) as error:
         log.info("The student is decoded in a growing batch: %s", error_line(error))
         log.debug("Why it is decoded in a growing batch:", exc_info=error)
         return 0
-    same = bool((found - expected).norm() <= TOLERANCE * expected.norm())
+    same = bool((logits - expected).norm() <= TOLERANCE * expected.norm())
     return cache.position_bytes if same else 0
 
 
 class SlotDecoder:
-    """A `Decoder` for models of which `slot_bytes` is not 0.
+    """A `Decoder` for models whose `slot_bytes` is not 0.
 
     Args:
         model: as for `GrowingDecoder`.
-        pad_id: of padding on the right of prompts, which no token sees.
+        pad_id: pads prompts on the right, where no token sees it.
         max_batch: slots, unless the memory holds fewer.
-        position_bytes: what `slot_bytes` found.
+        position_bytes: the result of `slot_bytes`.
     """
 
     def __init__(self, model: Any, *, pad_id: int, max_batch: int, position_bytes: int) -> None:
@@ -108,7 +108,7 @@ _Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (S, V) logits, (S,) t
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """Tokens that were decoded and not read yet: `(steps, S)` on the host once `ready`, and whose each slot was."""
+    """Tokens that were decoded and not read yet: `(steps, S)` on the host once `ready`, and the row of each slot."""
 
     tokens: torch.Tensor
     ready: torch.cuda.Event | None
@@ -143,13 +143,13 @@ class _Slots:
 
     @property
     def unread(self) -> list[DecodingRow]:
-        """Rows that still want tokens."""
+        """Returns the rows that still want tokens."""
         held = [row for row in self.held if row is not None]
         held += [row for taken in self.pending for _, row in taken.rows]
         return list({id(row): row for row in held if not row.done}.values())
 
     def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
-        """Let rows in and out, launch the next steps, and read those before."""
+        """Admits and releases rows, launches the next steps, and reads the previous ones."""
         self._release()
         while self.pending and all(row.done for _, row in self.pending[0].rows):
             self.pending.popleft()  # a row's tokens after its last
@@ -165,7 +165,7 @@ class _Slots:
         return []
 
     def _release(self) -> None:
-        """Free the slots of rows that are done, or will be when what was launched is read."""
+        """Frees the slots of rows that are done, or will be once the launched steps are read."""
         gone = [
             slot
             for slot, row in enumerate(self.held)
@@ -180,7 +180,7 @@ class _Slots:
                 self.held[slot] = None
 
     def _fill(self, entries: list[tuple[int, DecodingRow]]) -> None:
-        """Read new rows' prompts, all but the last token, and set their slots to decode it."""
+        """Reads new rows' prompts, all but the last token, and sets their slots to decode it."""
         slot_of = {id(row): slot for slot, row in entries}
         for rows in portions([row for _, row in entries], _PREFILL_TOKENS):
             self._prefill([(slot_of[id(row)], row) for row in rows], len(rows[0].ids) - 1)
@@ -215,12 +215,12 @@ class _Slots:
             self.cache.filling = None
 
     def _moved(self, values: Any) -> torch.Tensor:
-        """As a tensor on the device, without waiting for what the device still has to do."""
-        found = torch.as_tensor(values)
-        return found.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else found
+        """Returns a tensor on the device, without waiting for the device's pending work."""
+        moved = torch.as_tensor(values)
+        return moved.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else moved
 
     def _launch(self, active: list[tuple[int, DecodingRow]]) -> None:
-        """Decode some steps for all slots, without waiting for them."""
+        """Launches some steps for all slots, without waiting for them."""
         steps = min(STEPS, max(row.sampling.max_new_tokens - self.launched[slot] for slot, row in active))
         reach = max(len(row.ids) + self.launched[slot] for slot, row in active) + steps
         if self.cache.kernel is None:
@@ -238,7 +238,7 @@ class _Slots:
         self.pending.append(_on_its_way(taken, active))
 
     def _draw(self, logits: torch.Tensor, uniform: torch.Tensor, rows: list[DecodingRow]) -> torch.Tensor:
-        """A token for every slot; what a row gets depends on no other row."""
+        """Draws a token for every slot; no row depends on another."""
         settings = DecodingSettings(self.temperature, self.top_k, self.top_p, uniform)
         if self.device.type != "cuda":
             return draw(logits, settings)
@@ -248,7 +248,7 @@ class _Slots:
         return torch.where((self.top_k == 0) & (self.top_p >= 1), free, draw(logits, settings, cut=True))
 
     def _next(self) -> _Step:
-        """Decode one token for every slot."""
+        """Decodes one token for every slot."""
         if self.capture and self.cache.limit not in self.graphs:
             self._capture()
         if self.cache.limit not in self.graphs:
@@ -258,7 +258,7 @@ class _Slots:
         return result
 
     def _forward(self) -> _Step:
-        """Every slot's token goes in, the likeliest next one takes its place."""
+        """Feeds every slot's token, and replaces it by the likeliest next one."""
         logits = self.cache.forward(self.model, self.tokens, self.cache.positions[:, None])
         chosen = logits.argmax(-1)
         uniform = self.uniforms.gather(1, self.cache.positions[:, None])[:, 0]
@@ -267,7 +267,7 @@ class _Slots:
         return logits, chosen, uniform
 
     def _capture(self) -> None:
-        """Record a step; a model that asks the host for something in between is decoded without: slower, as right."""
+        """Records a step. A model that asks the host in between is decoded without a graph, slower and as correct."""
         tokens, positions = self.tokens.clone(), self.cache.positions.clone()
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values()))[0].pool() if self.graphs else None
@@ -286,7 +286,7 @@ class _Slots:
 
 
 def _on_its_way(tokens: torch.Tensor, rows: list[tuple[int, DecodingRow]]) -> _Taken:
-    """The tokens, on their way to the host."""
+    """Starts copying the tokens to the host."""
     if tokens.device.type != "cuda":
         return _Taken(tokens, None, rows)
     host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)

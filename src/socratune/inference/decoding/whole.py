@@ -1,4 +1,4 @@
-"""Whole batches by the model's own `generate`: for models whose forward is not the library's, as Unsloth's are."""
+"""Decodes whole batches by the model's own `generate`, for models with a forward of their own, as Unsloth's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from socratune.inference.decoding.rows import DecodingRow, joining
 
 
 class WholeDecoder:
-    """A `Decoder` that answers a batch from beginning to end before it takes the next.
+    """A `Decoder` that completes a batch before it takes the next.
 
     Args:
         model: as for `GrowingDecoder`.
-        pad_id: of padding on the left, which is masked.
+        pad_id: pads on the left, and is masked.
         end_ids: ids that end an answer.
-        max_batch: rows at a time.
+        max_batch: rows decoded together.
     """
 
     def __init__(self, model: Any, *, pad_id: int, end_ids: Collection[int], max_batch: int) -> None:
@@ -30,7 +30,8 @@ class WholeDecoder:
 
     @torch.no_grad()
     def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
-        rows = self._alike(joining(waiting, self._max_batch, 0))
+        fresh = joining(waiting, self._max_batch, 0)
+        rows = [row for row in fresh if replace(row.sampling, seed=fresh[0].sampling.seed) == fresh[0].sampling]
         if not rows:
             return []
         longest = max(len(row.ids) for row in rows)
@@ -52,7 +53,3 @@ class WholeDecoder:
         taken = {id(row) for row in rows}
         waiting[:] = [row for row in waiting if id(row) not in taken]
         return list(zip(rows, answers[:, longest:].tolist(), strict=True))
-
-    def _alike(self, rows: list[DecodingRow]) -> list[DecodingRow]:
-        """Those that are drawn as the first is."""
-        return [row for row in rows if replace(row.sampling, seed=rows[0].sampling.seed) == rows[0].sampling]

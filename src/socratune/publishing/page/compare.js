@@ -2,7 +2,7 @@
 
 Object.assign(KIND_NAMES, {
   lost: ["lost", "B does worse than A", "bad"],
-  unscored: ["not scored", "one of them has no score", "open"],
+  unscored: ["not scored", "A or B has no score", "open"],
   won: ["won", "B does better than A", "good"],
   both_wrong: ["both wrong", "", "open"],
   both_right: ["both right", "", "plain"],
@@ -52,7 +52,7 @@ function verdictPart() {
   const inPoints = (value) => (best.scale === "share" ? signed(value) : `${value < 0 ? "−" : "+"}${figure(Math.abs(+value.toPrecision(3)))}`);
   const value = (number) => (best.scale === "share" ? percent(number) : figure(number));
   const lead = best
-    ? `On ${plural(best.n, "question")} that both answered, ${best.name} is ${value(best.a)} for A and ${value(best.b)} for B. B gains ${inPoints(best.difference)}${best.scale === "share" ? " points" : ""}, 95 % interval ${inPoints(best.ci95[0])} to ${inPoints(best.ci95[1])}.`
+    ? `On ${plural(best.n, "question")} that both answered, ${best.name} is ${value(best.a)} for A and ${value(best.b)} for B. B gains ${inPoints(best.difference)}${best.scale === "share" ? " points" : ""}, 95% interval ${inPoints(best.ci95[0])} to ${inPoints(best.ci95[1])}.`
     : `On ${plural(matched.questions, "question")} that both answered, by ${compared.metrics.length} metrics: ${compared.metrics.map((one) => `${one.name} ${words(one.verdict)}`).join(", ")}.`;
   return el("section", { class: "verdict" },
     el("h1", { class: tone }, compared.headline),
@@ -84,7 +84,7 @@ function forestFigure(entries, unit) {
     });
     return drawn;
   });
-  node.append(el("figcaption", {}, unit === "share" ? "Gain of B in points, 95 % interval" : "Gain of B in the metric's own units, 95 % interval"));
+  node.append(el("figcaption", {}, unit === "share" ? "Gain of B in points, 95% interval" : "Gain of B in the metric's own units, 95% interval"));
   return node;
 }
 
@@ -94,7 +94,7 @@ function metricsPart() {
   const lines = compared.metrics.flatMap((one) => [{ ...one, label: one.name }, ...(one.by_task ?? []).map((part) => ({ ...part, label: part.task, part: true }))]);
   const shares = lines.filter((one) => one.scale === "share"); // on one axis; every other metric has its own units
   const figures = [...(shares.length ? [["share", shares]] : []), ...compared.metrics.filter((one) => one.scale === "number").map((one) => ["number", lines.filter((line) => line.name === one.name)])];
-  const header = ["Metric", "n", "A", "B", "Gain of B", "95 % interval", "p", "Verdict"], right = [1, 2, 3, 4, 5, 6], wide = [1, 5, 6];
+  const header = ["Metric", "n", "A", "B", "Gain of B", "95% interval", "p", "Verdict"], right = [1, 2, 3, 4, 5, 6], wide = [1, 5, 6];
   const cls = (at) => `${right.includes(at) ? "num" : ""} ${wide.includes(at) ? "wide" : ""}`.trim();
   const table = el("table", { class: "compared" },
     el("thead", {}, el("tr", {}, header.map((name, at) => el("th", { scope: "col", class: cls(at) }, name)))),
@@ -119,7 +119,7 @@ async function filter() {
   source.found = task ? source.found.filter((row) => row.task === task) : source.found;
   list.show(source, task ? source.found.length : total);
   showKinds();
-  const left = compared.left_out ? ` ${plural(compared.left_out, "question")} on which A and B are level did not fit into this page.` : "";
+  const left = compared.left_out ? ` ${plural(compared.left_out, "question")} with equal scores did not fit on this page.` : "";
   $("count").textContent = `${count(source.found.length)} of ${plural(source.rows.length, "question")}.${left}`;
 }
 
@@ -133,7 +133,7 @@ function choose(name) {
 
 function sideDetail(name, answers, scores) {
   const marks = (scores ?? []).map((score) => el("span", { class: score == null ? "open" : entry.binary ? (score ? "good" : "bad") : "" }, shown(score)));
-  if (!answers.length) return el("div", {}, el("h3", {}, name, ...marks.flatMap((mark) => [" · ", mark])), el("p", { class: "soft" }, "The log holds no answer."));
+  if (!answers.length) return el("div", {}, el("h3", {}, name, ...marks.flatMap((mark) => [" · ", mark])), el("p", { class: "soft" }, "The log has no answer."));
   return el("div", {}, answers.map((answer, at) => el("div", {}, el("h3", {}, answers.length > 1 ? `${name}, sample ${at + 1}` : name, ...(answers.length === marks.length ? [" · ", marks[at]] : marks.flatMap((mark) => [" · ", mark]))), textBlock(answer, "the log"))));
 }
 
@@ -189,7 +189,7 @@ async function openAddress() {
   kind = $("search").value = $("task").value = "";
   await choose(named.get("metric") ?? compared.metrics[0].name);
   const index = source.found.findIndex((row) => row.id === id);
-  if (index < 0) return void ($("count").textContent = `This page holds no question ${id}.`);
+  if (index < 0) return void ($("count").textContent = `This page has no question ${id}.`);
   list.select(index);
   showRow(index, source.at(index));
 }

@@ -32,12 +32,12 @@ function traceDetail(row, fileName) {
       first ? titled("Before: first attempt", first.response, fileName, verdictMark(first.verdict)) : null,
       row.review?.decision === "edit" ? titled("After: edited in review", row.review.text, fileName)
         : chosen || row.kind === "reference" ? titled("After: what is trained on", answerOf(row), fileName, ...(chosen ? [verdictMark(chosen.verdict)] : []))
-        : el("div", {}, el("h3", {}, "After"), el("p", { class: "soft" }, "No right answer was found; nothing of this row is trained on."))),
+        : el("div", {}, el("h3", {}, "After"), el("p", { class: "soft" }, "No right answer was found, so this row is not trained on."))),
     el("h3", {}, plural(row.attempts.length, "attempt")),
     el("ol", { class: "attempts" }, row.attempts.map((attempt, at) => el("li", { class: at + 1 === row.chosen ? "chosen" : "" },
       el("h4", {}, `${at + 1} · ${GIVEN[attempt.given] ?? words(attempt.given)} · `, verdictMark(attempt.verdict), attempt.judged_by ? ` by ${words(attempt.judged_by)}` : "", at + 1 === row.chosen ? " · chosen" : ""),
       textBlock(attempt.response, fileName), reasonOf(attempt),
-      attempt.hint == null ? null : el("div", { class: "hint" }, el("h4", {}, "Hint after it"), textBlock(attempt.hint, fileName))))),
+      attempt.hint == null ? null : el("div", { class: "hint" }, el("h4", {}, "Hint after this attempt"), textBlock(attempt.hint, fileName))))),
     el("p", { class: "about" }, ...visible(facts.join(" · "))),
   ];
 }
@@ -59,14 +59,14 @@ function answerDetail(row, fileName) {
 function reviewBox(row, decided) {
   const status = el("p", { role: "status" });
   const said = row.review ? `${{ accept: "Accepted", edit: "Edited", reject: "Rejected" }[row.review.decision]}, ${row.review.time}.` : "Not reviewed.";
-  status.textContent = `${said} Decisions count when curate runs the next time.`;
+  status.textContent = `${said} Decisions take effect the next time curate runs.`;
   const send = async (decision, text) => {
     try {
       const answer = await fetch("api/review", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ id: row.id, decision, text }) });
       if (!answer.ok) throw new Error(await answer.text());
       decided(await answer.json());
     } catch (error) {
-      status.textContent = `Not kept: ${error.message}`;
+      status.textContent = `Not saved: ${error.message}`;
     }
   };
   const editor = el("form", { hidden: true }), area = el("textarea", { id: "edit-text", dir: "auto" });
@@ -78,7 +78,7 @@ function reviewBox(row, decided) {
   editor.addEventListener("submit", (event) => { event.preventDefault(); if (area.value.trim()) send("edit", area.value); });
   editor.addEventListener("keydown", (event) => { if (event.key === "Escape") { event.stopPropagation(); close(); } });
   const buttons = el("div", { class: "buttons" },
-    el("button", { type: "button", "data-review": "accept", disabled: !trainable, title: trainable ? null : "There is no right answer to accept; edit one.", "aria-pressed": String(row.review?.decision === "accept"), onclick: () => send("accept", answerOf(row)) }, "Accept"),
+    el("button", { type: "button", "data-review": "accept", disabled: !trainable, title: trainable ? null : "There is no right answer to accept. Edit one instead.", "aria-pressed": String(row.review?.decision === "accept"), onclick: () => send("accept", answerOf(row)) }, "Accept"),
     el("button", { type: "button", "data-review": "edit", "aria-pressed": String(row.review?.decision === "edit"), onclick: () => { editor.hidden = false; area.focus(); } }, "Edit"),
     el("button", { type: "button", "data-review": "reject", "aria-pressed": String(row.review?.decision === "reject"), onclick: () => send("reject", answerOf(row)) }, "Reject"),
     row.review ? el("button", { type: "button", "data-review": "undo", class: "quiet", onclick: () => send("undo", null) }, "Undo") : null);

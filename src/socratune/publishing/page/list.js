@@ -133,7 +133,7 @@ class VirtualList {
     const focused = this.all.contains(document.activeElement) ? document.activeElement.dataset.index : null;
     const items = [];
     for (let index = from; index < to; index++) items.push(this.item(index, this.box.scrollTop + (index - first) * ROW_HEIGHT));
-    if (!this.total) items.push(el("p", { class: "none" }, "No row fits."));
+    if (!this.total) items.push(el("p", { class: "none" }, "No row matches."));
     this.all.replaceChildren(...items);
     this.currentId = this.source?.at(this.current)?.id;
     if (focused != null) this.all.querySelector(`[data-index="${focused}"]`)?.focus({ preventScroll: true });

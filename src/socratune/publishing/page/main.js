@@ -1,4 +1,4 @@
-// Wiring: which list is shown, the filters, the keyboard, the theme, and, with a server, what is new.
+// Connects the parts: which list is shown, the filters, the keyboard, the theme, and, with a server, what is new.
 
 const NAMES = { traces: "Training traces", answers: "Held-out answers" };
 const MARKS = { "": "all", leaked: "leaked", dropped: "not trained on", trained: "not dropped", reviewed: "reviewed" };
@@ -39,6 +39,15 @@ async function choose(name) {
   showKinds();
 }
 
+/** Lists the held-out answers of one kind and goes there. */
+async function showKind(kind) {
+  await choose("answers");
+  $("kind").value = kind;
+  await filter();
+  $("rows-heading").focus();
+  $("rows-heading").scrollIntoView();
+}
+
 async function filter({ keep = false } = {}) {
   const asked = ++shownFilter, source = sources[what], total = await source.filter(wanted());
   if (asked !== shownFilter) return;
@@ -47,9 +56,9 @@ async function filter({ keep = false } = {}) {
   const { total: all, damaged, file } = overview.lists[what];
   const missing = Object.entries(leftOut[what] ?? {}).filter(([, number]) => number);
   const parts = [`${count(total)} of ${plural(all, "row")}.`];
-  if (missing.length) parts.push(`Not in this page: ${missing.map(([kind, number]) => `${count(number)} ${kindName(kind)}`).join(", ")} (they stand in ${file}, and in socratune ui).`);
+  if (missing.length) parts.push(`Not in this page: ${missing.map(([kind, number]) => `${count(number)} ${kindName(kind)}`).join(", ")} (they are in ${file} and in socratune ui).`);
   if (damaged) parts.push(`${plural(damaged, "line")} of ${file} could not be read.`);
-  if (!all && what === "traces") parts.push("The loop has not written any trace yet.");
+  if (!all && what === "traces") parts.push("The loop has not written a trace yet.");
   $("count").textContent = parts.join(" ");
 }
 
@@ -60,7 +69,7 @@ async function openAt(index, { focus = true } = {}) {
 
 function showRow(index, row, focus = true) {
   openRow = row;
-  const file = `${overview.lists[what].file}, and in socratune ui`, body = what === "traces" ? traceDetail(row, file) : answerDetail(row, file);
+  const file = `${overview.lists[what].file} and in socratune ui`, body = what === "traces" ? traceDetail(row, file) : answerDetail(row, file);
   $("detail").replaceChildren(...[
     el("div", { class: "detail-head" },
       el("button", { type: "button", onclick: () => step(-1) }, "Previous"), el("button", { type: "button", onclick: () => step(1) }, "Next"),
@@ -151,6 +160,8 @@ async function poll() {
       const changed = !first && marks(fresh) !== marks(overview);
       overview = fresh;
       showOverview(overview);
+      const news = first ? "" : `${fresh.headline[0]}. ${Object.entries(fresh.results.stages ?? {}).map(([name, stage]) => `${name} ${words(stage.status)}`).at(-1) ?? ""}`;
+      if (changed && $("news").textContent !== news) $("news").textContent = news; // read out when a stage begins or ends, not every second
       if (first) start();
       else { showLists(); if (changed && !openRow) await filter({ keep: true }); }
     } else if (answer.status !== 304) throw new Error(await answer.text());

@@ -1,14 +1,14 @@
-// The run at one glance: verdict, where the rows went, curves, checks, cost, configuration.
+// The run at one glance: verdict, where the rows went, curves, cost, configuration.
 
 const KIND_NAMES = {
   unsolved: ["unsolved", "no sample and no hint led to a right answer", "bad"],
-  error: ["failed", "a call was refused or filtered", "bad"],
-  undecided: ["undecided", "nobody could judge the answer", "open"],
-  knowledge: ["knowledge", "right only with the evidence in view", ""],
+  error: ["failed", "a model refused or filtered a call", "bad"],
+  undecided: ["undecided", "the judge could not decide", "open"],
+  knowledge: ["knowledge", "right only with the evidence in the prompt", ""],
   hinted: ["hinted", "wrong alone, right after a hint", ""],
   reference: ["from the reference", "the reference answer, or the student's wording of it", "open"],
   learnable: ["learnable", "some samples right, some wrong", ""],
-  first_try: ["first try", "the one sample that was drawn was right", "plain"],
+  first_try: ["first try", "the only sample was right", "plain"],
   mastered: ["mastered", "every sample right: little to learn", "plain"],
   lost: ["lost", "the base was right, the adapter is wrong", "bad"],
   won: ["won", "the base was wrong, the adapter is right", "good"],
@@ -30,11 +30,11 @@ function leadText({ results, why }) {
     const [low, high] = comparison.ci95;
     const open = comparison.undecided?.pairs ?? 0;
     const asked = open
-      ? `The judge decided ${comparison.n} of ${plural(comparison.n + open, "question")} that neither had seen and left the others undecided. Of those it decided,`
-      : `On ${plural(comparison.n, "question")} that neither had seen,`;
+      ? `The judge decided ${comparison.n} of ${plural(comparison.n + open, "question")} that neither model had seen and left the others undecided. Of the decided questions,`
+      : `On ${plural(comparison.n, "question")} that neither model had seen,`;
     sentences.push(
-      `${asked} the adapter answers ${percent(comparison.adapter_accuracy)} right, ` +
-        `its base ${percent(comparison.base_accuracy)}: ${signed(comparison.difference)} points, 95 % interval ${signed(low)} to ${signed(high)}.`,
+      `${asked} the adapter answers ${percent(comparison.adapter_accuracy)} correctly and ` +
+        `its base ${percent(comparison.base_accuracy)}: a difference of ${signed(comparison.difference)} points (95% interval ${signed(low)} to ${signed(high)}).`,
     );
   }
   if (why) sentences.push(why);
@@ -45,7 +45,7 @@ function leadText({ results, why }) {
 function running({ stages, updated }) {
   const [name, entry] = Object.entries(stages ?? {}).find(([, one]) => one.status === "running") ?? [];
   if (!name) return null;
-  const text = `${name}: ${entry.total ? `${count(entry.done)} of ${count(entry.total)}` : "begins"}, ${duration(entry.seconds)}`;
+  const text = `${name}: ${entry.total ? `${count(entry.done)} of ${count(entry.total)}` : "starting"}, ${duration(entry.seconds)}`;
   const left = entry.done > 0 && entry.total > entry.done ? (entry.seconds / entry.done) * (entry.total - entry.done) : null;
   const label = left == null ? text : `${text}; about ${duration(left)} left`;
   return el("div", {}, el("p", { id: "progress-text" }, label),
@@ -61,7 +61,8 @@ function verdictSection(data) {
     ["model", results.model], ["data", results.dataset],
     comparison && ["won", [count(comparison.wins), ` of ${count(comparison.n)}`]],
     comparison && ["lost", [count(comparison.losses), ` of ${count(comparison.n)}`]],
-    comparison && comparison.p != null && ["p", [comparison.p < 0.001 ? "< 0.001" : comparison.p.toFixed(3), ""]],
+    comparison?.undecided?.pairs > 0 && ["undecided", [count(comparison.undecided.pairs), ` of ${count(comparison.n + comparison.undecided.pairs)}`]],
+    comparison?.p != null && ["p", [comparison.p < 0.001 ? "< 0.001" : comparison.p.toFixed(3), ""]],
     results.stages?.enhance?.leaks && ["hints that leak", [percent(results.stages.enhance.leaks.rate), ` of ${count(results.stages.enhance.leaks.measured)} measured`]],
   ].filter(Boolean).filter(([, value]) => value != null);
   return el("section", { class: "verdict", id: "verdict-section" },
@@ -72,9 +73,20 @@ function verdictSection(data) {
     comparison && accuracyTable(results.validation.tests),
     el("dl", { class: "facts" }, facts.map(([name, value]) => {
       const [main, small] = Array.isArray(value) ? value : [value, ""];
-      return el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(String(main)), small && el("small", {}, small)));
-    })));
+      return el("div", {}, el("dt", {}, term(name)), el("dd", {}, ...visible(String(main)), small && el("small", {}, small)));
+    })),
+    el("p", { class: "note made" }, ...visible(madeText(results))));
 }
+
+/** When, by which version, in what time and for what money the run was made. */
+function madeText({ updated, socratune, stages, rented }) {
+  const all = Object.values(stages ?? {}), spent = [...all.flatMap((one) => Object.values(one.spent ?? {})), ...(rented ? [rented] : [])];
+  return [updated && updated.replace("T", " ").replace(/(:\d\d)?Z$/, " UTC"), socratune && `Socratune ${socratune}`, duration(all.reduce((sum, one) => sum + (one.seconds ?? 0), 0)),
+    spent.length ? `cost ${usd(total(spent, "usd"))}` : "no paid calls"].filter(Boolean).join(" · ");
+}
+
+/** The sum of what is known; null where a part is not. */
+const total = (spent, name) => (spent.some((one) => one[name] == null) ? null : spent.reduce((sum, one) => sum + one[name], 0));
 
 const FREQUENT = 0.1;  // from this share on it is said what the most frequent answer alone would come to
 
@@ -83,8 +95,8 @@ function accuracyTable({ base_comparison: heldOut, recall }) {
   const lines = [], parts = [heldOut, recall].filter(Boolean).flatMap((one) => [one, ...Object.values(one.by_kind ?? {})]);
   const frequent = parts.some((one) => one.majority?.accuracy >= FREQUENT);
   const add = (name, part, cls) => lines.push(el("tr", { class: cls }, el("th", { scope: "row" }, ...visible(name)),
-    [count(part.n), percent(part.base_accuracy), percent(part.adapter_accuracy), `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`,
-      ...(frequent ? [part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""] : [])].map((text) => el("td", {}, ...visible(text)))));
+    [["n", count(part.n)], ["Base", percent(part.base_accuracy)], ["Adapter", percent(part.adapter_accuracy)], ["Difference, 95% interval", `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`],
+      ...(frequent ? [["For comparison", part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""]] : [])].map(([label, text]) => el("td", { "data-label": label }, ...visible(text)))));
   for (const [name, part] of [["held-out questions", heldOut], ["recall", recall]]) {
     if (!part?.ci95) continue;
     add(part.asks ?? name, part, "");
@@ -93,14 +105,14 @@ function accuracyTable({ base_comparison: heldOut, recall }) {
   }
   if (lines.length < 2 && !frequent) return null;
   return el("table", { class: "stacked accuracy" }, el("thead", {}, el("tr", {},
-    ["Questions", "n", "Base", "Adapter", "Difference, 95 % interval", ...(frequent ? ["For comparison"] : [])].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines));
+    ["Questions", "n", "Base", "Adapter", "Difference, 95% interval", ...(frequent ? ["For comparison"] : [])].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines));
 }
 
 /** Both accuracies on one axis, the difference with its interval on another. */
 function intervalFigure(comparison) {
   const figureNode = el("figure", { class: "drawn" });
   const { base_accuracy: base, adapter_accuracy: adapter, difference, ci95: [low, high] } = comparison;
-  const label = `Base ${percent(base)}, adapter ${percent(adapter)}; difference ${signed(difference)} points, 95 % interval ${signed(low)} to ${signed(high)}`;
+  const label = `Base ${percent(base)}, adapter ${percent(adapter)}; difference ${signed(difference)} points, 95% interval ${signed(low)} to ${signed(high)}`;
   draw(figureNode, (width) => {
     const left = width < 500 ? 0 : 130, right = width - 8, top = width < 500 ? 26 : 6;
     const x = (share) => left + 8 + share * (right - left - 8);
@@ -116,7 +128,7 @@ function intervalFigure(comparison) {
     };
     const y1 = top + 34, y2 = top + row + 34, narrow = width < 500;
     axis(y1, [0, 0.25, 0.5, 0.75, 1].map((v) => [v, percent(v, 0)]), x);
-    node.append(svgText(0, narrow ? 12 : y1 + 4, comparison.undecided?.pairs ? "right of decided" : "right answers"));
+    node.append(svgText(0, narrow ? 12 : y1 + 4, comparison.undecided?.pairs ? "correct, of decided" : "correct answers"));
     node.append(svg("circle", { class: "hollow", cx: x(base), cy: y1, r: 5.5 }));
     node.append(svg("circle", { class: "dot", cx: x(adapter), cy: y1, r: 6 }));
     const names = [`base ${percent(base)}`, `adapter ${percent(adapter)}`].map((text, at) => {  // above its dot, within the drawing
@@ -128,7 +140,7 @@ function intervalFigure(comparison) {
     const fine = edge > 0.5 ? 0.25 : edge > 0.2 ? 0.1 : 0.05, step = narrow && edge - from > 6 * fine ? 2 * fine : fine, ticks = [];
     for (let value = Math.ceil(from / step) * step; value <= edge + 1e-9; value += step) ticks.push([value, Math.abs(value) < 1e-9 ? "0" : `${value < 0 ? "−" : "+"}${Math.round(100 * Math.abs(value))}`]);
     axis(y2, ticks, dx);
-    node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95 % interval" : "difference in points"));
+    node.append(svgText(0, narrow ? row + 12 : y2 + 4, narrow ? "difference in points, 95% interval" : "difference in points"));
     node.append(svg("line", { class: "zero", x1: dx(0), x2: dx(0), y1: y2 - 9, y2: y2 + 5 }));
     node.append(svg("line", { class: "span", x1: dx(low), x2: dx(high), y1: y2, y2: y2 }));
     for (const end of [low, high]) node.append(svg("line", { class: "cap", x1: dx(end), x2: dx(end), y1: y2 - 6, y2: y2 + 6 }));
@@ -146,18 +158,22 @@ function svgText(x, y, text, anchor = "start", kind = "") {
   return node;
 }
 
-/** Draw into a figure at its own width, and again when that changes. */
+const PAPER_WIDTH = 660; // of A4 between its margins, in CSS pixels
+
+/** Draw into a figure at its own width, and again when that changes or the page is printed. */
 function draw(figureNode, make) {
   let width = 0;
-  new ResizeObserver(([entry]) => {
-    const now = Math.round(entry.contentRect.width);
-    if (now && now !== width) {
-      width = now;
-      figureNode.querySelector("svg")?.remove();
-      figureNode.prepend(make(width));
-    }
-  }).observe(figureNode);
+  figureNode.drawAt = (now) => {
+    if (!now || now === width) return;
+    width = now;
+    figureNode.querySelector("svg")?.remove();
+    figureNode.prepend(make(width));
+  };
+  new ResizeObserver(([entry]) => figureNode.drawAt(Math.round(entry.contentRect.width))).observe(figureNode);
 }
+
+addEventListener("beforeprint", () => document.querySelectorAll("figure").forEach((one) => one.drawAt?.(one.closest(".charts") ? PAPER_WIDTH / 2 : PAPER_WIDTH)));
+addEventListener("afterprint", () => document.querySelectorAll("figure").forEach((one) => one.drawAt?.(Math.round(one.clientWidth))));
 
 /** Lines over steps. `lines`: [{name, points: [[step, value]], second}]. */
 function lineFigure(title, lines, { marks = [], share = false, caption = "" } = {}) {
@@ -213,24 +229,24 @@ function funnelSection(data) {
   if (split.bad_rows) line("unreadable", split.bad_rows, "skipped; see input.rejected.jsonl", "part", "bad");
   if (split.too_long) line("too long", split.too_long, "for the model; see input.rejected.jsonl", "part", "bad");
   const leftOut = Object.entries(split.left_out ?? {});
-  for (const [reason, number] of leftOut) line(words(reason), number, "by people, in the tool it comes from; see input.rejected.jsonl", "part", "open");
-  if (split.contaminated) line("also held out", split.contaminated, "dropped: the proof asks them", "part", "open");
+  for (const [reason, number] of leftOut) line(words(reason), number, "left out by people in the tool that exported them; see input.rejected.jsonl", "part", "open");
+  if (split.contaminated) line("also held out", split.contaminated, "dropped because the proof asks them", "part", "open");
   const unused = (split.bad_rows ?? 0) + (split.too_long ?? 0) + (split.contaminated ?? 0) + leftOut.reduce((sum, [, number]) => sum + number, 0);
   const apart = all - (split.train_in ?? all) - unused - (split.dev ?? 0);
-  if (split.dev) line("development", split.dev, "choose the epoch", "part", "plain");
+  if (split.dev) line("development", split.dev, "used to choose the epoch", "part", "plain");
   if (apart > 0) line("held out and set apart", apart, "never trained on", "part", "plain");
   if (split.train_in != null) line("into the loop", split.train_in, "", "step");
   const order = ["mastered", "first_try", "learnable", "hinted", "knowledge", "reference", "unsolved", "undecided", "error"];
   for (const kind of order) if (data.kinds[kind]) line(kindName(kind), data.kinds[kind], KIND_NAMES[kind][1], "part", KIND_NAMES[kind][2]);
   if (curated.rows_out != null) {
     const dropped = Object.entries(curated.dropped ?? {}).sort((a, b) => b[1] - a[1]);
-    line("dropped", dropped.reduce((sum, [, value]) => sum + value, 0), dropped.length ? "each with its reason in train.rejected.jsonl" : "", "step", "open");
+    line("dropped", dropped.reduce((sum, [, value]) => sum + value, 0), dropped.length ? "train.rejected.jsonl gives the reason for each" : "", "step", "open");
     for (const [reason, value] of dropped) line(words(reason), value, "", "part", "open");
     if (train.too_long) line("too long", train.too_long, "left out, not cut", "part", "open");
-    line("trained on", train.rows_out ?? curated.rows_out, train.replay_rows ? `and ${count(train.replay_rows)} answers of the base to neutral prompts, against forgetting` : "", "step");
+    line("trained on", train.rows_out ?? curated.rows_out, train.replay_rows ? `plus ${count(train.replay_rows)} answers of the base to neutral prompts, to prevent forgetting` : "", "step");
   }
   return section("rows-went", "Where the rows went", el("table", { class: "funnel" },
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rows"), el("th", { scope: "col", class: "num" }, "Number"), el("th", { scope: "col", class: "num wide" }, "Share"), el("th", { scope: "col" }, ""))),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rows"), el("th", { scope: "col", class: "num" }, "Number"), el("th", { scope: "col", class: "num wide" }, "Share"), el("td", {}))),
     el("tbody", {}, lines)));
 }
 
@@ -248,9 +264,9 @@ function coverageSection(data) {
     return entries.length ? [el("h3", {}, title), el("table", { class: "funnel" }, el("tbody", {}, entries.map(([name, value]) => el("tr", { class: "part" },
       el("th", { scope: "row" }, words(name)), el("td", { class: "num" }, count(value)), el("td", {}, bar(value / all, tone))))))] : [];
   };
-  return section("coverage", "Questions out of the source",
+  return section("coverage", "Questions from the source",
     el("dl", { class: "facts" }, facts.map(([name, main, small]) => el("div", {}, el("dt", {}, name), el("dd", {}, ...visible(String(main)), small && el("small", {}, small))))),
-    ...table("types", "Types", made.types, "good"), ...table("rejected", "Rejected, each with its reason in qa.rejected.jsonl", made.rejected, "open"));
+    ...table("types", "Types", made.types, "good"), ...table("rejected", "Rejected; qa.rejected.jsonl gives the reason for each", made.rejected, "open"));
 }
 
 function bar(share, tone) {
@@ -266,7 +282,7 @@ function section(id, title, ...children) {
 
 function trainingSection(data) {
   const train = data.results.stages?.train ?? {}, { loss, dev, train: seen } = data.curves, charts = [];
-  if (loss?.length) charts.push(lineFigure("Loss", [{ name: "loss", points: loss }], { caption: `Of the trained tokens, after every step${loss.length >= 500 ? " (500 of them drawn)" : ""}.` }));
+  if (loss?.length) charts.push(lineFigure("Loss", [{ name: "loss", points: loss }], { caption: `On the trained tokens, for every step${loss.length >= 500 ? " (500 steps are shown)" : ""}.` }));
   const epochs = train.epochs?.filter((e) => e.dev_accuracy != null) ?? [];
   const devLine = epochs.length ? epochs.map((e) => [e.step, e.dev_accuracy]) : dev;
   const trainLine = epochs.length ? epochs.filter((e) => e.train_accuracy != null).map((e) => [e.step, e.train_accuracy]) : (seen ?? []);
@@ -279,7 +295,7 @@ function trainingSection(data) {
     const lines = [{ name: "dev", points: devLine }];
     if (trainLine.length) lines.push({ name: "train", points: trainLine, second: true });
     const late = phases ? ` Late generalisation: ${phases.delayed_generalisation ? "yes" : "no"}.` : "";
-    charts.push(lineFigure("Right answers", lines, { share: true, marks, caption: `On the development rows, after every epoch.${late}` }));
+    charts.push(lineFigure("Correct answers", lines, { share: true, marks, caption: `On the development rows, after every epoch.${late}` }));
   }
   return charts.length ? section("training", "Training", el("div", { class: "charts" }, charts)) : null;
 }
@@ -288,67 +304,12 @@ function trainingSection(data) {
 function roundsSection(data) {
   const { rounds, rounds_end: end } = data.results;
   if (!rounds?.length) return null;
-  const heads = ["Round", "Dev", `Any of ${rounds[0].samples}`, "Right ways a row", "Solved alone", "Hinted", "Trained on"];
+  const heads = ["Round", "Dev", `Any of ${rounds[0].samples}`, "Correct answers per row", "Solved alone", "Hinted", "Trained on"];
   const cells = (one) => [String(one.round), percent(one.dev_accuracy), percent(one.pass_at_k), figure(+one.distinct_traces.toPrecision(3)), count(one.solved), count(one.hinted), count(one.rows)];
   return section("rounds", "Rounds", el("table", {},
     el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: "num" }, name)))),
     el("tbody", {}, rounds.map((one) => el("tr", {}, cells(one).map((text) => el("td", { class: "num" }, text)))))),
     end && el("p", { class: "note" }, `Round ${end.kept} is kept; ${end.reason}.`));
-}
-
-function checksSection(data) {
-  const tests = data.results.validation?.tests;
-  if (!tests) return null;
-  const lines = Object.entries(tests).filter(([, test]) => test && typeof test === "object" && "passed" in test).map(([name, test]) =>
-    el("tr", {}, el("th", { scope: "row" }, words(name)),
-      el("td", { class: test.passed ? "good" : "bad" }, test.passed ? "passed" : "failed"),
-      el("td", {}, ...visible(saysOf(name, test)))));
-  return section("checks", "Checks", el("table", { class: "stacked" },
-    el("thead", {}, el("tr", {}, ["Check", "Outcome", "Figures"].map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, lines)),
-    promptsTried(tests.prompt_responses));
-}
-
-function promptsTried(found) {
-  const prompts = Array.isArray(found) ? found : Object.values(found ?? {}).find(Array.isArray);
-  const shown = (prompts ?? []).filter((one) => typeof one?.prompt === "string").slice(0, 50);
-  if (!shown.length) return null;
-  const verdict = (one) => one.verdict ?? (one.passed == null ? "not judged" : one.passed ? "correct" : "incorrect");
-  return el("details", { class: "prompts" }, el("summary", {}, plural(prompts.length, "test prompt"), prompts.length > shown.length && `, the first ${shown.length}`),
-    shown.map((one) => el("div", {}, el("h3", {}, ...firstLine(one.prompt), " · ", verdictMark(verdict(one))), textBlock(one.response ?? "", "pipeline_results.json"))));
-}
-
-const SAYS = {
-  file_integrity: (test) => test.problems.join(" · ") || `${plural(Object.keys(test.sha256).length, "file")}, whole, and made for this base`,
-  base_comparison: (test) => `${words(test.verdict)} · ${plural(test.ties, "tie")} · ${plural(test.undecided.pairs, "undecided pair")}; ` +
-    `taken at their worst ${percent(test.worst_case.ci95[0])} to ${percent(test.worst_case.ci95[1])} · ${plural(test.clusters, "source")}, ${test.interval}, ${words(test.test)}`,
-  forgetting: (test) => [test.reason, ...Object.entries(test.strata).map(([name, one]) => `${words(name)} ${one.base} → ${one.adapter} of ${one.n}`)].join(" · "),
-  performance: (test) => `first token after ${test.time_to_first_token_s} s · ${count(test.prefill_tokens_per_second)} tokens a second read, ` +
-    `${count(test.decode_tokens_per_second)} written by one, ${count(test.tokens_per_second)} by 64 together · ${test.gpu_memory_used_gb || test.peak_memory_gb} GB`,
-  meters: (test) => [`KL ${test.mean_kl_nats} nats a token on ${plural(test.prompts, "neutral prompt")}`, ...Object.entries(test.shift).map(([name, by]) => `${words(name)} ${percent(by)}`), ...test.warnings].join(" · "),
-};
-
-/** What a check found in words; the figures of one that is not known here. */
-function saysOf(name, test) {
-  try {
-    return SAYS[name](test);
-  } catch {
-    return figuresOf(test);
-  }
-}
-
-/** The plain figures of a check, nested ones by their path; hashes and examples are left to the JSON file. */
-function figuresOf(test) {
-  const parts = [];
-  const walk = (value, path) => {
-    if (parts.length > 24) return;
-    if (Array.isArray(value)) {
-      if (value.length && value.every((one) => typeof one !== "object")) parts.push(`${path}: ${value.slice(0, 8).map(figure).join(", ")}`);
-    } else if (value && typeof value === "object") {
-      for (const [name, inner] of Object.entries(value)) if (!["passed", "sha256", "manifest", "examples"].includes(name)) walk(inner, path ? `${path} ${words(name)}` : words(name));
-    } else if (value != null && value !== "") parts.push(`${path}: ${figure(value)}`);
-  };
-  walk(test, "");
-  return parts.join(" · ");
 }
 
 function costSection(data) {
@@ -357,23 +318,24 @@ function costSection(data) {
   const heads = (names, wide) => el("thead", {}, el("tr", {}, names.map((name) => el("th", { scope: "col", class: `${/^(In|Out|Time|Tokens|USD)$/.test(name) ? "num" : ""} ${wide.includes(name) ? "wide" : ""}` }, name))));
   const tone = { done: "good", failed: "bad", error: "bad", interrupted: "open", stopped: "open" };
   const spentIn = (entry) => Object.values(entry.spent ?? {});
-  const sum = (spent, name) => (spent.some((one) => one[name] == null) ? null : spent.reduce((all, one) => all + one[name], 0));
   const rows = stages.map(([name, entry]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: tone[entry.status] ?? "" }, words(entry.status)),
     el("td", { class: "num wide" }, entry.rows_in == null ? "" : count(entry.rows_in)), el("td", { class: "num wide" }, entry.rows_out == null ? "" : count(entry.rows_out)),
     el("td", { class: "num" }, duration(entry.seconds)),
-    el("td", { class: "num wide" }, spentIn(entry).length ? count(sum(spentIn(entry), "tokens")) : ""), el("td", { class: "num" }, spentIn(entry).length ? usd(sum(spentIn(entry), "usd")) : "")));
-  const total = stages.reduce((all, [, entry]) => all + (entry.seconds ?? 0), 0);
-  rows.push(el("tr", {}, el("th", { scope: "row" }, "all"), el("td", {}), el("td", { class: "wide" }), el("td", { class: "wide" }), el("td", { class: "num" }, duration(total)), el("td", { class: "wide" }), el("td", {})));
+    el("td", { class: "num wide" }, spentIn(entry).length ? count(total(spentIn(entry), "tokens")) : ""), el("td", { class: "num" }, spentIn(entry).length ? usd(total(spentIn(entry), "usd")) : "")));
+  const seconds = stages.reduce((all, [, entry]) => all + (entry.seconds ?? 0), 0), { rented } = data.results, paid = stages.flatMap(([, entry]) => spentIn(entry));
+  rows.push(el("tr", {}, el("th", { scope: "row" }, "all"), el("td", {}), el("td", { class: "wide" }), el("td", { class: "wide" }), el("td", { class: "num" }, duration(seconds)), el("td", { class: "num wide" }, paid.length ? count(total(paid, "tokens")) : ""), el("td", { class: "num" }, paid.length || rented ? usd(total([...paid, ...(rented ? [rented] : [])], "usd")) : "")));
+  if (rented) rows.splice(-1, 0, el("tr", {}, el("th", { scope: "row" }, "rented machine"), el("td", {}), el("td", { class: "wide" }), el("td", { class: "wide" }), el("td", {}), el("td", { class: "wide" }), el("td", { class: "num" }, usd(rented.usd))));
   const roles = stages.flatMap(([stage, entry]) => Object.entries(entry.spent ?? {}).map(([role, spent]) => el("tr", {},
     el("th", { scope: "row" }, role.split(".").at(-1)), el("td", { class: "wide" }, stage), el("td", { class: "num" }, count(spent.tokens)), el("td", { class: "num" }, usd(spent.usd)))));
   const enhance = data.results.stages.enhance ?? {};
   const leaks = enhance.hints == null ? null : el("p", { class: "note" },
-    `Hints: ${count(enhance.hints)} given, ${count(enhance.hints_rejected ?? 0)} refused because they would have given the answer away. ` +
-    (enhance.leaks ? `By the student's own probabilities ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints do. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.`);
+    `Hints: ${count(enhance.hints)} given, ${count(enhance.hints_rejected ?? 0)} rejected because they would have given the answer away. ` +
+    (enhance.leaks ? `By the student's own probabilities, ${percent(enhance.leaks.rate)} of ${count(enhance.leaks.measured)} measured hints give it away. ` : "") + `${plural(data.leaked, "trace")} marked as leaked.` +
+    (enhance.looped ? ` ${plural(enhance.looped, "answer")} repeated themselves and were stopped.` : ""));
   return section("cost", "Time and cost", el("div", {},
     el("table", {}, heads(["Stage", "Outcome", "In", "Out", "Time", "Tokens", "USD"], ["In", "Out", "Tokens"]), el("tbody", {}, rows)),
     el("h3", {}, "By role"),
-    roles.length ? el("table", {}, heads(["Role", "Stage", "Tokens", "USD"], ["Stage"]), el("tbody", {}, roles)) : el("p", { class: "note" }, "No call was paid: all models worked in this process, or are rules."),
+    roles.length ? el("table", {}, heads(["Role", "Stage", "Tokens", "USD"], ["Stage"]), el("tbody", {}, roles)) : el("p", { class: "note" }, "There were no paid calls: every model ran in this process or is a set of rules."),
     leaks));
 }
 
@@ -386,9 +348,17 @@ function configSection(data) {
   only.addEventListener("change", fill);
   fill();
   return section("configuration", "Configuration",
-    el("p", {}, el("label", {}, only, ` show all ${data.config.length} settings, those at their default too`)),
+    el("p", {}, el("label", {}, only, ` show all ${data.config.length} settings, including those at their default`)),
     el("table", { class: "config" }, el("thead", {}, el("tr", {}, ["Setting", "Value", "From"].map((name) => el("th", { scope: "col" }, name)))), body),
-    el("p", { class: "note" }, `Socratune ${data.results.socratune ?? ""}, ${data.results.updated ?? ""}. Everything in this run folder: config.yaml and pipeline_results.json.`));
+    ...hashes(data.results), el("p", { class: "note" }, "The run folder holds everything: config.yaml, pipeline_results.json and provenance.json."));
+}
+
+/** Which weights, data and files the figures belong to. */
+function hashes({ stages = {}, inputs = {}, validation, provenance }) {
+  const student = stages.enhance?.student ?? {}, files = validation?.tests?.file_integrity?.sha256 ?? {};
+  const found = [["base, weights", student.weights], ["base, commit", student.revision], ["base, chat template", student.template], ["data set, commit", stages.split?.commit],
+    ...Object.entries(inputs).map(([name, hash]) => [`${words(name)}, sha256`, hash]), ["adapter_model.safetensors, sha256", files["adapter_model.safetensors"]], ["provenance.json", provenance]].filter(([, value]) => value);
+  return found.length ? [el("h3", {}, "Commits and hashes"), el("table", { class: "config hashes" }, el("tbody", {}, found.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, ...visible(String(value)))))))] : [];
 }
 
 /** A part of the page; results of another version may lack what it draws, and then only this part is missing. */
@@ -396,12 +366,12 @@ function part(make, data) {
   try {
     return make(data);
   } catch (error) {
-    return el("p", { class: "notice" }, `A part of this page could not be drawn: ${error.message}. Its figures stand in pipeline_results.json.`);
+    return el("p", { class: "notice" }, `A part of this page could not be drawn: ${error.message}. Its numbers are in pipeline_results.json.`);
   }
 }
 
 function showOverview(data) {
-  const parts = [verdictSection, coverageSection, funnelSection, roundsSection, trainingSection, checksSection, costSection].map((make) => part(make, data)).filter(Boolean);
+  const parts = [verdictSection, ...(data.results.status === "failed" ? [checksSection, flipsSection] : [flipsSection, checksSection]), nextSection, coverageSection, funnelSection, roundsSection, trainingSection, costSection].map((make) => part(make, data)).filter(Boolean);
   document.getElementById("overview").replaceChildren(...parts);
   const appendix = document.getElementById("appendix");
   if (!appendix.firstChild) appendix.replaceChildren(...[part(configSection, data)].filter(Boolean));

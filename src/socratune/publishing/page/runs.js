@@ -1,4 +1,4 @@
-// Many runs: sorted, filtered, each with its page, and two of them held against each other.
+// Many runs: sorted, filtered, each with its page, and any two of them compared.
 
 const { title, runs, pairs, notice } = readJson("runs-data");
 const GAIN_LEFT = 4, GAIN_WIDTH = 104;
@@ -24,7 +24,7 @@ const ticked = []; // at most two, the first ticked is A
 const named = (text) => visible(text ?? "");
 
 function nameCell(run) {
-  const box = el("input", { type: "checkbox", disabled: !run.comparable, "aria-label": `compare ${run.name}`, title: run.comparable ? "compare" : "nothing is proven yet that could be compared" });
+  const box = el("input", { type: "checkbox", disabled: !run.comparable, "aria-label": `compare ${run.name}`, title: run.comparable ? "compare" : "this run has no proof yet" });
   box.checked = ticked.includes(run);
   box.addEventListener("change", () => {
     if (box.checked) ticked.push(run);
@@ -70,11 +70,11 @@ function header() {
 
 /** The page that compares the two that are ticked, or why there is none. */
 function comparison() {
-  if (ticked.length < 2) return { text: "Compare", hint: runs.filter((run) => run.comparable).length > 1 ? "Tick two runs to hold them against each other." : "" };
+  if (ticked.length < 2) return { text: "Compare", hint: runs.filter((run) => run.comparable).length > 1 ? "Select two runs to compare them." : "" };
   if (!pairs) return { text: "Compare A and B", href: `compare?${new URLSearchParams({ a: ticked[0].name, b: ticked[1].name })}` };
   const [a, b] = ticked.map((run) => runs.indexOf(run));
   const found = pairs.find(([x, y]) => (x === a && y === b) || (x === b && y === a));
-  return found ? { text: "Compare A and B", href: found[2] } : { text: "Compare", hint: "This site holds no page for these two: they share no question, or were beyond its number of pages. On your machine: socratune compare A B." };
+  return found ? { text: "Compare A and B", href: found[2] } : { text: "Compare", hint: "This site has no page for these two runs: they share no question, or the site has reached its limit of pages. On your machine: socratune compare A B." };
 }
 
 function show() {
@@ -98,7 +98,7 @@ function start() {
   document.title = `${title} · Socratune`;
   $("title").replaceChildren(...visible(title));
   const passed = runs.filter((run) => run.status === "passed").length, going = runs.filter((run) => run.status === "running").length;
-  $("lead").textContent = [`${plural(runs.length, "run")}, ${passed} of which passed the gate`, going && `${going} still at work`].filter(Boolean).join("; ") + ".";
+  $("lead").textContent = [`${plural(runs.length, "run")}, ${passed} of which passed the gate`, going && `${going} still running`].filter(Boolean).join("; ") + ".";
   $("notice").hidden = !notice;
   $("notice").replaceChildren(...visible(notice));
   const tally = [...new Set(runs.map((run) => run.headline[0]))].map((name) => [name, runs.filter((run) => run.headline[0] === name).length]);

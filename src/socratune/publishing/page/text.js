@@ -28,7 +28,7 @@ const count = (value) => Number(value).toLocaleString("en-US");
 const plural = (value, one, many = one + "s") => `${count(value)} ${value === 1 ? one : many}`;
 const rounded = (value, digits) => // as Python rounds, so that page, screen and card agree
   value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits, roundingMode: "halfEven" });
-const percent = (share, digits = 1) => `${rounded(100 * share, digits)}\u00a0%`;
+const percent = (share, digits = 1) => `${rounded(100 * share, digits)}%`;
 const signed = (share) => `${share < 0 ? "−" : "+"}${rounded(Math.abs(100 * share), 1)}`;
 const usd = (value) => (value == null ? "not known" : `$${value === 0 || value >= 1 ? value.toFixed(2) : value.toPrecision(2)}`);
 
@@ -61,7 +61,7 @@ function visible(text) {
   let from = 0;
   for (const found of text.matchAll(UNSEEN)) {
     if (found.index > from) nodes.push(document.createTextNode(text.slice(from, found.index)));
-    const mark = el("span", { class: "unseen", title: "a character that cannot be seen" });
+    const mark = el("span", { class: "unseen", title: "an invisible character" });
     mark.textContent = escaped(found[0]);
     nodes.push(mark);
     from = found.index + found[0].length;
@@ -98,7 +98,7 @@ function textBlock(value, fileName) {
     more.textContent = `Show more (${count(Math.min(3 * end, text.length - end))} characters)`;
     note.hidden = end >= text.length && !isCut;
     note.textContent = `${count(end)} of ${count(length)} characters are shown.`;
-    if (end >= text.length && isCut) note.textContent += ` The rest stands in ${fileName}.`;
+    if (end >= text.length && isCut) note.textContent += ` The rest is in ${fileName}.`;
   }
   more.addEventListener("click", grow);
   grow();
