@@ -353,7 +353,7 @@ def test_what_is_refused_by_the_catalogue_is_refused_before_anything_is_rented(
         (tmp_path / name).touch(0o755)
     client = Client(run, service, "where.preferred_gpus=[H200]", PATH=f"{os.environ['PATH']}:{tmp_path}")
     assert client.wait() == 2
-    assert "got H200. There are:" in client.said()
+    assert "got H200. Available types:" in client.said()
     assert all(method == "GET" for method, _, _ in service.seen)
 
 
@@ -385,7 +385,7 @@ def test_a_machine_that_has_ended_itself_for_money_says_what_goes_on(
         with pytest.raises(OutsideError) as raised:
             machine.renew(OutsideError("the connection is lost"))
     assert type(raised.value) is kind
-    assert ("A higher limit goes on: --max-usd USD." in str(raised.value)) == (kind is BudgetSpent)
+    assert ("Raise it to resume: --max-usd USD." in str(raised.value)) == (kind is BudgetSpent)
 
 
 def test_a_lost_answer_rents_once(client: RunPod, service: FakeRunPod) -> None:
@@ -469,7 +469,7 @@ def test_what_is_tried_and_in_which_order() -> None:
         affordable(offers(), pcie, 70, 9, 9, paid)
     with pytest.raises(OutsideError, match=r"No machine is free with 1 x H100 SXM\."):
         affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 SXM"]}), 70, 1, 0, UNLIMITED)
-    with pytest.raises(UserError, match=r"got H200\. There are: H100 PCIe, H100 SXM, RTX 4090"):
+    with pytest.raises(UserError, match=r"got H200\. Available types: H100 PCIe, H100 SXM, RTX 4090"):
         affordable(offers(), where.model_copy(update={"preferred_gpus": ["H200"]}), 70, 1, 0, paid)
 
 
