@@ -1,4 +1,4 @@
-"""Which rows ask the same? By their wording, by numbers and answer, by nearly the same text; template or not.
+"""Groups rows that ask the same: by wording, by numbers and answer, by similar text. Templates are left apart.
 
 n-grams alone take "What is 47 * 83?" and "What is 76 * 38?" for one question and "47 times 83 = ?" for another. So rows
 are joined in three steps, each over what the one before has found:
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_WORDINGS = 50
-"""Nobody has worded one question in more ways than this. In a small data set a fifth of its wordings, but 5."""
+"""Nobody words one question in more ways than this. In a small data set the limit is a fifth of its wordings, but 5."""
 NEAR = 0.8
-"""Jaccard index from which texts are nearly the same: in a question of 29 words, one may differ."""
+"""The Jaccard index from which texts are similar: in a question of 29 words, one may differ."""
 SLOTS, BAND = 64, 4
-"""Values of a MinHash signature, and how many of them make a band: texts that share a band are compared."""
+"""Values of a MinHash signature, and values per band. Texts that share a band are compared."""
 EMPTY, LONGEST_TEXT = 0xFFFF, 1 << 14
 _FACTOR = 0xC2B2AE3D27D4EB4F
 _SHORT_ANSWER, _LONGEST_ANSWER = 8, 200
 """Words and characters of an answer that is compared as a whole."""
 TELLING_DIGITS = 4
-"""Numbers with so many digits in all (zeros at the end aside) do not meet with the same result by chance."""
+"""Numbers with this many digits in total (final zeros aside) do not share a result by chance."""
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _TOKEN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|[^\\W_]+|[-+/^=<>%×÷]")
@@ -82,17 +82,17 @@ _EMPTY_WORDS = frozenset(
 
 
 def wording_id(row: QARow) -> str:
-    """What the row asks, normalised: all turns before the reference answer but the system's."""
+    """Returns what the row asks, normalised: all turns before the reference answer except the system's."""
     return _name(_turns(row))
 
 
 def mark(*parts: str) -> int:
-    """64 bits, never 0, that stand for the parts."""
+    """Returns 64 bits, never 0, that identify the parts."""
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "big") or 1
 
 
 def wording_of(question: str) -> int:
-    """The mark of a question that is all a row asks, to look for among `Marks.wording`."""
+    """Returns the mark of a question that is all a row asks, for a search among `Marks.wording`."""
     return mark(_name([_plain(question)]))
 
 
@@ -105,7 +105,7 @@ def _name(turns: list[str]) -> str:
 
 
 class Marks:
-    """What rows have in common when they ask the same. Rows count from 0 in the order of `add`."""
+    """Holds marks that rows share if they ask the same. Rows count from 0 in the order of `add`."""
 
     def __init__(self) -> None:
         self._wording, self._stem = array("Q"), array("Q")  # 0: none
@@ -119,7 +119,7 @@ class Marks:
         return len(self._wording)
 
     def add(self, row: QARow, name: str) -> None:
-        """Take the marks of a row.
+        """Adds the marks of a row.
 
         Args:
             name: of the row, by `name_of`.
@@ -157,7 +157,7 @@ class Marks:
         self._waiting, self._letters = [], 0
 
     def groups(self) -> tuple[array[int], array[int]]:
-        """The first row of the same wording, and the first row of the same group, of every row."""
+        """Returns for every row the first row of the same wording, and the first row of the same group."""
         wordings = _roots(_joined(array("q", range(len(self))), self._equal(self._wording, self._stem)))
         most = min(MOST_WORDINGS, max(5, len(set(wordings)) // 5))
         groups = wordings
@@ -172,11 +172,11 @@ class Marks:
         return wordings, groups
 
     def wording(self, row: int) -> int:
-        """The mark of what the row asks."""
+        """Returns the mark of what the row asks."""
         return self._wording[row]
 
     def how(self, one: int, other: int) -> str:
-        """In what two rows of a group are the same, in words."""
+        """Describes what two rows of a group have in common."""
         if self._wording[one] == self._wording[other] or self._stem[one] == self._stem[other] != 0:
             return "the same question"
         for marks, what in (
@@ -192,7 +192,7 @@ class Marks:
             yield from _runs(_numpy(kind))
 
     def _near(self) -> Iterator[tuple[int, int]]:
-        """Pairs of nearly the same text, and of conversations of which one goes on where the other one ends."""
+        """Yields pairs of similar texts, and of conversations of which one continues the other."""
         import numpy as np
 
         self._sign()
@@ -215,12 +215,12 @@ class Marks:
 
 
 def _tokens(text: str) -> list[str]:
-    """Words, numbers and the signs of arithmetic; of a script without spaces, its characters."""
+    """Returns words, numbers and arithmetic signs; for a script without spaces, single characters."""
     return text.translate(_ASCII).split() if text.isascii() else _TOKEN.findall(text)
 
 
 def _plain(text: str) -> str:
-    """Normalised, without what cannot be seen; a product's sign between digits is no markup."""
+    """Returns the text normalised and without invisible characters. A product's sign between digits is no markup."""
     if "*" in text:
         text = _POWER.sub("^", text)
         text = _PRODUCT.sub("×", text)
@@ -228,7 +228,7 @@ def _plain(text: str) -> str:
 
 
 def _answer(reference: str, options: dict[str, str]) -> str | None:
-    """The reference's statement where it is a number, an option or a few words; of an option, its text."""
+    """Returns the reference's statement if it is a number, an option's text or a few words, otherwise None."""
     last = reference.rstrip().rpartition("\n")[2]
     if len(last) > _LONGEST_ANSWER and not any(sign in reference for sign in _STATED):  # as most long texts
         return None
@@ -244,13 +244,13 @@ def _answer(reference: str, options: dict[str, str]) -> str | None:
 
 
 def _stem(question: str, options: dict[str, str]) -> str:
-    """A multiple-choice question without its options, normalised."""
+    """Returns a multiple-choice question without its options, normalised."""
     first = re.search(rf"\(?A[).:]\**\s+{re.escape(options['A'])}", question)
     return normalise(question[: first.start()] if first else question)
 
 
 def _content_mark(words: list[str], answer: str, options: list[str]) -> int:
-    """For a question with several words that say something, in any order; 0 for any other."""
+    """Returns a mark of a question's meaningful words in any order, or 0 if there are fewer than two."""
     content = sorted(word for word in words if word not in _EMPTY_WORDS)
     if options and _OTHER_OPTIONS.search(answer):  # such an answer says nothing without them
         content += options
@@ -258,7 +258,7 @@ def _content_mark(words: list[str], answer: str, options: list[str]) -> int:
 
 
 def _numbers_mark(row: QARow, answer: str) -> int:
-    """For a question with several numbers and a number as its answer; 0 for any other."""
+    """Returns a mark of a question's numbers if there are several and the answer is a number, otherwise 0."""
     if not answer[-1].isdigit() or not is_numeric_answer(answer):
         return 0
     asked = " ".join(turn["content"] for turn in row.prompt if turn["role"] == "user")
@@ -270,7 +270,7 @@ def _numbers_mark(row: QARow, answer: str) -> int:
 
 
 def _signatures(texts: list[bytes]) -> np.ndarray:
-    """The least hash of the word 3-grams that fall into each slot, `EMPTY` where none does: (len(texts), SLOTS).
+    """Returns the least hash of the word 3-grams in each slot, or `EMPTY`, as an array (len(texts), SLOTS).
 
     Args:
         texts: words in UTF-8, each with one space behind it; together they fit into `_powers`.
@@ -297,7 +297,7 @@ def _signatures(texts: list[bytes]) -> np.ndarray:
 
 @lru_cache
 def _powers() -> tuple[np.ndarray, np.ndarray]:
-    """The powers of an odd number modulo 2**64, and what undoes them."""
+    """Returns the powers of an odd number modulo 2**64, and their inverses."""
     import numpy as np
 
     def all_of(factor: int) -> np.ndarray:
@@ -307,7 +307,7 @@ def _powers() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """The finaliser of MurmurHash3: every bit of 64 depends on all."""
+    """Applies the finaliser of MurmurHash3, in which every bit of 64 depends on all."""
     import numpy as np
 
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
@@ -322,7 +322,7 @@ def _numpy(values: array[int]) -> np.ndarray:
 
 
 def _runs(marks: np.ndarray, *, first: bool = False) -> Iterator[tuple[int, int]]:
-    """Neighbours among the rows with the same mark (0: none), with `first` each of them with the first, too."""
+    """Yields neighbours among the rows with the same mark (0: no mark); with `first`, also each row with the first."""
     import numpy as np
 
     order = np.argsort(marks, kind="stable")
@@ -335,7 +335,7 @@ def _runs(marks: np.ndarray, *, first: bool = False) -> Iterator[tuple[int, int]
 
 
 def _joined(parent: array[int], pairs: Iterable[tuple[int, int]]) -> array[int]:
-    """`parent` with the pairs joined; the root of a group is its first row."""
+    """Returns `parent` with the pairs joined. The root of a group is its first row."""
     for pair in pairs:
         first, second = sorted(_root(parent, row) for row in pair)
         parent[second] = first

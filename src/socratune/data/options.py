@@ -1,4 +1,4 @@
-"""Questions with options: which they are, in whichever form, and which one the answer means.
+"""Reads questions with options in any form, and finds the option that the answer means.
 
 A question is never asked without its options. What is there and cannot be read makes the row a fault.
 
@@ -22,16 +22,16 @@ OPTIONS = (
 )  # fmt: skip
 """Columns with all options of a question, by plain name."""
 PERHAPS = ("choice", "option", "candidates", "alternatives", "endings", "answers")
-"""Those that have other meanings, too: options only as a list into which the answer points."""
+"""Columns that may mean something else: they count only as a list into which the answer points."""
 NAMED = re.compile(r"(?:^|_)(?:opts?|options?|choices?)(?:_|$)")
-"""Names of other columns that hold them, if they hold a list."""
+"""Names of other columns that hold options if they hold a list."""
 DISTRACTORS = ("distractors", "incorrect_answers", "wrong_answers")
 CHOSEN = (
     "label", "correct", "correct_option", "correct_choice", "correct_index", "correct_idx", "correct_label",
     "correct_letter", "correct_answer_id", "answer_index", "answer_idx", "answer_id", "answer_letter", "answer_label",
     "answer_num", "cop", "gold", "gold_index",
 )  # fmt: skip
-"""Columns that name the right option; beside options only."""
+"""Columns that name the right option. They count only beside options."""
 _COLUMN = re.compile(
     r"(?:(options?|opt?|choices?|answer|ans|alternative|alt|candidate|ending|sol)_?)?"
     r"([a-ru-z]|(?<![a-z])[st]|\d{1,2})"  # `options` is no option S, `opt` no option T
@@ -55,7 +55,7 @@ LabelKind = Literal["list", "labelled", "columns"]
 
 
 class Options(NamedTuple):
-    """The options of a question.
+    """Holds the options of a question.
 
     Attributes:
         labels: how the answer may call them, one each; letters from A where they have none.
@@ -72,13 +72,13 @@ class Options(NamedTuple):
     raw: tuple[Any, ...] = ()
 
     def names(self, answered: Any) -> str | None:
-        """The label that an answer is and nothing else (`B`, `(b)`, `Option B`), or None."""
+        """Returns the label if the answer is nothing else (`B`, `(b)`, `Option B`), otherwise None."""
         label = label_of(answered)
         return label if label in self.labels else None
 
 
 def letter(number: int) -> str:
-    """The letter of an option, counted from 0."""
+    """Returns the letter of an option, counted from 0."""
     return _LETTERS[number]
 
 
@@ -86,7 +86,7 @@ def letter(number: int) -> str:
 
 
 def is_for_options(name: str) -> bool:
-    """Whether a column is there for options, whatever it holds."""
+    """Returns True if a column can only be meant for options, whatever it holds."""
     return bool(
         (name in OPTIONS and name not in PERHAPS)
         or re.fullmatch(r"(?:option|choice|op|opt)_?(?:[a-ru-z]|\d{1,2})", name)
@@ -94,7 +94,7 @@ def is_for_options(name: str) -> bool:
 
 
 def has_options(names: Iterable[str]) -> bool:
-    """Whether columns, by plain name, may hold options."""
+    """Returns True if columns, by plain name, may hold options."""
     names = set(names)
     return bool(names & {*OPTIONS, *DISTRACTORS}) or any(suffixed(names)) or any(map(_DISTRACTOR.fullmatch, names))
 
@@ -102,7 +102,7 @@ def has_options(names: Iterable[str]) -> bool:
 def find_options(
     columns: dict[str, Any], answered: Any, where: str, faults: list[Fault], *, points: bool
 ) -> Options | None:
-    """The options of a row; None where it has none. Options that cannot be read are a fault.
+    """Returns the options of a row, or None without options. Unreadable options are a fault.
 
     Args:
         columns: the row's values by plain name, without question and answer.
@@ -128,7 +128,7 @@ def find_options(
 
 
 def _is_behind(name: str, value: Any, answered: Any) -> bool:
-    """Whether a column that may mean something else holds options: a list that the answer names a member of."""
+    """Returns True if an ambiguous column holds options: a list with a member that the answer names."""
     value = decoded(value)
     if not isinstance(value, dict | list) or len(value) < 2 or isinstance(answered, bool | list | dict):
         return False
@@ -141,7 +141,7 @@ def _is_behind(name: str, value: Any, answered: Any) -> bool:
 
 
 def label_of(value: Any) -> str:
-    """The letter or the number of an option that a text is (`B`, `(b)`, `Option B`, `option_b`), or ""."""
+    """Returns the letter or number of the option that a text names (`B`, `(b)`, `Option B`, `option_b`), or ""."""
     value = int(value) if isinstance(value, float) and value.is_integer() else value
     text = str(value).strip() if isinstance(value, str | int) else ""
     found = _LABEL.fullmatch(text) if len(text) <= _LONGEST_LABEL and text[:1] != "-" else None
@@ -149,7 +149,7 @@ def label_of(value: Any) -> str:
 
 
 def read_options(value: Any) -> Options | None:
-    """Options in one value, or None: it is in no known form."""
+    """Returns the options in one value, or None if its form is unknown."""
     if isinstance(value, str):
         return _in_text(value)
     pairs: list[tuple[Any, Any]] | None = None
@@ -186,7 +186,7 @@ def _options(pairs: list[tuple[Any, Any]] | None, kind: LabelKind) -> Options | 
 
 
 def _from_object(value: dict[Any, Any]) -> list[tuple[Any, Any]] | None:
-    """ARC's two lists, letter → text, or text → letter."""
+    """Returns the pairs of ARC's two lists, of letter → text, or of text → letter."""
     lists = {str(name).lower(): column for name, column in value.items() if isinstance(column, list)}
     texts = next((lists[name] for name in ("text", "texts", "choices", "options", "value") if name in lists), None)
     if texts is not None:
@@ -201,7 +201,7 @@ def _from_object(value: dict[Any, Any]) -> list[tuple[Any, Any]] | None:
 
 
 def _from_objects(items: list[dict[Any, Any]]) -> list[tuple[Any, Any]] | None:
-    """`{"label": "A", "text": "apple"}` and the like, `{"A": "apple"}`; `{"text": "apple"}` has the label None."""
+    """Returns the pairs of `{"label": "A", "text": "apple"}` or `{"A": "apple"}`. A text alone gets the label None."""
     pairs: list[tuple[Any, Any]] = []
     for item in items:
         given = {str(name).lower(): value for name, value in item.items() if value is not None}
@@ -221,7 +221,7 @@ def _from_objects(items: list[dict[Any, Any]]) -> list[tuple[Any, Any]] | None:
 
 
 def _from_texts(items: list[Any]) -> Options | None:
-    """Texts, whose own letters or numbers (`A) apple`, `1. apple`) are their labels."""
+    """Returns options from texts. Their own letters or numbers (`A) apple`, `1. apple`) are their labels."""
     for pattern in (LETTERED, _NUMBERED):
         own = [pattern.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
         pairs = [(match[1].upper(), match[2]) for match in own if match]
@@ -233,7 +233,7 @@ def _from_texts(items: list[Any]) -> Options | None:
 
 
 def _in_text(text: str) -> Options | None:
-    """Options in a text: each behind its letter, or each on a line of its own."""
+    """Returns the options in a text, each behind its letter or on its own line."""
     marks = list(_MARK.finditer(text))
     run: list[re.Match[str]] = []
     for mark in marks:
@@ -254,7 +254,7 @@ def _in_text(text: str) -> Options | None:
 
 
 def suffixed(names: Iterable[str], pattern: re.Pattern[str] = _COLUMN) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Columns that differ in their last letter or number: what they have alike, and (label, column) of each."""
+    """Yields columns that differ only in their last letter or number: the common part, (label, column) of each."""
     groups: dict[str, dict[str, str]] = {}
     for name in names:
         if found := pattern.fullmatch(name):
@@ -293,7 +293,7 @@ def _in_columns(columns: dict[str, Any], answered: Any, where: str, faults: list
 
 
 def _distractors(columns: dict[str, Any], answered: Any, where: str, faults: list[Fault]) -> Options | None:
-    """The right answer among the wrong ones, in the order of the alphabet: its place tells nothing."""
+    """Returns the right answer among the wrong ones in alphabetical order, so that its place reveals nothing."""
     names = [name for name, value in columns.items() if not is_blank(value)]
     taken = [name for name in names if name in DISTRACTORS or _DISTRACTOR.fullmatch(name)]
     wrong: list[Any] = []
@@ -318,7 +318,7 @@ def _is_number(value: Any) -> bool:
 
 
 def whole_number(answered: Any) -> int | None:
-    """An answer as a whole number, or None."""
+    """Returns an answer as a whole number, or None."""
     try:
         number = float(str(answered)) if len(str(answered)) < 20 else 0.5
         return int(number) if number == int(number) else None

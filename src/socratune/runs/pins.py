@@ -1,5 +1,5 @@
-"""`provenance.json`: hashes of what a proof rests on, each written when it is fixed, so that the test stands before the
-training and the verdict at the end. The adapter's folder has a copy, which goes where the adapter goes.
+"""Keeps `provenance.json`: hashes of what a proof rests on. Each is written when it is fixed, so that the test stands
+before the training and the verdict at the end. The adapter's folder has a copy, which travels with the adapter.
 
 It shows that files belong together, and in which order they came. It is no signature: who rewrites everything that it
 speaks of, and it too, is not found out (docs/security.md).
@@ -31,7 +31,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What was fixed at a moment.
+    """Holds what was fixed at a moment.
 
     Attributes:
         at: UTC, ISO 8601.
@@ -47,13 +47,13 @@ class Pin:
     after: str
 
     def to_json(self) -> dict[str, Any]:
-        """As in the file."""
+        """Returns the pin as it stands in the file."""
         told = {"what": self.what, "at": self.at, "socratune": self.socratune, "after": self.after}
         return {**told, **self.content}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Pin:
-        """The inverse of `to_json`."""
+        """Returns the pin of an entry of the file, the inverse of `to_json`."""
         content = dict(data)
         what, at, version, after = (content.pop(name) for name in ("what", "at", "socratune", "after"))
         if what not in ORDER or not all(isinstance(value, str) for value in (at, version, after)):
@@ -62,7 +62,7 @@ class Pin:
 
 
 def pin(run: RunDir, results: dict[str, Any], what: What, content: dict[str, Any]) -> None:
-    """Note down what is fixed now, and forget whatever was pinned behind it; nothing changes where it is noted already.
+    """Records what is fixed now and drops every later pin. A pin that is already recorded stays unchanged.
 
     Args:
         results: of the run; they note which provenance is theirs, so that it cannot be left out.
@@ -79,7 +79,7 @@ def pin(run: RunDir, results: dict[str, Any], what: What, content: dict[str, Any
 
 
 def _known_pins(run: RunDir, noted: Any) -> list[Pin]:
-    """What was pinned so far: by the file, or where that is lost or damaged, by the copy that the results note."""
+    """Returns the pins so far: from the file, or if it is missing or corrupt, from the copy in the results."""
     for path in (run / PROVENANCE, run.adapter / PROVENANCE):
         try:
             known = read_pins(path) if path.exists() else []
@@ -95,7 +95,7 @@ def _known_pins(run: RunDir, noted: Any) -> list[Pin]:
 
 
 def copy_provenance(run: RunDir) -> None:
-    """Give the adapter's folder its copy."""
+    """Copies the provenance into the adapter's folder."""
     if run.adapter.is_dir():
         write_json(run.adapter / PROVENANCE, json.loads((run / PROVENANCE).read_text("utf-8")))
 
@@ -110,7 +110,7 @@ def _chained(before: Sequence[Pin]) -> str:
 
 
 def read_pins(path: Path) -> list[Pin]:
-    """The pins of a file, in order.
+    """Returns the pins of a file in order.
 
     Raises:
         UserError: it cannot be read, or is not what `pin` writes.
@@ -126,7 +126,7 @@ def read_pins(path: Path) -> list[Pin]:
 
 
 def pins_faults(pins: Sequence[Pin], noted: Any = None) -> list[str]:
-    """Why these are not pins as they were written, in sentences.
+    """Returns in sentences why pins differ from what was written.
 
     Args:
         noted: what the results note of them (`pin`); None where there are no results to ask.
