@@ -35,22 +35,8 @@ _FIRST, _SECOND = (re.compile(rf"(?<![A-Za-z0-9])\(?{name}\s?[).:\]\-–,]", re.
 _NUMBERED_FIRST, _NUMBERED_SECOND = (re.compile(rf"(?<![\d.]){name}\s?[).:](?!\d)") for name in "12")
 _OPTIONS_FOLLOW = re.compile(r"\b(?:options|choices)\s*(?:are)?\s*:", re.IGNORECASE)
 _OTHER_LISTS = frozenset(
-    {
-        "tags",
-        "keywords",
-        "topics",
-        "subjects",
-        "labels",
-        "categories",
-        "sources",
-        "references",
-        "hints",
-        "metadata",
-        "context",
-        "evidence",
-        "passage",
-        "article",
-    }
+    """tags keywords topics subjects labels categories sources references hints metadata context evidence passage
+    article""".split()  # noqa: SIM905
 )
 
 

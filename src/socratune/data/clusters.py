@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from socratune.data.duplicates import Marks, wording_id, wording_of
+from socratune.data.duplicates import Marks, joined, wording_id, wording_of
 from socratune.data.qa_files import Screen, data_set
 from socratune.errors import OutsideError
 from socratune.rows import QARow, Rejected
@@ -92,23 +92,16 @@ class Clusters:
         Where that would join more than a fifth of them (a question that is put to every document), they stay apart:
         decontamination then sees to the questions they share.
         """
-        names, parent = self._sources, list(range(len(self._sources)))
+        names = self._sources
+        order = sorted(range(len(names)), key=names.__getitem__)
+        rank = {source: at for at, source in enumerate(order)}
         asked_by: dict[int, int] = {}  # question → a source that asks it
-
-        def root(source: int) -> int:
-            while (above := parent[source]) != source:
-                parent[source] = parent[above]
-                source = above
-            return source
-
-        for question, source in zip(self._wordings, self._source_of, strict=True):
-            if source >= 0:
-                both = root(source), root(asked_by.setdefault(question, source))
-                first, second = sorted(both, key=names.__getitem__)
-                parent[second] = first
-        sizes = Counter(root(source) for source in range(len(names)))
-        most = max(MOST_JOINED, len(names) // 5)
-        whole = [root(source) if sizes[root(source)] <= most else source for source in range(len(names))]
+        asking = ((question, of) for question, of in zip(self._wordings, self._source_of, strict=True) if of >= 0)
+        shared = ((rank[source], rank[asked_by.setdefault(question, source)]) for question, source in asking)
+        first = joined(array("q", range(len(names))), shared)
+        roots = [order[first[rank[source]]] for source in range(len(names))]
+        sizes, most = Counter(roots), max(MOST_JOINED, len(names) // 5)
+        whole = [root if sizes[root] <= most else source for source, root in enumerate(roots)]
         for question, group, source in zip(self._wordings, self._groups, self._source_of, strict=True):
             asker = source if source >= 0 else asked_by.get(question, -1)
             yield whole[asker] if asker >= 0 else len(names) + group

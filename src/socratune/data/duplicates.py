@@ -58,20 +58,9 @@ _ASCII = str.maketrans(
 )
 _POWER, _PRODUCT = re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), re.compile(r"(?<=[\d)])\*(?=[\d(])")
 _STATED = (
-    "####",
-    "\\boxed",
-    "nswer",
-    "esult",
-    "ption",
-    "hoice",
-    "ntwort",
-    "rgebnis",
-    "ösung",
-    "éponse",
-    "espuesta",
-    "答案",
+    "####", "\\boxed", "nswer", "esult", "ption", "hoice", "ntwort", "rgebnis", "ösung", "éponse", "espuesta", "答案",
     "结果",
-)
+)  # fmt: skip
 _OTHER_OPTIONS = re.compile(r"\b(?:above|both|neither|none|all)\b")
 _EMPTY_WORDS = frozenset(
     """what which who whose whom where when why how much many is are was were do does did the a an of to in on at for
@@ -158,11 +147,11 @@ class Marks:
 
     def groups(self) -> tuple[array[int], array[int]]:
         """Returns for every row the first row of the same wording, and the first row of the same group."""
-        wordings = _roots(_joined(array("q", range(len(self))), self._equal(self._wording, self._stem)))
+        wordings = joined(array("q", range(len(self))), self._equal(self._wording, self._stem))
         most = min(MOST_WORDINGS, max(5, len(set(wordings)) // 5))
         groups = wordings
         for pairs in (self._equal(self._content, self._numbers), self._near()):
-            wider = _roots(_joined(array("q", groups), pairs))
+            wider = joined(array("q", groups), pairs)
             sizes: dict[int, int] = {}
             for at, wording in enumerate(wordings):
                 if at == wording:
@@ -334,20 +323,16 @@ def _runs(marks: np.ndarray, *, first: bool = False) -> Iterator[tuple[int, int]
         yield from zip(order[starts].tolist(), order[same + 1].tolist(), strict=True)
 
 
-def _joined(parent: array[int], pairs: Iterable[tuple[int, int]]) -> array[int]:
-    """Returns `parent` with the pairs joined. The root of a group is its first row."""
+def joined(parent: array[int], pairs: Iterable[tuple[int, int]]) -> array[int]:
+    """Joins the pairs in `parent` and returns the first row of every row's group."""
+
+    def root(row: int) -> int:
+        while (above := parent[row]) != row:
+            parent[row] = parent[above]
+            row = parent[row]
+        return row
+
     for pair in pairs:
-        first, second = sorted(_root(parent, row) for row in pair)
+        first, second = sorted(map(root, pair))
         parent[second] = first
-    return parent
-
-
-def _root(parent: array[int], row: int) -> int:
-    while (above := parent[row]) != row:
-        parent[row] = parent[above]
-        row = parent[row]
-    return row
-
-
-def _roots(parent: array[int]) -> array[int]:
-    return array("q", (_root(parent, row) for row in range(len(parent))))
+    return array("q", map(root, range(len(parent))))

@@ -12,7 +12,6 @@ Whatever is named gives three functions, and nothing else here asks which kind i
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any
 from socratune.config import RunConfig
 from socratune.environments.protocol import Entry, Environment
 from socratune.errors import Fault, Shown, UserError
+from socratune.llm import module_of
 
 KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…], verifiers:MODULE[(option=value,…)] or python:FILE.py"
 
@@ -97,17 +97,8 @@ def _own_file(path: str) -> Environment:
     where = f"--env python:{path}"
     if not Path(path).is_file():
         raise UserError(Fault(where, "a Python file that is there", Shown(f"no file {path}")))
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(Fault(where, "a Python file", Shown("another one"), "Its name ends in .py."))
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
-        raise UserError(
-            Fault(where, "a file that can be imported", Shown(f"{type(error).__name__}: {error}"))
-        ) from error
-    if missing := [one for one in _FUNCTIONS if not callable(getattr(module, one, None))]:
+    module = module_of(path, where)
+    if missing := [name for name in _FUNCTIONS if not callable(getattr(module, name, None))]:
         expected = "functions questions(seed), verify(entry, said) and template(entry)"
         raise UserError(Fault(where, expected, Shown(f"no {' and no '.join(missing)}"), _GUIDE))
     return _OwnFile(where, module)

@@ -79,11 +79,8 @@ def final_answer(text: str) -> str:
 
 def final_number(text: str) -> Fraction | None:
     """Returns the number that a text gives as its result: the last in its final statement, behind the last `=`."""
-    statement = final_answer(text)
-    if "=" in statement:
-        statement = statement.rsplit("=", 1)[1]
-    found = numbers_in(statement)
-    return found[-1] if found else None
+    numbers = numbers_in(final_answer(text).rsplit("=", 1)[-1])
+    return numbers[-1] if numbers else None
 
 
 def is_numeric_answer(text: str) -> bool:
@@ -91,14 +88,8 @@ def is_numeric_answer(text: str) -> bool:
 
     A sentence that only happens to hold a number (`It was signed in 1648 in Münster by ten envoys.`) is not.
     """
-    statement = final_answer(text)
-    if "=" in statement:
-        statement = statement.rsplit("=", 1)[1]
-    found = list(NUMBER.finditer(statement))
-    if len(found) != 1:
-        return False
-    around = statement[: found[0].start()] + statement[found[0].end() :]
-    return len(re.findall(r"\w+", around)) <= 2
+    words = NUMBER.split(final_answer(text).rsplit("=", 1)[-1])
+    return len(words) == 2 and len(re.findall(r"\w+", "".join(words))) <= 2
 
 
 def strip_thinking(text: str) -> str:

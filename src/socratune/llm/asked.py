@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from socratune.config import RunConfig
+from socratune.llm.proxies import is_this_machine
 from socratune.llm.references import (
     NOBODY,
     Endpoint,
@@ -93,18 +94,6 @@ def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str])
         for role in (name for name in called if name.rsplit(".", 1)[-1] == asked.role):
             hosts = dict.fromkeys([*sent.get(role, {}).get("hosts", []), *asked.hosts])
             sent[role] = {"model": asked.model, "hosts": list(hosts), "fields": FIELDS[asked.role]}
-
-
-def is_this_machine(host: str) -> bool:
-    """Returns True for a name or a number that can only be this machine's own."""
-    name = host.lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
 
 
 def shown_host(host: str) -> str:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from base64 import b64encode
 from collections.abc import Callable, Generator, Mapping
 from functools import cache
 from typing import NamedTuple, TypeVar, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies_environment
 
-from socratune.llm.proxies import Proxy, proxy_of
+from socratune.llm.proxies import Proxy, basic_authorization, proxy_of
 
 _T = TypeVar("_T")
 
@@ -51,9 +50,8 @@ def request_head(method: str, url: str, headers: Mapping[str, str], *, whole_url
     parts = urlsplit(url)
     place = f"{_shown_host(parts.hostname or '')}:{parts.port}" if parts.port else _shown_host(parts.hostname or "")
     every = {"Host": place, "Accept-Encoding": "identity", **headers}
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        every["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    if basic := basic_authorization(parts):
+        every["Authorization"] = basic
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     path += f"?{parts.query}" if parts.query else ""
     path = f"{parts.scheme}://{place}{path}" if whole_url else path

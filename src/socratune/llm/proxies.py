@@ -6,7 +6,7 @@ import os
 from base64 import b64encode
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from socratune.errors import Fault, Shown, UserError
@@ -65,9 +65,15 @@ def proxy_of(url: str) -> Proxy | None:
         fix = f"Give one that speaks HTTP, or ask {host} directly: export NO_PROXY={host}"
         got = given.rsplit("@", 1)[-1] if "@" in given else given
         raise UserError(Fault(variable, "http(s)://[USER:PASSWORD@]HOST[:PORT]", Shown(got), fix))
-    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
-    basic = f"Basic {b64encode(pair.encode()).decode()}" if proxy.username is not None else ""
-    return Proxy(variable, proxy.hostname or "", port, proxy.scheme == "https", basic)
+    return Proxy(variable, proxy.hostname or "", port, proxy.scheme == "https", basic_authorization(proxy))
+
+
+def basic_authorization(address: SplitResult) -> str:
+    """Returns the header's value for the user and the password in an address, or "" without a user."""
+    if address.username is None:
+        return ""
+    pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
+    return f"Basic {b64encode(pair.encode()).decode()}"
 
 
 def is_bypassed(host: str, port: int) -> bool:
@@ -76,7 +82,7 @@ def is_bypassed(host: str, port: int) -> bool:
     An entry is `*`, a host with all below it, `HOST:PORT`, an address, or a network like `10.0.0.0/8`.
     """
     host = host.casefold().rstrip(".")
-    if is_loopback(host) and not os.environ.get(ASKED):
+    if is_this_machine(host) and not os.environ.get(ASKED):
         return True
     for entry in (getproxies_environment().get("no") or "").casefold().replace(",", " ").split():
         name, _, its_port = entry.rpartition(":") if entry.rpartition(":")[2].isdigit() else (entry, "", "")
@@ -89,14 +95,16 @@ def is_bypassed(host: str, port: int) -> bool:
     return False
 
 
-def is_loopback(host: str) -> bool:
-    """Returns True if a host's name means this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
+def is_this_machine(host: str) -> bool:
+    """Returns True for a name or a number that can only be this machine's own."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(name)
     except ValueError:
         return False
+    return address.is_loopback or address.is_unspecified
 
 
 def _is_within(host: str, network: str) -> bool:

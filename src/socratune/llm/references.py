@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from socratune.config import EndpointConfig, GenerateConfig, StudentTeacherConfig
+from socratune.config import GenerateConfig, StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
 from socratune.llm.base import THINKING, ChatModel, Sampling, StudentEngine
 from socratune.llm.ledger import FREE, Ledger, MeteredModel, Price, price_of
@@ -102,32 +103,18 @@ class Endpoint:
 
 
 def endpoints_of(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
-    """Returns how each role is reached, by the configuration."""
-    bases: dict[Role, list[str]] = {
-        "student": config.student_api_base,
-        "teacher": config.teacher_api_base,
-        "judge": config.judge_api_base,
-    }
-    return {
-        role: Endpoint(
-            api_bases=tuple(base),
-            call_timeout_s=config.call_timeout_s,
-            **getattr(config.endpoints, role).model_dump(),
-        )
-        for role, base in bases.items()
-    }
+    """Returns how student, teacher and judge are reached, by the configuration."""
+    return {role: _endpoint(config, role) for role in ("student", "teacher", "judge")}
 
 
 def writer_endpoints(config: GenerateConfig) -> dict[Role, Endpoint]:
     """Returns how writer and checker are reached, by the configuration."""
+    return {role: _endpoint(config, role) for role in ("writer", "checker")}
 
-    def endpoint(bases: list[str], given: EndpointConfig) -> Endpoint:
-        return Endpoint(tuple(bases), call_timeout_s=config.call_timeout_s, **given.model_dump())
 
-    return {
-        "writer": endpoint(config.writer_api_base, config.endpoints.writer),
-        "checker": endpoint(config.checker_api_base, config.endpoints.checker),
-    }
+def _endpoint(config: StudentTeacherConfig | GenerateConfig, role: Role) -> Endpoint:
+    own = getattr(config.endpoints, role).model_dump()
+    return Endpoint(tuple(getattr(config, f"{role}_api_base")), call_timeout_s=config.call_timeout_s, **own)
 
 
 def resolve_alias(ref: str) -> str:
@@ -401,19 +388,28 @@ def load_function(ref: str) -> Callable[..., Any]:
     _, path, name = ref.split(":")
     if path == HANDED:
         return _handed[name]
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(
-            Fault(path, "a file that can be imported", Shown(f"{type(error).__name__}: {error}"))
-        ) from error
-    function = getattr(module, name, None)
+    function = getattr(module_of(path, path), name, None)
     if not callable(function):
         raise UserError(Fault(ref, f"a function {name} in {path}", Shown("none of that name")))
     return function
+
+
+def module_of(path: str, where: str) -> ModuleType:
+    """Returns the module in a user's Python file.
+
+    Raises:
+        UserError: its name does not end in .py, or it fails when it is imported.
+    """
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(Fault(where, "a Python file", Shown("another one"), "Its name ends in .py."))
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code may raise anything
+        got = Shown(f"{type(error).__name__}: {error}")
+        raise UserError(Fault(where, "a file that can be imported", got)) from error
+    return module
 
 
 def _python_fault(where: str, ref: str) -> Fault | None:

@@ -40,75 +40,39 @@ class StageResult:
 
 
 class RunDir:
-    """Names the files of one run. It holds no state; every property is a path below `root`."""
+    """Names the files of one run. Every attribute is a path below `root`.
+
+    Attributes:
+        student: the adapter that the student of this run wears; missing if the base itself is the student.
+        rounds: the run folders of the rounds by number, if there are several.
+        hint_measures: what the student's probabilities show about a sample of the hints.
+        exam_json: the purpose of `exam.jsonl`, and what was measured beside it.
+        review: a person's decisions about single traces.
+        report: the page for people.
+    """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = root = Path(root)
+        self.config = root / "config.yaml"
+        self.results = root / "pipeline_results.json"
+        self.journal = root / "journal.sqlite"
+        self.adapter = root / "adapter"
+        self.student = root / "student"
+        self.rounds = root / "rounds"
+        self.checkpoints = root / "checkpoints"
+        self.tensorboard = root / "tensorboard"
+        self.enhanced = root / "enhanced_dataset.jsonl"
+        self.hint_measures = root / "hint_measures.jsonl"
+        self.exam_json = root / "exam.json"
+        self.review = root / "review.jsonl"
+        self.report = root / "report.html"
 
     def __truediv__(self, name: str) -> Path:
         return self.root / name
 
-    @property
-    def config(self) -> Path:
-        return self.root / "config.yaml"
-
-    @property
-    def results(self) -> Path:
-        return self.root / "pipeline_results.json"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / "journal.sqlite"
-
-    @property
-    def adapter(self) -> Path:
-        return self.root / "adapter"
-
-    @property
-    def student(self) -> Path:
-        """The adapter that the student of this run wears. It is missing if the base itself is the student."""
-        return self.root / "student"
-
-    @property
-    def rounds(self) -> Path:
-        """Returns the run folders of the rounds by number, if there are several."""
-        return self.root / "rounds"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.root / "tensorboard"
-
-    @property
-    def enhanced(self) -> Path:
-        return self.root / "enhanced_dataset.jsonl"
-
     def rows(self, name: str) -> Path:
         """Returns the JSONL file of `train_in`, `held_out`, `held_out_answers`, a view like `preference` and so on."""
         return self.root / f"{name}.jsonl"
-
-    @property
-    def hint_measures(self) -> Path:
-        """What the student's probabilities show about a sample of the hints."""
-        return self.root / "hint_measures.jsonl"
-
-    @property
-    def exam_json(self) -> Path:
-        """The purpose of `exam.jsonl`, and what was measured beside it."""
-        return self.root / "exam.json"
-
-    @property
-    def review(self) -> Path:
-        """A person's decisions about single traces."""
-        return self.root / "review.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """The page for people."""
-        return self.root / "report.html"
 
     def rejected(self, name: str) -> Path:
         """Returns the file of the rows that were dropped on the way into `name`, with reasons."""

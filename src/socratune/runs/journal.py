@@ -179,31 +179,22 @@ class Journal:
     def put_pod(
         self, name: str, pod_id: str | None, state: str, usd_per_hour: float, *, at: float | None = None
     ) -> None:
-        """Records the state of a rented machine and returns when the disk has it, as it is billed even after a power cut.
+        """Records the state of a rented machine. It is billed even after a power cut, so this waits for the disk.
 
         Args:
             state: `wanted` before it is rented, then `rented`, `adopted`, `ended`; `until`: when it ends itself.
             at: seconds since 1970; None: now.
         """
-        try:
-            note = (time.time() if at is None else at, name, pod_id, state, usd_per_hour)
-            self._db.execute("INSERT INTO pods VALUES (?, ?, ?, ?, ?)", note)
-            self._db.execute("PRAGMA wal_checkpoint(FULL)")
-        except sqlite3.Error as error:
-            raise journal_error(self._path, error, "written") from None
+        self._note("pods", time.time() if at is None else at, name, pod_id, state, usd_per_hour)
 
     def pods(self) -> list[tuple[float, str, str | None, str, float]]:
         """Returns (seconds since 1970, name, id, state, USD per hour) of every note, the oldest first."""
         return list(self._read("SELECT at, name, id, state, usd_per_hour FROM pods ORDER BY rowid"))
 
     def put_batch(self, note: BatchNote) -> None:
-        """Records the state of a batch of calls and returns when the disk has it, as the price survives a power cut."""
-        try:
-            values = (note.token, note.role, note.state, note.id, note.at, json_encode(note.about).decode())
-            self._db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?)", values)
-            self._db.execute("PRAGMA wal_checkpoint(FULL)")
-        except sqlite3.Error as error:
-            raise journal_error(self._path, error, "written") from None
+        """Records a batch of calls. It is paid for even after a power cut, so this waits for the disk."""
+        about = json_encode(note.about).decode()
+        self._note("batches", note.token, note.role, note.state, note.id, note.at, about)
 
     def batches(self, role: str) -> list[BatchNote]:
         """Returns the batches of a role, the oldest first."""
@@ -213,8 +204,17 @@ class Journal:
             BatchNote(token, of, state, name, at, self._object(about)) for token, of, state, name, at, about in rows
         ]
 
+    def _note(self, table: str, *values: Any) -> None:
+        """Writes a line into a table and waits until the disk has it."""
+        places = ", ".join("?" * len(values))
+        try:
+            self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", values)
+            self._db.execute("PRAGMA wal_checkpoint(FULL)")
+        except sqlite3.Error as error:
+            raise journal_error(self._path, error, "written") from None
+
     def forget(self, stage: str) -> None:
-        """Drops the finished rows of a stage, for `--restart`. Its calls stay, so that no question is paid for twice."""
+        """Drops the finished rows of a stage, for `--restart`. Its calls stay: no question is paid for twice."""
         list(self._read("DELETE FROM rows WHERE stage LIKE ? || '%'", stage))
 
     def close(self) -> None:
