@@ -42,16 +42,16 @@ def named_environments(text: str) -> list[str]:
     world, _, rest = text.partition(":")
     if world == "python" and rest:
         return [text]
-    found, at = [], 0
+    names, at = [], 0
     while at < len(rest) and (match := _TASK.match(rest, at)):
-        found.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
+        names.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
         at = match.end()
-    if world not in ("reasoning_gym", "verifiers") or not found or at < len(rest):
+    if world not in ("reasoning_gym", "verifiers") or not names or at < len(rest):
         raise UserError(Fault("--env", KINDS, text))
-    kinds = [kind_of(name) for name in found]
+    kinds = [kind_of(name) for name in names]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
         raise UserError(Fault("--env", "each environment once", Shown(f"{twice} twice")))
-    return found
+    return names
 
 
 def kind_of(name: str) -> str:
@@ -70,7 +70,7 @@ def options_of(name: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({inner})", mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
-        return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords if one.arg}
+        return {str(option.arg): ast.literal_eval(option.value) for option in call.keywords if option.arg}
     except (SyntaxError, ValueError, AssertionError):
         raise UserError(Fault(f"--env {name}", "options like (min_terms=2,max_terms=3)", inner)) from None
 
