@@ -103,11 +103,15 @@ def _kiln_value(file: Path) -> dict[str, Any] | Unreadable:
 
 def _instruction(task: dict[str, Any]) -> str:
     """Returns the text with which Kiln's own simple prompt begins."""
-    given = task.get("requirements")
-    demands = [one.get("instruction") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    requirements = task.get("requirements")
+    demands = (
+        [requirement.get("instruction") for requirement in requirements if isinstance(requirement, dict)]
+        if isinstance(requirements, list)
+        else []
+    )
     lines = "".join(f"{number}) {text}\n" for number, text in enumerate(demands, start=1))
-    said = "\n\nYour response should respect the following requirements:\n" if lines else ""
-    return f"{task.get('instruction') or ''}{said}{lines}".strip()
+    heading = "\n\nYour response should respect the following requirements:\n" if lines else ""
+    return f"{task.get('instruction') or ''}{heading}{lines}".strip()
 
 
 def _kiln_row(run: dict[str, Any], instruction: str) -> dict[str, Any] | LeftOut:
@@ -164,14 +168,14 @@ def _argilla_row(value: dict[str, Any]) -> dict[str, Any] | LeftOut:
     fields, responses, suggestions = (record.get(name) for name in ("fields", "responses", "suggestions"))
     if not (isinstance(fields, dict) and isinstance(responses, dict) and isinstance(suggestions, dict)):
         raise TypeError("fields, responses or suggestions are no objects")  # as `to_dict` writes whole columns
-    given = {name: found for name, one in responses.items() if (found := _answers_of(one))}
-    asked = _text_question({*responses, *suggestions}, given, suggestions)
-    answer, by = _chosen(given.get(asked, []), record.get("status")), "response"
-    if answer is None and given:
-        known = {status for found in given.values() for _, status in found if status}
+    answers = {name: values for name, listed in responses.items() if (values := _answers_of(listed))}
+    asked = _text_question({*responses, *suggestions}, answers, suggestions)
+    answer, by = _chosen(answers.get(asked, []), record.get("status")), "response"
+    if answer is None and answers:
+        known = {status for values in answers.values() for _, status in values if status}
         reason = "discarded" if known == {"discarded"} else "unanswered"
-        said = f"its responses are {', '.join(sorted(known))}" if known else f"its record is {record.get('status')}"
-        return LeftOut(reason, f"nobody has submitted an answer: {said}", value)
+        reply = f"its responses are {', '.join(sorted(known))}" if known else f"its record is {record.get('status')}"
+        return LeftOut(reason, f"nobody has submitted an answer: {reply}", value)
     if answer is None and isinstance(proposed := suggestions.get(asked), dict):
         answer, by = proposed.get("value"), "suggestion"
     if not isinstance(answer, str) or not answer.strip():
@@ -187,7 +191,7 @@ def _gemini(value: dict[str, Any]) -> dict[str, Any]:
         return value
     before = [{"role": "system", "content": system.get("parts")}] if isinstance(system, dict) else []
     messages = [*before, *({"role": turn.get("role"), "content": turn["parts"]} for turn in turns)]
-    kept = {name: one for name, one in value.items() if name not in ("contents", "systemInstruction")}
+    kept = {name: part for name, part in value.items() if name not in ("contents", "systemInstruction")}
     return kept | {"messages": messages}
 
 
@@ -197,9 +201,11 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
     suggestions: dict[str, dict[str, Any]] = {}
     for name, value in row.items():
         question = name.removesuffix(".responses")
-        if question != name and isinstance(given := decoded(value), list):
-            states = decoded(row.get(f"{name}.status")) or [None] * len(given)
-            responses[question] = [{"value": one, "status": state} for one, state in zip(given, states, strict=False)]
+        if question != name and isinstance(values := decoded(value), list):
+            states = decoded(row.get(f"{name}.status")) or [None] * len(values)
+            responses[question] = [
+                {"value": item, "status": state} for item, state in zip(values, states, strict=False)
+            ]
         elif (question := name.removesuffix(".suggestion")) != name and value is not None:
             suggestions[question] = {"value": value}
     own = ("id", "status", "_server_id")
@@ -209,18 +215,18 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
 
 def _answers_of(responses: Any) -> list[tuple[Any, Any]]:
     """Returns (value, status) of every response to a question. `to_json` writes no status."""
-    found = responses if isinstance(responses, list) else []
-    return [(one.get("value"), one.get("status")) for one in found if isinstance(one, dict)]
+    replies = responses if isinstance(responses, list) else []
+    return [(reply.get("value"), reply.get("status")) for reply in replies if isinstance(reply, dict)]
 
 
-def _text_question(names: set[str], given: dict[str, Any], suggestions: dict[str, Any]) -> str:
+def _text_question(names: set[str], answers: dict[str, Any], suggestions: dict[str, Any]) -> str:
     """Returns the question that holds the reference: one named like an answer, otherwise the only text question."""
     for known in ANSWERS:
         for name in names:
             if plain_name(name) == known:
                 return name
     texts = [name for name in sorted(names)
-             if any(isinstance(value, str) for value, _ in given.get(name, []))
+             if any(isinstance(value, str) for value, _ in answers.get(name, []))
              or isinstance((suggestions.get(name) or {}).get("value"), str)]  # fmt: skip
     return texts[0] if len(texts) == 1 else ""
 

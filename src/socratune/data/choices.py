@@ -55,14 +55,14 @@ def meanings(answered: Any, options: Options) -> set[int]:
     A label that the row itself gives an option goes before everything else. A number counts from 0, unless it is the
     text of an option, or the options are numbered themselves.
     """
-    said = str(answered).strip()
+    text_of_answer = str(answered).strip()
     label = label_of(answered)
-    worded = label.isdigit() and any(sign.isalpha() for sign in said)
+    worded = label.isdigit() and any(sign.isalpha() for sign in text_of_answer)
     by_label = {at for at, name in enumerate(options.labels) if name == label}
     if by_label and options.kind == "labelled":
         return by_label
-    same = {at for at, text in enumerate(options.texts) if _same(text) == _same(said)}
-    if lettered := LETTERED.fullmatch(said):
+    same = {at for at, text in enumerate(options.texts) if _same(text) == _same(text_of_answer)}
+    if lettered := LETTERED.fullmatch(text_of_answer):
         same |= {
             at
             for at, (name, text) in enumerate(zip(options.labels, options.texts, strict=True))
@@ -81,11 +81,11 @@ def meanings(answered: Any, options: Options) -> set[int]:
 
 def right_option(answered: Any, options: Options, place: str, faults: list[Fault]) -> int | None:
     """Returns the option that the answer names, counted from 0, or None and a fault if it is missing or ambiguous."""
-    found = set() if isinstance(answered, bool | list | dict) else meanings(answered, options)
-    if len(found) == 1:
-        return found.pop()
-    shown = [f"{letter(at)}) {options.texts[at]}" for at in sorted(found)]
-    if found:
+    meant = set() if isinstance(answered, bool | list | dict) else meanings(answered, options)
+    if len(meant) == 1:
+        return meant.pop()
+    shown = [f"{letter(at)}) {options.texts[at]}" for at in sorted(meant)]
+    if meant:
         got = Shown(f"{answered!r}, which may mean {' or '.join(shown)}")
         fix = "Write the letter where it is a number, else the text."
         faults.append(Fault(place, "an answer that means one option", got, fix))
@@ -169,8 +169,8 @@ def lists_options(text: str) -> bool:
 
 
 def _in_order(first: re.Pattern[str], second: re.Pattern[str], text: str) -> bool:
-    found = first.search(text)
-    return found is not None and second.search(text, found.end()) is not None
+    match = first.search(text)
+    return match is not None and second.search(text, match.end()) is not None
 
 
 def missing_options(prompt: str, reference: str, others: dict[str, Any], names: list[str], where: str) -> Fault | None:

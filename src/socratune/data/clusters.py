@@ -121,14 +121,14 @@ class Clusters:
         names = {name for named in siblings.values() for name in named}
         by_id = {hash(name): name for name in names}
         by_wording = {wording_of(name): name for name in names}
-        found: dict[str, list[int]] = {name: [] for name in names}
+        holders: dict[str, list[int]] = {name: [] for name in names}
         asking: dict[str, list[int]] = {name: [] for name in names}
         for row, row_id in enumerate(self._ids if names else ()):
             if row_id in by_id:
-                found[by_id[row_id]].append(row)
+                holders[by_id[row_id]].append(row)
             if (wording := marks.wording(self.start + row)) in by_wording:
                 asking[by_wording[wording]].append(row)
-        return {name: found[name] or asking[name] for name in names}
+        return {name: holders[name] or asking[name] for name in names}
 
     def read(self) -> Iterator[QARow]:
         """Yields the rows again, each with the name of its cluster.
@@ -224,8 +224,8 @@ def contaminated_kin(asking: Clusters, rows: Clusters, marks: Marks) -> Siblings
     Of the data set itself all are given, also those that name no row: they are never trained on.
     """
     named = rows.named(asking.siblings, marks)
-    found = {row: [named[name] for name in names] for row, names in asking.siblings.items()}
-    return {row: originals for row, originals in found.items() if asking is rows or all(originals)}
+    originals_of = {row: [named[name] for name in names] for row, names in asking.siblings.items()}
+    return {row: originals for row, originals in originals_of.items() if asking is rows or all(originals)}
 
 
 def settle_parts(

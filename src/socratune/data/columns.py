@@ -47,21 +47,21 @@ def given_columns(row: dict[Any, Any]) -> dict[str, tuple[str, Any]]:
 
     A name that is plain already goes before one that is not; what gives way is found among the metadata.
     """
-    found: dict[str, tuple[str, Any]] = {}
+    columns: dict[str, tuple[str, Any]] = {}
     for name, value in row.items():
         plain = plain_name(str(name))
         if is_null(value):
             continue
-        if plain not in found or (plain == name and is_blank(found[plain][1]) >= is_blank(value)):
-            found[plain] = (name, value)
-    return found
+        if plain not in columns or (plain == name and is_blank(columns[plain][1]) >= is_blank(value)):
+            columns[plain] = (name, value)
+    return columns
 
 
 def is_argilla(names: Iterable[Any]) -> bool:
     """Returns True if these are columns of Argilla's records, nested (`to_json`) or flat (`to_datasets`)."""
-    found = {*names}
-    flat = any(isinstance(name, str) and name.endswith((".responses", ".suggestion")) for name in found)
-    return {"fields", "responses", "suggestions"} <= found or (flat and "status" in found)
+    columns = {*names}
+    flat = any(isinstance(name, str) and name.endswith((".responses", ".suggestion")) for name in columns)
+    return {"fields", "responses", "suggestions"} <= columns or (flat and "status" in columns)
 
 
 def too_deep(value: Any) -> bool:
@@ -90,12 +90,12 @@ def decoded(value: Any) -> Any:
         return value
     for read in (json.loads, _python, _numpy):
         try:
-            found = read(text)
-            if isinstance(found, list | dict) and not too_deep(found):
-                json.dumps(found, ensure_ascii=False).encode(
+            inner = read(text)
+            if isinstance(inner, list | dict) and not too_deep(inner):
+                json.dumps(inner, ensure_ascii=False).encode(
                     "utf-8"
                 )  # neither half a surrogate pair, nor what no JSON holds
-                return found
+                return inner
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError):
             continue
     return value

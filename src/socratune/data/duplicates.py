@@ -164,15 +164,15 @@ class Marks:
         """Returns the mark of what the row asks."""
         return self._wording[row]
 
-    def how(self, one: int, other: int) -> str:
+    def how(self, left: int, right: int) -> str:
         """Describes what two rows of a group have in common."""
-        if self._wording[one] == self._wording[other] or self._stem[one] == self._stem[other] != 0:
+        if self._wording[left] == self._wording[right] or self._stem[left] == self._stem[right] != 0:
             return "the same question"
         for marks, what in (
             (self._numbers, "the same numbers and answer"),
             (self._content, "the same words and answer"),
         ):
-            if marks[one] == marks[other] != 0:
+            if marks[left] == marks[right] != 0:
                 return what
         return "nearly the same text"
 
@@ -191,16 +191,16 @@ class Marks:
             keys = np.where(band == np.uint64(2**64 - 1), np.uint64(0), _mixed(band ^ fits))
             pairs = np.array(list(_runs(keys, first=True)), dtype=np.int64).reshape(-1, 2)
             for some in np.array_split(pairs, len(pairs) // 4096 + 1):
-                one, other = signatures[some[:, 0]], signatures[some[:, 1]]
-                either = ((one != EMPTY) | (other != EMPTY)).sum(axis=1)
-                both = ((one == other) & (one != EMPTY)).sum(axis=1)
+                left, right = signatures[some[:, 0]], signatures[some[:, 1]]
+                either = ((left != EMPTY) | (right != EMPTY)).sum(axis=1)
+                both = ((left == right) & (left != EMPTY)).sum(axis=1)
                 alike = (both >= NEAR * either) & (fits[some[:, 0]] == fits[some[:, 1]])
                 yield from zip(*some[alike].T.tolist(), strict=True)
         if self._earlier:
             rows, marks = zip(*self._earlier, strict=True)
             every = np.concatenate([_numpy(self._wording), np.array(marks, dtype=np.uint64)])
             owner = [*range(len(self)), *rows]
-            yield from ((owner[one], owner[other]) for one, other in _runs(every))
+            yield from ((owner[left], owner[right]) for left, right in _runs(every))
 
 
 def _tokens(text: str) -> list[str]:
@@ -221,14 +221,14 @@ def _answer(reference: str, options: dict[str, str]) -> str | None:
     last = reference.rstrip().rpartition("\n")[2]
     if len(last) > _LONGEST_ANSWER and not any(sign in reference for sign in _STATED):  # as most long texts
         return None
-    said = final_answer(reference)
-    if len(said) > _LONGEST_ANSWER:
+    statement = final_answer(reference)
+    if len(statement) > _LONGEST_ANSWER:
         return None
-    if options and (letter := choice_of(said)):
-        said = options.get(letter, said)
-    if is_numeric_answer(said) and (number := final_number(said)) is not None:
+    if options and (letter := choice_of(statement)):
+        statement = options.get(letter, statement)
+    if is_numeric_answer(statement) and (number := final_number(statement)) is not None:
         return str(number)
-    words = _tokens(normalise(said))
+    words = _tokens(normalise(statement))
     return " ".join(words) if 0 < len(words) <= _SHORT_ANSWER else None
 
 
@@ -251,11 +251,11 @@ def _numbers_mark(row: QARow, answer: str) -> int:
     if not answer[-1].isdigit() or not is_numeric_answer(answer):
         return 0
     asked = " ".join(turn["content"] for turn in row.prompt if turn["role"] == "user")
-    found = sorted(abs(number) for number in numbers_in(with_digits(asked)) if abs(number) != 1)
-    digits = sum(len(str(number).replace("/", "").rstrip("0")) for number in found)
-    if len(found) < 2 or digits < TELLING_DIGITS:
+    numbers = sorted(abs(number) for number in numbers_in(with_digits(asked)) if abs(number) != 1)
+    digits = sum(len(str(number).replace("/", "").rstrip("0")) for number in numbers)
+    if len(numbers) < 2 or digits < TELLING_DIGITS:
         return 0
-    return mark("numbers", *map(str, found), "→", answer)
+    return mark("numbers", *map(str, numbers), "→", answer)
 
 
 def _signatures(texts: list[bytes]) -> np.ndarray:

@@ -119,11 +119,11 @@ def find_options(
             continue
         if name not in OPTIONS and not (isinstance(decoded(value), dict | list) and len(decoded(value)) > 1):
             continue  # a number of options, the text of one
-        found = read_options(decoded(value))
-        if found is None:
+        options = read_options(decoded(value))
+        if options is None:
             faults.append(Fault(f"{where}, {name}", "two or more options in a known form", value, WRITE))
             return None
-        return found._replace(columns=frozenset({name}))
+        return options._replace(columns=frozenset({name}))
     return _in_columns(columns, answered, where, faults) or _distractors(columns, answered, where, faults)
 
 
@@ -144,8 +144,8 @@ def label_of(value: Any) -> str:
     """Returns the letter or number of the option that a text names (`B`, `(b)`, `Option B`, `option_b`), or ""."""
     value = int(value) if isinstance(value, float) and value.is_integer() else value
     text = str(value).strip() if isinstance(value, str | int) else ""
-    found = _LABEL.fullmatch(text) if len(text) <= _LONGEST_LABEL and text[:1] != "-" else None
-    return found[1].upper() if found else ""
+    match = _LABEL.fullmatch(text) if len(text) <= _LONGEST_LABEL and text[:1] != "-" else None
+    return match[1].upper() if match else ""
 
 
 def read_options(value: Any) -> Options | None:
@@ -177,11 +177,11 @@ def _options(pairs: list[tuple[Any, Any]] | None, kind: LabelKind) -> Options | 
         return None
     if kind == "list":
         pairs = [(letter(at), text) for at, (_, text) in enumerate(pairs)]
-    given = {label_of(label): text for label, text in pairs}
-    if "" in given or len(given) < len(pairs):
+    by_label = {label_of(label): text for label, text in pairs}
+    if "" in by_label or len(by_label) < len(pairs):
         return None
-    labels = sorted(given, key=lambda label: (len(label), label))
-    raw = tuple(given[label] for label in labels)
+    labels = sorted(by_label, key=lambda label: (len(label), label))
+    raw = tuple(by_label[label] for label in labels)
     return Options(labels, [str(text).strip() for text in raw], kind, raw=raw)
 
 
@@ -191,32 +191,32 @@ def _from_object(value: dict[Any, Any]) -> list[tuple[Any, Any]] | None:
     texts = next((lists[name] for name in ("text", "texts", "choices", "options", "value") if name in lists), None)
     if texts is not None:
         labels = next((lists[name] for name in ("label", "labels", "key", "letter", "id") if name in lists), None)
-        found = None if labels is None else _options(list(zip(labels, texts, strict=False)), "labelled")
-        return list(zip(labels, texts, strict=True)) if found and labels and len(labels) == len(texts) else None
-    given = [(label, text) for label, text in value.items() if text is not None]
-    values = [str(text).strip().upper() for _, text in given]
-    if sorted(values) == _LETTERS[: len(values)] and not all(label_of(label) for label, _ in given):
-        return [(text, label) for label, text in given]
-    return given
+        readable = None if labels is None else _options(list(zip(labels, texts, strict=False)), "labelled")
+        return list(zip(labels, texts, strict=True)) if readable and labels and len(labels) == len(texts) else None
+    pairs = [(label, text) for label, text in value.items() if text is not None]
+    values = [str(text).strip().upper() for _, text in pairs]
+    if sorted(values) == _LETTERS[: len(values)] and not all(label_of(label) for label, _ in pairs):
+        return [(text, label) for label, text in pairs]
+    return pairs
 
 
 def _from_objects(items: list[dict[Any, Any]]) -> list[tuple[Any, Any]] | None:
     """Returns the pairs of `{"label": "A", "text": "apple"}` or `{"A": "apple"}`. A text alone gets the label None."""
     pairs: list[tuple[Any, Any]] = []
     for item in items:
-        given = {str(name).lower(): value for name, value in item.items() if value is not None}
+        fields = {str(name).lower(): value for name, value in item.items() if value is not None}
         text = next(
-            (name for name in ("text", "value", "content", "option", "choice", "answer") if name in given), None
+            (name for name in ("text", "value", "content", "option", "choice", "answer") if name in fields), None
         )
         label = next(
-            (name for name in ("label", "key", "letter", "id", "index", "option", "name") if name in given), None
+            (name for name in ("label", "key", "letter", "id", "index", "option", "name") if name in fields), None
         )
-        if text is None and len(given) == 1:
-            pairs.append(next(iter(given.items())))
+        if text is None and len(fields) == 1:
+            pairs.append(next(iter(fields.items())))
         elif text is None:
             return None
         else:
-            pairs.append((None if label in (None, text) else given[label], given[text]))
+            pairs.append((None if label in (None, text) else fields[label], fields[text]))
     return pairs if len({label is None for label, _ in pairs}) == 1 else None
 
 
@@ -225,10 +225,10 @@ def _from_texts(items: list[Any]) -> Options | None:
     for pattern in (LETTERED, _NUMBERED):
         own = [pattern.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
         pairs = [(match[1].upper(), match[2]) for match in own if match]
-        found = _options(pairs, "labelled") if len(pairs) == len(items) else None
+        options = _options(pairs, "labelled") if len(pairs) == len(items) else None
         runs = [_LETTERS[: len(pairs)], *([str(at + first) for at in range(len(pairs))] for first in (0, 1))]
-        if found and found.labels in runs:
-            return found
+        if options and options.labels in runs:
+            return options
     return _options([(None, item) for item in items], "list")
 
 
@@ -257,8 +257,8 @@ def suffixed(names: Iterable[str], pattern: re.Pattern[str] = _COLUMN) -> Iterat
     """Yields columns that differ only in their last letter or number: the common part, (label, column) of each."""
     groups: dict[str, dict[str, str]] = {}
     for name in names:
-        if found := pattern.fullmatch(name):
-            groups.setdefault(found[1] or "", {})[found[2].upper()] = name
+        if match := pattern.fullmatch(name):
+            groups.setdefault(match[1] or "", {})[match[2].upper()] = name
     for alike, group in groups.items():
         for run in (_LETTERS, _NUMBERS):
             labels = [label for label in run if label in group]
@@ -283,12 +283,12 @@ def _in_columns(columns: dict[str, Any], answered: Any, where: str, faults: list
             and len(texts) < (3 + (answered not in texts))
         ):
             continue  # the numbers a, b, c of a problem
-        found = _options([(label, columns[name]) for label, name in group], "columns")
-        if found is None:
+        options = _options([(label, columns[name]) for label, name in group], "columns")
+        if options is None:
             got = Shown(", ".join(name for _, name in group))
             faults.append(Fault(where, "options that are texts", got, WRITE))
             return None
-        return found._replace(columns=frozenset(name for _, name in group))
+        return options._replace(columns=frozenset(name for _, name in group))
     return None
 
 
@@ -306,8 +306,8 @@ def _distractors(columns: dict[str, Any], answered: Any, where: str, faults: lis
     if not all(isinstance(text, str | int | float) for text in [answered, *wrong]) or len(texts) <= len(wrong):
         faults.append(Fault(where, "wrong answers that are texts", Shown(", ".join(taken)), WRITE))
         return None
-    found = _options([(None, text) for text in texts], "list")
-    return found and found._replace(columns=frozenset(taken))
+    options = _options([(None, text) for text in texts], "list")
+    return options and options._replace(columns=frozenset(taken))
 
 
 def _is_number(value: Any) -> bool:

@@ -56,13 +56,13 @@ class _Reading:
         """Returns the faults of the bad rows, each kind once."""
         return self.bad.faults
 
-    def screened(self, found: Rejected, where: str, place: str) -> None:
+    def screened(self, rejected: Rejected, where: str, place: str) -> None:
         """Counts a row that is readable but cannot be used."""
-        if found.reason == "too_long":
-            self.left_out[found.reason] += 1
+        if rejected.reason == "too_long":
+            self.left_out[rejected.reason] += 1
             return
         fix = "Mend it, or leave such rows out: --on-bad-row skip."
-        self.bad.add(place, [Fault(where, "a row that the model can be asked", Shown(found.detail), fix)])
+        self.bad.add(place, [Fault(where, "a row that the model can be asked", Shown(rejected.detail), fix)])
 
 
 def data_path(name: str, *, held_out: bool = False) -> Path:
@@ -106,10 +106,10 @@ def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QA
             yield Rejected(value.reason, value.detail, id=place.replace(" ", "-"), row=value.record)
             continue
         row = _row(value, where)
-        found = screen(row) if screen is not None and isinstance(row, QARow) else None
-        if found is not None and isinstance(row, QARow):
-            reading.screened(found, where, place)
-            yield replace(found, id=place.replace(" ", "-"), row=row.to_json())
+        rejected = screen(row) if screen is not None and isinstance(row, QARow) else None
+        if rejected is not None and isinstance(row, QARow):
+            reading.screened(rejected, where, place)
+            yield replace(rejected, id=place.replace(" ", "-"), row=row.to_json())
             continue
         if isinstance(row, QARow):
             reading.shapes["–".join(shape_of(value) or ())] += 1
@@ -198,12 +198,12 @@ def data_set(path: Path, screen: Screen | None = None) -> DataSet:
     Raises:
         OutsideError: as `DataSet`.
     """
-    found = _kept.get(path)
-    other = screen is not None and (found is None or found.screen is None or found.screen.key != screen.key)
-    if found is None or other or found.state is None or found.state != _state(path):
+    kept = _kept.get(path)
+    other = screen is not None and (kept is None or kept.screen is None or kept.screen.key != screen.key)
+    if kept is None or other or kept.state is None or kept.state != _state(path):
         _kept.pop(path, None)
-        found = _kept[path] = DataSet(path, screen)
-    return found
+        kept = _kept[path] = DataSet(path, screen)
+    return kept
 
 
 def forget_data_sets() -> None:
@@ -216,8 +216,8 @@ def _state(path: Path) -> tuple[int, ...] | None:
     text = str(path)
     if folder := kiln_folder(path):
         return file_state(*sorted(folder.rglob("*.kiln")))
-    if found := saved_folder(text):
-        return file_state(*sorted(file for file in found[0].rglob("*") if file.is_file()))
+    if saved := saved_folder(text):
+        return file_state(*sorted(file for file in saved[0].rglob("*") if file.is_file()))
     return () if hub_name(text) else file_state(path)  # a process reads one commit of the Hub
 
 
@@ -282,8 +282,8 @@ def commit_of(path: Path) -> str | None:
 
 def _records(path: Path) -> Iterator[Record]:
     text = str(path)
-    if found := saved_folder(text):
-        return read_saved(*found, text)
+    if saved := saved_folder(text):
+        return read_saved(*saved, text)
     if path.is_dir():
         fix = "Name the file in it."
         raise UserError(Fault(text, "a file of question-answer rows", Shown("a directory"), fix))
@@ -304,13 +304,13 @@ class ReadRows:
 
 def read_qa_rows(path: Path) -> ReadRows:
     """Returns every good row and the faults. It never raises for the content of a file."""
-    reading, found = _Reading(), ReadRows()
+    reading, result = _Reading(), ReadRows()
     try:
-        found.rows = list(qa_rows(path, reading))
+        result.rows = list(qa_rows(path, reading))
     except UserError as error:
-        found.faults = [*error.faults]
-    found.faults = [*reading.faults, *found.faults]
-    return found
+        result.faults = [*error.faults]
+    result.faults = [*reading.faults, *result.faults]
+    return result
 
 
 # --- through the library `datasets` --------------------------------------------------------------------------------
@@ -328,10 +328,10 @@ class HubName(NamedTuple):
 
 def hub_name(text: str) -> HubName | None:
     """Returns the Hub data set that a text names, or None if it names a file, existing or missing."""
-    found = _NAME.fullmatch(text)
-    if found is None or Path(text).exists() or Path(text).suffix.lower() in SUFFIXES:
+    match = _NAME.fullmatch(text)
+    if match is None or Path(text).exists() or Path(text).suffix.lower() in SUFFIXES:
         return None
-    return HubName(found["repo"], found["config"], found["split"] or "train")
+    return HubName(match["repo"], match["config"], match["split"] or "train")
 
 
 def saved_folder(text: str) -> tuple[Path, str] | None:
@@ -366,14 +366,14 @@ def _hub_files(name: HubName, where: str) -> tuple[str, ...]:
     # Arrow's own pool keeps what it has freed: 318 MB instead of 288 for the first loading of 100,000 rows
     pa.set_memory_pool(pa.system_memory_pool())
     try:
-        found = datasets.load_dataset(name.repo, name.config, split=name.split, revision=commit)
+        loaded = datasets.load_dataset(name.repo, name.config, split=name.split, revision=commit)
     except (ValueError, RuntimeError, FileNotFoundError, DatasetsError) as error:
         fix = f"A configuration is given as {name.repo}/config, a split as {name.repo}#split."
         reason = _short(error.__cause__ or error)
         raise UserError(Fault(where, "a data set that can be read", Shown(reason), fix)) from None
     except OSError as error:
         raise OutsideError(f"{where}: the Hugging Face Hub could not be read ({_short(error)}).") from error
-    return tuple(file["filename"] for file in found.cache_files)
+    return tuple(file["filename"] for file in loaded.cache_files)
 
 
 @lru_cache
@@ -415,17 +415,17 @@ def read_saved(folder: Path, split: str, where: str) -> Iterator[Record]:
         import datasets
     except ImportError:
         raise UserError(missing_library("datasets", where)) from None
-    found = datasets.load_from_disk(str(folder))
-    if isinstance(found, datasets.DatasetDict):
+    loaded = datasets.load_from_disk(str(folder))
+    if isinstance(loaded, datasets.DatasetDict):
         split = split or "train"
-        if split not in found:
-            names = [str(name) for name in found]
+        if split not in loaded:
+            names = [str(name) for name in loaded]
             fix = f"Name one: {folder}#{names[0]}."
             raise UserError(Fault(where, f"a split {split}", Shown(f"the splits {', '.join(names)}"), fix))
-        found = found[split]
+        loaded = loaded[split]
     elif split:
         raise UserError(Fault(where, f"a split {split}", Shown("a data set without splits"), f"Give {folder}."))
-    yield from _arrow_files(tuple(file["filename"] for file in found.cache_files), where)
+    yield from _arrow_files(tuple(file["filename"] for file in loaded.cache_files), where)
 
 
 def _short(error: BaseException) -> str:

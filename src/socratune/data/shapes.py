@@ -100,15 +100,15 @@ def may_have_shape(names: Iterable[str]) -> bool:
 
 
 def _asks(names: set[str]) -> list[str]:
-    found = [name for name in ASKS if name in names] or [name for name in INPUTS if name in names][:1]
-    return found or ([name for name in OPENINGS if name in names][:1] if has_options(names) else [])
+    asks = [name for name in ASKS if name in names] or [name for name in INPUTS if name in names][:1]
+    return asks or ([name for name in OPENINGS if name in names][:1] if has_options(names) else [])
 
 
 def _answers(names: set[str]) -> list[str]:
-    found = [name for name in ANSWERS if name in names]
-    if found == ["answers"] and (pointing := [name for name in CHOSEN if name in names]):
+    answers = [name for name in ANSWERS if name in names]
+    if answers == ["answers"] and (pointing := [name for name in CHOSEN if name in names]):
         return pointing  # the answers to choose from
-    return found or [name for name in CHOSEN if name in names and has_options(names)]
+    return answers or [name for name in CHOSEN if name in names and has_options(names)]
 
 
 def parse_row(data: Any, where: str) -> QARow | list[Fault]:
@@ -121,8 +121,8 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
     if not isinstance(data, dict):
         fix = "A JSON array of rows belongs in a file named .json." if isinstance(data, list) else ""
         return [Fault(where, 'an object like {"messages": [...]}', data, fix)]
-    given = _unfolded(given_columns(data))
-    columns = {plain: value for plain, (_, value) in given.items()}
+    named = _unfolded(given_columns(data))
+    columns = {plain: value for plain, (_, value) in named.items()}
     shape = _shape_of_row(columns)
     if shape is None:
         return [unknown_shape(data, where)]
@@ -140,7 +140,7 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
     own, row_id = _own_metadata(data, where, faults), _own_id(data, where, faults)
     if faults:
         return faults
-    kept = {plain: name for plain, (name, _) in given.items() if plain in used}
+    kept = {plain: name for plain, (name, _) in named.items() if plain in used}
     metadata = {
         name: value
         for name, value in data.items()
@@ -150,12 +150,12 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
 
 
 def _own_metadata(data: dict[str, Any], where: str, faults: list[Fault]) -> dict[str, Any]:
-    given = data.get("metadata")
-    own = decoded(given)
+    raw = data.get("metadata")
+    own = decoded(raw)
     if isinstance(own, dict):
         return own
-    if given is not None and not (isinstance(given, str | float) and is_blank(given)):
-        faults.append(Fault(where, '"metadata" to be an object', given))
+    if raw is not None and not (isinstance(raw, str | float) and is_blank(raw)):
+        faults.append(Fault(where, '"metadata" to be an object', raw))
     return {}
 
 
@@ -170,20 +170,20 @@ def _own_id(data: dict[str, Any], where: str, faults: list[Fault]) -> str | None
     return str(row_id)
 
 
-def _unfolded(given: dict[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
+def _unfolded(row: dict[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
     """Returns the columns of a row with nested columns flattened: ARC's `question` with `stem` and `choices`, and
     TruthfulQA's `mc1_targets`, the options with 1 for the right one and 0 for the others.
     """
-    targets = decoded(given["mc1_targets"][1]) if "mc1_targets" in given else None
-    if isinstance(targets, dict) and not {"choices", "label"} & given.keys():
+    targets = decoded(row["mc1_targets"][1]) if "mc1_targets" in row else None
+    if isinstance(targets, dict) and not {"choices", "label"} & row.keys():
         texts, right = targets.get("choices", list(targets)), targets.get("labels", list(targets.values()))
-        if isinstance(right, list) and right.count(1) == 1 and all(type(one) is int for one in right):
-            given = given | {"choices": ("mc1_targets", texts), "label": ("mc1_targets", right.index(1))}
-    asked = decoded(given["question"][1]) if "question" in given else None
+        if isinstance(right, list) and right.count(1) == 1 and all(type(label) is int for label in right):
+            row = row | {"choices": ("mc1_targets", texts), "label": ("mc1_targets", right.index(1))}
+    asked = decoded(row["question"][1]) if "question" in row else None
     if not isinstance(asked, dict) or not isinstance(asked.get("stem"), str):
-        return given
+        return row
     inner = {plain_name(name): ("question", value) for name, value in asked.items() if value is not None}
-    return given | inner | {"question": ("question", asked["stem"])}
+    return row | inner | {"question": ("question", asked["stem"])}
 
 
 def _unfit(columns: Columns, where: str) -> list[Fault]:
@@ -233,7 +233,9 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
         fix = special
     elif len(asks) > 1:
         fix = f"Leave one question: it has {' and '.join(sorted(asks, key=lambda n: ASKS.index(plain_name(n))))}."
-    elif meant := {name: found[0] for name, found in near.items() if found and plain_name(name) != found[0]}:
+    elif meant := {
+        name: names_near[0] for name, names_near in near.items() if names_near and plain_name(name) != names_near[0]
+    }:
         fix = " ".join(f'Is "{name}" meant as "{right}"?' for name, right in meant.items())
     elif asks:
         fix = f'"{asks[0]}" has no answer beside it: name that column "answer".'
@@ -304,14 +306,14 @@ def _pair(columns: Columns, ask: str, answer: str, where: str, faults: list[Faul
     answered = _one_answer(columns[answer], f"{where}, {answer}", faults)
     if answer == "answers" and isinstance(columns[answer], dict | list) and len(_texts_in(columns[answer])) > 1:
         used.discard(answer)  # the other ways to say it stay among the metadata
-    said = str(answered).strip().lower()
-    if said in _BOOL and isinstance(asked, str) and _YES_OR_NO.search(asked) and columns.keys() & PASSAGES:
-        answered = _BOOL[said]
+    stated = str(answered).strip().lower()
+    if stated in _BOOL and isinstance(asked, str) and _YES_OR_NO.search(asked) and columns.keys() & PASSAGES:
+        answered = _BOOL[stated]
     turns = [*before, *_side(asked, "user", f"{where}, {ask}", faults)]
     behind = [] if answered is None else _side(answered, "assistant", f"{where}, {answer}", faults)
     if len(behind) > 1 and behind[0]["role"] != "assistant":  # it repeats the question
-        said = [turn["content"].strip() for turn in behind if turn["role"] == "user"]
-        if all(turn["content"].strip() in said for turn in turns if turn["role"] == "user"):
+        stated = [turn["content"].strip() for turn in behind if turn["role"] == "user"]
+        if all(turn["content"].strip() in stated for turn in turns if turn["role"] == "user"):
             return behind, used, behind[-1]["content"]
         got = Shown("a conversation that begins with another question")
         faults.append(Fault(f"{where}, {answer}", f'the answer to "{ask}"', got, f'Leave one: it, or "{ask}".'))
@@ -339,12 +341,12 @@ def _texts_in(value: Any) -> list[Any]:
     value = decoded(value)
     if isinstance(value, dict):
         value = value.get("text", value.get("value", []))
-    found: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
     for item in value if isinstance(value, list) else [value]:
         text = item.get("text", item.get("value")) if isinstance(item, dict) else item
         if isinstance(text, str | int | float) and not is_blank(text):
-            found.setdefault(str(text).strip(), text)
-    return list(found.values())
+            texts.setdefault(str(text).strip(), text)
+    return list(texts.values())
 
 
 def _one_answer(value: Any, place: str, faults: list[Fault]) -> Any:

@@ -51,7 +51,7 @@ class FaultTally:
             place: of the row in the file, `line 3`.
         """
         self.rows += 1
-        told = False
+        counted = False
         for fault in faults:
             row, _, inner = fault.where.partition(f"{self.source}, {place}")
             inner = "" if row else inner  # it names a file of its own, and the place says which
@@ -59,19 +59,19 @@ class FaultTally:
             if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
                 continue
             same = self._kinds.setdefault(kind, _Same(fault, inner, []))
-            told = True
+            counted = True
             if same.places[-1:] != [place]:
                 same.rows += 1
                 same.places[_FIRST:] = [place]
-        self.untold += not told
+        self.untold += not counted
 
     @property
     def faults(self) -> list[Fault]:
         """Returns one fault for each kind in the order of first rows, and one that counts the unreported rows."""
-        told = [self._told(same) for same in self._kinds.values()]
+        faults = [self._told(same) for same in self._kinds.values()]
         if self.untold:
-            told.append(Fault("and further", "no faulty rows", Shown(f"{self.untold} more")))
-        return told
+            faults.append(Fault("and further", "no faulty rows", Shown(f"{self.untold} more")))
+        return faults
 
     def _told(self, same: _Same) -> Fault:
         if same.rows == 1:

@@ -105,17 +105,17 @@ def _turn(item: dict[str, Any], at: str, faults: list[Fault]) -> Turn | None:
 def _given(item: dict[str, Any], names: tuple[str, ...], at: str, faults: list[Fault]) -> tuple[str, Any]:
     """Returns the name of the key that a turn fills, and its value. Tables of several sources leave other keys null."""
     there = [name for name in names if name in item]
-    said = [name for name in there if not is_blank(item[name])]
-    if len(said) > 1 and names is WHO and len({ROLES.get(str(item[name]).lower(), name) for name in said}) > 1:
-        got = Shown(" and ".join(f"{name} {item[name]!r}" for name in said))
+    filled = [name for name in there if not is_blank(item[name])]
+    if len(filled) > 1 and names is WHO and len({ROLES.get(str(item[name]).lower(), name) for name in filled}) > 1:
+        got = Shown(" and ".join(f"{name} {item[name]!r}" for name in filled))
         faults.append(Fault(at, "one role", got))
-    if len(said) > 1 and names is WHAT and any(item[name] != item[said[0]] for name in said[1:]):
-        got = Shown(" and ".join(said))
-        faults.append(Fault(at, "one text", got, f"They differ; leave {said[0]}."))
+    if len(filled) > 1 and names is WHAT and any(item[name] != item[filled[0]] for name in filled[1:]):
+        got = Shown(" and ".join(filled))
+        faults.append(Fault(at, "one text", got, f"They differ; leave {filled[0]}."))
     if not there:  # the usual partner of the other key
         other = any(name in item for name in ("from", "value"))
         there = [("from", "value")[names is WHAT] if other else names[0]]
-    name = (said or there)[0]
+    name = (filled or there)[0]
     return name, item.get(name)
 
 

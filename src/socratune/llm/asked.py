@@ -73,15 +73,15 @@ def _asked(section: str, refs: dict[Role, str], reached: dict[Role, Endpoint]) -
         if bases:
             hosts = tuple(dict.fromkeys(urlsplit(base).hostname or base for base in bases))
             yield AskedModel(role, f"{section}.{role}_api_base", ref, hosts)
-        elif (found := vendor_of(ref)) is not None:
-            host = urlsplit(VENDORS[found[0]].base).hostname or found[0]
+        elif (vendor := vendor_of(ref)) is not None:
+            host = urlsplit(VENDORS[vendor[0]].base).hostname or vendor[0]
             yield AskedModel(role, f"{section}.{role}_model", ref, (host,))
 
 
 def terms_of(asked: AskedModel) -> str | None:
     """Returns the page with the vendor's terms on training on outputs, None for other addresses and unread terms."""
-    found = vendor_of(asked.model) if asked.setting.endswith("_model") else None
-    return VENDORS[found[0]].terms if found else None
+    vendor = vendor_of(asked.model) if asked.setting.endswith("_model") else None
+    return VENDORS[vendor[0]].terms if vendor else None
 
 
 def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str]) -> None:

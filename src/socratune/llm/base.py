@@ -85,11 +85,13 @@ class Completion:
     def read(cls, data: dict[str, Any]) -> Completion | None:
         """Returns the answer of an entry in a possibly corrupt journal, or None if it is no answer."""
         try:
-            found = cls.from_json(data)
+            completion = cls.from_json(data)
         except (LookupError, TypeError):
             return None
-        counted = type(found.prompt_tokens) is type(found.completion_tokens) is int
-        return found if isinstance(found.text, str) and found.stop in get_args(Stop) and counted else None
+        counted = type(completion.prompt_tokens) is type(completion.completion_tokens) is int
+        return (
+            completion if isinstance(completion.text, str) and completion.stop in get_args(Stop) and counted else None
+        )
 
 
 class ChatModel(Protocol):
@@ -132,15 +134,15 @@ def choose_sampling(
         raise UserError(Fault("enhance.temperature", "more than 0, as this model thinks before it answers", 0, fix))
     greedy = own.get("do_sample") is False
     if greedy and not thinking:
-        found = Sampling(temperature=0.0)
+        usual = Sampling(temperature=0.0)
     elif not greedy and (own.get("do_sample") or own.get("temperature") not in (None, 1.0)):
-        found = Sampling(own.get("temperature") or 1.0, own.get("top_p") or 1.0, own.get("top_k") or 0)
+        usual = Sampling(own.get("temperature") or 1.0, own.get("top_p") or 1.0, own.get("top_k") or 0)
     else:
-        found = Sampling(*(THINKING if thinking else _PLAIN))
+        usual = Sampling(*(THINKING if thinking else _PLAIN))
     return Sampling(
-        temperature=found.temperature if temperature is None else temperature,
-        top_p=found.top_p if top_p is None else top_p,
-        top_k=found.top_k,
+        temperature=usual.temperature if temperature is None else temperature,
+        top_p=usual.top_p if top_p is None else top_p,
+        top_k=usual.top_k,
         max_new_tokens=max_new_tokens,
     )
 

@@ -47,7 +47,7 @@ def batch_shares(config: StudentTeacherConfig) -> dict[Role, float]:
     for role, reached in endpoints_of(config).items():
         if reached.batch:
             batched, direct = (
-                price_at(refs[role], one).usd(1000, 1000) for one in (reached, replace(reached, batch=False))
+                price_at(refs[role], endpoint).usd(1000, 1000) for endpoint in (reached, replace(reached, batch=False))
             )
             shares[role] = batched / direct if batched and direct else 1.0
     return shares

@@ -96,20 +96,22 @@ def batch_status(kind: WireProtocol, data: bytes) -> Status:
     Raises:
         LookupError, TypeError, ValueError: that is no batch.
     """
-    told = json_decode(data)
-    name = str(told["id"])
+    batch = json_decode(data)
+    name = str(batch["id"])
     if kind == "anthropic":
-        said = told["processing_status"]
-        return Status(name, "ended" if said == "ended" else "out", said, files=(f"{PATHS[kind]}/{name}/results",))
-    said = told["status"]
-    if said == "failed":
-        errors = (told.get("errors") or {}).get("data") or [{}]
+        state_name = batch["processing_status"]
+        return Status(
+            name, "ended" if state_name == "ended" else "out", state_name, files=(f"{PATHS[kind]}/{name}/results",)
+        )
+    state_name = batch["status"]
+    if state_name == "failed":
+        errors = (batch.get("errors") or {}).get("data") or [{}]
         why = "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors[:3])
         crowded = any(error.get("code") == "token_limit_exceeded" for error in errors)
-        return Status(name, "refused", said, why, crowded=crowded)
-    files = [file for file in (told.get("output_file_id"), told.get("error_file_id")) if file]
-    state: State = "ended" if said in _ENDED else "out"
-    return Status(name, state, said, files=tuple(f"{FILES}/{file}/content" for file in files))
+        return Status(name, "refused", state_name, why, crowded=crowded)
+    files = [file for file in (batch.get("output_file_id"), batch.get("error_file_id")) if file]
+    state: State = "ended" if state_name in _ENDED else "out"
+    return Status(name, state, state_name, files=tuple(f"{FILES}/{file}/content" for file in files))
 
 
 def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: float, known: set[str]) -> str | None:
@@ -125,14 +127,14 @@ def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: f
         since: when it was about to be sent, seconds since 1970.
         known: ids of other batches of this run.
     """
-    for told in json_decode(listed)["data"]:
+    for batch in json_decode(listed)["data"]:
         if kind == "openai":
-            if (told.get("metadata") or {}).get("socratune") == token:
-                return str(told["id"])
-        elif told["id"] not in known and sum(told["request_counts"].values()) == calls:
-            began = datetime.fromisoformat(told["created_at"].replace("Z", "+00:00")).timestamp()
+            if (batch.get("metadata") or {}).get("socratune") == token:
+                return str(batch["id"])
+        elif batch["id"] not in known and sum(batch["request_counts"].values()) == calls:
+            began = datetime.fromisoformat(batch["created_at"].replace("Z", "+00:00")).timestamp()
             if began > since - _CLOCKS_APART_S:
-                return str(told["id"])
+                return str(batch["id"])
     return None
 
 
@@ -146,23 +148,23 @@ def results(kind: WireProtocol, lines: bytes) -> Iterator[Result]:
             continue
 
 
-def _openai_result(told: Any) -> Result:
-    response, error = told.get("response"), told.get("error")
-    name = told["custom_id"]
+def _openai_result(line: Any) -> Result:
+    response, error = line.get("response"), line.get("error")
+    name = line["custom_id"]
     if response and response["status_code"] == 200:
         return Result(name, response["body"])
     if error:
         return Result(name, why=f"{error['code']}: {error['message']}", undone=error["code"] in _UNDONE)
-    said = response["body"]
-    why = (said.get("error") or said).get("message") if isinstance(said, dict) else said
+    body = response["body"]
+    why = (body.get("error") or body).get("message") if isinstance(body, dict) else body
     return Result(name, why=f"status {response['status_code']}: {why}")
 
 
 _UNDONE = ("batch_expired", "batch_cancelled")
 
 
-def _anthropic_result(told: Any) -> Result:
-    name, result = told["custom_id"], told["result"]
+def _anthropic_result(line: Any) -> Result:
+    name, result = line["custom_id"], line["result"]
     if result["type"] == "succeeded":
         return Result(name, result["message"])
     if result["type"] == "errored":

@@ -313,12 +313,12 @@ class BatchedModel:
         """Continues a batch of an earlier run. Its possible cost is reserved, because no row asks for it yet."""
         with self._ledger.committed(self._price, *note.about["worst"]) as over:
             if note.id is None:  # that run ended between the sending and the note of the id
-                found = await self._batches.find(note.token, len(keys), since=note.at, known=self._known())
-                if found is None:
+                batch_id = await self._batches.find(note.token, len(keys), since=note.at, known=self._known())
+                if batch_id is None:
                     self._done(note, keys, {"calls": 0})
                     self._settle(keys, "again")
                     return
-                note = self._note(replace(note, state="sent", id=found))
+                note = self._note(replace(note, state="sent", id=batch_id))
             if over:
                 assert note.id is not None
                 log.warning("%s: batch %s is cancelled. %s", self._role, note.id, over)
@@ -333,15 +333,15 @@ class BatchedModel:
         if status.state == "refused":
             self._refused(note, keys, status)
             return
-        found = {result.name: result for result in await self._batches.results(status)}
+        by_name = {result.name: result for result in await self._batches.results(status)}
         missing = Result("", why="no result", undone=True)
         outcomes: dict[bytes, _Outcome | CallError] = {}
         wasted: dict[bytes, list[Completion]] = {}
         for key in keys:
             with counted_waste() as wasted[key]:
-                outcomes[key] = self._read(found.get(key.hex(), missing))
+                outcomes[key] = self._read(by_name.get(key.hex(), missing))
         await self._keep(outcomes, wasted)
-        failed = [result.why for key in keys if (result := found.get(key.hex())) and result.body is None]
+        failed = [result.why for key in keys if (result := by_name.get(key.hex())) and result.body is None]
         answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
         seconds = time.time() - note.at
         about = {"calls": len(keys), "answered": answered, "failed": len(keys) - answered, "seconds": round(seconds, 1)}
@@ -392,7 +392,7 @@ class BatchedModel:
         """Records what was paid in journal and ledger, including answers that no row has asked for yet."""
         paid = {key: self._counted(key, answer) for key, answer in outcomes.items() if isinstance(answer, Completion)}
         for key, tries in wasted.items():
-            paid |= {_of_nobody(key): one for one in tries}
+            paid |= {_of_nobody(key): lost for lost in tries}
         new = {key: answer for key, answer in paid.items() if not self._journal.find_call(key)}
         for answer in new.values():
             self._ledger.spend(self._role, self._price, answer.prompt_tokens, answer.completion_tokens)

@@ -81,10 +81,10 @@ class Batches:
 
     async def results(self, status: Status) -> list[Result]:
         """Returns the results of a batch that has ended, as far as the server has them."""
-        found: list[Result] = []
+        results: list[Result] = []
         for path in status.files:
-            found += batch_wire.results(self._kind, await self._tried("GET", path, longest=_MOST_RESULTS))
-        return found
+            results += batch_wire.results(self._kind, await self._tried("GET", path, longest=_MOST_RESULTS))
+        return results
 
     async def cancel(self, batch_id: str) -> None:
         """Stops the server from starting further calls. Finished calls are paid for and have results."""

@@ -74,8 +74,8 @@ def told_by_log(text: str) -> str:
     errors = [line for line in lines[:-LOG_LINES] if _ERROR.search(line)]
     named = [line for line in errors if _NAMED_ERROR.search(line)]
     first = list(dict.fromkeys(line[:LINE_CHARACTERS] for line in (*errors[:1], *named[:1])))
-    told = ["begins to fail with:", *first, "… and ends:"] if first else ["ends:"]
-    return "\n".join([*told, *(line[:LINE_CHARACTERS] for line in last)])
+    report = ["begins to fail with:", *first, "… and ends:"] if first else ["ends:"]
+    return "\n".join([*report, *(line[:LINE_CHARACTERS] for line in last)])
 
 
 def _keep(stop_timeout_s: float, command: list[str]) -> int:

@@ -260,11 +260,11 @@ class Pool:
         """Opens TLS to the server itself through a proxy's tunnel. The proxy sees host and port only."""
         try:
             asked = tunnel_head(self._host, self._port, proxy.authorization)
-            said = await connection.ask(asked, LONGEST_HEAD, tunnel_answer)
-            if said.status == 407:
+            reply = await connection.ask(asked, LONGEST_HEAD, tunnel_answer)
+            if reply.status == 407:
                 raise OSError("the proxy asks for user and password (407)")
-            if said.status // 100 != 2 or not connection.reusable:
-                raise OSError(f"the proxy refuses a tunnel (status {said.status})")
+            if reply.status // 100 != 2 or not connection.reusable:
+                raise OSError(f"the proxy refuses a tunnel (status {reply.status})")
             await connection.secure(self._host)
         except BaseException:
             connection.drop()

@@ -199,9 +199,9 @@ class HttpModel:
                 if self.vocabulary is not None and max(answer.token_ids or (0,)) >= self.vocabulary:
                     answer = replace(answer, token_ids=None)
                 if self._tokens:
-                    read, said = credible_tokens(answer, messages, sampling)
-                    self._tokens.correct(read + said - estimate)
-                    self._answer_tokens += (said - self._answer_tokens) / 16
+                    read, written = credible_tokens(answer, messages, sampling)
+                    self._tokens.correct(read + written - estimate)
+                    self._answer_tokens += (written - self._answer_tokens) / 16
                 return answer
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
             if billed:
@@ -209,11 +209,11 @@ class HttpModel:
 
     def _without_markers(self, messages: Chat) -> Chat:
         """Returns the conversation as it is sent, and warns the first time that it was changed."""
-        messages, found = without_markers(messages, self.markers) if self.markers else (messages, None)
-        if found is not None and not self._has_said:
+        messages, marker = without_markers(messages, self.markers) if self.markers else (messages, None)
+        if marker is not None and not self._has_said:
             self._has_said = True
             text = "%s: %r in a text might end a turn at that server, so it and its like are sent as %r"
-            log.warning(text, self.name, found, spelt_out(found))
+            log.warning(text, self.name, marker, spelt_out(marker))
         return messages
 
     def body(self, messages: Chat, sampling: Sampling) -> dict[str, Any]:
@@ -408,8 +408,8 @@ class HttpModel:
         self, endpoint: RateLimits, status: int, headers: Mapping[str, str], data: bytes, body: dict[str, Any]
     ) -> None:
         """Raises what an error answer means. Returns if a refused parameter can be omitted."""
-        said = wire.start_of(data)
-        if status in (400, 422) and (names := wire.refused_parameters(self.kind, body, said)):
+        text = wire.start_of(data)
+        if status in (400, 422) and (names := wire.refused_parameters(self.kind, body, text)):
             if new := [name for name in names if name not in endpoint.dropped]:
                 endpoint.dropped.update(new)
                 log.warning("%s does not take %s; it is left out from now on", self.name, ", ".join(new))
@@ -426,10 +426,10 @@ class HttpModel:
         if status in range(300, 400):
             to = Shown(f"a redirect to {self._shown(headers.get('location', 'nowhere'))}")
             raise UserError(Fault(where, "an address that answers itself", to, "Give that as API base."))
-        if status == 402 or any(words in said for words in _OUT_OF_CREDIT):
+        if status == 402 or any(words in text for words in _OUT_OF_CREDIT):
             raise OutsideError(f"{where}: the account's credit is used up ({what})")
         # OpenAI answers 429 to a prompt that is longer than a whole minute's allowance
-        too_large = status == 429 and "request too large" in said
+        too_large = status == 429 and "request too large" in text
         if (status in (408, 409, 429) and not too_large) or status >= 500:
             raise Failure(what, wait_s=retry_after_s(headers), throttled=status in (409, 429))
         self._breaker.worked()

@@ -60,10 +60,10 @@ tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
 @contextmanager
 def tally_calls() -> Iterator[Tally]:
     """Counts the calls made inside the block, in this task."""
-    found = Tally()
-    token = tally.set(found)
+    counted = Tally()
+    token = tally.set(counted)
     try:
-        yield found
+        yield counted
     finally:
         tally.reset(token)
 
@@ -316,7 +316,7 @@ class MeteredModel:
             BudgetSpent: the call could go over the limit.
         """
         key = call_key(self._role, self.fingerprint, messages, sampling)
-        if (found := self._journal.find_call(key)) and (kept := Completion.read(found)) is not None:
+        if (stored := self._journal.find_call(key)) and (kept := Completion.read(stored)) is not None:
             return self._tallied(kept, replayed=True)
         started = time.monotonic()
         asked = (messages, sampling)
@@ -328,8 +328,8 @@ class MeteredModel:
                 completion = self._spent(await self._model.generate(*asked), *asked)
         finally:
             _tries.reset(token)
-            for one in tries.wasted:
-                await self._keep(os.urandom(16), one, 0.0)  # a key that nobody asks for
+            for lost in tries.wasted:
+                await self._keep(os.urandom(16), lost, 0.0)  # a key that nobody asks for
         await self._keep(key, completion, time.monotonic() - started)
         return completion
 
@@ -347,8 +347,8 @@ class MeteredModel:
 
     def sent(self, sampling: Sampling) -> dict[str, Any]:
         """Returns how answers are drawn as it is sent to a server; empty for a model in this process."""
-        told = getattr(self._model, "sent", None)
-        return told(sampling) if told else {}
+        sampling_sent = getattr(self._model, "sent", None)
+        return sampling_sent(sampling) if sampling_sent else {}
 
     def _counted(self, completion: Completion, messages: Chat, sampling: Sampling) -> Completion:
         """Returns the completion with credible token counts: unknown is never zero, and no limit may rest on a false
@@ -356,17 +356,17 @@ class MeteredModel:
         """
         if self._ledger is None:
             return completion
-        said = (completion.prompt_tokens, completion.completion_tokens)
-        if (counted := credible_tokens(completion, messages, sampling)) == said:
+        counts = (completion.prompt_tokens, completion.completion_tokens)
+        if (counted := credible_tokens(completion, messages, sampling)) == counts:
             return completion
         if not self._warned:
             self._warned = True
             fault = (
                 "says that it took %s and %s tokens, which cannot be"
-                if any(said)
+                if any(counts)
                 else "does not say how many tokens it took"
             )
-            log.warning(f"%s {fault}; they are estimated from the texts.", self.name, *(said if any(said) else ()))
+            log.warning(f"%s {fault}; they are estimated from the texts.", self.name, *(counts if any(counts) else ()))
         return replace(completion, prompt_tokens=counted[0], completion_tokens=counted[1])
 
     def _tallied(self, completion: Completion, *, replayed: bool) -> Completion:
@@ -400,12 +400,12 @@ def credible_tokens(completion: Completion, messages: Chat, sampling: Sampling) 
     prompt = "".join(message["content"] for message in messages) + (sampling.json_schema or "")
     most_read = len(prompt.encode("utf-8", "replace")) + UNSEEN_TOKENS
     most_said = 2 * sampling.max_new_tokens + len(completion.text.encode("utf-8", "replace")) + UNSEEN_TOKENS
-    read, said = completion.prompt_tokens, completion.completion_tokens
+    read, written = completion.prompt_tokens, completion.completion_tokens
     if not _fewest_tokens(prompt) <= read <= most_read:
         read = most_prompt_tokens(messages, sampling)
-    if not _fewest_tokens(completion.text) <= said <= most_said:
-        said = most_tokens(completion.text)
-    return read, said
+    if not _fewest_tokens(completion.text) <= written <= most_said:
+        written = most_tokens(completion.text)
+    return read, written
 
 
 def _fewest_tokens(text: str) -> int:

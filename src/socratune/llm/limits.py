@@ -219,11 +219,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         if milliseconds := headers.get("retry-after-ms"):
             seconds = max(float(milliseconds) / 1000, 0.0)
             return seconds if math.isfinite(seconds) else None
-        if not (said := headers.get("retry-after") or headers.get("llm_provider-retry-after")):
+        if not (value := headers.get("retry-after") or headers.get("llm_provider-retry-after")):
             return None
-        if said.strip().replace(".", "", 1).isdigit():
-            return float(said)
-        date = parsedate_to_datetime(said)
+        if value.strip().replace(".", "", 1).isdigit():
+            return float(value)
+        date = parsedate_to_datetime(value)
         # "-0000" brings a date without a zone; it means UTC
         return max((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time(), 0.0)
     except (ValueError, OverflowError):

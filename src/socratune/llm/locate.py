@@ -108,12 +108,12 @@ def model_fault(name: str, where: str = "--model") -> Fault | None:
 
 def _hosted_fault(name: str, where: str) -> Fault | None:
     """Returns the fault of a name that only an API's model can have. `openai/…` may be a repository of the Hub."""
-    found = vendor_of(name)
-    if found is None or (found[1] != name and found[0] not in NO_REPOSITORIES) or Path(name).exists():
+    vendor = vendor_of(name)
+    if vendor is None or (vendor[1] != name and vendor[0] not in NO_REPOSITORIES) or Path(name).exists():
         return None
     fix = "Name a model whose weights can be had; one of an API can teach and judge (--teacher-model, --judge-model)."
-    if found[0] == "ollama":
-        fix = f"Give its GGUF file; where it lies is said by: ollama show --modelfile {found[1]}"
+    if vendor[0] == "ollama":
+        fix = f"Give its GGUF file; where it lies is said by: ollama show --modelfile {vendor[1]}"
     return Fault(f"{where} {name}", "a model folder, a GGUF file or a Hub id", Shown("a model behind an API"), fix)
 
 
@@ -179,35 +179,35 @@ def model_json(name: str, file: str) -> dict[str, Any]:
     """
     path = model_file(name, file)
     try:
-        found = {} if path is None else json.loads(path.read_text("utf-8"))
+        content = {} if path is None else json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(Fault(f"{name}: {file}", "JSON", Shown(str(error)))) from None
-    if not isinstance(found, dict):
-        raise UserError(Fault(f"{name}: {file}", "a JSON object", Shown(type(found).__name__)))
-    return found
+    if not isinstance(content, dict):
+        raise UserError(Fault(f"{name}: {file}", "a JSON object", Shown(type(content).__name__)))
+    return content
 
 
 def chat_template(name: str) -> str | None:
     """Returns the model's chat template, or the one assigned to it, or None."""
-    if given := given_template(name):
-        return given
+    if assigned := given_template(name):
+        return assigned
     if path := model_file(name, "chat_template.jinja"):
         return path.read_text("utf-8")
     return default_template(model_json(name, "tokenizer_config.json").get("chat_template"))
 
 
-def default_template(found: Any) -> str | None:
+def default_template(templates: Any) -> str | None:
     """Returns the default of a tokenizer's named templates, which models with tools used to have, or None.
 
     Args:
         found: as in `tokenizer_config.json`: a template, or a list of names and templates; or these as a mapping.
     """
-    if isinstance(found, list):
-        pairs = (one for one in found if isinstance(one, dict))
-        found = {one.get("name"): one.get("template") for one in pairs}
-    if isinstance(found, dict):
-        found = found.get("default") or (next(iter(found.values())) if len(found) == 1 else None)
-    return found if isinstance(found, str) and found.strip() else None
+    if isinstance(templates, list):
+        pairs = (entry for entry in templates if isinstance(entry, dict))
+        templates = {entry.get("name"): entry.get("template") for entry in pairs}
+    if isinstance(templates, dict):
+        templates = templates.get("default") or (next(iter(templates.values())) if len(templates) == 1 else None)
+    return templates if isinstance(templates, str) and templates.strip() else None
 
 
 def model_revision(name: str) -> str | None:

@@ -16,8 +16,8 @@ _BOOK = "hub.json"
 
 def file_of_repo(name: str) -> tuple[str, str] | None:
     """Returns Hub id and file part of `ORG/NAME:FILE.gguf`, and None for any other name."""
-    found = _FILE_OF.fullmatch(name)
-    return (found[1], found[2]) if found and not Path(name).exists() else None
+    match = _FILE_OF.fullmatch(name)
+    return (match[1], match[2]) if match and not Path(name).exists() else None
 
 
 def gguf_of_repo(name: str, *, fetch: bool) -> Path | None:
@@ -81,14 +81,14 @@ def repo_fault(name: str, where: str) -> Fault | None:
 def _meant(name: str, repo: str, part: str) -> str:
     """Returns the one GGUF file of a repository with this name or with this part in its name."""
     files = [file for file in _files_of(repo, name) if file.endswith(".gguf")]
-    found = [file for file in files if file == part] or [file for file in files if part.casefold() in file.casefold()]
-    if len(found) > 1:
-        raise UserError(several_fault(name, found, f"{repo}:{found[0]}"))
-    if not found:
+    matches = [file for file in files if file == part] or [file for file in files if part.casefold() in file.casefold()]
+    if len(matches) > 1:
+        raise UserError(several_fault(name, matches, f"{repo}:{matches[0]}"))
+    if not matches:
         got = Shown(", ".join(files[:8]) or "no GGUF file at all")
         raise UserError(Fault(name, f"a GGUF file of {repo} that is called so", got))
-    remember(_BOOK, name, found[0])
-    return found[0]
+    remember(_BOOK, name, matches[0])
+    return matches[0]
 
 
 def _files_of(repo: str, where: str) -> list[str]:

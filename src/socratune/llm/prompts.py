@@ -114,10 +114,10 @@ def parse_verdict(reply: str, response: str = "") -> tuple[bool, str] | None:
     word: a judge that quotes `{"correct": true}` has not said it.
     """
     objects, around = _objects(reply, but_not_in=response)
-    found = [data for data in objects if isinstance(data.get("correct"), bool)]
-    said = {data["correct"] for data in found}
-    said |= {word == "true" for word in re.findall(r'"correct\W{1,6}(true|false)', around)}
-    return (found[0]["correct"], str(found[0].get("reason", ""))) if found and len(said) == 1 else None
+    verdicts = [data for data in objects if isinstance(data.get("correct"), bool)]
+    values = {data["correct"] for data in verdicts}
+    values |= {word == "true" for word in re.findall(r'"correct\W{1,6}(true|false)', around)}
+    return (verdicts[0]["correct"], str(verdicts[0].get("reason", ""))) if verdicts and len(values) == 1 else None
 
 
 PICK_SYSTEM = """You choose training material. You get a JSON object with a question, the reference answer and several
@@ -329,11 +329,11 @@ def writer_messages(
 def parse_questions(reply: str) -> list[dict[str, Any]]:
     """Returns the unchecked questions of a writer's reply; of a reply that was cut off, the complete ones."""
     objects, _ = _objects(reply)
-    found: list[dict[str, Any]] = []
+    questions: list[dict[str, Any]] = []
     for data in objects:
         several = data.get("questions")
-        found += [one for one in (several if isinstance(several, list) else [data]) if isinstance(one, dict)]
-    return [data for data in found if "question" in data]
+        questions += [item for item in (several if isinstance(several, list) else [data]) if isinstance(item, dict)]
+    return [data for data in questions if "question" in data]
 
 
 CHECKER_SYSTEM = """You check training material. You get a JSON object with a passage, a question and an answer.
@@ -353,5 +353,5 @@ def grounding_messages(passage: str, question: str, answer: str) -> Chat:
 def parse_grounded(reply: str) -> bool | None:
     """Returns the verdict in a checker's reply, or None if it is missing or contradictory."""
     objects, _ = _objects(reply)
-    said = {data["grounded"] for data in objects if isinstance(data.get("grounded"), bool)}
-    return said.pop() if len(said) == 1 else None
+    values = {data["grounded"] for data in objects if isinstance(data.get("grounded"), bool)}
+    return values.pop() if len(values) == 1 else None

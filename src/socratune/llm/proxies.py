@@ -44,26 +44,28 @@ def proxy_of(url: str) -> Proxy | None:
     Raises:
         UserError: the variable names no proxy that can be used.
     """
-    found = getproxies_environment()
+    proxies = getproxies_environment()
     try:
         parts = urlsplit(url)
         host, at = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:  # an address that is none is somebody else's to refuse
         return None
-    name = parts.scheme if found.get(parts.scheme) else "all"
-    if not found.get(name) or is_bypassed(host, at):
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    if not proxies.get(name) or is_bypassed(host, at):
         return None
-    variable = next((one for one in (f"{name}_proxy", f"{name.upper()}_PROXY") if os.environ.get(one)), name)
-    given = found[name]
+    variable = next(
+        (name_set for name_set in (f"{name}_proxy", f"{name.upper()}_PROXY") if os.environ.get(name_set)), name
+    )
+    address = proxies[name]
     try:
-        proxy = urlsplit(given if "://" in given else f"http://{given}")
+        proxy = urlsplit(address if "://" in address else f"http://{address}")
         port = proxy.port or (443 if proxy.scheme == "https" else 80)
         good = proxy.scheme in ("http", "https") and proxy.hostname
     except ValueError:  # a port that is none
         proxy, port, good = None, 0, False
     if proxy is None or not good:
         fix = f"Give one that speaks HTTP, or ask {host} directly: export NO_PROXY={host}"
-        got = given.rsplit("@", 1)[-1] if "@" in given else given
+        got = address.rsplit("@", 1)[-1] if "@" in address else address
         raise UserError(Fault(variable, "http(s)://[USER:PASSWORD@]HOST[:PORT]", Shown(got), fix))
     return Proxy(variable, proxy.hostname or "", port, proxy.scheme == "https", basic_authorization(proxy))
 

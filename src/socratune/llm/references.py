@@ -160,8 +160,8 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         return _retired_fault(role, where, ref)
     if endpoint.api_bases:
         return _key_fault(where, ref, endpoint.api_key_env) or _proxy_fault(endpoint.api_bases)
-    if (found := vendor_of(ref)) is not None:
-        vendor = VENDORS[found[0]]
+    if (vendor_name := vendor_of(ref)) is not None:
+        vendor = VENDORS[vendor_name[0]]
         return _key_fault(where, ref, endpoint.api_key_env or vendor.key_variable) or _proxy_fault([vendor.base])
     return _unknown_fault(role, where, ref)
 
@@ -204,11 +204,11 @@ def _proxy_fault(bases: Sequence[str]) -> Fault | None:
 
 def _retired_fault(role: Role, where: str, ref: str) -> Fault:
     model = ref.partition("/")[2] or "PROVIDER/MODEL"
-    given = f"--{role}-model {model}"
+    flag = f"--{role}-model {model}"
     if vendor_of(model):
-        fix = f"Give {given}: this provider is asked without LiteLLM."
+        fix = f"Give {flag}: this provider is asked without LiteLLM."
     else:
-        fix = f"Run its proxy, litellm --model {model}, and give --{role}-api-base http://127.0.0.1:4000/v1 {given}"
+        fix = f"Run its proxy, litellm --model {model}, and give --{role}-api-base http://127.0.0.1:4000/v1 {flag}"
         fix += " (docs/guides/models.md#gateways)."
     return Fault(where, "a model behind an address, as LiteLLM is no longer called in this process", ref, fix)
 
@@ -327,18 +327,18 @@ _places = threading.BoundedSemaphore(MOST_THREADS)
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     """Works like `asyncio.to_thread` in a daemon thread, because the loop waits for those of its own executor."""
     loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-    given: asyncio.Future[Any] = loop.create_future()
+    result: asyncio.Future[Any] = loop.create_future()
 
     def settle(value: Any, error: BaseException | None) -> None:
-        if given.cancelled():
+        if result.cancelled():
             return
-        given.set_result(value) if error is None else given.set_exception(error)
+        result.set_result(value) if error is None else result.set_exception(error)
 
     def work() -> None:
         value = error = None
         try:
             with _places:
-                value = None if given.cancelled() else context.run(function, *arguments)
+                value = None if result.cancelled() else context.run(function, *arguments)
         except StopIteration as ended:  # which no future takes
             error = RuntimeError(f"StopIteration: {ended}")
         except BaseException as raised:
@@ -347,7 +347,7 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
             loop.call_soon_threadsafe(settle, value, error)
 
     threading.Thread(target=work, name="users-function", daemon=True).start()
-    return await given
+    return await result
 
 
 async def called_safely(function: Callable[..., Any], *arguments: Any) -> Any:

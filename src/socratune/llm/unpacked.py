@@ -72,16 +72,16 @@ def local_gguf(name: str) -> Path | None:
         return path if name.endswith(".gguf") else None
     if not path.is_dir():
         return None
-    found = gguf_in([file.name for file in path.iterdir()])
-    if len(found) > 1:
-        raise UserError(several_fault(name, found, f"{name.rstrip('/')}/{found[0]}"))
-    return path / found[0] if found else None
+    files = gguf_in([file.name for file in path.iterdir()])
+    if len(files) > 1:
+        raise UserError(several_fault(name, files, f"{name.rstrip('/')}/{files[0]}"))
+    return path / files[0] if files else None
 
 
-def several_fault(name: str, found: list[str], example: str) -> Fault:
+def several_fault(name: str, files: list[str], example: str) -> Fault:
     """Returns the fault of a name that could mean several GGUF files."""
-    shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
-    return Fault(name, "one GGUF file", Shown(f"{len(found)} of them"), f"Name one, as in {example}. There: {shown}.")
+    shown = ", ".join(files[:8]) + (", …" if len(files) > 8 else "")
+    return Fault(name, "one GGUF file", Shown(f"{len(files)} of them"), f"Name one, as in {example}. There: {shown}.")
 
 
 def unpacked(file: Path, sha256: str | None = None) -> Path:
@@ -146,10 +146,10 @@ def only_one(place: Path) -> Iterator[Path]:
 def remembered(book: str) -> dict[str, Any]:
     """Returns the content of a book in the cache, empty if it is missing or corrupt."""
     try:
-        found = json.loads((cache_folder() / book).read_text("utf-8"))
+        content = json.loads((cache_folder() / book).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def remember(book: str, key: str, value: Any) -> None:
@@ -165,8 +165,8 @@ def _no_room(expected: str, got: str) -> Fault:
 
 def _hash_of(file: Path) -> str:
     """Returns the sha256 of a file. An unchanged file is read once."""
-    found = file.stat()
-    key, state = str(file.absolute()), [found.st_size, found.st_mtime_ns]
+    stat = file.stat()
+    key, state = str(file.absolute()), [stat.st_size, stat.st_mtime_ns]
     known = remembered("hashes.json").get(key)
     if isinstance(known, list) and known[:2] == state:
         return str(known[2])
@@ -200,8 +200,8 @@ def _unpack(file: Path, folder: Path, source: GgufSource) -> None:
         fix = "Take another file of the model, or its safetensors."
         raise UserError(Fault(str(file), "a GGUF file that transformers reads", reason, fix)) from error
     head = {**({"license": licence} if licence else {}), "gguf_file": source.file, "gguf_sha256": source.sha256}
-    told = f"The weights of the GGUF file {source.file}, unpacked into bfloat16."
-    write_text(folder / "README.md", f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---\n{told}\n")
+    note = f"The weights of the GGUF file {source.file}, unpacked into bfloat16."
+    write_text(folder / "README.md", f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---\n{note}\n")
 
 
 def _looked_at(file: Path) -> tuple[str | None, int, str | None]:
@@ -234,8 +234,8 @@ def _looked_at(file: Path) -> tuple[str | None, int, str | None]:
 
 def _text_in(reader: Any, key: str) -> str | None:
     field = reader.get_field(key)
-    found = None if field is None else field.contents()
-    return found if isinstance(found, str) else None
+    text = None if field is None else field.contents()
+    return text if isinstance(text, str) else None
 
 
 def _reader_of(file: Path) -> Any:
@@ -294,8 +294,8 @@ def _write(file: Path, folder: Path, pre: str | None) -> None:
     tokenizer.clean_up_tokenization_spaces = False  # it would harm a byte-level tokenizer; transformers warns of True
     dense: dict[str, Any] = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
     loaded: Any = AutoModelForCausalLM.from_pretrained(**place, **dense, output_loading_info=True)
-    packed, found = loaded
-    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+    packed, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would draw them at random
         raise ValueError(f"it has no weights for {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}")
     config = packed.config
     vars(config).pop("quantization_config", None)
@@ -322,10 +322,10 @@ def _name_special_tokens(tokenizer: Any, file: Path) -> None:
     from transformers import AddedToken
 
     reader = GGUFReader(file.absolute())
-    found = {key: reader.get_field(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type")}
-    if None in found.values():
+    fields = {key: reader.get_field(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type")}
+    if None in fields.values():
         return
-    texts, types = (field.contents() for field in found.values() if field is not None)
+    texts, types = (field.contents() for field in fields.values() if field is not None)
     known = tokenizer.added_tokens_decoder
     lacking = [
         AddedToken(text, special=kind == _CONTROL, normalized=False)

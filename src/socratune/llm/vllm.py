@@ -33,8 +33,8 @@ VLLM_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1"}
 
 def vllm_command() -> list[str] | None:
     """Returns how to call vLLM: the `vllm` on the path, otherwise a module of this Python, otherwise None."""
-    if found := shutil.which("vllm"):
-        return [found]
+    if command := shutil.which("vllm"):
+        return [command]
     spec = importlib.util.find_spec("vllm")
     if spec is not None and spec.origin is not None:  # a mere folder of that name has no origin
         return [sys.executable, "-m", "vllm.entrypoints.cli.main"]
@@ -60,7 +60,7 @@ def vllm_args_fault(given: Sequence[str | float], where: str = "enhance.vllm_arg
         return Fault(where, "options of vllm serve; the model is given as --model", words[0])
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
-        if name in OURS or (name.startswith("--") and len(name) > 3 and any(one.startswith(name) for one in OURS)):
+        if name in OURS or (name.startswith("--") and len(name) > 3 and any(flag.startswith(name) for flag in OURS)):
             return Fault(where, f"options besides {', '.join(OURS)}, which are chosen for you", word)
     return None
 

@@ -167,20 +167,22 @@ def _anthropic_completion(data: Any) -> Completion:
 
 def usage(kind: WireProtocol, data: Any) -> tuple[int, int]:
     """Returns the tokens of prompt and answer in the parsed body of a 200, 0 if they are missing."""
-    said = data.get("usage") if isinstance(data, dict) else None
+    counts = data.get("usage") if isinstance(data, dict) else None
     names = ("prompt_tokens", "completion_tokens") if kind == "openai" else ("input_tokens", "output_tokens")
-    return _count(said, names[0]), _count(said, names[1])
+    return _count(counts, names[0]), _count(counts, names[1])
 
 
 def _check_ending(reason: Any) -> None:
     """Raises if the server reports that an answer is incomplete."""
     if reason is None:
         raise NoWords("an answer that was broken off (no reason why it ended)")
-    said = str(reason).lower()
-    if _FILTERED.search(said):
-        raise CallError("the model refused" if said == "refusal" else f"a filter of the provider stopped it ({said})")
-    if _BROKEN_OFF.search(said):
-        raise NoWords(f"an answer that was broken off ({said})")
+    ending = str(reason).lower()
+    if _FILTERED.search(ending):
+        raise CallError(
+            "the model refused" if ending == "refusal" else f"a filter of the provider stopped it ({ending})"
+        )
+    if _BROKEN_OFF.search(ending):
+        raise NoWords(f"an answer that was broken off ({ending})")
 
 
 def _refuse_silence(cut_off: bool, tools: bool, thought: str) -> NoReturn:
@@ -190,10 +192,10 @@ def _refuse_silence(cut_off: bool, tools: bool, thought: str) -> NoReturn:
     raise NoWords("calls of tools and no words" if tools else "thoughts and no words" if thought else "no words")
 
 
-def _ids(said: Any) -> tuple[int, ...] | None:
+def _ids(ids: Any) -> tuple[int, ...] | None:
     """Returns the sampled ids, or None if the server hides them or they are invalid."""
     try:
-        return read_token_ids(said) or None
+        return read_token_ids(ids) or None
     except TypeError:
         return None
 
@@ -210,8 +212,8 @@ def _with_thought(thought: str, text: str) -> str:
     Of half a surrogate pair (a server that cut an emoji) there is a `?`: no tokenizer and no file takes it.
     """
     thought = thought.strip("\n")
-    said = f"<think>\n{thought}\n</think>\n\n{text.lstrip()}" if thought else text
-    return said.encode("utf-8", "replace").decode()
+    whole = f"<think>\n{thought}\n</think>\n\n{text.lstrip()}" if thought else text
+    return whole.encode("utf-8", "replace").decode()
 
 
 def refused_parameters(kind: WireProtocol, body: dict[str, Any], said: str) -> list[str]:
@@ -269,15 +271,15 @@ def room_for_answer(said: str, asked: int, read: int) -> int | None:
     if not _NO_ROOM.search(said):
         return None
     said = re.sub(r"(?<=\d),(?=\d{3})", "", said)
-    found = next((found for pattern in _ROOM if (found := pattern.search(said))), None)
-    if found is None:
+    match = next((match for pattern in _ROOM if (match := pattern.search(said))), None)
+    if match is None:
         room = asked // 4
-    elif (parts := found.groupdict()).get("answer"):
+    elif (parts := match.groupdict()).get("answer"):
         room = int(parts["answer"])
     else:
-        told = _READ.search(said)
-        if told and not parts.get("read"):
-            read = max(read, int(told["read"])) if told["least"] else int(told["read"] or told["too"])
+        prompt = _READ.search(said)
+        if prompt and not parts.get("read"):
+            read = max(read, int(prompt["read"])) if prompt["least"] else int(prompt["read"] or prompt["too"])
         room = int(parts["all"]) - int(parts.get("read") or read)
     return room if LEAST_ROOM <= room < asked else None
 
@@ -291,10 +293,10 @@ def message_in(data: bytes) -> str:
     """Returns the message of an error body on one line: the message field of the usual shapes, else the text."""
     text = data[:10_000].decode("utf-8", "replace")
     try:
-        said = json_decode(data)
-        error = said.get("error", said)
-        found = error if isinstance(error, str) else error.get("message") or error.get("detail")
-        text = found if isinstance(found, str) else json.dumps(found or said)
+        body = json_decode(data)
+        error = body.get("error", body)
+        message = error if isinstance(error, str) else error.get("message") or error.get("detail")
+        text = message if isinstance(message, str) else json.dumps(message or body)
     except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(text.split())

@@ -345,11 +345,13 @@ def file_hash(path: Path) -> str:
 def file_state(*paths: Path) -> tuple[int, ...] | None:
     """Returns numbers that change when one of the files is written or replaced, or None if a file is missing."""
     try:
-        found = [path.stat() for path in paths]
+        stats = [path.stat() for path in paths]
     except OSError:
         return None
     return tuple(
-        number for one in found for number in (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+        number
+        for stat in stats
+        for number in (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     )
 
 

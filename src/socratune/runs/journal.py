@@ -51,14 +51,14 @@ def journal_error(path: Path, error: Exception, doing: str) -> SocratuneError:
     Args:
         doing: `opened`, `read` or `written`.
     """
-    said = str(error)
+    message = str(error)
     damaged = isinstance(error, ValueError | LookupError | TypeError) or type(error) is sqlite3.DatabaseError
     signs = ("malformed", "not a database", "no column", "values for", *(["no such"] if doing != "written" else []))
-    damaged |= any(words in said for words in signs)
+    damaged |= any(words in message for words in signs)
     if not damaged:
         fix = "Is the disk full?" if doing == "written" else "Can it and its folder be read and written?"
         fix = "A folder lies there; move it away." if path.is_dir() else fix
-        return OutsideError(f"{path}: the journal cannot be {doing}: {said}. {fix}")
+        return OutsideError(f"{path}: the journal cannot be {doing}: {message}. {fix}")
     aside = path.parent / "damaged"
     move = f"mkdir -p {shlex.quote(str(aside))}; mv {shlex.quote(str(path))}* {shlex.quote(str(aside))}"
     fix = (
@@ -66,7 +66,7 @@ def journal_error(path: Path, error: Exception, doing: str) -> SocratuneError:
         "Finished stages are kept with their files. The stage at work begins anew, and asks and pays anew what only "
         "the journal knew; `socratune pods list` shows machines that are still rented."
     )
-    return UserError(Fault(str(path), "the journal of a run", Shown(said), fix))
+    return UserError(Fault(str(path), "the journal of a run", Shown(message), fix))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +233,8 @@ class Journal:
 
     def _object(self, text: str) -> dict[str, Any]:
         try:
-            if isinstance(found := json_decode(text), dict):
-                return found
+            if isinstance(value := json_decode(text), dict):
+                return value
             raise TypeError(f"{text[:40]!r} where an object was kept")
         except (ValueError, TypeError) as error:
             raise journal_error(self._path, error, "read") from None

@@ -48,8 +48,8 @@ class Pin:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the pin as it stands in the file."""
-        told = {"what": self.what, "at": self.at, "socratune": self.socratune, "after": self.after}
-        return {**told, **self.content}
+        head = {"what": self.what, "at": self.at, "socratune": self.socratune, "after": self.after}
+        return {**head, **self.content}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Pin:
@@ -69,8 +69,8 @@ def pin(run: RunDir, results: dict[str, Any], what: What, content: dict[str, Any
         content: JSON.
     """
     known = _known_pins(run, results.get("provenance"))
-    if not any(one.what == what and one.content == content for one in known):
-        before = [one for one in known if ORDER.index(one.what) < ORDER.index(what)]
+    if not any(other.what == what and other.content == content for other in known):
+        before = [other for other in known if ORDER.index(other.what) < ORDER.index(what)]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         known = [*before, Pin(what, now, __version__, content, _chained(before))]
         write_json(run / PROVENANCE, _document(known))
@@ -101,11 +101,11 @@ def copy_provenance(run: RunDir) -> None:
 
 
 def _document(pins: Sequence[Pin]) -> dict[str, Any]:
-    return {"format": _FORMAT, "pins": [one.to_json() for one in pins]}
+    return {"format": _FORMAT, "pins": [entry.to_json() for entry in pins]}
 
 
 def _chained(before: Sequence[Pin]) -> str:
-    text = json.dumps([one.to_json() for one in before], sort_keys=True, ensure_ascii=False)
+    text = json.dumps([entry.to_json() for entry in before], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
@@ -119,7 +119,7 @@ def read_pins(path: Path) -> list[Pin]:
         data = json.loads(path.read_text("utf-8"))
         if data["format"] != _FORMAT:
             raise ValueError(f"format {data['format']!r}")
-        return [Pin.from_json(one) for one in data["pins"]]
+        return [Pin.from_json(entry) for entry in data["pins"]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         got = Shown(f"{type(error).__name__}: {error}")
         raise UserError(Fault(str(path), "the provenance of a run", got)) from None
@@ -131,12 +131,12 @@ def pins_faults(pins: Sequence[Pin], noted: Any = None) -> list[str]:
     Args:
         noted: what the results note of them (`pin`); None where there are no results to ask.
     """
-    places = [ORDER.index(one.what) for one in pins]
+    places = [ORDER.index(entry.what) for entry in pins]
     if places != sorted(set(places)):
         return [f"{PROVENANCE} has its entries twice or in another order than they are written in."]
-    for at, one in enumerate(pins):
-        if one.after != _chained(pins[:at]):
-            return [f"{PROVENANCE} was changed: an entry before {one.what!r} is not the one that stood there."]
+    for at, entry in enumerate(pins):
+        if entry.after != _chained(pins[:at]):
+            return [f"{PROVENANCE} was changed: an entry before {entry.what!r} is not the one that stood there."]
     if noted is not None and noted != fingerprint(_document(pins)):
         return [f"{PROVENANCE} is not the one that pipeline_results.json belongs to."]
     return []

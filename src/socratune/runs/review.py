@@ -90,9 +90,9 @@ def review_decisions(run: RunDir) -> dict[str, Review]:
     Raises:
         UserError: a line is no decision; names it. A last line that was cut off by a crash is passed over.
     """
-    found: dict[str, Review] = {}
+    decisions: dict[str, Review] = {}
     if not run.review.exists():
-        return found
+        return decisions
     try:
         lines = run.review.read_bytes().split(b"\n")
     except OSError as error:
@@ -111,10 +111,10 @@ def review_decisions(run: RunDir) -> dict[str, Review]:
             raise UserError(
                 Fault(f"{run.review}, line {number}", "a decision as the page writes it", got, fix)
             ) from None
-        found.pop(review.id, None)
+        decisions.pop(review.id, None)
         if review.decision != "undo":
-            found[review.id] = review
-    return found
+            decisions[review.id] = review
+    return decisions
 
 
 def _read(data: dict[str, Any]) -> Review:
