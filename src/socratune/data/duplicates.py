@@ -251,7 +251,9 @@ def _numbers_mark(row: QARow, answer: str) -> int:
     if not answer[-1].isdigit() or not is_numeric_answer(answer):
         return 0
     asked = " ".join(turn["content"] for turn in row.prompt if turn["role"] == "user")
-    numbers = sorted(abs(number) for number in numbers_in(with_digits(asked)) if abs(number) != 1)
+    stated = numbers_in(with_digits(asked))
+    sizes = (abs(number.numerator if number.denominator == 1 else number) for number in stated)  # ints sort faster
+    numbers = sorted(size for size in sizes if size != 1)
     digits = sum(len(str(number).replace("/", "").rstrip("0")) for number in numbers)
     if len(numbers) < 2 or digits < TELLING_DIGITS:
         return 0

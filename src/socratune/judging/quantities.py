@@ -388,12 +388,17 @@ _NUMBER = re.compile(
 
 NUMBER_WORDS = frozenset((*_ONES, *_TENS, *_WORD_SCALES, *_PARTS, "hundred", "dozen"))
 """A text without any of these words has no number in words."""
+_LETTERS = re.compile(r"[a-z]+")
 _NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(NUMBER_WORDS)})\b", re.IGNORECASE)
 
 
 def with_digits(text: str) -> str:
     """Returns the text with its number words written as digits. Ordinals (`the third`) stay words."""
-    return _NUMBER.sub(_digits, text) if _NUMBER_WORD.search(text) else text
+    if text.isascii():  # ten times faster than the search
+        spelled = not NUMBER_WORDS.isdisjoint(_LETTERS.findall(text.lower()))
+    else:
+        spelled = _NUMBER_WORD.search(text) is not None
+    return _NUMBER.sub(_digits, text) if spelled else text
 
 
 def _digits(match: re.Match[str]) -> str:

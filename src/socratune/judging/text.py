@@ -41,6 +41,8 @@ def normalise(text: str) -> str:
 
 def parse_number(text: str) -> Fraction | None:
     """Returns the value of a text that is one number (`1,234`, `3/4`, `-0.5`, `−7`), otherwise None."""
+    if text.isdecimal() and text.isascii() and len(text) < 400:  # as most are; `Fraction` of a text is slow
+        return Fraction(int(text))
     text = text.strip().replace("−", "-")
     text = re.sub(r"(?<=\d)[,\u202f\u00a0' ](?=\d{3})", "", text)
     if len(text) > 400:  # nobody's answer, and int() is quadratic
@@ -63,6 +65,7 @@ def loose_numbers_in(text: str) -> set[Fraction]:
     return {Fraction(match) for match in _LOOSE_NUMBER.findall(plain) if len(match) <= 400} | set(numbers_in(text))
 
 
+@lru_cache(maxsize=64)  # several questions are asked of one text in a row
 def final_answer(text: str) -> str:
     r"""Returns the part of an answer that states the result: `\boxed{…}`, `#### …`, `The answer is …`, or its last
     line.
