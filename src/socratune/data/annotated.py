@@ -104,11 +104,8 @@ def _kiln_value(file: Path) -> dict[str, Any] | Unreadable:
 def _instruction(task: dict[str, Any]) -> str:
     """Returns the text with which Kiln's own simple prompt begins."""
     requirements = task.get("requirements")
-    demands = (
-        [requirement.get("instruction") for requirement in requirements if isinstance(requirement, dict)]
-        if isinstance(requirements, list)
-        else []
-    )
+    requirements = requirements if isinstance(requirements, list) else []
+    demands = [demand.get("instruction") for demand in requirements if isinstance(demand, dict)]
     lines = "".join(f"{number}) {text}\n" for number, text in enumerate(demands, start=1))
     heading = "\n\nYour response should respect the following requirements:\n" if lines else ""
     return f"{task.get('instruction') or ''}{heading}{lines}".strip()
@@ -203,9 +200,8 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
         question = name.removesuffix(".responses")
         if question != name and isinstance(values := decoded(value), list):
             states = decoded(row.get(f"{name}.status")) or [None] * len(values)
-            responses[question] = [
-                {"value": item, "status": state} for item, state in zip(values, states, strict=False)
-            ]
+            pairs = zip(values, states, strict=False)
+            responses[question] = [{"value": value, "status": state} for value, state in pairs]
         elif (question := name.removesuffix(".suggestion")) != name and value is not None:
             suggestions[question] = {"value": value}
     own = ("id", "status", "_server_id")

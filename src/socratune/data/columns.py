@@ -92,9 +92,7 @@ def decoded(value: Any) -> Any:
         try:
             inner = read(text)
             if isinstance(inner, list | dict) and not too_deep(inner):
-                json.dumps(inner, ensure_ascii=False).encode(
-                    "utf-8"
-                )  # neither half a surrogate pair, nor what no JSON holds
+                json.dumps(inner, ensure_ascii=False).encode()  # no half of a surrogate pair, and nothing but JSON
                 return inner
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError):
             continue

@@ -233,9 +233,7 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
         fix = special
     elif len(asks) > 1:
         fix = f"Leave one question: it has {' and '.join(sorted(asks, key=lambda n: ASKS.index(plain_name(n))))}."
-    elif meant := {
-        name: names_near[0] for name, names_near in near.items() if names_near and plain_name(name) != names_near[0]
-    }:
+    elif meant := {name: alike[0] for name, alike in near.items() if alike and plain_name(name) != alike[0]}:
         fix = " ".join(f'Is "{name}" meant as "{right}"?' for name, right in meant.items())
     elif asks:
         fix = f'"{asks[0]}" has no answer beside it: name that column "answer".'

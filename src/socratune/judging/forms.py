@@ -112,10 +112,9 @@ def _other_name(question: str, right: Quantity, stated: Quantity, fraction: bool
     which = _ASKS_WHICH.search(question) is not None
     if fraction and which:
         return "a pair of numbers in another form"
-    zeros = any(re.fullmatch(r"\d+\.\d*0", quantity.literal) for quantity in (right, stated)) and not (
-        right.unit or stated.unit
-    )
-    return "a final zero counts in a name" if zeros and (which or right.form != "integer") else None
+    zeros = any(re.fullmatch(r"\d+\.\d*0", literal) for literal in (right.literal, stated.literal))
+    counts = zeros and not (right.unit or stated.unit) and (which or right.form != "integer")
+    return "a final zero counts in a name" if counts else None
 
 
 def _decimal_comma(literal: str) -> bool:

@@ -329,9 +329,7 @@ def _unit_ratios(unit: str) -> frozenset[Fraction]:
     sizes = [size for dimension, size in UNITS.values() if known and dimension == known[0]] or [Fraction(1)]
     powers = [Fraction(10) ** n for n in range(-9, 10) if n]
     large = [power for power in powers if not Fraction(1, 1000) < power < 1000]  # `mil`, `млн`: a scale, perhaps
-    return frozenset(
-        [numerator / denominator for numerator in sizes for denominator in sizes] + (powers if known else large)
-    )
+    return frozenset([above / below for above in sizes for below in sizes] + (powers if known else large))
 
 
 def _in_another_unit(right: Quantity, stated: Quantity) -> bool:

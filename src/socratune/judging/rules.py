@@ -305,11 +305,8 @@ def _by_value(text: str, options: dict[str, str]) -> set[str]:
     if len(numbers) != 1 or numbers[0].kind != "plain":
         return set()
     values = {letter: quantities_in(plain_text(option)) for letter, option in options.items()}
-    return {
-        letter
-        for letter, quantities in values.items()
-        if len(quantities) == 1 and quantities[0].size == numbers[0].size
-    }
+    wanted = [numbers[0].size]
+    return {letter for letter, stated in values.items() if [quantity.size for quantity in stated] == wanted}
 
 
 # --- yes or no -----------------------------------------------------------------------------------------------------

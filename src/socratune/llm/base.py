@@ -68,13 +68,7 @@ class Completion:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the answer as the journal stores it."""
-        return {
-            "text": self.text,
-            "stop": self.stop,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "token_ids": self.token_ids,
-        }
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Completion:
@@ -89,9 +83,8 @@ class Completion:
         except (LookupError, TypeError):
             return None
         counted = type(completion.prompt_tokens) is type(completion.completion_tokens) is int
-        return (
-            completion if isinstance(completion.text, str) and completion.stop in get_args(Stop) and counted else None
-        )
+        good = isinstance(completion.text, str) and completion.stop in get_args(Stop) and counted
+        return completion if good else None
 
 
 class ChatModel(Protocol):

@@ -100,18 +100,17 @@ def batch_status(kind: WireProtocol, data: bytes) -> Status:
     name = str(batch["id"])
     if kind == "anthropic":
         state_name = batch["processing_status"]
-        return Status(
-            name, "ended" if state_name == "ended" else "out", state_name, files=(f"{PATHS[kind]}/{name}/results",)
-        )
+        files = (f"{PATHS[kind]}/{name}/results",)
+        return Status(name, "ended" if state_name == "ended" else "out", state_name, files=files)
     state_name = batch["status"]
     if state_name == "failed":
         errors = (batch.get("errors") or {}).get("data") or [{}]
         why = "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors[:3])
         crowded = any(error.get("code") == "token_limit_exceeded" for error in errors)
         return Status(name, "refused", state_name, why, crowded=crowded)
-    files = [file for file in (batch.get("output_file_id"), batch.get("error_file_id")) if file]
+    ids = [file for file in (batch.get("output_file_id"), batch.get("error_file_id")) if file]
     state: State = "ended" if state_name in _ENDED else "out"
-    return Status(name, state, state_name, files=tuple(f"{FILES}/{file}/content" for file in files))
+    return Status(name, state, state_name, files=tuple(f"{FILES}/{file}/content" for file in ids))
 
 
 def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: float, known: set[str]) -> str | None:

@@ -53,9 +53,7 @@ def proxy_of(url: str) -> Proxy | None:
     name = parts.scheme if proxies.get(parts.scheme) else "all"
     if not proxies.get(name) or is_bypassed(host, at):
         return None
-    variable = next(
-        (name_set for name_set in (f"{name}_proxy", f"{name.upper()}_PROXY") if os.environ.get(name_set)), name
-    )
+    variable = next(filter(os.environ.get, (f"{name}_proxy", f"{name.upper()}_PROXY")), name)
     address = proxies[name]
     try:
         proxy = urlsplit(address if "://" in address else f"http://{address}")

@@ -178,9 +178,8 @@ def _check_ending(reason: Any) -> None:
         raise NoWords("an answer that was broken off (no reason why it ended)")
     ending = str(reason).lower()
     if _FILTERED.search(ending):
-        raise CallError(
-            "the model refused" if ending == "refusal" else f"a filter of the provider stopped it ({ending})"
-        )
+        filtered = f"a filter of the provider stopped it ({ending})"
+        raise CallError("the model refused" if ending == "refusal" else filtered)
     if _BROKEN_OFF.search(ending):
         raise NoWords(f"an answer that was broken off ({ending})")
 
