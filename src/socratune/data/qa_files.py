@@ -61,7 +61,7 @@ class _Reading:
         if rejected.reason == "too_long":
             self.left_out[rejected.reason] += 1
             return
-        fix = "Mend it, or leave such rows out: --on-bad-row skip."
+        fix = "Fix it, or leave such rows out: --on-bad-row skip."
         self.bad.add(place, [Fault(where, "a row that the model can be asked", Shown(rejected.detail), fix)])
 
 

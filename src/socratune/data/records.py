@@ -108,7 +108,7 @@ def json_value(line: bytes, where: str) -> Any:
         return Unreadable(Fault(where, expected, Shown(got), fix), line[:SHOWN].decode("utf-8", "replace"))
 
     if b"\x00" in line:
-        return unreadable("text", "NUL bytes (a damaged file, or one that is not UTF-8)")
+        return unreadable("text", "NUL bytes (a corrupt file, or a file that is not UTF-8)")
     try:
         text = line.decode("utf-8")
         value = json.loads(text)

@@ -96,7 +96,7 @@ def environment(name: str) -> Environment:
 def _own_file(path: str) -> Environment:
     where = f"--env python:{path}"
     if not Path(path).is_file():
-        raise UserError(Fault(where, "a Python file that is there", Shown(f"no file {path}")))
+        raise UserError(Fault(where, "an existing Python file", Shown(f"no file {path}")))
     module = module_of(path, where)
     if missing := [name for name in _FUNCTIONS if not callable(getattr(module, name, None))]:
         expected = "functions questions(seed), verify(entry, said) and template(entry)"

@@ -153,9 +153,8 @@ class BatchedModel:
         await asyncio.gather(*tasks, return_exceptions=True)
         for note in self._out.values():
             if note.id is not None:
-                text = (
-                    "%s: batch %s with %d calls goes on at the vendor, and is paid; the same command takes its results"
-                )
+                text = "%s: batch %s with %d calls continues at the vendor and is paid for. Run the same command again "
+                text += "to fetch its results"
                 log.warning(text, self._role, note.id, len(note.about["keys"]))
         await self._model.close()
 

@@ -130,10 +130,10 @@ class HttpModel:
         try:
             parts = urlsplit(base)
             good = parts.scheme in ("http", "https") and parts.hostname and not parts.query and parts.port != 0
-        except ValueError:  # a port that is none
+        except ValueError:  # an invalid port
             good = False
         if not good:
-            raise UserError(Fault("API base", "http(s)://HOST[:PORT][/PATH]", self._clean(base), "Mend the address."))
+            raise UserError(Fault("API base", "http(s)://HOST[:PORT][/PATH]", self._clean(base), "Fix the address."))
         if self._key and self.kind == "openai" and urlsplit(base).password is not None:
             # both would be the Authorization header
             raise UserError(Fault("API base", "no password beside an API key", self._clean(base), "Drop one of them."))

@@ -198,11 +198,10 @@ class Ledger:
         if limits.usd is not None and spent_usd + self._reserved_usd + usd > limits.usd:
             spent = f"{spent_usd:.4f} USD are spent"
             text = f"Stopped before the limit of {limits.usd:.6g} USD for {PARTS[limits.part]}: {spent}."
-            return f"{text} A higher limit goes on: {limits.raised_by}."
+            return f"{text} Raise the limit to continue: {limits.raised_by}."
         if limits.tokens is not None and spent_tokens + self._reserved_tokens + tokens > limits.tokens:
-            spent = f"{spent_tokens} are spent"
-            raised_by = f"--set {limits.part}.max_total_tokens=N"
-            return f"Stopped before the limit of {limits.tokens} tokens: {spent}. A higher limit goes on: {raised_by}."
+            text = f"Stopped before the limit of {limits.tokens} tokens: {spent_tokens} are spent."
+            return f"{text} Raise the limit to continue: --set {limits.part}.max_total_tokens=N."
         return None
 
     def spend(self, role: str, price: Price, prompt_tokens: int, completion_tokens: int) -> None:

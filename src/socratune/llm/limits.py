@@ -132,7 +132,7 @@ class Breaker:
     def _trip(self, why: str) -> None:
         if self._in_a_row < DOWN_AFTER or not self._a_call_is_spent:
             return
-        self._why = f"{why}. {self._in_a_row} failures in a row: the server is taken to be down"
+        self._why = f"{why}. {self._in_a_row} failures in a row: the server seems to be down"
         self._down_until = time.monotonic() + REST_S
         self.worked()
         for waiting in self._ends:

@@ -113,7 +113,7 @@ def _hosted_fault(name: str, where: str) -> Fault | None:
         return None
     fix = "Name a model whose weights can be had; one of an API can teach and judge (--teacher-model, --judge-model)."
     if vendor[0] == "ollama":
-        fix = f"Give its GGUF file; where it lies is said by: ollama show --modelfile {vendor[1]}"
+        fix = f"Give its GGUF file. To find it, run: ollama show --modelfile {vendor[1]}"
     return Fault(f"{where} {name}", "a model folder, a GGUF file or a Hub id", Shown("a model behind an API"), fix)
 
 

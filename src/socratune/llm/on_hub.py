@@ -51,7 +51,9 @@ def gguf_of_repo(name: str, *, fetch: bool) -> Path | None:
     try:
         return Path(hf_hub_download(repo, known))
     except Exception as error:  # the client's transport errors have no common class across its versions
-        raise OutsideError(f"{name}: {known} could not be had of the Hugging Face Hub ({_reason(error)}).") from error
+        raise OutsideError(
+            f"{name}: {known} could not be downloaded from the Hugging Face Hub ({_reason(error)})."
+        ) from error
 
 
 def repo_fault(name: str, where: str) -> Fault | None:

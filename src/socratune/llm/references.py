@@ -422,5 +422,5 @@ def _python_fault(where: str, ref: str) -> Fault | None:
         return None if parts[2] in _handed else Fault(where, "a function that was handed over", got, fix)
     if not Path(parts[1]).is_file():
         fix = LABORATORY_MOVED if parts[1].endswith("socratune/lab.py") else ""
-        return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"), fix)
+        return Fault(where, "python:FILE.py:FUNCTION with an existing file", Shown(f"no file {parts[1]}"), fix)
     return None

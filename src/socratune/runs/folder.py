@@ -263,7 +263,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: the file is missing or damaged; names the line, and who makes it again.
     """
-    fix = "The run's own command makes it again."
+    fix = "Run the run's own command again to rebuild it."
     if not path.is_file():
         got = Shown("a directory" if path.is_dir() else "no such file")
         raise UserError(Fault(str(path), "a file of an earlier stage", got, fix))
@@ -375,7 +375,7 @@ class Results:
                 if not all(isinstance(entry, dict) for entry in self.data["stages"].values()):
                     raise TypeError
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                fix = "It was damaged; move it away, and the stages are done anew (calls in the journal are not)."
+                fix = "The file is corrupt. Move it away: the stages are repeated, and calls in the journal are not."
                 raise UserError(Fault(str(self.path), "the results of a run", Shown("something else"), fix)) from None
         self._written_at = 0.0
 

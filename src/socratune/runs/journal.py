@@ -62,8 +62,8 @@ def journal_error(path: Path, error: Exception, doing: str) -> SocratuneError:
     aside = path.parent / "damaged"
     move = f"mkdir -p {shlex.quote(str(aside))}; mv {shlex.quote(str(path))}* {shlex.quote(str(aside))}"
     fix = (
-        f"It is damaged. Move it aside, and the same command goes on: {move} \n"
-        "Finished stages are kept with their files. The stage at work begins anew, and asks and pays anew what only "
+        f"The file is corrupt. Move it aside and run the same command again: {move} \n"
+        "Finished stages are kept with their files. The current stage starts again and pays again for what only "
         "the journal knew; `socratune pods list` shows machines that are still rented."
     )
     return UserError(Fault(str(path), "the journal of a run", Shown(message), fix))
@@ -92,7 +92,7 @@ class BatchNote:
 class Journal:
     """Stores calls by key and rows by (stage, position).
 
-    Every method raises UserError where the file turns out to be damaged.
+    Every method raises UserError if the file is corrupt.
 
     `stage` in the row methods is the stage's name with the fingerprint of what it depends on, so that rows made
     under other settings are not found.
@@ -109,7 +109,7 @@ class Journal:
             self._db.executescript(_SCHEMA)
             for (key,) in self._db.execute("SELECT key FROM calls"):
                 self._remember(key)
-        except (sqlite3.Error, TypeError) as error:  # the latter: a key that is none
+        except (sqlite3.Error, TypeError) as error:  # TypeError: an invalid key
             with suppress(AttributeError):
                 self._db.close()
             raise journal_error(path, error, "opened") from None

@@ -90,7 +90,7 @@ def _known_pins(run: RunDir, noted: Any) -> list[Pin]:
             write_json(run / PROVENANCE, _document(known))
             return known
     if noted is not None:
-        log.warning("%s: what was pinned of this run is lost; it is pinned anew from here on.", run / PROVENANCE)
+        log.warning("%s: the provenance of this run is lost. It is recorded again from here on.", run / PROVENANCE)
     return []
 
 

@@ -118,7 +118,7 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
         for key in changed:
             stage = first_stage_of(key)
             if stage in (None, "publish") or results.stage(stage).get("status") in (None, "error"):
-                continue  # nothing is made of it yet, or it ended in an error that another setting may mend
+                continue  # nothing is made of it yet, or it ended in an error that another setting may fix
             if restart is None or STAGES.index(restart) > STAGES.index(stage):
                 fix = f"Use the old value, --restart {stage} to redo from there, or another --output."
                 now = Shown(repr(new.get(key)))
@@ -160,7 +160,7 @@ def refuse_other_data(split: dict[str, Any], key: str) -> None:
         UserError: it has changed.
     """
     if split.get("status") == "done" and split.get("key") != key:
-        fix = "Use --restart split to begin anew with it, or another --output."
+        fix = "Use --restart split to start again with it, or another --output."
         raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
 
 
@@ -174,7 +174,7 @@ def refuse_other_documents(source: str, known: str | None, found: str | None) ->
         UserError: they have changed.
     """
     if None not in (known, found) and known != found:
-        fix = "Use --restart generate to read them anew, or another --output."
+        fix = "Use --restart generate to read them again, or another --output."
         raise UserError(Fault(f"--source {source}", "the documents this run began with", Shown("changed ones"), fix))
 
 
@@ -191,7 +191,7 @@ def is_incomplete(run: RunDir, stage: str, entry: dict[str, Any]) -> bool:
     A torn file is not deleted: it is then called NAME.damaged.
     """
     for path in _torn_outputs(run, stage, entry):
-        log.warning("%s is damaged. It is kept as %s.damaged, and made again.", path, path.name)
+        log.warning("%s is corrupt. It is kept as %s.damaged and rebuilt.", path, path.name)
         spoiled = path.with_name(f"{path.name}.damaged")
         if spoiled.is_dir():
             shutil.rmtree(spoiled)

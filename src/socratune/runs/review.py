@@ -107,7 +107,7 @@ def review_decisions(run: RunDir) -> dict[str, Review]:
             if number == len(lines):
                 break
             got = Shown(f"{type(error).__name__}: {error}")
-            fix = "Mend or delete the line."
+            fix = "Fix or delete the line."
             raise UserError(
                 Fault(f"{run.review}, line {number}", "a decision as the page writes it", got, fix)
             ) from None
