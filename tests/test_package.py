@@ -28,4 +28,5 @@ def test_the_wheel_holds_the_embedded_model_and_data(tmp_path: Path) -> None:
     assert {name for name in shipped if "__pycache__" not in name} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any("lab_data" in name or "experiments" in name for name in names)
+    assert not any(name.startswith(("unsloth", "src")) for name in names)
     assert wheel.stat().st_size < 3_000_000

@@ -277,7 +277,7 @@ def test_a_connection_that_is_cut(moment: str, run: Path, here: Path, service: F
 @pytest.mark.parametrize(
     ("size_mb", "said"),
     [
-        (1, "could not be fitted out"),
+        (1, "could not be set up"),
         pytest.param(2, "installing Socratune there failed", marks=pytest.mark.storm),
         pytest.param(10, "training on the rented machine did", marks=pytest.mark.storm),
     ],
@@ -460,7 +460,7 @@ def test_what_is_tried_and_in_which_order() -> None:
     paid = Limits(usd=25.0, part="where", raised_by="--max-usd USD")
     assert [offer.name for offer in affordable(offers(), where, 20, 10, 0, paid)] == ["RTX 4090", "H100 PCIe"]
     assert [offer.name for offer in affordable(offers(), where, 70, 10, 0, paid)] == ["H100 PCIe"]
-    with pytest.raises(UserError, match="cards with 200 GB together") as raised:
+    with pytest.raises(UserError, match="GPUs with 200 GB together") as raised:
         affordable(offers(), where, 200, 10, 0, UNLIMITED)
     assert "80 GB" in str(raised.value)
     pcie = where.model_copy(update={"preferred_gpus": ["H100 PCIe"]})
@@ -639,7 +639,7 @@ def test_pods_are_listed_reaped_and_taken_over(run: Path, here: Path, service: F
     assert "0 given back" in socratune("pods", "reap", "--yes", *flags, env=key).stdout and service.pods
     client.process.kill()
     client.process.wait()
-    assert "nobody uses it" in socratune("pods", "list", *flags, env=key).stdout
+    assert "unused" in socratune("pods", "list", *flags, env=key).stdout
     asked = socratune("pods", "reap", *flags, env=key)
     assert asked.returncode == 2 and "--yes" in asked.stderr and service.pods  # nobody answers
     for journal in run.glob("journal.sqlite*"):

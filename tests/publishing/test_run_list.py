@@ -191,7 +191,7 @@ def test_two_runs_are_compared_on_demand(served_outputs: tuple[Path, str]) -> No
     assert "connect-src 'none'" in page
     status, page = ask(url, "/compare?a=first&b=arm/seed-0")
     assert status == 400 and "cannot be compared" in told(page)["notice"]
-    assert "not there any more" in told(ask(url, "/compare?a=first")[1])["notice"]
+    assert "no longer exists" in told(ask(url, "/compare?a=first")[1])["notice"]
 
 
 @pytest.mark.slow

@@ -262,7 +262,9 @@ def _numbers_mark(row: QARow, answer: str) -> int:
     if not answer[-1].isdigit() or not is_numeric_answer(answer):
         return 0
     asked = " ".join(turn["content"] for turn in row.prompt if turn["role"] == "user")
-    found = sorted(abs(number) for number in numbers_in(with_digits(asked)) if abs(number) != 1)
+    numbers = numbers_in(with_digits(asked))
+    sizes = (abs(number.numerator if number.denominator == 1 else number) for number in numbers)  # ints sort faster
+    found = sorted(size for size in sizes if size != 1)
     digits = sum(len(str(number).replace("/", "").rstrip("0")) for number in found)
     if len(found) < 2 or digits < TELLING_DIGITS:
         return 0

@@ -1,4 +1,5 @@
-"""Which environments `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]`, `verifiers:MODULE`, `python:FILE.py`.
+"""Finds the environments that `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]`, `verifiers:MODULE`,
+`python:FILE.py`.
 
 Whatever is named gives three functions, and nothing else here asks which kind it is:
 
@@ -33,7 +34,7 @@ _GUIDE = "docs/guides/environments.md"
 
 
 def named_environments(text: str) -> list[str]:
-    """The environments of a setting, each by its whole name: `reasoning_gym:chain_sum(max_terms=2)`.
+    """Returns the environments of a setting, each by its full name: `reasoning_gym:chain_sum(max_terms=2)`.
 
     Raises:
         UserError: that is no list of environments, or names one twice.
@@ -54,13 +55,13 @@ def named_environments(text: str) -> list[str]:
 
 
 def kind_of(name: str) -> str:
-    """An environment's name in short: `chain_sum`; of a file, its stem; of a folder, its name."""
+    """Returns an environment's short name: `chain_sum`, the stem of a file, or the name of a folder."""
     world, _, rest = name.partition(":")
     return Path(rest).stem if world == "python" else Path(rest.partition("(")[0]).name
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """The options in an environment's name.
+    """Returns the options in an environment's name.
 
     Raises:
         UserError: they are not `option=value` with a number, a text, a list, True or False.
@@ -76,7 +77,7 @@ def options_of(name: str) -> dict[str, Any]:
 
 @lru_cache(64)
 def environment(name: str) -> Environment:
-    """The environment of a name.
+    """Returns the environment of that name.
 
     Raises:
         UserError: there is none of that name, its package is missing, or its options are refused.
@@ -114,7 +115,7 @@ def _own_file(path: str) -> Environment:
 
 @dataclass(frozen=True, slots=True)
 class _OwnFile:
-    """The functions of somebody's own file: what they raise is told as a fault of that file.
+    """Wraps the functions of a user's file and reports what they raise as an error in that file.
 
     What `verify` raises is told by the judge, of the one answer that it could not judge.
     """
@@ -151,7 +152,7 @@ _GSM8K = re.compile(r"gsm[-_ ]?8k", re.IGNORECASE)
 
 
 def environment_faults(config: RunConfig, *, asked: bool) -> list[Fault]:
-    """What is wrong with the environments of a run, and with a test that they were made from.
+    """Returns the errors in a run's environments and in a test that overlaps with them.
 
     Args:
         asked: they are still to give their questions; each is asked for a first one.

@@ -1,4 +1,4 @@
-"""The judge `rules/environment`: the final answer of a response, in short, and what the environment's verifier says.
+"""Implements the judge `rules/environment`: extracts the final answer and passes it to the environment's verifier.
 
 Where our own rules agree with it on every answer of the gold test, they are asked first: they read units and reasons
 better. A response that never states an answer is wrong, as the task asks for one. One that states several is undecided
@@ -33,7 +33,7 @@ _KIN = (
     "son", "wife", "husband", "aunt", "uncle", "niece", "nephew", "granddaughter", "grandson", "cousin",
 )  # fmt: skip
 _WORDS = (("Yes", "No"), ("True", "False"), _DAYS, _KIN)
-"""Closed sets of answers: whoever answers in a sentence names one of them."""
+"""Closed sets of answers: an answer in a sentence names one of their members."""
 _NO_WHAT = re.compile(r"(?i)\bno\b(?!\W*$|\s*[,.;:!\n–—-]|\s+(?:because|since|as|it|that|this|the|we)\b)")
 """The `no` of "no idea" and "no spider", which answers nothing."""
 _TIME = re.compile(r"(?:\d+ days?,? (?:and )?)?\d+:\d\d(?::\d\d(?:\.\d+)?)?|\d+ days?")
@@ -43,7 +43,7 @@ _FRACTION = re.compile(r"-?\d+\s*/\s*-?\d+")
 
 @undecided_on_error
 async def environment_judge(row: QARow, response: str) -> Judgement:
-    """What the row's environment says of a response; a row of none is judged by rules."""
+    """Judges a response by the row's environment. A row without an environment is judged by rules."""
     own = row.metadata.get("environment")
     if not isinstance(own, dict):
         return await mechanical_judge(row, response)
@@ -82,14 +82,14 @@ _REASON = re.compile(r",\s+(?!or\b)|[;(]|\s(?:because|since|as)\b")
 
 
 def _clause(said: Statement, answer: str) -> str:
-    """Of `The answer is X, because …` what stands before the reason, if that gives an answer."""
+    """Returns the part of `The answer is X, because …` before the reason if it holds an answer."""
     first = _REASON.split(said.plain, maxsplit=1)[0]
     commas = _TIME.fullmatch(answer) or _LIST.fullmatch(answer)
     return first if said.marked and not commas and said_in(first, answer) else said.plain
 
 
 def said_in(statement: str, answer: str) -> list[str]:
-    """What a statement gives as its result, each in the form in which the task gives `answer`; the last one counts.
+    """Returns the results that a statement gives, each in the form of the task's own `answer`. The last one counts.
 
     Args:
         statement: without Markdown and LaTeX dress.
@@ -113,14 +113,14 @@ def said_in(statement: str, answer: str) -> list[str]:
 
 
 def _written(number: Fraction, like: Fraction) -> str:
-    """A number as its task writes one: whole, else with its decimals."""
+    """Writes a number as its task does: whole if it can, otherwise with decimals."""
     if number.denominator == 1:
         return str(number.numerator)
     return repr(float(number)) if like.denominator > 1 or number != like else str(number)
 
 
 def _as_time(found: str, wanted: str) -> str:
-    """A duration with the plural and the comma of its task."""
+    """Writes a duration with the plural and the comma of its task."""
     days = re.match(r"(\d+) days?,? (?:and )?(?=\d)", found)
     if days and "," in wanted:
         return f"{days.group(1)} days, {found[days.end() :]}"

@@ -1,4 +1,4 @@
-"""The rows of a run's environments: what is trained on, and a test that none of it asks.
+"""Writes the rows of a run's environments: training rows, and a test that shares no question with them.
 
 Where an environment has many templates, a test of templates that are never trained on (the headline) and, beside it,
 new numbers for those that are (`metadata.sibling_of`: the paper `recall`). Where it has few, a test of new numbers.
@@ -20,19 +20,19 @@ from socratune.environments.protocol import Entry, Environment
 from socratune.runs import RunDir, StageResult, write_jsonl
 
 FEWEST_HELD_TEMPLATES = 30
-"""Templates of a test: fewer bear no interval to speak of."""
+"""The fewest templates of a test. Fewer give no useful interval."""
 FEWEST_TEMPLATES = 2 * FEWEST_HELD_TEMPLATES
-"""With fewer templates than this none is held out, as too few would be left to learn from."""
+"""The fewest templates of which some are held out. With fewer, too few would be left to learn from."""
 HELD_SHARE = 0.2
 _LOOKED_AT = 2_000
-"""Entries in which the templates are looked for."""
+"""Entries in which templates are searched."""
 _NOTHING_NEW = 2_000
-"""After so many entries in a row that were asked before, an environment has no further question."""
+"""An environment has no further question after this many repeated entries in a row."""
 
 
 @dataclass(slots=True)
 class _Written:
-    """The rows of one environment."""
+    """Holds the rows of one environment."""
 
     kind: str
     templates: int = 0
@@ -42,7 +42,7 @@ class _Written:
     numbers: list[dict[str, Any]] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """As they stand in the results."""
+        """Returns the counts for the results file."""
         found = {
             "rows": len(self.rows), "tests": len(self.tests), "new_numbers": len(self.numbers),
             "templates": self.templates or 1, "templates_held_out": len(self.held),
@@ -50,7 +50,7 @@ class _Written:
         return found | {"says": self.says()}
 
     def says(self) -> str:
-        """What the test can show, in a sentence."""
+        """Returns a sentence about what the test can show."""
         if self.held:
             asked = f"{len(self.held)} of {self.templates} templates are held out"
             return f"{asked}: what is tested are new templates, and beside them new numbers."
@@ -59,7 +59,7 @@ class _Written:
 
 
 def write_environment_rows(run: RunDir, config: EnvConfig, split: SplitConfig) -> StageResult:
-    """Write `qa.jsonl`, which is trained on but for new numbers, and `qa_test.jsonl`.
+    """Writes `qa.jsonl`, which is trained on except for new numbers, and `qa_test.jsonl`.
 
     The figures say what the test can show.
 
@@ -103,7 +103,7 @@ def _of(name: str, size: int, seed: int, tests: int, numbers: int) -> _Written:
 
 
 def _by_row(found: _Written, name: str, env: Environment, entries: list[Entry], tests: int) -> None:
-    """Each question for itself. The first ones are the test, so that a larger size asks the same."""
+    """Sorts each question by itself. The first questions are the test, so that a larger size asks the same test."""
     for at, entry in enumerate(entries):
         (found.tests if at < tests else found.rows).append(_row(name, env, entry, at, held_out=False))
 
@@ -111,7 +111,7 @@ def _by_row(found: _Written, name: str, env: Environment, entries: list[Entry], 
 def _by_template(
     found: _Written, name: str, env: Environment, entries: Iterator[Entry], size: int, tests: int, numbers: int
 ) -> None:
-    """Of a template that is held out, its share of the test; of any other first a row to train on, then new numbers."""
+    """Fills the test from held-out templates. Any other template gives a row to train on first, then new numbers."""
     counts, asked, anchors = Counter[str](), Counter[str](), dict[str, str]()
     share = -(-tests // len(found.held))
     each = -(-numbers // max(1, found.templates - len(found.held)))
@@ -135,7 +135,7 @@ def _by_template(
 
 
 def _held_out(templates: list[str]) -> frozenset[str]:
-    """The templates of the test, by a hash of their names; none where there are few."""
+    """Returns the templates of the test, chosen by a hash of their names, or none if there are few."""
     if len(templates) < FEWEST_TEMPLATES:
         return frozenset()
     order = sorted(templates, key=lambda one: hashlib.sha256(f"held_out/{one}".encode()).digest())
@@ -143,7 +143,7 @@ def _held_out(templates: list[str]) -> frozenset[str]:
 
 
 def _distinct(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """Each question once; ends where nothing new comes."""
+    """Yields each question once and ends when nothing new comes."""
     seen, stale = set[str](), 0
     for entry in entries:
         text = " ".join(str(entry["question"]).split()).casefold()
@@ -156,7 +156,7 @@ def _distinct(entries: Iterator[Entry]) -> Iterator[Entry]:
 
 
 def _row(name: str, env: Environment, entry: Entry, at: int, *, held_out: bool = True) -> dict[str, Any]:
-    """A row; its source is its template where templates are held out, so that no template is parted."""
+    """Returns a row. Its source is its template if templates are held out, so that the split keeps templates whole."""
     kind, template = kind_of(name), env.template(entry)
     known = {key: value for key, value in entry.items() if key not in ("question", "solution")}
     metadata = {

@@ -1,4 +1,4 @@
-"""Numerals whose form carries the meaning (versions, codes, sections): an equal value may be another thing."""
+"""Detects numerals whose form carries the meaning (versions, codes, sections): an equal value may be another thing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _MEASURES = re.compile(
       | 多少 | 几 | 多长 | 多大 | 多高 | 多重 | 面积 | 体积 | 价格 | 计算 | 求""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""Words of a question after an amount; without one, digits may be a name, and their form counts."""
+"""Words of a question about an amount. Without them, digits may be a name, and their form counts."""
 _SYMBOLS = re.compile(
     r"\b(?:symbol|abbreviat\w*|formula|acronym|initials|country\ code|stands?\ for|written|notation|zeichen|abkürzung"
     r"|formel|symbole|abréviation|símbolo|abreviatura)\b|符号|缩写",
@@ -79,7 +79,9 @@ _SYMBOLS = re.compile(
 
 
 def other_form(question: str, right: Quantity, said: Quantity) -> str | None:
-    """Why two numbers of equal value may still be two things, by how they are written; None where the value is all."""
+    """Returns why two numbers of equal value may still differ in meaning by their form, or None if only the value
+    counts.
+    """
     if {right.unit, said.unit} == {"", "s"} and not _SECONDS.search(question):
         return "seconds, a decade, or a letter of a name"
     named = is_name(question)
@@ -89,7 +91,7 @@ def other_form(question: str, right: Quantity, said: Quantity) -> str | None:
 
 
 def _other_numeral(question: str, right: Quantity, said: Quantity, named: bool) -> str | None:
-    """`other_form` for numbers that are written in two ways."""
+    """Does the work of `other_form` for two numbers that are written differently."""
     if _leading_zero(right.literal) or _leading_zero(said.literal):
         return "a leading zero: perhaps a code"
     if named:
@@ -106,7 +108,7 @@ def _other_numeral(question: str, right: Quantity, said: Quantity, named: bool) 
 
 
 def _other_name(question: str, right: Quantity, said: Quantity, fraction: bool) -> str | None:
-    """`other_form` for a question that speaks of no amount."""
+    """Does the work of `other_form` for a question that mentions no amount."""
     which = _ASKS_WHICH.search(question) is not None
     if fraction and which:
         return "a pair of numbers in another form"
@@ -119,12 +121,12 @@ def _decimal_comma(literal: str) -> bool:
 
 
 def is_name(question: str) -> bool:
-    """Whether a question asks for digits that are a name (`Which version …?`), not for an amount."""
+    """Returns True if a question asks for a name made of digits (`Which version …?`), not for an amount."""
     return _NAMES.search(question) is not None and not _COUNTED.search(question)
 
 
 def is_symbol(question: str) -> bool:
-    """Whether a question asks for a symbol, where `No` is nobelium and no denial."""
+    """Returns True if a question asks for a symbol: there `No` is nobelium, not a denial."""
     return _SYMBOLS.search(question) is not None
 
 

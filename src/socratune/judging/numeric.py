@@ -1,4 +1,4 @@
-"""The number an answer states as its result, and whether it is the number that the reference is."""
+"""Reads the number that an answer gives as its result and compares it with the reference."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FACTORIALS = re.compile(r"\w!|factorial|permut|arrang|\bways\b|\borders\b")
 _OR = re.compile(r"\b(?:or|either|and|oder|und|entweder|ou|et|o|y)\b|[或和与]|还是")
 _DOWN = re.compile(r"\b(?:los[te]\w*|loss|drop\w*|f[ae]ll\w*|decreas\w*|declin\w*|below|down)\b", re.IGNORECASE)
 _LESS = re.compile(r"\b(?:minus|negative)\b(?!\s+[\d.$€£¥])", re.IGNORECASE)
-"""Not the sign of a numeral (`minus 3`), which is read as one."""
+"""The sign of a numeral (`minus 3`) is excluded, because it is read as part of the number."""
 _VAGUE = re.compile(
     r"\b(?:or|oder) so\b|\b(?:next|last) (?:year|month|week)|\b(?:ago|will be|would be|used to be)\b"
     r"|\b(?:some|many|most|people|others?) (?:would )?(?:say|claim|think|believe|argue)s?\b"
@@ -61,7 +61,7 @@ _RISE = re.compile(r"\b(?:from|von|de)\b|从")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The number an answer gives as its result.
+    """Holds the number that an answer gives as its result.
 
     Attributes:
         sure: it is marked, stands alone or behind a `=`.
@@ -76,7 +76,7 @@ class Claim:
 
 
 def by_number(question: str, right: Statement, said: Statement) -> Judgement | None:
-    """A reference that is one number, with or without a unit, against the number the answer states."""
+    """Judges an answer by its number if the reference is one number, with or without a unit. Returns None otherwise."""
     wanted = _reference_quantity(right.plain)
     if wanted is None:
         return None
@@ -97,7 +97,7 @@ def by_number(question: str, right: Statement, said: Statement) -> Judgement | N
 def _doubt(
     wanted: Quantity, right: Statement, claim: Claim, said: Statement, question: str, same: bool | None
 ) -> str | None:
-    """Why the claim's number, be it the reference's or not, is perhaps not what the answer gives as its result."""
+    """Returns why the claimed number may not be the answer's result, or None if there is no doubt."""
     if claim.negated:
         return "denied"
     if claim.quantity.other == -claim.quantity.value and abs(claim.quantity.value) == abs(wanted.value):
@@ -118,7 +118,7 @@ def _doubt(
 
 
 def _elsewhere(wanted: Quantity, said: Statement) -> bool:
-    """Whether the reference's number stands anywhere in an answer; in a long one only its digits are looked for."""
+    """Returns True if the reference's number stands anywhere in an answer. In a long answer only digits count."""
     if len(said.whole) > LONGEST_STATEMENT:
         return wanted.literal.replace(",", "") in {run.replace(",", "") for run in _RUN.findall(said.whole)}
     found = {quantity.value for quantity in quantities_in(plain_text(said.whole))}
@@ -127,7 +127,7 @@ def _elsewhere(wanted: Quantity, said: Statement) -> bool:
 
 @lru_cache(512)  # many answers are judged by one reference
 def _reference_quantity(text: str) -> Quantity | None:
-    """The number that a reference is, or None for prose, expressions, bounds and several numbers."""
+    """Returns the number that a reference is, or None for prose, expressions, bounds and several numbers."""
     if _crowded(text) or _several_assigned(text):
         return None
     text = _last_side(text)
@@ -141,7 +141,7 @@ def _reference_quantity(text: str) -> Quantity | None:
 
 
 def _claim(said: Statement, question: str) -> Claim | None:
-    """The number that an answer states as its result, or None where there is none or more than one."""
+    """Returns the number that an answer states as its result, or None if it states no number or several."""
     text, sure = (said.plain, True) if said.marked else (_last_with_number(said), False)
     text, negated = _without_denied("" if _crowded(text) else text)
     aside = next((cut.start() for cut in _ASIDE.finditer(text) if _DIGIT.search(text, 0, cut.start())), None)
@@ -177,18 +177,18 @@ def _claim(said: Statement, question: str) -> Claim | None:
 
 
 def _of_another_kind(text: str, end: int, question: str) -> bool:
-    """True for `$100 each` where no price of one is asked for, and for `5!` where factorials are at hand."""
+    """Returns True for `$100 each` if the question asks for no unit price, and for `5!` if it is about factorials."""
     each = _EACH.match(text, end) and not _ASKS_EACH.search(question)
     return bool(each or (text.startswith("!", end) and _FACTORIALS.search(question)))
 
 
 def _crowded(text: str) -> bool:
-    """True for more text, or more numbers, than a statement of one result can hold."""
+    """Returns True if a text is longer, or has more numbers, than a statement of one result can."""
     return len(text) > LONGEST_STATEMENT or (len(text) > 2 * _MOST_NUMBERS and len(_RUN.findall(text)) > _MOST_NUMBERS)
 
 
 def _last_side(text: str) -> str:
-    """What stands behind the last `=`; a minus sign there may stand apart (`x = - 5`)."""
+    """Returns the text behind the last `=`. A minus sign there may stand apart (`x = - 5`)."""
     _, equals, side = text.rpartition("=")
     return re.sub(r"^[-–]\s+(?=[\d.])", "-", side.strip()) if equals else text
 
@@ -198,7 +198,7 @@ _FUNCTION = re.compile(r"\b(?:sqrt|log|ln|sin|cos|tan|exp)\b|[√|]")
 
 
 def _unknown_in(text: str, question: str) -> str:
-    """What the last `=` gives the value of, where it holds an unknown: `x`, `2x`, `f(3)`, not `6*7` or `Total`."""
+    """Returns the unknown to which the last `=` assigns a value (`x`, `2x`, `f(3)`), or "" for `6*7` or `Total`."""
     side = re.split(r"[=,;:]|\.\s", text.rpartition("=")[0])[-1].strip()
     letters = [letter for letter in _LETTER.findall(side) if letter != "x" or not re.search(r"\d\s?x\s?[\d$]", side)]
     if re.search(r"[^\W\d_]{3,}", _FUNCTION.sub("", side)):  # a sentence, or a formula in words
@@ -208,7 +208,7 @@ def _unknown_in(text: str, question: str) -> str:
 
 
 def _asked_for(side: str, right: Statement, question: str, same: bool | None) -> bool:
-    """Whether the value of `side` can be the result: a name of the reference's, or what the question asks for."""
+    """Returns True if the value of `side` can be the result: the reference names it, or the question asks for it."""
     named = _ASSIGNED.match(right.plain)
     if len(side) == 1:
         return named is None or named.group(1) == side
@@ -217,7 +217,7 @@ def _asked_for(side: str, right: Statement, question: str, same: bool | None) ->
 
 
 def _on_another_side(wanted: Quantity, said: Statement) -> bool:
-    """True for `8 bits = 1 byte` where 8 is right, and for `2^5 = 32` where 5 is."""
+    """Returns True for `8 bits = 1 byte` if 8 is right, and for `2^5 = 32` if 5 is right."""
     for side in said.plain.split("=")[:-1]:
         alone = quantities_in(side.strip())
         if len(alone) == 1 and alone[0].value == wanted.value and len(_WORD.findall(side)) <= 3:
@@ -228,19 +228,19 @@ def _on_another_side(wanted: Quantity, said: Statement) -> bool:
 
 
 def _stands_in(letter: str, question: str) -> bool:
-    """Whether a letter that is a unit's name, too, is a name in the question: `t` in `3t`, not in `2 t` or `km/t`."""
+    """Returns True if a unit's letter is a name in the question: `t` in `3t`, but not in `2 t` or `km/t`."""
     return re.search(rf"(?<![^\W\d_])(?<!/)(?<!\d\s){letter}(?![^\W\d_]|/)", question) is not None
 
 
 def _several_assigned(text: str) -> bool:
-    """True for `x = 3, y = 5` and `x = 3 or x = 5`."""
+    """Returns True for `x = 3, y = 5` and `x = 3 or x = 5`."""
     if "=" not in text:
         return False
     return len(set(_ASSIGNED.findall(text))) > 1 or re.search(r"=[^=]*\d[^=]*\bor\b", text) is not None
 
 
 def _contradicted(result: Quantity, said: Statement) -> bool:
-    """True where a calculation goes on behind the statement: `The result is 45. … 150 + 45 = 195`."""
+    """Returns True if a calculation continues behind the statement: `The result is 45. … 150 + 45 = 195`."""
     if "=" not in said.tail:
         return False
     later = quantities_in(plain_text(said.tail.rsplit("=", 1)[1][:LONGEST_STATEMENT]))
@@ -248,7 +248,7 @@ def _contradicted(result: Quantity, said: Statement) -> bool:
 
 
 def _last_with_number(said: Statement) -> str:
-    """The last sentence that holds a number, of an answer that marks no final statement."""
+    """Returns the last sentence with a number, for an answer that marks no final statement."""
     lines = [line.strip() for line in said.whole.splitlines() if line.strip()]
     behind: list[str] = []
     for back, line in enumerate(reversed(lines[-4:])):
@@ -264,7 +264,7 @@ def _last_with_number(said: Statement) -> str:
 
 
 def _without_denied(text: str) -> tuple[str, bool]:
-    """The text without the clauses that deny a number (`195, not 180`), and whether a denial is left."""
+    """Returns the text without clauses that deny a number (`195, not 180`), and whether a denial remains."""
     if not NEGATION.search(text):
         return text, False
     clauses = re.split(r",\s+|;|(?i:(?<!thing )(?<!all )\bbut\b)|\(", text)
@@ -285,11 +285,11 @@ ASKS_FORM = re.compile(
       | \b(?:convert|express)|mixed\ number|notation | complet\w*\ the\ square | partial\ fraction | \brewrite\b""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""Words of a question that asks for a form: there an equal value in another form may still be no answer."""
+"""Words of a question that asks for a form. An equal value in another form may then be no answer."""
 
 
 def _compared(right: Quantity, said: Quantity, question: str) -> tuple[bool | None, str]:
-    """Whether two quantities are the same; None where that depends on what the question meant."""
+    """Returns whether two quantities are equal, with a reason. None means that it depends on the question's meaning."""
     if (right.form, right.kind, right.unit, right.other) == ("integer", "plain", said.unit, None) and (
         (said.form, said.kind, said.other) == ("integer", "plain", None)
     ):  # the usual case, and the fast one
@@ -324,7 +324,7 @@ def _compared(right: Quantity, said: Quantity, question: str) -> tuple[bool | No
 
 @lru_cache(1024)
 def _unit_ratios(unit: str) -> frozenset[Fraction]:
-    """By what a bare number may differ from one in `unit` and still mean the same: the units of its dimension."""
+    """Returns the ratios by which a bare number may differ from one in `unit` and still mean the same amount."""
     known = measure(unit)
     sizes = [size for dimension, size in UNITS.values() if known and dimension == known[0]] or [Fraction(1)]
     powers = [Fraction(10) ** n for n in range(-9, 10) if n]
@@ -333,7 +333,7 @@ def _unit_ratios(unit: str) -> frozenset[Fraction]:
 
 
 def _in_another_unit(right: Quantity, said: Quantity) -> bool:
-    """Whether two unequal numbers, one of them without a known unit, may be the same in two units, if rounded."""
+    """Returns True if two unequal numbers, one without a known unit, may be equal in two units after rounding."""
     unit = right.unit or said.unit
     if (measure(right.unit) and measure(said.unit)) or (measure(unit) or ("",))[0] == "parts" or not right.value:
         return False
@@ -345,7 +345,7 @@ def _in_another_unit(right: Quantity, said: Quantity) -> bool:
 
 
 def _common_scale(right: Quantity, said: Quantity, question: str) -> Fraction | None:
-    """What the stated value is multiplied by to be in the reference's unit; None where the units do not meet."""
+    """Returns the factor from the answer's unit to the reference's unit, or None if the units are incompatible."""
     if right.unit == said.unit:
         return Fraction(1)
     one, two = measure(right.unit), measure(said.unit)
@@ -363,7 +363,7 @@ def _common_scale(right: Quantity, said: Quantity, question: str) -> Fraction | 
 
 
 def _scale_to_bare(right: Quantity, said: Quantity, question: str) -> Fraction | None:
-    """`_common_scale` where one of the two has no unit: it is taken for the other's, but for percent and money."""
+    """Returns the common scale if one quantity has no unit. It takes the other's unit, except for percent and money."""
     parts, whole = (right, said) if right.unit else (said, right)
     dimension, size = measure(parts.unit) or ("", Fraction(1))
     if parts.unit in ("BC", "BCE") or (parts is said and _asked_in_another(dimension, parts.unit, question)):
@@ -381,7 +381,7 @@ _ASKED_IN = re.compile(r"\b(?:in|en) ([^\W\d_]+|[$€£¥])\s?[?.]?\s*$", re.IGN
 
 
 def _asked_in_another(dimension: str, unit: str, question: str) -> bool:
-    """Whether a question ends in the unit it wants (`…, in euros?`), and an answer is in another."""
+    """Returns True if a question ends in the unit it wants (`…, in euros?`) and an answer has another unit."""
     asked = _ASKED_IN.search(question[-60:])
     known = measure(asked.group(1)) if asked else None
     if known is None or known[0] == dimension:
@@ -393,7 +393,7 @@ _CURRENCIES = {"dollars", "euros", "yen", "sterling", "rupees", "yuan"}
 
 
 def _fits(dimension: str, size: Fraction, question: str) -> bool:
-    """Whether a unit may be the one a question means: it names this one, or none of its kind."""
+    """Returns True if the question may mean a unit: it names this unit, or none of its dimension."""
     words = re.findall(r"[^\W\d_]+/[^\W\d_]+|[^\W\d_]{3,}|[$€£¥₹元]", question)
     named = {known for word in words if (known := measure(word))}
     if (asked := re.search(r"\b[Hh]ow many (\w+)", question)) and (known := measure(asked.group(1))):
@@ -405,7 +405,7 @@ def _fits(dimension: str, size: Fraction, question: str) -> bool:
 
 
 def _rounded(right: Quantity, said: Quantity, value: Fraction, question: str, converted: bool) -> bool | None:
-    """Two unequal values: True where the answer, rounded to the reference's two or more decimals, is the reference.
+    """Compares two unequal values and returns True if the answer rounds to a reference of two or more decimals.
 
     False where the two differ by more than rounding explains, else None: a reference of fewer decimals, an answer that
     is less precise than the reference, and approximations are for somebody who knows what was asked.

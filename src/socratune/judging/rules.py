@@ -1,4 +1,4 @@
-"""Is the answer right? By rules where rules can tell, else undecided: undecided is never taken for wrong."""
+"""Judges answers by rules. What rules cannot decide is undecided, and undecided never counts as wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _math = MathChecker()
 
 @undecided_on_error
 async def mechanical_judge(row: QARow, response: str) -> Judgement:
-    """The judge `rules/mechanical`: exact text, number, choice, formula; undecided for everything else."""
+    """Judges an answer as `rules/mechanical`: exact text, number, choice, formula; anything else is undecided."""
     question, reference = _shortened(row.question), row.reference
     judgement = judge_by_rules(question, reference, response)
     if judgement.verdict == "undecided" and (pair := _formulas(question, reference, response)):
@@ -49,7 +49,7 @@ async def mechanical_judge(row: QARow, response: str) -> Judgement:
 
 
 def judge_by_rules(question: str, reference: str, response: str) -> Judgement:
-    """What rules can say of `response`, in the order exact (lists among them), numeric, choice, yes or no."""
+    """Judges `response` by rules alone, in this order: exact text and lists, number, choice, yes or no."""
     try:
         return _judged(_shortened(question), reference, response)
     except Exception as error:  # a fault of a rule is no fault of the answer, nor of the run
@@ -57,7 +57,7 @@ def judge_by_rules(question: str, reference: str, response: str) -> Judgement:
 
 
 def _shortened(question: str) -> str:
-    """What rules read of a question: from its end, where the options stand and what is asked for, and its beginning."""
+    """Returns the part of a long question that rules read: its beginning, and its end with the options."""
     if len(question) <= _LONGEST_QUESTION:
         return question
     return f"{question[:1000]}\n{question[-_LONGEST_QUESTION:]}"
@@ -83,11 +83,11 @@ def _judged(question: str, reference: str, response: str) -> Judgement:
 
 
 _WRONG = ("1234567.25", "9871, 9872, 9873", "yes", "no", "true", "false")
-"""Answers of every form in which rules can find one wrong; no reference is all of them."""
+"""Answers of every form that rules can call wrong. No reference equals all of them."""
 
 
 def can_judge(question: str, reference: str) -> bool:
-    """Whether rules tell right from wrong here: they know the right answer again, and can call some other one wrong.
+    """Returns True if rules can tell right from wrong here: they accept the reference and reject some other answer.
 
     Of a name or a sentence they know the very words only: everything else stays undecided, so that no hint is asked
     for, and the proof has gaps.
@@ -111,7 +111,7 @@ _SEVERAL = re.compile(r"[,;{±]|\s(?:and|or|&)\s")
 
 
 def _by_list(question: str, right: Statement, said: Statement) -> Judgement | None:
-    """Lists and sets: the same members; in the same order where brackets or the question make order matter."""
+    """Judges lists and sets by their members. Order counts if the brackets or the question make it matter."""
     if said.doubtful or (wanted := _members(right.plain)) is None:
         return None
     listed = _tuple_in(said.plain) if wanted[0] else said.plain
@@ -134,7 +134,7 @@ def _by_list(question: str, right: Statement, said: Statement) -> Judgement | No
 def _other_members(
     question: str, wanted: tuple[str, list[str]], given: tuple[str, list[str]], *, exact: bool
 ) -> Judgement | None:
-    """The verdict on a list whose members are others, or stand in another order."""
+    """Returns the verdict on a list with other members or in another order, or None if rules cannot tell."""
     (kind, members), (other_kind, others) = wanted, given
     brackets = {kind, other_kind} - {""}
     curly = "{}" in brackets
@@ -151,13 +151,13 @@ def _other_members(
 
 
 def _tuple_in(text: str) -> str:
-    """The pair that a sentence ends in, where nothing in it denies that; else the text."""
+    """Returns the pair at the end of a sentence that does not deny it, otherwise the text."""
     found = _TUPLE_SAID.fullmatch(text)
     return found.group(1) if found and not NEGATION.search(text) and not UNSURE.search(text) else text
 
 
 def _other_vector(right: list[str], said: list[str]) -> bool:
-    """Whether whole coordinates are surely others: as many, and no multiple, which may do for a direction."""
+    """Returns True if whole coordinates differ in more than a factor, as a multiple may be the same direction."""
     if len(right) != len(said) or not all(re.fullmatch(r"-?\d{1,9}", member) for member in right + said):
         return False
     one, two = [int(member) for member in right], [int(member) for member in said]
@@ -177,13 +177,13 @@ _TUPLE_SAID = re.compile(
     r"([(\[⟨][^()\[\]⟨⟩{}a-z]{3,100}[)\]⟩])[ .*]{0,9}",
     re.IGNORECASE,
 )
-"""A sentence that ends in a pair: `The vertex is (2, 3).`"""
+"""Matches a sentence that ends in a pair: `The vertex is (2, 3).`"""
 _INTERVAL = re.compile(r"\binterval|\bdomain\b|\brange\b|\breal numbers\b|\bintervalle|区间", re.IGNORECASE)
 _ENCLOSED = {"()", "[]", "{}", "[)", "(]", "][", "[[", "]]", "⟨⟩", "〈〉", "<>"}
 
 
 def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
-    """The brackets and the members of a list of short items, or None.
+    """Returns the brackets and the members of a list of short items, or None.
 
     Args:
         exact: members are names, so that a number among them is kept as it is written.
@@ -234,14 +234,14 @@ _CHOSEN = re.compile(
     r"|\b(?:[Ii]t['’]s|[Ii]t is)\s+\(?([B-HJ-Z](?![\w'])|I(?=[).:,]|\W*$))"
     r"|\b([B-Z])\s+is\s+(?:the\s+)?(?:correct|right)|\(([A-Z])\)\W*$"
 )
-"""`The option I prefer` names no option; the article and the pronoun stand before a word."""
+"""`The option I prefer` names no option: the article and the pronoun stand before a word."""
 _OTHER_LETTER = re.compile(r"(?<![\w'])([B-HJ-Z]|[AI](?!\s[a-z]))(?![\w'’])")
 _REASON = re.compile(r"\b(?:because|since|as)\b|[.;]")
 _DISMISSED = re.compile(r"\s+(?:is|are|was|were)\s+(?:too|less|more|also|only|\w+er)\b")
 
 
 def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | None:
-    """Multiple choice, by the option's letter or by its text."""
+    """Judges multiple choice by the option's letter or by its text."""
     options = options_in(question)
     if not options:
         return None
@@ -261,7 +261,7 @@ def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | 
 
 
 def _choices(text: str, options: dict[str, str]) -> set[str]:
-    """The letters of the options that a statement names, by letter or text."""
+    """Returns the letters of the options that a statement names, by letter or by text."""
     text = plain_text(text).strip()
     if NEGATION.search(text) or text.endswith("?") or re.search(r"\b(?:or|either|both|oder)\b|或|还是", text):
         return {letter for letter, option in options.items() if canonical(option) == canonical(text)}
@@ -277,12 +277,12 @@ def _choices(text: str, options: dict[str, str]) -> set[str]:
 
 
 def _may_be_option(letter: str, options: dict[str, str]) -> bool:
-    """Whether a letter names an option, be it none that there is; those behind H are initials and variables as well."""
+    """Returns True if a letter can name an option, even a missing one. Letters behind H are also initials."""
     return letter in options or letter in "ABCDEFGH"
 
 
 def _by_text(text: str, options: dict[str, str], *, sole: bool) -> set[str]:
-    """The letters of the options whose text a statement is, or begins or ends with.
+    """Returns the letters of the options whose text equals a statement, begins it or ends it.
 
     Args:
         sole: nothing else names an option, so another one anywhere in the statement counts, too, and a number does.
@@ -300,7 +300,7 @@ def _by_text(text: str, options: dict[str, str], *, sole: bool) -> set[str]:
 
 
 def _by_value(text: str, options: dict[str, str]) -> set[str]:
-    """The letters of the options that are the number behind a statement's last `=`."""
+    """Returns the letters of the options that equal the number behind a statement's last `=`."""
     numbers = quantities_in(text.rsplit("=", 1)[-1])
     if len(numbers) != 1 or numbers[0].kind != "plain":
         return set()
@@ -323,14 +323,14 @@ _ASKS_NAME = re.compile(r"\b(?:which|what|whose|who)\b(?!.*\byes\b)", re.IGNOREC
 _AGREES = re.compile(
     r"\b(?:it|this|that|he|she|they)(?:['’]s| is| was| are| were) (?:not|false|wrong|incorrect)\b", re.IGNORECASE
 )
-"""Behind a *no* that takes nothing back: `No, it is not.`"""
+"""Follows a *no* without contradicting it: `No, it is not.`"""
 _ENGLISH = {"ja": "yes", "oui": "yes", "是": "yes", "是的": "yes", "对": "true"}
 _ENGLISH |= {"nein": "no", "non": "no", "否": "no", "不是": "no", "不对": "false"}
 _POSITIVE = {"yes": True, "true": True, "no": False, "false": False}
 
 
 def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement | None:
-    """References that are yes, no, true or false: by a clear word at the answer's start or in its final statement."""
+    """Judges references that are yes, no, true or false by a clear word at the answer's start or in its statement."""
     wanted = _POLAR_START.match(right.plain) or _POLAR_START.match(plain_text(right.whole))
     if wanted is None or is_symbol(question) or (right.marked and not _POLAR_START.match(right.plain)):
         return None
@@ -378,7 +378,7 @@ def _polar_words(said: Statement, question: str) -> set[str]:
 
 
 def _says_back(remainder: str, question: str) -> bool:
-    """Whether what follows a *no* says of the question that it is so."""
+    """Returns True if the text behind a *no* repeats the question as a fact."""
     told = re.findall(r"\w+", remainder.casefold())
     return bool(told) and not NEGATION.search(remainder) and set(told) <= set(re.findall(r"\w+", question.casefold()))
 
@@ -386,17 +386,17 @@ def _says_back(remainder: str, question: str) -> bool:
 # --- formulas --------------------------------------------------------------------------------------------------------
 
 _FLAT_FRACTION = re.compile(r"^[^()]*(?:[a-z0-9]\s*[-+][^()]*/|/[^()]*[-+])[^()]*$", re.IGNORECASE)
-"""`x+1/x-1` may be meant as (x+1)/(x-1)."""
+"""`x+1/x-1` may mean (x+1)/(x-1)."""
 _COMMAND = re.compile(r"\\[A-Za-z]+|sqrt|sin|cos|tan|log|ln|exp|pi", re.IGNORECASE)
 
 
 def _coded(formula: str) -> bool:
-    """Whether digits stand behind a letter or a leading zero: `B12`, `0x10`, `A-0042`."""
+    """Returns True if digits follow a letter or a leading zero: `B12`, `0x10`, `A-0042`."""
     return re.search(r"[^\W\d_]\d|(?<![\d.,])0\d", _COMMAND.sub(" ", formula)) is not None
 
 
 def _symbols(formula: str) -> set[str]:
-    """The letters that the value of a formula depends on."""
+    """Returns the letters that the value of a formula depends on."""
     return set(re.findall(r"[^\W\d_]", _COMMAND.sub(" ", formula.rsplit("=", 1)[-1]))) - set("eiπ")
 
 
@@ -405,7 +405,7 @@ _BARE = re.compile(r"[^\w√(){}\\|]*[\d.,]+[^\w√(){}\\|]*")
 
 
 def _formulas(question: str, reference: str, response: str) -> tuple[str, str] | None:
-    """Reference and answer as LaTeX, where both are formulas and equality by value would say something."""
+    """Returns reference and answer as LaTeX if both are formulas whose values can be compared, otherwise None."""
     right, said = statement_of(reference), statement_of(response)
     if said.doubtful or said.unreadable or right.unreadable or not said.text:
         return None
@@ -424,7 +424,7 @@ def _formulas(question: str, reference: str, response: str) -> tuple[str, str] |
 
 
 def _comparable(given: str, wanted: str) -> bool:
-    """Whether math-verify can be asked: it takes 1990s for 1990, J10.1 for J10.10, and 3:4 for a quotient."""
+    """Returns True if math-verify reads both correctly. It takes 1990s for 1990 and 3:4 for a quotient."""
     if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
         return False  # two numbers: what the numeric rule leaves open stays open (70.000)
     if re.search(r"\d\}?_", given + wanted):

@@ -1,4 +1,4 @@
-"""Judge and teacher of a run, put together from the models and functions that the configuration names."""
+"""Builds the judge and the teacher of a run from the models and functions in its configuration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Cast:
-    """Judge and teacher of a run, and what has to be closed when it ends."""
+    """Holds the judge and the teacher of a run, and the models to close when it ends."""
 
     judge: Judge
     teacher: Teacher
@@ -55,7 +55,7 @@ class Cast:
     models: list[ClosableModel]
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Closes the connections."""
         for model in self.models:
             await model.close()
 
@@ -69,7 +69,7 @@ def assemble_cast(
     local: Callable[[str], LocalModel] | None = None,
     places: Places | None = None,
 ) -> Cast:
-    """The functions behind the configured judge and teacher; their calls are kept as calls of `stage`.
+    """Builds the configured judge and teacher. Their calls are recorded as calls of `stage`.
 
     Args:
         places: the rows at work, where calls may go in batches; None: they are all direct.
@@ -112,12 +112,12 @@ def assemble_cast(
 
 
 async def nobody(request: HintRequest) -> str | None:
-    """The teacher of a run that has none."""
+    """Returns no hint: the teacher of a run without one."""
     return None
 
 
 def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
-    """A judge that asks a model; a reply without a verdict is asked for once more, then the answer is undecided."""
+    """Returns a judge that asks a model. After two replies without a verdict the answer is undecided."""
 
     async def judge(row: QARow, response: str) -> Judgement:
         if still_thinking(response):
@@ -135,7 +135,7 @@ def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
 
 
 def cascade(first: Judge, then: Judge) -> Judge:
-    """A judge that asks `then` only what `first` leaves undecided."""
+    """Returns a judge that asks `then` only about what `first` leaves undecided."""
 
     async def judge(row: QARow, response: str) -> Judgement:
         judgement = await first(row, response)
@@ -145,7 +145,7 @@ def cascade(first: Judge, then: Judge) -> Judge:
 
 
 def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teacher:
-    """A teacher that asks a model for a hint. One that is cut off is none: it may be a thought."""
+    """Returns a teacher that asks a model for a hint. A reply that was cut off may be a thought and gives no hint."""
 
     async def teach(request: HintRequest) -> str | None:
         attempts = []
@@ -160,11 +160,11 @@ def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teac
 
 
 NEVER_FALSE = 20
-"""After so many verdicts of a function without a False among them, what that comes to is said."""
+"""A judge function that gave no False in this many verdicts is reported in a warning."""
 
 
 def python_judge(function: Callable[..., Any]) -> Judge:
-    """`function(question, reference, response)` → True, False, or None where it cannot tell; may be async."""
+    """Wraps `function(question, reference, response)` → True, False, or None if it cannot tell. It may be async."""
     given: Counter[bool | None] = Counter()
 
     async def judge(row: QARow, response: str) -> Judgement:
@@ -184,7 +184,7 @@ def python_judge(function: Callable[..., Any]) -> Judge:
 
 
 def python_teacher(function: Callable[..., Any]) -> Teacher:
-    """`function(question, reference, responses)` → a hint, or None where it has nothing to say; may be async."""
+    """Wraps `function(question, reference, responses)` → a hint, or None if it has nothing to say. It may be async."""
 
     async def teach(request: HintRequest) -> str | None:
         responses = [attempt.response for attempt in request.attempts]

@@ -1,4 +1,4 @@
-"""Hints: what a teacher is told, and whether a hint says the answer.
+"""Asks teachers for hints and checks whether a hint gives the answer away.
 
 `leak` compares words and numbers, before a hint is used. What it cannot see (a paraphrase, the decisive step) the
 student's own probabilities tell afterwards: `leaks.py`.
@@ -32,7 +32,7 @@ from socratune.teaching.echoes import shared_run
 
 @dataclass(frozen=True, slots=True)
 class HintRequest:
-    """What the teacher sees: the row with its reference, and the failed attempts with the hints they led to.
+    """Holds what the teacher sees: the row with its reference, and the failed attempts with their hints.
 
     `seed` differs where the same request is made again, so that another hint can come.
     """
@@ -43,11 +43,11 @@ class HintRequest:
 
 
 Teacher = Callable[[HintRequest], Coroutine[Any, Any, str | None]]
-"""`await teacher(request)` gives a hint, or None where the teacher has nothing to say."""
+"""`await teacher(request)` returns a hint, or None if the teacher has nothing to say."""
 
 
 async def arithmetic_teacher(request: HintRequest) -> str | None:
-    """The teacher `rules/arithmetic`: takes a product apart, more concretely after the first hint."""
+    """Teaches as `rules/arithmetic`: takes a product apart, and more concretely from the second hint on."""
     factors = parse_product(request.row.question)
     if factors is None or final_number(request.row.reference) != factors[0] * factors[1]:
         return None
@@ -56,7 +56,7 @@ async def arithmetic_teacher(request: HintRequest) -> str | None:
 
 
 async def solution_teacher(request: HintRequest) -> str | None:
-    """The teacher `rules/solution`: the first half of the worked solution (`metadata.thinking`), sentence by sentence.
+    """Teaches as `rules/solution`: quotes the first half of the worked solution (`metadata.thinking`) by sentences.
 
     The second hint goes one sentence further. What states the result is left out, and so is the last sentence.
     """
@@ -68,7 +68,7 @@ async def solution_teacher(request: HintRequest) -> str | None:
 
 
 def leak(hint: str, row: QARow) -> str | None:
-    """How the hint says the answer or a part of it, or None.
+    """Returns how the hint gives away the answer or a part of it, or None.
 
     Numbers are compared by value, also in words (English), as percent, as fractions and in other units; a choice by its
     letter and by its text; yes and no by flat statements. What the question itself says is no secret, unless the hint
@@ -98,7 +98,7 @@ _CALLED_ANSWER = re.compile(rf"{_ANSWER_IS}(?:(?i:the|an?) )?")
 
 
 def _calls_it_the_answer(hint: str, answer: str) -> bool:
-    """True for `The answer is X`, also where the question names X, too."""
+    """Returns True for `The answer is X`, even if the question names X as well."""
     short, hint = normalise(with_digits(plain_text(answer)).rsplit("=", 1)[-1]), hint.casefold()
     for called in _CALLED_ANSWER.finditer(hint) if short else ():
         behind = hint[called.end() + len(short) :][:2]
@@ -110,15 +110,15 @@ def _calls_it_the_answer(hint: str, answer: str) -> bool:
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 COUNTING = 12
-"""Whole numbers up to here stand in many a hint by chance (`two operations`, `Step 3`): they count where they are said
-to be the result, or count what the question asks for.
+"""Whole numbers up to this one stand in many hints by chance (`two operations`, `Step 3`). They count only if the hint
+calls them the result, or if they count what the question asks for.
 """
 _CLOCK = re.compile(r"\b\d{1,2}:\d\d\b")
 _ASSIGNED = re.compile(r"\b[^\W\d]\s*=\s*([^=,;]+?)(?=\s*(?:[,;]|\bor\b|\band\b|$))")  # x = 2 or x = 3
 
 
 def _says_number(hint: str, answer: str, question: str) -> bool:
-    """True where the hint states a number of the answer that the question does not."""
+    """Returns True if the hint states a number of the answer that the question lacks."""
     answer = _CLOCK.sub("", result_in(answer))
     wanted = joined_quantities_in(answer)
     if not wanted or not (told := _values_in(hint)):
@@ -140,12 +140,12 @@ def _values_in(text: str) -> set[tuple[str, Fraction]]:
 
 
 def _ones_in(question: str) -> set[tuple[str, Fraction]]:
-    """What `a day` and `an hour` measure: in `How many minutes are in a day?` it is no secret."""
+    """Returns the sizes of `a day` and `an hour`: in `How many minutes are in a day?` they are no secret."""
     return {form for form in _forms(quantities_in(re.sub(r"\ban? ", "1 ", question))) if form[0]}
 
 
 def result_in(answer: str) -> str:
-    """What an answer says behind its last `=`; of `x = 2 or x = 3` both values."""
+    """Returns the part of an answer behind its last `=`; both values of `x = 2 or x = 3`."""
     assigned = _ASSIGNED.findall(answer)
     return ", ".join(assigned) if len(assigned) > 1 else answer.rsplit("=", 1)[-1]
 
@@ -155,7 +155,7 @@ def _is_counting(value: Fraction) -> bool:
 
 
 def _forms(quantities: Sequence[Quantity]) -> set[tuple[str, Fraction]]:
-    """The values by which quantities may be said: as written, in the other reading, in their dimension's measure."""
+    """Returns the values of quantities in each form: as written, in the other reading, in the base unit."""
     forms = set()
     for quantity in quantities:
         dimension, size = quantity.size
@@ -165,7 +165,7 @@ def _forms(quantities: Sequence[Quantity]) -> set[tuple[str, Fraction]]:
 
 
 def _rounds_to(answer: Quantity, told: set[tuple[str, Fraction]]) -> bool:
-    """True where a number of the hint, rounded to the answer's decimals, is the answer."""
+    """Returns True if a number of the hint, rounded to the answer's decimals, is the answer."""
     half = Fraction(1, 2 * 10**answer.decimals)
     return answer.decimals > 0 and any(not unit and abs(value - answer.value) <= half for unit, value in told)
 
@@ -216,7 +216,7 @@ def _names_option(hint: str, letter: str, options: dict[str, str], question: str
 
 @lru_cache(8)
 def _letter_patterns(letter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """An option's letter stated as the answer, and anywhere: `B`, `(B)`, `b)`; the article of `A verb` is none."""
+    """Returns patterns for an option's letter: stated as the answer, and anywhere (`B`, `(B)`, `b)`; not `A verb`)."""
     named = rf"(?:[(\[]?{letter}(?![\w'’])(?! (?!is\b|are\b|and\b|or\b|nor\b)[a-z])|\(?{letter.lower()}\))"
     return re.compile(rf"{_NAMES}{named}|\b{named}\W*is (?:right|correct)"), re.compile(rf"\b{named}")
 
@@ -248,7 +248,7 @@ def _polarity(answer: str) -> bool | None:
 
 
 def _says_polarity(hint: str, polarity: bool, question: str) -> bool:
-    """True where the hint says yes or no: in so many words, or by stating what the question asks."""
+    """Returns True if the hint says yes or no, literally or by stating what the question asks."""
     for sentence in _sentences(hint):
         if sentence.endswith(("?", "？")):
             continue
@@ -264,7 +264,7 @@ def _says_polarity(hint: str, polarity: bool, question: str) -> bool:
 
 
 def _restates(sentence: str, question: str) -> bool:
-    """True where the sentence has the words and numbers of the question in their order, short words left out."""
+    """Returns True if the sentence has the question's longer words and numbers in their order."""
     asked = [word for word in _words(_ASKS.sub("", question, count=1), numbers=True) if _is_long(word, than=2)]
     words = iter(_words(sentence, numbers=True))
     return len(asked) > 1 and all(any(_same(word, other) for other in words) for word in asked)
@@ -273,7 +273,7 @@ def _restates(sentence: str, question: str) -> bool:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 FEW_WORDS = 4
-"""An answer with so few words that are not in the question is a name, a term or a short list; else an explanation."""
+"""An answer with at most this many words that are not in the question is a name, a term or a short list."""
 _CARRIES_NOTHING = frozenset(
     """the that this there they them then these those with from into have been will would because which also
     about""".split()  # noqa: SIM905
@@ -281,7 +281,7 @@ _CARRIES_NOTHING = frozenset(
 
 
 def _says_words(hint: str, answer: str, question: str) -> str | None:
-    """How the hint says an answer in words: all that the question does not have, a name or a member of it, a run."""
+    """Returns how the hint says an answer in words: all the new words, a name or a list member, or a long run."""
     if re.search(r"[\u3040-\u30ff\u3400-\u9fff]", answer):
         return "states the answer" if normalise(answer) in normalise(hint) and answer not in question else None
     told, fresh = _words(hint), secret_words(answer, question)
@@ -300,13 +300,13 @@ def _says_words(hint: str, answer: str, question: str) -> str | None:
 
 
 def secret_words(answer: str, question: str) -> list[str]:
-    """The words of an answer that tell it: the long ones that the question does not have."""
+    """Returns the words that give an answer away: the long words that the question lacks."""
     words = _words(answer)
     return [word for word in (_long_words(answer) if len(words) > 1 else words) if not _has(word, _words(question))]
 
 
 def _names(answer: str) -> set[str]:
-    """The words with a capital that are not there because the answer begins."""
+    """Returns the capitalised words, except a first word that may be capitalised by position."""
     words = _words(answer)
     capital = [word[0].isupper() for word in words]
     return {word for at, word in enumerate(words) if capital[at] and (at > 0 or (len(words) > 1 and capital[1]))}
@@ -329,7 +329,7 @@ def _has(word: str, words: Sequence[str]) -> bool:
 
 
 def _same(one: str, other: str) -> bool:
-    """The same word, or two forms of it (`expand`, `expands`)."""
+    """Returns True for the same word or two forms of it (`expand`, `expands`)."""
     one, other = sorted((one.casefold(), other.casefold()), key=len)
     return one == other or (len(one) > 3 and other.startswith(one) and len(other) - len(one) < 3)
 
@@ -348,7 +348,7 @@ _INTEGER = re.compile(r"\d+")
 
 
 def parse_product(question: str) -> tuple[int, int] | None:
-    """The two factors of a multiplication question, in the order they are written, or None."""
+    """Returns the two factors of a multiplication question in their order, or None."""
     numbers = [int(text) for text in _INTEGER.findall(question)]
     if len(numbers) != 2 or min(numbers) < 2:
         return None
@@ -356,13 +356,13 @@ def parse_product(question: str) -> tuple[int, int] | None:
 
 
 def split_tens(number: int) -> tuple[int, int]:
-    """`83 -> (80, 3)`: the leading digit's part and the rest. The rest is 0 for a round number."""
+    """Splits off the leading digit: `83 -> (80, 3)`. The rest of a round number is 0."""
     place = 10 ** (len(str(number)) - 1)
     return number // place * place, number % place
 
 
 def breakdown_hint(a: int, b: int, level: int = 1) -> str | None:
-    """The guide's hint for `a * b`; level 2 is more concrete. Never holds a partial or final result.
+    """Returns the guide's hint for `a * b`, which holds no partial or final result. Level 2 is more concrete.
 
     Returns None where there is nothing to take apart (both factors have a single non-zero digit).
     """
