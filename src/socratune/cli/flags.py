@@ -137,8 +137,8 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:  # Typer brings Click's NoSuchOption along as its own, or takes Click's, by version
             name = getattr(error, "option_name", None)
-            unknown = type(error).__name__ == "NoSuchOption" and isinstance(name, str)
-            if unknown and (meant := self._meant_by(name)):
+            unknown = type(error).__name__ == "NoSuchOption"
+            if unknown and isinstance(name, str) and (meant := self._meant_by(name)):
                 error.message, error.possibilities = f"No such option: {name}. {meant}", []  # type: ignore[attr-defined]
             raise
 
