@@ -70,6 +70,7 @@ def test_the_wheel_holds_the_embedded_model_and_data(distributions: tuple[Path, 
     assert shipped <= names
     assert {name for name in names - shipped if ".dist-info/" not in name} == set()
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not any(name.startswith(("unsloth", "src")) for name in names)
     assert wheel.stat().st_size < 3_000_000
 
 

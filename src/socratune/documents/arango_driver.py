@@ -28,7 +28,7 @@ from requests.exceptions import ConnectionError as NoConnection
 
 from socratune.documents.arango_place import ArangoPlace
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.llm import is_loopback
+from socratune.llm import is_this_machine
 from socratune.runs import json_decode
 
 log = logging.getLogger(__name__)
@@ -287,7 +287,7 @@ class _Transport(DefaultHTTPClient):
     def create_session(self, host: str) -> Session:
         session = Session()  # the driver's session repeats only GET, and the retries would multiply
         session.auth = lambda request: request  # otherwise a .netrc would replace a token
-        if is_loopback(urlsplit(host).hostname or ""):
+        if is_this_machine(urlsplit(host).hostname or ""):
             session.trust_env = False  # requests would ask a proxy for what is on this machine
         session.hooks["response"].append(_read_bounded)
         return session

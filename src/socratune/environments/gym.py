@@ -109,14 +109,14 @@ class GymTask:
                     return
                 continue
             failed = 0
-            told = dict(entry["metadata"])
-            solution = told.pop("answer_cot", None)
-            found = {"question": entry["question"], "answer": str(entry["answer"]), "metadata": told}
+            metadata = dict(entry["metadata"])
+            solution = metadata.pop("answer_cot", None)
+            row = {"question": entry["question"], "answer": str(entry["answer"]), "metadata": metadata}
             if solution:
-                found["solution"] = re.sub(r"\n?####.*", "", str(solution)).strip()
+                row["solution"] = re.sub(r"\n?####.*", "", str(solution)).strip()
             if name := TEMPLATES.get(self.name):
-                found["template"] = name(dataset, at, entry)
-            yield found
+                row["template"] = name(dataset, at, entry)
+            yield row
 
     def template(self, entry: Entry) -> str | None:
         """Returns the template's number or the kind of question."""

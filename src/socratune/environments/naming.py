@@ -12,7 +12,6 @@ Whatever is named gives three functions, and nothing else here asks which kind i
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from typing import Any
 from socratune.config import RunConfig
 from socratune.environments.protocol import Entry, Environment
 from socratune.errors import Fault, Shown, UserError
+from socratune.llm import module_of
 
 KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…], verifiers:MODULE[(option=value,…)] or python:FILE.py"
 
@@ -42,16 +42,16 @@ def named_environments(text: str) -> list[str]:
     world, _, rest = text.partition(":")
     if world == "python" and rest:
         return [text]
-    found, at = [], 0
+    names, at = [], 0
     while at < len(rest) and (match := _TASK.match(rest, at)):
-        found.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
+        names.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
         at = match.end()
-    if world not in ("reasoning_gym", "verifiers") or not found or at < len(rest):
+    if world not in ("reasoning_gym", "verifiers") or not names or at < len(rest):
         raise UserError(Fault("--env", KINDS, text))
-    kinds = [kind_of(name) for name in found]
+    kinds = [kind_of(name) for name in names]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
         raise UserError(Fault("--env", "each environment once", Shown(f"{twice} twice")))
-    return found
+    return names
 
 
 def kind_of(name: str) -> str:
@@ -70,7 +70,7 @@ def options_of(name: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({inner})", mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
-        return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords if one.arg}
+        return {str(option.arg): ast.literal_eval(option.value) for option in call.keywords if option.arg}
     except (SyntaxError, ValueError, AssertionError):
         raise UserError(Fault(f"--env {name}", "options like (min_terms=2,max_terms=3)", inner)) from None
 
@@ -96,18 +96,9 @@ def environment(name: str) -> Environment:
 def _own_file(path: str) -> Environment:
     where = f"--env python:{path}"
     if not Path(path).is_file():
-        raise UserError(Fault(where, "a Python file that is there", Shown(f"no file {path}")))
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(Fault(where, "a Python file", Shown("another one"), "Its name ends in .py."))
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
-        raise UserError(
-            Fault(where, "a file that can be imported", Shown(f"{type(error).__name__}: {error}"))
-        ) from error
-    if missing := [one for one in _FUNCTIONS if not callable(getattr(module, one, None))]:
+        raise UserError(Fault(where, "an existing Python file", Shown(f"no file {path}")))
+    module = module_of(path, where)
+    if missing := [name for name in _FUNCTIONS if not callable(getattr(module, name, None))]:
         expected = "functions questions(seed), verify(entry, said) and template(entry)"
         raise UserError(Fault(where, expected, Shown(f"no {' and no '.join(missing)}"), _GUIDE))
     return _OwnFile(where, module)

@@ -57,7 +57,7 @@ def verifiers_environment(name: str, options: dict[str, Any]) -> VerifiersTask:
         got = Shown(f"one of the class {type(loaded).__name__}")
         raise UserError(Fault(where, "an environment of one turn (SingleTurnEnv)", got))
     rubrics = getattr(loaded.rubric, "rubrics", [loaded.rubric])
-    if any(isinstance(one, vf.JudgeRubric) for one in rubrics):
+    if any(isinstance(rubric, vf.JudgeRubric) for rubric in rubrics):
         fix = "Take its questions as --dataset, and --judge-model for the judge."
         raise UserError(Fault(where, "a rubric of functions", Shown("one that asks a model"), fix))
     if loaded.rubric.has_group_rewards:
@@ -104,7 +104,7 @@ class VerifiersTask:
         if isinstance(prompt, str):
             return prompt
         roles = [message["role"] for message in prompt]
-        if roles not in (["user"], ["system", "user"]) or not all(isinstance(one["content"], str) for one in prompt):
+        if roles not in (["user"], ["system", "user"]) or not all(isinstance(turn["content"], str) for turn in prompt):
             raise UserError(Fault(self.where, "prompts of one user turn in words", Shown(", ".join(roles))))
         return "\n\n".join(message["content"] for message in prompt)
 
@@ -118,7 +118,7 @@ def _module(where: str, name: str) -> ModuleType:
     called = Path(name).name.replace("-", "_")
     files = [Path(name, called).with_suffix(".py"), Path(name, called, "__init__.py"), Path(name, "__init__.py")]
     if Path(name).is_dir():
-        file = next((one for one in files if one.is_file()), None)
+        file = next((path for path in files if path.is_file()), None)
         spec = importlib.util.spec_from_file_location(called, file) if file else None
         if spec is None or spec.loader is None:
             raise UserError(Fault(where, f"{files[0]}, as verifiers lays its folders out", Shown("no such file")))

@@ -21,8 +21,8 @@ _GAP = re.compile(r"([\s,;])[\s,;]{9,}")
 
 def choice_of(text: str) -> str | None:
     """Returns the letter of a multiple-choice answer (`B`, `(B) Paris`, `The answer is B.`) in upper case, or None."""
-    found = _CHOICE.match(final_answer(text))
-    return found.group(1).upper() if found else None
+    match = _CHOICE.match(final_answer(text))
+    return match.group(1).upper() if match else None
 
 
 def options_in(question: str) -> dict[str, str]:
@@ -35,8 +35,8 @@ def options_in(question: str) -> dict[str, str]:
         return {}
     if len(question) > 500:
         question = _GAP.sub(r"\1", question)  # a long gap is read again from each of its characters
-    if found := _options_listed(question):
-        return found
+    if options := _options_listed(question):
+        return options
     *passage, last = question.rpartition("\n\n")  # a passage above the question may have lettered lines of its own
     return _options_listed(last) if passage[1] else {}
 
@@ -50,10 +50,10 @@ def _options_listed(question: str) -> dict[str, str]:
     return {}
 
 
-def _run_of(found: list[tuple[str, str]]) -> dict[str, str]:
+def _run_of(lettered: list[tuple[str, str]]) -> dict[str, str]:
     """Returns the options among lettered texts: each letter must follow the previous one."""
     options: dict[str, str] = {}
-    for letter, text in found:
+    for letter, text in lettered:
         if len(options) < len(_ALL) and letter == _ALL[len(options)]:
             options[letter] = text.strip()
     return options

@@ -173,12 +173,12 @@ def _serve() -> None:
         return parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=0, raise_on_error=True)
 
     def judged(reference: str, response: str) -> bool | None:
-        right, said = formula(reference), formula(response)
-        if not right or not said:
+        right, stated = formula(reference), formula(response)
+        if not right or not stated:
             return None
-        if verify(right, said, timeout_seconds=0, raise_on_error=True):
+        if verify(right, stated, timeout_seconds=0, raise_on_error=True):
             return True
-        return False if _clearly_different(right[0], said[0], 0.01 if "." in reference + response else 1e-6) else None
+        return False if _clearly_different(right[0], stated[0], 0.01 if "." in reference + response else 1e-6) else None
 
     for pair in _WARMING:  # what a kind of formula takes at first is most of a second
         with contextlib.suppress(Exception):
@@ -204,7 +204,7 @@ def _limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _clearly_different(right: Any, said: Any, tolerance: float) -> bool:
+def _clearly_different(right: Any, stated: Any, tolerance: float) -> bool:
     """Returns True for two formulas in the same variables with other values, or two finite sets with other members.
 
     math-verify's False also means "I could not show it", so it is not taken for "incorrect" on its own.
@@ -212,28 +212,28 @@ def _clearly_different(right: Any, said: Any, tolerance: float) -> bool:
     """
     import sympy
 
-    if isinstance(right, sympy.FiniteSet) and isinstance(said, sympy.FiniteSet):
-        members = [*right.args, *said.args]
+    if isinstance(right, sympy.FiniteSet) and isinstance(stated, sympy.FiniteSet):
+        members = [*right.args, *stated.args]
         if not all(member.is_number for member in members):
             return False
-        near = [any(_near(one, other, tolerance) for other in said.args) for one in right.args]
-        back = [any(_near(one, other, tolerance) for other in right.args) for one in said.args]
+        near = [any(_near(root, other, tolerance) for other in stated.args) for root in right.args]
+        back = [any(_near(root, other, tolerance) for other in right.args) for root in stated.args]
         return not (all(near) and all(back))
-    if not isinstance(right, sympy.Expr) or not isinstance(said, sympy.Expr):
+    if not isinstance(right, sympy.Expr) or not isinstance(stated, sympy.Expr):
         return False
     names = sorted(right.free_symbols, key=str)
-    if names != sorted(said.free_symbols, key=str):
+    if names != sorted(stated.free_symbols, key=str):
         return False
     points: list[Any] = [
         {name: sympy.Rational(7 * k + 3, k + 5) for k, name in enumerate(names, start)} for start in (1, 4)
     ]
-    return all(not _near(right.subs(point), said.subs(point), tolerance) for point in points)
+    return all(not _near(right.subs(point), stated.subs(point), tolerance) for point in points)
 
 
-def _near(one: Any, other: Any, tolerance: float) -> bool:
+def _near(left: Any, right: Any, tolerance: float) -> bool:
     """Returns True if two numbers agree within the relative tolerance, or cannot be evaluated."""
     try:
-        first, second = complex(one.evalf(20)), complex(other.evalf(20))
+        first, second = complex(left.evalf(20)), complex(right.evalf(20))
     except (TypeError, ValueError, OverflowError):
         return True
     return not abs(first - second) > tolerance * max(1e-9, abs(first), abs(second))  # `not >`: true for nan as well

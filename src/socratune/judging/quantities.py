@@ -162,12 +162,12 @@ def measure(unit: str) -> tuple[str, Fraction] | None:
         return UNITS[unit.lower()]
     if unit.lower() in ("degrees celsius", "degrees fahrenheit"):
         return UNITS[unit.lower()[8:]]
-    if found := re.fullmatch(r"(.+?)(?: per |/)(.+)", unit):
-        above, below = measure(found.group(1)), measure(found.group(2))
+    if match := re.fullmatch(r"(.+?)(?: per |/)(.+)", unit):
+        above, below = measure(match.group(1)), measure(match.group(2))
         return (f"{above[0]}/{below[0]}", above[1] / below[1]) if above and below else None
-    if found := re.fullmatch(r"(?:(square|sq|cubic|cu) )?([^\W\d]+)(?:\^?([23]))?", unit):
-        base = measure(found.group(2)) if found.group(1) or found.group(3) else None
-        power = int(found.group(3) or (2 if found.group(1) in ("square", "sq") else 3))
+    if match := re.fullmatch(r"(?:(square|sq|cubic|cu) )?([^\W\d]+)(?:\^?([23]))?", unit):
+        base = measure(match.group(2)) if match.group(1) or match.group(3) else None
+        power = int(match.group(3) or (2 if match.group(1) in ("square", "sq") else 3))
         return (f"{base[0]}{power}", base[1] ** power) if base else None
     return None
 
@@ -179,10 +179,10 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
     if bare.isdecimal() and len(bare) < 19:  # the usual case, and the fast one
         start = text.index(bare)
         return (Quantity(Fraction(int(bare)), None, "integer", 0, "", "plain", start, start + len(bare), bare),)
-    found: list[Quantity] = []
+    quantities: list[Quantity] = []
     formulas = [formula.span() for formula in _FORMULA.finditer(text)] if "\\" in text else []
     for match in _QUANTITY.finditer(text):
-        if found and match.start() < found[-1].end:  # the 2 of m/s^2
+        if quantities and match.start() < quantities[-1].end:  # the 2 of m/s^2
             continue
         if text[match.start() - 1 : match.start()] == "'" and not text.startswith("'", match.end()):  # '89 is 1989
             continue
@@ -208,8 +208,8 @@ def quantities_in(text: str) -> tuple[Quantity, ...]:
             value, other, form = value * scaled[0], None, "scientific"
             unit = scaled[1] or match["money"] or ""
         literal = match["mantissa"] or match.group().lstrip("-+–")
-        found.append(Quantity(value, other, form, decimals, unit, kind, match.start(), end, literal))
-    return tuple(found)
+        quantities.append(Quantity(value, other, form, decimals, unit, kind, match.start(), end, literal))
+    return tuple(quantities)
 
 
 def _standing(match: re.Match[str], before: str, text: str, end: int) -> str:
@@ -287,14 +287,14 @@ def _unit_behind(text: str, start: int) -> tuple[str | None, int]:
     """Returns the unit behind a number and its end. The unit is None if the digits belong to a word (`5th`)."""
     if start >= 4 and text[start - 1] == "0" and text[start - 4 : start].isdecimal() and _DECADE.match(text, start):
         return None, start  # the 1990s
-    found = _UNIT.match(text, start)
-    if found is None:
+    match = _UNIT.match(text, start)
+    if match is None:
         return "", start
-    if found.group(1):
-        sign = found.group(1).replace(" ", "")
-        return {"percent": "%", "permille": "‰"}.get(sign, sign), found.end()
+    if match.group(1):
+        sign = match.group(1).replace(" ", "")
+        return {"percent": "%", "permille": "‰"}.get(sign, sign), match.end()
     kept, end = "", start
-    for word in re.finditer(r"[^\s-]+", found.group()):
+    for word in re.finditer(r"[^\s-]+", match.group()):
         if (word.group().lower() in _NO_UNIT and not (kept and word.group() == "per")) or (
             len(word.group()) == 1 and measure(word.group()) is None and word.group() not in _SCALES
         ):
@@ -322,15 +322,21 @@ def joined_quantities_in(text: str) -> tuple[Quantity, ...]:
         hours = Fraction(int(clock[1])) + Fraction(int(clock[2]), 60)
         start = text.index(clock[0])
         return (Quantity(hours, None, "decimal", 1, "h", "plain", start, start + len(clock[0]), clock[0]),)
-    found = quantities_in(text)
-    if len(found) != 2 or not found[0].unit or any(quantity.kind != "plain" for quantity in found):
-        return found
-    first, second = found
-    one, two = measure(first.unit), measure(second.unit)
+    quantities = quantities_in(text)
+    if len(quantities) != 2 or not quantities[0].unit or any(quantity.kind != "plain" for quantity in quantities):
+        return quantities
+    first, second = quantities
+    larger, smaller = measure(first.unit), measure(second.unit)
     between = text[first.end : second.start].strip(" ,")
-    if one is None or two is None or one[0] != two[0] or one[1] <= two[1] or between not in ("", "and"):
-        return found
-    value = first.value + second.value * two[1] / one[1]
+    if (
+        larger is None
+        or smaller is None
+        or larger[0] != smaller[0]
+        or larger[1] <= smaller[1]
+        or between not in ("", "and")
+    ):
+        return quantities
+    value = first.value + second.value * smaller[1] / larger[1]
     literal = text[first.start : second.end]
     return (Quantity(value, None, "decimal", 1, first.unit, "plain", first.start, second.end, literal),)
 

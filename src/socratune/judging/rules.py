@@ -64,20 +64,20 @@ def _shortened(question: str) -> str:
 
 
 def _judged(question: str, reference: str, response: str) -> Judgement:
-    right, said = statement_of(reference), statement_of(response)
-    if max(len(said.raw), len(right.raw)) > LONGEST:
-        same = said.raw == right.raw
+    right, answer = statement_of(reference), statement_of(response)
+    if max(len(answer.raw), len(right.raw)) > LONGEST:
+        same = answer.raw == right.raw
         return Judgement("correct" if same else "undecided", "exact", "" if same else "longer than rules read")
-    if said.unreadable:
-        return Judgement("undecided", "exact", said.unreadable)
-    if not said.raw:
+    if answer.unreadable:
+        return Judgement("undecided", "exact", answer.unreadable)
+    if not answer.raw:
         return Judgement("incorrect", "exact", "empty answer")
-    if said.raw == right.raw or same_text(right, said):
+    if answer.raw == right.raw or same_text(right, answer):
         return Judgement("correct", "exact")
-    if not said.whole.strip():  # `**`
+    if not answer.whole.strip():  # `**`
         return Judgement("undecided", "exact", "nothing but marks")
     for rule in (_by_list, by_number, _by_choice, _by_polarity):
-        if judgement := rule(question, right, said):
+        if judgement := rule(question, right, answer):
             return judgement
     return Judgement("undecided", "exact", "texts differ, and rules cannot tell whether they mean the same")
 
@@ -110,32 +110,32 @@ _ORDERED = re.compile(
 _SEVERAL = re.compile(r"[,;{±]|\s(?:and|or|&)\s")
 
 
-def _by_list(question: str, right: Statement, said: Statement) -> Judgement | None:
+def _by_list(question: str, right: Statement, answer: Statement) -> Judgement | None:
     """Judges lists and sets by their members. Order counts if the brackets or the question make it matter."""
-    if said.doubtful or (wanted := _members(right.plain)) is None:
+    if answer.doubtful or (wanted := _members(right.plain)) is None:
         return None
-    listed = _tuple_in(said.plain) if wanted[0] else said.plain
-    if (given := _members(listed)) is None:
+    listed = _tuple_in(answer.plain) if wanted[0] else answer.plain
+    if (stated := _members(listed)) is None:
         return None
     exact = is_name(question)
     if exact:
-        wanted, given = _members(right.plain, exact=True) or wanted, _members(listed, exact=True) or given
-    kind, other_kind = wanted[0], given[0]
+        wanted, stated = _members(right.plain, exact=True) or wanted, _members(listed, exact=True) or stated
+    kind, other_kind = wanted[0], stated[0]
     brackets = {kind, other_kind} - {""}
     if len(brackets) > 1 or (kind != other_kind and (_INTERVAL.search(question) or brackets & _HALF_OPEN)):
         return Judgement("undecided", "exact", "other brackets")  # a set against a tuple, open against closed
     if kind != other_kind and "{}" not in brackets and _JOINED.search(listed if kind else right.plain):
         return Judgement("undecided", "exact", "a pair, or two answers?")  # (1, 2) and `1 or 2`
-    if wanted[1] == given[1]:
+    if wanted[1] == stated[1]:
         return Judgement("correct", "exact")
-    return _other_members(question, wanted, given, exact=exact)
+    return _other_members(question, wanted, stated, exact=exact)
 
 
 def _other_members(
-    question: str, wanted: tuple[str, list[str]], given: tuple[str, list[str]], *, exact: bool
+    question: str, wanted: tuple[str, list[str]], stated: tuple[str, list[str]], *, exact: bool
 ) -> Judgement | None:
     """Returns the verdict on a list with other members or in another order, or None if rules cannot tell."""
-    (kind, members), (other_kind, others) = wanted, given
+    (kind, members), (other_kind, others) = wanted, stated
     brackets = {kind, other_kind} - {""}
     curly = "{}" in brackets
     ordered = not curly if brackets else _ORDERED.search(question) is not None
@@ -152,16 +152,16 @@ def _other_members(
 
 def _tuple_in(text: str) -> str:
     """Returns the pair at the end of a sentence that does not deny it, otherwise the text."""
-    found = _TUPLE_SAID.fullmatch(text)
-    return found.group(1) if found and not NEGATION.search(text) and not UNSURE.search(text) else text
+    match = _TUPLE_SAID.fullmatch(text)
+    return match.group(1) if match and not NEGATION.search(text) and not UNSURE.search(text) else text
 
 
-def _other_vector(right: list[str], said: list[str]) -> bool:
+def _other_vector(right: list[str], stated: list[str]) -> bool:
     """Returns True if whole coordinates differ in more than a factor, as a multiple may be the same direction."""
-    if len(right) != len(said) or not all(re.fullmatch(r"-?\d{1,9}", member) for member in right + said):
+    if len(right) != len(stated) or not all(re.fullmatch(r"-?\d{1,9}", member) for member in right + stated):
         return False
-    one, two = [int(member) for member in right], [int(member) for member in said]
-    return any(a * d != b * c for a, b in zip(one, two, strict=True) for c, d in zip(one, two, strict=True))
+    first, second = [int(member) for member in right], [int(member) for member in stated]
+    return any(a * d != b * c for a, b in zip(first, second, strict=True) for c, d in zip(first, second, strict=True))
 
 
 _HALF_OPEN = {"[)", "(]", "]["}
@@ -204,7 +204,7 @@ def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
         items = [text.replace("±", "", 1), text.replace("±", "-", 1)]
     if len(items) < 2:
         return None
-    names = {found.group(1) for item in items if (found := re.match(r"([^\W\d])\s*=", item.strip()))}
+    names = {match.group(1) for item in items if (match := re.match(r"([^\W\d])\s*=", item.strip()))}
     members = []
     for item in items:
         short = item.strip()
@@ -213,10 +213,10 @@ def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
         short = re.sub(r"\s*=\s*", "=", short)
         if not short or len(short.split()) > 3:
             return None
-        found = quantities_in(short)
-        alone = len(found) == 1 and found[0].kind == "plain" and found[0].end - found[0].start == len(short)
-        by_value = alone and not found[0].unit and not exact and not re.match(r"-?0\d", short)
-        members.append(str(found[0].value) if by_value else caseless(short))
+        numbers = quantities_in(short)
+        alone = len(numbers) == 1 and numbers[0].kind == "plain" and numbers[0].end - numbers[0].start == len(short)
+        by_value = alone and not numbers[0].unit and not exact and not re.match(r"-?0\d", short)
+        members.append(str(numbers[0].value) if by_value else caseless(short))
     return bracket, members
 
 
@@ -240,7 +240,7 @@ _REASON = re.compile(r"\b(?:because|since|as)\b|[.;]")
 _DISMISSED = re.compile(r"\s+(?:is|are|was|were)\s+(?:too|less|more|also|only|\w+er)\b")
 
 
-def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | None:
+def _by_choice(question: str, right: Statement, answer: Statement) -> Judgement | None:
     """Judges multiple choice by the option's letter or by its text."""
     options = options_in(question)
     if not options:
@@ -248,9 +248,9 @@ def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | 
     wanted = _choices(right.text, options)
     if len(wanted) != 1 or not wanted <= set(options):
         return None
-    chosen = set() if said.doubtful else _choices(said.text, options)
-    if not said.marked and not said.doubtful:
-        first, rest = (said.whole.splitlines()[0], "\n".join(said.whole.splitlines()[1:]))
+    chosen = set() if answer.doubtful else _choices(answer.text, options)
+    if not answer.marked and not answer.doubtful:
+        first, rest = (answer.whole.splitlines()[0], "\n".join(answer.whole.splitlines()[1:]))
         sentence, more = first_sentence(first)
         if len(first) <= LONGEST_STATEMENT and not taken_back(more + rest):
             chosen |= _choices(sentence if more else first, options)
@@ -265,10 +265,10 @@ def _choices(text: str, options: dict[str, str]) -> set[str]:
     text = plain_text(text).strip()
     if NEGATION.search(text) or text.endswith("?") or re.search(r"\b(?:or|either|both|oder)\b|或|还是", text):
         return {letter for letter, option in options.items() if canonical(option) == canonical(text)}
-    found = _LETTER.match(text)
-    if found and _may_be_option(letter := "".join(filter(None, found.groups())).upper(), options):
+    match = _LETTER.match(text)
+    if match and _may_be_option(letter := "".join(filter(None, match.groups())).upper(), options):
         named = {letter}
-        rest = text[found.end() :].strip(" ).]:-–—")
+        rest = text[match.end() :].strip(" ).]:-–—")
         named |= set(_OTHER_LETTER.findall(_REASON.split(rest)[0])) & set(options)
         named |= {letter for letter, option in options.items() if canonical(option) == canonical(text)}
         return named | _by_text(canonical(rest), options, sole=False)
@@ -305,7 +305,8 @@ def _by_value(text: str, options: dict[str, str]) -> set[str]:
     if len(numbers) != 1 or numbers[0].kind != "plain":
         return set()
     values = {letter: quantities_in(plain_text(option)) for letter, option in options.items()}
-    return {letter for letter, found in values.items() if len(found) == 1 and found[0].size == numbers[0].size}
+    wanted = [numbers[0].size]
+    return {letter for letter, stated in values.items() if [quantity.size for quantity in stated] == wanted}
 
 
 # --- yes or no -----------------------------------------------------------------------------------------------------
@@ -329,15 +330,15 @@ _ENGLISH |= {"nein": "no", "non": "no", "否": "no", "不是": "no", "不对": "
 _POSITIVE = {"yes": True, "true": True, "no": False, "false": False}
 
 
-def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement | None:
+def _by_polarity(question: str, right: Statement, answer: Statement) -> Judgement | None:
     """Judges references that are yes, no, true or false by a clear word at the answer's start or in its statement."""
     wanted = _POLAR_START.match(right.plain) or _POLAR_START.match(plain_text(right.whole))
     if wanted is None or is_symbol(question) or (right.marked and not _POLAR_START.match(right.plain)):
         return None
     if right.plain == "NO" and _ASKS_NAME.search(question):  # nitric oxide
         return None
-    words = _polar_words(said, question)
-    if said.doubtful or len({_POSITIVE[word] for word in words}) != 1:
+    words = _polar_words(answer, question)
+    if answer.doubtful or len({_POSITIVE[word] for word in words}) != 1:
         return Judgement("undecided", "choice", "no clear yes or no")
     word, expected = words.pop(), _english(wanted)
     if {word, expected} not in ({"yes"}, {"no"}, {"yes", "no"}, {"true"}, {"false"}, {"true", "false"}) and (
@@ -348,14 +349,14 @@ def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement 
     return Judgement("correct" if same else "incorrect", "choice", f"{word}, expected {expected}")
 
 
-def _english(found: re.Match[str]) -> str:
-    word = found.group(1).casefold()
+def _english(match: re.Match[str]) -> str:
+    word = match.group(1).casefold()
     return _ENGLISH.get(word, word)
 
 
-def _polar_words(said: Statement, question: str) -> set[str]:
+def _polar_words(answer: Statement, question: str) -> set[str]:
     words = set()
-    first, rest = first_sentence(plain_text(said.whole.splitlines()[0]))
+    first, rest = first_sentence(plain_text(answer.whole.splitlines()[0]))
     if start := _POLAR_START.match(first):
         word = _english(start)
         remainder = first[start.end() :]
@@ -370,8 +371,8 @@ def _polar_words(said: Statement, question: str) -> set[str]:
         if (_POSITIVE[word] and NEGATION.search(remainder)) or taken_back(remainder + " " + rest):
             return set()  # "Yes, it is not prime": which of the two?
         words.add(word)
-    last = said.plain if said.marked else SENTENCE_END.split(said.plain)[-1]
-    end = (_POLAR_START.match(last) if said.marked else None) or _POLAR_END.search(last)
+    last = answer.plain if answer.marked else SENTENCE_END.split(answer.plain)[-1]
+    end = (_POLAR_START.match(last) if answer.marked else None) or _POLAR_END.search(last)
     if end and not NEGATION.search(last[: end.start(1)] + last[end.end(1) :]):
         words.add(_english(end))
     return words
@@ -379,8 +380,8 @@ def _polar_words(said: Statement, question: str) -> set[str]:
 
 def _says_back(remainder: str, question: str) -> bool:
     """Returns True if the text behind a *no* repeats the question as a fact."""
-    told = re.findall(r"\w+", remainder.casefold())
-    return bool(told) and not NEGATION.search(remainder) and set(told) <= set(re.findall(r"\w+", question.casefold()))
+    words = re.findall(r"\w+", remainder.casefold())
+    return bool(words) and not NEGATION.search(remainder) and set(words) <= set(re.findall(r"\w+", question.casefold()))
 
 
 # --- formulas --------------------------------------------------------------------------------------------------------
@@ -406,35 +407,35 @@ _BARE = re.compile(r"[^\w√(){}\\|]*[\d.,]+[^\w√(){}\\|]*")
 
 def _formulas(question: str, reference: str, response: str) -> tuple[str, str] | None:
     """Returns reference and answer as LaTeX if both are formulas whose values can be compared, otherwise None."""
-    right, said = statement_of(reference), statement_of(response)
-    if said.doubtful or said.unreadable or right.unreadable or not said.text:
+    right, answer = statement_of(reference), statement_of(response)
+    if answer.doubtful or answer.unreadable or right.unreadable or not answer.text:
         return None
-    pair = as_latex(right.text), as_latex(said.text)
+    pair = as_latex(right.text), as_latex(answer.text)
     if not all(pair) or any(measure(number.unit) for text in pair for number in quantities_in(text)):
         return None
-    given, wanted = re.sub(r"\s", "", said.plain), re.sub(r"\s", "", right.plain)
-    if is_name(question) or not _comparable(given, wanted):
+    stated, wanted = re.sub(r"\s", "", answer.plain), re.sub(r"\s", "", right.plain)
+    if is_name(question) or not _comparable(stated, wanted):
         return None
-    lists = [members[0] for part in (right.plain, said.plain) if (members := _members(part))]
+    lists = [members[0] for part in (right.plain, answer.plain) if (members := _members(part))]
     if lists not in ([], ["{}", "{}"]):
         return None  # math-verify takes every list for a set
-    if re.sub(r"[\\(){}.]", "", given) in re.sub(r"[\s\\(){}.]", "", plain_text(question)):
+    if re.sub(r"[\\(){}.]", "", stated) in re.sub(r"[\s\\(){}.]", "", plain_text(question)):
         return None  # the question said back
     return pair
 
 
-def _comparable(given: str, wanted: str) -> bool:
+def _comparable(stated: str, wanted: str) -> bool:
     """Returns True if math-verify reads both correctly. It takes 1990s for 1990 and 3:4 for a quotient."""
-    if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
+    if _BARE.fullmatch(stated) and _BARE.fullmatch(wanted):
         return False  # two numbers: what the numeric rule leaves open stays open (70.000)
-    if re.search(r"\d\}?_", given + wanted):
+    if re.search(r"\d\}?_", stated + wanted):
         return False  # math-verify reads 10_2 as 10
-    if _coded(given) or _coded(wanted) or _symbols(given) != _symbols(wanted):
+    if _coded(stated) or _coded(wanted) or _symbols(stated) != _symbols(wanted):
         return False
-    if re.search(r":|\d\.\d+\.\d", given + wanted):
+    if re.search(r":|\d\.\d+\.\d", stated + wanted):
         return False
-    if re.fullmatch(r"[\d.,+*/×·÷()^-]+", given.rsplit("=", 1)[-1]) and quantities_in(wanted):
+    if re.fullmatch(r"[\d.,+*/×·÷()^-]+", stated.rsplit("=", 1)[-1]) and quantities_in(wanted):
         return False  # a sum that was not done is no result
-    brackets = wanted[:1] + wanted[-1:], given[:1] + given[-1:]
+    brackets = wanted[:1] + wanted[-1:], stated[:1] + stated[-1:]
     # an interval against a pair, or another interval
-    return brackets[0] == brackets[1] or "," not in wanted + given or not re.search(r"[(\[]", wanted[:1] + given[:1])
+    return brackets[0] == brackets[1] or "," not in wanted + stated or not re.search(r"[(\[]", wanted[:1] + stated[:1])

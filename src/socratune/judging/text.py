@@ -55,8 +55,8 @@ def parse_number(text: str) -> Fraction | None:
 
 def numbers_in(text: str) -> list[Fraction]:
     """Returns the numbers that a text states, in order. Digits inside words or codes (`B12`) are ignored."""
-    found = (parse_number(match.group().strip()) for match in NUMBER.finditer(text))
-    return [number for number in found if number is not None]
+    numbers = (parse_number(match.group().strip()) for match in NUMBER.finditer(text))
+    return [number for number in numbers if number is not None]
 
 
 def loose_numbers_in(text: str) -> set[Fraction]:
@@ -74,19 +74,16 @@ def final_answer(text: str) -> str:
     if boxes := boxed_in(text):
         return boxes[-1][0].strip()
     for pattern in (_HASHES, _FINAL) if "#" in text or _MARK.search(text) else ():
-        if found := pattern.findall(text):
-            return found[-1].strip()
+        if statements := pattern.findall(text):
+            return statements[-1].strip()
     lines = [line for line in text.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""
 
 
 def final_number(text: str) -> Fraction | None:
     """Returns the number that a text gives as its result: the last in its final statement, behind the last `=`."""
-    statement = final_answer(text)
-    if "=" in statement:
-        statement = statement.rsplit("=", 1)[1]
-    found = numbers_in(statement)
-    return found[-1] if found else None
+    numbers = numbers_in(final_answer(text).rsplit("=", 1)[-1])
+    return numbers[-1] if numbers else None
 
 
 def is_numeric_answer(text: str) -> bool:
@@ -94,14 +91,8 @@ def is_numeric_answer(text: str) -> bool:
 
     A sentence that only happens to hold a number (`It was signed in 1648 in Münster by ten envoys.`) is not.
     """
-    statement = final_answer(text)
-    if "=" in statement:
-        statement = statement.rsplit("=", 1)[1]
-    found = list(NUMBER.finditer(statement))
-    if len(found) != 1:
-        return False
-    around = statement[: found[0].start()] + statement[found[0].end() :]
-    return len(re.findall(r"\w+", around)) <= 2
+    words = NUMBER.split(final_answer(text).rsplit("=", 1)[-1])
+    return len(words) == 2 and len(re.findall(r"\w+", "".join(words))) <= 2
 
 
 def strip_thinking(text: str) -> str:
@@ -349,10 +340,10 @@ def _stated(text: str) -> tuple[str, str, bool, bool, str]:
         return content, text[end:], True, several or changed or taken_back(text[end:]), text
     if "*" in text:
         text = unbold(text)
-    if "####" in text and (found := list(_HASHES.finditer(text))):
-        return _marked(text, found, False)
-    if _MARK.search(text) and (found := list(_FINAL.finditer(text))):
-        return _marked(text, found, True)
+    if "####" in text and (marks := list(_HASHES.finditer(text))):
+        return _marked(text, marks, False)
+    if _MARK.search(text) and (marks := list(_FINAL.finditer(text))):
+        return _marked(text, marks, True)
     lines = [line for line in text.splitlines() if line.strip()]
     last = lines[-1].strip() if lines else ""
     before = lines[-2].strip() if len(lines) > 1 else ""
@@ -362,14 +353,14 @@ def _stated(text: str) -> tuple[str, str, bool, bool, str]:
     return last, "", False, several, text
 
 
-def _marked(text: str, found: list[re.Match[str]], worded: bool) -> tuple[str, str, bool, bool, str]:
-    match = found[-1]
+def _marked(text: str, marks: list[re.Match[str]], worded: bool) -> tuple[str, str, bool, bool, str]:
+    match = marks[-1]
     first, rest = first_sentence(match.group(1))
     tail = rest + text[match.end(1) :]
     lead = SENTENCE_END.split(text[: match.start()].rsplit("\n", 1)[-1])[-1]
-    others = {plain_text(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in found[-20:]}
+    others = {plain_text(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in marks[-20:]}
     several = len(others) > 1 and not (worded and match.group().casefold().startswith("final"))
-    if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
+    if several and _RETRACTION.search(text[marks[-2].start(1) : match.start()]):
         several = False  # "The answer is 180. No, wait: the answer is 195."
     unsure = worded and bool(lead) and UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
     return first.strip(), tail, True, several or unsure or taken_back(tail), text
@@ -386,13 +377,13 @@ def taken_back(tail: str) -> bool:
     return bool(tail) and _RETRACTION.search(tail) is not None
 
 
-def same_text(right: Statement, said: Statement) -> bool:
+def same_text(right: Statement, answer: Statement) -> bool:
     """Returns True if the answer, or its final statement, is the reference word for word."""
     # of a reference in several lines the last one alone is not the answer, unless it is marked as that
     texts = [right.raw, right.text] if right.marked else [right.raw]
-    given = [said.raw] if said.doubtful else [said.raw, said.text]
-    alike = [(one, other) for one in texts for other in given if canonical(one) == canonical(other) != ""]
-    return any(caseless(one) == caseless(other) for one, other in alike)
+    stated = [answer.raw] if answer.doubtful else [answer.raw, answer.text]
+    pairs = ((left, other) for left in texts for other in stated if canonical(left) == canonical(other) != "")
+    return any(caseless(left) == caseless(other) for left, other in pairs)
 
 
 _TOKEN = re.compile(r"\w+")

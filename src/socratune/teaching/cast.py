@@ -81,9 +81,9 @@ def assemble_cast(
 
     def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
         kept = {"role": f"{stage}.{role}", "journal": journal, "ledger": ledger}
-        found = reached_model(ref, reached[role], sampling, **kept, local=local, places=places)
-        models.extend(found.connected)
-        return found.model, found.sampling
+        asked_model = reached_model(ref, reached[role], sampling, **kept, local=local, places=places)
+        models.extend(asked_model.connected)
+        return asked_model.model, asked_model.sampling
 
     judge: Judge = mechanical_judge
     pick: Pick = pick_first if config.trace_pick == "first" else pick_longest
@@ -126,8 +126,8 @@ def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
         # the second time not greedily: a model in this process would say the very same
         for seed, temperature in enumerate((sampling.temperature, max(sampling.temperature, WARM))):
             completion = await model.generate(messages, sampling.drawn(seed, temperature))
-            if (found := parse_verdict(completion.text, response)) is not None:
-                correct, reason = found
+            if (verdict := parse_verdict(completion.text, response)) is not None:
+                correct, reason = verdict
                 return Judgement("correct" if correct else "incorrect", "llm", reason)
         return Judgement("undecided", "llm", "the judge gave no verdict")
 
@@ -165,18 +165,18 @@ NEVER_FALSE = 20
 
 def python_judge(function: Callable[..., Any]) -> Judge:
     """Wraps `function(question, reference, response)` → True, False, or None if it cannot tell. It may be async."""
-    given: Counter[bool | None] = Counter()
+    counts: Counter[bool | None] = Counter()
 
     async def judge(row: QARow, response: str) -> Judgement:
         verdict = await called_safely(function, row.question, row.reference, response)
         if verdict is not None and not isinstance(verdict, bool):
             raise CallError(f"{function.__name__} gave {verdict!r}; a judge gives True, False or None.")
-        given[verdict] += 1
-        if given.total() == NEVER_FALSE and not given[False]:
+        counts[verdict] += 1
+        if counts.total() == NEVER_FALSE and not counts[False]:
             log.warning(
                 "The judge %s gave no False in %d answers (True: %d, None: %d). A judge returns True for a right "
                 "answer, False for a wrong one, and None only where it cannot tell: without a False no hint is asked "
-                "for, and nothing counts as wrong.", function.__name__, NEVER_FALSE, given[True], given[None],
+                "for, and nothing counts as wrong.", function.__name__, NEVER_FALSE, counts[True], counts[None],
             )  # fmt: skip
         return Judgement("undecided" if verdict is None else "correct" if verdict else "incorrect", "python")
 

@@ -142,12 +142,12 @@ def echo(
         told: the student had something in view that the reader does not have: speaking of "the passage" is an echo too.
     """
     answer, known = _folded(_TAGS.sub(" ", response)), _folded(f"{question}\n{passage or ''}")
-    if (found := _AS_REPLY.match(answer)) and found.group().strip() not in known:
-        return found.group().strip()
+    if (match := _AS_REPLY.match(answer)) and match.group().strip() not in known:
+        return match.group().strip()
     for phrases in (*_HINT_OR_ATTEMPT, *([_TOLD] if told else [])):
-        for found in phrases.finditer(answer):
-            if not _is_topic(found.group(), known):
-                return found.group()
+        for match in phrases.finditer(answer):
+            if not _is_topic(match.group(), known):
+                return match.group()
     return shared_run(hint, answer, known) if hint else None
 
 
@@ -158,11 +158,11 @@ def _is_topic(phrase: str, known: str) -> bool:
     return " ".join(words[-2:]) in known or key in set(re.findall(r"\w+", known)) - _ANSWER
 
 
-def shared_run(one: str, other: str, known: str) -> str | None:
+def shared_run(left: str, right: str, known: str) -> str | None:
     """Returns the first long run of words that two texts share and a known text lacks. Known words are skipped."""
-    one, other, known = _folded(one), _folded(other), _folded(known)
+    left, right, known = _folded(left), _folded(right), _folded(known)
     asked = set(_LONG_WORD.findall(known))
-    shared = _runs(one, asked) & _runs(other, asked)
+    shared = _runs(left, asked) & _runs(right, asked)
     return min((run for run in shared if run not in known), default=None)
 
 

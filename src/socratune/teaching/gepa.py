@@ -43,7 +43,7 @@ def evolve_instruction(
         from gepa.api import optimize  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise StageFailed("the package gepa is not installed (pip install 'socratune[gepa]')") from None
-    found = optimize(
+    result = optimize(
         {_PART: GENERIC_PROMPTS[0]},
         list(train),
         list(dev),
@@ -53,7 +53,7 @@ def evolve_instruction(
         logger=_Silent(),
         seed=seed,
     )
-    return found.best_candidate[_PART]
+    return result.best_candidate[_PART]
 
 
 class _Student:
@@ -70,7 +70,7 @@ class _Student:
 
         asked = [with_instruction(row, candidate[_PART]) for row in batch]
         answers = list(self._answer(asked))
-        scores = [float(one["verdict"] == "correct") for one in answers]
+        scores = [float(answer["verdict"] == "correct") for answer in answers]
         return EvaluationBatch(answers, scores, list(zip(batch, answers, strict=True)) if capture_traces else None)
 
     def make_reflective_dataset(self, candidate: dict[str, str], batch: Any, parts: list[str]) -> Mapping[str, Any]:
@@ -78,10 +78,10 @@ class _Student:
         read = [
             {
                 "Inputs": row.question,
-                "Generated Outputs": one["response"],
-                "Feedback": f"The answer is {one['verdict']}. The reference answer: {row.reference}",
+                "Generated Outputs": answer["response"],
+                "Feedback": f"The answer is {answer['verdict']}. The reference answer: {row.reference}",
             }
-            for row, one in batch.trajectories
+            for row, answer in batch.trajectories
         ]
         return dict.fromkeys(parts, read)
 

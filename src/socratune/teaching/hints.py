@@ -62,8 +62,10 @@ async def solution_teacher(request: HintRequest) -> str | None:
     """
     lines = [line.strip() for line in str(request.row.metadata.get("thinking") or "").splitlines() if line.strip()]
     steps = lines if len(lines) > 1 else re.split(r"(?<=[.!?])\s+(?=[A-Z])", "".join(lines))
-    given = sum(attempt.hint is not None for attempt in request.attempts)
-    kept = [step for step in steps[: min(len(steps) // 2 + given, len(steps) - 1)] if leak(step, request.row) is None]
+    hints_given = sum(attempt.hint is not None for attempt in request.attempts)
+    kept = [
+        step for step in steps[: min(len(steps) // 2 + hints_given, len(steps) - 1)] if leak(step, request.row) is None
+    ]
     return f"Start like this: {' '.join(kept)}" if kept else None
 
 
@@ -78,12 +80,12 @@ def leak(hint: str, row: QARow) -> str | None:
     options = options_in(row.question)
     if options and (letter := _right_option(answer, options)):
         return _names_option(hint, letter, options, row.question)
-    said, asked = with_digits(plain_text(hint)), with_digits(plain_text(row.question))
+    stated, asked = with_digits(plain_text(hint)), with_digits(plain_text(row.question))
     if (polarity := _polarity(answer)) is not None and _says_polarity(hint, polarity, row.question):
         return "says yes or no"
-    if polarity is None and _calls_it_the_answer(said, answer):
+    if polarity is None and _calls_it_the_answer(stated, answer):
         return "states the answer"
-    if _says_number(said, with_digits(plain_text(answer)), asked):
+    if _says_number(stated, with_digits(plain_text(answer)), asked):
         return "states the resulting number"
     return None if polarity is not None else _says_words(hint, answer, row.question)
 
@@ -121,16 +123,16 @@ def _says_number(hint: str, answer: str, question: str) -> bool:
     """Returns True if the hint states a number of the answer that the question lacks."""
     answer = _CLOCK.sub("", result_in(answer))
     wanted = joined_quantities_in(answer)
-    if not wanted or not (told := _values_in(hint)):
+    if not wanted or not (stated := _values_in(hint)):
         return False
     known = _values_in(question)
     secret = [quantity for quantity in wanted if ("", quantity.value) not in known]
     large = [quantity for quantity in secret if not _is_counting(quantity.value)]
     for quantity in large:
-        if told & _forms([quantity]) - known - _ones_in(question) or _rounds_to(quantity, told - known):
+        if stated & _forms([quantity]) - known - _ones_in(question) or _rounds_to(quantity, stated - known):
             return True
     if len(wanted) > 1:
-        return bool(secret) and all(("", quantity.value) in told for quantity in wanted)
+        return bool(secret) and all(("", quantity.value) in stated for quantity in wanted)
     return bool(secret) and secret[0] not in large and _says_small(hint, secret[0], f"{answer} {question}")
 
 
@@ -164,10 +166,10 @@ def _forms(quantities: Sequence[Quantity]) -> set[tuple[str, Fraction]]:
     return forms
 
 
-def _rounds_to(answer: Quantity, told: set[tuple[str, Fraction]]) -> bool:
+def _rounds_to(answer: Quantity, stated: set[tuple[str, Fraction]]) -> bool:
     """Returns True if a number of the hint, rounded to the answer's decimals, is the answer."""
     half = Fraction(1, 2 * 10**answer.decimals)
-    return answer.decimals > 0 and any(not unit and abs(value - answer.value) <= half for unit, value in told)
+    return answer.decimals > 0 and any(not unit and abs(value - answer.value) <= half for unit, value in stated)
 
 
 _COUNT = re.compile(r"(?<!\d)(?<!\d[.,])(\d{1,2})(?![.,:]?\d)(?! of\b)(?:[ -]([^\W\d_]+))?")
@@ -178,10 +180,10 @@ _STATES = re.compile(
 
 
 def _says_small(hint: str, answer: Quantity, asked: str) -> bool:
-    for found in _COUNT.finditer(hint):
-        if int(found[1]) == answer.value:
-            counts = found[2] is not None and found[2].casefold() in map(str.casefold, _long_words(asked))
-            if counts or _STATES.search(hint[max(0, found.start() - 20) : found.start()]):
+    for match in _COUNT.finditer(hint):
+        if int(match[1]) == answer.value:
+            counts = match[2] is not None and match[2].casefold() in map(str.casefold, _long_words(asked))
+            if counts or _STATES.search(hint[max(0, match.start() - 20) : match.start()]):
                 return True
     return False
 
@@ -210,8 +212,8 @@ def _names_option(hint: str, letter: str, options: dict[str, str], question: str
     if letters == set(options) - {letter} and _EXCLUDES.search(hint):
         return "rules out every other option"
     stem = question.split(next(iter(options.values())), 1)[0]
-    told = {name for name, text in options.items() if _says_option(hint, text, stem)}
-    return "names the right option" if told == {letter} else None
+    named = {name for name, text in options.items() if _says_option(hint, text, stem)}
+    return "names the right option" if named == {letter} else None
 
 
 @lru_cache(8)
@@ -243,8 +245,8 @@ _ASKS = re.compile(r"\W*(?:true or false|is|are|was|were|do|does|did|can|could|w
 
 
 def _polarity(answer: str) -> bool | None:
-    found = _POLAR.match(plain_text(answer))
-    return None if found is None else found["yes"] is not None
+    match = _POLAR.match(plain_text(answer))
+    return None if match is None else match["yes"] is not None
 
 
 def _says_polarity(hint: str, polarity: bool, question: str) -> bool:
@@ -253,7 +255,7 @@ def _says_polarity(hint: str, polarity: bool, question: str) -> bool:
         if sentence.endswith(("?", "？")):
             continue
         start = re.search(_ANSWER_IS, sentence, re.IGNORECASE)
-        if (said := _polarity(sentence[start.end() if start else 0 :])) is not None and said == polarity:
+        if (stated := _polarity(sentence[start.end() if start else 0 :])) is not None and stated == polarity:
             return True
         if (flat := _FLAT.search(sentence)) and ((flat["yes"] is None) == (flat["negation"] is None)) != polarity:
             return True
@@ -284,17 +286,17 @@ def _says_words(hint: str, answer: str, question: str) -> str | None:
     """Returns how the hint says an answer in words: all the new words, a name or a list member, or a long run."""
     if re.search(r"[\u3040-\u30ff\u3400-\u9fff]", answer):
         return "states the answer" if normalise(answer) in normalise(hint) and answer not in question else None
-    told, fresh = _words(hint), secret_words(answer, question)
+    words, fresh = _words(hint), secret_words(answer, question)
     if not fresh or (len(fresh) == 1 and loose_numbers_in(_CLOCK.sub("", answer))):  # a unit
         return None
     if len(fresh) > FEW_WORDS:
         return "states a stretch of the answer" if shared_run(answer, hint, question) else None
-    if all(_has(word, told) for word in fresh):
+    if all(_has(word, words) for word in fresh):
         return "states the answer"
     members = [_words(member) for member in re.split(r"\s*(?:[,;]|\band\b|\bor\b|\bund\b|\bet\b|\by\b)\s*", answer)]
     lists = [[word for word in member if word in fresh] for member in members] if len(members) > 1 else []
-    names = [word for word in fresh if word in _names(answer) and word in told]
-    if names or any(member and all(_has(word, told) for word in member) for member in lists):
+    names = [word for word in fresh if word in _names(answer) and word in words]
+    if names or any(member and all(_has(word, words) for word in member) for member in lists):
         return "names a part of the answer"
     return None
 
@@ -328,10 +330,10 @@ def _has(word: str, words: Sequence[str]) -> bool:
     return any(_same(word, other) for other in words)
 
 
-def _same(one: str, other: str) -> bool:
+def _same(left: str, right: str) -> bool:
     """Returns True for the same word or two forms of it (`expand`, `expands`)."""
-    one, other = sorted((one.casefold(), other.casefold()), key=len)
-    return one == other or (len(one) > 3 and other.startswith(one) and len(other) - len(one) < 3)
+    shorter, longer = sorted((left.casefold(), right.casefold()), key=len)
+    return shorter == longer or (len(shorter) > 3 and longer.startswith(shorter) and len(longer) - len(shorter) < 3)
 
 
 def _sentences(text: str) -> list[str]:

@@ -117,10 +117,10 @@ def measure_hints(
     """
     texts = [list(_texts(use, tokenizer)) for use in uses]
     rows = [(prompt, text.ids) for some in texts for text in some for prompt in (text.prompt, text.hinted_prompt)]
-    found = iter(log_probabilities(model, rows, stopped))
+    scores = iter(log_probabilities(model, rows, stopped))
     measures = []
     for use, some in zip(uses, texts, strict=True):
-        forced, probe, *answers = [_Scored(next(found), next(found), text.bears) for text in some]
+        forced, probe, *answers = [_Scored(next(scores), next(scores), text.bears) for text in some]
         measures.append(
             HintMeasure(
                 row_id=use.row.id,
@@ -178,8 +178,8 @@ def _texts(use: HintUse, tokenizer: Any) -> Iterator[_Text]:
     alone = [*(turn for turn in row.prompt[:1] if turn["role"] == "system"), {"role": "user", "content": NO_QUESTION}]
     yield _text(row.prompt, forced_answer(row), use, tokenizer)
     yield _text(alone, _stated(_bare_answer(row)), use, tokenizer)
-    if use.response and len((given := _text(row.prompt, use.response, use, tokenizer)).ids) <= _LONGEST_ANSWER:
-        yield given
+    if use.response and len((answered := _text(row.prompt, use.response, use, tokenizer)).ids) <= _LONGEST_ANSWER:
+        yield answered
 
 
 def _text(chat: Chat, text: str, use: HintUse, tokenizer: Any) -> _Text:
@@ -216,10 +216,10 @@ def answer_spans(text: str, row: QARow) -> list[tuple[int, int]]:
     numbers = loose_numbers_in(answer) - loose_numbers_in(row.question)
     words = {word.casefold() for word in secret_words(answer, row.question)}
     spans = []
-    for found in re.finditer(r"\d+(?:[.,]\d+)*|\w+", text):
-        word = found.group()
+    for match in re.finditer(r"\d+(?:[.,]\d+)*|\w+", text):
+        word = match.group()
         if loose_numbers_in(word) & numbers or word.casefold() in words or word == letter:
-            spans.append(found.span())
+            spans.append(match.span())
     if spans:
         return spans
     statement = final_answer(text)
@@ -286,7 +286,7 @@ def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]], stopped: Even
     import torch
 
     with torch.inference_mode():
-        found: list[list[float]] = [[] for _ in rows]
+        scores: list[list[float]] = [[] for _ in rows]
         for batch in _batches(rows):
             if stopped is not None and stopped.is_set():
                 raise MeasuringStopped
@@ -300,8 +300,8 @@ def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]], stopped: Even
                 prompt, continuation = rows[at]
                 logits = out.logits[line, len(prompt) - 1 - first :][: len(continuation)].float()  # (T, V)
                 targets = torch.tensor(continuation, device=logits.device)
-                found[at] = (-torch.nn.functional.cross_entropy(logits, targets, reduction="none")).tolist()
-    return found
+                scores[at] = (-torch.nn.functional.cross_entropy(logits, targets, reduction="none")).tolist()
+    return scores
 
 
 def _batches(rows: Sequence[tuple[Ids, Ids]]) -> list[list[int]]:

@@ -129,8 +129,8 @@ async def _unsolved(state: _Row) -> Trace:
     if state.loop.rules.unsolved == "reference":
         return state.trace("trained_on_reference", gap="skill")
     if state.loop.rules.unsolved == "rewrite":
-        told = with_private_reference(state.row.prompt, state.row.reference)
-        right = await state.draw(state.loop.rules.hint_attempts, given="reference", messages=told)
+        messages = with_private_reference(state.row.prompt, state.row.reference)
+        right = await state.draw(state.loop.rules.hint_attempts, given="reference", messages=messages)
         if clean := state.unechoed(right):
             return state.trace("rewritten", chosen=clean[0], gap="skill")
     return state.trace("unsolved", gap="skill")
@@ -288,8 +288,8 @@ def rejection(trace: Trace, answer: str | None = None) -> Rejected | None:
     hints = [attempt.hint for attempt in trace.attempts[: trace.chosen - 1] if attempt.hint]
     hint = hints[-1] if hints and chosen.given == "hint" else None
     text, row = chosen.response if answer is None else answer, trace.row
-    if found := echo(text, row.question, hint=hint, passage=row.evidence, told=True):
-        detail = f"speaks of what only the student was shown, or of an earlier attempt: {found!r}"
+    if phrase := echo(text, row.question, hint=hint, passage=row.evidence, told=True):
+        detail = f"speaks of what only the student was shown, or of an earlier attempt: {phrase!r}"
         return Rejected("hint_echo", detail, id=row.id)
     return None
 

@@ -121,12 +121,12 @@ async def attending_student(
         sampling = served_sampling(name, **asked)
         who = {**served.identity, "name": name}
         ours = replace(endpoint, api_bases=(served.api_base,), api_key_env=None, token_ids=True)
-        told = {
+        known = {
             "fingerprint": fingerprint(who),
             "markers": None,
             "vocabulary": len(load_tokenizer(name)),
         }  # `socratune serve` knows text from turns
-        async with _connected(f"openai/{served.model}", ours, journal, **told) as model:
+        async with _connected(f"openai/{served.model}", ours, journal, **known) as model:
             yield Student(model, sampling, with_sampling(who, sampling))
     elif engine == "local":
         loaded = models.load(name, adapter=adapter)
@@ -142,8 +142,8 @@ async def attending_student(
             who, kind = {**who, "vllm_args": more}, f"{kind}/{fingerprint(more)}"
         async with vllm_serving(name, log_path=vllm_log, more=more) as base:
             ours = replace(endpoint, api_bases=(base,), api_key_env=None, token_ids=True)
-            told = {"fingerprint": kind, "markers": _markers_of(name), "vocabulary": len(load_tokenizer(name))}
-            async with _connected(f"openai/{name}", ours, journal, **told) as model:
+            known = {"fingerprint": kind, "markers": _markers_of(name), "vocabulary": len(load_tokenizer(name))}
+            async with _connected(f"openai/{name}", ours, journal, **known) as model:
                 yield Student(model, sampling, who)
     else:
         sampling = served_sampling(model_name, **asked)  # it is meant to be the base, or to be like it
