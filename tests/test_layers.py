@@ -51,8 +51,8 @@ LINES = {
     "training": 3000,
     "evaluation": 4800,
     "publishing": 4350,
-    "stages": 2550,
-    "compute": 4000,
+    "stages": 2500,
+    "compute": 3950,
     "ways": 1400,
     "cli": 2950,
 }

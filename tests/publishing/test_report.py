@@ -597,6 +597,7 @@ def test_no_label_of_a_failed_run_covers_another(
     drawn: list[dict[str, Any]] = [
         {"loss": [(4, 0.3)], "dev": [(4, 0.43)]},
         {"loss": [(1, 0.6), (4, 0.0)], "dev": [(1, 0.4), (4, 0.4)], "train": [(1, 0.41), (4, 0.41)]},
+        {"loss": [(1, 1234567.0), (4, 3.0)], "dev": [(4, 0.5)]},
         {"loss": [(1, 0.0), (4, 3.0)], "dev": [(1, 1.0), (4, 1.0)], "train": [(1, 1.0), (4, 0.99)]},
     ]
     for at, results in enumerate(cases):

@@ -335,7 +335,7 @@ def test_what_one_process_ran_into_ends_all_and_is_what_is_told(curated: Path, t
         trained.by(2)
     assert caught.value.faults[0].where == "train.max_seq_length"
     trained.config = trained.config.model_copy(update={"max_seq_length": 256, "peft": {"use_dora": True}})
-    with pytest.raises(UserError, match=r"train\.peft\.use_dora: expected what can be done with a base that is spread"):
+    with pytest.raises(UserError, match=r"train\.peft\.use_dora: expected a setting for a base that fits one GPU"):
         trained.by(2, join={"parallel": "sharded"})
 
 

@@ -206,8 +206,7 @@ def _stop(ray: Any, actors: list[Any], tasks: list[Any]) -> None:
 def _cluster() -> Iterator[Any]:
     """Yields Ray, connected to the existing cluster, or else to one of our own that ends with the block."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage is reported without consent
-    import ray  # pyright: ignore[reportMissingImports]
-
+    ray: Any = importlib.import_module("ray")
     if ray.is_initialized():
         yield ray
         return

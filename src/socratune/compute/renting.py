@@ -371,7 +371,7 @@ def affordable(
         faults.append(Fault("where.preferred_gpus", expected, Shown(", ".join(small)), fix))
     if unknown:
         expected = f"types of GPU in the {where.cloud} cloud, {where.gpu_count} per machine"
-        known = "Known are: " + ", ".join(sorted(offer.name for offer in offers)) + "."
+        known = "Available types: " + ", ".join(sorted(offer.name for offer in offers)) + "."
         faults.append(Fault("where.preferred_gpus", expected, Shown(", ".join(unknown)), known))
     raise UserError(*faults)
 

@@ -181,13 +181,12 @@ def _eval_results(results: dict[str, Any]) -> list[Any] | None:
             **what, metric_type="accuracy", metric_name="accuracy", metric_value=round(found["adapter_accuracy"], 4)
         ),
         EvalResult(
-            **what, **gain, metric_value=round(found["difference"], 4), metric_args={"ci95": _rounded(found["ci95"])}
+            **what,
+            **gain,
+            metric_value=round(found["difference"], 4),
+            metric_args={"ci95": [round(end, 4) for end in found["ci95"]]},
         ),
     ]
-
-
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, 4) for value in values]
 
 
 def _warnings(results: dict[str, Any], base: PublicBase) -> list[str]:
@@ -387,6 +386,7 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
     stages = results["stages"]
     split, enhance, train = (stages.get(name, {}) for name in ("split", "enhance", "train"))
     counts = " / ".join(f"{split.get(name, '?')} {name.replace('_', '-')}" for name in ("train_in", "dev", "held_out"))
+    epochs = f"{len(train['epochs'])}, number {train['best_epoch']} kept" if train.get("epochs") else "not recorded"
     rows = [
         ("data set", _dataset_name(results)),
         ("rows", counts),
@@ -395,7 +395,7 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
         *_models(results),
         ("hint-leak rate", _leaks(results)),
         ("tokens trained on", f"{train['trained_tokens']:,}" if "trained_tokens" in train else "not recorded"),
-        ("epochs", _epochs(train)),
+        ("epochs", epochs),
         ("rows were sent to", _sent(results)),
         ("paid calls", _spent(enhance.get("spent", {}))),
         ("time", f"{sum(stage.get('seconds', 0) for stage in stages.values()):,.0f} s"),
@@ -410,10 +410,6 @@ def _rows_trained_on(train: dict[str, Any]) -> str:
     if "pairs" in train:
         return f"{train['pairs']}, each with a right and a wrong answer"
     return f"{train.get('rows_out', '?')}, plus {train.get('replay_rows', 0)} replayed"
-
-
-def _epochs(train: dict[str, Any]) -> str:
-    return f"{len(train['epochs'])}, number {train['best_epoch']} kept" if train.get("epochs") else "not recorded"
 
 
 def _spent(spent: dict[str, Any]) -> str:

@@ -76,7 +76,9 @@ def _divergence(model: Any, tokenizer: Any, row: QARow, before: Completion, afte
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
     own = logits.max()
-    other = logits[expected[at]] if at < len(expected) else _end_logit(logits, model)
+    ends = model.generation_config.eos_token_id
+    ended = logits[ends if isinstance(ends, list) else [ends]].max()
+    other = logits[expected[at]] if at < len(expected) else ended
     gap = float(own - other)
     return {
         "id": row.id,
@@ -86,11 +88,6 @@ def _divergence(model: Any, tokenizer: Any, row: QARow, before: Completion, afte
         "logit_gap": round(gap, 4),
         "near_tie": gap <= NEAR_TIE_STEPS * bfloat16_step(float(own)),
     }
-
-
-def _end_logit(logits: Any, model: Any) -> Any:
-    ends = model.generation_config.eos_token_id
-    return logits[ends if isinstance(ends, list) else [ends]].max()
 
 
 def bfloat16_step(value: float) -> float:

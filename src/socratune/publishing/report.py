@@ -112,7 +112,10 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
         "fewest_sources": FEWEST_CLUSTERS,
         "kinds": traces.counts(),
         "answers": answers.counts(),
-        "flips": {kind: _first_rows(answers, kind, most) for kind, most in FLIPS.items()},
+        "flips": {
+            kind: [shortened(row, FLIP_TEXT) for row in answers.rows(answers.matching(Filter(kind=kind))[:most])]
+            for kind, most in FLIPS.items()
+        },
         "leaked": traces.leaked(),
         "reviewed": len(traces.marks.reviews),
         "lists": {
@@ -120,11 +123,6 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
             "answers": {"total": len(answers), "damaged": answers.damaged, "file": answers.source.name},
         },
     }
-
-
-def _first_rows(index: Index, kind: str, most: int) -> list[dict[str, Any]]:
-    """Returns the first rows of a kind with their texts cut."""
-    return [shortened(row, FLIP_TEXT) for row in index.rows(index.matching(Filter(kind=kind))[:most])]
 
 
 def _shown(value: Any) -> str:

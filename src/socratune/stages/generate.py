@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -98,8 +97,7 @@ async def generate_questions(
         step = passage_step(config, gathered, graph, writers)
         passages, at_once = read_passages(gathered), config.concurrency
         await map_rows(passages, step, total=total, journal=journal, stage=key, concurrency=at_once, tick=tell)
-        values = partial(map, json_decode)
-        rows = sum(len(value["rows"]) for value in values(journal.row_texts(key)))
+        rows = sum(len(value["rows"]) for value in map(json_decode, journal.row_texts(key)))
         edges = [value async for value in _of_graph(graph, config, rows)]
     figures = {
         "documents": documents,
@@ -109,7 +107,7 @@ async def generate_questions(
         "writer_model": config.writer_model,
         "spent": ledger.summary(),
     }
-    figures |= _written(place, gathered, lambda: chain(values(journal.row_texts(key)), edges))
+    figures |= _written(place, gathered, lambda: chain(map(json_decode, journal.row_texts(key)), edges))
     figures["questions_per_1000_tokens"] = round(figures["rows"] / max(1, tokens) * 1000, 2)
     failure = None if figures["rows"] else "No question passed its checks, so there is nothing to train on."
     return StageResult(rows_in=total, rows_out=figures["rows"], figures=figures, failure=failure)
