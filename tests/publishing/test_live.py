@@ -184,7 +184,7 @@ def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
     run.journal.write_text("no database", "utf-8")
     with served(run) as url:
         status, said, _ = ask(url, "/api/rows/traces")
-    assert status == 500 and "It is damaged. Move it aside" in said
+    assert status == 500 and "The file is corrupt. Move it aside" in said
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_the_page_follows_a_run_that_works(tmp_path: Path, chromium: Any) -> Non
     with run.locked(), served(run) as url, opened(chromium, url) as page:
         assert page.inner_text("h1") == "Running"
         assert page.inner_text("#progress-text") == "enhance: 100 of 400, 10 s; about 30 s left"
-        assert "not written any trace yet" in page.inner_text("#count")
+        assert "not written a trace yet" in page.inner_text("#count")
         stages["enhance"] |= {"done": 300}
         write_results(run, {"status": "running", "stages": stages})
         page.locator("#progress-text", has_text="enhance: 300 of 400").wait_for()

@@ -348,10 +348,10 @@ def test_logprobs_end_before_a_stop_and_come_for_plain_text_too(base: str) -> No
         ({"max_tokens": 10**9}, 400, "max_tokens: input should be less than or equal to 131072"),
         ({"messages": []}, 400, "messages: list should have at least 1 item"),
         ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role"),
-        ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, 400, "the last turn has to be the user's"),
+        ({"messages": [*HELLO, {"role": "assistant", "content": "x"}]}, 400, "the last turn must be the user's"),
         ({"messages": [{"role": "user", "content": "1 + " * 600}]}, 400, "tokens, but the model has room for 512"),
         ({"messages": [{"role": "user", "content": "a\ud800"}]}, 400, "half of a surrogate pair at character 2"),
-        ({"model": "gpt-4o"}, 404, "the model 'gpt-4o' does not exist; there is demo"),
+        ({"model": "gpt-4o"}, 404, "the model 'gpt-4o' does not exist; this server has demo"),
     ],
 )
 def test_bad_requests_are_told_what_is_wrong(base: str, fields: dict[str, Any], status: int, said: str) -> None:
@@ -469,7 +469,7 @@ def test_what_cannot_be_served(base: str, tmp_path: Path) -> None:
     for what, template, said in (
         ("demo", tmp_path / "none.jinja", "a file with a chat template"),
         ("demo", tmp_path / "bad.jinja", "chat template"),
-        (tmp_path, "plain", "a run is asked with the one that it was trained with"),
+        (tmp_path, "plain", "a run uses the template that it was trained with"),
     ):
         refused = socratune("serve", what, "--port", "0", "--chat-template", template)
         assert refused.returncode == 2 and said in refused.stderr and "Traceback" not in refused.stderr

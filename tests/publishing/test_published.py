@@ -78,17 +78,17 @@ def lost_file(folder: Path) -> None:
 
 
 EDITS: list[tuple[Callable[[Path], None], str]] = [
-    (edit_text("README.md", r"\+\d\d\.\d% to", "+97.0% to"), "README.md does not say what was measured"),
-    (edit_text("README.md", r"(\| \d+ held-out questions [^|]*\|) [\d.]+%", r"\1 1.0%"), "README.md does not say"),
-    (edit_text("README.md", r"value: 0\.\d+", "value: 0.9999"), "other metrics in its front matter"),
+    (edit_text("README.md", r"\+\d\d\.\d% to", "+97.0% to"), "README.md does not state what was measured"),
+    (edit_text("README.md", r"(\| \d+ held-out questions [^|]*\|) [\d.]+%", r"\1 1.0%"), "README.md does not state"),
+    (edit_text("README.md", r"value: 0\.\d+", "value: 0.9999"), "front matter that differ"),
     (edit_text("pipeline_results.json", r'"difference": 0\.\d+', '"difference": 0.99'), "pipeline_results.json is not"),
     (edit_text("adapter_config.json", '"r": 16', '"r": 8'), "adapter_config.json is not the file that was published"),
     (edit_text("provenance.json", '"at": "2', '"at": "1'), "provenance.json was changed"),
     (other_weights, "adapter_model.safetensors is not the file that was trained"),
     (other_weights_said, "adapter_model.safetensors is not the file that was trained"),
-    (failed_said_passed, "its figures come to failed"),
+    (failed_said_passed, "its numbers mean failed"),
     (no_provenance, "There is no provenance.json"),
-    (another_file, "modeling_custom.py was not published with it"),
+    (another_file, "modeling_custom.py was not part of the publication"),
     (lost_file, "tokenizer.json is missing"),
 ]
 

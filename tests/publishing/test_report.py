@@ -359,9 +359,9 @@ def compared(verdict: str = "better", gain: float = 0.2, **more: Any) -> dict[st
     return {**ends, **figures, "undecided": undecided, "worst_case": {**ends, "n": 100}, **more}
 
 
-UNSURE = {"undecided": {"base": 0, "adapter": 30, "pairs": 30}}
-WORST = {"worst_case": {"difference": 0.1, "ci95": [0.02, 0.2], "n": 100}}
-MAJORITY = {"majority": {"reference": "1", "accuracy": 0.78, "difference": 0.01, "ci95": [-0.01, 0.02]}}
+UNSURE: dict[str, Any] = {"undecided": {"base": 0, "adapter": 30, "pairs": 30}}
+WORST: dict[str, Any] = {"worst_case": {"difference": 0.1, "ci95": [0.02, 0.2], "n": 100}}
+MAJORITY: dict[str, Any] = {"majority": {"reference": "1", "accuracy": 0.78, "difference": 0.01, "ci95": [-0.01, 0.02]}}
 GATES: list[tuple[dict[str, Any], dict[str, Any], int, list[str]]] = [
     (measured(), {}, 0, []),
     (measured(file_integrity={"passed": False, "problems": ["x is missing"]}), {}, 0, ["Adapter files"]),
@@ -597,6 +597,7 @@ def test_no_label_of_a_failed_run_covers_another(
     drawn: list[dict[str, Any]] = [
         {"loss": [(4, 0.3)], "dev": [(4, 0.43)]},
         {"loss": [(1, 0.6), (4, 0.0)], "dev": [(1, 0.4), (4, 0.4)], "train": [(1, 0.41), (4, 0.41)]},
+        {"loss": [(1, 1234567.0), (4, 3.0)], "dev": [(4, 0.5)]},
         {"loss": [(1, 0.0), (4, 3.0)], "dev": [(1, 1.0), (4, 1.0)], "train": [(1, 1.0), (4, 0.99)]},
     ]
     for at, results in enumerate(cases):

@@ -1,4 +1,4 @@
-"""What a run answered, for tools in which people judge and repair answers: Argilla and Kiln.
+"""Writes what a run answered for tools in which people judge and correct answers: Argilla and Kiln.
 
 argilla  records.json, .argilla/   what `rg.Dataset.from_disk` reads: two questions a record, our verdict suggested
 kiln     project.kiln, tasks/…     a project of one task, each answer a run of it with its rating
@@ -45,7 +45,7 @@ class _Answer(NamedTuple):
 
 
 def export_answers(run: RunDir, to: str, *, out: str | None = None) -> str:
-    """Write a run's answers for people to judge; what was written and how it is read.
+    """Writes a run's answers for people to judge and returns how many, where they are, and how to read them there.
 
     Args:
         to: one of `ANNOTATORS`.
@@ -73,14 +73,14 @@ def export_answers(run: RunDir, to: str, *, out: str | None = None) -> str:
 
 
 def _worked_on(place: Path) -> list[Path]:
-    """Kiln's files in an earlier export that were written after it."""
+    """Returns Kiln's files that changed after an earlier export was written."""
     mark = place / _WRITTEN
     since = mark.stat().st_mtime_ns if mark.is_file() else 0
     return sorted(file for file in place.rglob("*.kiln") if file.stat().st_mtime_ns > since)
 
 
 def _answers(run: RunDir) -> Iterator[_Answer]:
-    """The answer of every trace, the one that is trained on where there is one, then the adapter's held-out ones."""
+    """Yields the answer of every trace, the trained one if there is one, then the adapter's held-out answers."""
     held_out = run.rows("held_out_answers")
     if run.enhanced.is_file():
         yield from (found for found in iter_rows(run.enhanced, _of_trace) if found)
@@ -108,7 +108,7 @@ def _of_held_out(row: dict[str, Any]) -> _Answer:
 
 
 def _asked(prompt: list[dict[str, str]]) -> tuple[str, str]:
-    """The system turn, and the question; a conversation as one text with who speaks."""
+    """Returns the system turn and the question. A conversation becomes one text that names who speaks."""
     system = "".join(turn["content"] for turn in prompt if turn["role"] == "system")
     turns = [turn for turn in prompt if turn["role"] != "system"]
     single = len(turns) == 1
@@ -193,7 +193,7 @@ def _kiln(folder: Path, run: RunDir, answers: Sequence[_Answer]) -> None:
 
 
 def _kiln_run(answer: _Answer, student: str) -> dict[str, Any]:
-    """A run of the task: the answer, whether it is right, and beside a wrong one the reference as its repair."""
+    """Returns a run of the task: the answer, its rating, and the reference as the repair of a wrong answer."""
     made_by = {"model_name": student, "model_provider": "socratune", "adapter_name": "socratune"}
     source = {"type": "synthetic", "properties": made_by}
     passed = float(answer.verdict == "correct")
@@ -214,10 +214,10 @@ def _kiln_run(answer: _Answer, student: str) -> dict[str, Any]:
 
 
 def _kiln_name(name: str) -> str:
-    """A name that Kiln takes: none of the signs that it keeps out of file names."""
+    """Returns a name that Kiln accepts, without the characters that it bars from file names."""
     return re.sub(r"[^A-Za-z0-9-]+", " ", name).strip()[:100].strip() or "Socratune"
 
 
 def _digits(text: str) -> str:
-    """Twelve digits, as Kiln's ids are, always the same of the same text."""
+    """Returns twelve digits, as Kiln's ids have, that depend on the text alone."""
     return str(int(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), 16))[:12]

@@ -1,4 +1,4 @@
-"""Traces and held-out answers for a person to look through: which come first, which fit a filter, what a page shows.
+"""Reads traces and held-out answers for a page: their order, the rows that match a filter, and what is shown.
 
 Of every row its id, where it lies and what it is are held; the rows stay in their file, or in the journal while the
 loop still works.
@@ -37,7 +37,7 @@ _KIND_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a person wants to see. Empty text means all of it."""
+    """The rows that a person wants to see. An empty text sets no limit."""
 
     kind: str = ""
     mark: str = ""
@@ -49,7 +49,7 @@ class Filter:
 
 @dataclass(slots=True)
 class _Marks:
-    """What other files of the run say of a trace: why it was dropped, whether a hint spoils it, what was decided."""
+    """What other files of the run record about traces: why one was dropped, whether a hint leaked, what was decided."""
 
     dropped: dict[str, Rejected] = field(default_factory=dict)
     spoiled: set[str] = field(default_factory=set)
@@ -72,7 +72,7 @@ class Source:
 
 
 def in_file(path: Path) -> Source:
-    """The lines of a JSONL file; a handle is an offset. No file: no row."""
+    """Returns the lines of a JSONL file as a source whose handles are offsets. A missing file has no rows."""
 
     def scan() -> Iterator[tuple[int, bytes]]:
         if path.is_file():
@@ -94,7 +94,7 @@ def in_file(path: Path) -> Source:
 
 
 def in_journal(path: Path, stage: str) -> Source:
-    """The finished rows of a stage that still works; a handle is the row's position. Read-only, beside the writer.
+    """Returns the finished rows of a running stage as a source whose handles are positions. It only reads.
 
     Raises:
         SocratuneError: where it is read, the journal is damaged or cannot be opened.
@@ -115,7 +115,7 @@ def in_journal(path: Path, stage: str) -> Source:
 
 
 class Index:
-    """Where the rows of a source lie and what they are: their ids, and a few bytes per row."""
+    """Where the rows of a source are and what they are: their ids, and a few bytes per row."""
 
     def __init__(self, source: Source, kinds: tuple[str, ...], marks: _Marks | None = None) -> None:
         self.source = source
@@ -151,16 +151,16 @@ class Index:
         return len(self._handles)
 
     def counts(self, positions: Iterable[int] | None = None) -> dict[str, int]:
-        """Rows by kind, kinds without rows left out."""
+        """Returns the number of rows of each kind that has rows."""
         found = Counter(self._kind if positions is None else (self._kind[at] for at in positions))
         return {kind: found[code] for code, kind in enumerate(self.kinds) if found[code]}
 
     def leaked(self) -> int:
-        """Rows in which a hint gave something away, was refused for it, or shows in the answer."""
+        """Returns the number of rows in which a hint leaked, was rejected as a leak, or shows in the answer."""
         return sum(mark & LEAKED for mark in self._mark)
 
     def order(self) -> array[int]:
-        """All positions, the rows a person wants to see first at the front: by kind, leaked ones behind the first."""
+        """Returns all positions in reading order: by kind, leaked rows right after the first kind."""
 
         def rank(at: int) -> int:
             leaked = self._mark[at] & LEAKED and self._kind[at] > 0
@@ -169,15 +169,15 @@ class Index:
         return array("L", sorted(range(len(self)), key=rank))
 
     def lines(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The rows at some positions, as they stand in the file."""
+        """Yields the rows at some positions as the file has them."""
         return self.source.fetch(self._handles[at] for at in positions)
 
     def rows(self, positions: Iterable[int]) -> Iterator[dict[str, Any]]:
-        """The rows at some positions as a page shows them."""
+        """Yields the rows at some positions as a page shows them."""
         return (page_row(json_decode(line), self.marks) for line in self.lines(positions))
 
     def matching(self, wanted: Filter) -> array[int]:
-        """The positions of the rows that fit, in `order`."""
+        """Returns the positions of the matching rows, in `order`."""
         reviewed = {self.ids[row_id] for row_id in self.marks.reviews if row_id in self.ids}
         found = array("L", (at for at in self.order() if self._fits(at, wanted, reviewed)))
         if not wanted.text.strip():
@@ -208,7 +208,7 @@ class Index:
 
 
 def _words(value: Any) -> str:
-    """All text of a row as a page shows it, in lower case."""
+    """Returns all text of a row as a page shows it, in lower case."""
     if isinstance(value, str):
         return value.lower()
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -216,12 +216,12 @@ def _words(value: Any) -> str:
 
 
 def page_row(data: dict[str, Any], marks: _Marks) -> dict[str, Any]:
-    """A trace or a held-out answer as a page shows it."""
+    """Returns a trace or a held-out answer as a page shows it."""
     return trace_row(data, marks) if "metadata" in data else {**data, "kind": answer_kind(data)}
 
 
 def trace_row(data: dict[str, Any], marks: _Marks) -> dict[str, Any]:
-    """One line of `enhanced_dataset.jsonl` as a page shows it; `answer` is None where it is the chosen attempt's."""
+    """Returns a line of `enhanced_dataset.jsonl` as a page shows it. `answer` is None if it is the chosen attempt's."""
     told = data["metadata"]["enhancement"]
     row_id, review = data["id"], marks.reviews.get(data["id"])
     answer, chosen = data["messages"][-1]["content"], told.get("chosen")
@@ -262,7 +262,7 @@ def trace_row(data: dict[str, Any], marks: _Marks) -> dict[str, Any]:
 
 
 def trace_kind(told: dict[str, Any]) -> str:
-    """What the loop found of a row: one of `TRACE_KINDS`."""
+    """Returns what the loop found for a row: one of `TRACE_KINDS`."""
     outcome = told["outcome"]
     if outcome in ("unsolved", "undecided", "error"):
         return outcome
@@ -274,7 +274,7 @@ def trace_kind(told: dict[str, Any]) -> str:
 
 
 def answer_kind(data: dict[str, Any]) -> str:
-    """How base and adapter did: one of `ANSWER_KINDS`."""
+    """Returns how base and adapter did on a question: one of `ANSWER_KINDS`."""
     base, adapter = data["base"]["verdict"], data["adapter"]["verdict"]
     if {base, adapter} - {"correct", "incorrect"}:
         return "undecided"
@@ -284,7 +284,7 @@ def answer_kind(data: dict[str, Any]) -> str:
 
 
 def marks_of(run: RunDir, reviews: dict[str, Review]) -> _Marks:
-    """What the other files of a run say of its traces; a file that is not there says nothing."""
+    """Returns what the other files of a run record about its traces. A missing file records nothing."""
     marks = _Marks(reviews=reviews)
     for data in _readable(run.rejected("train"), "id", "reason"):
         marks.dropped[data["id"]] = Rejected.from_json({**data, "row": None})
@@ -293,7 +293,7 @@ def marks_of(run: RunDir, reviews: dict[str, Review]) -> _Marks:
 
 
 def _readable(path: Path, *names: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file that hold these texts. The others say nothing: a damaged run has a page, too."""
+    """Yields the objects of a JSONL file that have these texts and skips the others: a damaged run has a page, too."""
     for _, line in in_file(path).scan():
         with suppress(ValueError):
             data = json_decode(line)
@@ -302,7 +302,7 @@ def _readable(path: Path, *names: str) -> Iterator[dict[str, Any]]:
 
 
 def traces_of(run: RunDir, reviews: dict[str, Review], stage_key: str | None = None) -> Index:
-    """The traces of a run; of a loop that still works (`stage_key`: the key of its stage) what is finished so far."""
+    """Returns the traces of a run. While the loop of `stage_key` runs, these are the finished ones."""
     source = in_file(run.enhanced)
     if not run.enhanced.exists() and stage_key and run.journal.exists():
         source = in_journal(run.journal, f"enhance.{stage_key}")
@@ -310,5 +310,5 @@ def traces_of(run: RunDir, reviews: dict[str, Review], stage_key: str | None = N
 
 
 def answers_of(run: RunDir) -> Index:
-    """What base and adapter said to the held-out questions."""
+    """Returns the answers of base and adapter to the held-out questions."""
     return Index(in_file(run.rows("held_out_answers")), ANSWER_KINDS)

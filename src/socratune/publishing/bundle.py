@@ -1,4 +1,4 @@
-"""Many runs as a folder of pages that needs no server: from a disk, on any web space, as a static Space of the Hub.
+"""Writes many runs as a folder of pages that needs no server: for a disk, any web space, or a static Space of the Hub.
 
 index.html        the list           compare/A--B.html   two runs on the questions that both were asked
 runs/NAME.html    each run's page    README.md           the front matter by which a Space is a static one
@@ -64,7 +64,7 @@ class _Run(NamedTuple):
 
 
 def write_bundle(place: Path, named: Sequence[str], *, rows: bool = True) -> Bundle:
-    """Write the pages of many runs into a folder, whole or not at all.
+    """Writes the pages of many runs into a folder, completely or not at all.
 
     No page holds a path of this machine, or more of a host than a published card.
 
@@ -124,7 +124,7 @@ def _gathered(named: Sequence[str]) -> Iterator[_Run]:
 
 
 def _questions(run: RunDir) -> frozenset[str]:
-    """The held-out questions that were answered; none where the answers cannot be read."""
+    """Returns the answered held-out questions, or none if the answers cannot be read."""
     try:
         return frozenset(str(row["question"]) for row in read_jsonl(run.rows("held_out_answers")))
     except (SocratuneError, LookupError):
@@ -132,7 +132,7 @@ def _questions(run: RunDir) -> frozenset[str]:
 
 
 def _slugs(names: Iterable[str]) -> list[str]:
-    """A file name of each, none twice, in letters that every disk and address takes."""
+    """Returns a distinct file name for each name, in letters that every disk and address accepts."""
     found: list[str] = []
     for name in names:
         slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")[:80] or "run"
@@ -142,7 +142,7 @@ def _slugs(names: Iterable[str]) -> list[str]:
 
 
 def _write_run(path: Path, one: _Run, *, rows: bool) -> bool:
-    """Write a run's page; False where its folder is so broken that there is none."""
+    """Writes a run's page. Returns False if the folder is too damaged for a page."""
 
     def shown(overview: dict[str, Any]) -> dict[str, Any]:
         overview["results"]["sent_to"] = public_hosts(overview["results"].get("sent_to") or {})
@@ -159,7 +159,7 @@ def _write_run(path: Path, one: _Run, *, rows: bool) -> bool:
 def _write_pairs(
     folder: Path, runs: Sequence[_Run], slugs: Sequence[str], *, rows: bool
 ) -> tuple[list[tuple[int, int, str]], int]:
-    """The pages of the newest pairs that share questions, and how many pairs got none."""
+    """Writes the pages of the newest pairs that share questions. Returns these, and how many pairs are left."""
     sharing = [
         (a, b) for a, b in combinations(range(len(runs)), 2)
         if runs[a].about["comparable"] and runs[b].about["comparable"] and runs[a].questions & runs[b].questions

@@ -1,4 +1,4 @@
-"""The cards of what is published: the adapter's and the data set's, from the run's results alone.
+"""Writes the cards of a publication, the adapter's and the data set's, from the run's results alone.
 
 The front matter is written by `huggingface_hub`'s own card classes, so no name, licence or question can break it.
 """
@@ -23,7 +23,7 @@ SETTINGS = ("enhance.attempts", "enhance.max_iterations", "enhance.thinking_form
 def model_card(
     results: dict[str, Any], hub_id: str, base: PublicBase, *, system: str | None, dataset_id: str | None
 ) -> str:
-    """The adapter's README.md.
+    """Returns the adapter's README.md.
 
     Args:
         results: without paths of this machine.
@@ -67,7 +67,7 @@ def model_card(
 
 
 def _whose(results: dict[str, Any]) -> str:
-    """Whose words the adapter was trained on."""
+    """Returns whose reasoning the adapter was trained on."""
     outcomes = results["stages"].get("curate", {}).get("outcomes", {})
     students = results["stages"].get("train", {}).get("students", {})
     if any(found.get("grade") == "foreign" for found in students.values()):
@@ -76,7 +76,7 @@ def _whose(results: dict[str, Any]) -> str:
 
 
 def _hinting(results: dict[str, Any], verb: str) -> str:
-    """What a teacher did; empty where there was none."""
+    """Returns what a teacher did, or an empty text if there was none."""
     there = results["stages"].get("enhance", {}).get("teacher_model") != NOBODY
     return f", a teacher hinted at what {verb} wrong" if there else ""
 
@@ -84,7 +84,7 @@ def _hinting(results: dict[str, Any], verb: str) -> str:
 def dataset_card(
     results: dict[str, Any], hub_id: str, base: PublicBase, source: Licence, *, rows: int, model_id: str
 ) -> str:
-    """The README.md of the published `enhanced_dataset.jsonl`.
+    """Returns the README.md of the published `enhanced_dataset.jsonl`.
 
     Args:
         results: without paths of this machine.
@@ -123,17 +123,17 @@ def dataset_card(
 
 
 def line(value: Any) -> str:
-    """A value as one line."""
+    """Returns a value as one line."""
     return " ".join(str(value).split())
 
 
 def text(value: Any) -> str:
-    """A value as one line of Markdown that means nothing but itself, also in a table."""
+    """Returns a value as one line of Markdown without markup of its own, also for a table."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", line(value))
 
 
 def code(value: Any) -> str:
-    """A value as inline code, also in a table."""
+    """Returns a value as inline code, also for a table."""
     return f"`{line(value).replace('`', chr(39)).replace('|', '¦')}`"
 
 
@@ -143,7 +143,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _hub_commit(results: dict[str, Any]) -> str | None:
-    """The commit of a data set that came from the Hub."""
+    """Returns the commit of a data set from the Hub, or None."""
     return results["stages"].get("split", {}).get("commit")
 
 
@@ -157,7 +157,7 @@ def _licence_fields(licence: Licence) -> dict[str, Any]:
 
 
 def _comparison(results: dict[str, Any]) -> dict[str, Any]:
-    """The paired comparison; empty for an adapter that was published by force without one."""
+    """Returns the paired comparison, or an empty dict for an adapter that was published by force without one."""
     proof = proof_of(results)
     found = proof.comparison if proof else {}
     return found if "adapter_accuracy" in found else {}
@@ -181,17 +181,16 @@ def _eval_results(results: dict[str, Any]) -> list[Any] | None:
             **what, metric_type="accuracy", metric_name="accuracy", metric_value=round(found["adapter_accuracy"], 4)
         ),
         EvalResult(
-            **what, **gain, metric_value=round(found["difference"], 4), metric_args={"ci95": _rounded(found["ci95"])}
+            **what,
+            **gain,
+            metric_value=round(found["difference"], 4),
+            metric_args={"ci95": [round(end, 4) for end in found["ci95"]]},
         ),
     ]
 
 
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, 4) for value in values]
-
-
 def _warnings(results: dict[str, Any], base: PublicBase) -> list[str]:
-    """What a reader has to know first."""
+    """Returns what a reader must know first."""
     found, proof = [], proof_of(results)
     if proof is not None and not proof.passed:
         found.append(
@@ -203,7 +202,7 @@ def _warnings(results: dict[str, Any], base: PublicBase) -> list[str]:
 
 
 def _unpacked_from(base: PublicBase) -> list[str]:
-    """Whose weights were trained on, where they were not the published ones."""
+    """Returns which weights were trained on, if they were not the published ones."""
     if base.gguf is None:
         return []
     return [
@@ -239,13 +238,15 @@ def _measured(results: dict[str, Any]) -> list[str]:
 
 
 def measured_parts(results: dict[str, Any]) -> list[str]:
-    """What the card says of the verdict: the parts that have to stand in it, whatever else is written there."""
+    """Returns the parts of the card that state the verdict. They must be in every card of these results."""
     base = PublicBase(str(results.get("model")), False, None, Licence("other"))
     return [*_warnings(results, base), *_measured(results)]
 
 
 def same_metrics(card: str, results: dict[str, Any]) -> bool:
-    """Whether the `model-index` of a card, which the Hub shows beside it, has the figures of the results alone."""
+    """Returns True if the `model-index` of a card, which the Hub shows beside it, has exactly the metrics of the
+    results.
+    """
     from huggingface_hub import ModelCard
 
     try:
@@ -258,7 +259,7 @@ def same_metrics(card: str, results: dict[str, Any]) -> bool:
 
 
 def _verified(results: dict[str, Any], hub_id: str) -> list[str]:
-    """How far these figures can be checked by others."""
+    """Returns how far others can check these numbers."""
     found = results.get("verified")
     if not found:
         return []
@@ -282,7 +283,7 @@ def _accuracy(what: str, found: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _how_measured(found: dict[str, Any]) -> str:
-    """Where the figures come from, and what the undecided answers could do to them."""
+    """Returns how the numbers were measured, and how undecided answers could change them."""
     means = found.get("interval") == "t"
     undecided = found.get("undecided", {})
     told = (
@@ -301,7 +302,7 @@ def _how_measured(found: dict[str, Any]) -> str:
 
 
 def _forgotten(found: dict[str, Any], meters: dict[str, Any]) -> str:
-    """The drop on questions that have nothing to do with the training."""
+    """Returns the drop on questions that have nothing to do with the training."""
     told = (
         f"**Forgetting**: {found['base_accuracy']:.1%} before and {found['adapter_accuracy']:.1%} after "
         f"on {found['n']} questions of other kinds, a drop of {found['drop']:.1%}, at most {found['drop_upper95']:.1%} "
@@ -315,7 +316,7 @@ def _forgotten(found: dict[str, Any], meters: dict[str, Any]) -> str:
 
 
 def _how_to_load(results: dict[str, Any], hub_id: str, base: PublicBase, system: str | None) -> str:
-    """Code that works as it stands where the base is on the Hub or comes with Socratune."""
+    """Returns code that works unchanged if the base is on the Hub or part of Socratune."""
     first, name, note = "", json.dumps(base.name), ""
     if base.name == "socratune/demo-base":
         first, name = (
@@ -357,7 +358,7 @@ def _models(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _sent(results: dict[str, Any]) -> str:
-    """Which models elsewhere the questions and answers went to."""
+    """Returns which models elsewhere received the questions and answers."""
     if (sent := results.get("sent_to")) is None:
         return "not recorded"
     parts = []
@@ -368,7 +369,7 @@ def _sent(results: dict[str, Any]) -> str:
 
 
 def public_hosts(sent: dict[str, Any]) -> dict[str, Any]:
-    """`sent_to` of the results with hosts as others may read of them."""
+    """Returns `sent_to` of the results with the hosts as others may see them."""
     return {
         role: {**found, "hosts": list(dict.fromkeys(map(shown_host, found["hosts"])))} for role, found in sent.items()
     }
@@ -385,6 +386,7 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
     stages = results["stages"]
     split, enhance, train = (stages.get(name, {}) for name in ("split", "enhance", "train"))
     counts = " / ".join(f"{split.get(name, '?')} {name.replace('_', '-')}" for name in ("train_in", "dev", "held_out"))
+    epochs = f"{len(train['epochs'])}, number {train['best_epoch']} kept" if train.get("epochs") else "not recorded"
     rows = [
         ("data set", _dataset_name(results)),
         ("rows", counts),
@@ -393,7 +395,7 @@ def _provenance(results: dict[str, Any], dataset_id: str | None) -> str:
         *_models(results),
         ("hint-leak rate", _leaks(results)),
         ("tokens trained on", f"{train['trained_tokens']:,}" if "trained_tokens" in train else "not recorded"),
-        ("epochs", _epochs(train)),
+        ("epochs", epochs),
         ("rows were sent to", _sent(results)),
         ("paid calls", _spent(enhance.get("spent", {}))),
         ("time", f"{sum(stage.get('seconds', 0) for stage in stages.values()):,.0f} s"),
@@ -410,12 +412,8 @@ def _rows_trained_on(train: dict[str, Any]) -> str:
     return f"{train.get('rows_out', '?')}, plus {train.get('replay_rows', 0)} replayed"
 
 
-def _epochs(train: dict[str, Any]) -> str:
-    return f"{len(train['epochs'])}, number {train['best_epoch']} kept" if train.get("epochs") else "not recorded"
-
-
 def _spent(spent: dict[str, Any]) -> str:
-    """Tokens and USD by role."""
+    """Returns tokens and USD by role."""
     parts = []
     for role, entry in spent.items():
         usd = "price not known" if entry["usd"] is None else f"{entry['usd']:.4g} USD"

@@ -1,4 +1,4 @@
-"""A comparison in words and figures: the cells of its table, its sentences, and all of it as Markdown."""
+"""Writes a comparison in words and numbers: the cells of its table, its sentences, and all of it as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 200
 
 
 def compared_cells(result: dict[str, Any]) -> Iterator[tuple[list[str], str]]:
-    """(cells of `COLUMNS`, verdict) of every metric and of its tasks; a row at its worst has no verdict."""
+    """Yields (cells of `COLUMNS`, verdict) for every metric and its tasks. A worst-case row has no verdict."""
     for entry in result["metrics"]:
         yield _cells(entry["name"], entry), entry["verdict"]
         if worst := entry["worst_case"]:
@@ -29,7 +29,13 @@ def _cells(name: str, entry: dict[str, Any]) -> list[str]:
     sides = ["" if entry[side] is None else figure(entry[side], "") for side in ("a", "b")]
     mark = " ↓" if entry["lower_is_better"] else ""
     interval = f"{figure(low, '+')} … {figure(high, '+')}"
-    p = "" if entry["p_adjusted"] is None else p_text(entry["p_adjusted"])
+    p = (
+        ""
+        if entry["p_adjusted"] is None
+        else "< 0.001"
+        if entry["p_adjusted"] < 0.001
+        else f"{entry['p_adjusted']:.3f}"
+    )
     return [name + mark, f"{entry['n']:,}", *sides, figure(entry["difference"], "+"), interval, p]
 
 
@@ -41,24 +47,19 @@ def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.3g}"
 
 
-def p_text(p: float) -> str:
-    """As a table shows it."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def compared_headline(result: dict[str, Any]) -> str:
-    """The outcome in a few words."""
+    """Returns the outcome in a few words."""
     verdict = result["verdict"]
     return "Inconclusive" if verdict == "inconclusive" else f"B is {verdict_words(verdict)}"
 
 
 def verdict_words(verdict: str) -> str:
-    """What is said of B."""
+    """Returns the verdict on B in words."""
     return {"not_worse": "not worse"}.get(verdict, verdict)
 
 
 def compared_sentences(result: dict[str, Any]) -> list[str]:
-    """What was compared, what did not match, what would be needed, and what has to be known, one sentence each."""
+    """Returns, one sentence each, what was compared, what did not match, what more rows would show, and all remarks."""
     a, b, matched = result["a"], result["b"], result["matched"]
     found = [
         f"{matched['questions']:,} questions matched by {matched['by']}: A {a['name']} ({_about(a)}), "
@@ -86,7 +87,7 @@ def _about(side: dict[str, Any]) -> str:
 
 
 def _needed(entry: dict[str, Any]) -> str:
-    """What so many questions can show, and how many would do; empty where the verdict needs no more of them."""
+    """Returns what this many questions can show and how many would be enough. Empty if the verdict needs no more."""
     needed, shown = entry["rows_needed"], entry["detectable"]
     if shown is None or not needed:
         return ""
@@ -105,7 +106,7 @@ def _points(share: float) -> str:
 
 
 def compared_markdown(result: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """The comparison for a pull request. Texts of models stand there as code: nobody is called, nothing renders."""
+    """Returns the comparison for a pull request. Texts of models are code, so that nothing in them renders."""
     lines = [f"### {compared_headline(result)}", ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "|---|" + "--:|" * 6 + "---|"]
     for cells, verdict in compared_cells(result):
@@ -126,7 +127,7 @@ def compared_markdown(result: dict[str, Any], rows: list[dict[str, Any]]) -> str
 
 
 def gain_of(row: dict[str, Any], entry: dict[str, Any]) -> float:
-    """What B gains on a question by one metric; 0 where it was not scored."""
+    """Returns what B gains on a question by one metric, or 0 if the question was not scored."""
     means = []
     for scores in row["scores"].get(entry["name"], ([], [])):
         scored = [score for score in scores if score is not None]
@@ -148,19 +149,19 @@ def _details(kind: str, flips: list[dict[str, Any]], metric: str) -> list[str]:
 
 
 def _code(text: str) -> str:
-    """A text as code in the cell of a table: one line, no pipe, no backtick of its own."""
+    """Returns a text as code for a table cell: one line without pipes or backticks."""
     shown = _short(text).replace("`", "ˋ").replace("|", "\\|")
     return f"`{shown}`" if shown else ""
 
 
 def _short(text: str) -> str:
-    """One line without what cannot be seen."""
+    """Returns one line without invisible characters."""
     line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(text.split()))
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def _plain(text: str) -> str:
-    """Text that renders as it stands: ids and names come from files of others."""
+    """Returns text that renders literally: ids and names come from files of others."""
     for character in "\\`*_[]<>@#|":
         text = text.replace(character, f"&#{ord(character)};")
     return text

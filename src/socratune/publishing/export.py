@@ -71,7 +71,7 @@ def export_adapter(
     prompts: int = 32,
     min_agreement: float = 0.9,
 ) -> str:
-    """Write the export to `out` (without it, `RUN/export/FORMAT`) with its `parity.json`; how it is used.
+    """Writes the export and its `parity.json` to `out` (by default `RUN/export/FORMAT`) and returns how to use it.
 
     Args:
         to: `merged`, `gguf`, `ollama` or `vllm`.
@@ -110,7 +110,7 @@ def export_adapter(
 
 
 def _doubt(run: RunDir, files: dict[str, str]) -> str | None:
-    """Why nothing is proven of these very files, told apart by their sha256; None if they passed."""
+    """Returns why nothing is proven about these files, which are told apart by sha256, or None if they passed."""
     proof = proof_of(Results(run).data)
     if proof is None:
         return "it has not been validated"
@@ -179,7 +179,7 @@ FORMATS: dict[str, Callable[[ExportJob], str]] = {"merged": _merged, "gguf": _gg
 
 
 def _not_served(adapter: dict[str, Any]) -> str:
-    """What of an adapter vLLM cannot serve beside its base; empty where it can."""
+    """Returns the parts of an adapter that vLLM cannot serve beside its base, or an empty text."""
     known = {
         "use_dora": "DoRA",
         "modules_to_save": "whole trained modules",
@@ -191,7 +191,8 @@ def _not_served(adapter: dict[str, Any]) -> str:
 
 
 def _merge(job: ExportJob, folder: Path) -> None:
-    """Base plus adapter in the base's own 16 bits (bfloat16 where it has 32), and the tokenizer with its template.
+    """Writes base plus adapter in the base's own 16 bits (bfloat16 for a 32-bit base), and the tokenizer with its
+    template.
 
     Merged into the base as it was published, never into 4 bits, which would round the adapter away.
     """
@@ -221,7 +222,7 @@ def _merge(job: ExportJob, folder: Path) -> None:
 
 
 def _check(job: ExportJob, folder: Path, gguf: Path | None = None) -> None:
-    """Greedy answers of the adapter and of the weights in `folder`, or in a GGUF file read back by transformers.
+    """Compares greedy answers of the adapter and of the exported weights in `folder`, or in a GGUF file.
 
     Raises:
         StageFailed: they differ.
@@ -263,7 +264,7 @@ def _agreed(job: ExportJob) -> str:
 
 
 def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
-    """llama.cpp's converter.
+    """Returns the path of llama.cpp's converter, or None if it is neither found nor needed.
 
     Raises:
         UserError: it is needed, or its folder was named, and it is not there.
@@ -283,7 +284,7 @@ def find_converter(llama_cpp: str | None, *, needed: bool) -> Path | None:
 
 
 def _as_gguf(job: ExportJob, merged: Path) -> None:
-    """`model.gguf` instead of the merged weights, checked itself where transformers can read it back."""
+    """Replaces the merged weights by `model.gguf` and checks that file if transformers can read it back."""
     file = job.folder / "model.gguf"
     _convert(job, merged, file)
     try:
@@ -297,7 +298,7 @@ def _as_gguf(job: ExportJob, merged: Path) -> None:
 
 
 def _convert(job: ExportJob, folder: Path, file: Path) -> None:
-    """The merged weights as one GGUF file of the same 16 bits."""
+    """Writes the merged weights as one GGUF file with the same 16 bits."""
     assert job.converter is not None
     dtype = json.loads((folder / "config.json").read_text("utf-8")).get("dtype")
     kind = "f16" if dtype == "float16" else "bf16"

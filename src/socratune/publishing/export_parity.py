@@ -1,4 +1,4 @@
-"""Does an export answer as the adapter does? Greedy answers of both, compared token by token.
+"""Checks whether an export answers like the adapter: greedy answers of both, compared token by token.
 
 Where they part, the gap between the two tokens' logits tells rounding from a fault: two candidates that lie closer
 than the precision of 16-bit logits may change places in any correct export.
@@ -25,7 +25,7 @@ Load = Callable[[], tuple[Any, Any]]
 def parity(
     rows: list[QARow], adapter: Load, exported: Load, *, max_new_tokens: int, min_agreement: float
 ) -> dict[str, Any]:
-    """Compare the greedy answers to `rows`; one model is in memory at a time.
+    """Compares the greedy answers to `rows`. Only one model is in memory at a time.
 
     Returns:
         `prompts`, `equal` (answers alike to the last token), `near_ties` (answers that part where the export's two
@@ -66,7 +66,7 @@ def _answers(model: Any, tokenizer: Any, rows: list[QARow], max_new_tokens: int)
 
 
 def _divergence(model: Any, tokenizer: Any, row: QARow, before: Completion, after: Completion) -> dict[str, Any]:
-    """Where two answers to a row part, and how far apart the export holds the two tokens."""
+    """Returns where two answers to a row diverge and how far apart the export's logits of the two tokens are."""
     import torch
 
     expected, found = (answer.token_ids or () for answer in (before, after))
@@ -76,7 +76,9 @@ def _divergence(model: Any, tokenizer: Any, row: QARow, before: Completion, afte
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, -1].float()
     own = logits.max()
-    other = logits[expected[at]] if at < len(expected) else _end_logit(logits, model)
+    ends = model.generation_config.eos_token_id
+    ended = logits[ends if isinstance(ends, list) else [ends]].max()
+    other = logits[expected[at]] if at < len(expected) else ended
     gap = float(own - other)
     return {
         "id": row.id,
@@ -88,11 +90,6 @@ def _divergence(model: Any, tokenizer: Any, row: QARow, before: Completion, afte
     }
 
 
-def _end_logit(logits: Any, model: Any) -> Any:
-    ends = model.generation_config.eos_token_id
-    return logits[ends if isinstance(ends, list) else [ends]].max()
-
-
 def bfloat16_step(value: float) -> float:
-    """The distance of neighbouring bfloat16 numbers at `value`: 8 significant bits, so 2^(exponent − 7)."""
+    """Returns the distance of neighbouring bfloat16 numbers at `value`: 8 significant bits, so 2^(exponent − 7)."""
     return 2.0 ** (math.frexp(value)[1] - 1 - 7) if value else 0.0

@@ -1,4 +1,4 @@
-"""The base model as others know it: its public name, the commit that was trained on, and its licence.
+"""Determines the base model as others know it: its public name, the trained commit, and its licence.
 
 The licence is read from the model's own card. Nothing is assumed: what no card names is unknown, and is said to be.
 """
@@ -53,7 +53,7 @@ class PublicBase:
 
 
 def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], *, offline: bool) -> PublicBase:
-    """The base of a run as its card shows it.
+    """Returns the base of a run as its card shows it.
 
     Args:
         hub_name: the Hub id of a base that is a folder here (`publish.base`).
@@ -86,7 +86,7 @@ def public_base(model_name: str, hub_name: str | None, results: dict[str, Any], 
 
 
 def gguf_base_fault(model_name: str, hub_name: str | None) -> Fault | None:
-    """Why what is trained on the weights of a GGUF file cannot be published: nobody could load the adapter on them."""
+    """Returns why training on a GGUF file cannot be published: nobody could load the adapter on its weights."""
     source = source_of(model_name)
     if source is None or hub_name or hub_name_of(model_name):
         return None
@@ -95,7 +95,7 @@ def gguf_base_fault(model_name: str, hub_name: str | None) -> Fault | None:
 
 
 def _in_cache(folder: Path) -> tuple[str | None, str | None]:
-    """Hub id and commit of a folder in the Hub's local cache, `models--org--name/snapshots/COMMIT`."""
+    """Returns Hub id and commit of a folder in the Hub's local cache, `models--org--name/snapshots/COMMIT`."""
     repo, snapshots, commit = folder.absolute().parts[-3:] if len(folder.absolute().parts) > 3 else ("", "", "")
     if snapshots != "snapshots" or not repo.startswith("models--"):
         return None, None
@@ -103,7 +103,7 @@ def _in_cache(folder: Path) -> tuple[str | None, str | None]:
 
 
 def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) -> Licence:
-    """The licence in a repository's own card.
+    """Returns the licence that a repository's own card names.
 
     Args:
         what: a local folder, or a Hub id.
@@ -138,7 +138,7 @@ def licence_of(what: str | Path, *, kind: str = "model", offline: bool = False) 
 
 
 def _named(found: Any, name: Any, link: Any, what: str | Path) -> Licence:
-    """The licence of a card's front matter; what is no name of a licence counts as unknown."""
+    """Returns the licence of a card's front matter. An invalid name counts as unknown."""
     if isinstance(found, list) and len(found) == 1:
         (found,) = found
     if not isinstance(found, str):

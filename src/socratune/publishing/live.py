@@ -1,4 +1,4 @@
-"""The report as a Starlette app on loopback: state, rows page by page, one row whole, and decisions.
+"""Serves the report as a Starlette app on loopback: state, rows page by page, single rows, and decisions.
 
 Only pages of this very server are answered (`webserver.meant_for_us`).
 """
@@ -58,7 +58,7 @@ HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "X-
 
 
 class Live:
-    """What is known of the run folder, read anew when its files have changed."""
+    """The contents of a run folder, read again when its files change."""
 
     def __init__(self, run: RunDir, home: str = "") -> None:
         self.run = run
@@ -71,7 +71,7 @@ class Live:
         self._growing_until = 0.0
 
     def index(self, what: str) -> Index:
-        """The rows of `traces` or `answers` as they are now."""
+        """Returns the current rows of `traces` or `answers`."""
         run = self.run
         if what == "answers":
             return self._fresh("answers", _stamp(run.rows("held_out_answers")), lambda: answers_of(run))
@@ -84,13 +84,13 @@ class Live:
         return found
 
     def matching(self, what: str, wanted: Filter) -> tuple[Index, Any]:
-        """The rows of a list as they are now, and the positions of those that fit, in the order of the list."""
+        """Returns the current rows of a list, and the positions of the matching ones in the order of the list."""
         index = self.index(what)
         version = (self._versions[what], _stamp(self.run.review) if wanted.mark == "reviewed" else None)
         return index, self._fresh(f"matching {what}", (version, wanted), lambda: index.matching(wanted))
 
     def state(self) -> tuple[str, bytes]:
-        """(a tag that changes when the overview does, the overview as JSON)."""
+        """Returns a tag that changes with the overview, and the overview as JSON."""
         run = self.run
         traces, answers = self.index("traces"), self.index("answers")
         events = sorted(run.tensorboard.rglob("events.*"))
@@ -102,7 +102,7 @@ class Live:
         )
 
     def _journal_stamp(self) -> tuple[Any, ...]:
-        """Changes when the loop has finished rows, but so rarely that reading them takes a tenth of the time."""
+        """Changes as the loop finishes rows, but so rarely that reading takes a tenth of the time."""
         now = time.monotonic()
         if now < self._growing_until:
             return self._stamps["traces"][-1:]
@@ -120,7 +120,7 @@ class Live:
 
 
 def _stamp(*paths: Path) -> tuple[tuple[int, int] | None, ...]:
-    """Changes when one of the files does."""
+    """Returns a value that changes when one of the files does."""
     found = []
     for path in paths:
         try:
@@ -132,7 +132,7 @@ def _stamp(*paths: Path) -> tuple[tuple[int, int] | None, ...]:
 
 
 def report_server(run: RunDir, home: str = "") -> ASGIApp:
-    """The pages of a run folder, for loopback only.
+    """Returns the app with the pages of a run folder, for loopback only.
 
     Args:
         home: where the list of all runs is; empty where there is none.
@@ -183,7 +183,7 @@ def report_server(run: RunDir, home: str = "") -> ASGIApp:
 
 
 def runs_server(root: Path) -> ASGIApp:
-    """A list of the runs below a folder, each run's pages below `/run/NAME/`, and any two compared; for loopback only.
+    """Returns the app that lists the runs below a folder, serves each below `/run/NAME/` and compares any two.
 
     The folder is read anew for every list.
     """
@@ -227,7 +227,7 @@ def runs_server(root: Path) -> ASGIApp:
 
 
 def _review(live: Live, content_type: str, body: bytes) -> Response:
-    """Keep a decision about a trace that is there."""
+    """Stores a decision about an existing trace."""
     if content_type.partition(";")[0].strip() != "application/json":
         return PlainTextResponse("expected application/json", 415)
     try:
@@ -253,7 +253,7 @@ def _failed(request: Request, error: Exception) -> Response:
 
 
 def short_bodies_only(inner: ASGIApp) -> ASGIApp:
-    """Refuse a request that is too long, before it is read."""
+    """Refuses a request that is too long before reading it."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", []))
@@ -273,7 +273,7 @@ _OUTPUTS = Path("outputs")
 
 
 def newest_run(folder: Path = _OUTPUTS) -> RunDir:
-    """The run folder in `folder` that was worked on last.
+    """Returns the run folder in `folder` that changed last.
 
     Raises:
         UserError: there is none.
@@ -288,7 +288,7 @@ def newest_run(folder: Path = _OUTPUTS) -> RunDir:
 
 
 def serve_report(folder: str | None, port: int, say: Callable[[str], None]) -> None:
-    """Serve the pages of a run, or of all runs below a folder, on 127.0.0.1 until Ctrl-C; port 0 takes a free one.
+    """Serves the pages of a run, or of all runs below a folder, on 127.0.0.1 until Ctrl-C. Port 0 takes a free port.
 
     Raises:
         UserError: no such run, or the port is taken.

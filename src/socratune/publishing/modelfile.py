@@ -1,4 +1,4 @@
-"""An Ollama Modelfile, with the tokenizer's chat template in Go's template language.
+"""Writes an Ollama Modelfile with the tokenizer's chat template in Go's template language.
 
 A template is taken over only where its words around the turns, put together by our rules, give the tokenizer's own
 text for whole conversations. Where they do not (a default system turn, tools), Ollama's own recognition is left to it.
@@ -15,7 +15,7 @@ _MARKS = ("Xq1sys", "Xq2ask", "Xq3say", "Xq4ask", "Xq5say")
 
 
 def modelfile(tokenizer: Any, source: str, *, system: str | None, sampling: dict[str, Any]) -> str:
-    """The Modelfile's text.
+    """Returns the Modelfile's text.
 
     Args:
         source: of FROM: a GGUF file or a folder with safetensors, relative to the Modelfile.
@@ -25,12 +25,10 @@ def modelfile(tokenizer: Any, source: str, *, system: str | None, sampling: dict
     lines = ["# The adapter is merged into these weights, so there is no ADAPTER line.", f"FROM {source}", ""]
     template = go_template(tokenizer)
     if template is None:
-        lines.append(
-            "# No TEMPLATE: this chat template has parts that are not turns. Ollama reads it from the model and"
-        )
-        lines.append(
-            "# uses its own form of templates that it knows. Check `ollama show --template` before you trust it."
-        )
+        lines += [
+            "# No TEMPLATE: this chat template has parts that are not turns. Ollama reads it from the model and",
+            "# uses its own form of templates that it knows. Check `ollama show --template` before you trust it.",
+        ]
     else:
         lines.append(f'TEMPLATE """{template}"""')
     if system is not None and '"""' not in system:
@@ -42,7 +40,7 @@ def modelfile(tokenizer: Any, source: str, *, system: str | None, sampling: dict
 
 
 def go_template(tokenizer: Any) -> str | None:
-    """The chat template for Ollama's `.Messages`; None where it cannot be told by words around turns."""
+    """Returns the chat template for Ollama's `.Messages`, or None if words around turns cannot express it."""
     try:
         words = _words(tokenizer)
         if words is None or not all(_put_together(words, turns) == _own(tokenizer, turns) for turns in _probes()):
@@ -57,12 +55,12 @@ def go_template(tokenizer: Any) -> str | None:
 
 
 def _literal(text: str) -> str:
-    """Text that Go writes as it is, line ends included: JSON's strings are Go's, and hold no quotes in a row."""
+    """Returns text that Go writes unchanged, line ends included: a JSON string is a valid Go string."""
     return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if text else ""
 
 
 def _own(tokenizer: Any, turns: list[dict[str, str]]) -> str:
-    """The conversation as the tokenizer has it, without the token of the beginning, which Ollama adds."""
+    """Returns the conversation as the tokenizer writes it, without the first token, which Ollama adds."""
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=turns[-1]["role"] == "user")
     return text.removeprefix(tokenizer.bos_token or "")
 
@@ -73,13 +71,13 @@ def _turns(*roles: str) -> list[dict[str, str]]:
 
 
 def _probes() -> list[list[dict[str, str]]]:
-    """With and without a system turn, the first and the second question."""
+    """Returns conversations with and without a system turn, up to the first and the second question."""
     whole = ("system", "user", "assistant", "user")
     return [_turns(*whole[start:end]) for start in (0, 1) for end in (2, 4)]
 
 
 def _words(tokenizer: Any) -> dict[str, tuple[str, str]] | None:
-    """What stands before and behind a turn, by role; `begin`: what the assistant's answer follows on."""
+    """Returns the text before and after a turn, by role. `begin` is the text that the assistant's answer follows."""
     whole = _own(tokenizer, _turns("system", "user", "assistant", "user", "assistant"))
     parts, rest = [], whole
     for mark in _MARKS:
@@ -100,6 +98,6 @@ def _words(tokenizer: Any) -> dict[str, tuple[str, str]] | None:
 
 
 def _put_together(words: dict[str, tuple[str, str]], turns: list[dict[str, str]]) -> str:
-    """A conversation as the Go template writes it."""
+    """Returns a conversation as the Go template writes it."""
     text = "".join(words[turn["role"]][0] + turn["content"] + words[turn["role"]][1] for turn in turns)
     return text + words["begin"][0] if turns[-1]["role"] == "user" else text

@@ -1,4 +1,4 @@
-"""`/health`, `/v1/models`, `/v1/chat/completions`, `/v1/completions` over the students that are served."""
+"""Serves `/health`, `/v1/models`, `/v1/chat/completions` and `/v1/completions` for one or more students."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEALTH = "/health"
 
 
 def openai_server(models: Sequence[Served], key: str | None = None, *, hosts: Hosts) -> ASGIApp:
-    """The server of these models, for who means it (`webserver.meant_for_us`).
+    """Returns the server of these models. It answers only requests meant for it (`webserver.meant_for_us`).
 
     Args:
         hosts: the names it answers to.
@@ -99,7 +99,7 @@ async def _completed(served: Served, asked: Asked | AskedText, request: Request)
 
 
 async def _events(served: Served, asked: Asked | AskedText, prompts: list[list[int]]) -> AsyncIterator[bytes]:
-    """Every piece of text as soon as it is certain. Who goes away ends the answers with that."""
+    """Yields every piece of text as soon as it is certain. A caller who hangs up ends the answers."""
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
     events = openai_protocol.Events(asked)
@@ -125,7 +125,7 @@ async def _events(served: Served, asked: Asked | AskedText, prompts: list[list[i
 
 
 class _Answers:
-    """The choices of one request, decoded beside those of others; when the block is left, nobody waits for them.
+    """The choices of one request, decoded together with those of others. Leaving the block abandons them.
 
     Args:
         heard: is called with index and text, as it becomes certain, in the thread that decodes.
@@ -144,7 +144,7 @@ class _Answers:
     async def all(
         self, prompts: list[list[int]], ended: Callable[[Choice], None] = lambda choice: None
     ) -> list[Choice]:
-        """All of them, by index; `ended` hears of each as it is whole."""
+        """Returns all choices by index. `ended` is called with each as it is complete."""
         sampling, several = _sampling(self._served, self._asked), self._asked.n
         work = [
             self._one(at * several + way, ids, replace(sampling, seed=sampling.seed + way), ended)
@@ -187,9 +187,7 @@ class _Answers:
 
 
 def _sampling(served: Served, asked: Asked | AskedText) -> Sampling:
-    """A request without a temperature is drawn as the model's own settings say; in one with it, what it leaves out is
-    neutral.
-    """
+    """Returns the model's own settings for a request without a temperature, else neutral values for what it omits."""
     longest = asked.longest or served.max_new_tokens
     if asked.temperature is not None:
         found = Sampling(asked.temperature, 1.0 if asked.top_p is None else asked.top_p, max_new_tokens=longest)
@@ -205,7 +203,7 @@ def _sampling(served: Served, asked: Asked | AskedText) -> Sampling:
 
 
 def _card(served: Served) -> dict[str, Any]:
-    """As in OpenAI's list of models, with vLLM's `parent` of an adapter, and who it is."""
+    """Returns the model as OpenAI's list has it, with vLLM's `parent` of an adapter, and its identity."""
     card = {"id": served.name, "object": "model", "created": int(time.time()), "owned_by": "socratune"}
     base = served.identity["name"]
     return {**card, "parent": None if served.name == base else base, "identity": served.identity}
@@ -221,12 +219,12 @@ def _no_such_route(request: Request, error: Exception) -> Response:
 
 
 def _failed(request: Request, error: Exception) -> Response:
-    """The student failed: out of memory, as a rule."""
+    """Answers that the student failed, usually for lack of memory."""
     return JSONResponse(openai_protocol.error(f"{type(error).__name__}: {error}", "server_error"), 500)
 
 
 def _with_key(inner: ASGIApp, key: str) -> ASGIApp:
-    """Refuse a request that does not bring the key."""
+    """Refuses a request without the key."""
     expected = f"Bearer {key}".encode()
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
@@ -246,7 +244,7 @@ def serve_models(
     what: str, say: Callable[[str], None], *, host: str, port: int, key_env: str | None,
     names: Sequence[str] = (), template: str | None = None,
 ) -> None:  # fmt: skip
-    """Serve a model, or a run's base and adapter, until Ctrl-C; port 0 takes a free one.
+    """Serves a model, or a run's base and adapter, until Ctrl-C. Port 0 takes a free port.
 
     Args:
         what: the folder of a run, or a model: a folder, a Hub id or `demo`.

@@ -1,4 +1,4 @@
-"""What is served: a model, or a run's base and its adapter over one set of weights."""
+"""Loads what is served: a model, or a run's base and its adapter over one set of weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_NEW_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that is asked by its name.
+    """A model under the name that requests use.
 
     Attributes:
         identity: who it is (`socratune.inference.provenance`); with `adapter`, the sha256 of the adapter's weights.
@@ -44,7 +44,7 @@ class Served:
 
 @contextmanager
 def serving_models(what: str, template: str | None = None) -> Iterator[list[Served]]:
-    """The models behind a name until the block ends; loading takes as long as reading the weights.
+    """Yields the named models until the block ends. Loading takes as long as reading the weights.
 
     Args:
         what: the folder of a run, or a model: a folder, a Hub id or `demo`.
@@ -86,7 +86,7 @@ def serving_models(what: str, template: str | None = None) -> Iterator[list[Serv
 
 
 def _meant(what: str) -> tuple[str, bool | str, int, Path | None]:
-    """Base, `load_in_4bit`, tokens of an answer at most, and the adapter where there is one."""
+    """Returns the base, `load_in_4bit`, the most tokens of an answer, and the adapter if there is one."""
     run = RunDir(what)
     if not run.config.is_file():
         return what, "auto", MAX_NEW_TOKENS, None
@@ -96,7 +96,7 @@ def _meant(what: str) -> tuple[str, bool | str, int, Path | None]:
 
 
 class SharedWeights:
-    """One model for several threads: each has it to itself for a step, with the adapter or without, in turn.
+    """One model for several threads. Each has it alone for a step, with or without the adapter, in turn.
 
     The batches of base and adapter are never mixed, so each answers as it would alone.
     """
@@ -109,7 +109,7 @@ class SharedWeights:
 
     @contextmanager
     def turn(self, *, adapter: bool) -> Iterator[None]:
-        """The model until the block ends; `adapter` says whether its adapter counts."""
+        """Holds the model until the block ends. `adapter` says whether its adapter is active."""
         with self._free:
             ticket = self._drawn
             self._drawn += 1

@@ -1,4 +1,4 @@
-"""OpenAI's completions, of chats and of text, as data from the server's side: what is asked for, and what is answered.
+"""The server's side of OpenAI's completions, of chats and of text: requests and answers as data.
 
 `llm.wire` is the client's side. A field that would change the answer and is not known here is refused, never ignored.
 """
@@ -33,7 +33,7 @@ _NEUTRAL: dict[str, Any] = {
 
 
 class BadRequest(ValueError):
-    """What is wrong with a request, in words for whoever sent it."""
+    """The errors of a request, in words for its sender."""
 
 
 def _encodable(text: str) -> str:
@@ -59,7 +59,7 @@ class _Turn(BaseModel):
     content: _Text | list[_Part]
 
     def plain(self) -> dict[str, str]:
-        """The turn with its text in one piece."""
+        """Returns the turn with its text in one piece."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         return {"role": self.role, "content": text}
 
@@ -73,7 +73,7 @@ _Limit = Annotated[int, Field(gt=0, le=MOST_NEW_TOKENS)]
 
 
 class _Drawn(BaseModel):
-    """What both kinds of request say of how answers are drawn. None: left out."""
+    """What both kinds of request say about sampling. None stands for an omitted field."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     model: str
@@ -104,12 +104,12 @@ class _Drawn(BaseModel):
 
     @property
     def longest(self) -> int | None:
-        """Tokens of the answer at most."""
+        """Returns the most tokens of the answer, or None."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def stops(self) -> list[str]:
-        """Texts that end an answer and are not part of it."""
+        """Returns the texts that end an answer and are not part of it."""
         return [text for text in ([self.stop] if isinstance(self.stop, str) else self.stop) if text]
 
 
@@ -127,17 +127,17 @@ class Asked(_Drawn):
 
     @property
     def odds(self) -> int | None:
-        """Of how many likeliest tokens a place's probabilities are wanted; None: of none, the token's own neither."""
+        """Returns how many of the likeliest tokens to report at each place, or None for no probabilities at all."""
         return self.top_logprobs if self.logprobs else None
 
     @property
     def chat(self) -> Chat:
-        """The conversation."""
+        """Returns the conversation."""
         return [turn.plain() for turn in self.messages]
 
 
 class AskedText(_Drawn):
-    """A request for a completion of plain text, which no chat template touches."""
+    """A request for a completion of plain text, without a chat template."""
 
     prompt: _Text | Annotated[list[_Text], Field(min_length=1, max_length=MOST_CHOICES)]
     echo: bool = False
@@ -145,12 +145,12 @@ class AskedText(_Drawn):
 
     @property
     def odds(self) -> int | None:
-        """As of a chat."""
+        """Returns the same for a text."""
         return self.logprobs
 
     @property
     def prompts(self) -> list[str]:
-        """Each of which gets its `n` choices."""
+        """Returns the prompts. Each gets its own `n` choices."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
@@ -158,7 +158,7 @@ Request = TypeVar("Request", bound=Asked | AskedText)
 
 
 def parse(kind: type[Request], body: bytes) -> Request:
-    """The request in a body.
+    """Returns the request in a body.
 
     Raises:
         BadRequest: everything that is wrong with it.
@@ -208,25 +208,25 @@ class Saying:
         self._from = self._read = 0  # of the ids: what the next is decoded behind, and what is decoded
 
     def hear(self, token: int) -> str:
-        """What this token makes certain: no part of a character, and nothing that a stop may begin with."""
+        """Returns the text that this token makes certain: whole characters that cannot begin a stop."""
         self.ids.append(token)
         self._extend(whole=True)
         return self._show(held=self._held())
 
     def end(self) -> str:
-        """What is left when no more tokens come."""
+        """Returns the remaining text once no more tokens come."""
         if not self.stopped:
             self._extend(whole=False)
         return self._show(held=0)
 
     @property
     def text(self) -> str:
-        """What was shown so far."""
+        """Returns the text shown so far."""
         return self._shown
 
     @property
     def shown_ids(self) -> list[int]:
-        """The tokens that lie before a stop with all of their text."""
+        """Returns the tokens whose whole text lies before a stop."""
         kept = len(self.ids)
         while self.stopped and kept and len(self._decode(self.ids[:kept])) > len(self._raw):
             kept -= 1
@@ -243,7 +243,7 @@ class Saying:
             self._raw, self.stopped = self._raw[: min(found)], True
 
     def _held(self) -> int:
-        """Characters at the end with which a stop may begin."""
+        """Returns the number of characters at the end that may begin a stop."""
         if self.stopped:
             return 0
         ends = (size for stop in self._stops for size in range(1, len(stop)) if self._raw.endswith(stop[:size]))
@@ -258,7 +258,7 @@ class Saying:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One answer: its text, how it ended, and what it took."""
+    """One answer: its text, how it ended, and its tokens."""
 
     index: int
     text: str
@@ -269,13 +269,13 @@ class Choice:
     logprobs: dict[str, Any] | None = None
 
     def ending(self, asked: _Drawn) -> dict[str, Any]:
-        """All but its text."""
+        """Returns everything but the text."""
         told = {"index": self.index, "logprobs": self.logprobs, "finish_reason": self.finish_reason}
         return {**told, "token_ids": self.token_ids} if asked.return_token_ids else told
 
 
 def answer(asked: _Drawn, choices: Sequence[Choice]) -> dict[str, Any]:
-    """The body of a whole answer."""
+    """Returns the body of a complete answer."""
     chat = isinstance(asked, Asked)
     said = [{"message": {"role": "assistant", "content": one.text}} if chat else {"text": one.text} for one in choices]
     full = [{**text, **one.ending(asked)} for text, one in zip(said, choices, strict=True)]
@@ -286,7 +286,7 @@ def answer(asked: _Drawn, choices: Sequence[Choice]) -> dict[str, Any]:
 def logprobs(
     asked: Asked | AskedText, texts: Sequence[str], odds: Sequence[float], others: Sequence[Sequence[tuple[str, float]]]
 ) -> dict[str, Any]:
-    """Tokens with the logarithms of their probabilities, in the form of the request's kind.
+    """Returns tokens with the logarithms of their probabilities, in the form of the request's kind.
 
     Args:
         texts: of the tokens.
@@ -307,7 +307,7 @@ def _token(text: str, odds: float) -> dict[str, Any]:
 
 
 class Events:
-    """The same as server-sent events, one for each piece of text."""
+    """Answers as server-sent events, one for each piece of text."""
 
     def __init__(self, asked: _Drawn) -> None:
         self._asked = asked
@@ -316,7 +316,7 @@ class Events:
         self._begun: set[int] = set()
 
     def piece(self, index: int, text: str) -> bytes:
-        """New text of a choice."""
+        """Returns the event for new text of a choice."""
         role = {} if index in self._begun else {"role": "assistant"}
         self._begun.add(index)
         said = {"delta": {**role, "content": text}} if self._chat else {"text": text}
@@ -324,23 +324,23 @@ class Events:
         return _event({**self._head, "choices": [choice]})
 
     def ended(self, choice: Choice) -> bytes:
-        """A choice is whole."""
+        """Returns the event for a complete choice."""
         nothing = {"delta": {}} if self._chat else {"text": ""}
         return _event({**self._head, "choices": [{**nothing, **choice.ending(self._asked)}]})
 
     def last(self, choices: Sequence[Choice]) -> bytes:
-        """What it took, where that was asked for, and the end."""
+        """Returns the usage, if it was requested, and the end of the stream."""
         asked = self._asked.stream_options
         usage = {**self._head, "choices": [], "usage": _usage(self._asked, choices)}
         return (_event(usage) if asked and asked.include_usage else b"") + b"data: [DONE]\n\n"
 
     def failed(self, message: str) -> bytes:
-        """An error after the answer began."""
+        """Returns the event for an error after the answer began."""
         return _event(error(message, "server_error"))
 
 
 def error(message: str, kind: str) -> dict[str, Any]:
-    """The body of a refusal."""
+    """Returns the body of a refusal."""
     return {"error": {"message": message, "type": kind, "param": None, "code": None}}
 
 
@@ -350,7 +350,7 @@ def _head(asked: _Drawn, kind: str) -> dict[str, Any]:
 
 
 def _usage(asked: _Drawn, choices: Sequence[Choice]) -> dict[str, int]:
-    """A prompt counts once for all its choices."""
+    """Returns the token counts. A prompt counts once for all its choices."""
     prompt = sum(one.prompt_tokens for one in choices[:: asked.n])
     answered = sum(one.completion_tokens for one in choices)
     return {"prompt_tokens": prompt, "completion_tokens": answered, "total_tokens": prompt + answered}

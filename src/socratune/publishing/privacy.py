@@ -1,4 +1,4 @@
-"""What may leave this machine: figures without the user's data, texts about a run without the machine's paths."""
+"""Removes what must not leave this machine: the user's data from numbers, and paths from texts about a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROWS = ("prompt_responses", "examples", "majority")
 
 
 def without_data(value: Any) -> Any:
-    """Figures without the questions and answers they are of."""
+    """Returns the numbers without the questions and answers behind them."""
     if isinstance(value, dict):
         return {key: without_data(inner) for key, inner in value.items() if key not in _ROWS}
     if isinstance(value, list):
@@ -30,7 +30,7 @@ def without_data(value: Any) -> Any:
 
 
 def without_paths(value: Any) -> Any:
-    """A JSON value in which each path of a machine (`/home/me/models/tiny`) is only its last name (`tiny`)."""
+    """Returns a JSON value in which each path of a machine (`/home/me/models/tiny`) is only its last name (`tiny`)."""
     if isinstance(value, dict):
         return {without_paths(key): inner if key in _DATA else without_paths(inner) for key, inner in value.items()}
     if isinstance(value, list):

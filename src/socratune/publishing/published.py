@@ -1,4 +1,4 @@
-"""An adapter as it is published, looked at by somebody else: files, hashes, verdict and card, by what lies beside them.
+"""Checks a published adapter for somebody else: files, hashes, verdict and card, by the files beside them.
 
 Without the test's questions and answers, which stay at home unless somebody puts them there, nothing is counted again.
 """
@@ -24,14 +24,14 @@ _MADE_PUBLIC = ("adapter_config.json", "tokenizer_config.json")
 
 
 def publish_provenance(folder: Path) -> None:
-    """Put the hashes of all that is published into the folder's provenance, beside what the run has pinned."""
+    """Adds the hashes of all published files to the folder's provenance, beside the pins of the run."""
     path = folder / PROVENANCE
     known = json.loads(path.read_text("utf-8")) if path.is_file() else {"format": 1, "pins": []}
     write_json(path, {**known, "published": _hashes(folder)})
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of every file by its path, but of the provenance itself and of what a Hub or git puts beside them."""
+    """Returns the sha256 of every file by its path, except the provenance itself and what a Hub or git adds."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -43,7 +43,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Published:
-    """What a publication says, what of it does not agree, and what has to be known of it."""
+    """What a publication claims, what disagrees with it, and what readers should know."""
 
     proof: Proof | None = None
     faults: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Published:
 
 
 def verify_hub(name: str) -> Published:
-    """Download an adapter and look at it.
+    """Downloads an adapter and checks it.
 
     Args:
         name: of a repository on the Hub.
@@ -79,7 +79,7 @@ def verify_hub(name: str) -> Published:
 
 
 def verify_published(folder: Path) -> Published:
-    """Look at a folder that was published.
+    """Checks a published folder.
 
     Raises:
         UserError: its files cannot be read.
@@ -111,7 +111,7 @@ def verify_published(folder: Path) -> Published:
 
 
 def _files(folder: Path, told: Any) -> Iterator[str]:
-    """Every file is the one that was published; the card may have been written on."""
+    """Yields every file that differs from the published one. The card may have additions."""
     if not isinstance(told, dict):
         yield f"{PROVENANCE} does not say which files were published."
         return
@@ -126,7 +126,7 @@ def _files(folder: Path, told: Any) -> Iterator[str]:
 
 
 def _pinned(folder: Path, pins: list[Pin]) -> Iterator[str]:
-    """The adapter is the one that was trained."""
+    """Yields every file of the adapter that is not the trained one."""
     files = next((one.content["files"] for one in pins if one.what == "adapter"), {})
     for name, wanted in files.items():
         if name not in _MADE_PUBLIC and (not (folder / name).is_file() or file_hash(folder / name) != wanted):
@@ -134,7 +134,7 @@ def _pinned(folder: Path, pins: list[Pin]) -> Iterator[str]:
 
 
 def _verdict(proof: Proof, results: dict[str, Any], pins: list[Pin]) -> Iterator[str]:
-    """The verdict is what its own figures come to, under the conditions that were pinned."""
+    """Yields where the verdict differs from its own numbers under the pinned conditions."""
     gate = GateConfig(**results["config"]["validate"]["gate"])
     taught = results["stages"].get("curate", {}).get("outcomes", {}).get("solved_with_evidence", 0)
     ours = verdict_on(proof.tests, gate, knowledge_rows=taught)
@@ -148,7 +148,7 @@ def _verdict(proof: Proof, results: dict[str, Any], pins: list[Pin]) -> Iterator
 
 
 def _card(folder: Path, results: dict[str, Any], told: Any) -> Iterator[str]:
-    """What the card says of what was measured stands in the results; besides, anybody may write on it."""
+    """Yields where the card contradicts the results. Anybody may add to it otherwise."""
     path = folder / _CARD
     card = path.read_text("utf-8", "replace") if path.is_file() else ""
     if not isinstance(told, dict) or told.get(_CARD) == (file_hash(path) if card else None):
@@ -160,7 +160,7 @@ def _card(folder: Path, results: dict[str, Any], told: Any) -> Iterator[str]:
 
 
 def _test(folder: Path, found: Published, results: dict[str, Any], pins: list[Pin]) -> None:
-    """Count the answers again where the test is published too."""
+    """Counts the answers again if the test is published, too."""
     names = ("held_out.jsonl", "held_out_answers.jsonl")
     if found.proof is None or not all((folder / name).is_file() for name in names):
         found.remarks.append(

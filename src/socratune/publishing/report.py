@@ -1,4 +1,4 @@
-"""A run folder as one page for a person: `report.html`, self-contained, opens from disk, written after every stage.
+"""Writes a run folder as one page, `report.html`: self-contained, opens from disk, rewritten after every stage.
 
     run folder → overview (verdict, funnel, curves, cost, configuration) + traces → page/*.html, *.css, *.js filled in
 
@@ -11,15 +11,14 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from socratune.errors import INSTALL_TRAIN
 from socratune.evaluation import FEWEST_CLUSTERS, verdict_headline, why_not_passed
 from socratune.publishing.browsing import Filter, Index, answers_of, traces_of
-from socratune.publishing.filling import filled_page, script_json, shortened
+from socratune.publishing.filling import Embedded, filled_page, script_json, shortened
 from socratune.resolve import flatten, read_config_file
 from socratune.runs import Results, RunDir, json_encode, review_decisions, write_lines
 
@@ -29,10 +28,6 @@ _MOST_ROWS = 10_000
 """Traces in the page; `socratune ui` shows all."""
 TRACE_BYTES, ANSWER_BYTES = 40_000_000, 10_000_000
 """What traces and held-out answers may take of the page."""
-SHARE_OF_ONE_ROW = 1 / 10
-"""Of the bytes that are left; the texts of a larger row are cut."""
-CUT_TEXT = 2_000
-"""Characters that stay of a text that is cut."""
 CURVE_POINTS = 500
 FLIPS = {"lost": 12, "won": 6}
 """Questions at the head of the page whose verdict changed; the list below holds the others."""
@@ -44,7 +39,7 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def write_report(run: RunDir) -> None:
-    """Write `report.html`, or log why not: a run never fails for want of its page."""
+    """Writes `report.html`, or logs why it could not: a run never fails because of its page."""
     try:
         make_report(run)
     except Exception as error:
@@ -52,7 +47,7 @@ def write_report(run: RunDir) -> None:
 
 
 def make_report(run: RunDir) -> Path:
-    """Write `report.html`; where it is.
+    """Writes `report.html` and returns its path.
 
     Raises:
         UserError: results or decisions are damaged.
@@ -65,7 +60,7 @@ def make_report(run: RunDir) -> Path:
 def report_page(
     run: RunDir, *, rows: bool = True, shown: Callable[[dict[str, Any]], dict[str, Any]] = dict
 ) -> Iterator[str]:
-    """The page in parts.
+    """Yields the page in parts.
 
     Args:
         rows: with traces and answers; without them it says how many there are.
@@ -76,12 +71,31 @@ def report_page(
     """
     traces, answers = traces_of(run, review_decisions(run)), answers_of(run)
     room = (TRACE_BYTES, ANSWER_BYTES) if rows else (0, 0)
-    lists = {"traces": Embedded(traces, room[0]), "answers": Embedded(answers, room[1])}
-    return _page(shown(overview(run, traces, answers)), lists)
+    lists = {"traces": (traces, room[0]), "answers": (answers, room[1])}
+    data = {"overview": [script_json(shown(overview(run, traces, answers)))]}
+    return filled_page("page.html", SCRIPTS, {**data, **_embedded(lists)})
+
+
+def _embedded(lists: dict[str, tuple[Index, int]]) -> dict[str, Iterable[str]]:
+    """Returns the rows of each list that fit into its bytes, and as `left_out` how many do not, by kind."""
+    first = {name: index.order()[:_MOST_ROWS] for name, (index, _) in lists.items()}
+    held = {name: Embedded(index.rows(first[name]), most) for name, (index, most) in lists.items()}
+
+    def left_out() -> Iterator[str]:  # known once the rows are drawn
+        yield script_json(
+            {name: _missing(index, first[name][: held[name].shown]) for name, (index, _) in lists.items()}
+        )
+
+    return {**held, "left_out": left_out()}
+
+
+def _missing(index: Index, positions: Iterable[int]) -> dict[str, int]:
+    shown = index.counts(positions)
+    return {kind: count - shown.get(kind, 0) for kind, count in index.counts().items()}
 
 
 def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
-    """Everything a page shows besides the single rows."""
+    """Returns everything that a page shows besides the single rows."""
     results = dict(Results(run).data)
     origins = results.pop("origins", {})
     gate = (results.pop("config", None) or {}).get("validate", {}).get("gate", {})
@@ -98,7 +112,10 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
         "fewest_sources": FEWEST_CLUSTERS,
         "kinds": traces.counts(),
         "answers": answers.counts(),
-        "flips": {kind: _first_rows(answers, kind, most) for kind, most in FLIPS.items()},
+        "flips": {
+            kind: [shortened(row, FLIP_TEXT) for row in answers.rows(answers.matching(Filter(kind=kind))[:most])]
+            for kind, most in FLIPS.items()
+        },
         "leaked": traces.leaked(),
         "reviewed": len(traces.marks.reviews),
         "lists": {
@@ -108,26 +125,22 @@ def overview(run: RunDir, traces: Index, answers: Index) -> dict[str, Any]:
     }
 
 
-def _first_rows(index: Index, kind: str, most: int) -> list[dict[str, Any]]:
-    """The first rows of a kind, their texts cut."""
-    return [shortened(row, FLIP_TEXT) for row in index.rows(index.matching(Filter(kind=kind))[:most])]
-
-
 def _shown(value: Any) -> str:
-    """A setting as text; what stands before an @ in an address stays at home."""
+    """Returns a setting as text, without the credentials before an @ in an address."""
     text = value if isinstance(value, str) else json_encode(value).decode()
     return _CREDENTIALS.sub("…@", text)
 
 
 def _kept_curves(folder: Path, train: dict[str, Any]) -> Path:
-    """Where the curves of the training lie that was kept; of a sweep that still works, those of its latest one."""
+    """Returns the folder with the curves of the kept training, or of the latest one while a sweep runs."""
     if "sweep" in train:
         return folder / f"lr-{train['learning_rate']:g}"
     return max(folder.glob("lr-*"), key=lambda arm: arm.stat().st_mtime, default=folder)
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of `loss`, `dev` and `train` accuracy from the TensorBoard files, at most `CURVE_POINTS` each.
+    """Returns (step, value) of `loss`, `dev` and `train` accuracy from TensorBoard's files, at most `CURVE_POINTS`
+    each.
 
     What is not finite is left out. Empty without TensorBoard, of the extra `train`.
     """
@@ -154,44 +167,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-class Embedded:
-    """The rows of an index that go into the page, as JSON parts; afterwards it knows how many there were."""
-
-    def __init__(self, index: Index, most_bytes: int) -> None:
-        self._index = index
-        self._left = most_bytes
-        self.shown: list[int] = []
-
-    def __iter__(self) -> Iterator[str]:
-        positions = list(islice(self._index.order(), _MOST_ROWS))
-        yield "["
-        for at, row in zip(positions, self._index.rows(positions), strict=True):
-            data = script_json(row)
-            if len(data.encode()) > self._left * SHARE_OF_ONE_ROW:
-                data = script_json(shortened(row, CUT_TEXT))
-            self._left -= len(data.encode())
-            if self._left < 0:
-                break
-            yield f",\n{data}" if self.shown else data
-            self.shown.append(at)
-        yield "]"
-
-    def left_out(self) -> dict[str, int]:
-        """The rows that did not fit, by kind."""
-        shown = self._index.counts(self.shown)
-        return {kind: count - shown.get(kind, 0) for kind, count in self._index.counts().items()}
-
-
 def live_page() -> str:
-    """The page of `socratune ui`: it fetches what it shows."""
-    return "".join(_page(None, {}))
-
-
-def _page(data: dict[str, Any] | None, lists: dict[str, Embedded]) -> Iterator[str]:
-    """The page in parts."""
-
-    def left_out() -> Iterator[str]:  # known once the lists are drawn
-        yield script_json({name: rows.left_out() for name, rows in lists.items()})
-
-    data_parts = {"overview": [script_json(data)], "traces": ["null"], "answers": ["null"], "left_out": left_out()}
-    return filled_page("page.html", SCRIPTS, {**data_parts, **lists}, live=not data)
+    """Returns the page of `socratune ui`, which fetches what it shows."""
+    nothing = {name: ["null"] for name in ("overview", "traces", "answers", "left_out")}
+    return "".join(filled_page("page.html", SCRIPTS, nothing, live=True))

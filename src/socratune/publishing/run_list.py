@@ -1,4 +1,4 @@
-"""Several runs at once: the run folders below a folder, what a list says of each, and the page that lists them.
+"""Lists several runs: the run folders below a folder, a summary of each, and the page that lists them.
 
 folder → runs_below → listed (verdict, figures, what is wrong with it) → runs_page
 """
@@ -35,12 +35,12 @@ _SCRIPTS = ("text.js", "runs.js")
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is one of a run, a broken one included."""
+    """Returns True for a run folder, a damaged one included."""
     return any((folder / name).is_file() for name in _SIGNS)
 
 
 def runs_below(root: Path) -> list[str]:
-    """The run folders below a folder, by their path from there. What lies in a run folder belongs to that run."""
+    """Returns the run folders below a folder, by relative path. Folders inside a run belong to that run."""
     found: list[str] = []
     for place, folders, _ in os.walk(root):
         here = Path(place).relative_to(root)
@@ -51,14 +51,14 @@ def runs_below(root: Path) -> list[str]:
 
 
 def run_named(root: Path, name: str) -> RunDir | None:
-    """The run folder of a name out of `runs_below`, None for any other text."""
+    """Returns the run folder of a name from `runs_below`, or None for any other text."""
     parts = name.split("/")
     inside = len(parts) <= MOST_LEVELS and not any(part.startswith(".") or not part for part in parts)
     return RunDir(root / name) if inside and is_run(root / name) else None
 
 
 def listed(run: RunDir) -> dict[str, Any]:
-    """What a list says of a run; of a broken one, what is wrong with it."""
+    """Returns the summary of a run, or what is wrong with a damaged one."""
     return _listed(run.root, (file_state(run.config), file_state(run.results)), at_work(run.root))
 
 
@@ -112,7 +112,7 @@ def _figures(config: dict[str, Any], results: dict[str, Any], worked_on: bool) -
 
 
 def compared_runs(a: RunDir, b: RunDir, names: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The adapters of two runs on the questions that both were asked: the result and its rows.
+    """Compares the adapters of two runs on their common questions. Returns the result and its rows.
 
     Args:
         names: what the runs are called on the page.
@@ -132,7 +132,7 @@ def runs_page(
     pairs: Sequence[tuple[int, int, str]] | None = None,
     notice: str = "",
 ) -> Iterator[str]:
-    """The page that lists runs, in parts.
+    """Yields the page that lists runs, in parts.
 
     Args:
         runs: of `listed`, each with its `name` and the address of its page, `href`.

@@ -1,4 +1,4 @@
-"""The settings of a training in the words of other trainers: the files that each of them is started with.
+"""Writes the settings of a training for other trainers: the files with which each is started.
 
 trl           trl.yaml           trl sft --config trl.yaml
 axolotl       axolotl.yaml       axolotl train axolotl.yaml
@@ -25,7 +25,7 @@ from socratune.training import UNSLOTH_LINEAR, length_and_decay, warmup_steps
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A training, for whoever does it.
+    """A training, independent of the trainer.
 
     Attributes:
         model: what transformers loads: a folder, or a Hub id.
@@ -43,27 +43,27 @@ class Recipe:
 
     @property
     def epochs(self) -> int:
-        """How often each row is trained on, at most."""
+        """Returns how often each row is trained on, at most."""
         return length_and_decay(self.config)[0]
 
     @property
     def warmup(self) -> int:
-        """Steps in which the rate rises."""
+        """Returns the number of steps in which the rate rises."""
         per_step = self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
         return warmup_steps(-(-self.rows // per_step) * self.epochs, self.config.warmup_ratio)
 
     @property
     def four_bit(self) -> bool:
-        """Whether the base is read in 4 bits; `auto` is what a card decides, and 16 bits here."""
+        """Returns True if the base is loaded in 4 bits; `auto` depends on the GPU and means 16 bits here."""
         return self.config.load_in_4bit is True
 
     @property
     def checkpointing(self) -> bool:
-        """Whether activations are recomputed; `auto` is yes, which always fits."""
+        """Returns True if activations are recomputed; `auto` means yes, which always fits."""
         return self.config.gradient_checkpointing is not False
 
     def common(self) -> dict[str, Any]:
-        """What transformers' TrainingArguments are given, and all who derive theirs from it."""
+        """Returns the settings that transformers' TrainingArguments share with the trainers built on them."""
         config = self.config
         return {
             "num_train_epochs": self.epochs,
@@ -80,7 +80,13 @@ class Recipe:
             "seed": self.seed,
             "logging_steps": 1,
             "save_strategy": "epoch",
+            "report_to": "none",
+            "output_dir": "output",
         }
+
+    def lora(self, rank: str = "lora_rank") -> dict[str, Any]:
+        """Returns the size of the adapter. `rank` is the trainer's name for its rank."""
+        return {rank: self.config.r, "lora_alpha": self.config.lora_alpha, "lora_dropout": self.config.lora_dropout}
 
 
 RowsAs = Literal["tokens", "arrow", "messages"]
@@ -92,7 +98,7 @@ _SHAREGPT: dict[str, Any] = {"formatting": "sharegpt", "tags": {**_TAGS, "system
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """Somebody else's trainer.
+    """A trainer of another project.
 
     Attributes:
         rows_as: `tokens`: train.jsonl of ids and labels, the very ones Socratune trains on; `arrow`: the same as a data
@@ -111,7 +117,7 @@ class Trainer:
 
 
 def trainer_faults(name: str, config: EnhancedTrainingConfig) -> list[Fault]:
-    """Why a training cannot be told to the trainer `name`; nothing where it can."""
+    """Returns why a training cannot be written for the trainer `name`; empty if it can."""
     if name not in TRAINERS:
         return [Fault("--for", f"one of {', '.join((*TRAINERS, *ANNOTATORS))}", name)]
     faults = []
@@ -139,13 +145,13 @@ def _yaml(recipe: Recipe, trainer: str, values: dict[str, Any]) -> str:
 
 
 def _targets(recipe: Recipe) -> list[str] | None:
-    """The names of the adapted layers; None is all linear ones."""
+    """Returns the names of the adapted layers, or None for all linear layers."""
     targets = recipe.config.target_modules
     return None if isinstance(targets, str) else targets
 
 
 def _trl(recipe: Recipe) -> dict[str, str]:
-    config, peft = recipe.config, recipe.config.peft
+    peft = recipe.config.peft
     values = {
         "model_name_or_path": recipe.model,
         "dtype": "bfloat16",
@@ -154,28 +160,26 @@ def _trl(recipe: Recipe) -> dict[str, str]:
         "max_length": None,
         "packing": False,
         "use_peft": True,
-        "lora_r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
+        **recipe.lora("lora_r"),
         "lora_target_modules": _targets(recipe) or ["all-linear"],
         **{name if name[:4] == "use_" else f"lora_{name}": value for name, value in peft.items()},
         **recipe.common(),
-        "report_to": "none",
-        "output_dir": "output",
     }
     return {"trl.yaml": _yaml(recipe, "trl", values)}
 
 
+_AXOLOTL = {"per_device_train_batch_size": "micro_batch_size", "num_train_epochs": "num_epochs",
+            "lr_scheduler_type": "lr_scheduler", "optim": "optimizer"}  # fmt: skip
+_NOT_AXOLOTL = ("save_strategy", "report_to")
+
+
 def _axolotl(recipe: Recipe) -> dict[str, str]:
-    config, peft = recipe.config, recipe.config.peft
-    targets = _targets(recipe)
+    peft, targets = recipe.config.peft, _targets(recipe)
     values = {
         "base_model": recipe.model,
         "load_in_4bit": recipe.four_bit,
         "adapter": "qlora" if recipe.four_bit else "lora",
-        "lora_r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
+        **recipe.lora("lora_r"),
         **({"lora_target_linear": True} if targets is None else {"lora_target_modules": targets}),
         **{f"peft_{name}" if name[:4] == "use_" else f"lora_{name}": value for name, value in peft.items()},
         "datasets": [{"path": "train.jsonl", "ds_type": "json", "type": None}],
@@ -184,27 +188,15 @@ def _axolotl(recipe: Recipe) -> dict[str, str]:
         "sequence_len": recipe.longest,
         "sample_packing": False,
         "train_on_inputs": False,
-        "micro_batch_size": config.per_device_train_batch_size,
-        "gradient_accumulation_steps": config.gradient_accumulation_steps,
-        "num_epochs": recipe.epochs,
-        "learning_rate": config.learning_rate,
-        "lr_scheduler": "cosine",
-        "warmup_steps": recipe.warmup,
-        "optimizer": "adamw_torch",
-        "weight_decay": length_and_decay(config)[1],
-        "max_grad_norm": config.max_grad_norm,
-        "gradient_checkpointing": recipe.checkpointing,
+        **{_AXOLOTL.get(name, name): value for name, value in recipe.common().items() if name not in _NOT_AXOLOTL},
         "bf16": "auto",
-        "seed": recipe.seed,
-        "logging_steps": 1,
         "saves_per_epoch": 1,
-        "output_dir": "output",
     }
     return {"axolotl.yaml": _yaml(recipe, "axolotl", values)}
 
 
 def _llamafactory(recipe: Recipe) -> dict[str, str]:
-    config, peft = recipe.config, dict(recipe.config.peft)
+    peft = dict(recipe.config.peft)
     if saved := peft.pop("modules_to_save", None):
         peft["additional_target"] = ",".join(saved)
     values = {
@@ -213,9 +205,7 @@ def _llamafactory(recipe: Recipe) -> dict[str, str]:
         "model_name_or_path": recipe.model,
         **({"quantization_bit": 4, "quantization_method": "bnb"} if recipe.four_bit else {}),
         "finetuning_type": "lora",
-        "lora_rank": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
+        **recipe.lora(),
         "lora_target": ",".join(_targets(recipe) or ["all"]),
         **peft,
         "tokenized_path": "tokens",
@@ -227,8 +217,6 @@ def _llamafactory(recipe: Recipe) -> dict[str, str]:
         "packing": False,
         **{name: value for name, value in recipe.common().items() if name != "gradient_checkpointing"},
         "disable_gradient_checkpointing": not recipe.checkpointing,
-        "report_to": "none",
-        "output_dir": "output",
     }
     pairs = {"messages": "messages", "chosen": "chosen", "rejected": "rejected"}
     known = {
@@ -242,18 +230,15 @@ def _llamafactory(recipe: Recipe) -> dict[str, str]:
 
 
 def _swift(recipe: Recipe) -> dict[str, str]:
-    config = recipe.config
     values = {
         "model": recipe.model,
         "use_hf": True,
         "tuner_type": "lora",
         "torch_dtype": "bfloat16",
         **({"quant_method": "bnb", "quant_bits": 4} if recipe.four_bit else {}),
-        "lora_rank": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
+        **recipe.lora(),
         "target_modules": _targets(recipe) or ["all-linear"],
-        **config.peft,
+        **recipe.config.peft,
         "dataset": ["train.jsonl"],
         "split_dataset_ratio": 0,
         "loss_scale": "default",
@@ -261,8 +246,6 @@ def _swift(recipe: Recipe) -> dict[str, str]:
         "truncation_strategy": "delete",
         "packing": False,
         **recipe.common(),
-        "report_to": "none",
-        "output_dir": "output",
     }
     return {"swift.yaml": _yaml(recipe, "ms-swift", values)}
 
@@ -298,7 +281,6 @@ if __name__ == "__main__":
 
 
 def _unsloth(recipe: Recipe) -> dict[str, str]:
-    config = recipe.config
     model = {
         "model_name": recipe.model,
         "max_seq_length": recipe.longest,
@@ -306,18 +288,16 @@ def _unsloth(recipe: Recipe) -> dict[str, str]:
         "load_in_4bit": recipe.four_bit,
     }
     adapter = {
-        "r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
+        **recipe.lora("r"),
         "target_modules": _targets(recipe) or UNSLOTH_LINEAR,
         "bias": "none",
         "use_gradient_checkpointing": "unsloth" if recipe.checkpointing else False,
         "random_state": recipe.seed,
-        **config.peft,
+        **recipe.config.peft,
     }
     left_out = ("gradient_checkpointing", "bf16")  # Unsloth decides both by the card
     arguments = {name: value for name, value in recipe.common().items() if name not in left_out}
-    arguments |= {"max_length": recipe.longest, "packing": False, "report_to": "none", "output_dir": "output"}
+    arguments |= {"max_length": recipe.longest, "packing": False}
     parts = {"model": model, "adapter": adapter, "arguments": arguments}
     return {
         "train.py": _SCRIPT.format(
@@ -326,18 +306,14 @@ def _unsloth(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def _as_it_is(pair: dict[str, Any]) -> dict[str, Any]:
-    return pair
-
-
 def _single(pair: dict[str, Any]) -> dict[str, Any]:
-    """The turns, and beside them one message each that was preferred and was not."""
+    """Returns the turns, and the preferred and the rejected answer as one message each."""
     chosen, rejected = pair["chosen"][0], pair["rejected"][0]
     return {"messages": pair["prompt"], "chosen": chosen, "rejected": rejected}
 
 
 def _rejected_words(pair: dict[str, Any]) -> dict[str, Any]:
-    """The conversation with the preferred answer, and beside it the words of the other."""
+    """Returns the conversation with the preferred answer, and the text of the rejected one."""
     return {"messages": [*pair["prompt"], *pair["chosen"]], "rejected_response": pair["rejected"][0]["content"]}
 
 
@@ -351,10 +327,10 @@ so its tokens may differ, and the line break behind an answer is trained. Passag
 own with `loss: false`, which it joins; not with `template_backend: jinja`."""
 
 TRAINERS = {
-    "trl": Trainer("tokens", _trl, "trl sft --config trl.yaml", _as_it_is),
+    "trl": Trainer("tokens", _trl, "trl sft --config trl.yaml", dict),
     "axolotl": Trainer("tokens", _axolotl, "axolotl train axolotl.yaml", _single),
     "llamafactory": Trainer("arrow", _llamafactory, "llamafactory-cli train llamafactory.yaml", _single, _READY_TOKENS),
     "ms-swift": Trainer("messages", _swift, "swift sft swift.yaml", _rejected_words, _OWN_TEMPLATES),
-    "unsloth": Trainer("tokens", _unsloth, "python train.py", _as_it_is),
+    "unsloth": Trainer("tokens", _unsloth, "python train.py", dict),
 }
 """By the name that `--for` takes."""

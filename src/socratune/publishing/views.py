@@ -1,4 +1,4 @@
-"""views: the loop's traces as the files other trainers read. Derived from `enhanced_dataset.jsonl` alone.
+"""Writes the loop's traces as files for other trainers, from `enhanced_dataset.jsonl` alone.
 
 preference.jsonl   {"prompt": […], "chosen": […], "rejected": […]}       DPO and its kin
 sdft.jsonl         {"prompt": […], "privileged_context": "…"}            TRL's self-distillation trainers
@@ -15,19 +15,19 @@ from socratune.teaching import last_wrong_answer, rejection
 
 
 def write_views(run: RunDir, views: Sequence[str]) -> dict[str, int]:
-    """Write the named views into the run folder; rows by view."""
+    """Writes the named views into the run folder and returns the number of rows of each."""
     return {view: write_jsonl(run.rows(view), view_rows(run, view)) for view in views}
 
 
 def view_rows(run: RunDir, view: str) -> Iterator[dict[str, Any]]:
-    """The rows of a view, one after the other."""
+    """Yields the rows of a view."""
     for trace in iter_rows(run.enhanced, Trace.from_json):
         if (data := VIEWS[view](trace)) is not None:
             yield {"id": trace.row.id, **data}
 
 
 def preference(trace: Trace) -> dict[str, Any] | None:
-    """The last wrong attempt against the right one, or None for a row that has not both, or is not trained on.
+    """Returns the last wrong attempt and the right one, or None for a row that lacks one or is not trained on.
 
     Both are answers of the student's own, so the pair says what was wrong and not who wrote it.
     """
@@ -43,8 +43,8 @@ def preference(trace: Trace) -> dict[str, Any] | None:
 
 
 def sdft(trace: Trace) -> dict[str, Any] | None:
-    """The question, and what the teacher side of self-distillation may see beside it: the hint that worked, the
-    evidence, else the reference answer. None for a row the student masters, or one nobody could judge.
+    """Returns the question and what the teacher of self-distillation may see: the hint that worked, the evidence, or
+    the reference answer. None for a row that the student masters or that could not be judged.
     """
     if trace.pass_rate == 1.0 or trace.outcome in ("undecided", "error"):
         return None

@@ -1,4 +1,4 @@
-"""A web app of ours on a socket of this machine, until Ctrl-C: what `socratune ui` and `socratune serve` share.
+"""Runs a web app on a socket of this machine until Ctrl-C, for `socratune ui` and `socratune serve`.
 
 Both answer only who means them. A page of another site can make a visitor's browser send requests to this machine, and
 a name of its own can be made to point here (DNS rebinding): the browser then takes our answers for that site's. So the
@@ -27,7 +27,7 @@ Refuse = Callable[[str, int], Response]
 
 
 class Hosts:
-    """The names by which a server is meant to be reached.
+    """The names by which a server may be reached.
 
     One that listens on loopback is reached by a name of loopback. One that listens elsewhere is reached by any address
     in numbers, which no other site can call its own, and by the name of this machine; either by the names it is given.
@@ -53,7 +53,7 @@ def _as_ip(text: str) -> Any:
 
 
 def meant_for_us(inner: ASGIApp, hosts: Hosts, refuse: Refuse) -> ASGIApp:
-    """`inner` for those who call this server by its name and come from no page of another one."""
+    """Returns `inner` for requests that use this server's name and come from no other site's page."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (said := _stranger(scope["headers"], hosts)):
@@ -65,7 +65,7 @@ def meant_for_us(inner: ASGIApp, hosts: Hosts, refuse: Refuse) -> ASGIApp:
 
 
 def _stranger(headers: Iterable[tuple[bytes, bytes]], hosts: Hosts) -> str:
-    """Why a request is not meant for us; empty where it is."""
+    """Returns why a request is not meant for this server, or an empty text."""
     given = [(name.lower(), value.decode("latin-1")) for name, value in headers]
     named, origins = ([value for name, value in given if name == wanted] for wanted in (b"host", b"origin"))
     host = named[0] if len(named) == 1 else ""
@@ -78,7 +78,7 @@ def _stranger(headers: Iterable[tuple[bytes, bytes]], hosts: Hosts) -> str:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that takes connections; port 0 takes a free one.
+    """Returns a socket that accepts connections. Port 0 takes a free port.
 
     Raises:
         UserError: the port is taken, or the host is none of this machine.
@@ -95,13 +95,13 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def address(listening: socket.socket) -> str:
-    """`http://HOST:PORT` of a socket."""
+    """Returns `http://HOST:PORT` of a socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve_until_stopped(app: Any, listening: socket.socket) -> None:
-    """Answer until Ctrl-C or SIGTERM, which end it as a KeyboardInterrupt; requests in flight have one second.
+    """Serves until Ctrl-C or SIGTERM, which raise KeyboardInterrupt. Requests in flight have one second.
 
     Args:
         app: an ASGI application.
@@ -116,6 +116,6 @@ def serve_until_stopped(app: Any, listening: socket.socket) -> None:
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
-    """False of a request that was ended by Ctrl-C, or whose caller has hung up."""
+    """Returns False for a request that Ctrl-C ended or whose caller has hung up."""
     ended = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not ended and record.msg != "socket.send() raised exception."

@@ -190,7 +190,7 @@ function lineFigure(title, lines, { marks = [], share = false, caption = "" } = 
     const node = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${title}: ${lines.map((l) => `${l.name} from ${show(l.points[0][1])} to ${show(l.points.at(-1)[1])}`).join("; ")}` });
     for (const value of [low, (low + high) / 2, high]) {
       node.append(svg("line", { class: "axis", x1: left, x2: right, y1: y(value), y2: y(value) }));
-      node.append(svgText(left - 8, y(value) + 4, share ? percent(value, 0) : figure(+value.toPrecision(2)), "end"));
+      node.append(svgText(left - 8, y(value) + 4, share ? percent(value, 0) : Math.abs(value) < 1e4 ? figure(+value.toPrecision(2)) : value.toLocaleString("en-US", { notation: "compact" }), "end"));
     }
     for (const step of start === last ? [start] : [start, last]) node.append(svgText(x(step), height - 8, `step ${count(step)}`, step === start ? "start" : "end"));
     for (const [step] of marks) node.append(svg("line", { class: "best", x1: x(step), x2: x(step), y1: top, y2: bottom }));
