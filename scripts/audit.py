@@ -39,7 +39,7 @@ def forbidden_licences(python: str) -> list[str]:
     forbidden = []
     for package in json.loads(output_of(*command)):
         name = package["Name"]
-        licence = READ.get(name, package["License"].strip())
+        licence: str = READ[name] if name in READ else package["License"].strip()
         packages[licence].append(name)
         if not set(licence.split("; ")) <= ALLOWED:
             forbidden.append(f"{name} {package['Version']}: {licence}")
