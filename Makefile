@@ -8,7 +8,7 @@ PY := $(VENV)/bin/python
 FUZZ_MINUTES ?= 10
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo demo-real lab test test-engines test-engines-small test-experiments storm fuzz check bench docs evidence-small test-arango
+.PHONY: help setup demo demo-real lab test test-engines test-engines-small test-experiments storm fuzz check bench docs evidence-small test-arango audit pages
 
 help:
 	@echo "make setup   create $(VENV) and install Socratune with what its checks need"
@@ -24,6 +24,8 @@ help:
 	@echo "make evidence-small   a reduced hint-value curve on the laboratory's base: a quarter of an hour on two cores"
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
 	@echo "make docs    the documentation site, built strictly into site/; the generator is installed into $(DOCS)"
+	@echo "make audit   licences and known vulnerabilities of the packages in $(VENV)"
+	@echo "make pages   pictures of example pages in docs/figures and examples/model-card.md, from two runs on the embedded model"
 	@echo "make check   lint, types, layers, generated docs, links"
 
 setup: $(VENV)/installed
@@ -138,3 +140,14 @@ check: setup
 	@$(PY) -m pytest -q tests/test_layers.py tests/test_docs.py
 	@$(PY) scripts/reference_docs.py --check
 	@$(PY) experiments/evidence.py --check
+
+$(VENV)-audit/installed: Makefile
+	@$(PY) -m venv $(VENV)-audit
+	@$(VENV)-audit/bin/python -m pip --disable-pip-version-check install --quiet pip-audit==2.10.1 pip-licenses==5.5.5
+	@touch $@
+
+audit: setup $(VENV)-audit/installed
+	@$(VENV)-audit/bin/python scripts/audit.py $(PY)
+
+pages: setup
+	@$(PY) scripts/example_pages.py docs/figures

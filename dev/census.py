@@ -59,10 +59,12 @@ def main() -> None:
     read, counts = texts(), {}
     for setting in settings_of(RunConfig):
         by_path, by_name = forms(setting)
-        counts[setting.key] = [
-            Counter(path=sum(bool(by_path.search(t)) for t in files), name=sum(bool(by_name.search(t)) for t in files))
-            for files in read.values()
-        ]
+        words = (setting.key.rpartition(".")[2], setting.flag_name or setting.key)
+        counts[setting.key] = []
+        for files in read.values():
+            near = [text for text in files if any(word in text for word in words)]  # regular expressions are slow
+            paths, names = (sum(bool(form.search(text)) for text in near) for form in (by_path, by_name))
+            counts[setting.key].append(Counter(path=paths, name=names))
     print(f"{'files by path or flag · by field name':44}" + "".join(f"{place:>14}" for place in PLACES))
     for key, places in sorted(counts.items(), key=lambda item: sum(sum(count.values()) for count in item[1])):
         if not arguments.unset or not any(any(count.values()) for count in places):

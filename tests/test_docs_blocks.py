@@ -116,6 +116,17 @@ def test_every_command_of_the_docs_is_one_of_ours() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_block_runs_or_says_why_not() -> None:
+    """A block of a shell that is run holds whole commands of ours and nothing else."""
+    others = [
+        f"{block}: {line}: write <!-- not run: REASON --> above it"
+        for block in SHELL
+        for line, words in commands(block.text)
+        if block.reason is None and (words[0] != "socratune" or "…" in line)
+    ]
+    assert not others, "\n".join(others)
+
+
 def test_settings_of_the_docs_exist() -> None:
     wrong = []
     for block in BLOCKS:
@@ -186,7 +197,6 @@ def test_a_block_runs(block: Block, kitchen: Path, request: pytest.FixtureReques
     if block.language == "python":
         exec(compile(text, str(block), "exec"), {})
         return
-    for line, words in commands(text):
-        assert words[0] == "socratune" and "…" not in line, f"say why not: <!-- not run: REASON --> above {block}"
+    for _, words in commands(text):
         done = socratune(*words[1:], cwd=kitchen)
         assert done.returncode == 0, done.stdout + done.stderr

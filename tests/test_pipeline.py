@@ -372,7 +372,7 @@ def test_a_torn_file_is_made_again_and_kept_aside(
     torn = whole[: len(whole) // 2].rstrip(b"\n}")
     path.write_bytes(torn)
     done = again(copied_run)
-    assert done.returncode == 0 and f"{name} is damaged" in done.stderr, done.stderr
+    assert done.returncode == 0 and f"{name} is corrupt" in done.stderr, done.stderr
     assert path.read_bytes() == whole
     assert path.with_name(f"{name}.damaged").read_bytes() == torn
     assert results_of(copied_run)["status"] == "passed"

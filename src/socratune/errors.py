@@ -12,6 +12,7 @@ Anything else that escapes is a bug of ours: exit code 70, with its traceback in
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -76,7 +77,11 @@ _TRAIN_LIBRARIES = ("torch", "transformers", "peft", "tensorboard", "tokenizers"
 
 
 def without_extra(error: BaseException) -> UserError | None:
-    """What to say of an import that failed since the extra `train` is not installed; None of any other error."""
+    """Returns what to report if an import failed without the extra `train` or on Windows, and None for other errors."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "fcntl":
+        expected = "Linux or macOS, which lock the files of a run"
+        fix = "Run Socratune in WSL: https://learn.microsoft.com/windows/wsl/install"
+        return UserError(Fault("this machine", expected, Shown(sys.platform), fix))
     if not isinstance(error, ModuleNotFoundError) or (error.name or "").partition(".")[0] not in _TRAIN_LIBRARIES:
         return None
     fix = f"Run: {INSTALL_TRAIN}"

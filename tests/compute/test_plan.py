@@ -169,7 +169,7 @@ def test_what_fits_stays_and_what_does_not_is_rented(
 def test_a_key_in_the_environment_rents_nothing() -> None:
     found = decided(LLAMA_70B, "RTX 4090:24", may_rent=False)
     assert found.where == "runpod" and found.fault is not None
-    assert "a word that a machine may be rented" in str(found.fault) and "--where runpod" in str(found.fault)
+    assert "permission to rent a machine" in str(found.fault) and "--where runpod" in str(found.fault)
     assert decided(LLAMA_8B, "H100:80", may_rent=False).fault is None  # it fits here
     assert decided(LLAMA_70B, "RTX 4090:24", may_rent=False, place="runpod").fault is None
     without = str(decided(LLAMA_70B, "RTX 4090:24", key=False, may_rent=False).fault)
@@ -206,7 +206,7 @@ def test_without_a_card_the_time_decides() -> None:
     hour = 2e11 * 0.6 * 3600
     assert decided(QWEN_HALF_B, "none", flops=11 * hour).where == "local"
     slow = decided(QWEN_HALF_B, "none", flops=13 * hour)
-    assert slow.where == "runpod" and "about 13 h without a card" in slow.reason
+    assert slow.where == "runpod" and "about 13 h without a GPU" in slow.reason
     assert slow.remedies == ("--where local",)
     assert decided(QWEN_HALF_B, "none", flops=13 * hour, place="local").where == "local"
     assert decided(QWEN_HALF_B, "none", flops=13 * hour, max_local_hours=20).where == "local"
@@ -257,7 +257,7 @@ def test_several_cards_hold_what_one_does_not() -> None:
     assert decided(LLAMA_70B, "4xH100:80", **asked).where == "runpod"
     assert any("--gpus all" in remedy for remedy in decided(LLAMA_70B, "4xH100:80", **asked).remedies)
     found = decided(LLAMA_70B, "4xH100:80", gpus="all", **asked)
-    assert found.where == "local" and found.fit.way.shards == 4 and "16-bit weights on 4 cards" in found.reason
+    assert found.where == "local" and found.fit.way.shards == 4 and "16-bit weights on 4 GPUs" in found.reason
     assert decided(LLAMA_8B, "2xH100:80", gpus=2).fit.way.shards == 1
     assert decided(LLAMA_70B, "4xH100:80", gpus="all").fit.way.shards == 4  # 16 bits on all before 4 bits on each
     assert decided(LLAMA_70B, "2xA6000:48", gpus=2).fit.way.load_in_4bit is True

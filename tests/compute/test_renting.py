@@ -277,9 +277,9 @@ def test_a_connection_that_is_cut(moment: str, run: Path, here: Path, service: F
 @pytest.mark.parametrize(
     ("size_mb", "said"),
     [
-        (1, "could not be fitted out"),
-        pytest.param(2, "installing Socratune there failed", marks=pytest.mark.storm),
-        pytest.param(10, "training on the rented machine did", marks=pytest.mark.storm),
+        (1, "could not be set up"),
+        pytest.param(2, "the installation of Socratune there failed", marks=pytest.mark.storm),
+        pytest.param(10, "train job on the rented machine did", marks=pytest.mark.storm),
     ],
 )
 def test_a_pod_whose_disk_is_full(size_mb: int, said: str, run: Path, service: FakeRunPod) -> None:
@@ -314,7 +314,7 @@ def test_an_adapter_that_is_altered_on_the_way(run: Path, here: Path, service: F
     service.alter_next(1)
     client = Client(run, service, SYNC_S="600")  # no look at the checkpoints takes the altered transfer
     assert client.wait() == 0, client.said()
-    assert "fetched once more" in client.said() and service.pods == {}
+    assert "fetched again" in client.said() and service.pods == {}
     is_as_trained_here(run, here)
 
 
@@ -325,7 +325,7 @@ def test_an_adapter_that_is_altered_on_the_way(run: Path, here: Path, service: F
 def test_an_adapter_that_is_altered_every_time(run: Path, service: FakeRunPod) -> None:
     service.alter_next(99)
     client = Client(run, service)
-    assert client.wait() == 3 and "not as on the rented machine, twice" in client.said()
+    assert client.wait() == 3 and "twice different from the rented machine" in client.said()
     assert not (run / "adapter").exists() and service.pods == {} and len(service.ended) == 1
 
 
@@ -353,7 +353,7 @@ def test_what_is_refused_by_the_catalogue_is_refused_before_anything_is_rented(
         (tmp_path / name).touch(0o755)
     client = Client(run, service, "where.preferred_gpus=[H200]", PATH=f"{os.environ['PATH']}:{tmp_path}")
     assert client.wait() == 2
-    assert "got H200. There are:" in client.said()
+    assert "got H200. Available types:" in client.said()
     assert all(method == "GET" for method, _, _ in service.seen)
 
 
@@ -385,7 +385,7 @@ def test_a_machine_that_has_ended_itself_for_money_says_what_goes_on(
         with pytest.raises(OutsideError) as raised:
             machine.renew(OutsideError("the connection is lost"))
     assert type(raised.value) is kind
-    assert ("A higher limit goes on: --max-usd USD." in str(raised.value)) == (kind is BudgetSpent)
+    assert ("Raise the limit to continue: --max-usd USD." in str(raised.value)) == (kind is BudgetSpent)
 
 
 def test_a_lost_answer_rents_once(client: RunPod, service: FakeRunPod) -> None:
@@ -440,7 +440,7 @@ def test_keys(client: RunPod, service: FakeRunPod, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("RUNPOD_API_KEY", "another")
     with pytest.raises(UserError, match="RUNPOD_API_KEY: expected a key that RunPod accepts, got 401"):
         RunPod(service.api_base).list()
-    with pytest.raises(UserError, match="The key would be sent in clear"):
+    with pytest.raises(UserError, match="the key would be sent in clear"):
         RunPod("http://api.example.com/v2")
     monkeypatch.delenv("RUNPOD_API_KEY")
     with pytest.raises(UserError, match="export RUNPOD_API_KEY"):
@@ -460,7 +460,7 @@ def test_what_is_tried_and_in_which_order() -> None:
     paid = Limits(usd=25.0, part="where", raised_by="--max-usd USD")
     assert [offer.name for offer in affordable(offers(), where, 20, 10, 0, paid)] == ["RTX 4090", "H100 PCIe"]
     assert [offer.name for offer in affordable(offers(), where, 70, 10, 0, paid)] == ["H100 PCIe"]
-    with pytest.raises(UserError, match="cards with 200 GB together") as raised:
+    with pytest.raises(UserError, match="GPUs with 200 GB together") as raised:
         affordable(offers(), where, 200, 10, 0, UNLIMITED)
     assert "80 GB" in str(raised.value)
     pcie = where.model_copy(update={"preferred_gpus": ["H100 PCIe"]})
@@ -469,7 +469,7 @@ def test_what_is_tried_and_in_which_order() -> None:
         affordable(offers(), pcie, 70, 9, 9, paid)
     with pytest.raises(OutsideError, match=r"No machine is free with 1 x H100 SXM\."):
         affordable(offers(), where.model_copy(update={"preferred_gpus": ["H100 SXM"]}), 70, 1, 0, UNLIMITED)
-    with pytest.raises(UserError, match=r"got H200\. There are: H100 PCIe, H100 SXM, RTX 4090"):
+    with pytest.raises(UserError, match=r"got H200\. Available types: H100 PCIe, H100 SXM, RTX 4090"):
         affordable(offers(), where.model_copy(update={"preferred_gpus": ["H200"]}), 70, 1, 0, paid)
 
 
@@ -639,7 +639,7 @@ def test_pods_are_listed_reaped_and_taken_over(run: Path, here: Path, service: F
     assert "0 given back" in socratune("pods", "reap", "--yes", *flags, env=key).stdout and service.pods
     client.process.kill()
     client.process.wait()
-    assert "nobody uses it" in socratune("pods", "list", *flags, env=key).stdout
+    assert "unused" in socratune("pods", "list", *flags, env=key).stdout
     asked = socratune("pods", "reap", *flags, env=key)
     assert asked.returncode == 2 and "--yes" in asked.stderr and service.pods  # nobody answers
     for journal in run.glob("journal.sqlite*"):

@@ -291,10 +291,10 @@ def test_a_server_that_stays_away(
 ) -> None:
     named = None if query else ["articles"]
     with upstream.front(lambda call: Spoil(status=503) if call.number >= 4 else None) as front:
-        with pytest.raises(OutsideError, match=r"no answer after 7 tries .*503.* goes on from here"):
+        with pytest.raises(OutsideError, match=r"no answer after 7 tries .*503.* again to resume"):
             drain(place(front, upstream), into=tmp_path, collections=named, aql=query, hops=0)
         assert not (tmp_path / "documents.jsonl").exists()
-        assert "asked again in" in caplog.text
+        assert "The request is repeated in" in caplog.text
         before = front.calls[:3]
         front.calls.clear()
         front.behave = lambda call: None
@@ -412,7 +412,9 @@ def test_a_missing_database(upstream: Upstream, tmp_path: Path) -> None:
 
 
 def test_a_missing_collection(upstream: Upstream, tmp_path: Path) -> None:
-    assert "artikles, which is not there. Did you mean articles?" in said(upstream, tmp_path, collections=["artikles"])
+    assert "artikles, which does not exist. Did you mean articles?" in said(
+        upstream, tmp_path, collections=["artikles"]
+    )
     assert "There are: articles, cities" in said(upstream, tmp_path, collections=["zzzz"])
 
 
@@ -421,11 +423,11 @@ def test_a_collection_that_is_dropped_meanwhile(upstream: Upstream, tmp_path: Pa
         behind_the_first = call.body and call.body["bindVars"]["after"]
         return Spoil(status=404, error_number=1203) if behind_the_first else None
 
-    assert "articles, which is not there" in said(upstream, tmp_path, behave, collections=["articles"])
+    assert "articles, which does not exist" in said(upstream, tmp_path, behave, collections=["articles"])
 
 
 def test_a_missing_graph(upstream: Upstream, tmp_path: Path) -> None:
-    assert "companys, which is not there. Did you mean company?" in said(upstream, tmp_path, graph="companys")
+    assert "companys, which does not exist. Did you mean company?" in said(upstream, tmp_path, graph="companys")
 
 
 def test_an_illegal_query(upstream: Upstream, tmp_path: Path) -> None:
@@ -456,7 +458,7 @@ def test_a_database_on_this_machine_is_not_asked_through_a_proxy(
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert "companys, which is not there" in said(upstream, tmp_path, graph="companys")
+    assert "companys, which does not exist" in said(upstream, tmp_path, graph="companys")
 
 
 def test_an_answer_without_end_is_not_read_on(
@@ -505,7 +507,7 @@ def test_a_token_that_expires_on_the_way(upstream: Upstream, tmp_path: Path, mon
     refusal = Spoil(status=401, error_number=11)
     question = {"collections": ["articles"], "hops": 0}
     with upstream.front(lambda call: refusal if call.number >= 4 else None) as front:
-        with pytest.raises(UserError, match=r"ARANGO_TOKEN.* goes on from here"):
+        with pytest.raises(UserError, match=r"ARANGO_TOKEN.* again to resume"):
             drain(place(front, upstream), into=tmp_path, **question)
         assert len(front.calls) == 4  # it is not asked again
         before = pages(front)[:2]
@@ -527,7 +529,7 @@ def test_two_readers_of_one_folder(upstream: Upstream, tmp_path: Path) -> None:
 
         def behave(call: Call) -> None:
             if call.number == 2:
-                with pytest.raises(BusyError, match="a folder nobody reads into"):
+                with pytest.raises(BusyError, match="a folder that another process reads into"):
                     drain(place(front, upstream), into=tmp_path, collections=["cities"])
                 refused.append(True)
 

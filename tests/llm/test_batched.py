@@ -232,7 +232,7 @@ def test_a_run_killed_while_a_batch_is_out_takes_up_that_very_batch(
 
     with pytest.raises(Killed):
         Run(server, tmp_path / "j.sqlite", kind, on_pause=kill)(60)
-    assert "batch batch_1 with 59 calls goes on at the vendor" in caplog.text
+    assert "batch batch_1 with 59 calls continues at the vendor" in caplog.text
     server.finish_after = 1
     again = Run(server, tmp_path / "j.sqlite", kind)
     assert answered(again(60))

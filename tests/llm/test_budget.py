@@ -62,7 +62,7 @@ def enhanced(config: dict[str, Any]) -> dict[str, Any]:
 def test_the_budget_holds_across_stages_and_across_being_stopped(tmp_path: Path) -> None:
     results = tmp_path / "run" / "pipeline_results.json"
     with ModelServer(behave) as server:
-        with pytest.raises(BudgetSpent, match=r"for writer and checker: .* A higher limit goes on: --max-usd USD"):
+        with pytest.raises(BudgetSpent, match=r"for writer and checker: .* Raise the limit to continue: --max-usd USD"):
             enhanced(given(tmp_path, server, max_usd=0.6))
         assert 0 < len(server.seen) * USD_A_CALL <= 0.2  # a third
         raised = given(tmp_path, server, max_usd=1.2, budget={"enhance": 0.5})

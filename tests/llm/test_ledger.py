@@ -45,7 +45,7 @@ def test_the_limit_holds_although_calls_are_in_flight(tmp_path: Path, limits: Li
     model = MeteredModel(inner, journal, "enhance.judge", ledger=ledger, price=CENT)
     first = ask_all(model, range(50))
     stopped = [result for result in first if isinstance(result, BudgetSpent)]
-    assert inner.calls > 0 and stopped and "goes on" in str(stopped[0])
+    assert inner.calls > 0 and stopped and "to continue" in str(stopped[0])
     for at in range(50, 200):  # one after the other, until nothing more fits
         ask_all(model, range(at, at + 1))
     spent = ledger.summary()["enhance.judge"]

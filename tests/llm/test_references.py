@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -158,7 +159,8 @@ def test_functions_of_ones_own(tmp_path: Path) -> None:
     assert asyncio.run(python_teacher(load_function(f"python:{file}:teach"))(request)) == "not Lyon"
     with pytest.raises(CallError, match="gives True, False or None"):
         asyncio.run(python_judge(load_function(f"python:{file}:wrong"))(ROW, "x"))
-    for ref in (f"python:{file}:nothing", "python:no.py:judge", f"python:{file}"):
+    other = Path(shutil.copy(file, tmp_path / "mine.txt"))
+    for ref in (f"python:{file}:nothing", "python:no.py:judge", f"python:{file}", f"python:{other}:judge"):
         with pytest.raises(UserError):
             load_function(ref)
 

@@ -108,7 +108,7 @@ def test_a_wasted_try_that_is_not_counted_is_estimated(journal: Journal) -> None
 
 def test_no_try_is_made_that_could_pass_the_limit(journal: Journal) -> None:
     ledger = Ledger(Limits(tokens=110))  # a try may take 58, those that are wasted took 50
-    with pytest.raises(BudgetSpent, match="goes on"):
+    with pytest.raises(BudgetSpent, match="to continue"):
         ask(journal, ledger, WASTED["null"])
     assert ledger.tokens[ROLE] == 50 or ledger.tokens[ROLE] == 100
     assert ledger.tokens[ROLE] <= 110

@@ -184,7 +184,7 @@ def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
     run.journal.write_text("no database", "utf-8")
     with served(run) as url:
         status, said, _ = ask(url, "/api/rows/traces")
-    assert status == 500 and "It is damaged. Move it aside" in said
+    assert status == 500 and "The file is corrupt. Move it aside" in said
 
 
 @pytest.mark.slow

@@ -299,7 +299,7 @@ def test_a_journal_of_other_columns_is_none(tmp_path: Path) -> None:
         other.execute("CREATE TABLE calls (key TEXT, said TEXT)")
         other.execute("INSERT INTO calls VALUES ('a', 'b')")
         other.commit()
-    with pytest.raises(UserError, match="It is damaged"):
+    with pytest.raises(UserError, match="The file is corrupt"):
         read_all(tmp_path / "j.sqlite")
 
 
@@ -321,5 +321,5 @@ def test_rows_that_cannot_be_read_are_a_damaged_journal(tmp_path: Path) -> None:
     filled(tmp_path / "j.sqlite")
     with closing(Journal(tmp_path / "j.sqlite")) as journal:
         journal._db.execute("UPDATE rows SET value = '[1' WHERE position = 3")
-        with pytest.raises(SocratuneError, match="It is damaged"):
+        with pytest.raises(SocratuneError, match="The file is corrupt"):
             list(journal.rows("s.1"))

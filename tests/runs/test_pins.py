@@ -57,7 +57,7 @@ def test_where_the_copy_is_lost_too_it_begins_anew_and_says_so(run: RunDir, capl
     for path in (run / "provenance.json", run.adapter / "provenance.json"):
         path.write_text("{")
     pin(run, results, "proof", {"n": 1})
-    assert pinned(run) == [("proof", 1)] and "it is pinned anew from here on" in caplog.text
+    assert pinned(run) == [("proof", 1)] and "It is recorded again from here on" in caplog.text
 
 
 def test_a_run_that_was_killed_before_its_results_were_written_goes_on(run: RunDir) -> None:

@@ -113,7 +113,7 @@ def test_ctrl_c_leaves_the_batch_and_says_so(tmp_path: Path, server: BatchServer
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     text = " ".join(said.read_text().split())
-    assert "batch batch_1 with" in text and "goes on at the vendor, and is paid" in text
+    assert "batch batch_1 with" in text and "continues at the vendor and is paid for" in text
     assert server.asked(".*/cancel") == 0
     server.finish_after = 0
     assert socratune(*command, env=SECRET).returncode == 0 and set(server.runs.values()) == {1}

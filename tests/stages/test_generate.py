@@ -98,13 +98,16 @@ def test_the_embedded_handbook_and_graph_give_rows_of_many_types(tmp_path: Path)
     assert gold["messages"][2]["content"] == "Calder" and len(gold["metadata"]["evidence_all"]) == 2
 
 
-def test_twenty_short_documents_of_ones_own_give_twenty_rows(tmp_path: Path) -> None:
-    entry = write(own_documents(tmp_path / "docs"), tmp_path / "qa.jsonl")
+def test_without_a_model_only_sentences_of_known_forms_are_asked(tmp_path: Path) -> None:
+    entry = write(own_documents(tmp_path / "docs"), tmp_path / "qa.jsonl", siblings=0)
     rows = lines(tmp_path / "qa.jsonl")
-    assert entry["documents"] == 20 and entry["rows"] == len(rows) >= 20
-    assert entry["passages_used"] >= 18
-    assert any("Welche" in row["messages"][1]["content"] for row in rows)  # the German note is asked in German
+    assert entry["documents"] == 20 and entry["passages_used"] == entry["rows"] == len(rows) == 6
+    asked = {row["messages"][1]["content"]: row["messages"][2]["content"] for row in rows}
+    assert asked["note 09: How many crates does the delivery van carry every morning?"] == "80"
+    assert asked["note 12: Which is louder: the new mixer or the old mixer?"] == "The old mixer"
+    assert asked["note 06: What happens if the dough sticks?"] == "Flour is dusted on the table."
     assert entry["types"] == dict(Counter(row["metadata"]["type"] for row in rows))
+    assert entry["rejected"] == {"no_question": 14}
     assert entry["questions_per_1000_tokens"] == pytest.approx(len(rows) / entry["tokens"] * 1000, abs=0.01)
 
 
@@ -257,9 +260,9 @@ def test_a_function_of_ones_own_writes(tmp_path: Path) -> None:
 
 
 def test_the_mix_is_kept(tmp_path: Path) -> None:
-    mix = {**dict.fromkeys(TYPES, 0), "cause": 1, "unanswerable": 1}
+    mix = {**dict.fromkeys(TYPES, 0), "cause": 1, "definition": 1}
     entry = write("demo", tmp_path / "qa.jsonl", mix=mix, siblings=0)
-    assert set(entry["types"]) == {"cause", "unanswerable"} and entry["siblings"] == 0
+    assert set(entry["types"]) == {"cause", "definition"} and entry["siblings"] == 0
     shares = Counter()
     for at in range(1000):
         shares += questions_by_type(f"p{at}", {"factual": 3, "cause": 1}, 2)
@@ -275,7 +278,7 @@ def test_the_whole_pipeline_begins_with_a_source(tmp_path: Path) -> None:
     results = json.loads(run.results.read_text("utf-8"))
     assert results["stages"]["generate"]["rows"] == results["stages"]["split"]["rows_in"] >= 40
     assert results["stages"]["split"]["recall"] > 0
-    assert "unanswerable" in run.report.read_text("utf-8")
+    assert "multi-hop" in run.report.read_text("utf-8")
     again = socratune(*command)
     assert again.returncode == 0 and again.stdout.count("(done before)") == 2
     other = socratune(*command, "--set", "generate.siblings=0")

@@ -211,7 +211,7 @@ def test_what_did_not_pass_is_refused_and_by_force_published_with_a_warning(
     files = hub.repos["model/me/adapter"].files
     card = files["README.md"].decode()
     assert "did not pass its validation" in card and "asks for +99.0%" in card
-    assert card.index("did not pass") < card.index("held-out questions from")
+    assert card.index("did not pass") < card.index("Measured on held-out questions")
     assert json.loads(files["pipeline_results.json"])["status"] == "failed"
 
 

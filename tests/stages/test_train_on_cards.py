@@ -58,7 +58,7 @@ def test_a_base_spread_over_cards_fits_where_it_does_not_alone() -> None:
     options: dict[str, Any] = {"longest": 2048, "rank": 16, "load_in_4bit": False}
     assert memory.plan_memory(shape, 139.0, **options) is None
     spread = memory.plan_memory(shape, 139.0, **options, shards=2)
-    assert spread is not None and "16-bit weights on 2 cards" in spread.reason
+    assert spread is not None and "16-bit weights on 2 GPUs" in spread.reason
     whole = memory.BYTES * shape.parameters / memory.GIB
     assert whole / 2 < spread.gib["weights"] < whole * 0.56, "embeddings and some blocks are whole on each"
 
@@ -70,8 +70,8 @@ def test_what_cannot_be_shared_is_refused_before_anything_starts(monkeypatch: py
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert said(1, backend="unsloth") == said(2) == said("all") == "None"
-    assert "where.gpus: expected at most 2, the cards of this machine, got 3" in said(3)
-    assert "trains on one card" in said(2, backend="unsloth")
+    assert "where.gpus: expected at most 2, the GPUs of this machine, got 3" in said(3)
+    assert "trains on one GPU" in said(2, backend="unsloth")
     assert train_on_cards.rank_count("all") == 2
 
 
@@ -302,7 +302,7 @@ def test_a_process_that_is_killed_ends_all_and_the_training_goes_on(
     trained = Trained(curated, tmp_path / "run")
     steps = max(alone.losses)
     kill = once(steps // 2 + 1, lambda: os.kill(rank_of(trained, 1), signal.SIGKILL))
-    with pytest.raises(OutsideError, match=r"Signal 9 \(SIGKILL\)[^$]*goes on from the last checkpoint"):
+    with pytest.raises(OutsideError, match=r"Signal 9 \(SIGKILL\)[^$]*resume from the last checkpoint"):
         trained.by(2, kill)
     assert not processes(trained)
     request.getfixturevalue("forked_ranks")
@@ -335,7 +335,7 @@ def test_what_one_process_ran_into_ends_all_and_is_what_is_told(curated: Path, t
         trained.by(2)
     assert caught.value.faults[0].where == "train.max_seq_length"
     trained.config = trained.config.model_copy(update={"max_seq_length": 256, "peft": {"use_dora": True}})
-    with pytest.raises(UserError, match=r"train\.peft\.use_dora: expected what can be done with a base that is spread"):
+    with pytest.raises(UserError, match=r"train\.peft\.use_dora: expected a setting for a base that fits one GPU"):
         trained.by(2, join={"parallel": "sharded"})
 
 

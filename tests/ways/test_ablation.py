@@ -27,8 +27,8 @@ from socratune.ways import controls, report, work, writing
 from socratune.ways.arms import ARMS, chosen_arms
 from socratune.ways.bench import AblationLimits, _seconds, compare_ways as compare, jobs
 from socratune.ways.folders import AblationJob, begin, folder
-from socratune.ways.found import Findings
 from socratune.ways.reading import advice, arm_difference, other_readings
+from socratune.ways.report import Findings
 
 NAMES = [f"q{at}" for at in range(200)]
 

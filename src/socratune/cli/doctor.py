@@ -104,7 +104,7 @@ def _gpu_checks() -> Iterator[Check]:
         mend = "install a CUDA build of PyTorch: pip install --force-reinstall torch"
         yield Check("GPU", False, f"{listed[0]} is there, but PyTorch {torch.__version__} cannot use it", mend)
     elif mps:
-        yield Check("GPU", None, "Apple GPU; models run on the CPU in this version")
+        yield Check("GPU", None, "Apple GPU; models run on it through MPS, which is untested")
     else:
         yield Check("GPU", None, "none; models up to about 1 billion parameters are practical on a CPU")
 

@@ -137,8 +137,8 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:  # Typer brings Click's NoSuchOption along as its own, or takes Click's, by version
             name = getattr(error, "option_name", None)
-            unknown = type(error).__name__ == "NoSuchOption" and isinstance(name, str)
-            if unknown and (meant := self._meant_by(name)):
+            unknown = name if type(error).__name__ == "NoSuchOption" else None
+            if isinstance(unknown, str) and (meant := self._meant_by(unknown)):
                 error.message, error.possibilities = f"No such option: {name}. {meant}", []  # type: ignore[attr-defined]
             raise
 

@@ -1,10 +1,10 @@
-"""What runs on the rented machine beside the job: started with whatever Python is there, so it imports nothing else.
+"""Runs on the rented machine beside the job, with whatever Python it has, so it imports nothing else of ours.
 
     BASE/jobs/NAME/   log, exit_code, pid, lock (held while the job runs)
     BASE/deadline     when this machine ends itself, in seconds since 1970
     BASE/python/      the environment with Socratune
 
-It is sent as one file, and every command may be given twice: what runs already is left running.
+It is sent as one file. Every command may be repeated: what runs already is left running.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ END_AGAIN_S = 60.0
 
 
 def start(base: Path, name: str) -> None:
-    """Begin the job `{"argv", "env"}` of standard input, detached; leave it alone where it runs."""
+    """Starts the job `{"argv", "env"}` of standard input, detached, unless it runs already."""
     job: dict[str, Any] = json.load(sys.stdin)
     folder = base / "jobs" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def start(base: Path, name: str) -> None:
     (folder / "log").touch()
     (folder / "exit_code").unlink(missing_ok=True)
     temporary = folder / "exit_code.tmp"
-    temporary.write_text(" " * 8)  # its place on the disk, which may be full when it is needed
+    temporary.write_text(" " * 8)  # reserves space on the disk, which may be full by then
 
     def work() -> None:
         with (folder / "log").open("ab") as log:
@@ -55,7 +55,7 @@ def start(base: Path, name: str) -> None:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    pass_fds=(lock.fileno(),),  # the lock is held as long as either of the two lives
+                    pass_fds=(lock.fileno(),),  # the lock is held while either of the two lives
                 )
             except OSError as error:
                 log.write(f"{job['argv'][0]}: {error.strerror}\n".encode())
@@ -71,27 +71,27 @@ def start(base: Path, name: str) -> None:
 
 
 def _ended_whole(process: subprocess.Popen[bytes]) -> int:
-    """Its exit code, once it has ended and the rest of its group was ended: an engine of vLLM outlives its server, and
-    would keep the card's memory.
+    """Returns the exit code of a process once it and the rest of its group have ended: an engine of vLLM outlives its
+    server, and would keep the GPU's memory.
     """
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # until it is waited for, no other group has its number
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # until then, no other group has its number
     with suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
 
 
 def status(base: Path, name: str) -> None:
-    """Print `{"running", "exit_code"}`; without an exit code it never ran, or ended with the machine."""
+    """Prints `{"running", "exit_code"}`. Without an exit code the job never ran, or ended with the machine."""
     code = base / "jobs" / name / "exit_code"
     running = _is_held(base / "jobs" / name / "lock")
     print(json.dumps({"running": running, "exit_code": int(code.read_text()) if code.exists() else None}))
 
 
 def follow(base: Path, name: str, offset: str) -> None:
-    """Print the job's log from a byte on, until the job has ended."""
+    """Prints the job's log from a byte on, until the job has ended."""
     folder, at = base / "jobs" / name, int(offset)
     while True:
-        running = _is_held(folder / "lock")  # before the log is read: what it says last must not be missed
+        running = _is_held(folder / "lock")  # before the log is read, so that its end is not missed
         with (folder / "log").open("rb") as log:
             log.seek(at)
             while block := log.read(1 << 16):
@@ -104,7 +104,7 @@ def follow(base: Path, name: str, offset: str) -> None:
 
 
 def stop(base: Path, name: str) -> None:
-    """End the job and what it has started."""
+    """Ends the job and what it has started."""
     folder = base / "jobs" / name
     for kind in (signal.SIGTERM, signal.SIGKILL):
         if not _is_held(folder / "lock"):
@@ -117,36 +117,36 @@ def stop(base: Path, name: str) -> None:
 
 
 def manifest(base: Path, *names: str) -> None:
-    """Print the sha256 of every file in these files and folders of BASE, by its path; not of unfinished ones."""
-    found = {}
+    """Prints the sha256 of every finished file in these files and folders of BASE, by its path."""
+    hashes = {}
     for name in names:
         top = base / name
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
             unfinished = any(part.startswith(".") for part in path.relative_to(base).parts)
             try:
                 if path.is_file() and not unfinished:
-                    found[str(path.relative_to(base))] = _sha256(path)
-            except FileNotFoundError:  # a checkpoint that made room for the next
+                    hashes[str(path.relative_to(base))] = _sha256(path)
+            except FileNotFoundError:  # a checkpoint that was replaced
                 continue
-    print(json.dumps(found))
+    print(json.dumps(hashes))
 
 
 def setup(base: Path, wheel: str, constraints: str) -> None:
-    """An environment with Socratune that sees what the image brings; only what is missing there is downloaded."""
+    """Creates an environment with Socratune that sees the image's libraries, and downloads only missing ones."""
     python = base / "python" / "bin" / "python"
     mark, key = base / "python" / "made_for", _sha256(Path(wheel))
     if mark.exists() and mark.read_text() == key:
         return
-    found = _python()
+    image_python = _python()
     shutil.rmtree(base / "python", ignore_errors=True)
-    _must([found, "-m", "venv", "--without-pip", str(base / "python")])
-    asking = "import sys; print(*(p for p in sys.path if p.endswith('-packages')), sep='\\n')"
-    brought = subprocess.run([found, "-c", asking], check=True, stdout=subprocess.PIPE).stdout
+    _must([image_python, "-m", "venv", "--without-pip", str(base / "python")])
+    listing = "import sys; print(*(p for p in sys.path if p.endswith('-packages')), sep='\\n')"
+    packages = subprocess.run([image_python, "-c", listing], check=True, stdout=subprocess.PIPE).stdout
     site = next((base / "python" / "lib").glob("python3*")) / "site-packages"
-    (site / "of_the_image.pth").write_bytes(brought)
+    (site / "of_the_image.pth").write_bytes(packages)
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
-    asked = [*pip, "--no-index", "--dry-run", f"socratune[train] @ file://{wheel}"]
-    enough = subprocess.run(asked, check=False, capture_output=True)
+    trial = [*pip, "--no-index", "--dry-run", f"socratune[train] @ file://{wheel}"]
+    enough = subprocess.run(trial, check=False, capture_output=True)
     if enough.returncode:
         _must([*pip, "--constraint", constraints, f"socratune[gpu] @ file://{wheel}"])
     else:
@@ -156,9 +156,9 @@ def setup(base: Path, wheel: str, constraints: str) -> None:
 
 
 def watch(base: Path, seconds: str, api_base: str) -> None:
-    """The dead man's timer: after so long, end every job and this machine, whoever still listens.
+    """Starts the dead man's timer: when it expires, it ends every job and this machine.
 
-    Given again, the first deadline stays.
+    If it is started again, the first deadline stays.
     """
     lock = _owned(base / "watch.lock")
     if lock is None:
@@ -182,7 +182,7 @@ def watch(base: Path, seconds: str, api_base: str) -> None:
 
 
 def _end_machine(api_base: str) -> bool:
-    """Have the provider take this machine back; by its own tool, else by its API. True where it agreed."""
+    """Asks the provider, by its own tool or else its API, to end this machine. Returns True if it agreed."""
     known = _container()
     pod, key = known.get("RUNPOD_POD_ID", ""), known.get("RUNPOD_API_KEY", "")
     tool = shutil.which("runpodctl")
@@ -202,33 +202,33 @@ def _end_machine(api_base: str) -> bool:
 
 
 def _container() -> dict[str, str]:
-    """RunPod's variables of this machine. A session by SSH does not inherit them; its first process has them."""
+    """Returns RunPod's variables of this machine, which its first process has, but no session by SSH."""
     try:
         first = Path("/proc/1/environ").read_bytes().decode("utf-8", "replace").split("\0")
     except OSError:
         first = []
-    found = dict(pair.split("=", 1) for pair in first if "=" in pair)
-    return {key: value for key, value in {**found, **os.environ}.items() if key.startswith("RUNPOD_")}
+    variables = dict(pair.split("=", 1) for pair in first if "=" in pair)
+    return {key: value for key, value in {**variables, **os.environ}.items() if key.startswith("RUNPOD_")}
 
 
 def _must(command: list[str]) -> None:
-    """Run it, or end with its exit code: it has said why."""
+    """Runs a command, or exits with its exit code. The command has printed the reason."""
     if code := subprocess.run(command, check=False).returncode:
         sys.exit(code)
 
 
 def _python() -> str:
-    """The newest Python of the image that Socratune runs on."""
+    """Returns the newest Python of the image on which Socratune runs."""
     for name in ("python3", "python", "python3.13", "python3.12", "python3.11"):
-        found = shutil.which(name)
-        asking = "import sys; sys.exit(sys.version_info < (3, 11))"
-        if found and subprocess.run([found, "-c", asking], check=False).returncode == 0:
-            return found
+        path = shutil.which(name)
+        check = "import sys; sys.exit(sys.version_info < (3, 11))"
+        if path and subprocess.run([path, "-c", check], check=False).returncode == 0:
+            return path
     sys.exit("The image has no Python of version 3.11 or newer: choose another with where.image.")
 
 
 def _detached(work: Callable[[], None]) -> None:
-    """Do it in a process that outlives this one and its session. Its open files stay open there."""
+    """Calls `work` in a process that outlives this one and its session, and keeps its open files."""
     if child := os.fork():
         os.waitpid(child, 0)
         return
@@ -237,7 +237,7 @@ def _detached(work: Callable[[], None]) -> None:
         if os.fork():
             os._exit(0)
         null = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):  # the session by SSH ends when nobody holds them
+        for stream in (0, 1, 2):  # the session by SSH ends when no process holds them
             os.dup2(null, stream)
         work()
     finally:
@@ -245,9 +245,9 @@ def _detached(work: Callable[[], None]) -> None:
 
 
 def _owned(lock: Path) -> IO[str] | None:
-    """The lock, owned until it is closed; None where another process owns it."""
+    """Returns the lock, owned until it is closed; None if another process owns it."""
     stream = lock.open("a")
-    for _ in range(10):  # whoever asks whether it is held, holds it for a moment
+    for _ in range(10):  # a process that checks the lock holds it for a moment
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

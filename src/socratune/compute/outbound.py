@@ -1,4 +1,4 @@
-"""What a run would call outside this machine, for those who allow nothing of it (`--local-only`)."""
+"""Finds what a run would call outside this machine, for users who allow none of it (`--local-only`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from socratune.llm import (
 
 
 def stay_offline() -> None:
-    """From here on nothing in this process asks the Hub: what is in its cache here does."""
+    """Stops this process from asking the Hub; its cache here still serves."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     if "huggingface_hub" in sys.modules:
         from huggingface_hub import constants
@@ -32,14 +32,14 @@ def stay_offline() -> None:
 
 
 def local_only_faults(config: RunConfig) -> list[Fault]:
-    """Every setting that would call another machine; a machine is not rented unasked either.
+    """Returns a fault for every setting that would call another machine, and keeps `auto` from renting one.
 
-    What a function of the user's calls nobody can know.
+    It cannot know what a user's function calls.
     """
     if config.where.place == "auto":
         config.where.place = "local"
-    outside = {asked.setting: [host for host in asked.hosts if not is_this_machine(host)]
-               for asked in asked_models(config)}  # fmt: skip
+    outside = {model.setting: [host for host in model.hosts if not is_this_machine(host)]
+               for model in asked_models(config)}  # fmt: skip
     called = [(setting, ", ".join(hosts)) for setting, hosts in outside.items() if hosts]
     called += _hub_names(config)
     if (source := config.generate.source) and source.startswith(DATABASES):
@@ -61,7 +61,7 @@ def local_only_faults(config: RunConfig) -> list[Fault]:
 
 
 def _hub_names(config: RunConfig) -> list[tuple[str, str]]:
-    """(setting, what) of all that would be fetched from the Hub, or sent to it."""
+    """Returns (setting, what) of everything that would be fetched from the Hub, or sent to it."""
     models = {"--model": config.model, "enhance.student_model": config.enhance.student_model}
     for role, ref in (("judge", config.enhance.judge_model), ("teacher", teacher_of(config.enhance))):
         models[f"enhance.{role}_model"] = local_name(resolve_alias(ref))
@@ -72,7 +72,7 @@ def _hub_names(config: RunConfig) -> list[tuple[str, str]]:
     tests["validate.forgetting"] = config.validate_.forgetting
     hub = "the Hugging Face Hub"
     away = [(setting, name) for setting, name in models.items() if name and not is_here(name)]
-    found = [(setting, f"{name} of {'a package index' if hub_name_of(name) else hub}") for setting, name in away]
-    found += [(setting, f"{name} of {hub}") for setting, name in tests.items() if name and hub_name(name)]
-    found += [("--hub-id", hub)] if config.hub_id else []
-    return found + ([("validate.lm_eval", hub)] if config.validate_.lm_eval else [])
+    called = [(setting, f"{name} of {'a package index' if hub_name_of(name) else hub}") for setting, name in away]
+    called += [(setting, f"{name} of {hub}") for setting, name in tests.items() if name and hub_name(name)]
+    called += [("--hub-id", hub)] if config.hub_id else []
+    return called + ([("validate.lm_eval", hub)] if config.validate_.lm_eval else [])

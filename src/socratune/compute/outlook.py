@@ -1,4 +1,4 @@
-"""What the loop can bring, before anything runs: whether rules can judge these answers, and whether anybody hints."""
+"""Predicts before anything runs what the loop can achieve: whether rules can judge the answers, and who hints."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from socratune.teaching import parse_product
 log = logging.getLogger(__name__)
 
 LOOKED_AT = 200
-"""Of so many rows the references are looked at, spread over the data set: the share is known to about 7 points."""
+"""References of so many rows, spread over the data set, are checked, which gives the share to about 7 points."""
 JUDGE, TEACHER = "gpt-4o-mini", "anthropic/max"
-"""The guide's models, named where somebody needs one."""
+"""The guide's models, named where a model is missing."""
 _OTHERS = "NAME with --{role}-api-base URL (a server of your own), local/NAME (in this process) or python:FILE.py:F"
 
 
@@ -37,11 +37,11 @@ _UNSEEN = (
 
 @dataclass(frozen=True, slots=True)
 class LoopOutlook:
-    """What a look at the rows found.
+    """What a look at the rows shows.
 
     Attributes:
-        faults: why the loop cannot come to anything.
-        notices: what it will not do, and what to give for it.
+        faults: why the loop cannot succeed.
+        notices: what it will not do, and which settings would change that.
     """
 
     faults: tuple[Fault, ...] = ()
@@ -49,14 +49,14 @@ class LoopOutlook:
 
 
 def loop_outlook(resolved: Resolved, *, restart: str | None = None, anew: bool = False) -> LoopOutlook:
-    """The outlook of a run whose loop is still to come; empty where it is done, or its rows are not written yet.
+    """Returns the outlook of a loop that is still to come; empty if it is done, or its rows are not written yet.
 
     Args:
         restart: the first stage that will be redone.
-        anew: the loop begins at this moment, whatever stands of it in the results.
+        anew: the loop begins now, whatever the results contain of it.
 
     Raises:
-        UserError: the data set is damaged.
+        UserError: the data set is corrupt.
         OutsideError: it is on the Hub, which could not be asked.
     """
     config, run = resolved.config, RunDir(resolved.config.output)
@@ -71,7 +71,7 @@ def loop_outlook(resolved: Resolved, *, restart: str | None = None, anew: bool =
         unseen = _rules_alone(config) and given.isdisjoint(_JUDGES) and begun is None
         return LoopOutlook(notices=(_UNSEEN,) if unseen else ())
     faults, notices = _of_judge(config, rows, total, given)
-    if begun in ("running", "interrupted", "stopped"):  # it goes on as it began
+    if begun in ("running", "interrupted", "stopped"):  # it resumes with its settings
         faults = []
     if not faults:
         ways = "" if notices else f" {_ways(config, total, judge=False)}"
@@ -80,7 +80,7 @@ def loop_outlook(resolved: Resolved, *, restart: str | None = None, anew: bool =
 
 
 def look_at_rows(resolved: Resolved) -> None:
-    """`loop_outlook` at the moment the loop begins, of rows that were only just written: its notices go to the log.
+    """Checks rows that were only just written when their loop begins, and logs the notices of `loop_outlook`.
 
     Raises:
         UserError: its faults.
@@ -93,7 +93,7 @@ def look_at_rows(resolved: Resolved) -> None:
 
 
 def _some_rows(config: RunConfig, *, anew: bool) -> tuple[list[QARow], int]:
-    """Rows spread over all there are, and how many these are; none where they are not written yet."""
+    """Returns rows spread over all, and the number of all; none if they are not written yet."""
     run = RunDir(config.output)
     if run.rows("train_in").exists() and not anew:
         with run.rows("train_in").open("rb") as stream:
@@ -102,38 +102,38 @@ def _some_rows(config: RunConfig, *, anew: bool) -> tuple[list[QARow], int]:
     elif config.writes_rows:
         return [], 0
     else:
-        found = data_set(data_path(config.dataset))
-        total, every = found.reading.rows, found.rows()
+        data = data_set(data_path(config.dataset))
+        total, every = data.reading.rows, data.rows()
     step = max(1, -(-total // LOOKED_AT))
     return list(islice(every, 0, None, step)), total
 
 
 def _rules_alone(config: RunConfig) -> bool:
-    """Whether no model and no function judges besides the rules."""
+    """Returns True if no model and no function judges besides the rules."""
     loop = config.enhance
     return loop.judge_mode == "mechanical" or resolve_alias(loop.judge_model) == RULES["judge"]
 
 
 def _of_judge(config: RunConfig, rows: Sequence[QARow], total: int, given: set[str]) -> tuple[list[Fault], list[str]]:
-    """What rules alone make of these references; nothing where a model or a function judges as well."""
+    """Returns faults and notices about references that rules alone judge; none if a model or function judges too."""
     if not _rules_alone(config):
         return [], []
     decided = sum(can_judge(row.question, row.reference) for row in rows)
-    found = f"rules, which can tell right from wrong in {decided} of {len(rows)} rows"
+    judge = f"rules, which can tell right from wrong in {decided} of {len(rows)} rows"
     if decided < len(rows) / 2 and given.isdisjoint(_JUDGES):
         fix = (
             f"{_ways(config, total, judge=True)} Or --judge-model {RULES['judge']}, where a right answer is the "
             "reference word for word: whatever else is said stays undecided, and is neither hinted at nor trained on."
         )
-        return [Fault("enhance.judge_model", "a judge that can decide these answers", Shown(found), fix)], []
+        return [Fault("enhance.judge_model", "a judge that can decide these answers", Shown(judge), fix)], []
     if decided < len(rows) * (1 - config.validate_.gate.max_undecided_share):
-        text = f"The judge is {found}: the others stay undecided, untrained, and at their worst in the proof."
+        text = f"The judge is {judge}: the others stay undecided, untrained, and at their worst in the proof."
         return [], [f"{text} {_ways(config, total, judge=True)}"]
     return [], []
 
 
 def _of_teacher(config: RunConfig, rows: Sequence[QARow], ways: str, given: set[str]) -> list[str]:
-    """Whether hints can be expected; `ways`: who could give them."""
+    """Returns notices if no hints can be expected. `ways` names who could give them."""
     loop, teacher = config.enhance, teacher_of(config.enhance)
     if loop.max_iterations == 1:
         return []
@@ -143,7 +143,7 @@ def _of_teacher(config: RunConfig, rows: Sequence[QARow], ways: str, given: set[
         f"(rejection sampling).{ways}"
     )
     if teacher == NOBODY and "enhance.teacher_model" not in given:
-        return [f"No teacher is named, so nobody hints: {alone}"]
+        return [f"No teacher is named, so there are no hints: {alone}"]
     if teacher == OF_ROWS["teacher"]:
         solved = sum(bool(row.metadata.get("thinking")) for row in rows)
         if solved < len(rows) / 2:
@@ -163,15 +163,13 @@ def _is_product(row: QARow) -> bool:
 
 
 def _ways(config: RunConfig, rows: int, *, judge: bool) -> str:
-    """The flags that name somebody who can, and what the guide's models would cost."""
-    hints = (
-        teacher_of(config.enhance) in (NOBODY, RULES["teacher"], OF_ROWS["teacher"])
-        and config.enhance.max_iterations > 1
-    )
+    """Returns the flags that name a capable model, and what the guide's models would cost."""
+    weak = teacher_of(config.enhance) in (NOBODY, RULES["teacher"], OF_ROWS["teacher"])
+    hints = weak and config.enhance.max_iterations > 1
     named = {"judge_model": JUDGE} if judge else {}
     named |= {"teacher_model": TEACHER} if hints else {}
-    asked = config.enhance.model_copy(update={**named, "judge_mode": "cascade"})
-    usd, _ = loop_usd(asked, config.model, rows, judged_share=1.0 if judge else 0.5)
+    changed = config.enhance.model_copy(update={**named, "judge_mode": "cascade"})
+    usd, _ = loop_usd(changed, config.model, rows, judged_share=1.0 if judge else 0.5)
     flags = " ".join(f"--{name.replace('_', '-')} {ref}" for name, ref in named.items())
     price = "at a price that is not known" if usd is None else f"about {usd:.2g} USD"
     role = "judge" if judge else "teacher"

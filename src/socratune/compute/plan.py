@@ -1,9 +1,9 @@
-"""The plan of a run: parameters, memory, time and money before anything is loaded, and where it will be trained.
+"""Plans a run before anything is loaded: parameters, memory, time, money, and where it will be trained.
 
     settings + config.json + data set  →  size, work  →  `decision.decide_placement`  →  table, JSON, or a refusal
 
-Figures of memory are counted to a few percent on a card (docs/reference/memory.md); time and money are rough, and what
-was assumed for them is said beside them.
+Memory on a GPU is exact to a few percent (docs/reference/memory.md). Time and money are rough, and the plan lists their
+assumptions.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ from socratune.runs import Results, RunDir
 log = logging.getLogger(__name__)
 
 _SAMPLES, JUDGED_SHARE, HINTED_SHARE = 3.0, 0.5, 0.4
-"""Assumed of a row: its samples in the loop; the share of them that rules leave to the judge model; its hints."""
+"""Assumed for a row: its samples in the loop; the share of them that rules leave to the judge model; its hints."""
 READ_TOKENS, WRITTEN_TOKENS = 600, 150
-"""Assumed of a call to judge or teacher."""
+"""Assumed for a call to judge or teacher."""
 ANSWERING_ROOM = 1.3
 """Memory of a model that answers, as a multiple of its weights."""
 SET_UP_HOURS = 0.3
-"""Until a rented machine has its libraries and the model."""
+"""Hours until a rented machine has its libraries and the model."""
 _SMALL = 50_000_000
-"""Parameters below which a run begins without a measurement of the processor and without a count of its rows."""
+"""Below so many parameters, a run begins without measuring the processor and counting its rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """USD. None where a price is not known; then so is the sum.
+    """USD. None if a price is unknown; then so is the sum.
 
     Attributes:
-        gpu_per_hour: of all rented cards.
-        gpu: for training, the loop and setting up.
+        gpu_per_hour: all rented GPUs per hour.
+        gpu: rent for training, the loop and setting up.
         enhancement: judge, teacher and a student behind an API.
     """
 
@@ -77,19 +77,19 @@ class Money:
 
     @property
     def total(self) -> float | None:
-        """Both together."""
+        """Returns the sum of rent and calls."""
         return None if self.gpu is None or self.enhancement is None else self.gpu + self.enhancement
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything `socratune plan` says.
+    """Everything that `socratune plan` shows.
 
     Attributes:
-        tokens: that are trained on, all epochs together.
-        loop_s: seconds of the student's answers, in the loop and for the proof; None where a server gives them.
-        assumed: what time and money rest on besides the settings.
-        cautions: limits of the settings that this plan would run into.
+        tokens: trained tokens, all epochs together.
+        loop_s: seconds of the student's answers, in the loop and for the proof; None if a server gives them.
+        assumed: assumptions of time and money besides the settings.
+        cautions: limits of the settings that this plan would reach.
     """
 
     size: Size
@@ -104,7 +104,7 @@ class Plan:
     cautions: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it. Memory in GB of 10⁹ bytes, hours, USD; what is not known is null."""
+        """Returns what `--json` prints: memory in GB of 10⁹ bytes, hours, USD; null for unknown values."""
         decision, fit = self.decision, self.decision.fit
         return {
             "parameters": self.size.shape.parameters,
@@ -133,14 +133,14 @@ class Plan:
 
 
 def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None) -> Plan:
-    """Plan a run. Nothing is written.
+    """Plans a run without writing anything.
 
     Args:
-        dataset: False: none was named; its size is assumed.
-        gpu: other cards in the place of those here, as `machine.described` reads them.
+        dataset: False if none was named; its size is then assumed.
+        gpu: other GPUs instead of those here, as `machine.described` reads them.
 
     Raises:
-        UserError: there is no such model or data set; `gpu` says no cards.
+        UserError: there is no such model or data set; `gpu` describes no GPUs.
         OutsideError: the Hub could not be asked.
     """
     size = size_of(config.model)
@@ -148,24 +148,27 @@ def make_plan(config: RunConfig, *, dataset: bool = True, gpu: str | None = None
     machine = this_machine(gpu=gpu, measure=size.shape.parameters > _SMALL)
     decision = _decision(size, load, machine, config)
     loop_s = _loop_s(size.shape, config, load, machine, decision)
-    enhancement, said = _enhancement(config, load)
+    enhancement, assumed = _enhancement(config, load)
     money = _money(decision, loop_s, enhancement, config.where.cloud)
     tokens = round(sum(load.lengths) * _times(config.train))
     here = ("main memory and processors of this machine",) if gpu is not None and not machine.gpus else ()
     budget = budget_of(config, rented=decision.where != "local")
-    assumed, cautions = (*load.assumed, *said, *here), tuple(_cautions(decision, loop_s, money, config.where, budget))
+    assumed, cautions = (
+        (*load.assumed, *assumed, *here),
+        tuple(_cautions(decision, loop_s, money, config.where, budget)),
+    )
     return Plan(size, machine, decision, load, tokens, loop_s, money, budget, assumed, cautions)
 
 
 def settle_placement(config: RunConfig, *, fits: bool = True, told: bool = True) -> Placement:
-    """Where this run trains, decided before it begins and told in the log.
+    """Decides where this run trains, before it begins, and logs it.
 
     Args:
-        fits: False: nothing is trained any more, so it need not fit.
-        told: False: it is decided again later, and told then.
+        fits: False if nothing is trained any more, so it need not fit.
+        told: False if it is decided again later, and logged then.
 
     Raises:
-        UserError: it cannot begin so; the text says what would have to change.
+        UserError: it cannot begin like this; the text names the necessary changes.
         OutsideError: the Hub could not be asked about the model.
     """
     size = size_of(config.model)
@@ -183,14 +186,14 @@ def settle_placement(config: RunConfig, *, fits: bool = True, told: bool = True)
 
 
 def _can_answer(decision: Placement, machine: Machine) -> bool:
-    """Whether the model fits a machine when it only answers: its weights, and some room."""
+    """Returns True if the model fits a machine when it only answers: its weights, and some room."""
     weights = decision.fit.gib["weights"]
-    room = max((gpu.free_gib for gpu in machine.gpus), default=machine.free_ram_gib / 2)  # 32 bits without a card
+    room = max((gpu.free_gib for gpu in machine.gpus), default=machine.free_ram_gib / 2)  # 32 bits without a GPU
     return ANSWERING_ROOM * weights <= room
 
 
 def placement_settings(config: RunConfig, lengths: tuple[int, ...]) -> PlacementSettings:
-    """What of a configuration decides, for rows of these lengths."""
+    """Returns the settings that decide, for rows of these lengths."""
     train, where = config.train, config.where
     longest = max(lengths) if train.max_seq_length == "auto" else min(max(lengths), train.max_seq_length)
     per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
@@ -211,7 +214,7 @@ def placement_settings(config: RunConfig, lengths: tuple[int, ...]) -> Placement
 
 
 def _decision(size: Size, load: Workload, machine: Machine, config: RunConfig) -> Placement:
-    """The decision on what a training computes; every token counts as labelled."""
+    """Returns the decision for what a training computes, with every token counted as labelled."""
     train, times = config.train, _times(config.train)
     flops = training_flops(size.shape, [(length, length) for length in load.lengths])
     steps = -(-len(load.lengths) // (train.per_device_train_batch_size * train.gradient_accumulation_steps))
@@ -224,16 +227,14 @@ def _decision(size: Size, load: Workload, machine: Machine, config: RunConfig) -
 
 
 def training_hours(fit: Fit) -> float:
-    """Of a rented machine, setting up included, by the estimate; only that where the card's rate is not known."""
+    """Returns the estimated hours of a rented machine: setting up, and training if the GPU's rate is known."""
     return SET_UP_HOURS + (fit.seconds or 0.0) / 3600
 
 
 def _paid(
     decision: Placement, shape: Shape, settings: PlacementSettings, work: TrainingWork, config: RunConfig
 ) -> Placement:
-    """The decision with the first preferred card that can be paid for the training, by list price; where none can,
-    with a fault that names the sum.
-    """
+    """Returns the decision with the first preferred GPU that the budget pays; if none, with a fault."""
     budget = budget_of(config, rented=True)
     rent = budget.limit("where", {})
     if decision.fault or decision.where != "runpod" or rent is None:
@@ -245,7 +246,7 @@ def _paid(
             continue
         price = card.usd_per_hour(config.where.cloud)
         hours = min(training_hours(fit), config.where.max_hours)
-        usd = 0.0 if price is None else hours * price * fit.cards  # what is not known is asked when it is rented
+        usd = 0.0 if price is None else hours * price * fit.cards  # an unknown price is asked when it is rented
         if usd <= rent:
             reason = f"{decision.reason}; the budget pays no dearer one than {card.name}"
             return replace(decision, card=card, fit=fit, reason=reason) if dear else decision
@@ -258,14 +259,14 @@ def _paid(
 
 
 def _times(train: EnhancedTrainingConfig) -> float:
-    """How often every row is trained: epochs, of each learning rate that is tried."""
+    """Returns how often every row is trained: epochs, times the learning rates that are tried."""
     grokking = train.grokking
     epochs = train.num_train_epochs * (grokking.grokking_multiplier if grokking.enable_grokking else 1)
     return epochs * (len(train.by_dev.sweep_lr) or 1)
 
 
 def _loop_s(shape: Shape, config: RunConfig, load: Workload, machine: Machine, decision: Placement) -> float | None:
-    """The student's answers where it is trained: of an earlier pilot what it measured, else by assumption."""
+    """Returns the seconds of the student's answers where it is trained: measured by a pilot, or else assumed."""
     engine, _ = student_of(config.enhance, config.model)
     pilot = _pilot(config)
     if pilot and pilot.get("seconds") and decision.where == "local":
@@ -274,23 +275,23 @@ def _loop_s(shape: Shape, config: RunConfig, load: Workload, machine: Machine, d
         return None
     answer = min(ANSWER_TOKENS, config.enhance.max_new_tokens)
     samples = min(_SAMPLES, float(config.enhance.attempts * config.enhance.max_iterations))
-    asked = (load.rows - load.held_out) * samples + 2 * load.held_out
+    answers = (load.rows - load.held_out) * samples + 2 * load.held_out
     card = decision.card
     tflops = card.tflops if card else machine.gpus[0].tflops if machine.gpus else None
     if not tflops and (decision.where != "local" or machine.gpus):
         return None
     peak = tflops * 1e12 if tflops else machine.cpu_flops
-    return answering_s(shape, asked * answer, peak=peak, cpu=not tflops)
+    return answering_s(shape, answers * answer, peak=peak, cpu=not tflops)
 
 
 def _pilot(config: RunConfig) -> dict[str, Any] | None:
-    """What `--estimate` found in the run folder."""
+    """Returns the result of `--estimate` in the run folder."""
     run = RunDir(config.output)
     return Results(run).data.get("estimate") if run.results.is_file() else None
 
 
 def _enhancement(config: RunConfig, load: Workload) -> tuple[float | None, tuple[str, ...]]:
-    """USD of the loop's paid calls, and what that rests on; None where a price is not known."""
+    """Returns the USD of the loop's paid calls (None without a price), and the assumptions."""
     if pilot := _pilot(config):
         usd = pilot["usd"]["all"]
         return usd[0] if usd else None, ("the loop costs what its pilot in the run folder says",)
@@ -298,12 +299,12 @@ def _enhancement(config: RunConfig, load: Workload) -> tuple[float | None, tuple
     if not calls:
         return 0.0, ()
     text = ", ".join(f"{count:g} calls of the {role}" for role, count in calls.items())
-    said = f"{text} a row, {READ_TOKENS} tokens read and {WRITTEN_TOKENS} written each (--estimate measures it)"
-    return usd, (said, *_batches(config, usd, load.rows - load.held_out))
+    text += f" per row, {READ_TOKENS} tokens read and {WRITTEN_TOKENS} written each (--estimate measures it)"
+    return usd, (text, *_batches(config, usd, load.rows - load.held_out))
 
 
 def _batches(config: RunConfig, usd: float | None, rows: int) -> Iterator[str]:
-    """What batches save, and how long they may take."""
+    """Yields what batches save, and how long they may take."""
     if not (shares := batch_shares(config.enhance)):
         return
     direct = config.enhance.model_copy(deep=True)
@@ -323,10 +324,10 @@ def _batches(config: RunConfig, usd: float | None, rows: int) -> Iterator[str]:
 def loop_usd(
     config: StudentTeacherConfig, model_name: str, rows: int, *, judged_share: float = JUDGED_SHARE
 ) -> tuple[float | None, dict[Role, float]]:
-    """USD of the loop's paid calls by assumption, None where a price is not known; and the calls a row by role.
+    """Returns the assumed USD of the loop's paid calls, None without a price, and the calls per row by role.
 
     Args:
-        judged_share: of the samples that rules leave to the judge model.
+        judged_share: the share of the samples that rules leave to the judge model.
     """
     usual: dict[Role, float] = {"student": _SAMPLES, "judge": _SAMPLES * judged_share, "teacher": HINTED_SHARE}
     paid = paid_roles(config, model_name)
@@ -337,7 +338,7 @@ def loop_usd(
 
 
 def paid_roles(config: StudentTeacherConfig, model_name: str) -> dict[Role, Price]:
-    """Those of the loop that are paid for, with their prices."""
+    """Returns the roles of the loop that are paid for, with their prices."""
     engine, student = student_of(config, model_name)
     refs: dict[Role, str] = {"teacher": teacher_of(config), "judge": config.judge_model}
     if engine == "http":
@@ -350,7 +351,7 @@ def paid_roles(config: StudentTeacherConfig, model_name: str) -> dict[Role, Pric
 
 
 def budget_of(config: RunConfig, *, rented: bool) -> Budget:
-    """What the parts of a run may spend. `rented`: it uses a machine that is paid by the hour."""
+    """Returns what the parts of a run may spend. `rented`: it uses a machine that is paid by the hour."""
     writing, reached = config.generate, writer_endpoints(config.generate)
     refs: dict[Role, str | None] = {"writer": writing.writer_model, "checker": writing.checker_model}
     written = any(ref and price_at(resolve_alias(ref), reached[role]) is not FREE for role, ref in refs.items())
@@ -359,7 +360,7 @@ def budget_of(config: RunConfig, *, rented: bool) -> Budget:
         "enhance": bool(paid_roles(config.enhance, config.model)),
         "where": rented,
     }
-    return shared_out(config.max_usd, config.budget, [part for part, there in has.items() if there])
+    return shared_out(config.max_usd, config.budget, [part for part, exists in has.items() if exists])
 
 
 def _money(decision: Placement, loop_s: float | None, enhancement: float | None, cloud: str) -> Money:

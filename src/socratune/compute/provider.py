@@ -1,4 +1,4 @@
-"""What a cloud has to offer so that machines can be rented there, and nothing else of it."""
+"""The interface that a cloud needs so that machines can be rented there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Offer:
     """A kind of machine that can be rented.
 
     Attributes:
-        gpu: the provider's id of the card.
-        name: what people call it.
-        memory_gb: of one card.
-        usd_per_hour: of the whole machine, all its cards.
+        gpu: the provider's id of the GPU.
+        name: its usual name.
+        memory_gb: memory of one GPU.
+        usd_per_hour: price of the whole machine, all its GPUs.
     """
 
     gpu: str
@@ -30,7 +30,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The machine that is wanted. `env` is what its container sees; the provider can read it."""
+    """The machine to rent. Its container, and the provider, see `env`."""
 
     name: str
     gpu: str
@@ -46,9 +46,9 @@ class Pod:
     """A rented machine.
 
     Attributes:
-        status: `starting`, `running`, or `ended`: it computes no more, but may still be billed for its disk.
-        host: of its SSH server, None until that can be reached.
-        env: as it was ordered.
+        status: `starting`, `running`, or `ended`: it computes no more, but its disk may still be billed.
+        host: the address of its SSH server; None until that can be reached.
+        env: as ordered.
     """
 
     id: str
@@ -62,18 +62,19 @@ class Pod:
 
 
 class NoCapacity(OutsideError):
-    """This kind of machine cannot be had now; another may."""
+    """This kind of machine is not available now; another may be."""
 
 
 class ComputeProvider(Protocol):
-    """Rents machines. Every method raises OutsideError where the provider cannot be asked."""
+    """Rents machines. Every method raises OutsideError if the provider cannot be asked."""
 
     def offers(self, gpu_count: int, cloud: str) -> list[Offer]:
-        """The kinds of machine with so many cards."""
+        """Returns the kinds of machine with so many GPUs."""
         ...
 
     def create(self, order: Order) -> Pod:
-        """Rent. Where the answer was lost, the pod of the order's name is looked for, so that none is rented twice.
+        """Rents a machine. If the answer is lost, it looks for the pod of the order's name, so that none is rented
+        twice.
 
         Raises:
             NoCapacity: none of this kind is free.
@@ -81,13 +82,13 @@ class ComputeProvider(Protocol):
         ...
 
     def get(self, pod_id: str) -> Pod | None:
-        """The pod as it is now; None where it is gone."""
+        """Returns the pod as it is now; None if it is gone."""
         ...
 
     def list(self) -> list[Pod]:
-        """All pods of the account."""
+        """Returns all pods of the account."""
         ...
 
     def terminate(self, pod_id: str) -> None:
-        """Give it back for good; nothing happens where it is gone already."""
+        """Ends the pod for good; does nothing if it is gone already."""
         ...

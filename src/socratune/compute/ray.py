@@ -1,8 +1,8 @@
-"""The loop in N Ray actors: each works on one shard in a folder of its own, with its part of the limits.
+"""Runs the loop in N Ray actors: each works on one shard in a folder of its own, with its part of the limits.
 
-Ray starts the actors where there is room, and starts one again that was killed; what a worker finished is in its
-journal, so it goes on where it was. In the end all journals are taken into the run's, and whatever comes behind sees
-no difference. The folder of the run has to be the same for all: one machine, or a shared file system.
+Ray starts the actors where there is room, and restarts one that was killed. Finished rows are in its journal, so it
+resumes. In the end the run's journal takes over all journals, and later stages see no difference. All need the same run
+folder: on one machine, or on a shared file system.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import StudentTeacherConfig
-from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
+from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError, one_line
 from socratune.llm import UNLIMITED, Ledger, Limits, local_name, resolve_alias, student_of, teacher_of
 from socratune.runs import (
     Journal,
@@ -36,22 +36,22 @@ from socratune.runs import (
 from socratune.stages import pooled_figures
 
 _RESTARTS = 3
-"""How often a worker that was killed is started again. One that dies four times dies of its rows or its machine."""
+"""How often a killed worker is restarted. One that dies four times dies of its rows or its machine."""
 
 _POLL_S = 0.5
 _STOP_S = 20.0
-"""How long workers may take to close their journals when the run is stopped; then they are killed, which loses no more
-than the calls in flight."""
+"""Seconds in which workers may close their journals when the run is stopped. Then they are killed, which loses only the
+calls in flight."""
 
 Work = Callable[..., Awaitable[StageResult]]
 """`work(run, config, journal=…, tick=…, limits=…)`: the loop over the rows of one folder."""
 
 _Progress = tuple[int, dict[str, Any]]
-"""Rows that a worker has done, and what it spent by role."""
+"""Rows that a worker has finished, and what it spent by role."""
 
 
 def ray_fault() -> Fault | None:
-    """Why the engine `ray` cannot be used here, or None. Imports nothing."""
+    """Returns why the engine `ray` cannot be used here, or None. Imports nothing."""
     if importlib.util.find_spec("ray") is not None:
         return None
     return Fault("engine", "the package ray, for the engine ray", Shown("none"), "Run: pip install 'socratune[ray]'")
@@ -69,25 +69,25 @@ def enhance_on_ray(
     tick: Tick,
     limits: Limits = UNLIMITED,
 ) -> dict[str, Any]:
-    """Finish every row of the run in `workers` Ray actors; afterwards the run's journal holds all of them.
+    """Finishes every row of the run in `workers` Ray actors. Afterwards the run's journal holds all of them.
 
-    If it fails, what was finished stays in the folders of the workers, and `runs.gather_shards` takes it from there.
-    Uses the Ray cluster that this process or the environment (`RAY_ADDRESS`, `ray start`) names, else starts one on
-    this machine and stops it in the end.
+    If it fails, finished rows stay in the folders of the workers, from which `runs.gather_shards` takes them. Uses the
+    Ray cluster that this process or the environment (`RAY_ADDRESS`, `ray start`) names, or else starts one on this
+    machine and stops it in the end.
 
     Args:
-        work: the loop of one shard; travels to the actors, so it and what it is bound to must pickle.
-        model_name: the model to be trained.
-        shard: `I/N`, the part of the rows that this run is about; None for all.
+        work: the loop of one shard; it travels to the actors, so it and what it is bound to must pickle.
+        model_name: the model to train.
+        shard: `I/N`, the part of the rows of this run; None for all.
         stage: name and fingerprint of the stage in the journal.
 
     Returns:
-        The figures the journal does not tell (`stages.pooled_figures`).
+        The figures that the journal does not hold (`stages.pooled_figures`).
 
     Raises:
         UserError: Ray is not installed, or the cluster has fewer GPUs than workers.
         BudgetSpent: a worker reached its part of the limit; all are stopped, finished rows are kept.
-        OutsideError: a worker died more than `_RESTARTS` times, or what its loop raised.
+        OutsideError: a worker died more than `_RESTARTS` times, or its loop raised it.
     """
     if fault := ray_fault():
         raise UserError(fault)
@@ -123,7 +123,7 @@ class _Worker:
         self._progress: _Progress = (0, {})
 
     async def enhance(self, work: Work, config: StudentTeacherConfig, limits: Limits) -> StageResult | SocratuneError:
-        """What `work` brings. An error of ours is a value here: Ray would hand it over in a wrapping of its own."""
+        """Returns the result of `work`. An error of ours is returned as a value, since Ray would wrap it."""
         if not Path(self._folder).is_dir():
             where = f"{self._folder} is not on {socket.gethostname()}"
             return OutsideError(f"{where}: all Ray workers need the run folder, on a shared file system.")
@@ -136,7 +136,6 @@ class _Worker:
             return error
 
     async def progress(self) -> _Progress:
-        """How far it is."""
         return self._progress
 
     def _tick(self, done: int, total: int, /, **live: Any) -> None:
@@ -144,7 +143,7 @@ class _Worker:
 
 
 def _started(ray: Any, folders: list[RunDir], gpus_each: int) -> list[Any]:
-    """An actor for each folder, spread over the machines."""
+    """Starts an actor for each folder, spread over the machines."""
     actor = ray.remote(_Worker).options(
         num_cpus=0,  # a worker that waits for servers needs no core of its own
         num_gpus=gpus_each,
@@ -156,46 +155,46 @@ def _started(ray: Any, folders: list[RunDir], gpus_each: int) -> list[Any]:
 
 
 def _watch(ray: Any, actors: list[Any], tasks: list[Any], tell: Callable[[list[_Progress]], None]) -> list[StageResult]:
-    """Tell how far the workers are until each has its result.
+    """Reports progress until each worker has its result.
 
     Raises:
-        What the first worker that failed failed with.
+        The error of the first worker that failed.
     """
     from ray.exceptions import RayActorError  # pyright: ignore[reportMissingImports]
 
     results: dict[int, StageResult] = {}
     progress: list[_Progress] = [(0, {})] * len(actors)
     at_work = {task: number for number, task in enumerate(tasks)}
-    asked = {_asked(actor): number for number, actor in enumerate(actors)}
+    requests = {_request(actor): number for number, actor in enumerate(actors)}
     while at_work:
         for task in ray.wait(list(at_work), timeout=_POLL_S)[0]:
             try:
                 result = ray.get(task)
             except RayActorError as error:
-                reason = " ".join(str(error).split())[:300]
-                raise OutsideError(f"A Ray worker ended {_RESTARTS + 1} times, the last time so: {reason}") from error
+                text = f"A Ray worker ended {_RESTARTS + 1} times, the last time with: {one_line(error)}"
+                raise OutsideError(text) from error
             if isinstance(result, SocratuneError):
                 raise result
             number = at_work.pop(task)
             results[number], progress[number] = result, (result.rows_in, result.figures["spent"])
-            ray.kill(actors[number])  # its GPU may be what another worker waits for
-        for answer in ray.wait(list(asked), num_returns=len(asked), timeout=0)[0]:
-            number = asked.pop(answer)
+            ray.kill(actors[number])  # another worker may wait for its GPU
+        for answer in ray.wait(list(requests), num_returns=len(requests), timeout=0)[0]:
+            number = requests.pop(answer)
             if number not in results:
-                with suppress(RayActorError):  # it is just being started again
+                with suppress(RayActorError):  # it is being restarted
                     progress[number] = ray.get(answer)
-                asked[_asked(actors[number])] = number
+                requests[_request(actors[number])] = number
         tell(progress)
     return [results[number] for number in range(len(tasks))]
 
 
-def _asked(actor: Any) -> Any:
-    """A worker's progress, on its way."""
+def _request(actor: Any) -> Any:
+    """Requests a worker's progress."""
     return actor.progress.options(max_task_retries=0).remote()
 
 
 def _stop(ray: Any, actors: list[Any], tasks: list[Any]) -> None:
-    """End all workers: those at work give up their rows in flight and close their journals."""
+    """Ends all workers. Those at work abandon their rows in flight and close their journals."""
     for task in tasks:
         ray.cancel(task)
     ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_S)
@@ -205,17 +204,16 @@ def _stop(ray: Any, actors: list[Any], tasks: list[Any]) -> None:
 
 @contextmanager
 def _cluster() -> Iterator[Any]:
-    """Ray, connected to the cluster there is, else to one of our own that ends with the block."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of a run that has not been asked
-    import ray  # pyright: ignore[reportMissingImports]
-
+    """Yields Ray, connected to the existing cluster, or else to one of our own that ends with the block."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage is reported without consent
+    ray: Any = importlib.import_module("ray")
     if ray.is_initialized():
         yield ray
         return
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # ConnectionError, RuntimeError, ValueError and others, by what Ray finds
+    except Exception as error:  # ConnectionError, RuntimeError, ValueError and others
         raise OutsideError(f"Ray does not start: {error}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts a handler of its own there
@@ -226,19 +224,19 @@ def _cluster() -> Iterator[Any]:
 
 
 def _runs_a_model(config: StudentTeacherConfig, model_name: str) -> bool:
-    """Whether a worker holds a model itself, rather than asking servers only."""
+    """Returns True if a worker holds a model itself, rather than asking servers only."""
     engine, _ = student_of(config, model_name)
     return engine != "http" or any(map(local_name, (resolve_alias(config.judge_model), teacher_of(config))))
 
 
 def _gpus_each(ray: Any, workers: int) -> int:
-    """One for each worker where the cluster has GPUs, else none.
+    """Returns 1 if the cluster has a GPU for each worker, or 0 if it has none.
 
     Raises:
-        UserError: there are fewer than workers.
+        UserError: there are fewer GPUs than workers.
     """
-    there = int(ray.cluster_resources().get("GPU", 0))
-    if 0 < there < workers:
-        got = Shown(f"{workers} workers, {there} GPUs in the Ray cluster")
-        raise UserError(Fault("workers", "a GPU for each worker", got, f"Use --set workers={there}."))
-    return min(there, 1)
+    count = int(ray.cluster_resources().get("GPU", 0))
+    if 0 < count < workers:
+        got = Shown(f"{workers} workers, {count} GPUs in the Ray cluster")
+        raise UserError(Fault("workers", "a GPU for each worker", got, f"Use --set workers={count}."))
+    return min(count, 1)

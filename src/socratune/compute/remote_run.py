@@ -1,10 +1,10 @@
-"""The parts of a run that need its model, on a machine that is rented for them.
+"""Runs the parts of a run that need its model on a machine that is rented for them.
 
     enhance     the student answers there, behind a tunnel; loop, judge, teacher and their keys stay here
-    train       the same command there; checkpoints and adapter come here as they are made
-    validate    base and adapter answer there; the verdicts are given here
+    train       the same command runs there; checkpoints and adapter are fetched as they are made
+    validate    base and adapter answer there; the answers are judged here
 
-The machine is rented when the first of them begins and given back when the run ends, however it ends.
+The machine is rented when the first of them begins and ended with the run, however it ends.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from socratune.compute import job
@@ -26,7 +27,7 @@ from socratune.compute.shipping import base_folder, fetch_checked, outfit, repla
 from socratune.compute.ssh import ConnectionLost
 from socratune.compute.train_there import LAST_LINES, keys_for, train_remotely
 from socratune.config import RunConfig
-from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.errors import OutsideError
 from socratune.evaluation import answering_manner, exam_files, exam_papers, no_judge, recorded_answers
 from socratune.llm import VLLM_ENVIRONMENT, Base, Limits, is_well, told_by_log, vllm_arguments
 from socratune.runs import Journal, RunDir, StageResult, Tick
@@ -35,10 +36,11 @@ from socratune.teaching import ServedStudent, served_student
 log = logging.getLogger(__name__)
 
 READY_LIMIT_S = 3600.0
-"""Until a student answers there: its weights are downloaded first."""
+"""Time limit for a student to answer there; its weights are downloaded first."""
 _POLL_S = 1.0
 SPARE_DISK_GB, DISK_A_WEIGHT = 40, 4.5
-"""For libraries and checkpoints; of the weights' memory, which may be in 4 bits where the files are in 16."""
+"""Disk for libraries and checkpoints; and a multiple of the weights' memory, which may be in 4 bits while the files are
+in 16."""
 LOCATION = """import sys
 from socratune import model_location
 print(model_location(sys.argv[1]))"""
@@ -50,32 +52,24 @@ print(json.dumps(identity(sys.argv[1], engine="vllm")))"""
 Done = TypeVar("Done")
 
 
+@dataclass(slots=True)
 class RemoteRun:
-    """A rented machine at the service of one run. A context manager; its end gives the machine back.
+    """A rented machine for one run. A context manager, whose end ends the machine.
 
-    Args:
-        results: the content of `pipeline_results.json`, as the stages before have left it.
-        decision: which says what the machine has to hold.
-        limits: asked when the machine is rented, what it may cost.
+    Attributes:
+        results: the content of `pipeline_results.json`, as the earlier stages have left it.
+        decision: determines what the machine has to hold.
+        limits: called when the machine is rented; returns what it may cost.
     """
 
-    def __init__(
-        self,
-        run: RunDir,
-        config: RunConfig,
-        journal: Journal,
-        results: dict[str, Any],
-        decision: Placement,
-        limits: Callable[[], Limits],
-    ) -> None:
-        self._run = run
-        self._config = config
-        self._journal = journal
-        self._results = results
-        self._decision = decision
-        self._limits = limits
-        self._stack = ExitStack()
-        self._rented: RentedMachine | None = None
+    run: RunDir
+    config: RunConfig
+    journal: Journal
+    results: dict[str, Any]
+    decision: Placement
+    limits: Callable[[], Limits]
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _rented: RentedMachine | None = None
 
     def __enter__(self) -> RemoteRun:
         return self
@@ -84,7 +78,7 @@ class RemoteRun:
         self.end()
 
     def end(self) -> None:
-        """Give the machine back, where one was rented.
+        """Ends the machine, if one was rented.
 
         Raises:
             As `rented`.
@@ -92,35 +86,33 @@ class RemoteRun:
         self._rented = None
         try:
             self._stack.close()
-            give_back(self._run, self._config.where, self._journal)  # of a process before this one
+            give_back(self.run, self.config.where, self.journal)  # an earlier process may have left one
         finally:
-            if notes := self._journal.pods():
-                self._results["rented"] = {
-                    "machine": notes[-1][1],
-                    "usd": round(spent_usd(notes, self._config.where.max_hours), 4),
-                }
+            if notes := self.journal.pods():
+                usd = round(spent_usd(notes, self.config.where.max_hours), 4)
+                self.results["rented"] = {"machine": notes[-1][1], "usd": usd}
 
     @property
     def machine(self) -> RentedMachine:
-        """The machine, rented when it is first asked for.
+        """Returns the machine, rented at the first call.
 
         Raises:
             As `rented`.
         """
         if self._rented is None:
-            fit = self._decision.fit
+            fit = self.decision.fit
             disk_gb = round(SPARE_DISK_GB + DISK_A_WEIGHT * fit.gib["weights"])
-            trained = self._results["stages"].get("train", {}).get("status") == "done"
+            trained = self.results["stages"].get("train", {}).get("status") == "done"
             hours = SET_UP_HOURS if trained else training_hours(fit)
-            needed = {"memory_gb": fit.cards_gb, "disk_gb": disk_gb, "least_hours": hours, "limits": self._limits()}
-            self._rented = self._stack.enter_context(rented(self._run, self._config.where, self._journal, **needed))
+            needed = {"memory_gb": fit.cards_gb, "disk_gb": disk_gb, "least_hours": hours, "limits": self.limits()}
+            self._rented = self._stack.enter_context(rented(self.run, self.config.where, self.journal, **needed))
         return self._rented
 
     def with_student(self, work: Callable[[ServedStudent], Done]) -> Done:
-        """What `work` gives with the student there; done again, from the journal, where the machine dies meanwhile.
+        """Returns the result of `work` with the student there. If the machine dies, repeats it from the journal.
 
         Raises:
-            OutsideError: the student did not come up, or ended by itself; or as `work`.
+            OutsideError: the student did not start, or ended by itself; or as `work`.
         """
         machine = self.machine
         while True:
@@ -133,100 +125,94 @@ class RemoteRun:
                 machine.renew(error)
 
     def train(self, tick: Tick) -> StageResult:
-        """As `stages.train_adapter`.
+        """Trains there, otherwise as `stages.train_adapter`.
 
         Raises:
             As `train_remotely`.
         """
-        return train_remotely(self._run, self._config, self.machine, results=self._results, tick=tick)
+        return train_remotely(self.run, self.config, self.machine, results=self.results, tick=tick)
 
     def take_exam(self) -> None:
-        """Have base and adapter answer there, into `exam.jsonl` and `exam.json` of the run folder, unless they have.
+        """Makes base and adapter answer there, unless `exam.jsonl` and `exam.json` hold the answers already.
 
         Raises:
             OutsideError: it did not end well there.
         """
-        taken = self._is_taken() or not self._run.rows("held_out").stat().st_size  # which validate refuses
+        taken = self._is_taken() or not self.run.rows("held_out").stat().st_size  # which validate refuses
         while not taken:
             try:
                 self._take_exam()
                 taken = True
             except ConnectionLost as error:
                 self.machine.renew(error)
-        self.end()  # the verdicts may take long, and need nobody there
+        self.end()  # judging may take long, and needs no machine
 
     def _is_taken(self) -> bool:
-        config, proof = self._config, self._config.validate_
+        config, proof = self.config, self.config.validate_
         base = Base(config.model, config.train.load_in_4bit, config.seed)
-        asked = {paper.name: paper for paper in exam_papers(self._run, proof, no_judge)}
-        return (
-            recorded_answers(self._run, asked, answering_manner(base, proof, config.enhance), base, proof) is not None
-        )
+        papers = {paper.name: paper for paper in exam_papers(self.run, proof, no_judge)}
+        manner = answering_manner(base, proof, config.enhance)
+        return recorded_answers(self.run, papers, manner, base, proof) is not None
 
     def _take_exam(self) -> None:
         machine = self._outfitted()
-        own = exam_files(self._run, self._config.validate_)
+        own = exam_files(self.run, self.config.validate_)
         outgoing = machine.folder / "outgoing"
-        missing = [name for name in own if not (self._run.root / name).exists()]  # the user's own files
+        missing = [name for name in own if not (self.run.root / name).exists()]  # the user's own files
         questions = [outgoing / name for name in missing]
         for path in questions:
             shutil.copyfile(own[path.name], path)
-        machine.place.ssh.push([self._run.adapter, *questions], f"{machine.place.base}/run")
+        machine.place.ssh.push([self.run.adapter, *questions], f"{machine.place.base}/run")
         self._attended("exam", ["validate", "run", "--answers-only"])
         fetched = machine.folder / "fetched"
         for path in fetch_checked(machine.place, ["exam.jsonl", "exam.json"], fetched):
-            replace(fetched / "run" / path, self._run.root / path)
+            replace(fetched / "run" / path, self.run.root / path)
 
     def _attended(self, name: str, command: list[str]) -> None:
-        """Begin a job there, or listen to the one at work, until it has ended well."""
-        machine, said = self.machine, []
+        """Starts a job there, or follows a running one, until it has ended well."""
+        machine, lines = self.machine, []
 
         def hear(line: str) -> None:
-            said.append(line)
+            lines.append(line)
             log.info("%s: %s", machine.pod.name, line)
 
-        job.start_job(machine.place, name, self._socratune(*command), keys_for(self._config.where))
+        job.start_job(machine.place, name, self._socratune(*command), keys_for(self.config.where))
         copy = machine.folder / f"{machine.pod.id}.{name}.log"
         code = job.attend_job(machine.place, name, copy, hear=hear, meanwhile=lambda: None)
-        text = "\n".join(said[-LAST_LINES:])
-        if code == StageFailed.exit_code:
-            raise StageFailed(text)
-        if code == UserError.exit_code:
-            raise UserError(Fault(f"{name} on the rented machine", "one that can begin", Shown(text)))
         if code != 0:
-            raise OutsideError(f"{' '.join(command)} on the rented machine ended with exit code {code}.\n{text}")
+            job.raise_as_there(name, code, "\n".join(lines[-LAST_LINES:]))
 
     def _outfitted(self) -> RentedMachine:
-        """The machine with Socratune and what the run folder has to offer for a stage there."""
+        """Returns the machine with Socratune and what a stage there needs of the run folder."""
         machine = self.machine
-        outfit(machine.place, self._run, self._config, self._results, machine.folder)
+        outfit(machine.place, self.run, self.config, self.results, machine.folder)
         return machine
 
     def _socratune(self, *command: str) -> list[str]:
         return [f"{self.machine.place.base}/python/bin/python", "-m", "socratune", *command]
 
-    def _python(self, program: str, *args: str, given: str = "") -> str:
-        """What a program says there that has Socratune's modules."""
+    def _python(self, program: str, *args: str, stdin: str = "") -> str:
+        """Runs a program there that imports Socratune's modules, and returns its output."""
         place = self.machine.place
-        return place.ssh.run([f"{place.base}/python/bin/python", "-c", program, *args], given=given)
+        return place.ssh.run([f"{place.base}/python/bin/python", "-c", program, *args], stdin=stdin)
 
     # --- the student -----------------------------------------------------------------------------------------------
 
     @contextmanager
     def _student(self) -> Iterator[ServedStudent]:
         machine = self._outfitted()
-        port = 20_000 + secrets.randbelow(12_000)  # below those that systems take for connections of their own
+        port = 20_000 + secrets.randbelow(12_000)  # below the ports that systems choose themselves
         by_vllm = self._has_vllm(machine)
-        model = f"{machine.place.base}/model" if base_folder(self._config) else self._config.model
+        model = f"{machine.place.base}/model" if base_folder(self.config) else self.config.model
         if by_vllm:
             settings = ["-u", "VLLM_API_KEY", *(f"{name}={value}" for name, value in VLLM_ENVIRONMENT.items())]
             location = self._python(LOCATION, model).strip()  # of the embedded model, where it is there
-            more = self._config.enhance.vllm_args
+            more = self.config.enhance.vllm_args
             command = ["env", *settings, "vllm", *vllm_arguments(location, model, port, more)]
         else:
             command = self._socratune("serve", "run", "--port", str(port))
         job.stop_job(machine.place, "student")
-        job.start_job(machine.place, "student", command, keys_for(self._config.where))
+        job.start_job(machine.place, "student", command, keys_for(self.config.where))
         try:
             with machine.place.ssh.tunnel(port) as here:
                 self._await(machine, here)
@@ -234,20 +220,20 @@ class RemoteRun:
                 if not by_vllm:
                     yield served_student(base)
                 else:
-                    keys = json.dumps(keys_for(self._config.where))
-                    yield ServedStudent(base, model, json.loads(self._python(WHO, model, given=keys)))
+                    keys = json.dumps(keys_for(self.config.where))
+                    yield ServedStudent(base, model, json.loads(self._python(WHO, model, stdin=keys)))
         finally:
-            with suppress(OutsideError):  # the machine may be gone, and what ended the block matters more
+            with suppress(OutsideError):  # the machine may be gone, and the block's own error matters more
                 job.stop_job(machine.place, "student")
 
     def _has_vllm(self, machine: RentedMachine) -> bool:
-        chosen = self._config.where.student_server
+        chosen = self.config.where.student_server
         if chosen != "auto":
             return chosen == "vllm"
         return bool(machine.place.ssh.run(["sh", "-c", "command -v vllm || :"]).strip())
 
     def _await(self, machine: RentedMachine, port: int) -> None:
-        """Wait until the student answers behind the tunnel."""
+        """Waits until the student answers through the tunnel."""
         deadline = time.monotonic() + READY_LIMIT_S
         while not is_well(port):
             if not json.loads(machine.place.helper("status", "student"))["running"]:
@@ -262,7 +248,7 @@ class RemoteRun:
         return f"Its log {told_by_log(log)}"
 
     def _answers(self) -> bool:
-        """Whether the machine can be reached, so that the fault is another."""
+        """Returns True if the machine can be reached, so that the fault is another."""
         try:
             self.machine.place.ssh.run(["true"])
         except ConnectionLost:

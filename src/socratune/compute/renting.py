@@ -1,8 +1,8 @@
-"""Renting a machine so that it never bills longer than it is needed, whatever becomes of this process.
+"""Rents a machine so that it is never billed longer than needed, whatever becomes of this process.
 
-The run's journal knows the machine's name before it is ordered and its id afterwards; a run that starts again takes
-over the machine of that name. The machine ends itself after `where.max_hours`, or earlier, when what may be spent on it
-is. And when the block ends, it is given back, and the provider is asked until it says that it is gone.
+The run's journal knows the machine's name before it is ordered and its id afterwards. A run that starts again takes
+over the machine of that name. The machine ends itself after `where.max_hours`, or earlier, when its budget is spent.
+When the block ends, the machine is ended, and the provider is asked until it reports it gone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from socratune.compute.job import JobPlace
 from socratune.compute.plan import SET_UP_HOURS
 from socratune.compute.provider import ComputeProvider, NoCapacity, Offer, Order, Pod
 from socratune.compute.runpod import RunPod
-from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_key, need_tools
+from socratune.compute.ssh import ConnectionLost, RemoteFailed, connected, make_key, tools_fault
 from socratune.config import WhereConfig
 from socratune.errors import Fault, OutsideError, Shown, SocratuneError, UserError
 from socratune.llm import UNLIMITED, BudgetSpent, Limits
@@ -33,14 +33,14 @@ from socratune.runs import Journal, RunDir, at_work
 log = logging.getLogger(__name__)
 
 POD_READY_LIMIT_S = 900.0
-"""Until a machine can be reached: its image, of some 10 GB, is downloaded first."""
+"""Time limit for reaching a machine; its image, of some 10 GB, is downloaded first."""
 GONE_LIMIT_S = 180.0
 POD_POLL_S = 3.0
 RENEWALS = 3
-"""Machines that may die under one run."""
+"""Most machines that may die under one run."""
 
 FOLDER, HOST = "SOCRATUNE_FOLDER", "SOCRATUNE_HOST"
-"""What a machine's environment says of where its run is, for `socratune pods`."""
+"""Variables in a machine's environment that tell `socratune pods` where its run is."""
 HELPER = Path(__file__).parent / "onpod.py"
 
 
@@ -56,40 +56,41 @@ def rented(
     limits: Limits,
     provider: ComputeProvider | None = None,
 ) -> Iterator[RentedMachine]:
-    """A machine that can be reached, this run's own where it has one; given back when the block ends.
+    """Yields a reachable machine, this run's own if it has one, and ends it with the block.
 
     Args:
-        memory_gb: that the cards of the machine need together.
-        disk_gb: where `where.disk_gb` does not say.
-        least_hours: a machine that cannot be paid for so long is of no use.
+        memory_gb: memory that the GPUs of the machine need together.
+        disk_gb: used unless `where.disk_gb` is set.
+        least_hours: a machine that cannot be paid for so long is useless.
         limits: what this run's machines may cost in all.
         provider: RunPod by default.
 
     Raises:
-        UserError: no key; a type of card that does not exist; none that is large or cheap enough.
-        OutsideError: nothing is free now; the provider cannot be asked; the machine could not be given back.
+        UserError: there is no key; a type of GPU does not exist; none is large or cheap enough.
+        OutsideError: nothing is free now; the provider cannot be asked; the machine could not be ended.
     """
-    need_tools()
+    if fault := tools_fault():
+        raise UserError(fault)
     provider = provider or RunPod(where.api_base)
     needed = Needed(memory_gb, where.disk_gb or disk_gb, least_hours)
     machine = RentedMachine(run, where, journal, provider, needed, limits)
-    unheard = [one for one in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(one) == signal.SIG_DFL]
-    with _on_signal(signal.default_int_handler, *unheard):
+    unhandled = [kind for kind in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(kind) == signal.SIG_DFL]
+    with _on_signal(signal.default_int_handler, *unhandled):
         try:
             machine.begin()
             yield machine
         finally:
-            # a second Ctrl-C changes nothing: the first is at work
+            # A second Ctrl-C changes nothing, as the first is being handled.
             with _on_signal(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 machine.end()
 
 
 def give_back(run: RunDir, where: WhereConfig, journal: Journal, provider: ComputeProvider | None = None) -> None:
-    """End what an earlier process of this run has left running; nothing where its journal says that nothing is.
+    """Ends what an earlier process of this run has left running, by its journal.
 
     Raises:
-        UserError: no key.
-        OutsideError: the provider does not say that it is gone.
+        UserError: there is no key.
+        OutsideError: the provider does not report that it is gone.
     """
     notes = journal.pods()
     if notes and notes[-1][3] != "ended":
@@ -98,7 +99,7 @@ def give_back(run: RunDir, where: WhereConfig, journal: Journal, provider: Compu
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What a machine has to have: GB of its cards together, GB of disk, hours that can be paid."""
+    """What a machine must have: GB of its GPUs together, GB of disk, hours that can be paid."""
 
     memory_gb: float
     disk_gb: int
@@ -108,7 +109,7 @@ class Needed:
 class RentedMachine:
     """The rented machine of a run; `place` is our folder on it.
 
-    When it dies, `renew` puts another in its place, with nothing on it.
+    When it dies, `renew` replaces it by another, which is empty.
     """
 
     place: JobPlace
@@ -139,17 +140,17 @@ class RentedMachine:
         self._public_key = make_key(self.folder / "id", self._name)
 
     def begin(self) -> None:
-        """Take over the machine that this run has, or rent one."""
+        """Takes over this run's machine, or rents one."""
         self.pod = self._adopted() or self._rented()
 
     def renew(self, reason: OutsideError) -> None:
-        """The connection again, or another machine where this one is gone or cannot be reached any more.
+        """Connects again, or rents another machine if this one is gone or out of reach.
 
         Args:
-            reason: why it is thought to be lost; raised after `RENEWALS` machines.
+            reason: why it seems lost; raised after `RENEWALS` machines.
 
         Raises:
-            BudgetSpent: it has ended itself, as no more of it may be paid.
+            BudgetSpent: it has ended itself, since its budget is spent.
         """
         now = self._provider.get(self.pod.id)
         if now is not None and now.status == "running" and now.host is not None:
@@ -161,19 +162,19 @@ class RentedMachine:
         over = time.time() >= until
         if over and until < self._began(self.pod) + self._where.max_hours * 3600:
             text = f"The rented machine has ended itself before the limit of {self._limits.usd:.6g} USD for it."
-            raise BudgetSpent(f"{text} A higher limit goes on: {self._limits.raised_by}.") from reason
+            raise BudgetSpent(f"{text} Raise the limit to continue: {self._limits.raised_by}.") from reason
         if over or self._renewals > RENEWALS:
             raise reason
-        log.warning("The rented machine %s is lost (%s); renting another.", self.pod.id, reason)
+        log.warning("The rented machine %s is lost (%s). Renting another.", self.pod.id, reason)
         self._end(self.pod)
         self.pod = self._rented()
 
     def _began(self, pod: Pod) -> float:
-        """When the journal heard of it first, in seconds since 1970."""
+        """Returns when the journal first recorded the machine, in seconds since 1970."""
         return next((at for at, _, pod_id, _, _ in self._journal.pods() if pod_id == pod.id), time.time())
 
     def _until(self, pod: Pod) -> float:
-        """When a machine ends itself, in seconds since 1970; noted down when it is first asked for."""
+        """Returns when a machine ends itself, in seconds since 1970; recorded at the first call."""
         notes = self._journal.pods()
         if noted := [at for at, _, pod_id, state, _ in notes if (pod_id, state) == (pod.id, "until")]:
             return noted[0]
@@ -183,10 +184,10 @@ class RentedMachine:
         return until
 
     def end(self) -> None:
-        """Give back every machine of this run.
+        """Ends every machine of this run.
 
         Raises:
-            OutsideError: the provider does not say that they are gone.
+            OutsideError: the provider does not report that they are gone.
         """
         failed: SocratuneError | None = None
         with suppress(OSError):
@@ -209,7 +210,7 @@ class RentedMachine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _own(self) -> list[Pod]:
-        """The machines of this run's name, without those that another folder's run is at work on."""
+        """Returns the machines of this run's name, without those on which another folder's run is at work."""
         here = str(self._run.root.resolve())
         return [
             pod
@@ -218,26 +219,26 @@ class RentedMachine:
         ]
 
     def _adopted(self) -> Pod | None:
-        """The machine of this run that an earlier process has left; others of its name are ended."""
-        notes, found = self._journal.pods(), None
+        """Returns the machine that an earlier process of this run has left; others of its name are ended."""
+        notes, adopted = self._journal.pods(), None
         pods = self._own() if notes else []
-        for pod_id in unended(notes) - {pod.id for pod in pods}:  # it ended itself, or somebody ended it
+        for pod_id in unended(notes) - {pod.id for pod in pods}:  # it ended itself, or was ended
             self._journal.put_pod(self._name, pod_id, "ended", 0)
         for pod in pods:
-            usable = found is None and pod.status != "ended" and self._has_key
+            usable = adopted is None and pod.status != "ended" and self._has_key
             if usable and (ready := self._when_ready(pod)):
-                log.info("Going on with the rented machine %s.", pod.id)
+                log.info("Continuing with the rented machine %s.", pod.id)
                 self._note(pod, "adopted")
-                found = ready
+                adopted = ready
             else:
                 self._end(pod)
-        return found
+        return adopted
 
     def _rented(self) -> Pod:
         where, refusals = self._where, []
         offers = self._provider.offers(where.gpu_count, where.cloud)
         spent = spent_usd(self._journal.pods(), where.max_hours)
-        # how much of the training earlier machines have left is not known
+        # It is unknown how much of the training remains after earlier machines.
         least = SET_UP_HOURS if spent else self._needed.least_hours
         for offer in affordable(offers, where, self._needed.memory_gb, least, spent, self._limits):
             hours = paid_hours(offer.usd_per_hour, where, spent, self._limits.usd)
@@ -250,31 +251,24 @@ class RentedMachine:
                 refusals.append(f"{offer.name}: {error}")
                 continue
             self._note(pod, "rented")
-            for twin in self._own():  # of an order whose answer was lost, and which was given once more
+            for twin in self._own():  # an order whose answer was lost was repeated
                 if twin.id != pod.id:
                     self._end(twin)
             if ready := self._when_ready(pod):
                 return ready
             refusals.append(f"{offer.name}: {pod.id} could not be reached within {POD_READY_LIMIT_S:g} s.")
             self._end(pod)
-        text = "No machine could be rented. Try later, or name more types of card in where.preferred_gpus."
+        text = "No machine could be rented. Try later, or name more types of GPU in where.preferred_gpus."
         raise OutsideError("\n".join([text, *refusals]))
 
     def _order(self, offer: Offer) -> Order:
         where = self._where
-        told = {FOLDER: str(self._run.root.resolve()), HOST: socket.gethostname()}
-        return Order(
-            self._name,
-            offer.gpu,
-            where.gpu_count,
-            where.image,
-            self._needed.disk_gb,
-            where.cloud,
-            {"PUBLIC_KEY": self._public_key, **told},
-        )
+        env = {"PUBLIC_KEY": self._public_key, FOLDER: str(self._run.root.resolve()), HOST: socket.gethostname()}
+        disk_gb = self._needed.disk_gb
+        return Order(self._name, offer.gpu, where.gpu_count, where.image, disk_gb, where.cloud, env)
 
     def _when_ready(self, pod: Pod) -> Pod | None:
-        """The pod once it can be reached; None where it ended, or took too long."""
+        """Returns the pod once it can be reached; None if it ended, or took too long."""
         deadline = time.monotonic() + POD_READY_LIMIT_S
         while time.monotonic() < deadline:
             now = self._provider.get(pod.id)
@@ -287,17 +281,17 @@ class RentedMachine:
                 except ConnectionLost as error:
                     log.info("%s Its SSH server may be starting.", error)
                 except RemoteFailed as error:
-                    log.warning("The machine %s is of no use: %s", pod.id, error)
+                    log.warning("The machine %s is unusable: %s", pod.id, error)
                     return None
             time.sleep(POD_POLL_S)
         return None
 
     def _reach(self, pod: Pod) -> None:
-        """Connect, bring our helper, and start the dead man's timer."""
+        """Connects, sends our helper, and starts the dead man's timer."""
         assert pod.host is not None
         self._connection.close()
-        met = self.folder / f"{pod.id}.known_hosts"
-        ssh = self._connection.enter_context(connected(pod.host, pod.port, pod.user, self.folder / "id", met))
+        known = self.folder / f"{pod.id}.known_hosts"
+        ssh = self._connection.enter_context(connected(pod.host, pod.port, pod.user, self.folder / "id", known))
         base = f"{ssh.run(['printenv', 'HOME']).strip().rstrip('/')}/socratune"
         ssh.run(["mkdir", "-p", base])
         ssh.run(["sh", "-c", "command -v rsync || (apt-get update && apt-get install --yes rsync)"], timeout_s=300)
@@ -306,13 +300,9 @@ class RentedMachine:
         self.place.helper("watch", f"{max(self._until(pod) - time.time(), 0):.0f}", self._where.api_base)
 
     def _end(self, pod: Pod) -> None:
-        """Give a machine back, and see that it is gone."""
-        deadline = time.monotonic() + GONE_LIMIT_S
+        """Ends a machine, and waits until it is gone."""
         self._provider.terminate(pod.id)
-        while self._provider.get(pod.id) is not None:
-            if time.monotonic() > deadline:
-                raise OutsideError(f"{pod.id} was ended, but is still there after {GONE_LIMIT_S:g} s.")
-            time.sleep(POD_POLL_S)
+        await_gone(self._provider, pod.id)
         self._note(pod, "ended")
         log.info("The rented machine %s is given back.", pod.id)
 
@@ -320,8 +310,21 @@ class RentedMachine:
         self._journal.put_pod(self._name, pod.id, state, pod.usd_per_hour)
 
 
+def await_gone(provider: ComputeProvider, pod_id: str) -> None:
+    """Waits until a machine that was ended is gone.
+
+    Raises:
+        OutsideError: it still exists after `GONE_LIMIT_S`.
+    """
+    deadline = time.monotonic() + GONE_LIMIT_S
+    while provider.get(pod_id) is not None:
+        if time.monotonic() > deadline:
+            raise OutsideError(f"{pod_id} was ended, but still exists after {GONE_LIMIT_S:g} s.")
+        time.sleep(POD_POLL_S)
+
+
 def paid_hours(usd_per_hour: float, where: WhereConfig, spent_usd: float, limit_usd: float | None) -> float:
-    """For so long a machine can be paid, `where.max_hours` at most."""
+    """Returns the hours for which a machine can be paid, at most `where.max_hours`."""
     if limit_usd is None or not usd_per_hour:
         return where.max_hours
     return min(where.max_hours, max(limit_usd - spent_usd, 0.0) / usd_per_hour)
@@ -330,13 +333,13 @@ def paid_hours(usd_per_hour: float, where: WhereConfig, spent_usd: float, limit_
 def affordable(
     offers: list[Offer], where: WhereConfig, memory_gb: float, least_hours: float, spent_usd: float, limits: Limits
 ) -> list[Offer]:
-    """The offers to try, as `where.preferred_gpus` orders them.
+    """Returns the offers to try, in the order of `where.preferred_gpus`.
 
     Raises:
-        UserError: a type that does not exist; none is large enough, or none can be paid for `least_hours`.
+        UserError: a type does not exist; none is large enough, or none can be paid for `least_hours`.
         OutsideError: none is in stock.
     """
-    found, dear, small, sold_out, unknown = [], [], [], [], []
+    usable, dear, small, sold_out, unknown = [], [], [], [], []
     for name in where.preferred_gpus:
         offer = next((o for o in offers if name.lower() in (o.name.lower(), o.gpu.lower())), None)
         if offer is None:
@@ -351,36 +354,36 @@ def affordable(
         elif offer.stock == "NONE":
             sold_out.append(name)
         else:
-            found.append(offer)
-    if found:
-        return found
+            usable.append(offer)
+    if usable:
+        return usable
     if sold_out:
         fix = "Try later, or name more types in where.preferred_gpus."
         raise OutsideError(f"No machine is free with {where.gpu_count} x {' or '.join(sold_out)}. {fix}")
     faults = []
     if dear:
-        expected = f"at most {limits.usd:.6g} USD for the {least_hours:.2g} hours that are needed at least"
-        fix = f"A higher limit goes on: {limits.raised_by}."
+        expected = f"at most {limits.usd:.6g} USD for the {least_hours:.2g} hours or more that are needed"
+        fix = f"Raise the limit to continue: {limits.raised_by}."
         faults.append(Fault("budget.where", expected, Shown(", ".join(dear)), fix))
     if small:
-        expected = f"cards with {memory_gb:.0f} GB together"
+        expected = f"GPUs with {memory_gb:.0f} GB together"
         fix = "Name larger ones, or raise where.gpu_count."
         faults.append(Fault("where.preferred_gpus", expected, Shown(", ".join(small)), fix))
     if unknown:
-        expected = f"types of card in the {where.cloud} cloud, {where.gpu_count} to a machine"
-        known = "There are: " + ", ".join(sorted(offer.name for offer in offers)) + "."
+        expected = f"types of GPU in the {where.cloud} cloud, {where.gpu_count} per machine"
+        known = "Available types: " + ", ".join(sorted(offer.name for offer in offers)) + "."
         faults.append(Fault("where.preferred_gpus", expected, Shown(", ".join(unknown)), known))
     raise UserError(*faults)
 
 
 Note = tuple[float, str, str | None, str, float]
-"""What the journal says of a machine."""
+"""The journal's record of a machine."""
 
 
 def spent_usd(notes: list[Note], max_hours: float) -> float:
-    """What the machines of a run have cost so far, by their price and the journal's clock. None ran on after it was to
-    end itself, or, where that is not noted, for longer than `max_hours`. One that was ordered by a process that was
-    killed before it could note that is counted from when it was taken over.
+    """Returns what the machines of a run have cost so far, by their price and the journal's clock. None runs longer
+    than its recorded end, or else than `max_hours`. A machine whose order was not recorded, because the process was
+    killed, counts from when it was taken over.
     """
     began = {pod_id: (at, usd) for at, _, pod_id, state, usd in reversed(notes) if state in ("rented", "adopted")}
     ended, until = (
@@ -394,14 +397,14 @@ def spent_usd(notes: list[Note], max_hours: float) -> float:
 
 
 def unended(notes: list[Note]) -> set[str]:
-    """The ids of the machines that may still run."""
+    """Returns the ids of the machines that may still run."""
     of = {state: {pod_id for _, _, pod_id, noted, _ in notes if noted == state} for state in ("rented", "ended")}
     return {pod_id for pod_id in of["rented"] - of["ended"] if pod_id}
 
 
 @contextmanager
 def _on_signal(handler: Any, *kinds: signal.Signals) -> Iterator[None]:
-    """These signals handled so until the block ends; only a process's main thread can ask for it."""
+    """Handles these signals until the block ends. Only a process's main thread can do so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

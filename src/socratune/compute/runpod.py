@@ -1,6 +1,6 @@
-"""RunPod by its REST API v2: https://docs.runpod.io/api-reference-v2. Four calls of it and the catalog.
+"""RunPod by its REST API v2, https://docs.runpod.io/api-reference-v2: four calls and the catalog.
 
-The key goes to `where.api_base` and nowhere else: redirects are not followed.
+The key is sent only to `where.api_base`: redirects are not followed.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 KEY = "RUNPOD_API_KEY"
 MIN_CUDA = "13.0"
-"""Of the machine's driver: PyPI's torch of the version in `constraints-gpu.txt` is built for it."""
+"""Lowest CUDA version of the machine's driver: PyPI's torch in `constraints-gpu.txt` is built for it."""
 _TIMEOUT_S = 60.0
 _LONGEST_ANSWER = 1 << 24
 """Bytes; a list of all machines and prices takes a few hundred thousand."""
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Between the tries of a call; a pause the server asks for is kept where it is at most `LONGEST_PAUSE_S`."""
+"""Pauses between the tries of a call. A pause requested by the server is kept up to `_LONGEST_PAUSE_S`."""
 _LONGEST_PAUSE_S = 60.0
 
 _STATUS = {"PROVISIONING": "starting", "STARTING": "starting", "RUNNING": "running"}
@@ -37,7 +37,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Refused(OutsideError):
-    """The server answered and said no; `status` is HTTP's."""
+    """The server answered and refused; `status` is HTTP's."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -45,7 +45,7 @@ class Refused(OutsideError):
 
 
 class _Unclear(OutsideError):
-    """Whether the call was done cannot be known; asking again may help. `pause_s`: what the server asked for."""
+    """The call may or may not have had its effect; asking again may help. `pause_s`: the server's requested pause."""
 
     pause_s: float | None = None
 
@@ -54,10 +54,10 @@ class RunPod:
     """A `ComputeProvider`.
 
     Args:
-        api_base: URL up to and with the version.
+        api_base: URL including the version.
 
     Raises:
-        UserError: no key, or an address that would show it to others.
+        UserError: there is no key, or the address would reveal it to others.
     """
 
     def __init__(self, api_base: str) -> None:
@@ -68,17 +68,20 @@ class RunPod:
             raise UserError(Fault("where.api_base", "an address like https://api.runpod.io/v2", api_base)) from error
         self._path = parts.path.rstrip("/")
         if not self._host or not (self._tls or (parts.scheme == "http" and self._host in _LOOPBACK)):
-            raise UserError(Fault("where.api_base", "an https:// address", api_base, "The key would be sent in clear."))
+            raise UserError(
+                Fault(
+                    "where.api_base", "an https:// address", api_base, "Otherwise the key would be sent in clear text."
+                )
+            )
         self._key = os.environ.get(KEY, "")
         if not self._key:
             fix = f"Make one at https://console.runpod.io/user/settings, then: export {KEY}=…"
             raise UserError(Fault(KEY, "RunPod's API key in the environment", Shown("nothing"), fix))
 
     def offers(self, gpu_count: int, cloud: str) -> list[Offer]:
-        """As `ComputeProvider.offers`."""
-        asked = {"include": "AVAILABILITY", "product": "POD", "count": gpu_count, "cloud": cloud.upper()}
-        asked["minCudaVersion"] = MIN_CUDA
-        found = self._settled("GET", f"/catalog/gpus?{urlencode(asked)}")["gpus"]
+        query = {"include": "AVAILABILITY", "product": "POD", "count": gpu_count, "cloud": cloud.upper()}
+        query["minCudaVersion"] = MIN_CUDA
+        kinds = self._settled("GET", f"/catalog/gpus?{urlencode(query)}")["gpus"]
         return [
             Offer(
                 gpu=kind["id"],
@@ -87,15 +90,12 @@ class RunPod:
                 stock=kind.get("availability", "NONE"),
                 usd_per_hour=kind["price"][cloud] * gpu_count,
             )
-            for kind in found
+            for kind in kinds
             if kind[cloud] and kind["maxCount"][cloud] >= gpu_count and kind["price"][cloud] > 0
         ]
 
     def create(self, order: Order) -> Pod:
-        """As `ComputeProvider.create`.
-
-        The API has no key for idempotency, so after an answer that was lost the pod is looked for by its name.
-        """
+        """Rents a machine. The API has no idempotency key, so after a lost answer it looks for the pod by name."""
         body = {
             "name": order.name,
             "image": order.image,
@@ -108,26 +108,23 @@ class RunPod:
         try:
             return _pod(self._settled("POST", "/pods", body, done=lambda: self._named(order.name)))
         except Refused as error:
-            if error.status in (400, 403):  # 400 is also what "none is free" comes as; the API has no code for that
+            if error.status in (400, 403):  # 400 also means "none is free", for which the API has no code
                 raise NoCapacity(str(error)) from None
             raise
 
     def get(self, pod_id: str) -> Pod | None:
-        """As `ComputeProvider.get`."""
         try:
-            found = self._settled("GET", f"/pods/{pod_id}")
+            pod = self._settled("GET", f"/pods/{pod_id}")
         except Refused as error:
             if error.status == 404:
                 return None
             raise
-        return None if found["status"] == "TERMINATED" else _pod(found)
+        return None if pod["status"] == "TERMINATED" else _pod(pod)
 
     def list(self) -> list[Pod]:
-        """As `ComputeProvider.list`."""
-        return [_pod(found) for found in self._listed()]
+        return [_pod(pod) for pod in self._listed()]
 
     def terminate(self, pod_id: str) -> None:
-        """As `ComputeProvider.terminate`."""
         try:
             self._settled("DELETE", f"/pods/{pod_id}")
         except Refused as error:
@@ -135,19 +132,19 @@ class RunPod:
                 raise
 
     def _listed(self) -> list[dict[str, Any]]:
-        return [found for found in self._settled("GET", "/pods")["pods"] if found["status"] != "TERMINATED"]
+        return [pod for pod in self._settled("GET", "/pods")["pods"] if pod["status"] != "TERMINATED"]
 
     def _named(self, name: str) -> dict[str, Any] | None:
-        found = (pod for pod in self._listed() if pod["name"] == name and pod["status"] in _STATUS)
-        return next(found, None)
+        pods = (pod for pod in self._listed() if pod["name"] == name and pod["status"] in _STATUS)
+        return next(pods, None)
 
     def _settled(
         self, method: str, path: str, body: dict[str, Any] | None = None, *, done: Callable[[], Any] = lambda: None
     ) -> Any:
-        """The answer to a call, tried again while it is unclear.
+        """Returns the answer to a call, repeated while it is unclear.
 
         Args:
-            done: what there is where a try had its effect and only its answer was lost, or None.
+            done: returns the effect of a try whose answer was lost, or None.
         """
         for pause_s in (*_PAUSES_S, None):
             try:
@@ -155,21 +152,21 @@ class RunPod:
             except _Unclear as error:
                 if pause_s is None:
                     raise
-                asked_s = error.pause_s
-                waits_s = pause_s * random.uniform(0.5, 1) if asked_s is None else min(asked_s, _LONGEST_PAUSE_S)
-                log.info("%s Trying again in %.0f s.", error, waits_s)
-                time.sleep(waits_s)
-            if (found := done()) is not None:
-                return found
+                own_s, server_s = pause_s * random.uniform(0.5, 1), error.pause_s
+                wait_s = own_s if server_s is None else min(server_s, _LONGEST_PAUSE_S)
+                log.info("%s Trying again in %.0f s.", error, wait_s)
+                time.sleep(wait_s)
+            if (effect := done()) is not None:
+                return effect
         raise AssertionError("the last try returns or raises")
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One try.
+        """Tries a call once.
 
         Raises:
             UserError: the key is refused, or the account has no money.
             Refused: another answer that will not change.
-            _Unclear: no answer, or one that may change.
+            _Unclear: there is no answer, or one that may change.
         """
         connect = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
         proxy = proxy_of(f"https://{self._host}:{self._port or 443}") if self._tls else None
@@ -192,47 +189,47 @@ class RunPod:
             try:
                 return json.loads(text) if text else None
             except ValueError:
-                raise _Unclear(f"RunPod ({self._host}) answered with something that is no JSON.") from None
+                raise _Unclear(f"RunPod ({self._host}) answered with something other than JSON.") from None
         raise _failure(response.status, text, response.headers)
 
 
-def _pod(found: dict[str, Any]) -> Pod:
-    direct = (found.get("ssh") or {}).get("direct") or {}  # the proxy knows neither rsync nor forwarding
+def _pod(answer: dict[str, Any]) -> Pod:
+    direct = (answer.get("ssh") or {}).get("direct") or {}  # the proxy knows neither rsync nor forwarding
     return Pod(
-        id=found["id"],
-        name=found["name"],
-        status=_STATUS.get(found["status"], "ended"),  # pyright: ignore[reportArgumentType]
-        usd_per_hour=found["cost"],
+        id=answer["id"],
+        name=answer["name"],
+        status=_STATUS.get(answer["status"], "ended"),  # pyright: ignore[reportArgumentType]
+        usd_per_hour=answer["cost"],
         host=direct.get("host"),
         port=direct.get("port", 22),
         user=direct.get("username", "root"),
-        env=found.get("env") or {},
+        env=answer.get("env") or {},
     )
 
 
 def _failure(status: int, text: str, headers: Any) -> Exception:
-    """The error for an answer; RFC 9457 has the body's form."""
+    """Returns the error for an answer, whose body has the form of RFC 9457."""
     try:
         problem = json.loads(text)
-        said = " ".join([problem.get("detail") or problem.get("title") or "", *problem.get("errors", [])])
+        reason = " ".join([problem.get("detail") or problem.get("title") or "", *problem.get("errors", [])])
     except (ValueError, AttributeError, TypeError):
-        said = text
-    said = f"{status}: {' '.join(said.split())[:300]}"
+        reason = text
+    answer = f"{status}: {' '.join(reason.split())[:300]}"
     if status == 401:
         fix = "Check it, or make another at https://console.runpod.io/user/settings."
-        return UserError(Fault(KEY, "a key that RunPod accepts", Shown(said), fix))
+        return UserError(Fault(KEY, "a key that RunPod accepts", Shown(answer), fix))
     if status == 402:
         fix = "Add money at https://console.runpod.io/user/billing."
-        return UserError(Fault("RunPod", "an account with enough money", Shown(said), fix))
+        return UserError(Fault("RunPod", "an account with enough money", Shown(answer), fix))
     if status == 429 or status >= 500:
-        unclear = _Unclear(f"RunPod answered {said}.")
+        unclear = _Unclear(f"RunPod answered {answer}.")
         unclear.pause_s = _pause_s(headers)
         return unclear
-    return Refused(status, f"RunPod answered {said}.")
+    return Refused(status, f"RunPod answered {answer}.")
 
 
 def _pause_s(headers: Any) -> float | None:
-    """How long the server wants to be left alone: Retry-After, else the reset time of an exhausted RateLimit."""
+    """Returns the server's requested pause: Retry-After, or else the reset time of an exhausted RateLimit."""
     if (after := headers.get("Retry-After", "")).isdigit():
         return float(after)
     limit = headers.get("RateLimit", "")

@@ -1,4 +1,4 @@
-"""What travels to a rented machine and back: the least that training needs, and every byte of its result checked."""
+"""Sends a rented machine the least that training needs, and fetches its result, every byte checked."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 CONSTRAINTS = Path(__file__).parent / "constraints-gpu.txt"
 _SECTIONS = ("model", "chat_template", "seed", "curate", "enhance", "train", "validate")
-"""Of the configuration what training and answering need; where data came from and where it is published stays here."""
+"""Sections of the configuration for training and answering. The origin of the data and the publication stay here."""
 
 _TIME = (2020, 1, 1, 0, 0, 0)
-"""Of every file in the wheel, so that equal contents are equal wheels."""
+"""The time of every file in the wheel, so that equal contents give equal wheels."""
 
 
 def make_wheel(folder: Path) -> Path:
-    """This very package as a wheel, out of the files it runs from: no network, no build tool, changes included."""
+    """Builds a wheel of this very package from its files, changes included, without network or build tool."""
     package, version = Path(socratune.__file__).parent, socratune.__version__
     meta = importlib.metadata.distribution("socratune")
     about = f"socratune-{version}.dist-info"
@@ -59,14 +59,14 @@ def make_wheel(folder: Path) -> Path:
 
 
 def outfit(place: JobPlace, run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> None:
-    """Socratune and the run's inputs on the machine; nothing where the very same are there already.
+    """Brings Socratune and the run's inputs to the machine, unless the same are there already.
 
     Args:
-        results: of the stages before.
-        folder: here, for what is written for the journey, and the log of the installation.
+        results: results of the earlier stages.
+        folder: a folder here, for files to send and the log of the installation.
 
     Raises:
-        OutsideError: the installation failed; the disk there is full.
+        OutsideError: the installation failed, or the disk there is full.
     """
     base = base_folder(config)
     outgoing = folder / "outgoing"
@@ -88,26 +88,26 @@ def outfit(place: JobPlace, run: RunDir, config: RunConfig, results: dict[str, A
         place.ssh.push([*inputs, *begun, config_file, results_file], f"{place.base}/run")
         place.ssh.run(["sh", "-c", 'printf %s "$0" > "$1"', mark, f"{place.base}/run/.shipped"])
     except RemoteFailed as error:
-        text = f"The rented machine could not be fitted out: {error}"
+        text = f"The rented machine could not be set up: {error}"
         raise OutsideError(f"{text}{' Raise where.disk_gb.' if is_full(str(error)) else ''}") from None
 
 
 def _install(place: JobPlace, wheel: Path, log_copy: Path) -> None:
-    """Socratune in an environment of its own there, with the libraries the image lacks."""
+    """Installs Socratune into an environment of its own there, with the libraries that the image lacks."""
     place.ssh.push([wheel, CONSTRAINTS], place.base)
     start_job(place, "setup", place.argv("setup", f"{place.base}/{wheel.name}", f"{place.base}/{CONSTRAINTS.name}"))
-    said: list[str] = []
+    lines: list[str] = []
     log_copy.unlink(missing_ok=True)
-    code = attend_job(place, "setup", log_copy, hear=said.append, meanwhile=lambda: None)
+    code = attend_job(place, "setup", log_copy, hear=lines.append, meanwhile=lambda: None)
     if code != 0:
-        raise RemoteFailed("\n".join(["installing Socratune there failed:", *said[-15:]]), code or 1)
+        raise RemoteFailed("\n".join(["the installation of Socratune there failed:", *lines[-15:]]), code or 1)
 
 
 def write_settings(folder: Path, config: RunConfig, results: dict[str, Any], model: str | None) -> tuple[Path, Path]:
-    """The two files that a run folder elsewhere has besides its rows, in a folder that is made anew.
+    """Writes the two files that a run folder elsewhere needs besides its rows, into a new folder.
 
     Args:
-        model: where the base is there, if it is sent.
+        model: the place of the base there, if it is sent.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -118,44 +118,42 @@ def write_settings(folder: Path, config: RunConfig, results: dict[str, Any], mod
 
 
 def needed_rows(config: RunConfig) -> list[str]:
-    """The JSONL files of the run folder that training and its exam read."""
+    """Returns the JSONL files of the run folder that training and its exam read."""
     names = ["train", "dev", "held_out", "recall"]
     names += ["train_in"] if config.train.grokking.enable_grokking else []
     return names + (["enhanced_dataset"] if config.train.reads_traces else [])
 
 
 def base_folder(config: RunConfig) -> Path | None:
-    """The folder of a base that is on this machine; None where the other machine gets it itself."""
+    """Returns the folder of a base on this machine; None if the other machine can fetch it."""
     folder = Path(model_location(config.model)).expanduser()
     return folder if folder.is_dir() and config.model != "demo" else None
 
 
 def shipped_config(config: RunConfig, model: str | None) -> dict[str, Any]:
-    """The configuration as the other machine needs it, without addresses and all else that changes no result."""
-    kept = {
-        key: value
-        for key, value in flatten(dump(config)).items()
-        if key.split(".", maxsplit=1)[0] in _SECTIONS and not is_free(key)
-    }
-    kept.pop("enhance.student_model", None)  # the student is the base there, whatever it is called here
+    """Returns the configuration for the other machine, without addresses and other settings that change no result."""
+    every = flatten(dump(config)).items()
+    kept = {key: value for key, value in every if key.split(".", maxsplit=1)[0] in _SECTIONS and not is_free(key)}
+    kept.pop("enhance.student_model", None)  # the student is the base there, whatever its name is here
     if model is not None:
         kept |= {"model": model, "train.model_name": None}
-    cards = config.where.gpu_count if config.where.gpu_count > 1 else 1
-    return unflatten({**kept, "dataset": "train.jsonl", "output": "run", "where.place": "local", "where.gpus": cards})
+    there = {"dataset": "train.jsonl", "output": "run", "where.place": "local", "where.gpus": config.where.gpu_count}
+    return unflatten(kept | there)
 
 
 def shipped_results(results: dict[str, Any]) -> dict[str, Any]:
-    """Who wrote the traces, which is what the later stages want to know of the earlier ones."""
+    """Returns who wrote the traces, which later stages need of the earlier ones."""
     stages = results.get("stages", {})
-    told = {"enhance": ("student", "spent"), "curate": ("students", "outcomes")}
+    needed = {"enhance": ("student", "spent"), "curate": ("students", "outcomes")}
     kept = {
-        stage: {key: stages[stage][key] for key in keys if key in stages.get(stage, {})} for stage, keys in told.items()
+        stage: {key: stages[stage][key] for key in keys if key in stages.get(stage, {})}
+        for stage, keys in needed.items()
     }
     return {"status": "incomplete", "shipped": True, "stages": kept}
 
 
 def is_shipped(run: RunDir) -> bool:
-    """Whether the folder is one that `ship` has filled."""
+    """Returns True if `outfit` has filled the folder."""
     with suppress(OSError, ValueError):
         results = json.loads(run.results.read_text("utf-8"))
         return isinstance(results, dict) and results.get("shipped") is True
@@ -163,32 +161,31 @@ def is_shipped(run: RunDir) -> bool:
 
 
 def fetch_checked(place: JobPlace, names: list[str], folder: Path) -> list[Path]:
-    """Files and folders of `BASE/run` into a folder here, each file compared with its sha256 there; those that differ
-    are fetched once more. What came, by its path below `run`.
+    """Fetches files and folders of `BASE/run`, compares each file with its sha256 there, and fetches differing ones
+    again. Returns their paths below `run`.
 
     Raises:
-        OutsideError: a file differs for the second time.
+        OutsideError: a file differs twice.
     """
     wanted: dict[str, str] = json.loads(place.helper("manifest", *(f"run/{name}" for name in names)))
     top = {"/".join(path.split("/")[:2]) for path in wanted}
     wrong: list[str] = []
     for _ in range(2):
         place.ssh.fetch([f"{place.base}/{name}" for name in sorted(top)], folder / "run")
-        wrong = [path for path, digest in wanted.items() if not _is(folder / path, digest)]
+        arrived = {path for path in wanted if (folder / path).is_file()}
+        wrong = [path for path, digest in wanted.items() if path not in arrived or file_hash(folder / path) != digest]
         if not wrong:
             return [Path(path).relative_to("run") for path in wanted]
-        log.info("Not as on the rented machine, so fetched once more: %s.", ", ".join(wrong))
+        log.info("These files differ from the rented machine's and are fetched again: %s.", ", ".join(wrong))
         for path in wrong:
             (folder / path).unlink(missing_ok=True)
-    raise OutsideError(f"{', '.join(wrong)}: not as on the rented machine, twice. Run again; nothing of it was kept.")
-
-
-def _is(path: Path, digest: str) -> bool:
-    return path.is_file() and file_hash(path) == digest
+    raise OutsideError(
+        f"{', '.join(wrong)}: twice different from the rented machine's. Run again; nothing of it was kept."
+    )
 
 
 def replace(source: Path, target: Path) -> None:
-    """Move a file or folder to where another may be."""
+    """Moves a file or folder to where another may exist."""
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         target.rename(old)

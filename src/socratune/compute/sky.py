@@ -1,9 +1,8 @@
-"""Any other cloud, and spot machines: a task for SkyPilot, launched by its command `sky`.
+"""Rents in any other cloud, or spot machines: a task for SkyPilot, launched by its command `sky`.
 
-The command has an environment of its own, since no version of click, nor of uvicorn, suits both SkyPilot and Socratune.
-SkyPilot finds the machine, sets it up, runs the task and ends the machine; what is here only says what. Training and
-answers are made there by the same commands as everywhere. A spot machine keeps its checkpoints in a bucket, from which
-the job goes on elsewhere.
+The command has an environment of its own, as no version of click or uvicorn suits both SkyPilot and Socratune. SkyPilot
+finds the machine, sets it up, runs the task and ends the machine. Training and answers use the same commands as
+elsewhere. A spot machine keeps its checkpoints in a bucket, from which the job resumes elsewhere.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from socratune.runs import RunDir, StageResult, Tick, fingerprint
 
 BASE, STORE = "$HOME/socratune", "/socratune-store"
 IDLE_MINUTES = 10
-"""After which a machine without work ends itself, whatever has become of this process."""
+"""Idle minutes after which a machine ends itself, whatever has become of this process."""
 RESULTS = ("adapter", "exam.jsonl", "exam.json", "trained.rejected.jsonl", "tensorboard", "pipeline_results.json")
 
 _SETUP = f"""set -e
@@ -48,7 +47,7 @@ timeout $(( end - $(date +%s) )) python/bin/python -m socratune validate run --a
 
 
 def skypilot_fault(where: str = "where.place") -> Fault | None:
-    """Why SkyPilot cannot be asked from here, or None."""
+    """Returns why SkyPilot cannot be used from here, or None."""
     if shutil.which("sky") is not None:
         return None
     fix = "Run: uv tool install 'skypilot[aws]' (or pipx install, and the cloud you use); not into this environment."
@@ -56,9 +55,7 @@ def skypilot_fault(where: str = "where.place") -> Fault | None:
 
 
 def bundle(run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path) -> Path:
-    """A folder with all that travels: the wheel, the constraints, the base where it is a folder here, and in `run/`
-    what training needs of the run folder.
-    """
+    """Fills a folder with wheel, constraints, a local base, and in `run/` what training needs of the run folder."""
     base = base_folder(config)
     shutil.rmtree(folder, ignore_errors=True)
     write_settings(folder / "run", config, results, "in/model" if base else None)  # from where the commands run
@@ -75,21 +72,21 @@ def bundle(run: RunDir, config: RunConfig, results: dict[str, Any], folder: Path
 
 
 def sky_task_name(run: RunDir, config: RunConfig) -> str:
-    """Of the run's task, its machine and its bucket: always the same."""
+    """Returns the fixed name of the run's task, machine and bucket."""
     return f"{config.where.pod_name}-{fingerprint(str(run.root.resolve()))[:8]}".lower()
 
 
 def sky_task(
     name: str, config: RunConfig, inputs: Path, limit_usd: float | None, *, store: str = STORE, every_s: int = 60
 ) -> dict[str, Any]:
-    """The task, as SkyPilot's YAML has it.
+    """Returns the task in the form of SkyPilot's YAML.
 
     Args:
-        name: from `name_of`.
+        name: from `sky_task_name`.
         inputs: from `bundle`.
         limit_usd: what the machine may cost; None is no limit.
-        store: where the bucket of a spot job is mounted.
-        every_s: between two copies of the checkpoints into it.
+        store: mount point of a spot job's bucket.
+        every_s: seconds between two copies of the checkpoints into it.
     """
     where = config.where
     resources: dict[str, Any] = {
@@ -100,7 +97,7 @@ def sky_task(
     }
     if limit_usd is not None:
         resources["max_hourly_cost"] = round(limit_usd / where.max_hours, 4)
-    saved = " ".join(f"run/{one}" for one in RESULTS)
+    saved = " ".join(f"run/{result}" for result in RESULTS)
     limit_s = round(where.max_hours * 3600)
     task: dict[str, Any] = {
         "name": name,
@@ -117,9 +114,7 @@ def sky_task(
 
 
 class BySkyPilot:
-    """The parts of a run that SkyPilot has done elsewhere: training, and the answers of the proof. The loop's student
-    answers here, or behind a server of the user's.
-    """
+    """Runs training and the proof's answers through SkyPilot. The loop's student answers elsewhere."""
 
     with_student = None
 
@@ -136,32 +131,32 @@ class BySkyPilot:
         pass  # the machine ends itself
 
     def train(self, tick: Tick) -> StageResult:
-        """As `stages.train_adapter`; the answers come with it.
+        """Trains there, otherwise as `stages.train_adapter`. The answers come with it.
 
         Raises:
             As `launch`.
         """
         run, folder = self._run, self._run / "remote"
         name = sky_task_name(run, self._config)
-        if not (folder / "fetched" / "pipeline_results.json").exists():  # else they were copied out of a bucket
+        if not (folder / "fetched" / "pipeline_results.json").exists():  # else the user has copied them out of a bucket
             inputs = bundle(run, self._config, self._results, folder / "in")
             launch(name, sky_task(name, self._config, inputs, self._limits().usd), folder / "fetched")
-        for one in RESULTS[:-1]:
-            if (folder / "fetched" / one).exists():
-                replace(folder / "fetched" / one, run / one)
+        for result in RESULTS[:-1]:
+            if (folder / "fetched" / result).exists():
+                replace(folder / "fetched" / result, run / result)
         result = result_there(folder / "fetched" / "pipeline_results.json", name)
         shutil.rmtree(folder)
         return result
 
     def take_exam(self) -> None:
-        """Nothing: base and adapter have answered there already."""
+        """Does nothing, as base and adapter have answered there already."""
 
 
 def launch(name: str, task: dict[str, Any], fetched: Path) -> None:
-    """Have SkyPilot do the task; `RESULTS` are in the folder `fetched` when this returns.
+    """Lets SkyPilot run the task. Afterwards `RESULTS` are in the folder `fetched`.
 
     Raises:
-        UserError: no SkyPilot here; or a spot job, whose results wait in its bucket.
+        UserError: SkyPilot is not installed; or the results of a spot job wait in its bucket.
         OutsideError: SkyPilot, or the task, failed.
     """
     if fault := skypilot_fault():
@@ -169,19 +164,16 @@ def launch(name: str, task: dict[str, Any], fetched: Path) -> None:
     fetched.parent.mkdir(parents=True, exist_ok=True)
     file = fetched.with_name("task.yaml")
     file.write_text(yaml.safe_dump({key: value for key, value in task.items() if key != "secrets"}), "utf-8")
-    given = [
-        "--yes",
-        *(f"--secret={key}" for key in task.get("secrets", ())),
-        str(file),
-    ]  # their values: the environment
+    secrets = (f"--secret={key}" for key in task.get("secrets", ()))  # sky reads their values from the environment
+    arguments = ["--yes", *secrets, str(file)]
     if task["resources"]["use_spot"]:
-        _must(name, "sky", "jobs", "launch", "--name", name, *given)
+        _must(name, "sky", "jobs", "launch", "--name", name, *arguments)
         got = Shown(f"they are in the bucket {name} (sky storage ls)")
         fix = f"Copy them into {fetched} and run the same command again."
         raise UserError(Fault("where.spot", "the job's results on this machine", got, fix))
-    _must(name, "sky", "launch", "--cluster", name, *given)
+    _must(name, "sky", "launch", "--cluster", name, *arguments)
     fetched.mkdir(exist_ok=True)
-    there = [f"{name}:socratune/run/{one}" for one in RESULTS]
+    there = [f"{name}:socratune/run/{result}" for result in RESULTS]
     _must(name, "rsync", "-rlpt", "--ignore-missing-args", *there, f"{fetched}/")
     _must(name, "sky", "down", "--yes", name)
 
@@ -192,7 +184,5 @@ def _must(name: str, *command: str) -> None:
     except OSError as error:
         code = error.strerror
     if code:
-        text = (
-            f"`{shlex.join(command)}` failed ({code}). The machine, if there is one: sky logs {name}; sky down {name}."
-        )
-        raise OutsideError(text)
+        fix = f"The machine, if there is one: sky logs {name}; sky down {name}."
+        raise OutsideError(f"`{shlex.join(command)}` failed ({code}). {fix}")

@@ -1,8 +1,7 @@
-"""A rented machine's shell and its files, by OpenSSH and rsync.
+"""A rented machine's shell and files, by OpenSSH and rsync.
 
-Everything that is to be known of the machine stands in one file, `ssh -F`; the user's own configuration, keys and
-agent are not looked at. One connection is shared by all commands (ControlMaster); where it breaks, the next command
-makes another.
+One file for `ssh -F` holds everything about the machine; the user's own configuration, keys and agent are not used. All
+commands share one connection (ControlMaster). If it breaks, the next command opens another.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.errors import Fault, OutsideError, Shown
 from socratune.llm import free_port
 
 log = logging.getLogger(__name__)
 
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 15.0)
-"""Between the tries to reach a machine that was reached before: about a minute in all with their timeouts."""
+"""Pauses between tries to reach a machine again: about a minute in all with their timeouts."""
 _CONNECT_TIMEOUT_S = 10
 COMMAND_TIMEOUT_S = 120.0
 TUNNEL_PAUSE_S = 0.5
 
 LOST = 255
-"""ssh's exit code where the connection failed."""
+"""The exit code of ssh if the connection failed."""
 _RSYNC_LOST = (10, 12, 30, 35, LOST)
 _RSYNC_VANISHED = 24
-"""A file of the source was removed meanwhile: a checkpoint made room for the next."""
+"""A file of the source was removed meanwhile, as a checkpoint was replaced."""
 
 _CONFIG = """Host pod
   HostName {host}
@@ -66,7 +65,7 @@ class ConnectionLost(OutsideError):
 
 
 class RemoteFailed(OutsideError):
-    """A command was done there and failed. `code` is its exit code."""
+    """A command ran there and failed. `code` is its exit code."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
@@ -74,17 +73,16 @@ class RemoteFailed(OutsideError):
 
 
 def tools_fault() -> Fault | None:
-    """The programs that are missing on this machine, or None."""
+    """Returns the programs that are missing on this machine, or None."""
     missing = [name for name in ("ssh", "ssh-keygen", "rsync") if shutil.which(name) is None]
     if not missing:
         return None
-    return Fault(
-        "this machine", "OpenSSH and rsync", Shown(f"no {', '.join(missing)}"), "apt install openssh-client rsync"
-    )
+    got, fix = Shown(f"no {', '.join(missing)}"), "apt install openssh-client rsync"
+    return Fault("this machine", "OpenSSH and rsync", got, fix)
 
 
 def make_key(path: Path, comment: str) -> str:
-    """The public key of the pair at `path`, which is made where it is not there; its folder is the owner's alone."""
+    """Returns the public key of the pair at `path`, which is created if missing, in a folder for its owner alone."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     if not path.exists():
@@ -95,13 +93,13 @@ def make_key(path: Path, comment: str) -> str:
 
 @contextmanager
 def connected(host: str, port: int, user: str, key: Path, known_hosts: Path) -> Iterator[Ssh]:
-    """The machine at this address, until the block ends. Nothing is sent before the first command.
+    """Yields the machine at this address. Nothing is sent before the first command.
 
     Args:
-        known_hosts: keeps the machine's own key as it is when it is first met; it has to stay the same.
+        known_hosts: keeps the machine's own key from the first contact; it must stay the same.
     """
     if not all(re.fullmatch(r"[\w.:][\w.:-]*", part) for part in (host, user)):  # they become lines of a file
-        raise OutsideError(f"The provider gives an address that can be none: {user!r} at {host!r}.")
+        raise OutsideError(f"The provider gives an invalid address: {user!r} at {host!r}.")
     with tempfile.TemporaryDirectory(prefix="socratune-", dir="/tmp") as name:  # a short path: sockets allow 104 bytes
         folder = Path(name)
         (folder / "id").symlink_to(key.resolve())  # no run folder's path in ssh's file, which has a syntax for quotes
@@ -125,40 +123,40 @@ class Ssh:
 
     @property
     def command(self) -> list[str]:
-        """OpenSSH with the machine's settings, before options and host."""
+        """Returns OpenSSH with the machine's settings, before options and host."""
         return ["ssh", "-F", str(self.config)]
 
     def remote(self, argv: Sequence[str]) -> list[str]:
-        """The command here that runs `argv` there: the one place where words are quoted for the shell there."""
+        """Returns the command that runs `argv` there. Only here, words are quoted for the remote shell."""
         return [*self.command, "pod", shlex.join(argv)]
 
-    def run(self, argv: Sequence[str], *, given: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        """What a command says, which may be begun again where the connection is lost.
+    def run(self, argv: Sequence[str], *, stdin: str = "", timeout_s: float = COMMAND_TIMEOUT_S) -> str:
+        """Runs a command, again if the connection is lost, and returns its output.
 
         Args:
-            given: its standard input.
+            stdin: its standard input.
 
         Raises:
             RemoteFailed: it failed.
             ConnectionLost: the machine cannot be reached.
         """
-        return self._tried(self.remote(argv), (LOST,), (), given=given, timeout_s=timeout_s)
+        return self._tried(self.remote(argv), (LOST,), (), stdin=stdin, timeout_s=timeout_s)
 
     def push(self, sources: Sequence[Path], target: str) -> None:
-        """Copy files and folders into the folder `target` there, without hidden ones; what was cut is gone on with.
+        """Copies files and folders into the folder `target` there, without hidden ones. An interrupted copy resumes.
 
         Raises:
-            As `run`; RemoteFailed also where the disk there is full.
+            As `run`; RemoteFailed also if the disk there is full.
         """
         if sources:
             paths = [str(source.absolute()) for source in sources]  # a colon in a relative one means another machine
             self._copy([*paths, f"pod:{target}/"], "--copy-links")  # a model of the Hub's cache is a folder of links
 
     def fetch(self, sources: Sequence[str], target: Path) -> None:
-        """Copy files and folders from there into the folder `target`; those that vanish meanwhile are left out.
+        """Copies files and folders from there into the folder `target`; files that vanish meanwhile are left out.
 
         Raises:
-            As `run`; RemoteFailed also where the disk here is full.
+            As `run`; RemoteFailed also if the disk here is full.
         """
         if sources:
             target.mkdir(parents=True, exist_ok=True)
@@ -166,7 +164,7 @@ class Ssh:
 
     @contextmanager
     def tunnel(self, remote_port: int) -> Iterator[int]:
-        """A port of this machine that leads to one there until the block ends; where it is cut, it is made again."""
+        """Yields a port of this machine that leads to one there, and reopens it if it breaks."""
         port = free_port()
         forward = ["-N", "-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"]
         command = [*self.command, *forward, "-L", f"127.0.0.1:{port}:127.0.0.1:{remote_port}", "pod"]
@@ -193,34 +191,28 @@ class Ssh:
         self._tried(["rsync", *options, "--", *paths], _RSYNC_LOST, (_RSYNC_VANISHED,), timeout_s=None)
 
     def _tried(
-        self, command: list[str], lost: Sequence[int], fine: Sequence[int], *, given: str = "", timeout_s: float | None
+        self, command: list[str], lost: Sequence[int], fine: Sequence[int], *, stdin: str = "", timeout_s: float | None
     ) -> str:
         for pause_s in (*_PAUSES_S, None):
             try:
                 done = subprocess.run(
-                    command, input=given.encode(), capture_output=True, timeout=timeout_s, check=False
+                    command, input=stdin.encode(), capture_output=True, timeout=timeout_s, check=False
                 )
             except subprocess.TimeoutExpired:
-                code, said = LOST, f"no answer within {timeout_s:g} s"
+                code, text = LOST, f"no answer within {timeout_s:g} s"
             else:
-                code, said = done.returncode, done.stderr.decode("utf-8", "replace").strip()[-500:]
+                code, text = done.returncode, done.stderr.decode("utf-8", "replace").strip()[-500:]
                 if code in (0, *fine):
                     return done.stdout.decode("utf-8", "replace")
-            if code not in lost or is_full(said):
-                raise RemoteFailed(said or f"exit code {code}", code)
+            if code not in lost or is_full(text):
+                raise RemoteFailed(text or f"exit code {code}", code)
             if pause_s is None:
-                raise ConnectionLost(f"The rented machine cannot be reached: {said}.")
-            log.debug("Connection lost (%s); again in %.1f s.", said, pause_s)
+                raise ConnectionLost(f"The rented machine cannot be reached: {text}.")
+            log.debug("Connection lost (%s). Trying again in %.1f s.", text, pause_s)
             time.sleep(pause_s)
         raise AssertionError("the last try returns or raises")
 
 
-def need_tools() -> None:
-    """Raises UserError where ssh or rsync are missing here."""
-    if fault := tools_fault():
-        raise UserError(fault)
-
-
-def is_full(said: str) -> bool:
-    """Whether a program's words say that a disk is full."""
-    return any(words in said.lower() for words in ("no space left", "file too large", "disk quota exceeded"))
+def is_full(text: str) -> bool:
+    """Returns True if a program's message reports a full disk."""
+    return any(words in text.lower() for words in ("no space left", "file too large", "disk quota exceeded"))

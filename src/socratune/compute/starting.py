@@ -1,4 +1,4 @@
-"""A configuration to begin with: the settings that are worth a thought, and what is known of model and data."""
+"""Writes an initial configuration: the settings to consider, and what is known of model and data."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ WORTH_A_THOUGHT = (
     "validate.gate.min_gain", "validate.gate.max_forgetting",
     "where.place",
 )  # fmt: skip
-"""By dotted key, in the order in which a run comes by them."""
+"""Dotted keys, in the order in which a run uses them."""
 _GIVEN = ("model", "chat_template", "dataset", "env.tasks", "generate.source", "output")
 
 
 def starting_config(resolved: Resolved) -> str:
-    """The text of a `run.yaml` for these settings: those that were given, and as comments those worth a thought.
+    """Returns the text of a `run.yaml` for these settings, with further settings to consider as comments.
 
-    Before them stands what is known of model and data: size, rows, where it would be trained and why, and whether rules
-    can judge the answers. The file means the same run as the settings.
+    It begins with what is known of model and data: size, rows, where it would be trained and why, and whether rules can
+    judge the answers. The file means the same run as the settings.
 
     Raises:
         UserError: there is no such model or data set.
@@ -39,9 +39,9 @@ def starting_config(resolved: Resolved) -> str:
     """
     config = resolved.config
     plan, outlook = make_plan(config), loop_outlook(resolved, anew=True)
-    said = [
+    notes = [
         "Check it: socratune plan --config FILE. Start it: socratune run --config FILE.",
-        "A setting behind # shows what it is unless you say otherwise: take the # away, also before its section.",
+        "A setting behind # shows its default. To change it, remove the #, also before its section.",
         f"{plan.size.shape.parameters / 1e6:,.1f} million parameters, {plan.load.rows} rows.",
         f"Trained: {plan.decision.where}; {plan.decision.reason}.",
         *(fault.fix or str(fault) for fault in outlook.faults),
@@ -50,7 +50,7 @@ def starting_config(resolved: Resolved) -> str:
     ]
     values = flatten(config.model_dump(mode="json", by_alias=True))
     given = {key for key in values if resolved.origins.get(key) == "given"}
-    lines = [*_comment("\n".join(said)), ""]
+    lines = [*_comment("\n".join(notes)), ""]
     known = {setting.key: setting for setting in settings_of(RunConfig)}
     keys = [*(key for key in _GIVEN if key in given), *WORTH_A_THOUGHT]
     keys += [key for key in given if key not in keys]
@@ -63,7 +63,7 @@ def _comment(text: str, indent: str = "") -> list[str]:
 
 
 def _tree(settings: dict[str, Setting], values: dict[str, Any], given: set[str], prefix: str = "") -> Iterator[str]:
-    """The settings below a prefix as YAML; a section of which nothing is given is a comment itself."""
+    """Yields the settings below a prefix as YAML. A section without a given setting is a comment itself."""
     indent = "  " * prefix.count(".")
     done: set[str] = set()
     for key, setting in settings.items():
@@ -78,5 +78,5 @@ def _tree(settings: dict[str, Setting], values: dict[str, Any], given: set[str],
             done.add(name)
             section = f"{prefix}{name}."
             yield "" if not prefix else f"{indent}#"
-            yield f"{indent}{'' if any(one.startswith(section) for one in given) else '# '}{name}:"
+            yield f"{indent}{'' if any(key.startswith(section) for key in given) else '# '}{name}:"
             yield from _tree(settings, values, given, section)

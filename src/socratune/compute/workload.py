@@ -1,4 +1,4 @@
-"""How much a run has to train on, before anything is loaded: rows, and how long each of them will be."""
+"""Finds before anything is loaded how much a run has to train on: rows, and the length of each."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from socratune.rows import Example, QARow
 from socratune.runs import RunDir, iter_rows
 
 ASSUMED_ROWS, LONG_ROWS = 1000, 20
-"""Where there is no data set yet: rows, and how many of them are as long as they may be."""
+"""Without a data set: the assumed rows, and how many of them have the full length."""
 ANSWER_TOKENS, TEMPLATE_TOKENS = 256, 20
-"""What the student is assumed to write to a question; what a chat template adds."""
+"""The assumed tokens of a student's answer, and of a chat template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a data set comes to.
+    """The amount of a data set.
 
     Attributes:
-        rows: all, the held-out ones included.
-        held_out: of these.
+        rows: all rows, including the held-out ones.
+        held_out: the held-out rows.
         lengths: tokens of each row as it will be trained.
-        assumed: what is not known and was taken for granted, in words.
+        assumed: the assumptions, in words.
     """
 
     rows: int
@@ -35,10 +35,10 @@ class Workload:
 
 
 def load_of(config: RunConfig, *, known: bool) -> Workload:
-    """From the training rows of the run folder where it has them, else from the data set, else assumed.
+    """Returns the workload by the training rows of the run folder, or else by the data set, or else assumed.
 
     Args:
-        known: False: no data set was named.
+        known: False if no data set was named.
 
     Raises:
         UserError: there is no such data set.
@@ -53,7 +53,7 @@ def load_of(config: RunConfig, *, known: bool) -> Workload:
     if not known or (config.writes_rows and not run.rows("qa").exists()):
         longest = 2048 if config.train.max_seq_length == "auto" else config.train.max_seq_length
         usual = max(1, longest // 5)
-        text = f"{ASSUMED_ROWS} rows, as no data set is there yet: of {usual} tokens, some of {longest}"
+        text = f"{ASSUMED_ROWS} rows, as there is no data set yet: of {usual} tokens, some of {longest}"
         lengths = (longest,) * LONG_ROWS + (usual,) * (ASSUMED_ROWS - LONG_ROWS)
         return Workload(ASSUMED_ROWS, 0, lengths, (text,))
     text = f"every row is trained, with {answer} tokens of the student's own or its reference, whichever is longer"
@@ -78,10 +78,10 @@ def _row_length(row: QARow, answer: int) -> int:
 
 
 def _example_length(example: Example) -> int:
-    asked = sum(estimated_tokens(str(turn["content"])) for turn in example.prompt)
+    prompt = sum(estimated_tokens(str(turn["content"])) for turn in example.prompt)
     pieces = example.pieces
-    said = sum(estimated_tokens(piece.text) if piece.token_ids is None else len(piece.token_ids) for piece in pieces)
-    return TEMPLATE_TOKENS + asked + said
+    answer = sum(estimated_tokens(piece.text) if piece.token_ids is None else len(piece.token_ids) for piece in pieces)
+    return TEMPLATE_TOKENS + prompt + answer
 
 
 def _count(path: Path) -> int:

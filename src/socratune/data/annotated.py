@@ -1,4 +1,4 @@
-"""Rows that people have rated, repaired or answered in another tool, made plain: Kiln's task runs, Argilla's records.
+"""Reads rows that people have rated, repaired or answered in another tool: Kiln's task runs and Argilla's records.
 
     Kiln      the folder of a project or of a task, whose runs are runs/ID/task_run.kiln
     Argilla   records.json of `to_json` and `to_disk` (nested), or what `to_datasets` saved (flat)
@@ -23,7 +23,7 @@ from socratune.errors import Fault, Shown, UserError
 
 
 class LeftOut(NamedTuple):
-    """A record that can be read and is not used, for what people did or did not say of it.
+    """Holds a readable record that is not used because of people's ratings or answers, or for want of them.
 
     Attributes:
         reason: `rated_down`, `discarded`, `unanswered`, `of_an_eval` or `of_a_conversation`.
@@ -35,7 +35,7 @@ class LeftOut(NamedTuple):
 
 
 def annotated_records(path: Path, read: Callable[[Path], Iterator[Record]]) -> Iterator[Record]:
-    """The records behind a path, those of other tools as plain rows or as `LeftOut`.
+    """Yields the records behind a path. Those of other tools come as plain rows or as `LeftOut`.
 
     Args:
         read: the records of what no tool of these wrote a folder of its own for.
@@ -50,7 +50,7 @@ def annotated_records(path: Path, read: Callable[[Path], Iterator[Record]]) -> I
 
 
 def _as_written(tool: str, made_plain: Callable[[dict[str, Any]], Any], value: dict[str, Any], where: str) -> Any:
-    """A record made plain; one that its tool did not write so is unreadable."""
+    """Returns a record made plain, or `Unreadable` if it is not in its tool's own form."""
     try:
         return made_plain(value)
     except (TypeError, AttributeError, ValueError, LookupError) as error:
@@ -62,17 +62,17 @@ def _as_written(tool: str, made_plain: Callable[[dict[str, Any]], Any], value: d
 # --- Kiln ----------------------------------------------------------------------------------------------------------
 
 _LEAST = {"five_star": 3, "pass_fail": 1, "pass_fail_critical": 1}
-"""The rating from which on an answer is not rated down. Three stars are neither good nor bad."""
+"""The lowest rating that does not reject an answer. Three stars are neither good nor bad."""
 
 
 def kiln_folder(path: Path) -> Path | None:
-    """The folder of a Kiln project or task, if the path is one, or its `.kiln` file."""
+    """Returns the folder of a Kiln project or task if the path is one or its `.kiln` file, otherwise None."""
     folder = path.parent if path.name in ("project.kiln", "task.kiln") else path
     return folder if any((folder / name).is_file() for name in ("project.kiln", "task.kiln")) else None
 
 
 def kiln_records(folder: Path) -> Iterator[Record]:
-    """The runs of a Kiln task as conversations: the task's instruction, the input, the output that was judged good.
+    """Yields the runs of a Kiln task as conversations: the task's instruction, the input, the output judged good.
 
     Raises:
         UserError: the project has not exactly one task, or the task cannot be read.
@@ -102,12 +102,13 @@ def _kiln_value(file: Path) -> dict[str, Any] | Unreadable:
 
 
 def _instruction(task: dict[str, Any]) -> str:
-    """What Kiln's own simple prompt says first."""
-    given = task.get("requirements")
-    demands = [one.get("instruction") for one in given if isinstance(one, dict)] if isinstance(given, list) else []
+    """Returns the text with which Kiln's own simple prompt begins."""
+    requirements = task.get("requirements")
+    requirements = requirements if isinstance(requirements, list) else []
+    demands = [demand.get("instruction") for demand in requirements if isinstance(demand, dict)]
     lines = "".join(f"{number}) {text}\n" for number, text in enumerate(demands, start=1))
-    said = "\n\nYour response should respect the following requirements:\n" if lines else ""
-    return f"{task.get('instruction') or ''}{said}{lines}".strip()
+    heading = "\n\nYour response should respect the following requirements:\n" if lines else ""
+    return f"{task.get('instruction') or ''}{heading}{lines}".strip()
 
 
 def _kiln_row(run: dict[str, Any], instruction: str) -> dict[str, Any] | LeftOut:
@@ -140,16 +141,16 @@ def _kiln_row(run: dict[str, Any], instruction: str) -> dict[str, Any] | LeftOut
 _FLAT = (".responses", ".responses.status", ".responses.users", ".suggestion", ".suggestion.agent", ".suggestion.score")
 _SUBMITTED = "submitted"
 _SAY_OTHERWISE = ("source", "evidence", "thinking", "sibling_of")
-"""Of a flat record, whose fields and metadata stand beside each other: metadata that mean something here."""
+"""Metadata with a meaning of their own. In a flat record they stand beside the fields."""
 
 
 def argilla_folder(path: Path) -> Path | None:
-    """The records of a folder that Argilla's `to_disk` wrote, if the path is one."""
+    """Returns the records file of a folder that Argilla's `to_disk` wrote, or None for any other path."""
     return path / "records.json" if (path / ".argilla").is_dir() and (path / "records.json").is_file() else None
 
 
 def plain_row(value: Any, where: str) -> Any:
-    """A record of Argilla or of Gemini's form as a plain row, or why it is left out; anything else as it is."""
+    """Returns a record of Argilla or in Gemini's form as a plain row or as `LeftOut`, and anything else unchanged."""
     if not isinstance(value, dict):
         return value
     if "contents" in value and shape_of(value) is None:
@@ -164,14 +165,14 @@ def _argilla_row(value: dict[str, Any]) -> dict[str, Any] | LeftOut:
     fields, responses, suggestions = (record.get(name) for name in ("fields", "responses", "suggestions"))
     if not (isinstance(fields, dict) and isinstance(responses, dict) and isinstance(suggestions, dict)):
         raise TypeError("fields, responses or suggestions are no objects")  # as `to_dict` writes whole columns
-    given = {name: found for name, one in responses.items() if (found := _answers_of(one))}
-    asked = _text_question({*responses, *suggestions}, given, suggestions)
-    answer, by = _chosen(given.get(asked, []), record.get("status")), "response"
-    if answer is None and given:
-        known = {status for found in given.values() for _, status in found if status}
+    answers = {name: values for name, listed in responses.items() if (values := _answers_of(listed))}
+    asked = _text_question({*responses, *suggestions}, answers, suggestions)
+    answer, by = _chosen(answers.get(asked, []), record.get("status")), "response"
+    if answer is None and answers:
+        known = {status for values in answers.values() for _, status in values if status}
         reason = "discarded" if known == {"discarded"} else "unanswered"
-        said = f"its responses are {', '.join(sorted(known))}" if known else f"its record is {record.get('status')}"
-        return LeftOut(reason, f"nobody has submitted an answer: {said}", value)
+        reply = f"its responses are {', '.join(sorted(known))}" if known else f"its record is {record.get('status')}"
+        return LeftOut(reason, f"nobody has submitted an answer: {reply}", value)
     if answer is None and isinstance(proposed := suggestions.get(asked), dict):
         answer, by = proposed.get("value"), "suggestion"
     if not isinstance(answer, str) or not answer.strip():
@@ -181,25 +182,26 @@ def _argilla_row(value: dict[str, Any]) -> dict[str, Any] | LeftOut:
 
 
 def _gemini(value: dict[str, Any]) -> dict[str, Any]:
-    """The form in which Kiln exports for Gemini's fine-tuning: `contents` of turns in parts."""
+    """Returns a row from Kiln's export for Gemini's fine-tuning: `contents` of turns in parts."""
     turns, system = value["contents"], value.get("systemInstruction")
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and "parts" in turn for turn in turns):
         return value
     before = [{"role": "system", "content": system.get("parts")}] if isinstance(system, dict) else []
     messages = [*before, *({"role": turn.get("role"), "content": turn["parts"]} for turn in turns)]
-    kept = {name: one for name, one in value.items() if name not in ("contents", "systemInstruction")}
+    kept = {name: part for name, part in value.items() if name not in ("contents", "systemInstruction")}
     return kept | {"messages": messages}
 
 
 def _nested(row: dict[str, Any]) -> dict[str, Any]:
-    """A flat record as the nested one that it was; of fields and metadata, which are not told apart, all are fields."""
+    """Returns a flat record as the nested record it was. It keeps no metadata apart, so all become fields."""
     responses: dict[str, list[dict[str, Any]]] = {}
     suggestions: dict[str, dict[str, Any]] = {}
     for name, value in row.items():
         question = name.removesuffix(".responses")
-        if question != name and isinstance(given := decoded(value), list):
-            states = decoded(row.get(f"{name}.status")) or [None] * len(given)
-            responses[question] = [{"value": one, "status": state} for one, state in zip(given, states, strict=False)]
+        if question != name and isinstance(values := decoded(value), list):
+            states = decoded(row.get(f"{name}.status")) or [None] * len(values)
+            pairs = zip(values, states, strict=False)
+            responses[question] = [{"value": value, "status": state} for value, state in pairs]
         elif (question := name.removesuffix(".suggestion")) != name and value is not None:
             suggestions[question] = {"value": value}
     own = ("id", "status", "_server_id")
@@ -208,25 +210,25 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answers_of(responses: Any) -> list[tuple[Any, Any]]:
-    """(value, status) of every response to a question; `to_json` knows no status."""
-    found = responses if isinstance(responses, list) else []
-    return [(one.get("value"), one.get("status")) for one in found if isinstance(one, dict)]
+    """Returns (value, status) of every response to a question. `to_json` writes no status."""
+    replies = responses if isinstance(responses, list) else []
+    return [(reply.get("value"), reply.get("status")) for reply in replies if isinstance(reply, dict)]
 
 
-def _text_question(names: set[str], given: dict[str, Any], suggestions: dict[str, Any]) -> str:
-    """The question whose answers are the reference: one that is called like an answer, else the only one in text."""
+def _text_question(names: set[str], answers: dict[str, Any], suggestions: dict[str, Any]) -> str:
+    """Returns the question that holds the reference: one named like an answer, otherwise the only text question."""
     for known in ANSWERS:
         for name in names:
             if plain_name(name) == known:
                 return name
     texts = [name for name in sorted(names)
-             if any(isinstance(value, str) for value, _ in given.get(name, []))
+             if any(isinstance(value, str) for value, _ in answers.get(name, []))
              or isinstance((suggestions.get(name) or {}).get("value"), str)]  # fmt: skip
     return texts[0] if len(texts) == 1 else ""
 
 
 def _chosen(answers: list[tuple[Any, Any]], record_status: Any) -> str | None:
-    """The submitted text that most people gave, of equals the first; where no status is told, the record's counts."""
+    """Returns the submitted text that most people gave, the first among equals, or None."""
     texts = [
         value for value, status in answers
         if isinstance(value, str) and value.strip()
@@ -236,7 +238,7 @@ def _chosen(answers: list[tuple[Any, Any]], record_status: Any) -> str | None:
 
 
 def _asked(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields under names by which a question is found: a chat, or the only text."""
+    """Returns the fields under names that mark a question: a chat, or the only text."""
     if shape_of([*fields, "answer"]):
         return fields
     chats = [name for name, value in fields.items() if messages_in(value)]

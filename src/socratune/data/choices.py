@@ -1,4 +1,4 @@
-"""Which of its options the answer of a question means; and the questions whose options are missing."""
+"""Finds the option that an answer means, and questions whose options are missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from socratune.errors import Fault, Shown
 from socratune.judging import final_answer, options_in
 
 FROM_ONE = "Numbers count from 0: if yours count from 1, write letters (A, B, …) in all rows."
-"""What to do about a number behind the last option: all other numbers of the file may mean another option."""
+"""The fix for a number behind the last option: all other numbers of the file may then mean another option."""
 _POINTS = re.compile(
     r"\W*(?:option |answer |choice )?\(?(?:[A-J]|(?-i:[K-Z]))\W*|\(?[A-Z][).:]\s+\S.*", re.I | re.DOTALL
 )
@@ -35,27 +35,13 @@ _FIRST, _SECOND = (re.compile(rf"(?<![A-Za-z0-9])\(?{name}\s?[).:\]\-–,]", re.
 _NUMBERED_FIRST, _NUMBERED_SECOND = (re.compile(rf"(?<![\d.]){name}\s?[).:](?!\d)") for name in "12")
 _OPTIONS_FOLLOW = re.compile(r"\b(?:options|choices)\s*(?:are)?\s*:", re.IGNORECASE)
 _OTHER_LISTS = frozenset(
-    {
-        "tags",
-        "keywords",
-        "topics",
-        "subjects",
-        "labels",
-        "categories",
-        "sources",
-        "references",
-        "hints",
-        "metadata",
-        "context",
-        "evidence",
-        "passage",
-        "article",
-    }
+    """tags keywords topics subjects labels categories sources references hints metadata context evidence passage
+    article""".split()  # noqa: SIM905
 )
 
 
 def _same(text: Any) -> str:
-    """What two writings of an option have alike: case, blanks and a full stop aside, numbers by value."""
+    """Returns a key that spellings of one option share: case, spaces and a full stop aside, numbers by value."""
     plain = " ".join(str(text).split()).casefold().rstrip(".").strip()
     try:
         return f"{float(plain):g}" if len(plain) < 20 else plain
@@ -64,19 +50,19 @@ def _same(text: Any) -> str:
 
 
 def meanings(answered: Any, options: Options) -> set[int]:
-    """The options, counted from 0, that an answer can mean: one if it is clear.
+    """Returns the options, counted from 0, that an answer can mean: exactly one if the answer is clear.
 
     A label that the row itself gives an option goes before everything else. A number counts from 0, unless it is the
     text of an option, or the options are numbered themselves.
     """
-    said = str(answered).strip()
+    text_of_answer = str(answered).strip()
     label = label_of(answered)
-    worded = label.isdigit() and any(sign.isalpha() for sign in said)
+    worded = label.isdigit() and any(sign.isalpha() for sign in text_of_answer)
     by_label = {at for at, name in enumerate(options.labels) if name == label}
     if by_label and options.kind == "labelled":
         return by_label
-    same = {at for at, text in enumerate(options.texts) if _same(text) == _same(said)}
-    if lettered := LETTERED.fullmatch(said):
+    same = {at for at, text in enumerate(options.texts) if _same(text) == _same(text_of_answer)}
+    if lettered := LETTERED.fullmatch(text_of_answer):
         same |= {
             at
             for at, (name, text) in enumerate(zip(options.labels, options.texts, strict=True))
@@ -94,12 +80,12 @@ def meanings(answered: Any, options: Options) -> set[int]:
 
 
 def right_option(answered: Any, options: Options, place: str, faults: list[Fault]) -> int | None:
-    """The option that the answer names, counted from 0; None, and a fault, where it names none or may mean two."""
-    found = set() if isinstance(answered, bool | list | dict) else meanings(answered, options)
-    if len(found) == 1:
-        return found.pop()
-    shown = [f"{letter(at)}) {options.texts[at]}" for at in sorted(found)]
-    if found:
+    """Returns the option that the answer names, counted from 0, or None and a fault if it is missing or ambiguous."""
+    meant = set() if isinstance(answered, bool | list | dict) else meanings(answered, options)
+    if len(meant) == 1:
+        return meant.pop()
+    shown = [f"{letter(at)}) {options.texts[at]}" for at in sorted(meant)]
+    if meant:
         got = Shown(f"{answered!r}, which may mean {' or '.join(shown)}")
         fix = "Write the letter where it is a number, else the text."
         faults.append(Fault(place, "an answer that means one option", got, fix))
@@ -116,7 +102,7 @@ def right_option(answered: Any, options: Options, place: str, faults: list[Fault
 
 
 def with_options(asked: str, answered: Any, options: Options, place: str, faults: list[Fault]) -> tuple[str, str]:
-    """The question with its options below it (unless it lists them itself), and the right one as `B) text`.
+    """Returns the question with its options below it (unless it lists them), and the right option as `B) text`.
 
     A worked answer that ends with an option stays as it is.
 
@@ -149,7 +135,7 @@ def with_options(asked: str, answered: Any, options: Options, place: str, faults
 
 
 def _is_worked(answered: str, options: Options) -> bool:
-    """Whether an answer in more words comes to one option: behind its last step, or because it names no other."""
+    """Returns True if a longer answer ends in one option or names only one."""
     if len(answered) < 100_000 and len(meanings(final_answer(answered), options)) == 1:
         return True
     words = " ".join(answered.split()).casefold()
@@ -158,7 +144,7 @@ def _is_worked(answered: str, options: Options) -> bool:
 
 
 def _as_listed(own: dict[str, str], options: Options) -> Options | None:
-    """The options of a column under the letters that the question gives them; None where they are others."""
+    """Returns a column's options under the letters of the question, or None if the question lists other options."""
     texts = [_same(text) for text in options.texts]
     if all(text in {name.casefold() for name in own} for text in texts):  # the column has the letters alone
         return Options(list(own), list(own.values()), "labelled")
@@ -178,17 +164,17 @@ def _as_listed(own: dict[str, str], options: Options) -> Options | None:
 
 
 def lists_options(text: str) -> bool:
-    """Whether a question seems to list its options itself, in any form."""
+    """Returns True if a question seems to list its options itself, in any form."""
     return bool(options_in(text) or _in_order(_FIRST, _SECOND, text) or _OPTIONS_FOLLOW.search(text))
 
 
 def _in_order(first: re.Pattern[str], second: re.Pattern[str], text: str) -> bool:
-    found = first.search(text)
-    return found is not None and second.search(text, found.end()) is not None
+    match = first.search(text)
+    return match is not None and second.search(text, match.end()) is not None
 
 
 def missing_options(prompt: str, reference: str, others: dict[str, Any], names: list[str], where: str) -> Fault | None:
-    """The fault of a row whose answer is a bare letter, while its options are somewhere else or nowhere; or None.
+    """Returns the fault of a row whose answer is a bare letter while its options are missing or elsewhere, or None.
 
     A letter alone can be an answer ("the symbol of boron?"), so something has to speak for options: other columns that
     may be them, an empty one for them, or the words of the question.

@@ -1,4 +1,4 @@
-"""Which rows of a data set may not be parted, found in one reading that keeps a few numbers per row."""
+"""Finds the rows of a data set that must stay on one side of a split. It reads the data once."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from socratune.data.duplicates import Marks, wording_id, wording_of
+from socratune.data.duplicates import Marks, joined, wording_id, wording_of
 from socratune.data.qa_files import Screen, data_set
 from socratune.errors import OutsideError
 from socratune.rows import QARow, Rejected
 
 log = logging.getLogger(__name__)
 FEW_SOURCES = 5
-"""Fewer sources than this cannot be split by source; rows then go by what they ask."""
+"""The fewest sources by which rows are split. With fewer, rows are split by question."""
 
 MOST_JOINED = 10
-"""So many sources may be joined by their questions, also where they are more than a fifth of all."""
+"""So many sources may be joined by shared questions, even if they are more than a fifth of all."""
 
 
 class Clusters:
-    """The rows of a data set by their position: what each asks, its source, and so its cluster.
+    """Holds the rows of a data set by position: what each asks, its source, and its cluster.
 
     A cluster is a number: that of a source or, counted on behind the sources, that of the first row of a group of
     rows that ask the same. That first row gives the group its place, so that rows added behind it do not move it.
@@ -64,7 +64,7 @@ class Clusters:
         return len(self._ids)
 
     def join(self, wordings: Sequence[int], groups: Sequence[int], *, most: int = 0) -> None:
-        """Set `clusters`: by source, else by group.
+        """Sets `clusters`: by source, otherwise by group.
 
         Few sources, or sources that all have more than `most` rows (0: any size is right), are labels rather than
         documents; the rows then go by what they ask alone.
@@ -87,58 +87,51 @@ class Clusters:
             self.clusters = array("q", self._joined())
 
     def _joined(self) -> Iterator[int]:
-        """The cluster of every row where sources that share a question are one, named by the first in the alphabet.
+        """Yields the cluster of every row. Sources that share a question form one, named by the first alphabetically.
 
         Where that would join more than a fifth of them (a question that is put to every document), they stay apart:
         decontamination then sees to the questions they share.
         """
-        names, parent = self._sources, list(range(len(self._sources)))
+        names = self._sources
+        order = sorted(range(len(names)), key=names.__getitem__)
+        rank = {source: at for at, source in enumerate(order)}
         asked_by: dict[int, int] = {}  # question → a source that asks it
-
-        def root(source: int) -> int:
-            while (above := parent[source]) != source:
-                parent[source] = parent[above]
-                source = above
-            return source
-
-        for question, source in zip(self._wordings, self._source_of, strict=True):
-            if source >= 0:
-                both = root(source), root(asked_by.setdefault(question, source))
-                first, second = sorted(both, key=names.__getitem__)
-                parent[second] = first
-        sizes = Counter(root(source) for source in range(len(names)))
-        most = max(MOST_JOINED, len(names) // 5)
-        whole = [root(source) if sizes[root(source)] <= most else source for source in range(len(names))]
+        asking = ((question, of) for question, of in zip(self._wordings, self._source_of, strict=True) if of >= 0)
+        shared = ((rank[source], rank[asked_by.setdefault(question, source)]) for question, source in asking)
+        first = joined(array("q", range(len(names))), shared)
+        roots = [order[first[rank[source]]] for source in range(len(names))]
+        sizes, most = Counter(roots), max(MOST_JOINED, len(names) // 5)
+        whole = [root if sizes[root] <= most else source for source, root in enumerate(roots)]
         for question, group, source in zip(self._wordings, self._groups, self._source_of, strict=True):
             asker = source if source >= 0 else asked_by.get(question, -1)
             yield whole[asker] if asker >= 0 else len(names) + group
 
     def place(self, salt: str, cluster: int) -> float:
-        """The cluster's fixed number in [0, 1); `salt` is `dev` or `held_out`."""
+        """Returns the cluster's fixed number in [0, 1). `salt` is `dev` or `held_out`."""
         if cluster < len(self._sources):
             return _place(salt, f"source:{self._sources[cluster]}")
         return self._places[salt][cluster - len(self._sources)]
 
     def row_place(self, row: int) -> float:
-        """A row's own fixed number in [0, 1), by what it asks."""
+        """Returns a row's own fixed number in [0, 1), derived from its question."""
         return self._places["held_out"][row]
 
     def named(self, siblings: dict[int, list[str]], marks: Marks) -> dict[str, list[int]]:
-        """For every name that siblings give, the rows that it is the id of, else those that ask this very question."""
+        """Returns for every name that siblings give the rows with that id, otherwise the rows with that question."""
         names = {name for named in siblings.values() for name in named}
         by_id = {hash(name): name for name in names}
         by_wording = {wording_of(name): name for name in names}
-        found: dict[str, list[int]] = {name: [] for name in names}
+        holders: dict[str, list[int]] = {name: [] for name in names}
         asking: dict[str, list[int]] = {name: [] for name in names}
         for row, row_id in enumerate(self._ids if names else ()):
             if row_id in by_id:
-                found[by_id[row_id]].append(row)
+                holders[by_id[row_id]].append(row)
             if (wording := marks.wording(self.start + row)) in by_wording:
                 asking[by_wording[wording]].append(row)
-        return {name: found[name] or asking[name] for name in names}
+        return {name: holders[name] or asking[name] for name in names}
 
     def read(self) -> Iterator[QARow]:
-        """The rows, read once more, with the name of their cluster.
+        """Yields the rows again, each with the name of its cluster.
 
         Raises:
             OutsideError: the data set is not the one that was read before.
@@ -163,13 +156,13 @@ class Clusters:
 
 
 def originals(row: QARow) -> list[str]:
-    """What `metadata.sibling_of` names: ids or questions of rows, one or (for a multi-hop question) several."""
+    """Returns the names in `metadata.sibling_of`: ids or questions of rows, several for a multi-hop question."""
     named = row.metadata.get("sibling_of")
     return [str(name) for name in (named if isinstance(named, list) else [named]) if name not in (None, "")]
 
 
 def _first(groups: Sequence[int]) -> array[int]:
-    """The first row of each row's group, counted within this data set."""
+    """Returns the first row of each row's group, counted within this data set."""
     first: dict[int, int] = {}
     return array("q", (first.setdefault(group, row) for row, group in enumerate(groups)))
 
@@ -185,15 +178,15 @@ def _place(salt: str, name: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """A row that asks in other words what a trained row of the data set asks."""
+    """Marks a row that asks in other words what a trained row asks."""
 
     of: int
 
 
 SplitPart = str | Rejected | Recall
-"""`train_in`, `dev`, `held_out`; recall; or why a row is in none of them."""
+"""`train_in`, `dev` or `held_out`; a recall row; or why a row is in none of them."""
 Siblings = dict[int, list[list[int]]]
-"""Row → for every name it gives in `sibling_of`, the rows of the data set that bear it."""
+"""Row → for every name in its `sibling_of`, the rows of the data set with that name."""
 
 
 def drop_contaminated(
@@ -206,7 +199,7 @@ def drop_contaminated(
     marks: Marks,
     groups: Sequence[int],
 ) -> None:
-    """Put a `Rejected` in the place of every `train_in` row that asks what a test's row asks.
+    """Puts a `Rejected` instead of every `train_in` row that asks what a test's row asks.
 
     Args:
         parts: of every row; changed.
@@ -226,19 +219,19 @@ def drop_contaminated(
 
 
 def contaminated_kin(asking: Clusters, rows: Clusters, marks: Marks) -> Siblings:
-    """The siblings in `asking` that name rows of the data set.
+    """Returns the siblings in `asking` that name rows of the data set.
 
     Of the data set itself all are given, also those that name no row: they are never trained on.
     """
     named = rows.named(asking.siblings, marks)
-    found = {row: [named[name] for name in names] for row, names in asking.siblings.items()}
-    return {row: originals for row, originals in found.items() if asking is rows or all(originals)}
+    originals_of = {row: [named[name] for name in names] for row, names in asking.siblings.items()}
+    return {row: originals for row, originals in originals_of.items() if asking is rows or all(originals)}
 
 
 def settle_parts(
     parts: Sequence[SplitPart], asking: Clusters, siblings: Siblings, rows: Clusters, *, marks: Marks, most: int
 ) -> dict[int, SplitPart]:
-    """For every sibling `Recall`, or why not.
+    """Returns for every sibling `Recall`, or why it is not one.
 
     One is asked only where all rows it names are trained on and none is asked in its very wording: then it asks for
     what was learnt, in other words.
@@ -260,7 +253,7 @@ def settle_parts(
 
 
 def _unfit(parts: Sequence[SplitPart], name: str, originals: list[int]) -> Rejected | None:
-    """Why the sibling of a row cannot be asked for what was trained, or None."""
+    """Returns why a sibling cannot test what was trained, or None."""
     if not originals:
         return Rejected("sibling_of_none", f"no row has the id or asks the question {name[:100]!r}")
     now = {part.reason if isinstance(part, Rejected) else str(part) for part in (parts[row] for row in originals)}

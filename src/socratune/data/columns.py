@@ -1,4 +1,4 @@
-"""Columns and values as other people write them: any case, `nan` for nothing, lists and objects as the text of one."""
+"""Reads columns and values as people write them: any case, `nan` for nothing, lists and objects as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from socratune.errors import Fault, Shown
 
 DEEPEST = 100
-"""Objects and lists within each other; what is deeper cannot be shown or written either."""
+"""The deepest nesting of objects and lists. Deeper values could be neither shown nor written."""
 _LONGEST_LITERAL = 1_000_000
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _SIGNS = re.compile(r"[^a-z0-9]+")
@@ -26,46 +26,46 @@ _NUMPY_OBJECTS = re.compile(r"\}\s+\{")
 
 @lru_cache(4096)
 def plain_name(name: str) -> str:
-    """A column's name as it is compared: `Option A`, `optionA` and `option_a` are one."""
+    """Returns a column's name in comparable form: `Option A`, `optionA` and `option_a` are equal."""
     return _SIGNS.sub("_", _CAMEL.sub("_", name).lower()).strip("_") or name
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a value says nothing: null, NaN, a blank text, an empty list or object."""
+    """Returns True if a value is empty: null, NaN, a blank text, an empty list or object."""
     if isinstance(value, str):
         return not value.strip()
     return is_null(value) or (isinstance(value, list | dict) and not value)
 
 
 def is_null(value: Any) -> bool:
-    """Whether a value is null, or NaN, which tables have in its place."""
+    """Returns True if a value is null, or NaN, which tables have instead."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def given_columns(row: dict[Any, Any]) -> dict[str, tuple[str, Any]]:
-    """What a row has, by plain name: its own name and its value. Null and NaN are nothing; of two names one is kept.
+    """Returns a row's values by plain name, each with its own name. Null, NaN and duplicates are dropped.
 
     A name that is plain already goes before one that is not; what gives way is found among the metadata.
     """
-    found: dict[str, tuple[str, Any]] = {}
+    columns: dict[str, tuple[str, Any]] = {}
     for name, value in row.items():
         plain = plain_name(str(name))
         if is_null(value):
             continue
-        if plain not in found or (plain == name and is_blank(found[plain][1]) >= is_blank(value)):
-            found[plain] = (name, value)
-    return found
+        if plain not in columns or (plain == name and is_blank(columns[plain][1]) >= is_blank(value)):
+            columns[plain] = (name, value)
+    return columns
 
 
 def is_argilla(names: Iterable[Any]) -> bool:
-    """Whether these are the columns of Argilla's records, nested (`to_json`) or flat (`to_datasets`)."""
-    found = {*names}
-    flat = any(isinstance(name, str) and name.endswith((".responses", ".suggestion")) for name in found)
-    return {"fields", "responses", "suggestions"} <= found or (flat and "status" in found)
+    """Returns True if these are columns of Argilla's records, nested (`to_json`) or flat (`to_datasets`)."""
+    columns = {*names}
+    flat = any(isinstance(name, str) and name.endswith((".responses", ".suggestion")) for name in columns)
+    return {"fields", "responses", "suggestions"} <= columns or (flat and "status" in columns)
 
 
 def too_deep(value: Any) -> bool:
-    """Whether a decoded value is nested deeper than `DEEPEST`; walks level by level, as recursion would end."""
+    """Tells whether a decoded value is nested deeper than `DEEPEST`. Recursion would fail, so it walks by level."""
     level = [value]
     for _ in range(DEEPEST + 1):
         level = [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]
@@ -79,7 +79,7 @@ def _members(value: dict[Any, Any] | list[Any]) -> Iterable[Any]:
 
 
 def decoded(value: Any) -> Any:
-    """The list or object that a text is the JSON, the Python or the NumPy notation of; anything else as it is.
+    """Returns the list or object that a text encodes in JSON, Python or NumPy notation, and anything else unchanged.
 
     `DataFrame.to_csv` leaves such texts: `["a", "b"]`, `['a', 'b']`, `['a' 'b']`, `array([…], dtype=object)`.
     """
@@ -90,12 +90,10 @@ def decoded(value: Any) -> Any:
         return value
     for read in (json.loads, _python, _numpy):
         try:
-            found = read(text)
-            if isinstance(found, list | dict) and not too_deep(found):
-                json.dumps(found, ensure_ascii=False).encode(
-                    "utf-8"
-                )  # neither half a surrogate pair, nor what no JSON holds
-                return found
+            inner = read(text)
+            if isinstance(inner, list | dict) and not too_deep(inner):
+                json.dumps(inner, ensure_ascii=False).encode()  # no half of a surrogate pair, and nothing but JSON
+                return inner
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError):
             continue
     return value
@@ -121,7 +119,7 @@ def _numpy(text: str) -> Any:
 
 
 def text_faults(text: str, at: str, what: str) -> list[Fault]:
-    """What is wrong with a text that is to be asked or trained on."""
+    """Returns the faults of a text that is to be asked or trained on."""
     if not text.strip():
         return [Fault(at, f"a non-empty {what} text", text)]
     if "\x00" in text:

@@ -1,4 +1,4 @@
-"""Which rows ask the same? By their wording, by numbers and answer, by nearly the same text; template or not.
+"""Groups rows that ask the same: by wording, by numbers and answer, by similar text. Templates are left apart.
 
 n-grams alone take "What is 47 * 83?" and "What is 76 * 38?" for one question and "47 times 83 = ?" for another. So rows
 are joined in three steps, each over what the one before has found:
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_WORDINGS = 50
-"""Nobody has worded one question in more ways than this. In a small data set a fifth of its wordings, but 5."""
+"""Nobody words one question in more ways than this. In a small data set the limit is a fifth of its wordings, but 5."""
 NEAR = 0.8
-"""Jaccard index from which texts are nearly the same: in a question of 29 words, one may differ."""
+"""The Jaccard index from which texts are similar: in a question of 29 words, one may differ."""
 SLOTS, BAND = 64, 4
-"""Values of a MinHash signature, and how many of them make a band: texts that share a band are compared."""
+"""Values of a MinHash signature, and values per band. Texts that share a band are compared."""
 EMPTY, LONGEST_TEXT = 0xFFFF, 1 << 14
 _FACTOR = 0xC2B2AE3D27D4EB4F
 _SHORT_ANSWER, _LONGEST_ANSWER = 8, 200
 """Words and characters of an answer that is compared as a whole."""
 TELLING_DIGITS = 4
-"""Numbers with so many digits in all (zeros at the end aside) do not meet with the same result by chance."""
+"""Numbers with this many digits in total (final zeros aside) do not share a result by chance."""
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _TOKEN = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|[^\\W_]+|[-+/^=<>%×÷]")
@@ -58,20 +58,9 @@ _ASCII = str.maketrans(
 )
 _POWER, _PRODUCT = re.compile(r"(?<=[\d)])\*\*(?=[\d(])"), re.compile(r"(?<=[\d)])\*(?=[\d(])")
 _STATED = (
-    "####",
-    "\\boxed",
-    "nswer",
-    "esult",
-    "ption",
-    "hoice",
-    "ntwort",
-    "rgebnis",
-    "ösung",
-    "éponse",
-    "espuesta",
-    "答案",
+    "####", "\\boxed", "nswer", "esult", "ption", "hoice", "ntwort", "rgebnis", "ösung", "éponse", "espuesta", "答案",
     "结果",
-)
+)  # fmt: skip
 _OTHER_OPTIONS = re.compile(r"\b(?:above|both|neither|none|all)\b")
 _EMPTY_WORDS = frozenset(
     """what which who whose whom where when why how much many is are was were do does did the a an of to in on at for
@@ -82,17 +71,17 @@ _EMPTY_WORDS = frozenset(
 
 
 def wording_id(row: QARow) -> str:
-    """What the row asks, normalised: all turns before the reference answer but the system's."""
+    """Returns what the row asks, normalised: all turns before the reference answer except the system's."""
     return _name(_turns(row))
 
 
 def mark(*parts: str) -> int:
-    """64 bits, never 0, that stand for the parts."""
+    """Returns 64 bits, never 0, that identify the parts."""
     return int.from_bytes(hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest(), "big") or 1
 
 
 def wording_of(question: str) -> int:
-    """The mark of a question that is all a row asks, to look for among `Marks.wording`."""
+    """Returns the mark of a question that is all a row asks, for a search among `Marks.wording`."""
     return mark(_name([_plain(question)]))
 
 
@@ -105,7 +94,7 @@ def _name(turns: list[str]) -> str:
 
 
 class Marks:
-    """What rows have in common when they ask the same. Rows count from 0 in the order of `add`."""
+    """Holds marks that rows share if they ask the same. Rows count from 0 in the order of `add`."""
 
     def __init__(self) -> None:
         self._wording, self._stem = array("Q"), array("Q")  # 0: none
@@ -119,7 +108,7 @@ class Marks:
         return len(self._wording)
 
     def add(self, row: QARow, name: str) -> None:
-        """Take the marks of a row.
+        """Adds the marks of a row.
 
         Args:
             name: of the row, by `name_of`.
@@ -157,12 +146,12 @@ class Marks:
         self._waiting, self._letters = [], 0
 
     def groups(self) -> tuple[array[int], array[int]]:
-        """The first row of the same wording, and the first row of the same group, of every row."""
-        wordings = _roots(_joined(array("q", range(len(self))), self._equal(self._wording, self._stem)))
+        """Returns for every row the first row of the same wording, and the first row of the same group."""
+        wordings = joined(array("q", range(len(self))), self._equal(self._wording, self._stem))
         most = min(MOST_WORDINGS, max(5, len(set(wordings)) // 5))
         groups = wordings
         for pairs in (self._equal(self._content, self._numbers), self._near()):
-            wider = _roots(_joined(array("q", groups), pairs))
+            wider = joined(array("q", groups), pairs)
             sizes: dict[int, int] = {}
             for at, wording in enumerate(wordings):
                 if at == wording:
@@ -172,18 +161,18 @@ class Marks:
         return wordings, groups
 
     def wording(self, row: int) -> int:
-        """The mark of what the row asks."""
+        """Returns the mark of what the row asks."""
         return self._wording[row]
 
-    def how(self, one: int, other: int) -> str:
-        """In what two rows of a group are the same, in words."""
-        if self._wording[one] == self._wording[other] or self._stem[one] == self._stem[other] != 0:
+    def how(self, left: int, right: int) -> str:
+        """Describes what two rows of a group have in common."""
+        if self._wording[left] == self._wording[right] or self._stem[left] == self._stem[right] != 0:
             return "the same question"
         for marks, what in (
             (self._numbers, "the same numbers and answer"),
             (self._content, "the same words and answer"),
         ):
-            if marks[one] == marks[other] != 0:
+            if marks[left] == marks[right] != 0:
                 return what
         return "nearly the same text"
 
@@ -192,7 +181,7 @@ class Marks:
             yield from _runs(_numpy(kind))
 
     def _near(self) -> Iterator[tuple[int, int]]:
-        """Pairs of nearly the same text, and of conversations of which one goes on where the other one ends."""
+        """Yields pairs of similar texts, and of conversations of which one continues the other."""
         import numpy as np
 
         self._sign()
@@ -202,25 +191,25 @@ class Marks:
             keys = np.where(band == np.uint64(2**64 - 1), np.uint64(0), _mixed(band ^ fits))
             pairs = np.array(list(_runs(keys, first=True)), dtype=np.int64).reshape(-1, 2)
             for some in np.array_split(pairs, len(pairs) // 4096 + 1):
-                one, other = signatures[some[:, 0]], signatures[some[:, 1]]
-                either = ((one != EMPTY) | (other != EMPTY)).sum(axis=1)
-                both = ((one == other) & (one != EMPTY)).sum(axis=1)
+                left, right = signatures[some[:, 0]], signatures[some[:, 1]]
+                either = ((left != EMPTY) | (right != EMPTY)).sum(axis=1)
+                both = ((left == right) & (left != EMPTY)).sum(axis=1)
                 alike = (both >= NEAR * either) & (fits[some[:, 0]] == fits[some[:, 1]])
                 yield from zip(*some[alike].T.tolist(), strict=True)
         if self._earlier:
             rows, marks = zip(*self._earlier, strict=True)
             every = np.concatenate([_numpy(self._wording), np.array(marks, dtype=np.uint64)])
             owner = [*range(len(self)), *rows]
-            yield from ((owner[one], owner[other]) for one, other in _runs(every))
+            yield from ((owner[left], owner[right]) for left, right in _runs(every))
 
 
 def _tokens(text: str) -> list[str]:
-    """Words, numbers and the signs of arithmetic; of a script without spaces, its characters."""
+    """Returns words, numbers and arithmetic signs; for a script without spaces, single characters."""
     return text.translate(_ASCII).split() if text.isascii() else _TOKEN.findall(text)
 
 
 def _plain(text: str) -> str:
-    """Normalised, without what cannot be seen; a product's sign between digits is no markup."""
+    """Returns the text normalised and without invisible characters. A product's sign between digits is no markup."""
     if "*" in text:
         text = _POWER.sub("^", text)
         text = _PRODUCT.sub("×", text)
@@ -228,29 +217,29 @@ def _plain(text: str) -> str:
 
 
 def _answer(reference: str, options: dict[str, str]) -> str | None:
-    """The reference's statement where it is a number, an option or a few words; of an option, its text."""
+    """Returns the reference's statement if it is a number, an option's text or a few words, otherwise None."""
     last = reference.rstrip().rpartition("\n")[2]
     if len(last) > _LONGEST_ANSWER and not any(sign in reference for sign in _STATED):  # as most long texts
         return None
-    said = final_answer(reference)
-    if len(said) > _LONGEST_ANSWER:
+    statement = final_answer(reference)
+    if len(statement) > _LONGEST_ANSWER:
         return None
-    if options and (letter := choice_of(said)):
-        said = options.get(letter, said)
-    if is_numeric_answer(said) and (number := final_number(said)) is not None:
+    if options and (letter := choice_of(statement)):
+        statement = options.get(letter, statement)
+    if is_numeric_answer(statement) and (number := final_number(statement)) is not None:
         return str(number)
-    words = _tokens(normalise(said))
+    words = _tokens(normalise(statement))
     return " ".join(words) if 0 < len(words) <= _SHORT_ANSWER else None
 
 
 def _stem(question: str, options: dict[str, str]) -> str:
-    """A multiple-choice question without its options, normalised."""
+    """Returns a multiple-choice question without its options, normalised."""
     first = re.search(rf"\(?A[).:]\**\s+{re.escape(options['A'])}", question)
     return normalise(question[: first.start()] if first else question)
 
 
 def _content_mark(words: list[str], answer: str, options: list[str]) -> int:
-    """For a question with several words that say something, in any order; 0 for any other."""
+    """Returns a mark of a question's meaningful words in any order, or 0 if there are fewer than two."""
     content = sorted(word for word in words if word not in _EMPTY_WORDS)
     if options and _OTHER_OPTIONS.search(answer):  # such an answer says nothing without them
         content += options
@@ -258,19 +247,21 @@ def _content_mark(words: list[str], answer: str, options: list[str]) -> int:
 
 
 def _numbers_mark(row: QARow, answer: str) -> int:
-    """For a question with several numbers and a number as its answer; 0 for any other."""
+    """Returns a mark of a question's numbers if there are several and the answer is a number, otherwise 0."""
     if not answer[-1].isdigit() or not is_numeric_answer(answer):
         return 0
     asked = " ".join(turn["content"] for turn in row.prompt if turn["role"] == "user")
-    found = sorted(abs(number) for number in numbers_in(with_digits(asked)) if abs(number) != 1)
-    digits = sum(len(str(number).replace("/", "").rstrip("0")) for number in found)
-    if len(found) < 2 or digits < TELLING_DIGITS:
+    stated = numbers_in(with_digits(asked))
+    sizes = (abs(number.numerator if number.denominator == 1 else number) for number in stated)  # ints sort faster
+    numbers = sorted(size for size in sizes if size != 1)
+    digits = sum(len(str(number).replace("/", "").rstrip("0")) for number in numbers)
+    if len(numbers) < 2 or digits < TELLING_DIGITS:
         return 0
-    return mark("numbers", *map(str, found), "→", answer)
+    return mark("numbers", *map(str, numbers), "→", answer)
 
 
 def _signatures(texts: list[bytes]) -> np.ndarray:
-    """The least hash of the word 3-grams that fall into each slot, `EMPTY` where none does: (len(texts), SLOTS).
+    """Returns the least hash of the word 3-grams in each slot, or `EMPTY`, as an array (len(texts), SLOTS).
 
     Args:
         texts: words in UTF-8, each with one space behind it; together they fit into `_powers`.
@@ -297,7 +288,7 @@ def _signatures(texts: list[bytes]) -> np.ndarray:
 
 @lru_cache
 def _powers() -> tuple[np.ndarray, np.ndarray]:
-    """The powers of an odd number modulo 2**64, and what undoes them."""
+    """Returns the powers of an odd number modulo 2**64, and their inverses."""
     import numpy as np
 
     def all_of(factor: int) -> np.ndarray:
@@ -307,7 +298,7 @@ def _powers() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mixed(values: np.ndarray) -> np.ndarray:
-    """The finaliser of MurmurHash3: every bit of 64 depends on all."""
+    """Applies the finaliser of MurmurHash3, in which every bit of 64 depends on all."""
     import numpy as np
 
     for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
@@ -322,7 +313,7 @@ def _numpy(values: array[int]) -> np.ndarray:
 
 
 def _runs(marks: np.ndarray, *, first: bool = False) -> Iterator[tuple[int, int]]:
-    """Neighbours among the rows with the same mark (0: none), with `first` each of them with the first, too."""
+    """Yields neighbours among the rows with the same mark (0: no mark); with `first`, also each row with the first."""
     import numpy as np
 
     order = np.argsort(marks, kind="stable")
@@ -334,20 +325,16 @@ def _runs(marks: np.ndarray, *, first: bool = False) -> Iterator[tuple[int, int]
         yield from zip(order[starts].tolist(), order[same + 1].tolist(), strict=True)
 
 
-def _joined(parent: array[int], pairs: Iterable[tuple[int, int]]) -> array[int]:
-    """`parent` with the pairs joined; the root of a group is its first row."""
+def joined(parent: array[int], pairs: Iterable[tuple[int, int]]) -> array[int]:
+    """Joins the pairs in `parent` and returns the first row of every row's group."""
+
+    def root(row: int) -> int:
+        while (above := parent[row]) != row:
+            parent[row] = parent[above]
+            row = parent[row]
+        return row
+
     for pair in pairs:
-        first, second = sorted(_root(parent, row) for row in pair)
+        first, second = sorted(map(root, pair))
         parent[second] = first
-    return parent
-
-
-def _root(parent: array[int], row: int) -> int:
-    while (above := parent[row]) != row:
-        parent[row] = parent[above]
-        row = parent[row]
-    return row
-
-
-def _roots(parent: array[int]) -> array[int]:
-    return array("q", (_root(parent, row) for row in range(len(parent))))
+    return array("q", map(root, range(len(parent))))

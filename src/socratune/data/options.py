@@ -1,4 +1,4 @@
-"""Questions with options: which they are, in whichever form, and which one the answer means.
+"""Reads questions with options in any form, and finds the option that the answer means.
 
 A question is never asked without its options. What is there and cannot be read makes the row a fault.
 
@@ -22,16 +22,16 @@ OPTIONS = (
 )  # fmt: skip
 """Columns with all options of a question, by plain name."""
 PERHAPS = ("choice", "option", "candidates", "alternatives", "endings", "answers")
-"""Those that have other meanings, too: options only as a list into which the answer points."""
+"""Columns that may mean something else: they count only as a list into which the answer points."""
 NAMED = re.compile(r"(?:^|_)(?:opts?|options?|choices?)(?:_|$)")
-"""Names of other columns that hold them, if they hold a list."""
+"""Names of other columns that hold options if they hold a list."""
 DISTRACTORS = ("distractors", "incorrect_answers", "wrong_answers")
 CHOSEN = (
     "label", "correct", "correct_option", "correct_choice", "correct_index", "correct_idx", "correct_label",
     "correct_letter", "correct_answer_id", "answer_index", "answer_idx", "answer_id", "answer_letter", "answer_label",
     "answer_num", "cop", "gold", "gold_index",
 )  # fmt: skip
-"""Columns that name the right option; beside options only."""
+"""Columns that name the right option. They count only beside options."""
 _COLUMN = re.compile(
     r"(?:(options?|opt?|choices?|answer|ans|alternative|alt|candidate|ending|sol)_?)?"
     r"([a-ru-z]|(?<![a-z])[st]|\d{1,2})"  # `options` is no option S, `opt` no option T
@@ -55,7 +55,7 @@ LabelKind = Literal["list", "labelled", "columns"]
 
 
 class Options(NamedTuple):
-    """The options of a question.
+    """Holds the options of a question.
 
     Attributes:
         labels: how the answer may call them, one each; letters from A where they have none.
@@ -72,13 +72,13 @@ class Options(NamedTuple):
     raw: tuple[Any, ...] = ()
 
     def names(self, answered: Any) -> str | None:
-        """The label that an answer is and nothing else (`B`, `(b)`, `Option B`), or None."""
+        """Returns the label if the answer is nothing else (`B`, `(b)`, `Option B`), otherwise None."""
         label = label_of(answered)
         return label if label in self.labels else None
 
 
 def letter(number: int) -> str:
-    """The letter of an option, counted from 0."""
+    """Returns the letter of an option, counted from 0."""
     return _LETTERS[number]
 
 
@@ -86,7 +86,7 @@ def letter(number: int) -> str:
 
 
 def is_for_options(name: str) -> bool:
-    """Whether a column is there for options, whatever it holds."""
+    """Returns True if a column can only be meant for options, whatever it holds."""
     return bool(
         (name in OPTIONS and name not in PERHAPS)
         or re.fullmatch(r"(?:option|choice|op|opt)_?(?:[a-ru-z]|\d{1,2})", name)
@@ -94,7 +94,7 @@ def is_for_options(name: str) -> bool:
 
 
 def has_options(names: Iterable[str]) -> bool:
-    """Whether columns, by plain name, may hold options."""
+    """Returns True if columns, by plain name, may hold options."""
     names = set(names)
     return bool(names & {*OPTIONS, *DISTRACTORS}) or any(suffixed(names)) or any(map(_DISTRACTOR.fullmatch, names))
 
@@ -102,7 +102,7 @@ def has_options(names: Iterable[str]) -> bool:
 def find_options(
     columns: dict[str, Any], answered: Any, where: str, faults: list[Fault], *, points: bool
 ) -> Options | None:
-    """The options of a row; None where it has none. Options that cannot be read are a fault.
+    """Returns the options of a row, or None without options. Unreadable options are a fault.
 
     Args:
         columns: the row's values by plain name, without question and answer.
@@ -119,16 +119,16 @@ def find_options(
             continue
         if name not in OPTIONS and not (isinstance(decoded(value), dict | list) and len(decoded(value)) > 1):
             continue  # a number of options, the text of one
-        found = read_options(decoded(value))
-        if found is None:
+        options = read_options(decoded(value))
+        if options is None:
             faults.append(Fault(f"{where}, {name}", "two or more options in a known form", value, WRITE))
             return None
-        return found._replace(columns=frozenset({name}))
+        return options._replace(columns=frozenset({name}))
     return _in_columns(columns, answered, where, faults) or _distractors(columns, answered, where, faults)
 
 
 def _is_behind(name: str, value: Any, answered: Any) -> bool:
-    """Whether a column that may mean something else holds options: a list that the answer names a member of."""
+    """Returns True if an ambiguous column holds options: a list with a member that the answer names."""
     value = decoded(value)
     if not isinstance(value, dict | list) or len(value) < 2 or isinstance(answered, bool | list | dict):
         return False
@@ -141,15 +141,15 @@ def _is_behind(name: str, value: Any, answered: Any) -> bool:
 
 
 def label_of(value: Any) -> str:
-    """The letter or the number of an option that a text is (`B`, `(b)`, `Option B`, `option_b`), or ""."""
+    """Returns the letter or number of the option that a text names (`B`, `(b)`, `Option B`, `option_b`), or ""."""
     value = int(value) if isinstance(value, float) and value.is_integer() else value
     text = str(value).strip() if isinstance(value, str | int) else ""
-    found = _LABEL.fullmatch(text) if len(text) <= _LONGEST_LABEL and text[:1] != "-" else None
-    return found[1].upper() if found else ""
+    match = _LABEL.fullmatch(text) if len(text) <= _LONGEST_LABEL and text[:1] != "-" else None
+    return match[1].upper() if match else ""
 
 
 def read_options(value: Any) -> Options | None:
-    """Options in one value, or None: it is in no known form."""
+    """Returns the options in one value, or None if its form is unknown."""
     if isinstance(value, str):
         return _in_text(value)
     pairs: list[tuple[Any, Any]] | None = None
@@ -177,63 +177,63 @@ def _options(pairs: list[tuple[Any, Any]] | None, kind: LabelKind) -> Options | 
         return None
     if kind == "list":
         pairs = [(letter(at), text) for at, (_, text) in enumerate(pairs)]
-    given = {label_of(label): text for label, text in pairs}
-    if "" in given or len(given) < len(pairs):
+    by_label = {label_of(label): text for label, text in pairs}
+    if "" in by_label or len(by_label) < len(pairs):
         return None
-    labels = sorted(given, key=lambda label: (len(label), label))
-    raw = tuple(given[label] for label in labels)
+    labels = sorted(by_label, key=lambda label: (len(label), label))
+    raw = tuple(by_label[label] for label in labels)
     return Options(labels, [str(text).strip() for text in raw], kind, raw=raw)
 
 
 def _from_object(value: dict[Any, Any]) -> list[tuple[Any, Any]] | None:
-    """ARC's two lists, letter → text, or text → letter."""
+    """Returns the pairs of ARC's two lists, of letter → text, or of text → letter."""
     lists = {str(name).lower(): column for name, column in value.items() if isinstance(column, list)}
     texts = next((lists[name] for name in ("text", "texts", "choices", "options", "value") if name in lists), None)
     if texts is not None:
         labels = next((lists[name] for name in ("label", "labels", "key", "letter", "id") if name in lists), None)
-        found = None if labels is None else _options(list(zip(labels, texts, strict=False)), "labelled")
-        return list(zip(labels, texts, strict=True)) if found and labels and len(labels) == len(texts) else None
-    given = [(label, text) for label, text in value.items() if text is not None]
-    values = [str(text).strip().upper() for _, text in given]
-    if sorted(values) == _LETTERS[: len(values)] and not all(label_of(label) for label, _ in given):
-        return [(text, label) for label, text in given]
-    return given
+        readable = None if labels is None else _options(list(zip(labels, texts, strict=False)), "labelled")
+        return list(zip(labels, texts, strict=True)) if readable and labels and len(labels) == len(texts) else None
+    pairs = [(label, text) for label, text in value.items() if text is not None]
+    values = [str(text).strip().upper() for _, text in pairs]
+    if sorted(values) == _LETTERS[: len(values)] and not all(label_of(label) for label, _ in pairs):
+        return [(text, label) for label, text in pairs]
+    return pairs
 
 
 def _from_objects(items: list[dict[Any, Any]]) -> list[tuple[Any, Any]] | None:
-    """`{"label": "A", "text": "apple"}` and the like, `{"A": "apple"}`; `{"text": "apple"}` has the label None."""
+    """Returns the pairs of `{"label": "A", "text": "apple"}` or `{"A": "apple"}`. A text alone gets the label None."""
     pairs: list[tuple[Any, Any]] = []
     for item in items:
-        given = {str(name).lower(): value for name, value in item.items() if value is not None}
+        fields = {str(name).lower(): value for name, value in item.items() if value is not None}
         text = next(
-            (name for name in ("text", "value", "content", "option", "choice", "answer") if name in given), None
+            (name for name in ("text", "value", "content", "option", "choice", "answer") if name in fields), None
         )
         label = next(
-            (name for name in ("label", "key", "letter", "id", "index", "option", "name") if name in given), None
+            (name for name in ("label", "key", "letter", "id", "index", "option", "name") if name in fields), None
         )
-        if text is None and len(given) == 1:
-            pairs.append(next(iter(given.items())))
+        if text is None and len(fields) == 1:
+            pairs.append(next(iter(fields.items())))
         elif text is None:
             return None
         else:
-            pairs.append((None if label in (None, text) else given[label], given[text]))
+            pairs.append((None if label in (None, text) else fields[label], fields[text]))
     return pairs if len({label is None for label, _ in pairs}) == 1 else None
 
 
 def _from_texts(items: list[Any]) -> Options | None:
-    """Texts, whose own letters or numbers (`A) apple`, `1. apple`) are their labels."""
+    """Returns options from texts. Their own letters or numbers (`A) apple`, `1. apple`) are their labels."""
     for pattern in (LETTERED, _NUMBERED):
         own = [pattern.fullmatch(item.strip()) if isinstance(item, str) else None for item in items]
         pairs = [(match[1].upper(), match[2]) for match in own if match]
-        found = _options(pairs, "labelled") if len(pairs) == len(items) else None
+        options = _options(pairs, "labelled") if len(pairs) == len(items) else None
         runs = [_LETTERS[: len(pairs)], *([str(at + first) for at in range(len(pairs))] for first in (0, 1))]
-        if found and found.labels in runs:
-            return found
+        if options and options.labels in runs:
+            return options
     return _options([(None, item) for item in items], "list")
 
 
 def _in_text(text: str) -> Options | None:
-    """Options in a text: each behind its letter, or each on a line of its own."""
+    """Returns the options in a text, each behind its letter or on its own line."""
     marks = list(_MARK.finditer(text))
     run: list[re.Match[str]] = []
     for mark in marks:
@@ -254,11 +254,11 @@ def _in_text(text: str) -> Options | None:
 
 
 def suffixed(names: Iterable[str], pattern: re.Pattern[str] = _COLUMN) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Columns that differ in their last letter or number: what they have alike, and (label, column) of each."""
+    """Yields columns that differ only in their last letter or number: the common part, (label, column) of each."""
     groups: dict[str, dict[str, str]] = {}
     for name in names:
-        if found := pattern.fullmatch(name):
-            groups.setdefault(found[1] or "", {})[found[2].upper()] = name
+        if match := pattern.fullmatch(name):
+            groups.setdefault(match[1] or "", {})[match[2].upper()] = name
     for alike, group in groups.items():
         for run in (_LETTERS, _NUMBERS):
             labels = [label for label in run if label in group]
@@ -283,17 +283,17 @@ def _in_columns(columns: dict[str, Any], answered: Any, where: str, faults: list
             and len(texts) < (3 + (answered not in texts))
         ):
             continue  # the numbers a, b, c of a problem
-        found = _options([(label, columns[name]) for label, name in group], "columns")
-        if found is None:
+        options = _options([(label, columns[name]) for label, name in group], "columns")
+        if options is None:
             got = Shown(", ".join(name for _, name in group))
             faults.append(Fault(where, "options that are texts", got, WRITE))
             return None
-        return found._replace(columns=frozenset(name for _, name in group))
+        return options._replace(columns=frozenset(name for _, name in group))
     return None
 
 
 def _distractors(columns: dict[str, Any], answered: Any, where: str, faults: list[Fault]) -> Options | None:
-    """The right answer among the wrong ones, in the order of the alphabet: its place tells nothing."""
+    """Returns the right answer among the wrong ones in alphabetical order, so that its place reveals nothing."""
     names = [name for name, value in columns.items() if not is_blank(value)]
     taken = [name for name in names if name in DISTRACTORS or _DISTRACTOR.fullmatch(name)]
     wrong: list[Any] = []
@@ -306,8 +306,8 @@ def _distractors(columns: dict[str, Any], answered: Any, where: str, faults: lis
     if not all(isinstance(text, str | int | float) for text in [answered, *wrong]) or len(texts) <= len(wrong):
         faults.append(Fault(where, "wrong answers that are texts", Shown(", ".join(taken)), WRITE))
         return None
-    found = _options([(None, text) for text in texts], "list")
-    return found and found._replace(columns=frozenset(taken))
+    options = _options([(None, text) for text in texts], "list")
+    return options and options._replace(columns=frozenset(taken))
 
 
 def _is_number(value: Any) -> bool:
@@ -318,7 +318,7 @@ def _is_number(value: Any) -> bool:
 
 
 def whole_number(answered: Any) -> int | None:
-    """An answer as a whole number, or None."""
+    """Returns an answer as a whole number, or None."""
     try:
         number = float(str(answered)) if len(str(answered)) < 20 else 0.5
         return int(number) if number == int(number) else None

@@ -1,4 +1,4 @@
-"""Question-answer rows from whatever `--dataset` names: a file, a saved data set, or one of the Hub.
+"""Reads question-answer rows from whatever `--dataset` names: a file, a saved data set, or one of the Hub.
 
 A command parses a data set once (`data_set`). The rows then wait on disk and are read back one at a time, so that a
 large data set needs little memory.
@@ -33,47 +33,47 @@ from socratune.runs import file_state
 
 @dataclass(slots=True)
 class _Reading:
-    """What reading came to: good rows by shape, and the faults of the bad ones."""
+    """Holds the result of reading: good rows by shape, and the faults of the bad rows."""
 
     shapes: Counter[str] = field(default_factory=Counter)
     """`question–answer` → rows that were recognised by these columns."""
     bad: FaultTally = field(default_factory=FaultTally)
     left_out: Counter[str] = field(default_factory=Counter)
-    """Reason → rows that are well and not used: `too_long` for the model, or as people said of them elsewhere."""
+    """Reason → valid rows that are not used: `too_long` for the model, or rejected by people in another tool."""
 
     @property
     def rows(self) -> int:
-        """Good rows."""
+        """The number of good rows."""
         return self.shapes.total()
 
     @property
     def bad_rows(self) -> int:
-        """Bad rows."""
+        """The number of bad rows."""
         return self.bad.rows
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults of the bad rows, each kind once."""
+        """Returns the faults of the bad rows, each kind once."""
         return self.bad.faults
 
-    def screened(self, found: Rejected, where: str, place: str) -> None:
-        """Count a row that can be read and not be used."""
-        if found.reason == "too_long":
-            self.left_out[found.reason] += 1
+    def screened(self, rejected: Rejected, where: str, place: str) -> None:
+        """Counts a row that is readable but cannot be used."""
+        if rejected.reason == "too_long":
+            self.left_out[rejected.reason] += 1
             return
-        fix = "Mend it, or leave such rows out: --on-bad-row skip."
-        self.bad.add(place, [Fault(where, "a row that the model can be asked", Shown(found.detail), fix)])
+        fix = "Fix it, or leave such rows out: --on-bad-row skip."
+        self.bad.add(place, [Fault(where, "a row that the model can be asked", Shown(rejected.detail), fix)])
 
 
 def data_path(name: str, *, held_out: bool = False) -> Path:
-    """What is behind `--dataset NAME`; the name `demo` is the embedded data set."""
+    """Returns the path behind `--dataset NAME`. The name `demo` is the embedded data set."""
     if name == DEMO:
         return DEMO_DATA / ("held_out.jsonl" if held_out else "train.jsonl")
     return Path(name)
 
 
 class Screen(Protocol):
-    """Says of a row that was read why it is not used, by what it holds.
+    """Decides from its content whether a row that was read is used.
 
     Attributes:
         key: equal where another says the same.
@@ -82,12 +82,12 @@ class Screen(Protocol):
     key: tuple[str, str | None]
 
     def __call__(self, row: QARow) -> Rejected | None:
-        """None for a row that is well; with the reason `too_long` it is left out, with any other it is bad."""
+        """Returns None for a usable row. The reason `too_long` leaves a row out; any other reason makes it bad."""
         ...
 
 
 def qa_rows(path: Path, reading: _Reading, screen: Screen | None = None) -> Iterator[QARow]:
-    """The good rows in their order; what becomes of the others is in `reading` when the last row was given.
+    """Yields the good rows in order. `reading` describes all others once the last row has come.
 
     Raises:
         UserError: nothing can be read there, or it holds no row at all.
@@ -97,7 +97,7 @@ def qa_rows(path: Path, reading: _Reading, screen: Screen | None = None) -> Iter
 
 
 def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QARow | Rejected]:
-    """Every record, as the row that it is or with the reason why it is none."""
+    """Yields every record as a row or with the reason why it is none."""
     reading.bad.source = str(path)
     for place, value in annotated_records(path, _records):
         where = f"{path}, {place}"
@@ -106,10 +106,10 @@ def _parsed(path: Path, reading: _Reading, screen: Screen | None) -> Iterator[QA
             yield Rejected(value.reason, value.detail, id=place.replace(" ", "-"), row=value.record)
             continue
         row = _row(value, where)
-        found = screen(row) if screen is not None and isinstance(row, QARow) else None
-        if found is not None and isinstance(row, QARow):
-            reading.screened(found, where, place)
-            yield replace(found, id=place.replace(" ", "-"), row=row.to_json())
+        rejected = screen(row) if screen is not None and isinstance(row, QARow) else None
+        if rejected is not None and isinstance(row, QARow):
+            reading.screened(rejected, where, place)
+            yield replace(rejected, id=place.replace(" ", "-"), row=row.to_json())
             continue
         if isinstance(row, QARow):
             reading.shapes["–".join(shape_of(value) or ())] += 1
@@ -129,7 +129,7 @@ def _row(value: object, where: str) -> QARow | list[Fault]:
 
 
 class DataSet:
-    """A parsed data set, whose rows can be iterated as often as needed.
+    """Holds a parsed data set, whose rows can be iterated as often as needed.
 
     The rows wait in an unnamed temporary file. If the disk has no room for it, every iteration parses the source again.
 
@@ -140,7 +140,7 @@ class DataSet:
     """
 
     def __init__(self, path: Path, screen: Screen | None = None) -> None:
-        """Parse the source to its end.
+        """Parses the source to its end.
 
         Raises:
             OutsideError: the source may be on the Hub, which could not be asked; or it changed during parsing.
@@ -167,7 +167,7 @@ class DataSet:
                 self._bad.put(row.to_json())
 
     def rows(self) -> Iterator[QARow]:
-        """The good rows in their order.
+        """Yields the good rows in order.
 
         Raises:
             UserError: the source is damaged.
@@ -178,7 +178,7 @@ class DataSet:
         return qa_rows(self.path, _Reading(), self.screen) if kept is None else map(QARow.from_json, kept)
 
     def bad_rows(self) -> Iterator[Rejected]:
-        """The bad rows, each with its faults, and those that are too long."""
+        """Yields the bad rows, each with its faults, and the rows that are too long."""
         kept = self._bad.values()
         if kept is None:
             return (row for row in _parsed(self.path, _Reading(), self.screen) if isinstance(row, Rejected))
@@ -190,7 +190,7 @@ _kept: dict[Path, DataSet] = {}
 
 
 def data_set(path: Path, screen: Screen | None = None) -> DataSet:
-    """The data set at `path`. It is parsed only if this command has not parsed it yet, or if it has changed since.
+    """Returns the data set at `path`. It is parsed only once per command, unless it has changed.
 
     Args:
         screen: what its rows have to pass; None takes it as it was parsed before.
@@ -198,31 +198,31 @@ def data_set(path: Path, screen: Screen | None = None) -> DataSet:
     Raises:
         OutsideError: as `DataSet`.
     """
-    found = _kept.get(path)
-    other = screen is not None and (found is None or found.screen is None or found.screen.key != screen.key)
-    if found is None or other or found.state is None or found.state != _state(path):
+    kept = _kept.get(path)
+    other = screen is not None and (kept is None or kept.screen is None or kept.screen.key != screen.key)
+    if kept is None or other or kept.state is None or kept.state != _state(path):
         _kept.pop(path, None)
-        found = _kept[path] = DataSet(path, screen)
-    return found
+        kept = _kept[path] = DataSet(path, screen)
+    return kept
 
 
 def forget_data_sets() -> None:
-    """Release the rows that wait on disk. No stage after the split needs them."""
+    """Releases the rows that wait on disk. No stage after the split needs them."""
     _kept.clear()
 
 
 def _state(path: Path) -> tuple[int, ...] | None:
-    """Numbers that differ if the data set was changed; None if there is nothing to compare."""
+    """Returns numbers that differ if the data set was changed, or None if nothing can be compared."""
     text = str(path)
     if folder := kiln_folder(path):
         return file_state(*sorted(folder.rglob("*.kiln")))
-    if found := saved_folder(text):
-        return file_state(*sorted(file for file in found[0].rglob("*") if file.is_file()))
+    if saved := saved_folder(text):
+        return file_state(*sorted(file for file in saved[0].rglob("*") if file.is_file()))
     return () if hub_name(text) else file_state(path)  # a process reads one commit of the Hub
 
 
 class _Spool:
-    """JSON values in an unnamed temporary file, which several iterators can read at once."""
+    """Stores JSON values in an unnamed temporary file, which several iterators can read at once."""
 
     def __init__(self) -> None:
         # /tmp may lie in memory, /var/tmp does not
@@ -240,7 +240,7 @@ class _Spool:
                 self._give_up()
 
     def values(self) -> Iterator[dict[str, Any]] | None:
-        """The values; None if the disk had no room for them."""
+        """Returns the values, or None if the disk had no room for them."""
         if self._file is None:
             return None
         try:
@@ -275,15 +275,15 @@ class _Reader(io.RawIOBase):
 
 
 def commit_of(path: Path) -> str | None:
-    """The commit of a data set of the Hub that `qa_rows` has read; None for what lies here."""
+    """Returns the commit of a Hub data set that `qa_rows` has read, or None for a local one."""
     name = hub_name(str(path))
     return dataset_revision(name, str(path)) if name else None
 
 
 def _records(path: Path) -> Iterator[Record]:
     text = str(path)
-    if found := saved_folder(text):
-        return read_saved(*found, text)
+    if saved := saved_folder(text):
+        return read_saved(*saved, text)
     if path.is_dir():
         fix = "Name the file in it."
         raise UserError(Fault(text, "a file of question-answer rows", Shown("a directory"), fix))
@@ -296,21 +296,21 @@ def _records(path: Path) -> Iterator[Record]:
 
 @dataclass(slots=True)
 class ReadRows:
-    """All rows of a data set at once, and its faults; for a look at a file."""
+    """Holds all rows of a data set and its faults."""
 
     rows: list[QARow] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
 
 def read_qa_rows(path: Path) -> ReadRows:
-    """Every good row and the faults; never raises for what is in the file."""
-    reading, found = _Reading(), ReadRows()
+    """Returns every good row and the faults. It never raises for the content of a file."""
+    reading, result = _Reading(), ReadRows()
     try:
-        found.rows = list(qa_rows(path, reading))
+        result.rows = list(qa_rows(path, reading))
     except UserError as error:
-        found.faults = [*error.faults]
-    found.faults = [*reading.faults, *found.faults]
-    return found
+        result.faults = [*error.faults]
+    result.faults = [*reading.faults, *result.faults]
+    return result
 
 
 # --- through the library `datasets` --------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ _NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:/(?P<config>[\w.-]+))
 
 
 class HubName(NamedTuple):
-    """A data set of the Hub: `repo` is org/name; without `config` it has only one, or names its default."""
+    """Names a data set of the Hub. `repo` is org/name. Without `config` it has only one or names its default."""
 
     repo: str
     config: str | None
@@ -327,15 +327,15 @@ class HubName(NamedTuple):
 
 
 def hub_name(text: str) -> HubName | None:
-    """What a text means as a data set of the Hub, or None: it names a file, there or missing."""
-    found = _NAME.fullmatch(text)
-    if found is None or Path(text).exists() or Path(text).suffix.lower() in SUFFIXES:
+    """Returns the Hub data set that a text names, or None if it names a file, existing or missing."""
+    match = _NAME.fullmatch(text)
+    if match is None or Path(text).exists() or Path(text).suffix.lower() in SUFFIXES:
         return None
-    return HubName(found["repo"], found["config"], found["split"] or "train")
+    return HubName(match["repo"], match["config"], match["split"] or "train")
 
 
 def saved_folder(text: str) -> tuple[Path, str] | None:
-    """The folder that `datasets` saved and the split that a text means, or None."""
+    """Returns the folder that `datasets` saved and the split that a text names, or None."""
     folder, _, split = text.partition("#")
     if (Path(folder) / "dataset_dict.json").is_file() or (Path(folder) / "state.json").is_file():
         return Path(folder), split
@@ -343,7 +343,7 @@ def saved_folder(text: str) -> tuple[Path, str] | None:
 
 
 def read_hub(name: HubName, where: str) -> Iterator[Record]:
-    """The rows of a data set of the Hub.
+    """Yields the rows of a data set of the Hub.
 
     Raises:
         UserError: no such data set, configuration or split, or the library is missing.
@@ -354,7 +354,7 @@ def read_hub(name: HubName, where: str) -> Iterator[Record]:
 
 @lru_cache  # a run reads its data set several times; the Hub is asked once
 def _hub_files(name: HubName, where: str) -> tuple[str, ...]:
-    """The Arrow files of a data set of the Hub, downloaded the first time."""
+    """Returns the Arrow files of a Hub data set, which are downloaded the first time."""
     try:
         import datasets
         import pyarrow as pa
@@ -366,19 +366,19 @@ def _hub_files(name: HubName, where: str) -> tuple[str, ...]:
     # Arrow's own pool keeps what it has freed: 318 MB instead of 288 for the first loading of 100,000 rows
     pa.set_memory_pool(pa.system_memory_pool())
     try:
-        found = datasets.load_dataset(name.repo, name.config, split=name.split, revision=commit)
+        loaded = datasets.load_dataset(name.repo, name.config, split=name.split, revision=commit)
     except (ValueError, RuntimeError, FileNotFoundError, DatasetsError) as error:
         fix = f"A configuration is given as {name.repo}/config, a split as {name.repo}#split."
         reason = _short(error.__cause__ or error)
         raise UserError(Fault(where, "a data set that can be read", Shown(reason), fix)) from None
     except OSError as error:
         raise OutsideError(f"{where}: the Hugging Face Hub could not be read ({_short(error)}).") from error
-    return tuple(file["filename"] for file in found.cache_files)
+    return tuple(file["filename"] for file in loaded.cache_files)
 
 
 @lru_cache
 def dataset_revision(name: HubName, where: str) -> str | None:
-    """The commit that the Hub has now; None where it may not be asked (`HF_HUB_OFFLINE`).
+    """Returns the current commit on the Hub, or None if the Hub must not be asked (`HF_HUB_OFFLINE`).
 
     Raises:
         UserError: no such data set.
@@ -406,7 +406,7 @@ def dataset_revision(name: HubName, where: str) -> str | None:
 
 
 def read_saved(folder: Path, split: str, where: str) -> Iterator[Record]:
-    """The rows of a folder that `datasets` saved.
+    """Yields the rows of a folder that `datasets` saved.
 
     Raises:
         UserError: it has several splits and the one meant is not among them, or the library is missing.
@@ -415,21 +415,21 @@ def read_saved(folder: Path, split: str, where: str) -> Iterator[Record]:
         import datasets
     except ImportError:
         raise UserError(missing_library("datasets", where)) from None
-    found = datasets.load_from_disk(str(folder))
-    if isinstance(found, datasets.DatasetDict):
+    loaded = datasets.load_from_disk(str(folder))
+    if isinstance(loaded, datasets.DatasetDict):
         split = split or "train"
-        if split not in found:
-            names = [str(name) for name in found]
+        if split not in loaded:
+            names = [str(name) for name in loaded]
             fix = f"Name one: {folder}#{names[0]}."
             raise UserError(Fault(where, f"a split {split}", Shown(f"the splits {', '.join(names)}"), fix))
-        found = found[split]
+        loaded = loaded[split]
     elif split:
         raise UserError(Fault(where, f"a split {split}", Shown("a data set without splits"), f"Give {folder}."))
-    yield from _arrow_files(tuple(file["filename"] for file in found.cache_files), where)
+    yield from _arrow_files(tuple(file["filename"] for file in loaded.cache_files), where)
 
 
 def _short(error: BaseException) -> str:
-    """The first two lines: which configurations or splits there are stands in the second."""
+    """Returns the first two lines. The second lists the existing configurations or splits."""
     return " ".join(str(error).splitlines()[:2]).rstrip(".")[:200] or type(error).__name__
 
 

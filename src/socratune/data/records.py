@@ -1,4 +1,4 @@
-"""The records of a file, one after the other, whatever its format: a large file never lies in memory as a whole.
+"""Reads the records of a file one by one in any format. A large file is never in memory as a whole.
 
     .jsonl, and any other name   one JSON object per line            .csv, .tsv   the first row names the columns
     .json                        an array of objects, or lines       .parquet     through pyarrow
@@ -29,32 +29,32 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 SHOWN = 2000
-"""Bytes of a record that cannot be decoded that are kept."""
+"""Bytes of an undecodable record that are kept."""
 _CHUNK = 1 << 20
 """Characters of a JSON array that are read at a time."""
 LONGEST_MEMBER = 64 * _CHUNK
-"""What of a JSON array is no row after so many characters is damage."""
+"""A member of a JSON array that is longer than this many characters is corrupt."""
 _BATCH_ROWS = 256
 """Rows of a Parquet file that are decoded at a time."""
 
 
 class Unreadable(NamedTuple):
-    """A record that cannot be decoded: the reason, and how it begins."""
+    """Holds a record that cannot be decoded: the reason, and its beginning."""
 
     fault: Fault
     text: str
 
 
 Record = tuple[str, Any]
-"""Where a record stands in its file (`line 3`, `row 3`), and its decoded value or what is `Unreadable`."""
+"""The place of a record in its file (`line 3`, `row 3`), and its decoded value or `Unreadable`."""
 
 
 _Check = Callable[[Sequence[str], str], None]
-"""Raises UserError where the columns of a table do not do; gets their names and the file."""
+"""Raises UserError if the columns of a table are unsuitable. It gets their names and the file."""
 
 
 def read_records(path: Path, check: _Check | None = None) -> Iterator[Record]:
-    """The records of a file in its order.
+    """Yields the records of a file in order.
 
     Args:
         check: of a table's columns; None: they have to be those of question-answer rows.
@@ -92,7 +92,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _lines(path: Path, check: _Check) -> Iterator[Record]:
-    """Every line that is not blank; a byte-order mark is taken off."""
+    """Yields every line that is not blank, without a byte-order mark."""
     with _opened(path) as stream:
         for number, line in enumerate(stream, start=1):
             text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
@@ -102,13 +102,13 @@ def _lines(path: Path, check: _Check) -> Iterator[Record]:
 
 
 def json_value(line: bytes, where: str) -> Any:
-    """The value of a line of JSON, or why it is unreadable."""
+    """Returns the value of a line of JSON, or why it is unreadable."""
 
     def unreadable(expected: str, got: str, fix: str = "") -> Unreadable:
         return Unreadable(Fault(where, expected, Shown(got), fix), line[:SHOWN].decode("utf-8", "replace"))
 
     if b"\x00" in line:
-        return unreadable("text", "NUL bytes (a damaged file, or one that is not UTF-8)")
+        return unreadable("text", "NUL bytes (a corrupt file, or a file that is not UTF-8)")
     try:
         text = line.decode("utf-8")
         value = json.loads(text)
@@ -125,7 +125,7 @@ def json_value(line: bytes, where: str) -> Any:
 
 
 def _unfit(text: str, value: Any, where: str) -> Unreadable | None:
-    """What JSON can hold, but no file of ours: half a surrogate pair, and what is too deep to be written again."""
+    """Returns why a JSON value cannot be used: half a surrogate pair, or nesting too deep to be written again."""
     if text.count("[") + text.count("{") > DEEPEST and too_deep(value):
         fault = Fault(where, "a row", Shown(f"lists or objects in more than {DEEPEST} levels"), "Is it a row at all?")
         return Unreadable(fault, text[:SHOWN])
@@ -139,7 +139,7 @@ def _unfit(text: str, value: Any, where: str) -> Unreadable | None:
 
 
 def _json(path: Path, check: _Check) -> Iterator[Record]:
-    """A `.json` file: an array, or one object per line all the same."""
+    """Yields the records of a `.json` file: an array, or one object per line despite the name."""
     with _opened(path) as stream:
         start = stream.read(_CHUNK).removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] == b"[":
@@ -151,7 +151,7 @@ def _json(path: Path, check: _Check) -> Iterator[Record]:
 
 
 def _array(path: Path) -> Iterator[Record]:
-    """The members of a JSON array."""
+    """Yields the members of a JSON array."""
     number = 0
     try:
         with io.TextIOWrapper(_opened(path), encoding="utf-8-sig") as stream:
@@ -169,7 +169,7 @@ _BLANK = re.compile(r"\s*")
 
 
 def _members(stream: IO[str]) -> Iterator[tuple[str, Any]]:
-    """Each member's text and value, decoded one by one from a stream that begins with a bracket."""
+    """Yields each member's text and value, decoded one by one from a stream that begins with a bracket."""
     decode = json.JSONDecoder().raw_decode
     text, at = stream.read(_CHUNK).lstrip()[1:], 0
     while True:
@@ -195,7 +195,7 @@ def _members(stream: IO[str]) -> Iterator[tuple[str, Any]]:
 
 
 def _csv(path: Path, check: _Check) -> Iterator[Record]:
-    """The rows of a CSV file; an empty cell is no value. As in a spreadsheet, row 1 is the header."""
+    """Yields the rows of a CSV file. An empty cell is no value, and row 1 is the header, as in a spreadsheet."""
     number = 1
     with io.TextIOWrapper(_opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         header = stream.readline()
@@ -225,7 +225,7 @@ def _cells(names: list[str], cells: list[str], where: str) -> Any:
 
 
 def _encoding_fault(text: str, where: str) -> Fault | None:
-    """Why a text that was decoded with `surrogateescape` was no UTF-8, or None."""
+    """Returns why a text decoded with `surrogateescape` is not UTF-8, or None."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -252,7 +252,7 @@ def _parquet(path: Path, check: _Check) -> Iterator[Record]:
 def arrow_records(
     batches: Iterable[Any], names: Sequence[str], where: str, check: _Check | None = None
 ) -> Iterator[Record]:
-    """The rows of Arrow record batches as records.
+    """Yields the rows of Arrow record batches as records.
 
     Raises:
         UserError: the columns have no known shape.
@@ -281,7 +281,7 @@ def _fits_json(value: Any) -> bool:
 
 
 def check_columns(names: Sequence[str], where: str) -> None:
-    """Find out from a table's columns, before any row, that it has no known shape.
+    """Raises if a table's columns have no known shape, before any row is read.
 
     Raises:
         UserError: it has none, or a name twice.
@@ -293,5 +293,5 @@ def check_columns(names: Sequence[str], where: str) -> None:
 
 
 def missing_library(name: str, where: str) -> Fault:
-    """The fault of a data set that needs a library which is not there."""
+    """Returns the fault of a data set that needs a missing library."""
     return Fault(where, f"the library {name} to read it", Shown("none"), "pip install 'socratune[data]'")

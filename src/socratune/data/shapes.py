@@ -1,4 +1,4 @@
-"""A user's row, in whichever usual shape, as a `QARow`. The only reader of other people's column names.
+"""Turns a user's row in any usual shape into a `QARow`. Only this module reads other people's column names.
 
     a conversation   {"messages": [{"role": "user", "content": …}, …]}          the guide's, OpenAI's, TRL's
                      {"conversations": [{"from": "human", "value": …}, …]}      ShareGPT
@@ -31,32 +31,32 @@ from socratune.rows import QARow, content_id
 CHATS = ("messages", "conversations", "conversation")
 """Columns with a whole conversation."""
 ASKS = ("question", "problem", "query", "instruction", "prompt", "question_stem")
-"""Columns with the question of a pair; one row may have only one of them."""
+"""Columns with the question of a pair. A row may have only one of them."""
 INPUTS = ("input", "inputs")
-"""Columns with the question where none of ASKS is there."""
+"""Columns with the question if none of ASKS exists."""
 OPENINGS = ("ctx", "sentence", "goal", "startphrase")
-"""Columns with what the options go on from, or fill in, where there is no question."""
+"""Columns with a text that the options continue or fill in if there is no question."""
 COUNTED_FROM = {"sentence": 1, "goal": 0}
-"""From where an answer counts `option1` or `sol1` beside these: Winogrande's and PIQA's. Elsewhere nobody knows."""
+"""The number from which an answer counts beside these columns: Winogrande's and PIQA's. For others it is unknown."""
 ANSWERS = (
     "answer", "completion", "response", "output", "solution", "answer_key", "chosen", "correct_answer",
     "expected_answer", "reference_answer", "ground_truth", "target", "targets", "answers", "best_answer",
 )  # fmt: skip
-"""Columns with the reference answer of a pair; the first that a row has counts, so `answer` before `solution`."""
+"""Columns with the reference answer of a pair. The first that a row has counts, so `answer` precedes `solution`."""
 PASSAGES = ("passage", "article", "paragraph", "story")
-"""Columns with the text that a question is about: it is asked below it."""
+"""Columns with the text that a question is about. The question is asked below it."""
 PERHAPS_PASSAGES = ("context", "support", "premise")
-"""Likewise where the question has options or the answer a place in the text; else it is the evidence of an answer."""
+"""Passages too if the question has options or the answer a place in the text. Otherwise they are evidence."""
 _YES_OR_NO = re.compile(
     r"(?i)(?:^|[.!?,]\s+)(?:is|are|was|were|am|do|does|did|has|have|had|can|could|will|would|shall|should|may|must)\b"
 )
 _BOOL = {"true": "yes", "false": "no"}
-"""BoolQ's answers, by a passage. Without one they may be truth values as well, and nobody is asked for a guess."""
+"""BoolQ's answers, which need a passage. Without a passage they may be truth values, and guessing is not asked for."""
 SYSTEMS = ("system", "system_prompt")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Columns that are part of a question and cannot be asked."""
 UNWANTED = {"label": ("prompt", "completion"), "kto_tag": ()}
-"""Columns that mark an answer as one not to give, beside these."""
+"""Columns beside an answer that mark it as one not to give."""
 _NO_INPUT = re.compile(r"<\s*no\s?input\s*>|no\s?input", re.IGNORECASE)
 KNOWN = "messages, conversations, question and answer, prompt and completion, or instruction and output"
 
@@ -66,7 +66,7 @@ TakenTurns = tuple[list[Turn], set[str], Any]
 
 
 def shape_of(columns: Iterable[str]) -> tuple[str] | tuple[str, str] | None:
-    """The columns, by plain name, that make a row's conversation: one of CHATS, or a question with its answer.
+    """Returns the columns, by plain name, that make a row's conversation: one of CHATS, or a question and its answer.
 
     A conversation goes before a pair: many sets carry their last question a second time beside it.
 
@@ -94,25 +94,25 @@ def _shape(names: set[str]) -> tuple[str] | tuple[str, str] | None:
 
 
 def may_have_shape(names: Iterable[str]) -> bool:
-    """Whether some row of a table with these columns may have a shape: it leaves what it does not need null."""
+    """Returns True if some row with these columns may have a shape. Such a row leaves other columns null."""
     plain = {plain_name(str(name)) for name in names}
     return bool(plain & {*CHATS, "chosen"}) or bool(_asks(plain) and (_answers(plain) or "mc1_targets" in plain))
 
 
 def _asks(names: set[str]) -> list[str]:
-    found = [name for name in ASKS if name in names] or [name for name in INPUTS if name in names][:1]
-    return found or ([name for name in OPENINGS if name in names][:1] if has_options(names) else [])
+    asks = [name for name in ASKS if name in names] or [name for name in INPUTS if name in names][:1]
+    return asks or ([name for name in OPENINGS if name in names][:1] if has_options(names) else [])
 
 
 def _answers(names: set[str]) -> list[str]:
-    found = [name for name in ANSWERS if name in names]
-    if found == ["answers"] and (pointing := [name for name in CHOSEN if name in names]):
+    answers = [name for name in ANSWERS if name in names]
+    if answers == ["answers"] and (pointing := [name for name in CHOSEN if name in names]):
         return pointing  # the answers to choose from
-    return found or [name for name in CHOSEN if name in names and has_options(names)]
+    return answers or [name for name in CHOSEN if name in names and has_options(names)]
 
 
 def parse_row(data: Any, where: str) -> QARow | list[Fault]:
-    """The row, or every fault it has.
+    """Returns the row, or every fault it has.
 
     Args:
         data: one decoded row.
@@ -121,8 +121,8 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
     if not isinstance(data, dict):
         fix = "A JSON array of rows belongs in a file named .json." if isinstance(data, list) else ""
         return [Fault(where, 'an object like {"messages": [...]}', data, fix)]
-    given = _unfolded(given_columns(data))
-    columns = {plain: value for plain, (_, value) in given.items()}
+    named = _unfolded(given_columns(data))
+    columns = {plain: value for plain, (_, value) in named.items()}
     shape = _shape_of_row(columns)
     if shape is None:
         return [unknown_shape(data, where)]
@@ -140,7 +140,7 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
     own, row_id = _own_metadata(data, where, faults), _own_id(data, where, faults)
     if faults:
         return faults
-    kept = {plain: name for plain, (name, _) in given.items() if plain in used}
+    kept = {plain: name for plain, (name, _) in named.items() if plain in used}
     metadata = {
         name: value
         for name, value in data.items()
@@ -150,12 +150,12 @@ def parse_row(data: Any, where: str) -> QARow | list[Fault]:
 
 
 def _own_metadata(data: dict[str, Any], where: str, faults: list[Fault]) -> dict[str, Any]:
-    given = data.get("metadata")
-    own = decoded(given)
+    raw = data.get("metadata")
+    own = decoded(raw)
     if isinstance(own, dict):
         return own
-    if given is not None and not (isinstance(given, str | float) and is_blank(given)):
-        faults.append(Fault(where, '"metadata" to be an object', given))
+    if raw is not None and not (isinstance(raw, str | float) and is_blank(raw)):
+        faults.append(Fault(where, '"metadata" to be an object', raw))
     return {}
 
 
@@ -170,24 +170,24 @@ def _own_id(data: dict[str, Any], where: str, faults: list[Fault]) -> str | None
     return str(row_id)
 
 
-def _unfolded(given: dict[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
-    """The columns of a row that has some within another: ARC's own `question` with `stem` and `choices`, and
+def _unfolded(row: dict[str, tuple[str, Any]]) -> dict[str, tuple[str, Any]]:
+    """Returns the columns of a row with nested columns flattened: ARC's `question` with `stem` and `choices`, and
     TruthfulQA's `mc1_targets`, the options with 1 for the right one and 0 for the others.
     """
-    targets = decoded(given["mc1_targets"][1]) if "mc1_targets" in given else None
-    if isinstance(targets, dict) and not {"choices", "label"} & given.keys():
+    targets = decoded(row["mc1_targets"][1]) if "mc1_targets" in row else None
+    if isinstance(targets, dict) and not {"choices", "label"} & row.keys():
         texts, right = targets.get("choices", list(targets)), targets.get("labels", list(targets.values()))
-        if isinstance(right, list) and right.count(1) == 1 and all(type(one) is int for one in right):
-            given = given | {"choices": ("mc1_targets", texts), "label": ("mc1_targets", right.index(1))}
-    asked = decoded(given["question"][1]) if "question" in given else None
+        if isinstance(right, list) and right.count(1) == 1 and all(type(label) is int for label in right):
+            row = row | {"choices": ("mc1_targets", texts), "label": ("mc1_targets", right.index(1))}
+    asked = decoded(row["question"][1]) if "question" in row else None
     if not isinstance(asked, dict) or not isinstance(asked.get("stem"), str):
-        return given
+        return row
     inner = {plain_name(name): ("question", value) for name, value in asked.items() if value is not None}
-    return given | inner | {"question": ("question", asked["stem"])}
+    return row | inner | {"question": ("question", asked["stem"])}
 
 
 def _unfit(columns: Columns, where: str) -> list[Fault]:
-    """What rows of other purposes say about their answer or question that makes them unfit."""
+    """Returns why the answer or question of a row made for another purpose is unsuitable, or None."""
     faults = []
     for name in MEDIA:
         if not is_blank(decoded(columns.get(name))):
@@ -205,7 +205,7 @@ def _unfit(columns: Columns, where: str) -> list[Fault]:
 
 
 def unknown_shape(data: Iterable[str], where: str) -> Fault:
-    """The fault of a row (or a table with these columns) that has no known shape: what is known, what it has.
+    """Returns the fault of a row (or of a table) without a known shape: the known columns, and those it has.
 
     Args:
         data: the row, column → value, or only the names of its columns.
@@ -221,7 +221,7 @@ def unknown_shape(data: Iterable[str], where: str) -> Fault:
 
 @lru_cache  # of a file with the wrong columns every row has the same ones
 def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str, str]:
-    """The columns as they are shown, and what to do about them."""
+    """Returns the columns as text, and what to do about them."""
     shown = ", ".join(f"{name} (null)" if name in empty else name for name in names) or "none"
     known = (*CHATS, *ASKS, *ANSWERS[:6])
     asks = [name for name in names if plain_name(name) in ASKS and name not in empty]
@@ -233,7 +233,7 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
         fix = special
     elif len(asks) > 1:
         fix = f"Leave one question: it has {' and '.join(sorted(asks, key=lambda n: ASKS.index(plain_name(n))))}."
-    elif meant := {name: found[0] for name, found in near.items() if found and plain_name(name) != found[0]}:
+    elif meant := {name: alike[0] for name, alike in near.items() if alike and plain_name(name) != alike[0]}:
         fix = " ".join(f'Is "{name}" meant as "{right}"?' for name, right in meant.items())
     elif asks:
         fix = f'"{asks[0]}" has no answer beside it: name that column "answer".'
@@ -243,7 +243,7 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
 
 
 def _purpose(names: set[str]) -> str:
-    """What to do with a row that was made for something else, by its columns; "" where none is known."""
+    """Returns what to do with a row made for another purpose, judged by its columns, or ""."""
     if names >= {"prompt", "pieces"}:
         return "These are the training rows of a run: look at them with socratune inspect {folder}."
     if names >= {"reason", "detail", "row"}:
@@ -283,7 +283,7 @@ def _conversation(columns: Columns, shape: tuple[str, ...], where: str, faults: 
 def _behind_system(
     messages: list[Turn], used: set[str], columns: Columns, where: str, faults: list[Fault]
 ) -> tuple[list[Turn], set[str]]:
-    """The conversation with the row's system column before it, where it has one and no system turn of its own."""
+    """Returns the conversation behind the row's system column if it has one and no system turn of its own."""
     for name in SYSTEMS:
         text = columns.get(name)
         if is_blank(text) or not messages or messages[0]["role"] == "system":
@@ -297,21 +297,21 @@ def _behind_system(
 
 
 def _pair(columns: Columns, ask: str, answer: str, where: str, faults: list[Fault]) -> TakenTurns:
-    """The conversation of a question and an answer column."""
+    """Returns the conversation of a question column and an answer column."""
     used, asked, before = {ask, answer}, columns[ask], []
     if ask in ("instruction", *INPUTS):
         asked, before = _alpaca(columns, ask, where, used, faults)
     answered = _one_answer(columns[answer], f"{where}, {answer}", faults)
     if answer == "answers" and isinstance(columns[answer], dict | list) and len(_texts_in(columns[answer])) > 1:
         used.discard(answer)  # the other ways to say it stay among the metadata
-    said = str(answered).strip().lower()
-    if said in _BOOL and isinstance(asked, str) and _YES_OR_NO.search(asked) and columns.keys() & PASSAGES:
-        answered = _BOOL[said]
+    stated = str(answered).strip().lower()
+    if stated in _BOOL and isinstance(asked, str) and _YES_OR_NO.search(asked) and columns.keys() & PASSAGES:
+        answered = _BOOL[stated]
     turns = [*before, *_side(asked, "user", f"{where}, {ask}", faults)]
     behind = [] if answered is None else _side(answered, "assistant", f"{where}, {answer}", faults)
     if len(behind) > 1 and behind[0]["role"] != "assistant":  # it repeats the question
-        said = [turn["content"].strip() for turn in behind if turn["role"] == "user"]
-        if all(turn["content"].strip() in said for turn in turns if turn["role"] == "user"):
+        stated = [turn["content"].strip() for turn in behind if turn["role"] == "user"]
+        if all(turn["content"].strip() in stated for turn in turns if turn["role"] == "user"):
             return behind, used, behind[-1]["content"]
         got = Shown("a conversation that begins with another question")
         faults.append(Fault(f"{where}, {answer}", f'the answer to "{ask}"', got, f'Leave one: it, or "{ask}".'))
@@ -321,7 +321,7 @@ def _pair(columns: Columns, ask: str, answer: str, where: str, faults: list[Faul
 
 
 def _side(value: Any, role: str, place: str, faults: list[Fault]) -> list[Turn]:
-    """One half of a pair: a text, a number, or turns."""
+    """Returns one half of a pair: a text, a number, or turns."""
     if messages_in(value) is not None:
         return read_chat(value, place, faults)
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value in (float("inf"), float("-inf")):
@@ -335,20 +335,20 @@ def _side(value: Any, role: str, place: str, faults: list[Fault]) -> list[Turn]:
 
 
 def _texts_in(value: Any) -> list[Any]:
-    """The different texts or numbers of SQuAD's `{"text": […]}`, of TriviaQA's `{"value": …}`, or of a list."""
+    """Returns the distinct texts or numbers of SQuAD's `{"text": […]}`, of TriviaQA's `{"value": …}`, or of a list."""
     value = decoded(value)
     if isinstance(value, dict):
         value = value.get("text", value.get("value", []))
-    found: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
     for item in value if isinstance(value, list) else [value]:
         text = item.get("text", item.get("value")) if isinstance(item, dict) else item
         if isinstance(text, str | int | float) and not is_blank(text):
-            found.setdefault(str(text).strip(), text)
-    return list(found.values())
+            texts.setdefault(str(text).strip(), text)
+    return list(texts.values())
 
 
 def _one_answer(value: Any, place: str, faults: list[Fault]) -> Any:
-    """The reference answer of a column that may hold several; None, and a fault, where none of them is the one.
+    """Returns the reference answer of a column that may hold several, or None and a fault if the choice is unclear.
 
     Of SQuAD's and TriviaQA's, which are different ways to say one thing, the first counts. A plain list may as well
     hold the parts of one answer.
@@ -372,7 +372,7 @@ def _no_input(value: Any) -> bool:
 
 
 def _alpaca(columns: Columns, ask: str, where: str, used: set[str], faults: list[Fault]) -> tuple[Any, list[Turn]]:
-    """Alpaca's question, `input` on a line of its own below `instruction`, and the turns of its `history`."""
+    """Returns Alpaca's question, with `input` on its own line below `instruction`, and the turns of its `history`."""
     asked, more, history = columns[ask], columns.get("input"), decoded(columns.get("history"))
     if ask == "instruction" and not _no_input(more):
         if isinstance(asked, str) and isinstance(more, str):
@@ -402,7 +402,7 @@ def _with_options(
     messages: list[Turn], answered: Any, columns: Columns, taken: tuple[tuple[str, ...], set[str], list[str]],
     where: str, faults: list[Fault],
 ) -> tuple[list[Turn], set[str]]:  # fmt: skip
-    """The conversation with the options of the row in its last question, and the columns taken.
+    """Returns the conversation with the row's options in its last question, and the columns taken.
 
     Args:
         answered: the answer as it was written, which may be an option's number.
@@ -437,7 +437,7 @@ def _with_options(
 def _below_passage(
     messages: list[Turn], columns: Columns, shape: tuple[str, ...], used: set[str]
 ) -> tuple[list[Turn], set[str]]:
-    """The conversation whose question stands below the text that it is about, and the columns taken."""
+    """Returns the conversation with the question below the text it is about, and the columns taken."""
     asked, answer = messages[-2]["content"], decoded(columns[shape[-1]])
     of_reading = bool(options_in(asked)) or (isinstance(answer, dict) and "answer_start" in answer)
     for name in (*PASSAGES, *(PERHAPS_PASSAGES if of_reading else ())):

@@ -1,4 +1,4 @@
-"""The faults of many rows: each kind is told once, with the number of its rows and the first of them."""
+"""Groups the faults of many rows: each kind is reported once, with its number of rows and the first of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NamedTuple
 from socratune.errors import Fault, Shown
 
 MOST_KINDS = 100
-"""Kinds of faults that are told; of the rest only the number of rows."""
+"""Kinds of faults that are reported. The rest only counts rows."""
 _FIRST = 3
 _OWN = re.compile(r"'[^']*'|\d+")
-"""What differs between two rows with the same fault: quotations and numbers."""
+"""Quotations and numbers, in which two rows with the same fault differ."""
 _CUT = re.compile(r"[:'\"\d]")
 
 
@@ -25,7 +25,7 @@ class _Kind(NamedTuple):
 
 @dataclass(slots=True)
 class _Same:
-    """The rows with one kind of fault: the first fault, what of its place lies within the row, and where they are."""
+    """Holds the rows with one kind of fault: the first fault, its place within the row, and where the rows are."""
 
     fault: Fault
     inner: str
@@ -35,23 +35,23 @@ class _Same:
 
 @dataclass(slots=True)
 class FaultTally:
-    """Faults by kind. Two are of one kind if they differ in nothing but numbers and what they quote of the row."""
+    """Groups faults by kind. Faults of one kind differ only in numbers and in what they quote."""
 
     source: str = ""
     """The file."""
     rows: int = 0
     untold: int = 0
-    """Rows with no fault among those that are told."""
+    """Rows whose faults are all unreported."""
     _kinds: dict[_Kind, _Same] = field(default_factory=dict)
 
     def add(self, place: str, faults: list[Fault]) -> None:
-        """Count the faults of one row.
+        """Counts the faults of one row.
 
         Args:
             place: of the row in the file, `line 3`.
         """
         self.rows += 1
-        told = False
+        counted = False
         for fault in faults:
             row, _, inner = fault.where.partition(f"{self.source}, {place}")
             inner = "" if row else inner  # it names a file of its own, and the place says which
@@ -59,19 +59,19 @@ class FaultTally:
             if kind not in self._kinds and len(self._kinds) >= MOST_KINDS:
                 continue
             same = self._kinds.setdefault(kind, _Same(fault, inner, []))
-            told = True
+            counted = True
             if same.places[-1:] != [place]:
                 same.rows += 1
                 same.places[_FIRST:] = [place]
-        self.untold += not told
+        self.untold += not counted
 
     @property
     def faults(self) -> list[Fault]:
-        """One fault for each kind, in the order of their first rows, and one that counts the untold rows."""
-        told = [self._told(same) for same in self._kinds.values()]
+        """Returns one fault for each kind in the order of first rows, and one that counts the unreported rows."""
+        faults = [self._told(same) for same in self._kinds.values()]
         if self.untold:
-            told.append(Fault("and further", "no faulty rows", Shown(f"{self.untold} more")))
-        return told
+            faults.append(Fault("and further", "no faulty rows", Shown(f"{self.untold} more")))
+        return faults
 
     def _told(self, same: _Same) -> Fault:
         if same.rows == 1:

@@ -1,4 +1,4 @@
-"""Conversations as other people write them: `role` and `content`, `from` and `value`, texts in parts."""
+"""Reads conversations as people write them: `role` and `content`, `from` and `value`, texts in parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOOL_PARTS = ("tool_use", "tool_result", "tool_call", "function_call", "function
 TEXT_PARTS = (None, "text", "input_text", "output_text")
 WHO, WHAT = ("role", "from"), ("content", "value", "text")
 LEARNT = ("weight", "train", "training")
-"""Keys of a turn by which OpenAI and axolotl leave it out of the loss."""
+"""Keys of a turn by which OpenAI and axolotl exclude it from the loss."""
 _TOOLS = Shown("a tool turn")
 _NO_TOOLS = "Rows with tool calls cannot be enhanced; take them out, or --on-bad-row skip."
 
@@ -27,12 +27,12 @@ Turn = dict[str, str]
 
 
 def is_message(value: Any) -> bool:
-    """Whether a value is a turn of a conversation, or meant as one."""
+    """Returns True if a value is a turn of a conversation or is meant as one."""
     return isinstance(value, dict) and any(name in value for name in WHO) and any(name in value for name in WHAT)
 
 
 def messages_in(value: Any) -> list[Any] | None:
-    """The turns that a value holds: a list of them, one alone, their JSON, or a table of columns. None: no turns."""
+    """Returns the turns in a value (a list, one turn, their JSON, or a table of columns), or None without turns."""
     value = decoded(value)
     if isinstance(value, dict) and is_message(value):
         lists = [column for column in value.values() if isinstance(column, list)]
@@ -46,7 +46,7 @@ def messages_in(value: Any) -> list[Any] | None:
 
 
 def read_chat(items: Any, place: str, faults: list[Fault]) -> list[Turn]:
-    """The turns of a conversation column; an empty system turn is none.
+    """Returns the turns of a conversation column. An empty system turn is dropped.
 
     Args:
         place: file, line and column.
@@ -81,7 +81,7 @@ def _is_tool(item: dict[str, Any]) -> bool:
 
 
 def _turn(item: dict[str, Any], at: str, faults: list[Fault]) -> Turn | None:
-    """One turn; None for an empty system turn, or where its place holds no turn that could be kept."""
+    """Returns one turn, or None for an empty system turn or if its place holds no usable turn."""
     who, said = _given(item, WHO, at, faults)
     what, content = _given(item, WHAT, at, faults)
     role = ROLES.get(said.strip().lower()) if isinstance(said, str) else None
@@ -103,24 +103,24 @@ def _turn(item: dict[str, Any], at: str, faults: list[Fault]) -> Turn | None:
 
 
 def _given(item: dict[str, Any], names: tuple[str, ...], at: str, faults: list[Fault]) -> tuple[str, Any]:
-    """The name under which a turn has something, and what: a table of several sources has null under the others."""
+    """Returns the name of the key that a turn fills, and its value. Tables of several sources leave other keys null."""
     there = [name for name in names if name in item]
-    said = [name for name in there if not is_blank(item[name])]
-    if len(said) > 1 and names is WHO and len({ROLES.get(str(item[name]).lower(), name) for name in said}) > 1:
-        got = Shown(" and ".join(f"{name} {item[name]!r}" for name in said))
+    filled = [name for name in there if not is_blank(item[name])]
+    if len(filled) > 1 and names is WHO and len({ROLES.get(str(item[name]).lower(), name) for name in filled}) > 1:
+        got = Shown(" and ".join(f"{name} {item[name]!r}" for name in filled))
         faults.append(Fault(at, "one role", got))
-    if len(said) > 1 and names is WHAT and any(item[name] != item[said[0]] for name in said[1:]):
-        got = Shown(" and ".join(said))
-        faults.append(Fault(at, "one text", got, f"They differ; leave {said[0]}."))
+    if len(filled) > 1 and names is WHAT and any(item[name] != item[filled[0]] for name in filled[1:]):
+        got = Shown(" and ".join(filled))
+        faults.append(Fault(at, "one text", got, f"They differ; leave {filled[0]}."))
     if not there:  # the usual partner of the other key
         other = any(name in item for name in ("from", "value"))
         there = [("from", "value")[names is WHAT] if other else names[0]]
-    name = (said or there)[0]
+    name = (filled or there)[0]
     return name, item.get(name)
 
 
 def _joined(parts: list[Any] | dict[str, Any], at: str, faults: list[Fault]) -> str | None:
-    """The text of a content in parts, each on a line of its own unless there is a blank between them; None: a fault."""
+    """Joins a content's parts, each on its own line unless there is a space between them. None stands for a fault."""
     text = ""
     for part in [parts] if isinstance(parts, dict) else parts:
         kind, piece = (part.get("type"), part.get("text")) if isinstance(part, dict) else (None, part)
@@ -138,7 +138,7 @@ def _joined(parts: list[Any] | dict[str, Any], at: str, faults: list[Fault]) -> 
 
 
 def order_fault(roles: list[str], where: str) -> Fault | None:
-    """What is wrong with the order of a conversation's turns, or None."""
+    """Returns what is wrong with the order of a conversation's turns, or None."""
     if not roles or roles[-1] != "assistant":
         got = Shown(f"a {roles[-1]} turn last" if roles else "no turn")
         fix = "Write its answer behind it, or take it off."

@@ -1,4 +1,4 @@
-"""Documents and ArangoDB read as passages, and questions written from them that the passages answer."""
+"""Reads documents and ArangoDB as passages, and writes questions that the passages answer."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
-"""Every AQL text that Socratune sends of its own accord; what `--aql` gives is the only other one.
+"""The AQL queries that Socratune sends, except for the user's own query in `--aql`.
 
-All are keyset pages: a page starts behind the last key of the one before, so the server keeps nothing between two of
-them, and a page can be asked again after a lost connection. `@after` is "" for the first page; no key is empty.
+The queries return keyset pages. A page starts behind the last key of the previous page, so the server keeps no state
+and a page can be requested again after a lost connection. `@after` is "" for the first page, as no key is empty.
 """
 
 PAGE = """
@@ -27,4 +27,4 @@ FOR d IN @@collection
   FILTER d._key IN @keys
   RETURN d
 """
-"""The documents with these keys, those that there are."""
+"""The documents with these keys that exist."""

@@ -1,7 +1,7 @@
-"""Documents and links out of an ArangoDB, read to local files before anything else is done with them.
+"""Reads documents and links out of an ArangoDB to local files, before anything else is done with them.
 
-First, because a cursor of the server dies within half a minute while a model thinks about its rows. Read in pages, each
-kept before the next is asked: the same command goes on where it was stopped and asks for no page twice.
+A cursor of the server would expire within half a minute while a model writes. Each page is kept before the next page is
+requested, so the same command resumes where it was stopped and requests no page twice.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ log = logging.getLogger(__name__)
 
 FIRST_PAGE, LONGEST_PAGE = 25, 2000
 PAGE_CHARACTERS = 4_000_000
-"""What a page should hold: documents may be of a line or of a megabyte, so each page's size follows from the last."""
+"""Characters of a page. Documents may have a line or a megabyte, so each page's size follows from the previous page."""
 IDS_A_QUESTION = 200
 _RESTARTS = 3
-"""How often a query of the user's is asked from its beginning because the server has lost its cursor."""
+"""How often a query of the user's starts again because the server has lost its cursor."""
 
 
 def drain(
     place: str, *, into: Path, collections: Sequence[str] | None = None, graph: str | None = None,
     aql: str | None = None, hops: int = 1,
 ) -> Drained:  # fmt: skip
-    """Read what is named, and what lies up to `hops` links around it, into `documents.jsonl` and `links.jsonl`.
+    """Reads the named documents and those up to `hops` links around them into `documents.jsonl` and `links.jsonl`.
 
-    Both are written when everything has come. A folder that holds the answer to the same question is left as it is.
+    Both files are written when everything has come. If the folder holds the same request's files, nothing is read.
 
     Args:
         place: `arangodb://HOST:8529/DATABASE`, `arangodbs://` for TLS; user and password from `ARANGO_USER` and
             `ARANGO_PASSWORD`, or a token from `ARANGO_TOKEN`.
         into: a folder of its own.
-        collections: of documents and of edges; with neither these nor the next two all of the database.
-        graph: whose collections are read.
-        aql: a query whose rows are documents, edges, or hold some.
-        hops: documents are added that lie so many links away from the named ones; along the links of the edge
-            collections named, or of all if none is.
+        collections: names of document and edge collections. Without any of these three, the whole database is read.
+        graph: the name of a graph whose collections are read.
+        aql: a query whose rows are documents or edges, or contain some.
+        hops: the distance in links of the documents to add, along the named edge collections, or along all if none is
+            named.
 
     Raises:
-        UserError: the driver is not installed, or something that was given is wrong.
-        OutsideError: the server cannot be reached; what has come is kept.
+        UserError: the driver is not installed, or an argument is invalid.
+        OutsideError: the server cannot be reached. What has come is kept.
     """
     where = parse_place(place)
     if sum(bool(one) for one in (collections, graph, aql)) > 1:
@@ -87,15 +87,15 @@ def _connect(place: Any) -> Server:
 
 
 def _own(there: dict[str, bool]) -> list[str]:
-    """The collections that are not the server's, those of documents first."""
+    """Returns the collections that are not the server's own, document collections first."""
     return sorted((name for name in there if not name.startswith("_")), key=lambda name: (there[name], name))
 
 
 def _named(server: Server, there: dict[str, bool], collections: Sequence[str] | None, graph: str | None) -> list[str]:
-    """The collections that are read as a whole, in the order they were named.
+    """Returns the collections that are read as a whole, in the order in which they were named.
 
     Raises:
-        UserError: one is not there, or there is none.
+        UserError: a collection does not exist, or the database has none.
     """
     from socratune.documents.arango_driver import missing
 
@@ -112,17 +112,17 @@ def _read_collection(server: Server, pages: PageLog, collection: str) -> None:
         return
     _read_pages(server, pages, collection, texts.PAGE, {"@collection": collection})
     kept, count = pages.count(collection), server.count(collection)
-    log.info("%s: %d of %d rows are here.", collection, kept, count)
+    log.info("%s: %d of %d rows have been read.", collection, kept, count)
     if kept < count:
         log.warning(
-            "%s: the server counts %d rows and %d came. Either some were added meanwhile, or it sorts keys otherwise "
-            'than it compares them; --aql "FOR d IN %s RETURN d" reads them without an order.',
+            "%s: the server counts %d rows and %d came. Either rows were added meanwhile, or it sorts keys "
+            'differently than it compares them. --aql "FOR d IN %s RETURN d" reads them in any order.',
             *(collection, count, kept, collection),
         )
 
 
 def _read_links(server: Server, pages: PageLog, edges: Sequence[str], hop: int) -> None:
-    """The edges around the documents that lie `hop - 1` links away, out of each edge collection."""
+    """Reads the edges around the documents `hop - 1` links away from each edge collection."""
     for ids in pages.batches(hop - 1, IDS_A_QUESTION):
         for collection in edges:
             step = f"{collection}, step {hop} from {ids[0]}"
@@ -130,7 +130,7 @@ def _read_links(server: Server, pages: PageLog, edges: Sequence[str], hop: int) 
 
 
 def _read_neighbours(server: Server, pages: PageLog, readable: Sequence[str], hop: int) -> None:
-    """The documents that one link more leads to, but never those of the server itself (its users, for one)."""
+    """Reads the documents one link further, but not the server's own (its users, for example)."""
     ids = pages.other_ends(hop - 1)
     for collection, group in groupby(ids, key=lambda one: one.partition("/")[0]):
         wanted, size = list(group), FIRST_PAGE
@@ -143,7 +143,7 @@ def _read_neighbours(server: Server, pages: PageLog, readable: Sequence[str], ho
 
 
 def _read_pages(server: Server, pages: PageLog, step: str, query: str, binds: dict[str, Any]) -> None:
-    """The keyset pages of a query, from where the step was left."""
+    """Reads the keyset pages of a query from where the step stopped."""
     after, size = pages.position(step), FIRST_PAGE
     while after is not None:
         rows = server.rows(query, {**binds, "after": after, "n": size}, size)
@@ -155,13 +155,13 @@ def _read_pages(server: Server, pages: PageLog, step: str, query: str, binds: di
 
 
 def _next_size(size: int, rows: int, characters: int) -> int:
-    """Rows to ask for next, so that they come to about `PAGE_CHARACTERS`; at most four times as many as now."""
+    """Returns the rows of the next page, for about `PAGE_CHARACTERS` and at most four times as many as now."""
     fitting = PAGE_CHARACTERS * max(rows, 1) // max(characters, 1)
     return max(1, min(fitting, 4 * size, LONGEST_PAGE))
 
 
 def _read_query(server: Server, pages: PageLog, query: str) -> None:
-    """All rows of a query of the user's, batch by batch as they come.
+    """Reads all rows of a query of the user's in batches.
 
     Raises:
         UserError: the server cannot run it, or it would change data.
@@ -179,7 +179,9 @@ def _read_query(server: Server, pages: PageLog, query: str) -> None:
             restarts += 1
             if restarts > _RESTARTS:
                 raise OutsideError(f"--aql: the server lost the query's cursor {restarts} times.") from None
-            log.warning("--aql: the server has lost the cursor; the query is asked again, what is here stays.")
+            log.warning(
+                "--aql: the server has lost the cursor. The query starts again, and what has been read is kept."
+            )
             position = ""
             continue
         pages.keep("query", json_encode(after or ()).decode(), _records(_inside(rows)), done=after is None)
@@ -205,16 +207,16 @@ _Row = dict[str, Any]
 
 
 def is_edge(row: _Row) -> bool:
-    """True for an edge; one that a query returned without its key is told by its two ends."""
+    """Returns True for an edge. An edge that a query returned without its key is known by its two ends."""
     return isinstance(row.get("_from"), str) and isinstance(row.get("_to"), str)
 
 
 def document_of(row: _Row) -> Document:
-    """A document of the database.
+    """Returns a row of the database as a document.
 
-    Its text is the first of `TEXTS` it has, else its plain attributes as `name: value`, one a line; empty if it has
-    none of both (a link may still lead to it). Its other plain attributes are in `metadata` under their names, where
-    `collection` and `key` are its own. A row that a query put together has no key; its id is made from its content.
+    Its text is the first of `_TEXTS` that it has, else its plain attributes as `name: value`, one per line. The text is
+    empty if it has neither, as a link may still lead to it. `metadata` has its other plain attributes, and `collection`
+    and `key`. A row that a query built has no key, so its id is made from its content.
     """
     collection, key = _collection_and_key(row)
     plain = {name: value for name, value in row.items() if not name.startswith("_") and _is_plain(value)}
@@ -231,7 +233,7 @@ def document_of(row: _Row) -> Document:
 
 
 def link_of(row: _Row) -> Link:
-    """An edge of the database; its relation is the first of `RELATIONS` it has, else its collection's name."""
+    """Returns an edge of the database. Its relation is the first of `RELATIONS` that it has, else its collection."""
     collection, key = _collection_and_key(row)
     named = _first(row, RELATIONS)
     relation = _clean(row[named]) if named else collection
@@ -239,9 +241,9 @@ def link_of(row: _Row) -> Link:
 
 
 def records_in(value: Any) -> Iterator[_Row]:
-    """The documents and edges in what a query returned for one row: itself, or those inside of it (`{v, e}`, a path).
+    """Yields the documents and edges of a row of a query: the row itself, or those inside of it (`{v, e}`, a path).
 
-    A row with none inside is one that the query put together, and a text by itself is a document's text.
+    A row without any is a document that the query built, and a mere text is a document's text.
     """
     if isinstance(value, str) and value.strip():
         yield {"text": value}
@@ -279,5 +281,5 @@ def _spoken(value: str | float) -> str:
 
 
 def _clean(text: str) -> str:
-    """In Unicode's NFC, without NUL, which no row of ours may hold."""
+    """Returns a text in Unicode's NFC, without NUL, which a row must not contain."""
     return unicodedata.normalize("NFC", text).replace("\x00", "")

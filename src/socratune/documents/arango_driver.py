@@ -1,8 +1,8 @@
-"""The connection to an ArangoDB: python-arango, with the patience it lacks and its refusals in plain words.
+"""Connects to an ArangoDB through python-arango, with retries and with its refusals in plain words.
 
-The driver repeats no POST after an answer of 503 or a time-out, and every query is one; so its own retries are off and
-ours, with growing pauses, are around each request. Basic authentication is the default because the driver never renews
-a token that has expired. Importing this module needs the driver.
+Every query is a POST, and the driver repeats no POST after an answer of 503 or a time-out. So its retries are off, and
+ours with growing pauses are around each request. Basic authentication is the default because the driver never renews an
+expired token. Importing this module needs the driver.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from requests.exceptions import ConnectionError as NoConnection
 
 from socratune.documents.arango_place import ArangoPlace
 from socratune.errors import Fault, OutsideError, Shown, UserError
-from socratune.llm import is_loopback
+from socratune.llm import is_this_machine
 from socratune.runs import json_decode
 
 log = logging.getLogger(__name__)
 
 RETRIES = 6
 BACKOFF_S = 0.5
-"""The first pause between two tries; each further one is twice as long, up to `_BACKOFF_CAP_S`."""
+"""The first pause between two tries. Each further pause is twice as long, up to `_BACKOFF_CAP_S`."""
 _BACKOFF_CAP_S = 8.0
 REQUEST_TIMEOUT_S = 60
 CURSOR_TTL_S = 600
-"""How long a cursor waits for its next batch; the server's own 30 s are less than a retry can take."""
+"""How long a cursor waits for its next batch. A retry can take longer than the server's default of 30 s."""
 _LONGEST_ANSWER = 1 << 29
-"""Bytes, unpacked: a batch of documents, each of them a book."""
+"""The most unpacked bytes of an answer, enough for a batch of books."""
 _BATCH_ROWS = 200
-"""Rows of a batch of a user's query. Nothing is known of their size, so they are few."""
+"""Rows of a batch of a user's query, few because their size is unknown."""
 
 PASSING = {408, 429, 502, 503, 504}
-"""HTTP statuses that say nothing about the request itself."""
+"""HTTP statuses that do not depend on the request itself."""
 NO_ARANGO = "answers, but not as an ArangoDB does. Is the address right?"
 NO_COLLECTION, NO_DATABASE, CLUSTER_TIMEOUT, NO_CURSOR, NO_GRAPH = 1203, 1228, 1457, 1600, 1924
 
 
 class NotNow(Exception):
-    """The server, or what stands before it, has not dealt with the request."""
+    """The server, or a proxy before it, has not processed the request."""
 
 
 class CursorLost(Exception):
@@ -60,11 +60,11 @@ class CursorLost(Exception):
 
 
 class Server:
-    """One database, asked as one user; a context manager.
+    """A context manager for a database that is read as one user.
 
     Every method raises:
         UserError: the user, the password, the token or the database is wrong.
-        OutsideError: the server cannot be reached, or has not answered after all retries.
+        OutsideError: the server cannot be reached or has not answered after all retries.
     """
 
     def __init__(self, place: ArangoPlace) -> None:
@@ -80,18 +80,18 @@ class Server:
         self._client.close()
 
     def collections(self) -> dict[str, bool]:
-        """The collections by name; True for those of edges."""
+        """Returns the collections by name, with True for edge collections."""
         return {one["name"]: one["type"] == "edge" for one in self._sure(self._db.collections)}
 
     def count(self, collection: str) -> int:
-        """How many documents or edges the server says a collection has."""
+        """Returns the number of documents or edges that the server reports for a collection."""
         return self._sure(self._db.collection(collection).count)
 
     def graph(self, name: str) -> list[str]:
-        """The names of a graph's collections, those of documents first.
+        """Returns the names of a graph's collections, document collections first.
 
         Raises:
-            UserError: there is no such graph.
+            UserError: the graph does not exist.
         """
         graph = self._db.graph(name)
         try:
@@ -104,15 +104,15 @@ class Server:
         return [*vertices, *(one["edge_collection"] for one in edges)]
 
     def rows(self, query: str, binds: dict[str, Any], most: int) -> list[dict[str, Any]]:
-        """What a query of `aql.py` returns, in one answer.
+        """Returns what a query of `aql.py` returns, in one answer.
 
         Args:
-            query: its text.
-            binds: its bind variables.
-            most: rows that there can be.
+            query: the text of the query.
+            binds: the bind variables.
+            most: the most rows that the query can return.
 
         Raises:
-            UserError: the collection is gone.
+            UserError: the collection does not exist any more.
         """
         try:
             cursor = self._ask(lambda: self._db.aql.execute(query, bind_vars=binds, batch_size=most))
@@ -124,7 +124,7 @@ class Server:
         return list(cursor.batch() or ())
 
     def check_query(self, query: str) -> None:
-        """Have the server plan a query of the user's without running it.
+        """Has the server plan a query of the user's without running it.
 
         Raises:
             UserError: the server cannot run it, or it would change data.
@@ -137,7 +137,7 @@ class Server:
             raise UserError(Fault("--aql", "a query that only reads", Shown("one that changes data")))
 
     def first_batch(self, query: str) -> tuple[list[Any], tuple[str, str] | None]:
-        """The first rows of a user's query, and where the next ones are (None: these are all).
+        """Returns the first rows of a user's query, and where the next rows are, or None if there are no more.
 
         Raises:
             UserError: the server cannot run it.
@@ -151,10 +151,10 @@ class Server:
         return list(cursor.batch() or ()), self._next(state)
 
     def next_batch(self, cursor_id: str, batch_id: str) -> tuple[list[Any], tuple[str, str] | None]:
-        """A batch of a cursor, and where the next one is. The latest batch may be asked for again.
+        """Returns a batch of a cursor, and where the next batch is. The latest batch may be requested again.
 
         Raises:
-            CursorLost: the query has to be asked from its beginning.
+            CursorLost: the query has to start from its beginning.
         """
         state = {"id": cursor_id, "nextBatchId": batch_id, "hasMore": True, "result": []}
         cursor = Cursor(self._db.conn, state, allow_retry=True)
@@ -166,7 +166,9 @@ class Server:
             raise self._bad_query(error) from None
         after = self._next({"id": cursor_id, **found})
         if after is None:
-            self._sure(lambda: cursor.close(ignore_missing=True))  # one that allows retries outlives its last batch
+            self._sure(
+                lambda: cursor.close(ignore_missing=True)
+            )  # a cursor that allows retries outlives its last batch
         return found["batch"], after
 
     def _next(self, state: dict[str, Any]) -> tuple[str, str] | None:
@@ -180,22 +182,22 @@ class Server:
 
     def _open(self, database: str) -> StandardDatabase:
         place = self._place
-        if place.token:  # sent as it is: what the driver makes of one that has expired or is refused helps nobody
+        if place.token:  # sent as it is, as the driver's errors for an expired or refused token are of no help
             return self._client.db(database, superuser_token=place.token)
         return self._client.db(database, username=place.user, password=place.password)
 
     def _sure(self, request: Callable[[], Any]) -> Any:
-        """Ask for what there is no reason to refuse."""
+        """Sends a request that the server has no reason to refuse."""
         try:
             return self._ask(request)
         except ArangoServerError as error:
             raise self._unexpected(error) from None
 
     def _ask(self, request: Callable[[], Any]) -> Any:
-        """Ask until there is an answer that says something about the request.
+        """Sends a request until the answer depends on the request itself.
 
         Raises:
-            ArangoServerError: the server refuses it, for a reason that the caller has to word.
+            ArangoServerError: the server refuses it, for a reason that the caller puts into words.
         """
         reason = ""
         for retry in range(RETRIES + 1):
@@ -210,7 +212,7 @@ class Server:
                 reason = error.message
             except OutsideError:
                 raise
-            except OSError as error:  # as all of the transport's are
+            except OSError as error:  # all errors of the transport are OSErrors
                 reason = str(error)
                 if not self._answered:
                     hint = f"no ArangoDB answers there ({reason}). Is it running, is the address right?"
@@ -223,20 +225,21 @@ class Server:
             self._answered = True
             if retry < RETRIES:
                 wait_s = min(BACKOFF_S * 2**retry, _BACKOFF_CAP_S) * random.uniform(0.5, 1.0)
-                log.warning("%s: %s; asked again in %.1f s.", self._place.shown, reason, wait_s)
+                log.warning("%s: %s. The request is repeated in %.1f s.", self._place.shown, reason, wait_s)
                 time.sleep(wait_s)
         raise OutsideError(
-            f"{self._place.shown}: no answer after {RETRIES + 1} tries ({reason}). The same command goes on from here."
+            f"{self._place.shown}: no answer after {RETRIES + 1} tries ({reason}). Run the same command "
+            "again to resume."
         )
 
     def _check_access(self, error: ArangoServerError) -> None:
-        """Raises UserError for a refusal that has to do with who asks, or which database."""
+        """Raises UserError for a refusal that is due to the user or the database."""
         place = self._place
         if error.http_code == 401 and place.token:
             ended = _expiry(place.token)
             past = ended is not None and ended <= datetime.now(UTC)
             got = f"one that expired at {ended:%Y-%m-%d %H:%M:%S} UTC" if past else "one that it refuses"
-            fix = "Set a new one, or ARANGO_USER and ARANGO_PASSWORD instead; the same command goes on from here."
+            fix = "Set a new one, or ARANGO_USER and ARANGO_PASSWORD instead, and run the same command again to resume."
             raise UserError(Fault("ARANGO_TOKEN", f"a token that {place.shown} takes", Shown(got), fix)) from None
         if error.http_code == 401:
             got = Shown(f"a refusal for the user {place.user}")
@@ -250,7 +253,7 @@ class Server:
             raise UserError(missing(place.shown, "database", place.database, self._databases())) from None
 
     def _databases(self) -> list[str]:
-        """The databases that the user may see; none where he may not ask."""
+        """Returns the databases that the user may see, or none if the server does not list them."""
         try:
             found: Any = self._open("_system").databases_accessible_to_user()
         except (ArangoServerError, NotNow, OSError):
@@ -267,24 +270,24 @@ class Server:
 
 
 def missing(where: str, kind: str, name: str, there: Any) -> Fault:
-    """The fault of a name that is not there, with the nearest that is."""
+    """Returns the error for a name that does not exist, with the nearest name that does."""
     names = sorted(one for one in there if not one.startswith("_") and one != name)
     near = get_close_matches(name, names, n=1)
     listed = f"There are: {', '.join(names[:20])}." if names else ""
     fix = f"Did you mean {near[0]}?" if near else listed
-    return Fault(where, f"a {kind} of the server", Shown(f"{name}, which is not there"), fix)
+    return Fault(where, f"a {kind} of the server", Shown(f"{name}, which does not exist"), fix)
 
 
 class _Transport(DefaultHTTPClient):
-    """The driver's, which keeps the reason of a failed connection and takes nothing but JSON for an answer."""
+    """The driver's transport, which also keeps the reason of a failed connection and accepts only JSON."""
 
     def __init__(self) -> None:
         super().__init__(request_timeout=REQUEST_TIMEOUT_S)
 
     def create_session(self, host: str) -> Session:
-        session = Session()  # the driver's repeats only GET, and the repetitions would multiply
-        session.auth = lambda request: request  # else a .netrc would replace a token
-        if is_loopback(urlsplit(host).hostname or ""):
+        session = Session()  # the driver's session repeats only GET, and the retries would multiply
+        session.auth = lambda request: request  # otherwise a .netrc would replace a token
+        if is_this_machine(urlsplit(host).hostname or ""):
             session.trust_env = False  # requests would ask a proxy for what is on this machine
         session.hooks["response"].append(_read_bounded)
         return session
@@ -292,7 +295,7 @@ class _Transport(DefaultHTTPClient):
     def send_request(self, *args: Any, **kwargs: Any) -> Response:
         try:
             response = super().send_request(*args, **kwargs)
-        except NoConnection as error:  # the driver would catch this class, and forget it
+        except NoConnection as error:  # the driver would catch this class and lose the reason
             raise ConnectionAbortedError(_reason(error)) from error
         if response.status_code in PASSING:
             raise NotNow(f"HTTP {response.status_code} {response.status_text}")
@@ -302,7 +305,7 @@ class _Transport(DefaultHTTPClient):
 
 
 def _read_bounded(response: HttpResponse, **_: Any) -> None:
-    """Read a body, which requests would do without end."""
+    """Reads a body up to a limit, which requests does not have."""
     pieces, room = [], _LONGEST_ANSWER
     for piece in response.iter_content(1 << 20):
         room -= len(piece)
@@ -314,7 +317,7 @@ def _read_bounded(response: HttpResponse, **_: Any) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost of a chain of transport errors, which is the one that people know."""
+    """Returns the text of the innermost of a chain of transport errors, which is the one that people know."""
     inner: Any = error
     while True:
         nested = getattr(inner, "reason", None) or inner.__cause__ or inner.__context__
@@ -325,7 +328,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _expiry(token: str) -> datetime | None:
-    """When a JWT expires, None if it does not say."""
+    """Returns when a JWT expires, or None if it does not say."""
     try:
         payload = token.split(".")[1]
         return datetime.fromtimestamp(

@@ -1,6 +1,6 @@
-"""Where a database is and who reads it: `arangodb://[USER[:PASSWORD]@]HOST[:8529]/DB`, and what the environment adds.
+"""Addresses of databases, `arangodb://[USER[:PASSWORD]@]HOST[:8529]/DB`, with user and password from the environment.
 
-A password in the address is never shown, logged or written: `Place.shown` is the address without it.
+A password in the address is never shown, logged or written: `ArangoPlace.shown` is the address without it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ ADDRESS = "an address like arangodb://localhost:8529/DATABASE"
 
 @dataclass(frozen=True, slots=True)
 class ArangoPlace:
-    """One database as one user.
+    """A database and the user who reads it.
 
     Attributes:
-        url: of the server, `http://HOST:PORT`.
-        token: a JWT; where it is set, user and password are not used.
+        url: the address of the server, `http://HOST:PORT`.
+        token: a JWT. If it is set, user and password are not used.
         shown: the address without user and password.
     """
 
@@ -35,12 +35,12 @@ class ArangoPlace:
 
 
 def place_of(database: str) -> str:
-    """The address of a database of the server in `ARANGO_URL` (default: ArangoDB's own, `http://127.0.0.1:8529`).
+    """Returns the address of a database on the server in `ARANGO_URL` (default: `http://127.0.0.1:8529`).
 
-    User and password of that address are in it: `without_password` before it is shown.
+    It contains user and password of `ARANGO_URL`. Call `without_password` before you show it.
 
     Raises:
-        UserError: `ARANGO_URL` is no address.
+        UserError: `ARANGO_URL` is not an address.
     """
     url = os.environ.get("ARANGO_URL") or f"http://127.0.0.1:{PORT}"
     scheme, server = _server(url, "ARANGO_URL", "an address like http://127.0.0.1:8529")
@@ -48,18 +48,19 @@ def place_of(database: str) -> str:
 
 
 def without_password(place: str) -> str:
-    """The address as it may be shown and written to files: nothing of what stands before the last @."""
+    """Returns the address without what is before the last @, so that it may be shown and written to files."""
     scheme, behind, _ = place.partition("://") if "://" in place else ("", "", "")
     return f"{scheme}{behind}{place.removeprefix(scheme + behind).rpartition('@')[2]}"
 
 
 def parse_place(text: str) -> ArangoPlace:
-    """The place that an address means.
+    """Returns the database of an address.
 
-    What it does not say comes from `ARANGO_USER`, `ARANGO_PASSWORD` and `ARANGO_TOKEN`; a user in it goes before those.
+    What is missing from it comes from `ARANGO_USER`, `ARANGO_PASSWORD` and `ARANGO_TOKEN`. A user in the address comes
+    first.
 
     Raises:
-        UserError: it is no address of a database.
+        UserError: it is not the address of a database.
     """
     shown = without_password(text)
     if text.partition("://")[0] not in ("arangodb", "arangodbs"):
@@ -68,7 +69,7 @@ def parse_place(text: str) -> ArangoPlace:
     login, _, host = server.rpartition("@")
     database = unquote(urlsplit(text).path.strip("/"))
     if not database or "/" in database:
-        raise UserError(Fault("--source", ADDRESS, shown, "Exactly one database is named behind the server."))
+        raise UserError(Fault("--source", ADDRESS, shown, "Name exactly one database behind the server."))
     url = f"{scheme}://{host}"
     if login:
         user, _, password = login.partition(":")
@@ -79,11 +80,11 @@ def parse_place(text: str) -> ArangoPlace:
 
 
 def _server(text: str, where: str, expected: str) -> tuple[str, str]:
-    """The scheme (`http` or `https`) and `[LOGIN@]HOST:PORT` of an address."""
+    """Returns the scheme (`http` or `https`) and `[LOGIN@]HOST:PORT` of an address."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port or PORT
-    except ValueError:  # a port that is no number (or what stands behind a colon in an address with a password)
+    except ValueError:  # a port that is not a number, or the rest of an unquoted password
         parts, host, port = urlsplit(""), "", 0
     if parts.scheme not in SCHEMES or not host or parts.query or parts.fragment:
         fix = "In a password / ? # are written as %2F %3F %23; better, set ARANGO_PASSWORD." if "@" in text else ""

@@ -1,4 +1,4 @@
-"""What questions are written from: documents, the passages cut out of them, and the links between documents."""
+"""The data that questions are written from: documents, their passages, and the links between documents."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text of the user's.
+    """A text of the user's.
 
     Attributes:
-        id: stable between two reads of the same source: a path below the folder that was named, or `collection/key`.
-        title: how people call it.
-        text: as read, Unicode in NFC.
-        metadata: what else the source said, as JSON.
+        id: the same in every read of a source: a path below the named folder, or `collection/key`.
+        title: what people call it.
+        text: the text as read, in Unicode's NFC.
+        metadata: the other attributes of the source, as JSON.
     """
 
     id: str
@@ -25,7 +25,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An edge of a graph: document —relation→ document, by their ids."""
+    """An edge of a graph, from one document's id to another's."""
 
     id: str
     relation: str
@@ -35,10 +35,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A stretch of a document: `document.text[begin:end]`.
+    """A part of a document: `document.text[begin:end]`.
 
     Attributes:
-        place: for people: heading, page or key.
+        place: the heading, page or key, for people to read.
     """
 
     id: str

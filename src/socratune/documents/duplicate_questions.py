@@ -1,4 +1,4 @@
-"""Questions that are asked twice across the corpus. Two that differ in a number or a name are two questions."""
+"""Finds questions that are asked twice. Questions that differ in a number or a name are different questions."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from socratune.judging import normalise
 from socratune.rows import Rejected, content_id
 
 ALIKE = 92.0
-"""RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are one."""
+"""RapidFuzz's token set ratio from which two questions with the same answer, numbers and names are the same."""
 SAME_QUESTION, SAME_ANSWER = 0.4, 0.6
-"""Jaccard index of the telling words from which two questions on the same evidence are one, if what their answers add
-to them is the same, too."""
+"""Jaccard index of the content words from which two questions on the same evidence are the same, if their answers add
+the same."""
 COMPARED = 40
-"""Earlier questions with the same passage, or the same numbers, names and answer, that one is compared with."""
+"""The most earlier questions of a block that a question is compared with."""
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
 def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, Rejected]:
-    """The rows (by position) that ask what an earlier one asks, and how; siblings of such a row go with it.
+    """Returns by position the rows that ask what an earlier row asks, with the reason, and the siblings of such rows.
 
-    A sibling is meant to ask the same as its original, in other words; so the two are never compared but word for word.
+    A sibling asks the same as its original in other words, so the two are only compared word for word.
     """
     dropped: dict[int, Rejected] = {}
     lost: set[str] = set()
@@ -51,10 +51,10 @@ def asked_before(rows: Iterable[dict[str, Any]]) -> dict[int, Rejected]:
 
 
 class _Asked(NamedTuple):
-    """What is compared of a row.
+    """The parts of a row that are compared.
 
     Attributes:
-        apart: the names and numbers of its question, which may not differ.
+        apart: the names and numbers of its question, which must not differ.
     """
 
     id: str
@@ -67,11 +67,11 @@ class _Asked(NamedTuple):
 
     @property
     def family(self) -> str:
-        """The original's id."""
+        """The id of the original."""
         return self.original or self.id
 
     def blocks(self) -> Iterator[tuple[Any, ...]]:
-        """Rows that share one are compared."""
+        """Yields keys. Rows that share a key are compared."""
         yield "answer", self.answer, self.apart
         yield "passage", self.passage
 
@@ -81,12 +81,12 @@ def _asked(row: dict[str, Any]) -> _Asked:
     question, answer = messages[-2]["content"], normalise(messages[-1]["content"])
     apart = (names_in(question), frozenset(_NUMBER.findall(question)))
     original = metadata.get("sibling_of")
-    own = "" if original else content_id(messages)  # nobody names a sibling
+    own = "" if original else content_id(messages)  # no row names a sibling
     return _Asked(own, original, question, answer, normalise(metadata["evidence"]), metadata["passage_id"], apart)
 
 
 def _alike(one: _Asked, other: _Asked) -> bool:
-    """Nearly the same words, and an answer that the other's holds; or the same words of the text asked for again."""
+    """Returns True for nearly the same words with the same answer, or for the same fact of the same evidence."""
     from rapidfuzz import fuzz
 
     if one.apart == other.apart:
@@ -99,7 +99,7 @@ def _alike(one: _Asked, other: _Asked) -> bool:
 
 def _one_fact(one: _Asked, other: _Asked) -> bool:
     if any(mine - theirs and theirs - mine for mine, theirs in zip(one.apart, other.apart, strict=True)):
-        return False  # each has a name or a number that the other lacks
+        return False  # each question has a name or number that the other lacks
     asked, asked_there = gist(one.question), gist(other.question)
     if _jaccard(asked, asked_there) < SAME_QUESTION:
         return False

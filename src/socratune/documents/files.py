@@ -1,4 +1,4 @@
-"""The user's files as documents: whatever cannot be read is named with its reason, and the others go on.
+"""Reads the user's files as documents. A file that cannot be read is reported, and the others are used.
 
 .md .txt .rst …          as they are, UTF-8              .jsonl .json .csv .tsv .parquet   a row is a document
 .html .pdf .docx         with the extra [documents]      (a column `text`, `content`, `body` or `description`)
@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,19 +28,20 @@ _PLAIN = (".md", ".markdown", ".mdx", ".txt", ".text", ".rst", ".adoc", ".org", 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz")
 _SUFFIXES = (*_PLAIN, *PARSE, *TABLES)
 _TEXTS = ("text", "content", "body", "description", "passage", "document")
-"""Columns with a document's text; the first that a row has."""
+"""Columns for a document's text. The first that a row has is used."""
 _TITLES = ("title", "name", "label", "heading")
+_HEADING = re.compile(r"(?m)^# +(\S.*)$|^ ?(\w.*)\n(?:={3,}|-{3,})$")
 IDS = ("id", "_id", "_key", "key")
 
 
 def files_of(source: str) -> list[tuple[str, Path]]:
-    """Each file that a path, folder or pattern means, with its id: the path below the folder that was named.
+    """Returns the files of a path, folder or pattern, each with its id, the path below the named folder.
 
-    A link that leads out of that folder is not followed (`links_out_of`): who may put a file into a folder of documents
-    would else have any file of this machine read, asked about and sent to a model.
+    A link that leads out of that folder is not followed (`links_out_of`). Otherwise, whoever may write to a folder of
+    documents could have any file of this machine read and sent to a model.
 
     Raises:
-        UserError: there is none; or a parser that one of them needs is not installed.
+        UserError: there is no file, or a parser that one of them needs is not installed.
     """
     place = Path(source)
     every, outside = _named_files(place)
@@ -57,18 +59,18 @@ def files_of(source: str) -> list[tuple[str, Path]]:
 
 
 def links_out_of(source: str) -> dict[str, Path]:
-    """The files of a folder or pattern that are left out because they lie elsewhere: id → where."""
+    """Returns the files of a folder or pattern that lie elsewhere and are skipped, by id."""
     return _named_files(Path(source))[1]
 
 
 def _named_files(place: Path) -> tuple[list[tuple[str, Path]], dict[str, Path]]:
-    """Each file that a path, folder or pattern means with its id; and by id, where those lie that lead out of it."""
+    """Returns the files of a path, folder or pattern with their ids, and by id the targets outside of it."""
     if place.is_dir():
         folder = place
         found = [(str(path.relative_to(place)), path) for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES]
         found = [(name, path) for name, path in found if path.is_file() and not name.startswith(".")]
     elif place.exists():
-        return [(place.name, place)], {}  # named by the user, a link or not
+        return [(place.name, place)], {}  # the user named it, so a link is followed
     else:
         folder = Path(*place.parts[: _first_magic(place)])
         paths = map(Path, glob.glob(str(place), recursive=True))  # noqa: PTH207  # `Path.glob` takes no absolute pattern
@@ -79,7 +81,7 @@ def _named_files(place: Path) -> tuple[list[tuple[str, Path]], dict[str, Path]]:
 
 
 def files_hash(source: str) -> str | None:
-    """Of the names and contents of all files of a source; None where there are none (any more)."""
+    """Returns a hash of the names and contents of all files of a source, or None if there are no files."""
     try:
         found = files_of(source)
     except UserError:
@@ -92,7 +94,7 @@ def _first_magic(place: Path) -> int:
 
 
 def read_files(source: str, *, max_file_mb: int) -> Iterator[Document | Rejected]:
-    """Every document of the files, in the order of their ids, and what could not be read.
+    """Yields the documents of the files in the order of their ids, and what could not be read.
 
     Raises:
         UserError: as `files_of`.
@@ -100,7 +102,9 @@ def read_files(source: str, *, max_file_mb: int) -> Iterator[Document | Rejected
     seen: dict[bytes, str] = {}
     for name, path in sorted(links_out_of(source).items()):
         log.warning(
-            "%s of --source leads out of it, to %s: not read. Put a copy there if it belongs to it.", name, path
+            "%s of --source leads out of it, to %s, and is not read. Put a copy there if it belongs to the source.",
+            name,
+            path,
         )
         yield Rejected("outside", f"a link to {path}, which is not in {source}; it is not followed", id=name)
     with Parser() as parser:
@@ -135,17 +139,17 @@ def _read(name: str, path: Path, parser: Parser, max_file_mb: int) -> Iterator[D
             yield _document(name, _decoded(path.read_bytes()), {})
     except Unparsed as error:
         yield Rejected(error.reason, error.detail, id=name)
-    except UserError as error:  # a table that is damaged, or has no text
+    except UserError as error:  # a table that is corrupt or has no text
         yield Rejected("damaged", str(error), id=name)
     except OSError as error:
         yield Rejected("unreadable", error.strerror or str(error), id=name)
 
 
 def _decoded(data: bytes) -> str:
-    """UTF-8, or UTF-16 with its mark.
+    """Returns the text of UTF-8, or of UTF-16 with its mark. No encoding is guessed: a wrong guess would be trained on.
 
     Raises:
-        Unparsed: it is neither, or no text at all. Nothing is guessed: a wrong guess would be trained on.
+        Unparsed: it is neither, or it is not text.
     """
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if not wide and b"\0" in data:
@@ -163,15 +167,14 @@ def _document(name: str, text: str, metadata: dict[str, Any], title: str = "") -
 
 
 def _title(name: str, text: str) -> str:
-    """The first heading near the beginning, else the file's name in words."""
-    for line in text[:500].splitlines():
-        if line.startswith("# ") and line[2:].strip():
-            return line[2:].strip()
-    return Path(name).stem.replace("_", " ").replace("-", " ").strip() or name
+    """Returns the first heading near the beginning, else the file's name in words."""
+    heading = _HEADING.search(text[:500])
+    title = heading and (heading[1] or heading[2]).strip("¶ ")
+    return title or Path(name).stem.replace("_", " ").replace("-", " ").strip() or name
 
 
 def _rows(name: str, path: Path) -> Iterator[Document | Rejected]:
-    """The rows of a table; each with a text is a document."""
+    """Yields a document for each row of a table that has a text."""
     for place, value in read_records(path, check=_check_text_column):
         at = f"{name}/{place.replace(' ', '-')}"
         if isinstance(value, Unreadable):

@@ -1,6 +1,6 @@
-"""Where questions come from: files, a database or the embedded handbook, drained to the disk before any is written.
+"""Reads files, a database or the embedded handbook to the disk before any question is written.
 
-A model that writes takes its time, and no database waits for it; so the source is read to its end first.
+A model takes long to write, and a database does not wait for it, so the source is read to its end first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from socratune.config import DEMO, DEMO_DATA, GenerateConfig
 from socratune.documents.arango_place import parse_place
 from socratune.documents.document import Document, Link, Passage
-from socratune.documents.extract import mentioned
 from socratune.documents.files import files_hash, files_of, read_files
 from socratune.documents.passages import Count, passages
 from socratune.errors import Fault, Shown, UserError
@@ -26,14 +25,12 @@ DATABASES = ("arangodb://", "arangodbs://")
 
 
 class Gathered:
-    """A source on the disk: files by name, below `root`."""
+    """A source that was read to files below `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.unread: list[Rejected] = []
         self.titles: dict[str, str] = {}
-        self.told: dict[str, frozenset[str]] = {}
-        """Document → what `extract.mentioned` finds in it."""
 
     @property
     def passages(self) -> Path:
@@ -48,10 +45,10 @@ class Gathered:
 
 
 def gather_passages(config: GenerateConfig, into: Path) -> Gathered:
-    """Read the source to its end; `documents.jsonl` and `links.jsonl` in the folder `into`.
+    """Reads the source to its end, into `documents.jsonl` and `links.jsonl` of the folder `into`.
 
     Raises:
-        UserError: there is no such source, or no document in it can be read.
+        UserError: the source is missing, or none of its documents can be read.
         OutsideError: the database failed.
     """
     assert config.source, "preflight asks for a source"
@@ -75,18 +72,17 @@ def gather_passages(config: GenerateConfig, into: Path) -> Gathered:
 
 
 def source_hash(source: str) -> str | None:
-    """Of the files that a source is; None for a database and the embedded one, and where there are none (any more)."""
+    """Returns a hash of the files of a source, or None for a database, the embedded source and missing files."""
     return None if source == DEMO or source.startswith(DATABASES) else files_hash(source)
 
 
 def cut_passages(gathered: Gathered, config: GenerateConfig, count: Count) -> tuple[int, int, int]:
-    """Write `passages.jsonl`; the number of documents, passages and tokens."""
+    """Writes `passages.jsonl` and returns the numbers of documents, passages and tokens."""
     totals = [0, 0, 0]
 
     def every() -> Iterator[dict[str, Any]]:
         for document in gathered.documents():
             gathered.titles[document.id] = document.title
-            gathered.told[document.id] = mentioned(document.text)
             totals[0] += 1
             totals[2] += count(document.text)
             for one in passages(document, size=config.passage_tokens, overlap=config.overlap_tokens, count=count):
@@ -98,12 +94,12 @@ def cut_passages(gathered: Gathered, config: GenerateConfig, count: Count) -> tu
 
 
 def read_passages(gathered: Gathered) -> Iterator[Passage]:
-    """The passages that `cut` wrote."""
+    """Yields the passages that `cut_passages` wrote."""
     return iter_rows(gathered.passages, lambda data: Passage(**data))
 
 
 def linked_documents(gathered: Gathered) -> dict[str, Document]:
-    """The documents that a link names, by id."""
+    """Returns the documents that a link names, by id."""
     named = {end for link in gathered.links() for end in (link.start, link.end)}
     return {one.id: one for one in gathered.documents() if one.id in named} if named else {}
 
@@ -133,7 +129,7 @@ def _demo_links() -> Iterator[Link]:
 
 
 def source_faults(source: str | None) -> list[Fault]:
-    """What is wrong with the address of documents, before any is read."""
+    """Returns the errors of the address of documents, before any is read."""
     if not source:
         return [Fault("--source", "files, arangodb://HOST:8529/DB or demo", Shown("nothing"))]
     if source.startswith(DATABASES) and "@" in source.split("://", 1)[1]:

@@ -1,4 +1,4 @@
-"""Questions out of a graph's edges, whose answers are gold by construction: A —works_at→ B —located_in→ C."""
+"""Questions out of a graph's edges, right by construction: A —works_at→ B —located_in→ C."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _STATES = re.compile(
     r"(?:\w+(?:ed|en|wn|lt|nt|ght)|based|made|led|held|sold|born|run|part|member|capital|child|parent|sister|brother|author|owner|head)$"
 )
 READ_CHARACTERS = 20_000
-"""Of a document's text its mention of a neighbour is looked for in the beginning."""
+"""A mention of a neighbour is searched for in so many characters of a document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A link as a sentence, and the words of a document that say the same, if any do."""
+    """A link as a sentence, with the words of a document that state it, if there are any."""
 
     link: Link
     said: str
@@ -29,7 +29,7 @@ class Edge:
 
 
 def phrase(relation: str) -> str:
-    """A relation's name as a predicate: `WORKS_AT` → `works at`, `locatedIn` → `is located in`."""
+    """Returns a relation's name as a predicate: `WORKS_AT` → `works at`, `locatedIn` → `is located in`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", relation).replace("_", " ").replace("-", " ").lower().split()
     if len(words) > 1 and words[1] in _PREPOSITIONS and _STATES.match(words[0]):
         words = ["is", *words]
@@ -37,7 +37,7 @@ def phrase(relation: str) -> str:
 
 
 class Graph:
-    """The links between documents that are there, and the questions they give."""
+    """The links between known documents, and the questions they give."""
 
     def __init__(self, documents: Mapping[str, Document], links: Iterable[Link]) -> None:
         self._documents = documents
@@ -51,12 +51,14 @@ class Graph:
                 self._comes[link.relation, link.end] += 1
 
     def neighbours(self, document: str) -> tuple[str, ...]:
-        """What the links of a document say, ten at most."""
+        """Returns what the first ten links of a document say."""
         return tuple(self._said(link) for link in self._out.get(document, ())[:10])
 
     def facts(self, most: int) -> Iterator[tuple[Draft, list[Edge]]]:
-        """One question for each edge whose end is the only one, with its reversal where the start is; per document
-        `most`.
+        """Yields a question for each edge with a unique end, and its reversal if the start is unique too.
+
+        Args:
+            most: questions of a document at most.
         """
         for links in self._out.values():
             for link in [one for one in links if self._only(one)][:most]:
@@ -68,7 +70,7 @@ class Graph:
                 yield _draft("factual", f"{start} {phrase(link.relation)} X. What is X?", end, [edge], *back), [edge]
 
     def paths(self) -> Iterator[tuple[Draft, list[Edge]]]:
-        """One question for each two edges in a row, with one end only: per document and first edge one."""
+        """Yields a question for each edge with a unique end that a second such edge follows."""
         for links in self._out.values():
             for first in filter(self._only, links):
                 seconds = [one for one in self._out.get(first.end, ()) if self._only(one) and one.end != first.start]
@@ -94,8 +96,8 @@ class Graph:
         return f"{start} {phrase(link.relation)} {end}."
 
     def _edge(self, link: Link) -> Edge:
-        """With the sentence of either document that names the other and shares a word with the relation; where none
-        does, the edge itself is the record.
+        """Returns a link with its evidence: a sentence of either document that names the other and shares a word
+        with the relation, or the link itself if there is none.
         """
         told = [word for word in phrase(link.relation).split() if len(word) > 3]
         for own, other in ((link.start, link.end), (link.end, link.start)):

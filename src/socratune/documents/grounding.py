@@ -1,6 +1,6 @@
-"""Does a draft stand on its passage? The evidence is found in it letter for letter, the answer in the evidence.
+"""Checks that a draft follows from its passage: the evidence is in it letter for letter, the answer in the evidence.
 
-What cannot be checked is rejected: a row that is not in the text would teach the model to make things up.
+A draft that cannot be checked is rejected, because a row that is not in the text teaches the model to make things up.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from socratune.judging import NUMBER_WORDS
 from socratune.rows import Rejected
 
 MOST_UNSUPPORTED = 1 / 8
-"""Share of an answer's telling words that may be in neither evidence nor passage."""
+"""The share of an answer's content words that may be missing from evidence and passage."""
 MOST_UNSUPPORTED_ELSEWHERE = 1 / 3
-"""The same in a language whose everyday words are not known here; of three or fewer, none."""
+"""The same in languages whose everyday words are not known here. Of three or fewer words, none may be missing."""
 FEWEST_EVIDENCE_LETTERS = 8
 FEWEST_WORDS_BEFORE = 2
-"""Telling words of a question before its first "he" or "she"; fewer speak of nobody."""
+"""The fewest content words of a question before its first "he" or "she"."""
 
 _KEPT = re.compile(r"[^\W_]|[%$€£°]|(?<=\d)[.,:/](?=\d)|(?<![^\W_])[-−](?=\d)")
 _OPPOSITES = (
@@ -113,7 +113,7 @@ _SOURCE = re.compile(
         (?!\ of\b)""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""Talk of a text wherever the text itself has nothing of that name."""
+"""Mentions of a text, unless the text itself uses the word."""
 _META_WORDS = (
     "passage", "text", "docum", "article", "excerpt", "paragraph", "snippet", "extract", "source", "section", "author",
     "above", "given", "told", "shown", "provided", "supplied", "sentence", "writer", "material", "chapter", "page",
@@ -124,11 +124,11 @@ _INJECTION_WORDS = (
     "as an ", "as a ", "jailbreak", "reply", "respond", "answer", "output", "question", "note", "<|", "[inst", "[/inst",
     "<s>", "</s>", "think",
 )  # fmt: skip
-"""A text without any of these needs no look at the whole pattern: a tenth of the time."""
+"""A text without any of these is not searched for the whole pattern, which takes ten times as long."""
 
 
 def injection_in(text: str) -> str | None:
-    """What in a text speaks to the model that reads it, or None."""
+    """Returns the words of a text that address the model that reads it, or None."""
     lower = text.casefold()
     if not any(word in lower for word in _INJECTION_WORDS):
         return None
@@ -137,10 +137,10 @@ def injection_in(text: str) -> str | None:
 
 
 def fault_of(draft: Draft, passage: str) -> Rejected | None:
-    """Why a draft cannot be a row; None where it can. Its evidence has to be `located` before.
+    """Returns why a draft cannot be a row, or None if it can. Its evidence has to be `located` first.
 
     Args:
-        passage: what the writer had, or for a question over several documents all stretches it may use.
+        passage: the text that the writer received. For a question over several documents, all parts it may use.
     """
     if draft.type not in TYPES:
         return Rejected("unknown_type", draft.type[:40])
@@ -164,7 +164,7 @@ def fault_of(draft: Draft, passage: str) -> Rejected | None:
 
 
 def _meta_talk(text: str, passage: str) -> str | None:
-    """Where a text speaks of its source, in words that the (folded) passage itself does not use."""
+    """Returns words that mention the source and that the (folded) passage does not use itself, or None."""
     for pattern in (_META, _GIVEN):
         if (found := pattern.search(text)) and found.group().casefold() not in passage:
             return found.group()
@@ -175,7 +175,7 @@ def _meta_talk(text: str, passage: str) -> str | None:
 
 
 def _pointing_at_nobody(question: str) -> str | None:
-    """A pronoun before anybody is spoken of, by name or as "the keeper"."""
+    """Returns a pronoun that comes before any name or noun it could stand for, or None."""
     words = folded_words(question)
     at = next((at for at, word in enumerate(words) if word in _POINTING), None)
     if at is None or names_in(question):
@@ -184,7 +184,7 @@ def _pointing_at_nobody(question: str) -> str | None:
 
 
 def located(draft: Draft, passage: str) -> Draft | Rejected:
-    """The draft with its evidence as it stands in the passage, letter for letter; or why there is none such."""
+    """Returns the draft with its evidence as it stands in the passage, or the reason if it is not there."""
     found = []
     for stretch in draft.evidence:
         span = find(stretch, passage)
@@ -195,10 +195,10 @@ def located(draft: Draft, passage: str) -> Draft | Rejected:
 
 
 def find(stretch: str, passage: str) -> tuple[int, int] | None:
-    """Where a stretch stands in the passage: every letter, digit and sign of a number the same and in a row, whatever
-    spaces, quotes, hyphens and capitals between them. Whole words and whole numbers only.
+    """Returns where a part stands in the passage in whole words, or None.
 
-    A ratio of similarity would not do: "not" more or a digit less in a long sentence leaves 98 of 100.
+    Letters, digits and signs of numbers have to be equal and adjacent. Spaces, quotes, hyphens and case may differ. A
+    ratio of similarity would not do: an additional "not" in a long sentence leaves 98 of 100.
     """
     at = passage.find(stretch) if stretch else -1
     if at >= 0 and _whole_words(passage, at, at + len(stretch)) and any(map(str.isalnum, stretch)):
@@ -214,9 +214,9 @@ def find(stretch: str, passage: str) -> tuple[int, int] | None:
     return None
 
 
-@lru_cache(maxsize=8)  # a passage is searched for the evidence of all its questions
+@lru_cache(maxsize=8)  # each passage is searched for the evidence of all its questions
 def _letters(text: str) -> tuple[str, list[int]]:
-    """The letters, digits and signs of numbers of a text, folded, and where each stands."""
+    """Returns the letters, digits and signs of numbers of a text, folded, and the place of each."""
     found: list[str] = []
     places: list[int] = []
     for kept in _KEPT.finditer(text):
@@ -227,7 +227,7 @@ def _letters(text: str) -> tuple[str, list[int]]:
 
 
 def _whole_words(text: str, begin: int, end: int) -> bool:
-    """False where the stretch cuts a word or a number in two: `in 187` is not what `in 1871` says."""
+    """Returns False if the part cuts a word or a number in two, as `in 187` cuts `in 1871`."""
     before = begin > 0 and text[begin - 1].isalnum() and text[begin].isalnum()
     number_goes_on = re.match(r"[.,]?\d", text[end : end + 2]) and text[end - 1].isdigit()
     after = end < len(text) and text[end].isalnum() and text[end - 1].isalnum()
@@ -248,7 +248,7 @@ def _unanswerable_fault(draft: Draft, passage: str) -> Rejected | None:
 
 
 def _answer_fault(draft: Draft, passage: str) -> Rejected | None:
-    """Why the answer does not follow from the evidence, as far as words can tell."""
+    """Returns why the answer does not follow from the evidence, as far as words show it."""
     evidence = " ".join(draft.evidence)
     known = (draft.question, evidence)
     if extra := new_numbers(draft.answer, known, derived=draft.type in _RECKONED):
@@ -282,10 +282,10 @@ def _answer_fault(draft: Draft, passage: str) -> Rejected | None:
 
 
 def _missing(own: list[str], told: frozenset[str], page: _Page, *, sure: bool) -> list[str]:
-    """The telling words of an answer that nothing bears, where they are too many.
+    """Returns the content words of an answer that nothing supports, if they are too many.
 
-    A word that stands elsewhere in the passage will do, unless all of them do and the answer is not `sure` otherwise:
-    by a yes, a no, or a number that is told.
+    A word elsewhere in the passage is enough, unless all words are elsewhere and nothing else (a yes, a no, a number of
+    the evidence) makes the answer `sure`.
     """
     elsewhere = [word for word in own if not borne(stem_of(word), told)]
     missing = [word for word in elsewhere if not borne(stem_of(word), page.stems) or word in _ORDINALS]
@@ -298,7 +298,7 @@ def _missing(own: list[str], told: frozenset[str], page: _Page, *, sure: bool) -
 
 
 def _turned_round(answer: str, evidence: str) -> str | None:
-    """What a comparison says the wrong way: `A is larger than B` where the evidence has `B is larger than A`."""
+    """Returns a comparison that reverses the evidence: `A is larger than B` for `B is larger than A`."""
     for said in _COMPARED.finditer(answer):
         for told in _COMPARED.finditer(evidence):
             if said["how"].casefold() != told["how"].casefold():
@@ -316,7 +316,7 @@ _COMPARED = re.compile(
     re.IGNORECASE,
 )
 _RECKONED = ("comparison", "multi-hop", "hypothetical")
-"""Types whose answer may hold what is reckoned from two numbers."""
+"""Types whose answer may contain a number that follows from two others."""
 _SAID_FIRST = re.compile(r"(?:yes|no|ja|nein|oui|non|sí|si)\b", re.IGNORECASE)
 
 
@@ -325,7 +325,7 @@ def _negations(words: Iterable[str]) -> list[str]:
 
 
 class _Page(NamedTuple):
-    """What is asked of a passage again and again. `capitals_tell` names; German writes all nouns so."""
+    """Facts about a passage that are used often. `capitals_tell` is False for German, which capitalises all nouns."""
 
     language: str
     capitals_tell: bool

@@ -1,7 +1,7 @@
-"""The log of a drain: every page that has come from a database, in one SQLite file, until all have.
+"""Logs every page that comes from a database in an SQLite file, until all pages have come.
 
-A page is handed to the operating system, together with how far its step is, before the next one is asked. So after
-SIGKILL the same command goes on behind the last page.
+A page and the position of its step are handed to the operating system before the next page is requested. After SIGKILL,
+the same command resumes behind the last page.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ SELECT id FROM ends WHERE id NOT IN (SELECT id FROM documents) AND id NOT IN (SE
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a drain has written.
+    """The files that a drain has written.
 
     Attributes:
-        documents, links: the files, one `Document` or `Link` as JSON a line.
-        without_text: documents of which only key and title are known.
-        loose_links: left out, as a document at one of their ends was not read.
-        pages: that came during this call, not before it.
+        documents, links: the files, with a `Document` or `Link` as JSON per line.
+        without_text: the number of documents with only a key and a title.
+        loose_links: the number of links left out because a document at one end was not read.
+        pages: the number of pages that came during this call.
     """
 
     documents: Path
@@ -58,12 +58,12 @@ class Drained:
 
 
 class PageLog:
-    """A context manager. `question` names what is asked: the pages of another question are forgotten.
+    """A context manager. `question` names the request. The pages of another request are deleted.
 
-    Every method raises UserError where the file turns out to be damaged, or made by another version.
+    Every method raises UserError if the file is corrupt or comes from another version.
 
     Raises:
-        BusyError: another process has it open.
+        BusyError: another process has the file open.
         OutsideError: the disk cannot be used.
     """
 
@@ -88,7 +88,7 @@ class PageLog:
         self._db.close()
 
     def position(self, step: str) -> str | None:
-        """Where a step goes on: what was kept with its last page, "" at its beginning, None when it is done."""
+        """Returns where a step resumes: what was kept with its last page, "" at its beginning, None when it is done."""
         found = self._rows("SELECT position, done FROM steps WHERE name = ?", (step,))
         position, done = found[0] if found else ("", False)
         return None if done else position
@@ -97,18 +97,18 @@ class PageLog:
         self, step: str, position: str, rows: Sequence[Document | Link], *, done: bool, hop: int = 0,
         asked: Sequence[str] = (),
     ) -> int:  # fmt: skip
-        """Keep a page and how far its step is with it. What is known already stays as it is.
+        """Keeps a page and the position of its step. Rows that are known already stay as they are.
 
         Args:
-            step: its name.
-            position: where the step goes on.
-            rows: what is on the page.
-            done: there is no further page.
-            hop: links between the documents and those that were named.
-            asked: ids of documents that the page was to bring.
+            step: the name of the step.
+            position: where the step resumes.
+            rows: the rows of the page.
+            done: True if there is no further page.
+            hop: the number of links between the documents and the named ones.
+            asked: the ids of documents that were requested with the page.
 
         Returns:
-            The characters of the rows as JSON.
+            The number of characters of the rows as JSON.
         """
         values = [json_encode(asdict(row)).decode() for row in rows]
         pairs = list(zip(rows, values, strict=True))
@@ -123,27 +123,27 @@ class PageLog:
         return sum(map(len, values))
 
     def count(self, collection: str) -> int:
-        """Documents and links of a collection that were kept."""
+        """Returns the number of documents and links of a collection that were kept."""
         span = (f"{collection}/", f"{collection}0")  # "0" is the character behind "/"
         kept = (self._number(f"SELECT COUNT(*) FROM {table} WHERE id > ? AND id < ?", span) for table in _TABLES[:2])
         return sum(kept)
 
     def batches(self, hop: int, size: int) -> Iterator[list[str]]:
-        """The ids of the documents so many links away, in their order."""
+        """Yields the ids of the documents `hop` links away, in order."""
         last, query = "", "SELECT id FROM documents WHERE id > ? AND hop = ? ORDER BY id LIMIT ?"
         while ids := [found for (found,) in self._rows(query, (last, hop, size))]:
             yield ids
             last = ids[-1]
 
     def other_ends(self, hop: int) -> list[str]:
-        """The ids that links of the documents `hop` links away lead to, of those never asked for; in their order."""
+        """Returns the ids that links of documents `hop` links away lead to and that were never requested, in order."""
         return [found for (found,) in self._rows(_OTHER_ENDS, {"hop": hop})]
 
     def finished(self) -> Drained | None:
-        """What was written when all pages had come, if it is still there."""
+        """Returns the files that were written when all pages had come, or None if one is missing."""
         fact = self._fact("drained")
         if fact and self._documents.is_file() and self._links.is_file():
-            with suppress(ValueError, TypeError):  # what another version has noted
+            with suppress(ValueError, TypeError):  # another version wrote it
                 return Drained(self._documents, self._links, **json_decode(fact), pages=0)
         if fact is not None:
             with self._failures():
@@ -152,10 +152,10 @@ class PageLog:
         return None
 
     def finish(self) -> Drained:
-        """All pages have come: write the files, each whole or not at all, and forget the pages.
+        """Writes the files, each whole or not at all, and deletes the pages.
 
         Raises:
-            OutsideError: they cannot be written.
+            OutsideError: the files cannot be written.
         """
         with self._failures():
             documents = self._db.execute("SELECT value FROM documents ORDER BY number")
@@ -212,7 +212,7 @@ class PageLog:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
-        """What SQLite says, in our errors."""
+        """Turns errors of SQLite into ours."""
         try:
             yield
         except SocratuneError:
@@ -220,12 +220,12 @@ class PageLog:
         except (sqlite3.Error, OSError) as error:
             if "locked" in str(error):
                 fix = "Wait for it, or name another folder."
-                got = Shown("another process that does")
-                raise BusyError(Fault(str(self._path.parent), "a folder nobody reads into", got, fix)) from None
+                got = Shown("a folder that another process reads into")
+                raise BusyError(Fault(str(self._path.parent), "an unused folder", got, fix)) from None
             code = getattr(error, "sqlite_errorcode", None)
             if isinstance(error, OSError) or (code in _OF_THE_DISK and not self._path.is_dir()):
                 raise OutsideError(f"{self._path}: cannot be used ({error}). Is the disk full?") from None
             move = f"cd {shlex.quote(str(self._path.parent))} && mkdir -p damaged && mv {self._path.name}* damaged"
-            fix = f"Move it aside, and the same command reads from the beginning: {move} (nothing of it was paid for)."
+            fix = f"Move it aside, and the same command reads from the beginning: {move} (nothing in it was paid for)."
             where = f"{self._path}: cannot be used ({error})"
             raise UserError(Fault(where, "the pages of a database", fix=fix)) from None

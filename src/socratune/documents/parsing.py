@@ -1,9 +1,9 @@
-"""Text out of PDF, DOCX and HTML, in a process of its own: a file that crashes, hangs or fills the memory costs itself.
+"""Reads PDF, DOCX and HTML in a separate process, so that a file that crashes or hangs it costs only that file.
 
-    python -m socratune.documents.parsing        one JSON request per line of its input, one JSON reply each
+    python -m socratune.documents.parsing        a JSON request per line of stdin, a JSON reply each
 
 PDF through pypdfium2 (Chrome's parser: columns stay apart, table rows stay lines, three to ten times as fast as the
-others that were tried), DOCX through mammoth, and both it and HTML through markdownify, so headings and tables survive.
+others that were tried), DOCX through mammoth, and DOCX and HTML through markdownify, which keeps headings and tables.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ LIBRARIES[".htm"] = LIBRARIES[".html"]
 _TIMEOUT_S = 120.0
 _MEMORY_BYTES = 4 << 30
 MOST_UNPACKED = 300 << 20
-"""Bytes of a DOCX without its compression: a book with pictures has less."""
+"""The most bytes of an unpacked DOCX. A book with pictures has fewer."""
 FEWEST_LETTERS = 15
-"""Per page; with fewer it is a scan, of which only stamps and numbers are text."""
+"""The fewest letters per page. With fewer it is a scan, whose only text is stamps and numbers."""
 
 
 class Unparsed(Exception):
-    """Why a file gives no text: a reason to count by, and words."""
+    """A file has no text. `reason` is a word to count by, and `detail` explains it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)
@@ -39,7 +39,7 @@ class Unparsed(Exception):
 
 
 def missing_parser(suffix: str) -> Fault | None:
-    """The fault of a file whose parser is not installed, or None."""
+    """Returns the error for a kind of file whose parser is not installed, or None."""
     from importlib.util import find_spec
 
     missing = [name for name in LIBRARIES.get(suffix, ()) if find_spec(name) is None]
@@ -50,7 +50,7 @@ def missing_parser(suffix: str) -> Fault | None:
 
 
 class Parser:
-    """The process that parses; begun with the first file and anew after one that ended it. A context manager."""
+    """A context manager for the process that parses. It starts with the first file, and again after a crash."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -62,10 +62,10 @@ class Parser:
         self._end()
 
     def text(self, path: Path, suffix: str) -> tuple[str, list[int]]:
-        """The text of a file, and where its pages begin (of a PDF).
+        """Returns the text of a file, and where the pages of a PDF begin.
 
         Raises:
-            Unparsed: it has none, or could not be parsed within `_TIMEOUT_S` and `_MEMORY_BYTES`.
+            Unparsed: it has no text, or parsing exceeded `_TIMEOUT_S` or `_MEMORY_BYTES`.
         """
         child = self._child = self._child or _started()
         assert child.stdin is not None and child.stdout is not None
@@ -76,7 +76,7 @@ class Parser:
             reply = json.loads(child.stdout.readline()) if ready else None
         except (OSError, ValueError):
             self._end()
-            raise Unparsed("damaged", "the parser came to its end over it") from None
+            raise Unparsed("damaged", "the parser crashed") from None
         if reply is None:
             self._end()
             raise Unparsed("too_slow", f"no text after {_TIMEOUT_S:.0f} s")
@@ -118,7 +118,7 @@ def _pdf(path: Path) -> tuple[str, list[int]]:
 
 
 def _flowing(text: str) -> str:
-    """A page's lines as paragraphs: a line that runs to the margin goes on in the next; a short one ends."""
+    """Returns a page with its lines joined into paragraphs. A line that reaches the margin continues in the next."""
     lines = [line.strip() for line in text.replace("\ufffe", "-").splitlines()]
     widths = sorted(len(line) for line in lines if line)
     if not widths:
@@ -188,7 +188,7 @@ def _replies(requests: Iterator[bytes]) -> Iterator[dict[str, Any]]:
             yield {"reason": "bad_encoding", "detail": f"no UTF-8 at byte {error.start}"}
         except MemoryError:
             yield {"reason": "too_large", "detail": f"more than {_MEMORY_BYTES >> 30} GB of memory to parse"}
-        except Exception as error:  # a parser may raise anything over a damaged file; the next file is no worse for it
+        except Exception as error:  # a parser may raise anything for a corrupt file; the next file is still parsed
             yield {"reason": "damaged", "detail": f"{type(error).__name__}: {error}"[:200]}
 
 
@@ -199,7 +199,7 @@ def _serve() -> None:
     limit = _MEMORY_BYTES if most == resource.RLIM_INFINITY else min(_MEMORY_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (limit, most))
     out = sys.stdout.buffer
-    sys.stdout = sys.stderr  # a library that prints must not spoil the replies
+    sys.stdout = sys.stderr  # a library that prints must not break the replies
     for reply in _replies(iter(sys.stdin.buffer.readline, b"")):
         out.write(json.dumps(reply).encode() + b"\n")
         out.flush()

@@ -1,4 +1,4 @@
-"""Documents cut into passages: along headings and paragraphs, sized in tokens, each a verbatim stretch."""
+"""Cuts documents into passages along headings and paragraphs. A passage is a verbatim part, sized in tokens."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from socratune.documents.document import Document, Passage
 from socratune.llm import model_file
 
 Count = Callable[[str], int]
-"""The number of tokens of a text."""
+"""Returns the number of tokens of a text."""
 
 _SMALL = 4
-"""A heading opens a new passage unless the one before it has less than the SMALL-th part of the size."""
+"""A heading opens a new passage unless the passage before it has less than 1/SMALL of the size."""
 
 _HEADING = re.compile(r"(#{1,6})\s+(\S.*?)\s*#*$")
+_UNDERLINED = re.compile(r"(?:([=\-~^\"'`*+#.:_])\1{2,}\n)? ?(\S.*)\n([=\-~^\"'`*+#.:_])\3{2,}$")
 _BLOCK = re.compile(r"\S(?:.*(?:\n(?!\s*\n|#{1,6}\s).*)*)?")
 _END = re.compile(
     r"[.!?…][\"'”’)\]]*(?=\s+[^\Wa-z_]|\s+[\"“‘(«¿¡]|\s*\n\s*\n|\s*$)|[。！？]|\n\s*\n|\n(?=\s*(?:[-*•|]|\d+[.)])\s)"
@@ -28,7 +29,7 @@ _ABBREVIATED = re.compile(
 
 
 def token_counter(model_name: str | None) -> Count:
-    """How many tokens a text has for a model; without one, or without a tokenizer of its own, `estimated_tokens`."""
+    """Returns a function that counts tokens by a model's tokenizer, or `estimated_tokens` if there is none."""
     path = model_file(model_name, "tokenizer.json") if model_name else None
     if path is None:
         return estimated_tokens
@@ -39,13 +40,13 @@ def token_counter(model_name: str | None) -> Count:
 
 
 def estimated_tokens(text: str) -> int:
-    """A token for every four ASCII characters, and three for every four others: about what large vocabularies need."""
+    """Returns a token for every four ASCII characters and three for every four others, as large vocabularies need."""
     plain = len(text.encode("ascii", "ignore"))
     return math.ceil(plain / 4 + 0.75 * (len(text) - plain))
 
 
 def sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Where each sentence, list item or line of a table begins and ends in `text`, without the space around it."""
+    """Yields where each sentence, list item or table line of `text` begins and ends, without the space around it."""
     begin = 0
     for found in _END.finditer(text):
         end = found.end()
@@ -66,7 +67,7 @@ def _stripped(text: str, begin: int, end: int) -> tuple[int, int] | None:
 
 
 class _Unit(NamedTuple):
-    """What is never cut: a heading, a paragraph, or a sentence of one that is too long."""
+    """A part that is never cut: a heading, a paragraph, or a sentence of a long paragraph."""
 
     begin: int
     end: int
@@ -76,14 +77,14 @@ class _Unit(NamedTuple):
 
 
 def passages(document: Document, *, size: int, overlap: int, count: Count) -> Iterator[Passage]:
-    """The passages of a document in order: together they hold all of its text.
+    """Yields the passages of a document in order. Together they hold all of its text.
 
     Args:
-        size: tokens of a passage at most, but for a single word that has more.
-        overlap: tokens that a passage repeats of the one before, whole sentences, where no heading parts them.
+        size: the most tokens of a passage, except for a single word that has more.
+        overlap: the most tokens of the previous passage that a passage repeats, in whole sentences of one section.
     """
     kept: list[_Unit] = []
-    repeated: tuple[int, int] | None = None  # where the repeated sentences begin, and their tokens
+    repeated: tuple[int, int] | None = None  # begin and tokens of the repeated sentences
     for unit in _units(document, size, count):
         full = sum(one.tokens for one in kept) + (repeated[1] if repeated else 0)
         closes = unit.heading and full * _SMALL >= size
@@ -113,7 +114,7 @@ def _passage(document: Document, units: list[_Unit], repeated: tuple[int, int] |
 
 
 def _repeated(text: str, units: list[_Unit], overlap: int, count: Count) -> tuple[int, int] | None:
-    """The last sentences of a passage that have `overlap` tokens at most: where they begin, and how many they have."""
+    """Returns where the last sentences of at most `overlap` tokens begin, and their tokens."""
     begin, end = units[-1].begin, units[-1].end
     found, tokens = None, 0
     for start, stop in reversed(list(sentences(text[begin:end]))):
@@ -125,20 +126,28 @@ def _repeated(text: str, units: list[_Unit], overlap: int, count: Count) -> tupl
 
 
 def _units(document: Document, size: int, count: Count) -> Iterator[_Unit]:
-    text, path = document.text, {}
+    text, path, fenced = document.text, {}, False
+    marks: list[tuple[str | None, str]] = []  # of reStructuredText, in which the first mark is the title's
     for block in _BLOCK.finditer(text):
         begin, end = block.start(), block.start() + len(block.group().rstrip())
-        heading = _HEADING.match(text[begin:end]) if "\n" not in text[begin:end] else None
+        block_text, at_margin = text[begin:end], begin == 0 or text[begin - 1] == "\n"
+        heading = _HEADING.fullmatch(block_text) or _UNDERLINED.fullmatch(block_text)
+        heading = heading if at_margin and not fenced else None  # within code, `# …` is a comment
+        fenced = fenced != (block_text.count("```") % 2 == 1)
         if heading:
-            level = len(heading[1])
-            path = {depth: name for depth, name in path.items() if depth < level} | {level: heading[2]}
+            level, name = len(heading[1] or ""), heading[2]
+            if heading.re is _UNDERLINED:
+                if (mark := (heading[1], heading[3])) not in marks:
+                    marks.append(mark)
+                level = marks.index(mark) + 1
+            path = {depth: named for depth, named in path.items() if depth < level} | {level: name}
         place = " › ".join(path.values())
         for start, stop in _small_enough(text, begin, end, size, count):
             yield _Unit(start, stop, count(text[start:stop]), heading is not None, place)
 
 
 def _small_enough(text: str, begin: int, end: int, size: int, count: Count) -> Iterator[tuple[int, int]]:
-    """A block whole, else its sentences, else its words in runs that fit."""
+    """Yields a block as a whole if it fits, else its sentences, else runs of its words."""
     if count(text[begin:end]) <= size:
         yield begin, end
         return

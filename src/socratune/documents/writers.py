@@ -1,4 +1,4 @@
-"""Who writes and who checks: from the configured references to functions, and a draft's way to a row."""
+"""Turns the configured references into writer and checker, and checked drafts into rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SYSTEM = "You are a helpful assistant."
 
 @dataclass(frozen=True, slots=True)
 class Writers:
-    """The functions behind the configured writer and checker."""
+    """The configured writer and checker as functions."""
 
     writer: Writer
     checker: Checker | None
@@ -53,7 +53,7 @@ class Writers:
 async def attending_writers(
     config: GenerateConfig, gathered: Gathered, *, seed: int, journal: Journal, ledger: Ledger
 ) -> AsyncIterator[Writers]:
-    """Writer and checker, loaded and connected until the block ends."""
+    """Yields the configured writer and checker, which stay loaded and connected until the block ends."""
     reached = writer_endpoints(config)
     async with AsyncExitStack() as stack:
         models = stack.enter_context(LocalModels())
@@ -68,7 +68,9 @@ async def attending_writers(
 
         ref = resolve_alias(config.writer_model)
         if ref == RULES["writer"]:
-            writer = rules_extract(lambda document: gathered.told.get(document, frozenset()))
+            mix = config.mix.model_dump(by_alias=True)
+            types = {kind for kind, weight in mix.items() if weight}
+            writer = rules_extract(types)
         elif ref.startswith("python:"):
             writer = python_writer(ref)
         else:
@@ -81,20 +83,26 @@ async def attending_writers(
 
 
 def python_writer(ref: str) -> Writer:
-    """`function(passage, title, wanted)` → a list of dicts with question, answer, evidence, type; may be async."""
+    """Returns a writer that calls `function(passage, title, wanted)`, which may be async.
+
+    The function returns a list of dicts with question, answer, evidence and type.
+    """
     function = load_function(ref)
 
     async def write(task: Task) -> list[Draft]:
         found = await called_safely(function, task.passage.text, task.title, dict(task.wanted))
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise CallError(f"{function.__name__} gave {str(found)[:80]!r}; a writer gives a list of dicts.")
+            raise CallError(f"{function.__name__} returned {str(found)[:80]!r}; a writer returns a list of dicts.")
         return drafts_of(found)
 
     return write
 
 
 async def checked_draft(draft: Draft, task: Task, checker: Checker | None) -> list[dict[str, Any] | Rejected]:
-    """A draft and its siblings, each a row or why it is none. Without its original a sibling is none."""
+    """Returns a draft and its siblings, each as a row or with the reason why it is rejected.
+
+    If the draft is rejected, its siblings are rejected with it.
+    """
     row = await _row(draft, task, checker)
     if isinstance(row, Rejected):
         lost = (_rejected(one, task, Rejected("original_rejected", row.reason)) for one in draft.siblings)
@@ -125,7 +133,7 @@ async def _row(draft: Draft, task: Task, checker: Checker | None) -> dict[str, A
 
 
 def row_of(draft: Draft, *, passage_id: str, source: str, place: str) -> dict[str, Any]:
-    """The guide's JSONL object of a draft that is checked."""
+    """Returns the row of a checked draft, in the format of `--dataset`."""
     evidence = draft.evidence[0] if draft.evidence else ""
     metadata = {
         "thinking": draft.thinking,
@@ -158,7 +166,7 @@ def _rejected(draft: Draft, task: Task, why: Rejected) -> Rejected:
 
 
 def as_journal_value(found: list[dict[str, Any] | Rejected]) -> dict[str, Any]:
-    """What the journal keeps of a passage: its rows, and what was rejected."""
+    """Returns what the journal keeps of a passage: its rows and its rejected drafts."""
     return {
         "rows": [one for one in found if not isinstance(one, Rejected)],
         "rejected": [one.to_json() for one in found if isinstance(one, Rejected)],

@@ -1,4 +1,4 @@
-"""What a writer is: from a passage to drafts of questions, each with the words that its answer comes from."""
+"""Writers: functions that turn a passage into drafts of questions, each with the words its answer comes from."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CHECKER_SAMPLING = Sampling(temperature=0.0, max_new_tokens=512, json_schema=CHE
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A question as its writer gave it; nothing of it is checked.
+    """A question as its writer returned it, unchecked.
 
     Attributes:
         type: one of TYPES.
-        evidence: the stretches of the passage that the answer follows from; none for `unanswerable`.
+        evidence: the parts of the passage that the answer follows from; empty for `unanswerable`.
         siblings: further questions about the same fact.
     """
 
@@ -48,13 +48,13 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a writer is asked for.
+    """A request to a writer.
 
     Attributes:
-        title: of the document.
-        neighbours: what the document's links say, for understanding alone.
-        wanted: type → number of questions.
-        siblings: to each of them.
+        title: the title of the document.
+        neighbours: what the document's links say. The writer may use them to understand, not as evidence.
+        wanted: the number of questions by type.
+        siblings: the number of further questions to each.
     """
 
     passage: Passage
@@ -66,13 +66,13 @@ class Task:
 
 Writer = Callable[[Task], Awaitable[list[Draft]]]
 Checker = Callable[[Passage, Draft], Awaitable[bool | None]]
-"""Whether the passage bears the answer; None where no verdict came."""
+"""Returns True if the passage supports the answer, and None if there was no verdict."""
 
 
 def questions_by_type(passage_id: str, mix: Mapping[str, float], count: int) -> Counter[str]:
-    """How many questions of each type one passage is asked for: over many passages the shares of `mix`.
+    """Returns how many questions of each type to ask of a passage, over many passages in the shares of `mix`.
 
-    Stratified by the passage's hash, so that it does not depend on the other passages.
+    The hash of the passage's id decides, so that the result does not depend on the other passages.
     """
     weights = {name: mix[name] for name in TYPES if mix.get(name)}
     total = sum(weights.values())
@@ -90,7 +90,7 @@ def questions_by_type(passage_id: str, mix: Mapping[str, float], count: int) -> 
 
 
 def llm_writer(model: ChatModel, sampling: Sampling) -> Writer:
-    """A writer that asks a model; a reply without any question is asked for once more."""
+    """Returns a writer that asks a model. If a reply has no question, the model is asked once more."""
     sampling = replace(sampling, json_schema=WRITER_SCHEMA)
 
     async def write(task: Task) -> list[Draft]:
@@ -113,7 +113,7 @@ def llm_writer(model: ChatModel, sampling: Sampling) -> Writer:
 
 
 def llm_checker(model: ChatModel, sampling: Sampling = CHECKER_SAMPLING) -> Checker:
-    """A checker that asks a model whether the passage bears the answer."""
+    """Returns a checker that asks a model whether the passage supports the answer."""
 
     async def check(passage: Passage, draft: Draft) -> bool | None:
         messages = grounding_messages(passage.text, draft.question, draft.answer)
@@ -127,7 +127,7 @@ def llm_checker(model: ChatModel, sampling: Sampling = CHECKER_SAMPLING) -> Chec
 
 
 def drafts_of(values: list[dict[str, Any]]) -> list[Draft]:
-    """Decoded questions as drafts; what is missing in one is empty, so that its check says so."""
+    """Returns decoded questions as drafts. A missing field is empty, and the checks report it."""
     return [_draft(value) for value in values]
 
 

@@ -1,4 +1,4 @@
-"""Environments of the package reasoning-gym: its questions, its verifiers, and what some of them need around them.
+"""Wraps the package reasoning-gym: its questions, its verifiers, and what some of them need around them.
 
 A verifier is given the final answer in the form in which the task gives its own, and right means a score of exactly 1.
 """
@@ -18,41 +18,41 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.judging import final_number
 
 _MANY = 1_000_000
-"""The size that a data set is made with: its entries are made one by one, when they are asked for."""
+"""The size that a data set is created with. Its entries are created one by one, on request."""
 _FAILS = 200
-"""After so many entries in a row that it cannot make, a generator is taken for broken."""
+"""A generator counts as broken after this many failed entries in a row."""
 EXECUTES = (
     "string_insertion", "spiral_matrix", "binary_matrix", "simple_integration", "intermediate_integration",
     "polynomial_multiplication", "n_queens", "puzzle24",
 )  # fmt: skip
-"""Their verifiers hand the answer to `eval`, or to a parser that does: a model could run any program here."""
+"""Tasks whose verifiers pass the answer to `eval` or to a parser that does: a model could run any program here."""
 RULES_AGREE = (
     "gsm_symbolic", "leg_counting", "simple_equations", "chain_sum", "products", "basic_arithmetic", "letter_counting",
     "syllogism", "calendar_arithmetic", "family_relationships",
 )  # fmt: skip
 """Tasks with one right answer on whose gold test (`tests/environments/gold.py`) our rules are never wrong. In
-fraction_simplification they take 2/4 for 1/2."""
+fraction_simplification they accept 2/4 for 1/2."""
 TEMPLATES: dict[str, Callable[[Any, int, Entry], str]] = {
     "gsm_symbolic": lambda dataset, at, _: f"template-{dataset.task_indices[at]}",
     "calendar_arithmetic": lambda _, __, entry: str(entry["metadata"]["task"]),
     "time_intervals": lambda _, __, entry: str(entry["metadata"]["task_type"]),
 }
-"""What an entry was made from, of those that have several forms."""
+"""Returns the template of an entry, for tasks that have several."""
 
 
 def _by_value(entry: Entry, said: str) -> bool:
-    """Where gsm_symbolic reads the first number without its sign, and `1,200` as 1."""
+    """Verifies gsm_symbolic, whose own verifier ignores the sign of the first number and reads `1,200` as 1."""
     return final_number(said) == final_number(str(entry["answer"]))
 
 
 def _of_these_numbers(score: Callable[[str, Entry], float], entry: Entry, said: str) -> bool:
-    """Of what countdown evaluates, nothing but a short sum of whole numbers reaches it."""
+    """Verifies countdown. Its verifier evaluates the answer, so only a short sum of whole numbers may reach it."""
     plain = said.replace("×", "*").replace("÷", "/").split("=")[0].strip()
     return bool(re.fullmatch(r"[-+*/() \d]{1,200}", plain)) and "**" not in plain and score(plain, entry) == 1.0
 
 
 def gym_environment(name: str, options: dict[str, Any]) -> GymTask:
-    """The task of a name.
+    """Returns the task of that name.
 
     Raises:
         UserError: the package is missing or has no such task, the task refuses the options, or its verifier would
@@ -90,14 +90,14 @@ def gym_environment(name: str, options: dict[str, Any]) -> GymTask:
 
 @dataclass(frozen=True)
 class GymTask:
-    """One task with its options, as an `Environment`."""
+    """Wraps one task with its options as an `Environment`."""
 
     name: str
     options: dict[str, Any]
     make: Callable[[int], Any]
 
     def questions(self, seed: int) -> Iterator[Entry]:
-        """Its entries. Of neighbouring seeds nearly all would be the same: entry `i` is drawn with `seed + i`."""
+        """Yields the entries. Entry `i` is drawn with `seed + i`, so neighbouring seeds would share nearly all."""
         own = int.from_bytes(hashlib.sha256(f"{self.name}/{seed}".encode()).digest()[:4], "big") >> 1
         dataset, failed = self.make(own), 0
         for at in range(_MANY):
@@ -109,21 +109,21 @@ class GymTask:
                     return
                 continue
             failed = 0
-            told = dict(entry["metadata"])
-            solution = told.pop("answer_cot", None)
-            found = {"question": entry["question"], "answer": str(entry["answer"]), "metadata": told}
+            metadata = dict(entry["metadata"])
+            solution = metadata.pop("answer_cot", None)
+            row = {"question": entry["question"], "answer": str(entry["answer"]), "metadata": metadata}
             if solution:
-                found["solution"] = re.sub(r"\n?####.*", "", str(solution)).strip()
+                row["solution"] = re.sub(r"\n?####.*", "", str(solution)).strip()
             if name := TEMPLATES.get(self.name):
-                found["template"] = name(dataset, at, entry)
-            yield found
+                row["template"] = name(dataset, at, entry)
+            yield row
 
     def template(self, entry: Entry) -> str | None:
-        """By number or by kind of question."""
+        """Returns the template's number or the kind of question."""
         return entry.get("template")
 
     def verify(self, entry: Entry, said: str) -> bool:
-        """Whether its verifier gives 1; of a verifier that is broken, ours."""
+        """Returns True if the task's verifier scores 1. Our own code replaces verifiers that are broken."""
         if self.name == "gsm_symbolic":
             return _by_value(entry, said)
         score = self._scored.score_answer

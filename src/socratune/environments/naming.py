@@ -1,4 +1,5 @@
-"""Which environments `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]`, `verifiers:MODULE`, `python:FILE.py`.
+"""Finds the environments that `--env` names: `reasoning_gym:NAME(option=value,…)[,NAME…]`, `verifiers:MODULE`,
+`python:FILE.py`.
 
 Whatever is named gives three functions, and nothing else here asks which kind it is:
 
@@ -11,7 +12,6 @@ Whatever is named gives three functions, and nothing else here asks which kind i
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +23,7 @@ from typing import Any
 from socratune.config import RunConfig
 from socratune.environments.protocol import Entry, Environment
 from socratune.errors import Fault, Shown, UserError
+from socratune.llm import module_of
 
 KINDS = "reasoning_gym:NAME[(option=value,…)][,NAME…], verifiers:MODULE[(option=value,…)] or python:FILE.py"
 
@@ -33,7 +34,7 @@ _GUIDE = "docs/guides/environments.md"
 
 
 def named_environments(text: str) -> list[str]:
-    """The environments of a setting, each by its whole name: `reasoning_gym:chain_sum(max_terms=2)`.
+    """Returns the environments of a setting, each by its full name: `reasoning_gym:chain_sum(max_terms=2)`.
 
     Raises:
         UserError: that is no list of environments, or names one twice.
@@ -41,26 +42,26 @@ def named_environments(text: str) -> list[str]:
     world, _, rest = text.partition(":")
     if world == "python" and rest:
         return [text]
-    found, at = [], 0
+    names, at = [], 0
     while at < len(rest) and (match := _TASK.match(rest, at)):
-        found.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
+        names.append(f"{world}:{match.group(1)}" + (f"({match.group(2)})" if match.group(2) else ""))
         at = match.end()
-    if world not in ("reasoning_gym", "verifiers") or not found or at < len(rest):
+    if world not in ("reasoning_gym", "verifiers") or not names or at < len(rest):
         raise UserError(Fault("--env", KINDS, text))
-    kinds = [kind_of(name) for name in found]
+    kinds = [kind_of(name) for name in names]
     if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
         raise UserError(Fault("--env", "each environment once", Shown(f"{twice} twice")))
-    return found
+    return names
 
 
 def kind_of(name: str) -> str:
-    """An environment's name in short: `chain_sum`; of a file, its stem; of a folder, its name."""
+    """Returns an environment's short name: `chain_sum`, the stem of a file, or the name of a folder."""
     world, _, rest = name.partition(":")
     return Path(rest).stem if world == "python" else Path(rest.partition("(")[0]).name
 
 
 def options_of(name: str) -> dict[str, Any]:
-    """The options in an environment's name.
+    """Returns the options in an environment's name.
 
     Raises:
         UserError: they are not `option=value` with a number, a text, a list, True or False.
@@ -69,14 +70,14 @@ def options_of(name: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({inner})", mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
-        return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords if one.arg}
+        return {str(option.arg): ast.literal_eval(option.value) for option in call.keywords if option.arg}
     except (SyntaxError, ValueError, AssertionError):
         raise UserError(Fault(f"--env {name}", "options like (min_terms=2,max_terms=3)", inner)) from None
 
 
 @lru_cache(64)
 def environment(name: str) -> Environment:
-    """The environment of a name.
+    """Returns the environment of that name.
 
     Raises:
         UserError: there is none of that name, its package is missing, or its options are refused.
@@ -95,18 +96,9 @@ def environment(name: str) -> Environment:
 def _own_file(path: str) -> Environment:
     where = f"--env python:{path}"
     if not Path(path).is_file():
-        raise UserError(Fault(where, "a Python file that is there", Shown(f"no file {path}")))
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None:
-        raise UserError(Fault(where, "a Python file", Shown("another one"), "Its name ends in .py."))
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code may raise anything
-        raise UserError(
-            Fault(where, "a file that can be imported", Shown(f"{type(error).__name__}: {error}"))
-        ) from error
-    if missing := [one for one in _FUNCTIONS if not callable(getattr(module, one, None))]:
+        raise UserError(Fault(where, "an existing Python file", Shown(f"no file {path}")))
+    module = module_of(path, where)
+    if missing := [name for name in _FUNCTIONS if not callable(getattr(module, name, None))]:
         expected = "functions questions(seed), verify(entry, said) and template(entry)"
         raise UserError(Fault(where, expected, Shown(f"no {' and no '.join(missing)}"), _GUIDE))
     return _OwnFile(where, module)
@@ -114,7 +106,7 @@ def _own_file(path: str) -> Environment:
 
 @dataclass(frozen=True, slots=True)
 class _OwnFile:
-    """The functions of somebody's own file: what they raise is told as a fault of that file.
+    """Wraps the functions of a user's file and reports what they raise as an error in that file.
 
     What `verify` raises is told by the judge, of the one answer that it could not judge.
     """
@@ -151,7 +143,7 @@ _GSM8K = re.compile(r"gsm[-_ ]?8k", re.IGNORECASE)
 
 
 def environment_faults(config: RunConfig, *, asked: bool) -> list[Fault]:
-    """What is wrong with the environments of a run, and with a test that they were made from.
+    """Returns the errors in a run's environments and in a test that overlaps with them.
 
     Args:
         asked: they are still to give their questions; each is asked for a first one.

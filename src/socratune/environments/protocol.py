@@ -1,4 +1,4 @@
-"""What an environment is: three functions."""
+"""Defines an environment: three functions."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 Entry = dict[str, Any]
-"""A question, its answer, perhaps a worked `solution`, and whatever else the environment reads of its own."""
+"""A question, its answer, perhaps a worked `solution`, and anything else that the environment itself needs."""
 
 
 class Environment(Protocol):
-    """What stands behind a name."""
+    """Makes questions and verifies their answers."""
 
     def questions(self, seed: int) -> Iterator[Entry]:
-        """The entries of a seed, in an order that does not depend on how many are taken."""
+        """Yields the entries of a seed, in an order that does not depend on how many are taken."""
         ...
 
     def verify(self, entry: Entry, said: str) -> bool | None:
-        """Whether a final answer is right."""
+        """Returns whether a final answer is right, or None if the environment cannot tell."""
         ...
 
     def template(self, entry: Entry) -> str | None:
-        """What the question was made from."""
+        """Returns the template of a question, or None if there is only one."""
         ...

@@ -1,4 +1,4 @@
-"""Environments of the package verifiers, before its version 0.3: whatever has a function `load_environment`.
+"""Wraps environments of the package verifiers before version 0.3: modules with a function `load_environment`.
 
 Only those of one turn: a question, a response, and a rubric that gives the whole response a reward.
 """
@@ -20,13 +20,13 @@ from socratune.environments.protocol import Entry
 from socratune.errors import Fault, Shown, UserError
 
 _THRESHOLD = "right_from"
-"""Not an option of the environment: the reward from which a response is right."""
+"""The reward from which a response is right. It is our option, not one of the environment."""
 _ROUNDING = 1e-9
-"""Rewards are sums of weighted parts: .7 + .2 + .1 is less than 1."""
+"""Tolerance for rewards, which are sums of weighted parts: .7 + .2 + .1 is less than 1."""
 
 
 def verifiers_environment(name: str, options: dict[str, Any]) -> VerifiersTask:
-    """The environment of an installed module or of a folder that has it.
+    """Returns the environment of an installed module or of a folder.
 
     Raises:
         UserError: the package is missing or too new, there is no such environment, it raises, takes several turns, asks
@@ -57,7 +57,7 @@ def verifiers_environment(name: str, options: dict[str, Any]) -> VerifiersTask:
         got = Shown(f"one of the class {type(loaded).__name__}")
         raise UserError(Fault(where, "an environment of one turn (SingleTurnEnv)", got))
     rubrics = getattr(loaded.rubric, "rubrics", [loaded.rubric])
-    if any(isinstance(one, vf.JudgeRubric) for one in rubrics):
+    if any(isinstance(rubric, vf.JudgeRubric) for rubric in rubrics):
         fix = "Take its questions as --dataset, and --judge-model for the judge."
         raise UserError(Fault(where, "a rubric of functions", Shown("one that asks a model"), fix))
     if loaded.rubric.has_group_rewards:
@@ -67,14 +67,14 @@ def verifiers_environment(name: str, options: dict[str, Any]) -> VerifiersTask:
 
 @dataclass(frozen=True)
 class VerifiersTask:
-    """An environment of one turn, as an `Environment` that reads whole responses."""
+    """Wraps an environment of one turn as an `Environment` that reads whole responses."""
 
     where: str
     loaded: Any
     right_from: float
 
     def questions(self, seed: int) -> Iterator[Entry]:
-        """The rows of its data set, shuffled by the seed."""
+        """Yields the rows of its data set, shuffled by the seed."""
         for own in self.loaded.get_dataset().shuffle(seed=seed):
             row = json.loads(json.dumps(dict(own), default=str))  # as the rubric gets it back from a row's metadata
             if not str(row.get("answer") or "").strip():
@@ -82,15 +82,15 @@ class VerifiersTask:
             yield {"question": self._asked(row["prompt"]), "answer": str(row["answer"]), "row": row}
 
     def verify(self, entry: Entry, said: str) -> bool | None:
-        """Never asked: its rubric reads whole responses."""
+        """Returns None: the rubric reads whole responses."""
         return None
 
     def template(self, entry: Entry) -> str | None:
-        """Not known."""
+        """Returns None: templates are unknown."""
         return None
 
     async def reward(self, entry: Entry, response: str) -> tuple[bool, str]:
-        """Whether its rubric gives a response `right_from` or more, and the reward in words."""
+        """Returns whether the rubric's reward reaches `right_from`, and the reward as text."""
         from verifiers.types import AssistantMessage, State  # pyright: ignore[reportMissingImports]
 
         row = dict(entry["row"])
@@ -100,17 +100,17 @@ class VerifiersTask:
         return reward >= self.right_from - _ROUNDING, f"reward {reward:g}"
 
     def _asked(self, prompt: Any) -> str:
-        """The words of a prompt of one turn: what the system says, then the question."""
+        """Returns the text of a one-turn prompt: the system turn, then the question."""
         if isinstance(prompt, str):
             return prompt
         roles = [message["role"] for message in prompt]
-        if roles not in (["user"], ["system", "user"]) or not all(isinstance(one["content"], str) for one in prompt):
+        if roles not in (["user"], ["system", "user"]) or not all(isinstance(turn["content"], str) for turn in prompt):
             raise UserError(Fault(self.where, "prompts of one user turn in words", Shown(", ".join(roles))))
         return "\n\n".join(message["content"] for message in prompt)
 
 
 def _module(where: str, name: str) -> ModuleType:
-    """The module that has the environment.
+    """Returns the module that defines the environment.
 
     Raises:
         UserError: there is none, or it has no `load_environment`.
@@ -118,7 +118,7 @@ def _module(where: str, name: str) -> ModuleType:
     called = Path(name).name.replace("-", "_")
     files = [Path(name, called).with_suffix(".py"), Path(name, called, "__init__.py"), Path(name, "__init__.py")]
     if Path(name).is_dir():
-        file = next((one for one in files if one.is_file()), None)
+        file = next((path for path in files if path.is_file()), None)
         spec = importlib.util.spec_from_file_location(called, file) if file else None
         if spec is None or spec.loader is None:
             raise UserError(Fault(where, f"{files[0]}, as verifiers lays its folders out", Shown("no such file")))
@@ -139,7 +139,7 @@ def _module(where: str, name: str) -> ModuleType:
 
 @contextmanager
 def _signals_left_alone() -> Iterator[None]:
-    """An environment takes Ctrl-C and SIGTERM for itself when it is made; both are the run's."""
+    """Keeps Ctrl-C and SIGTERM for the run, because an environment takes both over when it is created."""
     real, signal.signal = signal.signal, lambda *_: None
     try:
         yield

@@ -1,4 +1,4 @@
-"""The judge `rules/environment`: the final answer of a response, in short, and what the environment's verifier says.
+"""Implements the judge `rules/environment`: extracts the final answer and passes it to the environment's verifier.
 
 Where our own rules agree with it on every answer of the gold test, they are asked first: they read units and reasons
 better. A response that never states an answer is wrong, as the task asks for one. One that states several is undecided
@@ -33,7 +33,7 @@ _KIN = (
     "son", "wife", "husband", "aunt", "uncle", "niece", "nephew", "granddaughter", "grandson", "cousin",
 )  # fmt: skip
 _WORDS = (("Yes", "No"), ("True", "False"), _DAYS, _KIN)
-"""Closed sets of answers: whoever answers in a sentence names one of them."""
+"""Closed sets of answers: an answer in a sentence names one of their members."""
 _NO_WHAT = re.compile(r"(?i)\bno\b(?!\W*$|\s*[,.;:!\n–—-]|\s+(?:because|since|as|it|that|this|the|we)\b)")
 """The `no` of "no idea" and "no spider", which answers nothing."""
 _TIME = re.compile(r"(?:\d+ days?,? (?:and )?)?\d+:\d\d(?::\d\d(?:\.\d+)?)?|\d+ days?")
@@ -43,7 +43,7 @@ _FRACTION = re.compile(r"-?\d+\s*/\s*-?\d+")
 
 @undecided_on_error
 async def environment_judge(row: QARow, response: str) -> Judgement:
-    """What the row's environment says of a response; a row of none is judged by rules."""
+    """Judges a response by the row's environment. A row without an environment is judged by rules."""
     own = row.metadata.get("environment")
     if not isinstance(own, dict):
         return await mechanical_judge(row, response)
@@ -51,25 +51,25 @@ async def environment_judge(row: QARow, response: str) -> Judgement:
     if own["name"].startswith("verifiers:"):
         right, why = await cast(VerifiersTask, environment(own["name"])).reward(entry, response)
         return Judgement("correct" if right else "incorrect", "environment", why)
-    said = statement_of(response)
-    if said.unreadable:
-        return Judgement("undecided", "environment", said.unreadable)
+    statement = statement_of(response)
+    if statement.unreadable:
+        return Judgement("undecided", "environment", statement.unreadable)
     if own["name"].startswith("reasoning_gym:") and kind_of(own["name"]) in RULES_AGREE:
         judgement = judge_by_rules(row.question, f"The answer is {entry['answer']}.", response)
         if judgement.verdict != "undecided":
             return judgement
-    return _by_verifier(environment(own["name"]), entry, said)
+    return _by_verifier(environment(own["name"]), entry, statement)
 
 
-def _by_verifier(env: Environment, entry: Entry, said: Statement) -> Judgement:
+def _by_verifier(env: Environment, entry: Entry, statement: Statement) -> Judgement:
     answer = str(entry["answer"])
-    stated = said_in(_clause(said, answer), answer)
-    if said.doubtful:
-        stated = said_in(plain_text(said.whole), answer) or stated
+    stated = said_in(_clause(statement, answer), answer)
+    if statement.doubtful:
+        stated = said_in(plain_text(statement.whole), answer) or stated
     if not stated:
         return Judgement("incorrect", "environment", "no final answer")
-    if len(set(stated)) > 1 and (said.doubtful or said.marked or not env.verify(entry, stated[-1])):
-        if right := [one for one in dict.fromkeys(stated) if env.verify(entry, one)]:
+    if len(set(stated)) > 1 and (statement.doubtful or statement.marked or not env.verify(entry, stated[-1])):
+        if right := [candidate for candidate in dict.fromkeys(stated) if env.verify(entry, candidate)]:
             return Judgement("undecided", "environment", f"several answers, {right[0]} among them")
         return Judgement("incorrect", "environment", "several answers, none of them right")
     verdict = env.verify(entry, stated[-1])
@@ -81,15 +81,15 @@ def _by_verifier(env: Environment, entry: Entry, said: Statement) -> Judgement:
 _REASON = re.compile(r",\s+(?!or\b)|[;(]|\s(?:because|since|as)\b")
 
 
-def _clause(said: Statement, answer: str) -> str:
-    """Of `The answer is X, because …` what stands before the reason, if that gives an answer."""
-    first = _REASON.split(said.plain, maxsplit=1)[0]
+def _clause(statement: Statement, answer: str) -> str:
+    """Returns the part of `The answer is X, because …` before the reason if it holds an answer."""
+    first = _REASON.split(statement.plain, maxsplit=1)[0]
     commas = _TIME.fullmatch(answer) or _LIST.fullmatch(answer)
-    return first if said.marked and not commas and said_in(first, answer) else said.plain
+    return first if statement.marked and not commas and said_in(first, answer) else statement.plain
 
 
 def said_in(statement: str, answer: str) -> list[str]:
-    """What a statement gives as its result, each in the form in which the task gives `answer`; the last one counts.
+    """Returns the results that a statement gives, each in the form of the task's own `answer`. The last one counts.
 
     Args:
         statement: without Markdown and LaTeX dress.
@@ -100,9 +100,9 @@ def said_in(statement: str, answer: str) -> list[str]:
         after = statement.rsplit("=", 1)[-1] if numbers_in(statement.rsplit("=", 1)[-1]) else statement
         return [_written(number, value) for number in numbers_in(after)]
     if "/" in wanted and _FRACTION.fullmatch(wanted):
-        return [re.sub(r"\s", "", one) for one in _FRACTION.findall(statement)]
+        return [re.sub(r"\s", "", fraction) for fraction in _FRACTION.findall(statement)]
     if _TIME.fullmatch(wanted):
-        return [_as_time(one, wanted) for one in _TIME.findall(statement)]
+        return [_as_time(duration, wanted) for duration in _TIME.findall(statement)]
     if _LIST.fullmatch(wanted):
         return _LIST.findall(statement)
     for words in _WORDS:
@@ -113,18 +113,18 @@ def said_in(statement: str, answer: str) -> list[str]:
 
 
 def _written(number: Fraction, like: Fraction) -> str:
-    """A number as its task writes one: whole, else with its decimals."""
+    """Writes a number as its task does: whole if it can, otherwise with decimals."""
     if number.denominator == 1:
         return str(number.numerator)
     return repr(float(number)) if like.denominator > 1 or number != like else str(number)
 
 
-def _as_time(found: str, wanted: str) -> str:
-    """A duration with the plural and the comma of its task."""
-    days = re.match(r"(\d+) days?,? (?:and )?(?=\d)", found)
+def _as_time(duration: str, wanted: str) -> str:
+    """Writes a duration with the plural and the comma of its task."""
+    days = re.match(r"(\d+) days?,? (?:and )?(?=\d)", duration)
     if days and "," in wanted:
-        return f"{days.group(1)} days, {found[days.end() :]}"
-    return found
+        return f"{days.group(1)} days, {duration[days.end() :]}"
+    return duration
 
 
 def _words_in(statement: str, words: tuple[str, ...], wanted: str) -> list[str]:
@@ -132,4 +132,4 @@ def _words_in(statement: str, words: tuple[str, ...], wanted: str) -> list[str]:
     text = re.sub(r"(?<=\w)[ -]in[ -]law", "-in-law", statement)
     text = _NO_WHAT.sub("", text)
     spelt = {word.casefold(): word for word in words} | {wanted.casefold(): wanted}
-    return [spelt[one.casefold()] for one in re.findall(rf"(?i)(?<![\w-])(?:{pattern})(?![\w-])", text)]
+    return [spelt[match.casefold()] for match in re.findall(rf"(?i)(?<![\w-])(?:{pattern})(?![\w-])", text)]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from socratune.inference.memory import Shape, Training
 
-GB = 1e9
 FREE_SHARE, FREE_SHARE_ECC = 0.985, 0.92
 """The share of the memory in a GPU's name (in GiB) that a process can use; the second with error correction."""
 

@@ -184,7 +184,7 @@ def _template_notes(name: str, tokenizer: Tokenizer, end: int) -> list[str]:
         notes.append(f"The chat template of {name} has no place for a system turn: {effect}.")
     word = tokenizer.decode([end])
     if not ends_turns(tokenizer):
-        notes.append(f"The chat template of {name} writes no end behind an answer: {word!r} is trained as its end.")
+        notes.append(f"The chat template of {name} writes no end after an answer: {word!r} is trained as its end.")
     stops = model_json(name, "generation_config.json").get("eos_token_id")
     stops = [tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])]
     if end not in stops:

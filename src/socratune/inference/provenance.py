@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from socratune.errors import Fault, Shown
+from socratune.inference.memory import torch_device
 from socratune.inference.template import IGNORE, render
 from socratune.llm import Sampling, StudentEngine, chat_template, local_name, model_revision, weights_hash
 from socratune.rows import Example
@@ -43,7 +44,9 @@ def identity(
             "revision": model_revision(name),
             "weights": weights_hash(name),
             "template": None if template is None else fingerprint(template),
-            "quantisation": "4bit" if engine == "local" and load_in_4bit is True and _has_gpu() else "none",
+            "quantisation": "4bit"
+            if engine == "local" and load_in_4bit is True and torch_device().type == "cuda"
+            else "none",
         }
     if adapter is not None:
         who["adapter"] = weights_hash(str(adapter))
@@ -78,7 +81,7 @@ def student_grade(student: dict[str, Any], base: dict[str, Any]) -> tuple[Grade,
     same_name = _plain(student["name"]) == _plain(base["name"])
     if student.get("engine") == "http":
         hint = "under the base's name" if same_name else f"as {student['name']!r}"
-        return "unverified", f"it was served {hint}, and nobody can look behind a name"
+        return "unverified", f"it was served {hint}, and a name proves nothing"
     if student.get("weights") is None or base.get("weights") is None:
         if not same_name:
             return "foreign", f"{student['name']!r} is another model"
@@ -149,9 +152,3 @@ def mean_kl(model_a: Any, model_b: Any, tokenizer: Any, examples: list[Example])
 def _plain(name: str) -> str:
     """Returns NAME for `local/NAME`, which is the same model."""
     return local_name(name) or name
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -78,13 +78,16 @@ class LocalStudent:
         turn: Callable[[], AbstractContextManager[None]] = nullcontext,
         ends_loops: bool = True,
     ) -> None:
+        from socratune.inference.ranks import is_sharded  # imports torch
+
         self.name = name
         self.fingerprint = fingerprint
         self.thinking = is_thinking(tokenizer.chat_template)
         self.model = model
         self.tokenizer = tokenizer
         self._max_batch = max_batch
-        self._slots = model.device.type == "cuda" if slots is None else slots
+        # a recorded step would not gather the blocks of a sharded model
+        self._slots = model.device.type == "cuda" and not is_sharded(model) if slots is None else slots
         self._turn = turn
         self._ends_loops = ends_loops
         self._end_ids = _end_ids(model, tokenizer)

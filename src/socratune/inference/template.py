@@ -196,9 +196,7 @@ def _opens_thought(prompt: str) -> bool:
 
 
 def _supplied(tokenizer: Tokenizer, messages: Turns, prompt: str) -> str:
-    """Returns what the template writes between the prompt and an answer without thoughts, or the end of a think block
-    that the prompt has opened.
-    """
+    """Returns what the template writes before an answer without thoughts, or the end of an opened think block."""
     whole = _templated(tokenizer, [*messages, {"role": "assistant", "content": _MARK}])
     before = whole.rpartition(_MARK)[0]
     if before.startswith(prompt):

@@ -1,4 +1,4 @@
-"""The options that a question lists, and the letter that an answer chooses."""
+"""Reads the options that a question lists and the letter that an answer chooses."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _OPTION_LINES, _OPTIONS_INLINE = (
         (r"(?<![\w(])\(?(LETTER)[).:]\s+(\S.*?)(?=[\s,;]+\(?LETTER[).:]\s|\s*$)", re.DOTALL),
     )
 )
-"""With few letters, and with all: `I.` and `V.` are numbers as well, and `J.` and `K.` begin names."""
+"""One pattern for few letters and one for all: `I.` and `V.` are numbers as well, and `J.` and `K.` begin names."""
 _GAP = re.compile(r"([\s,;])[\s,;]{9,}")
 
 
 def choice_of(text: str) -> str | None:
-    """The letter of a multiple-choice answer (`B`, `(B) Paris`, `The answer is B.`), upper case, or None."""
-    found = _CHOICE.match(final_answer(text))
-    return found.group(1).upper() if found else None
+    """Returns the letter of a multiple-choice answer (`B`, `(B) Paris`, `The answer is B.`) in upper case, or None."""
+    match = _CHOICE.match(final_answer(text))
+    return match.group(1).upper() if match else None
 
 
 def options_in(question: str) -> dict[str, str]:
-    """The options a question lists, letter → text: each on a line of its own, or in a row (`A) … B) …`).
+    """Returns the options of a question, letter → text: each on its own line, or all in a row (`A) … B) …`).
 
     Letters that do not run from A without a gap are initials or headings, and no options. Those behind H count where
     all up to H are options.
@@ -35,8 +35,8 @@ def options_in(question: str) -> dict[str, str]:
         return {}
     if len(question) > 500:
         question = _GAP.sub(r"\1", question)  # a long gap is read again from each of its characters
-    if found := _options_listed(question):
-        return found
+    if options := _options_listed(question):
+        return options
     *passage, last = question.rpartition("\n\n")  # a passage above the question may have lettered lines of its own
     return _options_listed(last) if passage[1] else {}
 
@@ -50,10 +50,10 @@ def _options_listed(question: str) -> dict[str, str]:
     return {}
 
 
-def _run_of(found: list[tuple[str, str]]) -> dict[str, str]:
-    """The options among lettered texts: each with the letter that follows the last one's."""
+def _run_of(lettered: list[tuple[str, str]]) -> dict[str, str]:
+    """Returns the options among lettered texts: each letter must follow the previous one."""
     options: dict[str, str] = {}
-    for letter, text in found:
+    for letter, text in lettered:
         if len(options) < len(_ALL) and letter == _ALL[len(options)]:
             options[letter] = text.strip()
     return options

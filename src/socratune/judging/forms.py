@@ -1,4 +1,4 @@
-"""Numerals whose form carries the meaning (versions, codes, sections): an equal value may be another thing."""
+"""Detects numerals whose form carries the meaning (versions, codes, sections): an equal value may be another thing."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _MEASURES = re.compile(
       | 多少 | 几 | 多长 | 多大 | 多高 | 多重 | 面积 | 体积 | 价格 | 计算 | 求""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""Words of a question after an amount; without one, digits may be a name, and their form counts."""
+"""Words of a question about an amount. Without them, digits may be a name, and their form counts."""
 _SYMBOLS = re.compile(
     r"\b(?:symbol|abbreviat\w*|formula|acronym|initials|country\ code|stands?\ for|written|notation|zeichen|abkürzung"
     r"|formel|symbole|abréviation|símbolo|abreviatura)\b|符号|缩写",
@@ -78,40 +78,43 @@ _SYMBOLS = re.compile(
 )
 
 
-def other_form(question: str, right: Quantity, said: Quantity) -> str | None:
-    """Why two numbers of equal value may still be two things, by how they are written; None where the value is all."""
-    if {right.unit, said.unit} == {"", "s"} and not _SECONDS.search(question):
+def other_form(question: str, right: Quantity, stated: Quantity) -> str | None:
+    """Returns why two numbers of equal value may still differ in meaning by their form, or None if only the value
+    counts.
+    """
+    if {right.unit, stated.unit} == {"", "s"} and not _SECONDS.search(question):
         return "seconds, a decade, or a letter of a name"
     named = is_name(question)
-    if named and right.unit != said.unit and (right.unit or "§" in question) and not measure(right.unit):
+    if named and right.unit != stated.unit and (right.unit or "§" in question) and not measure(right.unit):
         return "the question asks for a name made of digits, and another word belongs to it"
-    return None if right.literal == said.literal else _other_numeral(question, right, said, named)
+    return None if right.literal == stated.literal else _other_numeral(question, right, stated, named)
 
 
-def _other_numeral(question: str, right: Quantity, said: Quantity, named: bool) -> str | None:
-    """`other_form` for numbers that are written in two ways."""
-    if _leading_zero(right.literal) or _leading_zero(said.literal):
+def _other_numeral(question: str, right: Quantity, stated: Quantity, named: bool) -> str | None:
+    """Does the work of `other_form` for two numbers that are written differently."""
+    if _leading_zero(right.literal) or _leading_zero(stated.literal):
         return "a leading zero: perhaps a code"
     if named:
         return "the question asks for a name made of digits, and it is written in another way"
-    fraction = "fraction" in (right.form, said.form)
+    fraction = "fraction" in (right.form, stated.form)
     if fraction and _PAIRED.search(question):
         return "a pair of numbers in another form"
-    if (_decimal_comma(right.literal) or _decimal_comma(said.literal)) and _ASKS_SEVERAL.search(question):
+    if (_decimal_comma(right.literal) or _decimal_comma(stated.literal)) and _ASKS_SEVERAL.search(question):
         return "a comma may stand between two numbers"
     dotted = re.fullmatch(r"\d{1,3}\.\d\d0", right.literal) is not None and not right.unit
-    if dotted and right.other is not None and said.other is None:
+    if dotted and right.other is not None and stated.other is None:
         return "the separator has two readings"
-    return None if _MEASURES.search(question) else _other_name(question, right, said, fraction)
+    return None if _MEASURES.search(question) else _other_name(question, right, stated, fraction)
 
 
-def _other_name(question: str, right: Quantity, said: Quantity, fraction: bool) -> str | None:
-    """`other_form` for a question that speaks of no amount."""
+def _other_name(question: str, right: Quantity, stated: Quantity, fraction: bool) -> str | None:
+    """Does the work of `other_form` for a question that mentions no amount."""
     which = _ASKS_WHICH.search(question) is not None
     if fraction and which:
         return "a pair of numbers in another form"
-    zeros = any(re.fullmatch(r"\d+\.\d*0", one.literal) for one in (right, said)) and not (right.unit or said.unit)
-    return "a final zero counts in a name" if zeros and (which or right.form != "integer") else None
+    zeros = any(re.fullmatch(r"\d+\.\d*0", literal) for literal in (right.literal, stated.literal))
+    counts = zeros and not (right.unit or stated.unit) and (which or right.form != "integer")
+    return "a final zero counts in a name" if counts else None
 
 
 def _decimal_comma(literal: str) -> bool:
@@ -119,12 +122,12 @@ def _decimal_comma(literal: str) -> bool:
 
 
 def is_name(question: str) -> bool:
-    """Whether a question asks for digits that are a name (`Which version …?`), not for an amount."""
+    """Returns True if a question asks for a name made of digits (`Which version …?`), not for an amount."""
     return _NAMES.search(question) is not None and not _COUNTED.search(question)
 
 
 def is_symbol(question: str) -> bool:
-    """Whether a question asks for a symbol, where `No` is nobelium and no denial."""
+    """Returns True if a question asks for a symbol: there `No` is nobelium, not a denial."""
     return _SYMBOLS.search(question) is not None
 
 

@@ -1,4 +1,4 @@
-"""math-verify (the extra `[math]`) in a child process that can be killed: algebra may take for ever.
+"""Runs math-verify (the extra `[math]`) in a child process that can be killed, because algebra may never end.
 
 A thread or a future cannot be stopped, and math-verify's own timeouts need the main thread and do not interrupt a long
 integer power. So the child runs the pairs one by one, each with a budget of the processor's time that a signal ends. A
@@ -25,7 +25,7 @@ from typing import Any
 
 _START_TIMEOUT_S = 60.0  # importing sympy takes 3 s, and far more on a loaded machine
 _PAIR_CPU_S = 0.5
-"""What sympy may take of the processor for one pair; the deadline by the clock is for what no signal interrupts."""
+"""CPU time that sympy may use for one pair. The wall-clock deadline covers what no signal interrupts."""
 _WARMING = [
     ("x^2+2x+1", "(x+1)^2"),
     (r"\sin(2x)", r"2\log x"),
@@ -37,7 +37,7 @@ _MEMORY_BYTES = 4 << 30
 
 
 class MathChecker:
-    """Says whether two formulas are equal. Nothing is started before the first question; usable from any thread."""
+    """Checks whether two formulas are equal. It starts nothing before the first check and works from any thread."""
 
     def __init__(self, timeout_s: float = 3.0) -> None:
         self.timeout_s = timeout_s
@@ -48,13 +48,13 @@ class MathChecker:
 
     @property
     def installed(self) -> bool:
-        """Whether math-verify is there at all; looked up once, without importing it."""
+        """Returns True if math-verify is installed. The answer is looked up once, without an import."""
         if self._installed is None:
             self._installed = importlib.util.find_spec("math_verify") is not None
         return self._installed
 
     def check(self, reference: str, response: str) -> bool | None:
-        """True where the two are equal, False where they differ by value, None where that cannot be told.
+        """Returns True if the formulas are equal, False if their values differ, and None if that cannot be decided.
 
         None stands for: math-verify is not installed, one side is no formula, the two are of different kinds, or the
         deadline passed.
@@ -76,7 +76,7 @@ class MathChecker:
             return json.loads(reply)
 
     async def check_async(self, reference: str, response: str) -> bool | None:
-        """`check` without blocking the event loop; the pairs queue up, and the deadline counts from a pair's turn."""
+        """Runs `check` without blocking the event loop. Pairs queue up, and the deadline counts from a pair's turn."""
         if not self.installed:
             return None
         with self._lock:
@@ -87,7 +87,7 @@ class MathChecker:
         return await asyncio.get_running_loop().run_in_executor(worker, self.check, reference, response)
 
     def close(self) -> None:
-        """Ends the child; a later `check` starts another."""
+        """Ends the child. A later `check` starts another."""
         with self._lock:
             self._kill()
             worker, self._worker = self._worker, None
@@ -122,7 +122,7 @@ class MathChecker:
 
 
 def _line(child: subprocess.Popen[bytes], timeout_s: float) -> bytes | None:
-    """The child's next line, or None where it does not come in time; one pair, one line, so nothing else waits."""
+    """Returns the child's next line, or None if it is late. Each pair gets one line, so nothing else can be waiting."""
     assert child.stdout is not None
     ready, _, _ = select.select([child.stdout], [], [], timeout_s)
     return (child.stdout.readline() or None) if ready else None
@@ -134,7 +134,7 @@ _PLAIN_FUNCTIONS = re.compile(r"(?<!\\)\b(sqrt|sin|cos|tan|log|ln|exp|pi)\b")
 
 
 def as_latex(text: str) -> str:
-    """A formula as LaTeX, or nothing for words, numbers with units and whatever else is no formula."""
+    """Returns a formula as LaTeX, or "" for words, numbers with units and anything else that is no formula."""
     text = re.sub(r"^\\[\[(]|\\[\])]$", "", text.strip().strip("$").rstrip(". ").strip("$").strip())
     words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)
     if not text or len(text) > 300 or not all(_PLAIN_FUNCTIONS.fullmatch(word) for word in words):
@@ -154,7 +154,7 @@ def as_latex(text: str) -> str:
 
 
 class _TooLong(BaseException):
-    """Not an `Exception`, which sympy would take for one of its own."""
+    """Ends a pair that takes too long. It is no `Exception`, because sympy would catch that."""
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
@@ -173,12 +173,12 @@ def _serve() -> None:
         return parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=0, raise_on_error=True)
 
     def judged(reference: str, response: str) -> bool | None:
-        right, said = formula(reference), formula(response)
-        if not right or not said:
+        right, stated = formula(reference), formula(response)
+        if not right or not stated:
             return None
-        if verify(right, said, timeout_seconds=0, raise_on_error=True):
+        if verify(right, stated, timeout_seconds=0, raise_on_error=True):
             return True
-        return False if _clearly_different(right[0], said[0], 0.01 if "." in reference + response else 1e-6) else None
+        return False if _clearly_different(right[0], stated[0], 0.01 if "." in reference + response else 1e-6) else None
 
     for pair in _WARMING:  # what a kind of formula takes at first is most of a second
         with contextlib.suppress(Exception):
@@ -195,7 +195,7 @@ def _serve() -> None:
 
 
 def _limit() -> None:
-    """A child whose parent died in the middle of a pair ends soon by itself."""
+    """Limits the child's CPU time and memory, so that a child whose parent died in the middle of a pair ends soon."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -204,36 +204,36 @@ def _limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _clearly_different(right: Any, said: Any, tolerance: float) -> bool:
-    """Two formulas in the same variables with other values, or two finite sets of numbers with other members.
+def _clearly_different(right: Any, stated: Any, tolerance: float) -> bool:
+    """Returns True for two formulas in the same variables with other values, or two finite sets with other members.
 
     math-verify's False also means "I could not show it", so it is not taken for "incorrect" on its own.
     A decimal may be a rounded value of the other side: there the tolerance is wide.
     """
     import sympy
 
-    if isinstance(right, sympy.FiniteSet) and isinstance(said, sympy.FiniteSet):
-        members = [*right.args, *said.args]
+    if isinstance(right, sympy.FiniteSet) and isinstance(stated, sympy.FiniteSet):
+        members = [*right.args, *stated.args]
         if not all(member.is_number for member in members):
             return False
-        near = [any(_near(one, other, tolerance) for other in said.args) for one in right.args]
-        back = [any(_near(one, other, tolerance) for other in right.args) for one in said.args]
+        near = [any(_near(root, other, tolerance) for other in stated.args) for root in right.args]
+        back = [any(_near(root, other, tolerance) for other in right.args) for root in stated.args]
         return not (all(near) and all(back))
-    if not isinstance(right, sympy.Expr) or not isinstance(said, sympy.Expr):
+    if not isinstance(right, sympy.Expr) or not isinstance(stated, sympy.Expr):
         return False
     names = sorted(right.free_symbols, key=str)
-    if names != sorted(said.free_symbols, key=str):
+    if names != sorted(stated.free_symbols, key=str):
         return False
     points: list[Any] = [
         {name: sympy.Rational(7 * k + 3, k + 5) for k, name in enumerate(names, start)} for start in (1, 4)
     ]
-    return all(not _near(right.subs(point), said.subs(point), tolerance) for point in points)
+    return all(not _near(right.subs(point), stated.subs(point), tolerance) for point in points)
 
 
-def _near(one: Any, other: Any, tolerance: float) -> bool:
-    """Whether two numbers agree within the relative tolerance; True where they cannot be evaluated."""
+def _near(left: Any, right: Any, tolerance: float) -> bool:
+    """Returns True if two numbers agree within the relative tolerance, or cannot be evaluated."""
     try:
-        first, second = complex(one.evalf(20)), complex(other.evalf(20))
+        first, second = complex(left.evalf(20)), complex(right.evalf(20))
     except (TypeError, ValueError, OverflowError):
         return True
     return not abs(first - second) > tolerance * max(1e-9, abs(first), abs(second))  # `not >`: true for nan as well

@@ -1,4 +1,4 @@
-"""One row that cannot be judged is undecided and costs the others nothing."""
+"""Keeps a run going when one answer cannot be judged: that answer is undecided."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from socratune.rows import Judgement, QARow
 log = logging.getLogger(__name__)
 
 Judge = Callable[[QARow, str], Coroutine[Any, Any, Judgement]]
-"""`await judge(row, response)`."""
+"""The signature of a judge: `await judge(row, response)`."""
 
 
 def undecided_on_error(judge: Judge) -> Judge:
-    """The judge, with *undecided* where it fails on an answer: an answer may hold anything, and a run may be long.
+    """Returns the judge with *undecided* as its verdict if it fails on an answer: answers may hold anything.
 
     What concerns more than the one answer goes through: errors that we raise on purpose, the disk, an interrupt.
     """
@@ -37,7 +37,7 @@ def undecided_on_error(judge: Judge) -> Judge:
 
 
 def no_verdict(error: Exception) -> Judgement:
-    """What a judge says of an answer that it failed on."""
+    """Logs the error of a judge and returns the verdict *undecided*."""
     reason = f"the judge failed on this answer: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     log.warning("Undecided: %s", reason)
     return Judgement("undecided", "error", reason)

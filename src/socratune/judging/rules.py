@@ -1,4 +1,4 @@
-"""Is the answer right? By rules where rules can tell, else undecided: undecided is never taken for wrong."""
+"""Judges answers by rules. What rules cannot decide is undecided, and undecided never counts as wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _math = MathChecker()
 
 @undecided_on_error
 async def mechanical_judge(row: QARow, response: str) -> Judgement:
-    """The judge `rules/mechanical`: exact text, number, choice, formula; undecided for everything else."""
+    """Judges an answer as `rules/mechanical`: exact text, number, choice, formula; anything else is undecided."""
     question, reference = _shortened(row.question), row.reference
     judgement = judge_by_rules(question, reference, response)
     if judgement.verdict == "undecided" and (pair := _formulas(question, reference, response)):
@@ -49,7 +49,7 @@ async def mechanical_judge(row: QARow, response: str) -> Judgement:
 
 
 def judge_by_rules(question: str, reference: str, response: str) -> Judgement:
-    """What rules can say of `response`, in the order exact (lists among them), numeric, choice, yes or no."""
+    """Judges `response` by rules alone, in this order: exact text and lists, number, choice, yes or no."""
     try:
         return _judged(_shortened(question), reference, response)
     except Exception as error:  # a fault of a rule is no fault of the answer, nor of the run
@@ -57,37 +57,37 @@ def judge_by_rules(question: str, reference: str, response: str) -> Judgement:
 
 
 def _shortened(question: str) -> str:
-    """What rules read of a question: from its end, where the options stand and what is asked for, and its beginning."""
+    """Returns the part of a long question that rules read: its beginning, and its end with the options."""
     if len(question) <= _LONGEST_QUESTION:
         return question
     return f"{question[:1000]}\n{question[-_LONGEST_QUESTION:]}"
 
 
 def _judged(question: str, reference: str, response: str) -> Judgement:
-    right, said = statement_of(reference), statement_of(response)
-    if max(len(said.raw), len(right.raw)) > LONGEST:
-        same = said.raw == right.raw
+    right, answer = statement_of(reference), statement_of(response)
+    if max(len(answer.raw), len(right.raw)) > LONGEST:
+        same = answer.raw == right.raw
         return Judgement("correct" if same else "undecided", "exact", "" if same else "longer than rules read")
-    if said.unreadable:
-        return Judgement("undecided", "exact", said.unreadable)
-    if not said.raw:
+    if answer.unreadable:
+        return Judgement("undecided", "exact", answer.unreadable)
+    if not answer.raw:
         return Judgement("incorrect", "exact", "empty answer")
-    if said.raw == right.raw or same_text(right, said):
+    if answer.raw == right.raw or same_text(right, answer):
         return Judgement("correct", "exact")
-    if not said.whole.strip():  # `**`
+    if not answer.whole.strip():  # `**`
         return Judgement("undecided", "exact", "nothing but marks")
     for rule in (_by_list, by_number, _by_choice, _by_polarity):
-        if judgement := rule(question, right, said):
+        if judgement := rule(question, right, answer):
             return judgement
     return Judgement("undecided", "exact", "texts differ, and rules cannot tell whether they mean the same")
 
 
 _WRONG = ("1234567.25", "9871, 9872, 9873", "yes", "no", "true", "false")
-"""Answers of every form in which rules can find one wrong; no reference is all of them."""
+"""Answers of every form that rules can call wrong. No reference equals all of them."""
 
 
 def can_judge(question: str, reference: str) -> bool:
-    """Whether rules tell right from wrong here: they know the right answer again, and can call some other one wrong.
+    """Returns True if rules can tell right from wrong here: they accept the reference and reject some other answer.
 
     Of a name or a sentence they know the very words only: everything else stays undecided, so that no hint is asked
     for, and the proof has gaps.
@@ -110,32 +110,32 @@ _ORDERED = re.compile(
 _SEVERAL = re.compile(r"[,;{±]|\s(?:and|or|&)\s")
 
 
-def _by_list(question: str, right: Statement, said: Statement) -> Judgement | None:
-    """Lists and sets: the same members; in the same order where brackets or the question make order matter."""
-    if said.doubtful or (wanted := _members(right.plain)) is None:
+def _by_list(question: str, right: Statement, answer: Statement) -> Judgement | None:
+    """Judges lists and sets by their members. Order counts if the brackets or the question make it matter."""
+    if answer.doubtful or (wanted := _members(right.plain)) is None:
         return None
-    listed = _tuple_in(said.plain) if wanted[0] else said.plain
-    if (given := _members(listed)) is None:
+    listed = _tuple_in(answer.plain) if wanted[0] else answer.plain
+    if (stated := _members(listed)) is None:
         return None
     exact = is_name(question)
     if exact:
-        wanted, given = _members(right.plain, exact=True) or wanted, _members(listed, exact=True) or given
-    kind, other_kind = wanted[0], given[0]
+        wanted, stated = _members(right.plain, exact=True) or wanted, _members(listed, exact=True) or stated
+    kind, other_kind = wanted[0], stated[0]
     brackets = {kind, other_kind} - {""}
     if len(brackets) > 1 or (kind != other_kind and (_INTERVAL.search(question) or brackets & _HALF_OPEN)):
         return Judgement("undecided", "exact", "other brackets")  # a set against a tuple, open against closed
     if kind != other_kind and "{}" not in brackets and _JOINED.search(listed if kind else right.plain):
         return Judgement("undecided", "exact", "a pair, or two answers?")  # (1, 2) and `1 or 2`
-    if wanted[1] == given[1]:
+    if wanted[1] == stated[1]:
         return Judgement("correct", "exact")
-    return _other_members(question, wanted, given, exact=exact)
+    return _other_members(question, wanted, stated, exact=exact)
 
 
 def _other_members(
-    question: str, wanted: tuple[str, list[str]], given: tuple[str, list[str]], *, exact: bool
+    question: str, wanted: tuple[str, list[str]], stated: tuple[str, list[str]], *, exact: bool
 ) -> Judgement | None:
-    """The verdict on a list whose members are others, or stand in another order."""
-    (kind, members), (other_kind, others) = wanted, given
+    """Returns the verdict on a list with other members or in another order, or None if rules cannot tell."""
+    (kind, members), (other_kind, others) = wanted, stated
     brackets = {kind, other_kind} - {""}
     curly = "{}" in brackets
     ordered = not curly if brackets else _ORDERED.search(question) is not None
@@ -151,17 +151,17 @@ def _other_members(
 
 
 def _tuple_in(text: str) -> str:
-    """The pair that a sentence ends in, where nothing in it denies that; else the text."""
-    found = _TUPLE_SAID.fullmatch(text)
-    return found.group(1) if found and not NEGATION.search(text) and not UNSURE.search(text) else text
+    """Returns the pair at the end of a sentence that does not deny it, otherwise the text."""
+    match = _TUPLE_SAID.fullmatch(text)
+    return match.group(1) if match and not NEGATION.search(text) and not UNSURE.search(text) else text
 
 
-def _other_vector(right: list[str], said: list[str]) -> bool:
-    """Whether whole coordinates are surely others: as many, and no multiple, which may do for a direction."""
-    if len(right) != len(said) or not all(re.fullmatch(r"-?\d{1,9}", member) for member in right + said):
+def _other_vector(right: list[str], stated: list[str]) -> bool:
+    """Returns True if whole coordinates differ in more than a factor, as a multiple may be the same direction."""
+    if len(right) != len(stated) or not all(re.fullmatch(r"-?\d{1,9}", member) for member in right + stated):
         return False
-    one, two = [int(member) for member in right], [int(member) for member in said]
-    return any(a * d != b * c for a, b in zip(one, two, strict=True) for c, d in zip(one, two, strict=True))
+    first, second = [int(member) for member in right], [int(member) for member in stated]
+    return any(a * d != b * c for a, b in zip(first, second, strict=True) for c, d in zip(first, second, strict=True))
 
 
 _HALF_OPEN = {"[)", "(]", "]["}
@@ -177,13 +177,13 @@ _TUPLE_SAID = re.compile(
     r"([(\[⟨][^()\[\]⟨⟩{}a-z]{3,100}[)\]⟩])[ .*]{0,9}",
     re.IGNORECASE,
 )
-"""A sentence that ends in a pair: `The vertex is (2, 3).`"""
+"""Matches a sentence that ends in a pair: `The vertex is (2, 3).`"""
 _INTERVAL = re.compile(r"\binterval|\bdomain\b|\brange\b|\breal numbers\b|\bintervalle|区间", re.IGNORECASE)
 _ENCLOSED = {"()", "[]", "{}", "[)", "(]", "][", "[[", "]]", "⟨⟩", "〈〉", "<>"}
 
 
 def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
-    """The brackets and the members of a list of short items, or None.
+    """Returns the brackets and the members of a list of short items, or None.
 
     Args:
         exact: members are names, so that a number among them is kept as it is written.
@@ -204,7 +204,7 @@ def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
         items = [text.replace("±", "", 1), text.replace("±", "-", 1)]
     if len(items) < 2:
         return None
-    names = {found.group(1) for item in items if (found := re.match(r"([^\W\d])\s*=", item.strip()))}
+    names = {match.group(1) for item in items if (match := re.match(r"([^\W\d])\s*=", item.strip()))}
     members = []
     for item in items:
         short = item.strip()
@@ -213,10 +213,10 @@ def _members(text: str, *, exact: bool = False) -> tuple[str, list[str]] | None:
         short = re.sub(r"\s*=\s*", "=", short)
         if not short or len(short.split()) > 3:
             return None
-        found = quantities_in(short)
-        alone = len(found) == 1 and found[0].kind == "plain" and found[0].end - found[0].start == len(short)
-        by_value = alone and not found[0].unit and not exact and not re.match(r"-?0\d", short)
-        members.append(str(found[0].value) if by_value else caseless(short))
+        numbers = quantities_in(short)
+        alone = len(numbers) == 1 and numbers[0].kind == "plain" and numbers[0].end - numbers[0].start == len(short)
+        by_value = alone and not numbers[0].unit and not exact and not re.match(r"-?0\d", short)
+        members.append(str(numbers[0].value) if by_value else caseless(short))
     return bracket, members
 
 
@@ -234,23 +234,23 @@ _CHOSEN = re.compile(
     r"|\b(?:[Ii]t['’]s|[Ii]t is)\s+\(?([B-HJ-Z](?![\w'])|I(?=[).:,]|\W*$))"
     r"|\b([B-Z])\s+is\s+(?:the\s+)?(?:correct|right)|\(([A-Z])\)\W*$"
 )
-"""`The option I prefer` names no option; the article and the pronoun stand before a word."""
+"""`The option I prefer` names no option: the article and the pronoun stand before a word."""
 _OTHER_LETTER = re.compile(r"(?<![\w'])([B-HJ-Z]|[AI](?!\s[a-z]))(?![\w'’])")
 _REASON = re.compile(r"\b(?:because|since|as)\b|[.;]")
 _DISMISSED = re.compile(r"\s+(?:is|are|was|were)\s+(?:too|less|more|also|only|\w+er)\b")
 
 
-def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | None:
-    """Multiple choice, by the option's letter or by its text."""
+def _by_choice(question: str, right: Statement, answer: Statement) -> Judgement | None:
+    """Judges multiple choice by the option's letter or by its text."""
     options = options_in(question)
     if not options:
         return None
     wanted = _choices(right.text, options)
     if len(wanted) != 1 or not wanted <= set(options):
         return None
-    chosen = set() if said.doubtful else _choices(said.text, options)
-    if not said.marked and not said.doubtful:
-        first, rest = (said.whole.splitlines()[0], "\n".join(said.whole.splitlines()[1:]))
+    chosen = set() if answer.doubtful else _choices(answer.text, options)
+    if not answer.marked and not answer.doubtful:
+        first, rest = (answer.whole.splitlines()[0], "\n".join(answer.whole.splitlines()[1:]))
         sentence, more = first_sentence(first)
         if len(first) <= LONGEST_STATEMENT and not taken_back(more + rest):
             chosen |= _choices(sentence if more else first, options)
@@ -261,14 +261,14 @@ def _by_choice(question: str, right: Statement, said: Statement) -> Judgement | 
 
 
 def _choices(text: str, options: dict[str, str]) -> set[str]:
-    """The letters of the options that a statement names, by letter or text."""
+    """Returns the letters of the options that a statement names, by letter or by text."""
     text = plain_text(text).strip()
     if NEGATION.search(text) or text.endswith("?") or re.search(r"\b(?:or|either|both|oder)\b|或|还是", text):
         return {letter for letter, option in options.items() if canonical(option) == canonical(text)}
-    found = _LETTER.match(text)
-    if found and _may_be_option(letter := "".join(filter(None, found.groups())).upper(), options):
+    match = _LETTER.match(text)
+    if match and _may_be_option(letter := "".join(filter(None, match.groups())).upper(), options):
         named = {letter}
-        rest = text[found.end() :].strip(" ).]:-–—")
+        rest = text[match.end() :].strip(" ).]:-–—")
         named |= set(_OTHER_LETTER.findall(_REASON.split(rest)[0])) & set(options)
         named |= {letter for letter, option in options.items() if canonical(option) == canonical(text)}
         return named | _by_text(canonical(rest), options, sole=False)
@@ -277,12 +277,12 @@ def _choices(text: str, options: dict[str, str]) -> set[str]:
 
 
 def _may_be_option(letter: str, options: dict[str, str]) -> bool:
-    """Whether a letter names an option, be it none that there is; those behind H are initials and variables as well."""
+    """Returns True if a letter can name an option, even a missing one. Letters behind H are also initials."""
     return letter in options or letter in "ABCDEFGH"
 
 
 def _by_text(text: str, options: dict[str, str], *, sole: bool) -> set[str]:
-    """The letters of the options whose text a statement is, or begins or ends with.
+    """Returns the letters of the options whose text equals a statement, begins it or ends it.
 
     Args:
         sole: nothing else names an option, so another one anywhere in the statement counts, too, and a number does.
@@ -300,12 +300,13 @@ def _by_text(text: str, options: dict[str, str], *, sole: bool) -> set[str]:
 
 
 def _by_value(text: str, options: dict[str, str]) -> set[str]:
-    """The letters of the options that are the number behind a statement's last `=`."""
+    """Returns the letters of the options that equal the number behind a statement's last `=`."""
     numbers = quantities_in(text.rsplit("=", 1)[-1])
     if len(numbers) != 1 or numbers[0].kind != "plain":
         return set()
     values = {letter: quantities_in(plain_text(option)) for letter, option in options.items()}
-    return {letter for letter, found in values.items() if len(found) == 1 and found[0].size == numbers[0].size}
+    wanted = [numbers[0].size]
+    return {letter for letter, stated in values.items() if [quantity.size for quantity in stated] == wanted}
 
 
 # --- yes or no -----------------------------------------------------------------------------------------------------
@@ -323,21 +324,21 @@ _ASKS_NAME = re.compile(r"\b(?:which|what|whose|who)\b(?!.*\byes\b)", re.IGNOREC
 _AGREES = re.compile(
     r"\b(?:it|this|that|he|she|they)(?:['’]s| is| was| are| were) (?:not|false|wrong|incorrect)\b", re.IGNORECASE
 )
-"""Behind a *no* that takes nothing back: `No, it is not.`"""
+"""Follows a *no* without contradicting it: `No, it is not.`"""
 _ENGLISH = {"ja": "yes", "oui": "yes", "是": "yes", "是的": "yes", "对": "true"}
 _ENGLISH |= {"nein": "no", "non": "no", "否": "no", "不是": "no", "不对": "false"}
 _POSITIVE = {"yes": True, "true": True, "no": False, "false": False}
 
 
-def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement | None:
-    """References that are yes, no, true or false: by a clear word at the answer's start or in its final statement."""
+def _by_polarity(question: str, right: Statement, answer: Statement) -> Judgement | None:
+    """Judges references that are yes, no, true or false by a clear word at the answer's start or in its statement."""
     wanted = _POLAR_START.match(right.plain) or _POLAR_START.match(plain_text(right.whole))
     if wanted is None or is_symbol(question) or (right.marked and not _POLAR_START.match(right.plain)):
         return None
     if right.plain == "NO" and _ASKS_NAME.search(question):  # nitric oxide
         return None
-    words = _polar_words(said, question)
-    if said.doubtful or len({_POSITIVE[word] for word in words}) != 1:
+    words = _polar_words(answer, question)
+    if answer.doubtful or len({_POSITIVE[word] for word in words}) != 1:
         return Judgement("undecided", "choice", "no clear yes or no")
     word, expected = words.pop(), _english(wanted)
     if {word, expected} not in ({"yes"}, {"no"}, {"yes", "no"}, {"true"}, {"false"}, {"true", "false"}) and (
@@ -348,14 +349,14 @@ def _by_polarity(question: str, right: Statement, said: Statement) -> Judgement 
     return Judgement("correct" if same else "incorrect", "choice", f"{word}, expected {expected}")
 
 
-def _english(found: re.Match[str]) -> str:
-    word = found.group(1).casefold()
+def _english(match: re.Match[str]) -> str:
+    word = match.group(1).casefold()
     return _ENGLISH.get(word, word)
 
 
-def _polar_words(said: Statement, question: str) -> set[str]:
+def _polar_words(answer: Statement, question: str) -> set[str]:
     words = set()
-    first, rest = first_sentence(plain_text(said.whole.splitlines()[0]))
+    first, rest = first_sentence(plain_text(answer.whole.splitlines()[0]))
     if start := _POLAR_START.match(first):
         word = _english(start)
         remainder = first[start.end() :]
@@ -370,33 +371,33 @@ def _polar_words(said: Statement, question: str) -> set[str]:
         if (_POSITIVE[word] and NEGATION.search(remainder)) or taken_back(remainder + " " + rest):
             return set()  # "Yes, it is not prime": which of the two?
         words.add(word)
-    last = said.plain if said.marked else SENTENCE_END.split(said.plain)[-1]
-    end = (_POLAR_START.match(last) if said.marked else None) or _POLAR_END.search(last)
+    last = answer.plain if answer.marked else SENTENCE_END.split(answer.plain)[-1]
+    end = (_POLAR_START.match(last) if answer.marked else None) or _POLAR_END.search(last)
     if end and not NEGATION.search(last[: end.start(1)] + last[end.end(1) :]):
         words.add(_english(end))
     return words
 
 
 def _says_back(remainder: str, question: str) -> bool:
-    """Whether what follows a *no* says of the question that it is so."""
-    told = re.findall(r"\w+", remainder.casefold())
-    return bool(told) and not NEGATION.search(remainder) and set(told) <= set(re.findall(r"\w+", question.casefold()))
+    """Returns True if the text behind a *no* repeats the question as a fact."""
+    words = re.findall(r"\w+", remainder.casefold())
+    return bool(words) and not NEGATION.search(remainder) and set(words) <= set(re.findall(r"\w+", question.casefold()))
 
 
 # --- formulas --------------------------------------------------------------------------------------------------------
 
 _FLAT_FRACTION = re.compile(r"^[^()]*(?:[a-z0-9]\s*[-+][^()]*/|/[^()]*[-+])[^()]*$", re.IGNORECASE)
-"""`x+1/x-1` may be meant as (x+1)/(x-1)."""
+"""`x+1/x-1` may mean (x+1)/(x-1)."""
 _COMMAND = re.compile(r"\\[A-Za-z]+|sqrt|sin|cos|tan|log|ln|exp|pi", re.IGNORECASE)
 
 
 def _coded(formula: str) -> bool:
-    """Whether digits stand behind a letter or a leading zero: `B12`, `0x10`, `A-0042`."""
+    """Returns True if digits follow a letter or a leading zero: `B12`, `0x10`, `A-0042`."""
     return re.search(r"[^\W\d_]\d|(?<![\d.,])0\d", _COMMAND.sub(" ", formula)) is not None
 
 
 def _symbols(formula: str) -> set[str]:
-    """The letters that the value of a formula depends on."""
+    """Returns the letters that the value of a formula depends on."""
     return set(re.findall(r"[^\W\d_]", _COMMAND.sub(" ", formula.rsplit("=", 1)[-1]))) - set("eiπ")
 
 
@@ -405,36 +406,36 @@ _BARE = re.compile(r"[^\w√(){}\\|]*[\d.,]+[^\w√(){}\\|]*")
 
 
 def _formulas(question: str, reference: str, response: str) -> tuple[str, str] | None:
-    """Reference and answer as LaTeX, where both are formulas and equality by value would say something."""
-    right, said = statement_of(reference), statement_of(response)
-    if said.doubtful or said.unreadable or right.unreadable or not said.text:
+    """Returns reference and answer as LaTeX if both are formulas whose values can be compared, otherwise None."""
+    right, answer = statement_of(reference), statement_of(response)
+    if answer.doubtful or answer.unreadable or right.unreadable or not answer.text:
         return None
-    pair = as_latex(right.text), as_latex(said.text)
+    pair = as_latex(right.text), as_latex(answer.text)
     if not all(pair) or any(measure(number.unit) for text in pair for number in quantities_in(text)):
         return None
-    given, wanted = re.sub(r"\s", "", said.plain), re.sub(r"\s", "", right.plain)
-    if is_name(question) or not _comparable(given, wanted):
+    stated, wanted = re.sub(r"\s", "", answer.plain), re.sub(r"\s", "", right.plain)
+    if is_name(question) or not _comparable(stated, wanted):
         return None
-    lists = [members[0] for part in (right.plain, said.plain) if (members := _members(part))]
+    lists = [members[0] for part in (right.plain, answer.plain) if (members := _members(part))]
     if lists not in ([], ["{}", "{}"]):
         return None  # math-verify takes every list for a set
-    if re.sub(r"[\\(){}.]", "", given) in re.sub(r"[\s\\(){}.]", "", plain_text(question)):
+    if re.sub(r"[\\(){}.]", "", stated) in re.sub(r"[\s\\(){}.]", "", plain_text(question)):
         return None  # the question said back
     return pair
 
 
-def _comparable(given: str, wanted: str) -> bool:
-    """Whether math-verify can be asked: it takes 1990s for 1990, J10.1 for J10.10, and 3:4 for a quotient."""
-    if _BARE.fullmatch(given) and _BARE.fullmatch(wanted):
+def _comparable(stated: str, wanted: str) -> bool:
+    """Returns True if math-verify reads both correctly. It takes 1990s for 1990 and 3:4 for a quotient."""
+    if _BARE.fullmatch(stated) and _BARE.fullmatch(wanted):
         return False  # two numbers: what the numeric rule leaves open stays open (70.000)
-    if re.search(r"\d\}?_", given + wanted):
+    if re.search(r"\d\}?_", stated + wanted):
         return False  # math-verify reads 10_2 as 10
-    if _coded(given) or _coded(wanted) or _symbols(given) != _symbols(wanted):
+    if _coded(stated) or _coded(wanted) or _symbols(stated) != _symbols(wanted):
         return False
-    if re.search(r":|\d\.\d+\.\d", given + wanted):
+    if re.search(r":|\d\.\d+\.\d", stated + wanted):
         return False
-    if re.fullmatch(r"[\d.,+*/×·÷()^-]+", given.rsplit("=", 1)[-1]) and quantities_in(wanted):
+    if re.fullmatch(r"[\d.,+*/×·÷()^-]+", stated.rsplit("=", 1)[-1]) and quantities_in(wanted):
         return False  # a sum that was not done is no result
-    brackets = wanted[:1] + wanted[-1:], given[:1] + given[-1:]
+    brackets = wanted[:1] + wanted[-1:], stated[:1] + stated[-1:]
     # an interval against a pair, or another interval
-    return brackets[0] == brackets[1] or "," not in wanted + given or not re.search(r"[(\[]", wanted[:1] + given[:1])
+    return brackets[0] == brackets[1] or "," not in wanted + stated or not re.search(r"[(\[]", wanted[:1] + stated[:1])

@@ -1,4 +1,4 @@
-"""What an answer says: its final statement, its numbers, its choice. Judge and leak check share it."""
+"""Reads an answer: its final statement, its numbers, its plain text. Judge and leak check share it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _THINK_OPEN, _THINK_CLOSE = re.compile(r"<think(?:ing)?>"), re.compile(r"</think
 
 
 def normalise(text: str) -> str:
-    """Lower case, no accents of form, no surrounding punctuation, articles or markup; single spaces."""
+    """Returns the text in lower case with single spaces, without surrounding punctuation, articles or markup."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = re.sub(r"[*_`$\"“”]", "", text)
     text = re.sub(r"\s+", " ", text).strip(" .,;:!?()[]")
@@ -40,7 +40,9 @@ def normalise(text: str) -> str:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The value of a text that is one number (`1,234`, `3/4`, `-0.5`, `−7`), else None."""
+    """Returns the value of a text that is one number (`1,234`, `3/4`, `-0.5`, `−7`), otherwise None."""
+    if text.isdecimal() and text.isascii() and len(text) < 400:  # as most are; `Fraction` of a text is slow
+        return Fraction(int(text))
     text = text.strip().replace("−", "-")
     text = re.sub(r"(?<=\d)[,\u202f\u00a0' ](?=\d{3})", "", text)
     if len(text) > 400:  # nobody's answer, and int() is quadratic
@@ -52,65 +54,59 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def numbers_in(text: str) -> list[Fraction]:
-    """The numbers a text states, in order; digits inside words or codes (`B12`) are none."""
-    found = (parse_number(match.group().strip()) for match in NUMBER.finditer(text))
-    return [number for number in found if number is not None]
+    """Returns the numbers that a text states, in order. Digits inside words or codes (`B12`) are ignored."""
+    numbers = (parse_number(match.group().strip()) for match in NUMBER.finditer(text))
+    return [number for number in numbers if number is not None]
 
 
 def loose_numbers_in(text: str) -> set[Fraction]:
-    """Every run of digits in a text, also inside words: what a leak check must see."""
+    """Returns every run of digits in a text, also inside words, for the leak check."""
     plain = re.sub(r"(?<=\d)[,\u202f\u00a0' ](?=\d{3})", "", text)
     return {Fraction(match) for match in _LOOSE_NUMBER.findall(plain) if len(match) <= 400} | set(numbers_in(text))
 
 
+@lru_cache(maxsize=64)  # several questions are asked of one text in a row
 def final_answer(text: str) -> str:
-    r"""The part of an answer that states the result: `\boxed{…}`, `#### …`, `The answer is …`, else the last line."""
+    r"""Returns the part of an answer that states the result: `\boxed{…}`, `#### …`, `The answer is …`, or its last
+    line.
+    """
     text = strip_thinking(text)
     if boxes := boxed_in(text):
         return boxes[-1][0].strip()
     for pattern in (_HASHES, _FINAL) if "#" in text or _MARK.search(text) else ():
-        if found := pattern.findall(text):
-            return found[-1].strip()
+        if statements := pattern.findall(text):
+            return statements[-1].strip()
     lines = [line for line in text.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else ""
 
 
 def final_number(text: str) -> Fraction | None:
-    """The number that a text gives as its result: the last one of its final statement, behind the last `=`."""
-    statement = final_answer(text)
-    if "=" in statement:
-        statement = statement.rsplit("=", 1)[1]
-    found = numbers_in(statement)
-    return found[-1] if found else None
+    """Returns the number that a text gives as its result: the last in its final statement, behind the last `=`."""
+    numbers = numbers_in(final_answer(text).rsplit("=", 1)[-1])
+    return numbers[-1] if numbers else None
 
 
 def is_numeric_answer(text: str) -> bool:
-    """True where a reference *is* a number or a statement that ends in one (`15 * 13 = 195.`, `195 pens`).
+    """Returns True if a reference is a number or a statement that ends in a number (`15 * 13 = 195.`, `195 pens`).
 
     A sentence that only happens to hold a number (`It was signed in 1648 in Münster by ten envoys.`) is not.
     """
-    statement = final_answer(text)
-    if "=" in statement:
-        statement = statement.rsplit("=", 1)[1]
-    found = list(NUMBER.finditer(statement))
-    if len(found) != 1:
-        return False
-    around = statement[: found[0].start()] + statement[found[0].end() :]
-    return len(re.findall(r"\w+", around)) <= 2
+    words = NUMBER.split(final_answer(text).rsplit("=", 1)[-1])
+    return len(words) == 2 and len(re.findall(r"\w+", "".join(words))) <= 2
 
 
 def strip_thinking(text: str) -> str:
-    """What stands behind the last think block: what stands in one or before one is no answer yet."""
+    """Returns the text behind the last think block. Text inside or before a think block is no answer."""
     return _THINK_CLOSE.split(text)[-1] if "</think" in text else text
 
 
 def still_thinking(text: str) -> bool:
-    """True where a think block was opened and never closed: the answer has not begun."""
+    """Returns True if a think block was opened and never closed: the answer has not begun."""
     return "<think" in text and _THINK_OPEN.search(strip_thinking(text)) is not None
 
 
 def boxed_in(text: str) -> list[tuple[str, int]]:
-    r"""Every `\boxed{…}` with balanced braces: its content and where it ends."""
+    r"""Returns the content and the end of every `\boxed{…}` with balanced braces."""
     boxes = []
     start = text.find("\\boxed{")
     while start >= 0:
@@ -144,7 +140,7 @@ _WRAPPER = re.compile(
 
 
 def unbold(text: str) -> str:
-    """Without Markdown's stars and backticks; `2**10` and `2*3` keep theirs."""
+    """Returns the text without Markdown's stars. `2**10` and `2*3` keep theirs."""
     text = re.sub(r"(?<![\w)])\*\*|\*\*(?![\w(])", "", text)
     return re.sub(r"(?<![\w*)])\*([^\W\d][^*\n]*|\S[^*\n]*\S|\w)\*(?![\w*(])", r"\1", text)
 
@@ -152,7 +148,7 @@ def unbold(text: str) -> str:
 _DRESS = re.compile(r"[*`\\$]|[!<>=]=|=>|\{,\}|[^\x00-\x7f]")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _REORDERED = re.compile("[\u202a-\u202e\u2066-\u2069]")
-"""Marks that turn the direction of a text: what a reader sees is not what stands there."""
+"""Marks that change the direction of a text: a reader sees something else than the characters say."""
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3"
 _CJK_EDGE = re.compile(rf"(?<=[{_CJK}])(?=[-+]?[\d$A-Za-z])|(?<=[\dA-Za-z%])(?=[{_CJK}])")
 _CJK_SIGNS = str.maketrans("。，：；（）＝？！", ".,:;()=?!")
@@ -160,7 +156,7 @@ _CJK_SIGNS = str.maketrans("。，：；（）＝？！", ".,:;()=?!")
 
 @lru_cache(512)  # a rule asks for the statement that the rule before it has read
 def plain_text(text: str) -> str:
-    r"""The text without Markdown and LaTeX dress: `**\frac{1}{2}**` is `1/2`, `x²` is `x^2`."""
+    r"""Returns the text without Markdown and LaTeX formatting: `**\frac{1}{2}**` is `1/2`, `x²` is `x^2`."""
     if not _DRESS.search(text):
         return text.strip()
     if "*" in text:
@@ -217,7 +213,7 @@ _QUOTES = str.maketrans("", "", '"“”„«»')
 
 @lru_cache(512)
 def canonical(text: str, fold: bool = True) -> str:
-    """The text as two equal answers share it: plain, lower case, single spaces, no article and no final stop.
+    """Returns a form that equal answers share: plain, lower case, single spaces, no article and no final stop.
 
     Signs, decimal points, operators and brackets stay, as they carry meaning in an answer.
     """
@@ -273,11 +269,11 @@ NEGATION = re.compile(
       | n['’](?:t|est|y|a)\b | [不没沒非错錯] | ない | ません""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""A denial, in the languages whose answers rules read: English, German, French, Spanish, Chinese, Japanese."""
+"""A denial in the languages that rules read: English, German, French, Spanish, Chinese and Japanese."""
 
 
 class Statement(NamedTuple):
-    r"""Where an answer states its result.
+    r"""Holds where an answer states its result.
 
     Attributes:
         text: the statement.
@@ -302,11 +298,11 @@ class Statement(NamedTuple):
 
 
 LONGEST, LONGEST_STATEMENT = 20_000, 500
-"""Characters that rules read: of an answer behind its thinking, and of the statement in it that gives the result."""
+"""Characters that rules read: of an answer behind its thinking, and of its final statement."""
 
 
 def statement_of(answer: str) -> Statement:
-    """All that a rule asks of an answer: what stands behind its thinking, and the statement that gives its result."""
+    """Returns everything that a rule needs of an answer: the text behind its thinking, and its final statement."""
     if len(answer) > LONGEST and (close := answer.rfind("</think")) >= 0:  # thinking is long, and no rule reads it
         before = answer[: max(0, answer.find("<think"))].strip()
         answer = f"{before[:1]}<think>{answer[close:]}"
@@ -335,7 +331,7 @@ def _read_statement(answer: str) -> Statement:
 
 
 def _stated(text: str) -> tuple[str, str, bool, bool, str]:
-    """A statement's text, tail, marked, doubtful and whole."""
+    """Returns a statement's text, tail, marked, doubtful and whole."""
     if boxes := boxed_in(text):
         several = len(boxes) > 50 or len({plain_text(content).replace(" ", "") for content, _ in boxes}) > 1
         content, end = boxes[-1]
@@ -344,10 +340,10 @@ def _stated(text: str) -> tuple[str, str, bool, bool, str]:
         return content, text[end:], True, several or changed or taken_back(text[end:]), text
     if "*" in text:
         text = unbold(text)
-    if "####" in text and (found := list(_HASHES.finditer(text))):
-        return _marked(text, found, False)
-    if _MARK.search(text) and (found := list(_FINAL.finditer(text))):
-        return _marked(text, found, True)
+    if "####" in text and (marks := list(_HASHES.finditer(text))):
+        return _marked(text, marks, False)
+    if _MARK.search(text) and (marks := list(_FINAL.finditer(text))):
+        return _marked(text, marks, True)
     lines = [line for line in text.splitlines() if line.strip()]
     last = lines[-1].strip() if lines else ""
     before = lines[-2].strip() if len(lines) > 1 else ""
@@ -357,44 +353,44 @@ def _stated(text: str) -> tuple[str, str, bool, bool, str]:
     return last, "", False, several, text
 
 
-def _marked(text: str, found: list[re.Match[str]], worded: bool) -> tuple[str, str, bool, bool, str]:
-    match = found[-1]
+def _marked(text: str, marks: list[re.Match[str]], worded: bool) -> tuple[str, str, bool, bool, str]:
+    match = marks[-1]
     first, rest = first_sentence(match.group(1))
     tail = rest + text[match.end(1) :]
     lead = SENTENCE_END.split(text[: match.start()].rsplit("\n", 1)[-1])[-1]
-    others = {plain_text(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in found[-20:]}
+    others = {plain_text(first_sentence(other.group(1))[0]).strip(" .").casefold() for other in marks[-20:]}
     several = len(others) > 1 and not (worded and match.group().casefold().startswith("final"))
-    if several and _RETRACTION.search(text[found[-2].start(1) : match.start()]):
+    if several and _RETRACTION.search(text[marks[-2].start(1) : match.start()]):
         several = False  # "The answer is 180. No, wait: the answer is 195."
     unsure = worded and bool(lead) and UNSURE.search(lead) is not None and not _RETRACTION.search(lead)
     return first.strip(), tail, True, several or unsure or taken_back(tail), text
 
 
 def first_sentence(text: str) -> tuple[str, str]:
-    """A text's first sentence and the rest."""
+    """Splits a text into its first sentence and the rest."""
     parts = SENTENCE_END.split(text, maxsplit=1)
     return parts[0], parts[1] if len(parts) > 1 else ""
 
 
 def taken_back(tail: str) -> bool:
-    """True where what follows a statement takes it back or offers another (`Wait, …`, `or maybe …`)."""
+    """Returns True if the text behind a statement takes it back or offers another (`Wait, …`, `or maybe …`)."""
     return bool(tail) and _RETRACTION.search(tail) is not None
 
 
-def same_text(right: Statement, said: Statement) -> bool:
-    """True where the answer, or its final statement, is the reference word for word."""
+def same_text(right: Statement, answer: Statement) -> bool:
+    """Returns True if the answer, or its final statement, is the reference word for word."""
     # of a reference in several lines the last one alone is not the answer, unless it is marked as that
     texts = [right.raw, right.text] if right.marked else [right.raw]
-    given = [said.raw] if said.doubtful else [said.raw, said.text]
-    alike = [(one, other) for one in texts for other in given if canonical(one) == canonical(other) != ""]
-    return any(caseless(one) == caseless(other) for one, other in alike)
+    stated = [answer.raw] if answer.doubtful else [answer.raw, answer.text]
+    pairs = ((left, other) for left in texts for other in stated if canonical(left) == canonical(other) != "")
+    return any(caseless(left) == caseless(other) for left, other in pairs)
 
 
 _TOKEN = re.compile(r"\w+")
 
 
 def caseless(text: str) -> str:
-    """`canonical`, but for the case of what another case makes another thing.
+    """Returns `canonical(text)` but keeps the case of words that another case would change.
 
     That is: symbols (`Co`, `CO2`, `x^2`), units (`MPa`), flags (`-a`) and names with digits. Words lose their case, and
     so does a letter or two among them: `vitamin c` is `Vitamin C`.

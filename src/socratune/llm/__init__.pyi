@@ -2,7 +2,6 @@ from .asked import (
     FIELDS as FIELDS,
     AskedModel as AskedModel,
     asked_models as asked_models,
-    is_this_machine as is_this_machine,
     note_asked as note_asked,
     shown_host as shown_host,
     terms_of as terms_of,
@@ -90,7 +89,7 @@ from .prompts import (
     with_system_prompt as with_system_prompt,
     writer_messages as writer_messages,
 )
-from .proxies import is_loopback as is_loopback, proxy_of as proxy_of
+from .proxies import is_this_machine as is_this_machine, proxy_of as proxy_of
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
     NOBODY as NOBODY,
@@ -105,6 +104,7 @@ from .references import (
     connected_model as connected_model,
     endpoints_of as endpoints_of,
     load_function as load_function,
+    module_of as module_of,
     price_at as price_at,
     price_fault as price_fault,
     reached_model as reached_model,

@@ -1,4 +1,4 @@
-"""Which models a configuration asks outside this process, and at which hosts: what goes where, before and after."""
+"""Lists the models that a configuration asks outside this process, and their hosts, before and after a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from socratune.config import RunConfig
+from socratune.llm.proxies import is_this_machine
 from socratune.llm.references import (
     NOBODY,
     Endpoint,
@@ -33,7 +34,7 @@ FIELDS: dict[Role, str] = {
 
 @dataclass(frozen=True, slots=True)
 class AskedModel:
-    """A model behind an address.
+    """Holds a model behind an address.
 
     Attributes:
         setting: the key that says so.
@@ -47,7 +48,7 @@ class AskedModel:
 
 
 def asked_models(config: RunConfig) -> Iterator[AskedModel]:
-    """Every model that a run asks behind an address; none of those in this process, of rules and of functions."""
+    """Returns every model that a run asks behind an address, so none in this process, no rules and no functions."""
     loop, reached = config.enhance, endpoints_of(config.enhance)
     refs: dict[Role, str] = {"teacher": teacher_of(loop)}
     if loop.judge_mode != "mechanical":
@@ -72,20 +73,19 @@ def _asked(section: str, refs: dict[Role, str], reached: dict[Role, Endpoint]) -
         if bases:
             hosts = tuple(dict.fromkeys(urlsplit(base).hostname or base for base in bases))
             yield AskedModel(role, f"{section}.{role}_api_base", ref, hosts)
-        elif (found := vendor_of(ref)) is not None:
-            host = urlsplit(VENDORS[found[0]].base).hostname or found[0]
+        elif (vendor := vendor_of(ref)) is not None:
+            host = urlsplit(VENDORS[vendor[0]].base).hostname or vendor[0]
             yield AskedModel(role, f"{section}.{role}_model", ref, (host,))
 
 
 def terms_of(asked: AskedModel) -> str | None:
     """Returns the page with the vendor's terms on training on outputs, None for other addresses and unread terms."""
-    found = vendor_of(asked.model) if asked.setting.endswith("_model") else None
-    return VENDORS[found[0]].terms if found else None
+    vendor = vendor_of(asked.model) if asked.setting.endswith("_model") else None
+    return VENDORS[vendor[0]].terms if vendor else None
 
 
 def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str]) -> None:
-    """Enter into `sent_to` of a run's results which model did a role behind an address, what it got, and at which
-    hosts.
+    """Records in `sent_to` of a run's results which model did a role behind an address, what it got, and which hosts.
 
     Args:
         called: the roles that were asked so far, `STAGE.WHO`, as the journal has them.
@@ -96,20 +96,8 @@ def note_asked(sent: dict[str, Any], config: RunConfig, called: Collection[str])
             sent[role] = {"model": asked.model, "hosts": list(hosts), "fields": FIELDS[asked.role]}
 
 
-def is_this_machine(host: str) -> bool:
-    """True for a name or a number that can only be this machine's own."""
-    name = host.lower().rstrip(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified
-
-
 def shown_host(host: str) -> str:
-    """A host as others may read of it: the names within somebody's network are nobody's business."""
+    """Returns a host as others may read it: names within a private network are hidden."""
     if is_this_machine(host):
         return "this machine"
     try:

@@ -1,4 +1,4 @@
-"""What a model is to the loop: an async function from messages to a completion."""
+"""Defines a model for the loop: an async function from messages to a completion."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from socratune.rows import read_token_ids
 
 Chat = list[dict[str, str]]
 WARM = 0.7
-"""From this temperature on another draw is another answer; a greedy model repeats its mistakes (0 of 35 third attempts
-were right).
+"""The temperature from which another draw gives another answer. A greedy model repeats its mistakes (0 of 35 third
+attempts were right).
 """
 
 
@@ -22,13 +22,12 @@ StudentEngine = Literal["local", "served", "vllm", "http"]
 
 
 Stop = Literal["end", "length", "loop", "told"]
-"""Why an answer stopped: it came to its end, it was cut off at its longest, it said the same over and over, or
-whoever hears its tokens has told it to."""
+"""Why an answer stopped: it was complete, it reached its limit, it repeated itself, or its reader ended it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw an answer. Everything here changes the answer, so all of it is in the journal's key.
+    """Holds how to draw an answer. Everything here changes the answer, so all of it is in the journal's key.
 
     Attributes:
         temperature: 0 is greedy.
@@ -47,54 +46,49 @@ class Sampling:
     json_schema: str | None = None
 
     def drawn(self, seed: int, temperature: float | None = None) -> Sampling:
-        """The same with another seed, and another temperature where one is given; three times as fast as `replace`."""
+        """Returns a copy with another seed and perhaps another temperature, three times as fast as `replace`."""
         temperature = self.temperature if temperature is None else temperature
         return Sampling(temperature, self.top_p, self.top_k, self.max_new_tokens, seed, self.json_schema)
 
     def key(self) -> list[Any]:
-        """All of it, for the journal's key."""
+        """Returns all of it, for the journal's key."""
         return [self.temperature, self.top_p, self.top_k, self.max_new_tokens, self.seed, self.json_schema]
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An answer with what it took."""
+    """Holds an answer and what it cost."""
 
     text: str
     stop: Stop = "end"
     prompt_tokens: int = 0
     completion_tokens: int = 0
     token_ids: tuple[int, ...] | None = None
-    """The sampled ids without the end of turn, of which a model may know several; None where a server does not tell."""
+    """The sampled ids without the end of turn, of which a model may know several. None if the server hides them."""
 
     def to_json(self) -> dict[str, Any]:
-        """As the journal keeps it."""
-        return {
-            "text": self.text,
-            "stop": self.stop,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "token_ids": self.token_ids,
-        }
+        """Returns the answer as the journal stores it."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Completion:
-        """The inverse of `to_json`."""
+        """Returns the answer of a journal entry, the inverse of `to_json`."""
         return cls(**{**data, "token_ids": read_token_ids(data["token_ids"])})
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Completion | None:
-        """The same of what a damaged journal may hold; None where that is no answer."""
+        """Returns the answer of an entry in a possibly corrupt journal, or None if it is no answer."""
         try:
-            found = cls.from_json(data)
+            completion = cls.from_json(data)
         except (LookupError, TypeError):
             return None
-        counted = type(found.prompt_tokens) is type(found.completion_tokens) is int
-        return found if isinstance(found.text, str) and found.stop in get_args(Stop) and counted else None
+        counted = type(completion.prompt_tokens) is type(completion.completion_tokens) is int
+        good = isinstance(completion.text, str) and completion.stop in get_args(Stop) and counted
+        return completion if good else None
 
 
 class ChatModel(Protocol):
-    """Anything that answers a conversation.
+    """Answers conversations.
 
     Attributes:
         name: for people and for the results.
@@ -105,7 +99,7 @@ class ChatModel(Protocol):
     fingerprint: str
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The answer to `messages`, whose last turn is the user's."""
+        """Returns the answer to `messages`, whose last turn is the user's."""
         ...
 
 
@@ -113,13 +107,13 @@ class ChatModel(Protocol):
 
 _PLAIN = (0.7, 0.8)
 THINKING = (0.6, 0.95)
-"""Temperature and top-p where the model names none. Read greedily, a thinking model may repeat itself for ever."""
+"""Temperature and top-p if the model names none. A thinking model that is read greedily may repeat itself for ever."""
 
 
 def choose_sampling(
     own: Mapping[str, Any], *, thinking: bool, temperature: float | None, top_p: float | None, max_new_tokens: int
 ) -> Sampling:
-    """What was asked for, else the model's own settings, else temperature 0.7 and top-p 0.8 (thinking: 0.6 and 0.95).
+    """Returns the requested sampling, otherwise the model's own, otherwise 0.7 and 0.8 (thinking: 0.6 and 0.95).
 
     Args:
         own: the model's generation_config; temperature, top-p, top-k and do_sample are read, its penalties are not.
@@ -133,21 +127,21 @@ def choose_sampling(
         raise UserError(Fault("enhance.temperature", "more than 0, as this model thinks before it answers", 0, fix))
     greedy = own.get("do_sample") is False
     if greedy and not thinking:
-        found = Sampling(temperature=0.0)
+        usual = Sampling(temperature=0.0)
     elif not greedy and (own.get("do_sample") or own.get("temperature") not in (None, 1.0)):
-        found = Sampling(own.get("temperature") or 1.0, own.get("top_p") or 1.0, own.get("top_k") or 0)
+        usual = Sampling(own.get("temperature") or 1.0, own.get("top_p") or 1.0, own.get("top_k") or 0)
     else:
-        found = Sampling(*(THINKING if thinking else _PLAIN))
+        usual = Sampling(*(THINKING if thinking else _PLAIN))
     return Sampling(
-        temperature=found.temperature if temperature is None else temperature,
-        top_p=found.top_p if top_p is None else top_p,
-        top_k=found.top_k,
+        temperature=usual.temperature if temperature is None else temperature,
+        top_p=usual.top_p if top_p is None else top_p,
+        top_k=usual.top_k,
         max_new_tokens=max_new_tokens,
     )
 
 
 def exam_sampling(own: Mapping[str, Any], *, thinking: bool, max_new_tokens: int) -> Sampling:
-    """How answers are drawn that are compared: greedily, so that chance has no part; a thinking model as always.
+    """Returns the sampling of answers that are compared: greedy, without chance. A thinking model samples as always.
 
     Args:
         own: as for `choose_sampling`.
@@ -158,7 +152,7 @@ def exam_sampling(own: Mapping[str, Any], *, thinking: bool, max_new_tokens: int
 
 
 def served_sampling(name: str, *, temperature: float | None, top_p: float | None, max_new_tokens: int) -> Sampling:
-    """The same for a model that a server holds, from its files here or on the Hub.
+    """Returns the same for a model on a server, from its files here or on the Hub.
 
     Args:
         name: folder, Hub id or `demo`.
@@ -176,7 +170,7 @@ def served_sampling(name: str, *, temperature: float | None, top_p: float | None
 
 
 def is_thinking(template: str) -> bool:
-    """Whether a model with this chat template thinks before it answers, asked as it is asked here: without switches.
+    """Returns True if a model with this chat template thinks before it answers when asked without switches.
 
     The vocabulary does not tell: a plain model may share it, `<think>` included, with a thinking one of its family.
     """

@@ -1,4 +1,4 @@
-"""Whether the calls of a role can go in batches, and what that saves."""
+"""Checks whether the calls of a role can go in batches, and what that saves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from socratune.llm.vendors import BASES, vendor_of
 
 
 def batch_faults(config: StudentTeacherConfig, refs: Mapping[Role, str], *, engine: str) -> list[Fault]:
-    """Why the calls of judge and teacher cannot go in batches, where they are to.
+    """Returns why the configured batches of judge and teacher are impossible.
 
     Args:
         config: of the loop.
@@ -41,13 +41,13 @@ def batch_faults(config: StudentTeacherConfig, refs: Mapping[Role, str], *, engi
 
 
 def batch_shares(config: StudentTeacherConfig) -> dict[Role, float]:
-    """By role whose calls go in batches: the price of such a call as a share of that of a direct one."""
+    """Returns by batched role the price of a call as a share of a direct call's price."""
     refs: dict[Role, str] = {"teacher": teacher_of(config), "judge": resolve_alias(config.judge_model)}
     shares: dict[Role, float] = {}
     for role, reached in endpoints_of(config).items():
         if reached.batch:
             batched, direct = (
-                price_at(refs[role], one).usd(1000, 1000) for one in (reached, replace(reached, batch=False))
+                price_at(refs[role], endpoint).usd(1000, 1000) for endpoint in (reached, replace(reached, batch=False))
             )
             shares[role] = batched / direct if batched and direct else 1.0
     return shares

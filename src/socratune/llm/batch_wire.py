@@ -1,4 +1,4 @@
-"""The batch APIs of OpenAI and Anthropic as data: what is sent, what their states mean, what a line of results says.
+"""Encodes and decodes the batch APIs of OpenAI and Anthropic: requests, states and lines of results.
 
 Both take many calls at once at half price and answer within 24 hours. Nothing here sends anything.
 """
@@ -14,23 +14,23 @@ from socratune.llm.vendors import WireProtocol
 from socratune.runs import json_decode, json_encode
 
 BATCH_TIMES = "mostly back within an hour, at the latest after 24 hours"
-"""What both vendors say of a batch (2026)."""
+"""Each vendor's statement on the time of a batch (2026)."""
 PATHS: dict[WireProtocol, str] = {"openai": "/batches", "anthropic": "/messages/batches"}
 FILES = "/files"
 MOST_CALLS = 10_000
-"""Of one batch. OpenAI takes 50,000 and Anthropic 100,000; fewer are fetched in one answer that fits into memory."""
+"""Calls of one batch. OpenAI takes 50,000 and Anthropic 100,000; this many fit into memory as one answer."""
 MOST_BYTES = 90 << 20
-"""Of one batch. OpenAI takes 200 MB and Anthropic 256 MB."""
+"""Bytes of one batch. OpenAI takes 200 MB and Anthropic 256 MB."""
 _ENDED = ("completed", "expired", "cancelled")
 _CLOCKS_APART_S = 300.0
-"""Between this machine and the server, at most."""
+"""The largest clock difference between this machine and the server."""
 
 State = Literal["out", "ended", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a server says of a batch.
+    """Holds what a server reports about a batch.
 
     Attributes:
         state: `out` until every call has its result; `refused`: nothing was done, by `why`.
@@ -50,7 +50,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one call of a batch.
+    """Holds the result of one call of a batch.
 
     Attributes:
         name: its `custom_id`.
@@ -66,7 +66,7 @@ class Result:
 
 
 def packed(kind: WireProtocol, calls: Sequence[tuple[str, dict[str, Any]]]) -> bytes:
-    """The calls of a batch, as (`custom_id`, body): the file that OpenAI reads, or the body that Anthropic is sent."""
+    """Returns the calls of a batch, each (`custom_id`, body), as OpenAI's file or Anthropic's body."""
     if kind == "anthropic":
         return json_encode({"requests": [{"custom_id": name, "params": body} for name, body in calls]})
     url = "/v1/chat/completions"
@@ -75,7 +75,7 @@ def packed(kind: WireProtocol, calls: Sequence[tuple[str, dict[str, Any]]]) -> b
 
 
 def upload(token: str, lines: bytes) -> bytes:
-    """A multipart body, with the token as its boundary."""
+    """Returns a multipart body with the token as its boundary."""
     disposition = "\r\nContent-Disposition: form-data; name="
     head = (
         f'--{token}{disposition}"purpose"\r\n\r\nbatch\r\n--{token}{disposition}"file"; filename="{token}.jsonl"\r\n'
@@ -85,35 +85,36 @@ def upload(token: str, lines: bytes) -> bytes:
 
 
 def creation(token: str, file_id: str) -> bytes:
-    """What makes an uploaded file a batch; the token is told, so that the batch can be found again by it."""
+    """Returns the request that makes an uploaded file a batch. Its token finds the batch again."""
     asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     return json_encode({**asked, "metadata": {"socratune": token}})
 
 
 def batch_status(kind: WireProtocol, data: bytes) -> Status:
-    """What a server says of a batch.
+    """Returns what a server reports about a batch.
 
     Raises:
         LookupError, TypeError, ValueError: that is no batch.
     """
-    told = json_decode(data)
-    name = str(told["id"])
+    batch = json_decode(data)
+    name = str(batch["id"])
     if kind == "anthropic":
-        said = told["processing_status"]
-        return Status(name, "ended" if said == "ended" else "out", said, files=(f"{PATHS[kind]}/{name}/results",))
-    said = told["status"]
-    if said == "failed":
-        errors = (told.get("errors") or {}).get("data") or [{}]
+        state_name = batch["processing_status"]
+        files = (f"{PATHS[kind]}/{name}/results",)
+        return Status(name, "ended" if state_name == "ended" else "out", state_name, files=files)
+    state_name = batch["status"]
+    if state_name == "failed":
+        errors = (batch.get("errors") or {}).get("data") or [{}]
         why = "; ".join(f"{error.get('code')}: {error.get('message')}" for error in errors[:3])
         crowded = any(error.get("code") == "token_limit_exceeded" for error in errors)
-        return Status(name, "refused", said, why, crowded=crowded)
-    files = [file for file in (told.get("output_file_id"), told.get("error_file_id")) if file]
-    state: State = "ended" if said in _ENDED else "out"
-    return Status(name, state, said, files=tuple(f"{FILES}/{file}/content" for file in files))
+        return Status(name, "refused", state_name, why, crowded=crowded)
+    ids = [file for file in (batch.get("output_file_id"), batch.get("error_file_id")) if file]
+    state: State = "ended" if state_name in _ENDED else "out"
+    return Status(name, state, state_name, files=tuple(f"{FILES}/{file}/content" for file in ids))
 
 
 def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: float, known: set[str]) -> str | None:
-    """The id of a batch that was sent and whose answer never came, among the newest; None where it is not there.
+    """Returns the id of a batch whose answer was lost, searched among the newest, or None if it is missing.
 
     OpenAI's bears the token. Anthropic's bear nothing of ours: it is one of as many calls that began since, and that is
     no other batch of this run; its results tell whether it is ours.
@@ -125,19 +126,19 @@ def found(kind: WireProtocol, listed: bytes, *, token: str, calls: int, since: f
         since: when it was about to be sent, seconds since 1970.
         known: ids of other batches of this run.
     """
-    for told in json_decode(listed)["data"]:
+    for batch in json_decode(listed)["data"]:
         if kind == "openai":
-            if (told.get("metadata") or {}).get("socratune") == token:
-                return str(told["id"])
-        elif told["id"] not in known and sum(told["request_counts"].values()) == calls:
-            began = datetime.fromisoformat(told["created_at"].replace("Z", "+00:00")).timestamp()
+            if (batch.get("metadata") or {}).get("socratune") == token:
+                return str(batch["id"])
+        elif batch["id"] not in known and sum(batch["request_counts"].values()) == calls:
+            began = datetime.fromisoformat(batch["created_at"].replace("Z", "+00:00")).timestamp()
             if began > since - _CLOCKS_APART_S:
-                return str(told["id"])
+                return str(batch["id"])
     return None
 
 
 def results(kind: WireProtocol, lines: bytes) -> Iterator[Result]:
-    """Of a file of results; what is no line of them is passed over, so that its call counts as not answered."""
+    """Yields the results in a file. Lines that are no result are skipped, so that their calls count as unanswered."""
     read = _openai_result if kind == "openai" else _anthropic_result
     for line in lines.splitlines():
         try:
@@ -146,23 +147,23 @@ def results(kind: WireProtocol, lines: bytes) -> Iterator[Result]:
             continue
 
 
-def _openai_result(told: Any) -> Result:
-    response, error = told.get("response"), told.get("error")
-    name = told["custom_id"]
+def _openai_result(line: Any) -> Result:
+    response, error = line.get("response"), line.get("error")
+    name = line["custom_id"]
     if response and response["status_code"] == 200:
         return Result(name, response["body"])
     if error:
         return Result(name, why=f"{error['code']}: {error['message']}", undone=error["code"] in _UNDONE)
-    said = response["body"]
-    why = (said.get("error") or said).get("message") if isinstance(said, dict) else said
+    body = response["body"]
+    why = (body.get("error") or body).get("message") if isinstance(body, dict) else body
     return Result(name, why=f"status {response['status_code']}: {why}")
 
 
 _UNDONE = ("batch_expired", "batch_cancelled")
 
 
-def _anthropic_result(told: Any) -> Result:
-    name, result = told["custom_id"], told["result"]
+def _anthropic_result(line: Any) -> Result:
+    name, result = line["custom_id"], line["result"]
     if result["type"] == "succeeded":
         return Result(name, result["message"])
     if result["type"] == "errored":

@@ -1,4 +1,4 @@
-"""A model whose calls are gathered into batches, which a vendor answers at half price within 24 hours.
+"""Collects the calls of a model in batches, which a vendor answers at half price within 24 hours.
 
 Calls come in until no row has anything else to do, and go out together. What a kill may cost is nothing: a batch is in
 the journal before it is sent, and a run that goes on asks for that very batch.
@@ -40,11 +40,12 @@ from socratune.runs import BatchNote, Journal, json_encode
 log = logging.getLogger(__name__)
 
 FEWEST_CALLS = 20
-"""Of a batch. Fewer are asked directly when no row has anything else to do: they cost little, and nobody waits."""
+"""The smallest batch. When no row has other work, fewer calls are asked directly: they cost little, and nobody waits.
+"""
 SETTLE_S = 1.0
-"""Nothing has moved for so long: no row has anything to do but wait."""
+"""After this time without any change, every row only waits."""
 MOST_WAIT_S = 600.0
-"""After so long what is gathered goes out while other rows are still at work."""
+"""After this time collected calls are sent although other rows are still at work."""
 _CHANCES = 2
 """Batches that may leave a call undone before it is asked directly."""
 
@@ -54,7 +55,7 @@ _Outcome = Completion | Literal["again", "direct"]
 
 @dataclass(slots=True)
 class _Call:
-    """A call that waits: for its batch to be sent, or for its result. `rows` wait for it."""
+    """Holds a call that waits for its batch to be sent or for its result. `rows` wait for it."""
 
     messages: Chat
     sampling: Sampling
@@ -63,7 +64,7 @@ class _Call:
     outcome: asyncio.Future[_Outcome] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def settle(self, outcome: _Outcome | Exception) -> None:
-        """Tell those who wait."""
+        """Passes the outcome to every waiting row."""
         if self.outcome.done():
             return
         if isinstance(outcome, Exception):
@@ -74,7 +75,7 @@ class _Call:
 
 
 class BatchedModel:
-    """The calls of one role in batches, behind the journal and the ledger as those of a `MeteredModel` are.
+    """Sends the calls of one role in batches, behind the journal and the ledger like those of a `MeteredModel`.
 
     Args:
         model: at the vendor.
@@ -116,7 +117,7 @@ class BatchedModel:
         self._failure: Exception | None = None
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The journal's answer if this very call is in it, else one out of a batch, else the model's own.
+        """Returns the journal's answer to this very call, otherwise one from a batch, otherwise the model's own.
 
         Raises:
             BudgetSpent: the call could go over the limit.
@@ -145,21 +146,20 @@ class BatchedModel:
         return await self._direct.generate(messages, sampling)
 
     async def close(self) -> None:
-        """End all work, and the connections. A batch that is out goes on."""
+        """Ends all work and closes the connections. A batch at the vendor continues."""
         tasks = [*self._tasks, *([self._gathering] if self._gathering else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for note in self._out.values():
             if note.id is not None:
-                text = (
-                    "%s: batch %s with %d calls goes on at the vendor, and is paid; the same command takes its results"
-                )
+                text = "%s: batch %s with %d calls continues at the vendor and is paid for. Run the same command again "
+                text += "to fetch its results"
                 log.warning(text, self._role, note.id, len(note.about["keys"]))
         await self._model.close()
 
     async def _scout(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The first call goes directly: what is wrong with key or parameters shows before a whole batch fails of it."""
+        """Sends the first call directly, so that a wrong key or parameter shows before a whole batch fails."""
         self._scouted = asyncio.Event()
         try:
             return await self._direct.generate(messages, sampling)
@@ -167,7 +167,7 @@ class BatchedModel:
             self._scouted.set()
 
     async def _outcome(self, key: bytes, messages: Chat, sampling: Sampling) -> _Outcome:
-        """What becomes of a call in a batch; the worst case of one that is not out yet is held meanwhile."""
+        """Returns the outcome of a call in a batch. Until it is sent, its worst case is reserved."""
         if key not in self._waiting and key in self._in_out:
             self._waiting[key] = _Call(messages, sampling, time.monotonic())
         if key in self._waiting:
@@ -185,7 +185,7 @@ class BatchedModel:
             return await self._waited(key)
 
     async def _waited(self, key: bytes) -> _Outcome:
-        """The outcome of a call; one for which no row waits any more is not sent."""
+        """Waits for the outcome of a call. A call without waiting rows is not sent."""
         call = self._waiting[key]
         call.rows += 1
         try:
@@ -207,7 +207,7 @@ class BatchedModel:
             self._fail(self._gathered.copy(), error)
 
     async def _send_when_due(self) -> None:
-        """Send what is gathered, as long as there is anything."""
+        """Sends collected calls as long as there are any."""
         moves = -1
         while self._gathered:
             await self._pause(SETTLE_S)
@@ -227,7 +227,7 @@ class BatchedModel:
                 self._settle(self._gathered.copy(), "direct")
 
     def _next_batch(self) -> list[bytes]:
-        """The keys of the oldest calls that fit into a batch."""
+        """Returns the keys of the oldest calls that fit into a batch."""
         keys: list[bytes] = []
         size = 0
         for key, call in self._gathered.items():
@@ -246,12 +246,12 @@ class BatchedModel:
                 call.settle(outcome)
 
     def _fail(self, keys: Iterable[bytes], error: Exception) -> None:
-        """End the rows that wait for these calls, and those that will ask."""
+        """Fails the rows that wait for these calls, and those that will ask."""
         self._failure = error
         self._settle(keys, error)
 
     def _start(self, keys: list[bytes], work: Coroutine[Any, Any, None]) -> None:
-        """Have a batch looked after; what goes wrong with it ends the rows that wait for it."""
+        """Starts a task for a batch. Its errors fail the rows that wait for the batch."""
 
         async def looked_after() -> None:
             try:
@@ -267,7 +267,7 @@ class BatchedModel:
         task.add_done_callback(self._tasks.discard)
 
     def _note(self, note: BatchNote) -> BatchNote:
-        """Keep what is known of a batch, here and in the journal."""
+        """Records the state of a batch here and in the journal."""
         self._journal.put_batch(note)
         keys = set(map(bytes.fromhex, note.about.get("keys", ())))
         if note.state == "done":
@@ -283,7 +283,7 @@ class BatchedModel:
     # --- a batch from its sending to its answers ----------------------------------------------------------------------
 
     async def _send(self, keys: list[bytes]) -> None:
-        """A new batch."""
+        """Sends a new batch."""
         if self._scouted is not None:
             await self._scouted.wait()
         calls = {key: self._waiting[key] for key in keys}
@@ -300,7 +300,7 @@ class BatchedModel:
         await self._fetch(self._note(replace(note, state="sent", id=sent)), keys)
 
     def _go_on(self) -> None:
-        """Look after the batches that were out when an earlier run ended."""
+        """Continues the batches that were out when an earlier run ended."""
         for note in self._journal.batches(self._role):
             if note.state != "done" and note.about["model"] == self.name:
                 self._out[note.token] = note
@@ -309,15 +309,15 @@ class BatchedModel:
                 self._start(keys, self._take_up(note, keys))
 
     async def _take_up(self, note: BatchNote, keys: list[bytes]) -> None:
-        """A batch of an earlier run; what it may cost is held, as no row asks for it yet."""
+        """Continues a batch of an earlier run. Its possible cost is reserved, because no row asks for it yet."""
         with self._ledger.committed(self._price, *note.about["worst"]) as over:
             if note.id is None:  # that run ended between the sending and the note of the id
-                found = await self._batches.find(note.token, len(keys), since=note.at, known=self._known())
-                if found is None:
+                batch_id = await self._batches.find(note.token, len(keys), since=note.at, known=self._known())
+                if batch_id is None:
                     self._done(note, keys, {"calls": 0})
                     self._settle(keys, "again")
                     return
-                note = self._note(replace(note, state="sent", id=found))
+                note = self._note(replace(note, state="sent", id=batch_id))
             if over:
                 assert note.id is not None
                 log.warning("%s: batch %s is cancelled. %s", self._role, note.id, over)
@@ -325,22 +325,22 @@ class BatchedModel:
             await self._fetch(note, keys)
 
     async def _fetch(self, note: BatchNote, keys: list[bytes]) -> None:
-        """Wait for the end of a batch, keep its answers, and hand them out."""
+        """Waits for the end of a batch, stores its answers and hands them out."""
         assert note.id is not None
         log.info("%s: batch %s with %d calls is out, %s", self._role, note.id, len(keys), BATCH_TIMES)
         status = await self._batches.ended(note.id)
         if status.state == "refused":
             self._refused(note, keys, status)
             return
-        found = {result.name: result for result in await self._batches.results(status)}
+        by_name = {result.name: result for result in await self._batches.results(status)}
         missing = Result("", why="no result", undone=True)
         outcomes: dict[bytes, _Outcome | CallError] = {}
         wasted: dict[bytes, list[Completion]] = {}
         for key in keys:
             with counted_waste() as wasted[key]:
-                outcomes[key] = self._read(found.get(key.hex(), missing))
+                outcomes[key] = self._read(by_name.get(key.hex(), missing))
         await self._keep(outcomes, wasted)
-        failed = [result.why for key in keys if (result := found.get(key.hex())) and result.body is None]
+        failed = [result.why for key in keys if (result := by_name.get(key.hex())) and result.body is None]
         answered = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
         seconds = time.time() - note.at
         about = {"calls": len(keys), "answered": answered, "failed": len(keys) - answered, "seconds": round(seconds, 1)}
@@ -354,7 +354,9 @@ class BatchedModel:
             self._settle([key], outcome)
 
     def _refused(self, note: BatchNote, keys: list[bytes], status: Status) -> None:
-        """A batch of which nothing was done: for smaller ones where too much is enqueued, else the end of the run."""
+        """Handles a batch that was refused as a whole: sends smaller ones if too much is queued, otherwise ends the
+        run.
+        """
         self._done(note, keys, {"calls": len(keys), "refused": len(keys)})
         if not status.crowded or len(keys) < 2 * FEWEST_CALLS:
             raise OutsideError(f"{self.name}: batch {note.id} failed: {status.why}. {self._without()}")
@@ -374,7 +376,7 @@ class BatchedModel:
         return f"Without batches: --set {self._role.replace('.', '.endpoints.', 1)}.batch=false"
 
     def _read(self, result: Result) -> _Outcome | CallError:
-        """What a result is to the call that waits for it."""
+        """Returns what a result means to the call that waits for it."""
         if result.body is None:
             return "again" if result.undone else "direct"
         try:
@@ -386,10 +388,10 @@ class BatchedModel:
             return "direct"
 
     async def _keep(self, outcomes: dict[bytes, _Outcome | CallError], wasted: dict[bytes, list[Completion]]) -> None:
-        """Enter into journal and ledger what was paid, answers included that no row has asked for yet."""
+        """Records what was paid in journal and ledger, including answers that no row has asked for yet."""
         paid = {key: self._counted(key, answer) for key, answer in outcomes.items() if isinstance(answer, Completion)}
         for key, tries in wasted.items():
-            paid |= {_of_nobody(key): one for one in tries}
+            paid |= {_of_nobody(key): lost for lost in tries}
         new = {key: answer for key, answer in paid.items() if not self._journal.find_call(key)}
         for answer in new.values():
             self._ledger.spend(self._role, self._price, answer.prompt_tokens, answer.completion_tokens)
@@ -401,7 +403,7 @@ class BatchedModel:
         await self._journal.put_call(key, answer=answer.to_json(), tokens=tokens, **named)
 
     def _counted(self, key: bytes, answer: Completion) -> Completion:
-        """The answer with tokens that can be, where the call is known."""
+        """Returns the answer with a credible token count if the call is known."""
         if (call := self._waiting.get(key)) is None:
             return answer
         prompt_tokens, completion_tokens = credible_tokens(answer, call.messages, call.sampling)
@@ -409,12 +411,12 @@ class BatchedModel:
 
 
 def _of_nobody(key: bytes) -> bytes:
-    """A key that nobody asks for, the same each time that a batch is read."""
+    """Returns a key that no call has, the same each time a batch is read."""
     return blake2b(b"wasted" + key, digest_size=16).digest()
 
 
 def _worst(calls: Iterable[_Call]) -> tuple[int, int]:
-    """The most tokens of prompts and answers."""
+    """Returns the most tokens of prompts and answers."""
     prompts = answers = 0
     for call in calls:
         prompts += most_prompt_tokens(call.messages, call.sampling)

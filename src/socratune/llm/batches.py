@@ -1,4 +1,4 @@
-"""A batch at a vendor: sent, watched until it has ended, fetched, cancelled, and found where its id was lost."""
+"""Sends a batch to a vendor, watches it until it ends, fetches, cancels and finds it again."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from socratune.runs import json_decode
 Pause = Callable[[float], Awaitable[None]]
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-"""Between two looks at a batch: half as much again each time. Both vendors' own examples look once a minute."""
+"""Pauses between two polls of a batch, each 1.5 times the previous one. Both vendors' examples poll once a minute."""
 REQUEST_TRIES = 8
-"""Of one request in a row: more than two minutes of a server that is down."""
+"""Tries of one request in a row: more than two minutes of a server that is down."""
 _MOST_RESULTS = 1 << 30
 """Bytes of a file of results."""
 _MOST_LISTED = 1 << 22
 
 
 class Batches:
-    """The batches of a model behind one address of its vendor."""
+    """Manages the batches of a model behind one address of its vendor."""
 
     def __init__(self, model: HttpModel, pause: Pause = asyncio.sleep) -> None:
         self._model = model
@@ -37,7 +37,7 @@ class Batches:
     async def create(
         self, token: str, calls: Sequence[tuple[str, dict[str, Any]]], *, since: float, known: set[str]
     ) -> str:
-        """The id of a new batch. One whose answer was lost on the way is found and not sent again.
+        """Returns the id of a new batch. If the answer is lost on the way, the batch is found and not sent again.
 
         Args:
             token: names this batch and no other.
@@ -65,12 +65,12 @@ class Batches:
         raise OutsideError(f"{self._model.name}: no batch could be sent: {last.what}")
 
     async def find(self, token: str, calls: int, *, since: float, known: set[str]) -> str | None:
-        """The id of a batch that may have been sent; None where the server has none (`batch_wire.found`)."""
+        """Returns the id of a batch that may have been sent, or None if the server has none (`batch_wire.found`)."""
         listed = await self._tried("GET", f"{self._path}?limit=100", longest=_MOST_LISTED)
         return batch_wire.found(self._kind, listed, token=token, calls=calls, since=since, known=known)
 
     async def ended(self, batch_id: str) -> Status:
-        """The batch as it is when every call has its result, or as soon as it is refused; looks in growing pauses."""
+        """Returns the batch once every call has its result or it is refused. It polls in growing pauses."""
         pause_s = FIRST_PAUSE_S
         while True:
             status = await self._status(batch_id)
@@ -80,14 +80,14 @@ class Batches:
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
 
     async def results(self, status: Status) -> list[Result]:
-        """What became of the calls of a batch that has ended, as far as the server tells."""
-        found: list[Result] = []
+        """Returns the results of a batch that has ended, as far as the server has them."""
+        results: list[Result] = []
         for path in status.files:
-            found += batch_wire.results(self._kind, await self._tried("GET", path, longest=_MOST_RESULTS))
-        return found
+            results += batch_wire.results(self._kind, await self._tried("GET", path, longest=_MOST_RESULTS))
+        return results
 
     async def cancel(self, batch_id: str) -> None:
-        """Have the server begin no more of its calls. What is done by then is paid, and has its results."""
+        """Stops the server from starting further calls. Finished calls are paid for and have results."""
         try:
             await self._tried("POST", f"{self._path}/{batch_id}/cancel")
         except CallError:  # it has ended meanwhile
@@ -103,7 +103,7 @@ class Batches:
     async def _tried(
         self, method: str, path: str, body: bytes = b"", *, read: Callable[[bytes], Any] = bytes, **how: Any
     ) -> Any:
-        """What `read` makes of the answer to a request that may be sent several times."""
+        """Returns what `read` makes of the answer to a request that may be sent several times."""
         last = Failure("not tried")
         for pause_s in _pauses(REQUEST_TRIES):
             try:

@@ -1,4 +1,4 @@
-"""The money of a run, shared out among its parts.
+"""Divides the money of a run among its parts.
 
 A part may spend its share and what finished parts before it have left; what is promised to the others stays theirs.
 """
@@ -14,14 +14,14 @@ from socratune.config import RENT_USD, BudgetConfig
 from socratune.errors import Fault, Shown
 
 PARTS = {"generate": "writer and checker", "enhance": "judge and teacher", "where": "the rented machine"}
-"""The parts of a run that cost money, in their order: setting of `budget` and who spends it."""
+"""The parts of a run that cost money, in order: the setting of `budget`, and who spends it."""
 _WEIGHTS = {"generate": 1, "enhance": 2, "where": 3}
-"""How `max_usd` is shared out among the parts that a run has."""
+"""The weights by which `max_usd` is divided among the parts of a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The money of a run. `max_usd` caps all of it, an amount of a part's own caps that part within it.
+    """Holds the money of a run. `max_usd` caps the whole; a part's own amount caps that part within it.
 
     Attributes:
         max_usd: None: there is no cap on the whole.
@@ -34,7 +34,7 @@ class Budget:
     own: frozenset[str] = frozenset()
 
     def limit(self, part: str, spent: Mapping[str, float], *, over: Collection[str] = ()) -> float | None:
-        """What a part may spend in all; None is no limit.
+        """Returns what a part may spend in total. None is no limit.
 
         Args:
             spent: by part, so far.
@@ -57,11 +57,11 @@ class Budget:
         return max(0.0, min(self.max_usd - promised, share if part in self.own else share + left))
 
     def raised_by(self, part: str) -> str:
-        """What on the command line raises the limit of a part."""
+        """Returns the setting that raises the limit of a part."""
         return "--max-usd USD" if self.max_usd is not None and part not in self.own else f"--set budget.{part}=USD"
 
     def enough_for(self, part: str, usd: float) -> str:
-        """The setting on the command line with which the share of a part comes to `usd`, in whole cents."""
+        """Returns the setting with which the share of a part reaches `usd`, in whole cents."""
         if self.max_usd is None:
             return f"--set budget.{part}={_cents(usd)}"
         fixed = sum(self.shares[name] or 0.0 for name in self.own)
@@ -73,14 +73,14 @@ class Budget:
         return f"--max-usd {_cents(fixed + usd * weight / _WEIGHTS[part])}"
 
     def to_json(self, spent: Mapping[str, float]) -> dict[str, Any]:
-        """For `pipeline_results.json`: of every part `share_usd` (None is no limit) and `spent_usd`."""
+        """Returns `share_usd` (None is no limit) and `spent_usd` of every part, for `pipeline_results.json`."""
         parts = {part: {"share_usd": share, "spent_usd": round(spent.get(part, 0.0), 6)}
                  for part, share in self.shares.items()}  # fmt: skip
         return {"max_usd": self.max_usd, "parts": parts}
 
 
 def shared_out(max_usd: float | None, own: BudgetConfig, parts: Collection[str]) -> Budget:
-    """The budget of a run that has these parts: those with an amount of their own get it, the others share the rest."""
+    """Returns the budget of a run with these parts. Parts with their own amount get it; the others share the rest."""
     if max_usd is None:
         rent = {None: RENT_USD, "unlimited": None}.get(own.where, own.where)  # type: ignore[call-overload]
         return Budget(None, {part: rent if part == "where" else getattr(own, part) for part in PARTS if part in parts})
@@ -92,7 +92,7 @@ def shared_out(max_usd: float | None, own: BudgetConfig, parts: Collection[str])
 
 
 def budget_faults(max_usd: float | None, own: BudgetConfig) -> list[Fault]:
-    """Why the amounts of the parts do not go with the cap on the whole."""
+    """Returns why the amounts of the parts contradict the cap on the whole."""
     if max_usd is None:
         return []
     faults, amounts = [], {name: usd for name, usd in own if isinstance(usd, float)}
@@ -106,12 +106,12 @@ def budget_faults(max_usd: float | None, own: BudgetConfig) -> list[Fault]:
 
 
 def _cents(usd: float) -> str:
-    """USD, rounded up to whole cents."""
+    """Returns USD rounded up to whole cents."""
     return f"{math.ceil(usd * 100 - 1e-6) / 100:.2f}"
 
 
 def budget_text(budget: Mapping[str, Any]) -> str:
-    """`budget 12 USD: writer and checker 0 of 2 USD, judge and teacher 1.2 of 4 USD, …`, from `Budget.to_json`."""
+    """Returns `budget 12 USD: writer and checker 0 of 2 USD, judge and teacher 1.2 of 4 USD, …`."""
     shown = []
     for part, usd in budget["parts"].items():
         share = "no limit" if usd["share_usd"] is None else f"{usd['share_usd']:.4g}"

@@ -1,4 +1,4 @@
-"""A child process with children of its own, ended with all of them whatever becomes of this process.
+"""Runs a child process with its own children and ends them all, whatever happens to this process.
 
     this process ──pipe──> keeper ──> command ──> its processes
                                       └── one process group ──┘
@@ -23,11 +23,11 @@ from pathlib import Path
 
 _POLL_S = 0.2
 LOG_LINES = 15
-"""Of a child's log, shown where it fails."""
+"""Lines of a child's log that are shown if it fails."""
 LINE_CHARACTERS = 400
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NAMED_ERROR = re.compile(r"(?:^|[\s.\])])[A-Z]\w*(?:Error|Exception|Exit|Interrupt)(?::|$)|out of memory|: error:")
-"""`torch.OutOfMemoryError: CUDA out of memory`, `vllm serve: error: unrecognized arguments`."""
+"""Matches `torch.OutOfMemoryError: CUDA out of memory` and `vllm serve: error: unrecognized arguments`."""
 _ERROR = re.compile(rf"(?<!\w)(?:ERROR|FATAL|CRITICAL)(?!\w)|{_NAMED_ERROR.pattern}")
 
 
@@ -35,7 +35,7 @@ _ERROR = re.compile(rf"(?<!\w)(?:ERROR|FATAL|CRITICAL)(?!\w)|{_NAMED_ERROR.patte
 def child_process(
     command: list[str], environment: Mapping[str, str], log_path: Path, stop_timeout_s: float
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The keeper of a command, which ends with the block; the keeper's exit code is the command's.
+    """Yields the keeper of a command, which ends with the block. Its exit code is the command's.
 
     Args:
         log_path: the command's output; an earlier one is replaced.
@@ -59,13 +59,13 @@ def child_process(
 
 
 def end_of_log(log_path: Path) -> str:
-    """What a log says of a failure, for an error message: its first errors, and its last lines."""
+    """Returns the first errors and the last lines of a log, for an error message."""
     return f"{log_path} {told_by_log(log_path.read_text('utf-8', 'replace'))}"
 
 
 def told_by_log(text: str) -> str:
-    """`begins to fail with: …` and `ends: …` of a log. What went wrong first stands far above where it ends: a worker
-    dies, and the server that waits for it says so at length.
+    """Returns `begins to fail with: …` and `ends: …` of a log. The first error stands far above the end: a worker dies,
+    and the server that waits for it reports that at length.
     """
     lines = _COLOUR.sub("", text).strip().splitlines()
     if not lines:
@@ -74,12 +74,12 @@ def told_by_log(text: str) -> str:
     errors = [line for line in lines[:-LOG_LINES] if _ERROR.search(line)]
     named = [line for line in errors if _NAMED_ERROR.search(line)]
     first = list(dict.fromkeys(line[:LINE_CHARACTERS] for line in (*errors[:1], *named[:1])))
-    told = ["begins to fail with:", *first, "… and ends:"] if first else ["ends:"]
-    return "\n".join([*told, *(line[:LINE_CHARACTERS] for line in last)])
+    report = ["begins to fail with:", *first, "… and ends:"] if first else ["ends:"]
+    return "\n".join([*report, *(line[:LINE_CHARACTERS] for line in last)])
 
 
 def _keep(stop_timeout_s: float, command: list[str]) -> int:
-    """Run a command in a process group of its own until it ends or standard input does; its exit code.
+    """Runs a command in its own process group until it or standard input ends, and returns its exit code.
 
     Nothing of the group is left when this returns.
     """
@@ -101,14 +101,14 @@ def _keep(stop_timeout_s: float, command: list[str]) -> int:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens at now."""
+    """Returns a port of 127.0.0.1 that nobody listens at now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 def is_well(port: int) -> bool:
-    """Whether a server at a port of 127.0.0.1 says so at `/health`."""
+    """Returns True if a server at a port of 127.0.0.1 answers well at `/health`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)  # heeds no proxy
     try:
         connection.request("GET", "/health")

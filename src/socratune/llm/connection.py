@@ -1,18 +1,17 @@
-"""HTTP/1.1 as bytes: what a request begins with, and the answer read off what has come so far. Touches no socket."""
+"""Encodes HTTP/1.1 requests and decodes answers from the bytes received so far; then connects and pools."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 import time
-from base64 import b64encode
 from collections.abc import Callable, Generator, Mapping
 from functools import cache
 from typing import NamedTuple, TypeVar, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies_environment
 
-from socratune.llm.proxies import Proxy, proxy_of
+from socratune.llm.proxies import Proxy, basic_authorization, proxy_of
 
 _T = TypeVar("_T")
 
@@ -20,23 +19,23 @@ Steps = Generator[None, bool, _T]
 """A reader of bytes that grow between its steps. Each step is sent whether the connection has ended."""
 
 LONGEST_HEAD = 65_536
-"""Bytes before a body, or of the line before a chunk: more than any server sends, little enough to hold."""
+"""Bytes before a body, or of the line before a chunk: more than any server sends, and little enough to store."""
 
 
 LONGEST_ANSWER = 1 << 24
-"""Bytes of a whole answer, framing included, where the caller does not say how many it can bear."""
+"""Bytes of a whole answer, framing included, if the caller sets no limit."""
 
 
 class BadResponse(OSError):
-    """What came is not HTTP/1, or less than was announced."""
+    """Reports an answer that is not HTTP/1 or shorter than announced."""
 
 
 class EndlessResponse(BadResponse):
-    """More came than an answer to this request can take."""
+    """Reports an answer that is longer than this request allows."""
 
 
 class Response(NamedTuple):
-    """An answer, whole. `headers` have lower-case names; of one that comes twice the last counts."""
+    """Holds a complete answer. `headers` have lower-case names; the last of equal names counts."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,16 +43,15 @@ class Response(NamedTuple):
 
 
 def request_head(method: str, url: str, headers: Mapping[str, str], *, whole_url: bool = False) -> bytes:
-    """A request to `http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH][?QUERY]` up to the body's length, which follows.
+    """Returns a request to `http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH][?QUERY]` up to the body's length.
 
     User and password become the `Authorization`. `whole_url`: as a proxy has it, which passes it on.
     """
     parts = urlsplit(url)
     place = f"{_shown_host(parts.hostname or '')}:{parts.port}" if parts.port else _shown_host(parts.hostname or "")
     every = {"Host": place, "Accept-Encoding": "identity", **headers}
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        every["Authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    if basic := basic_authorization(parts):
+        every["Authorization"] = basic
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     path += f"?{parts.query}" if parts.query else ""
     path = f"{parts.scheme}://{place}{path}" if whole_url else path
@@ -66,7 +64,7 @@ def _shown_host(host: str) -> str:
 
 
 def tunnel_head(host: str, port: int, authorization: str) -> bytes:
-    """What asks a proxy for a tunnel."""
+    """Returns the request that asks a proxy for a tunnel."""
     place = f"{_shown_host(host)}:{port}"
     lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}", "User-Agent: socratune"]
     lines += [f"Proxy-Authorization: {authorization}"] if authorization else []
@@ -74,13 +72,13 @@ def tunnel_head(host: str, port: int, authorization: str) -> bytes:
 
 
 def tunnel_answer(received: bytearray) -> Steps[tuple[Response, bool]]:
-    """What a proxy says to that: a 2xx has no body, and of another only the status counts."""
+    """Reads a proxy's answer to that: a 2xx has no body, and otherwise only the status counts."""
     _, status, headers = _head((yield from _until(received, b"\r\n\r\n")))
     return Response(status, headers, b""), not received
 
 
 def response(received: bytearray) -> Steps[tuple[Response, bool]]:
-    """The next answer, taken off `received` (empty at first), and whether the connection can be used again.
+    """Reads the next answer from `received` (empty at first), and whether the connection can be used again.
 
     Raises:
         BadResponse, ValueError: it is not HTTP/1.
@@ -105,7 +103,7 @@ def response(received: bytearray) -> Steps[tuple[Response, bool]]:
 
 
 def _head(head: bytes) -> tuple[str, int, dict[str, str]]:
-    """Version, status and headers."""
+    """Reads version, status and headers."""
     first, *lines = head.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
     if not version.startswith("HTTP/1."):
@@ -136,7 +134,7 @@ def _size(text: str | bytes, base: int) -> int:
 
 
 def _until(received: bytearray, end: bytes) -> Steps[bytes]:
-    """What comes before the next `end`; both are taken off."""
+    """Reads what comes before the next `end` and removes both."""
     while (at := received.find(end)) < 0:
         if len(received) > LONGEST_HEAD:
             raise BadResponse("headers without end")
@@ -164,15 +162,15 @@ def _more() -> Steps[None]:
 
 
 NEXT_ADDRESS_S = 0.25
-"""A host's next address (IPv4 behind a broken IPv6) is tried so much later, as RFC 8305 has it."""
+"""The delay before a host's next address (IPv4 behind a broken IPv6) is tried, as in RFC 8305."""
 
 
 class CannotConnect(OSError):
-    """No connection came about: no such host, nobody listens, a certificate that is not trusted."""
+    """Reports a failed connection: an unknown host, no listener, or an untrusted certificate."""
 
 
 class Pool:
-    """Connections to one URL. The one used last is used first, so that those not needed grow old and are left.
+    """Keeps connections to one URL. The last used comes first, so that surplus connections age and are closed.
 
     Args:
         url: `http(s)://[USER:PASSWORD@]HOST[:PORT][/PATH]`.
@@ -193,7 +191,7 @@ class Pool:
         self._idle: list[_Connection] = []
 
     async def post(self, body: bytes, longest: int = LONGEST_ANSWER) -> Response:
-        """The answer, whatever its status. Cancelled, it gives the connection up.
+        """Posts a body and returns the answer, whatever its status. A cancelled call gives up its connection.
 
         Args:
             body: of the request.
@@ -207,7 +205,7 @@ class Pool:
         return await self._asked(self._head, body, longest)
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes, longest: int) -> Response:
-        """The same for another path of the same host, and any method."""
+        """Sends a request to another path of the same host, with any method."""
         return await self._asked(self._head_of(method, url, headers), body, longest)
 
     def _head_of(self, method: str, url: str, headers: Mapping[str, str]) -> bytes:
@@ -230,7 +228,7 @@ class Pool:
         return answer
 
     async def close(self) -> None:
-        """Close the idle connections, and wait until they are. A later call opens new ones."""
+        """Closes the idle connections and waits for them. A later call opens new ones."""
         idle, self._idle = self._idle, []
         for connection in idle:
             connection.drop()
@@ -259,14 +257,14 @@ class Pool:
             raise CannotConnect(f"{error}{self._proxy_note()}") from None
 
     async def _tunnelled(self, connection: _Connection, proxy: Proxy) -> _Connection:
-        """TLS to the server itself, through a tunnel of the proxy, which sees host and port and nothing else."""
+        """Opens TLS to the server itself through a proxy's tunnel. The proxy sees host and port only."""
         try:
             asked = tunnel_head(self._host, self._port, proxy.authorization)
-            said = await connection.ask(asked, LONGEST_HEAD, tunnel_answer)
-            if said.status == 407:
+            reply = await connection.ask(asked, LONGEST_HEAD, tunnel_answer)
+            if reply.status == 407:
                 raise OSError("the proxy asks for user and password (407)")
-            if said.status // 100 != 2 or not connection.reusable:
-                raise OSError(f"the proxy refuses a tunnel (status {said.status})")
+            if reply.status // 100 != 2 or not connection.reusable:
+                raise OSError(f"the proxy refuses a tunnel (status {reply.status})")
             await connection.secure(self._host)
         except BaseException:
             connection.drop()
@@ -301,7 +299,7 @@ def _trusted() -> ssl.SSLContext:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, one request at a time.
+    """Handles one connection, one request at a time.
 
     Attributes:
         reusable: it stands, and nothing is left over from the last answer.
@@ -326,7 +324,7 @@ class _Connection(asyncio.Protocol):
         longest: int,
         reader: Callable[[bytearray], Steps[tuple[Response, bool]]] = response,
     ) -> asyncio.Future[Response]:
-        """Send a request; the future gets its answer of at most `longest` bytes, or an OSError."""
+        """Sends a request. The future gets its answer of at most `longest` bytes, or an OSError."""
         self.reusable = False
         self._longest = self._room = longest
         self._answer = self._loop.create_future()
@@ -336,13 +334,13 @@ class _Connection(asyncio.Protocol):
         return self._answer
 
     async def secure(self, host: str) -> None:
-        """Go on over TLS, with a certificate of `host`."""
+        """Continues over TLS with a certificate of `host`."""
         transport = await self._loop.start_tls(self._transport, self, _trusted(), server_hostname=host)
         assert transport is not None
         self._transport = transport
 
     def drop(self) -> None:
-        """Close at once, whatever is in flight."""
+        """Closes the connection at once, whatever is in flight."""
         self.reusable = False
         self._transport.abort()
 

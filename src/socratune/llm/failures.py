@@ -1,10 +1,10 @@
-"""How one try of a call can fail without the call having failed."""
+"""Defines how one try of a call can fail although the call has not."""
 
 from __future__ import annotations
 
 
 class Failure(Exception):
-    """A try that may go better next time.
+    """Reports a try that may succeed next time.
 
     Attributes:
         what: what happened, for people.
@@ -31,7 +31,7 @@ class Failure(Exception):
 
 
 class NoRoom(Exception):
-    """The server has room for an answer of `room` tokens, which are fewer than were asked for."""
+    """Reports that the server has room for an answer of only `room` tokens."""
 
     def __init__(self, room: int) -> None:
         super().__init__(room)

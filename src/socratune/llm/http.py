@@ -1,4 +1,4 @@
-"""Models behind HTTP: OpenAI's chat completions and Anthropic's messages, as the vendors and model servers speak them.
+"""Asks models over HTTP: OpenAI's chat completions and Anthropic's messages, as vendors and model servers speak them.
 
 One pool of connections per address. A call costs about a tenth of a millisecond of this process, so that hundreds in
 flight wait for the server and not for the client.
@@ -34,32 +34,32 @@ _BACKOFF_CAP_S = 60.0
 """Waits of 0.5, 1.5, 4.5, 13.5, 40.5, 60 s (each times 0.5 to 1): the first retry is soon, six outlast a restart."""
 
 LONGEST_WAIT_S = 900.0
-"""A server that asks for more (a daily quota) stops the run; the user decides when to go on."""
+"""A server that asks for a longer wait (a daily quota) stops the run; the user decides when to continue."""
 
 _CONNECT_TIMEOUT_S = 30.0
-"""A host that swallows packets must not hold a call for its whole time when another address could take it."""
+"""A host that swallows packets must not hold a call for all its time if another address could take it."""
 
 KEEP_ALIVE_S = 4.0
 """Below the 5 s after which uvicorn, and with it vLLM, closes idle connections: a reused one is not closed under us."""
 
 SHORTEST_SECRET = 8
-"""Shorter keys are placeholders ("EMPTY", "ollama"); blotting them out would spoil answers."""
+"""Shorter keys are placeholders ("EMPTY", "ollama"); removing them would corrupt answers."""
 
 _BESIDE_BYTES, _TOKEN_BYTES, _ECHO = 1 << 20, 256, 8
-"""What an answer may take: a megabyte of whatever a server tells besides, 256 bytes a token (escaped, and with its id),
-and the prompt's own ids, up to eight times as long as its text: 1.3 MB of a judge that may say 1,024 tokens."""
+"""Bytes of an answer: a megabyte of extras from the server, 256 bytes a token (escaped, with its id), and the prompt's
+ids, up to eight times as long as its text: 1.3 MB of a judge with 1,024 tokens."""
 
 UNUSABLE_TRIES = 3
-"""Of a call whose answers are none (no words, broken off, without end) while the server works: the row's own fault."""
+"""Tries of a call with unusable answers (empty, broken off, endless) while the server works: the row is the cause."""
 
 SHOWN_CHARACTERS = 300
-"""Of what a server says in an error."""
+"""Characters of a server's text that an error shows."""
 
 _OUT_OF_CREDIT = ("insufficient_quota", "credit balance is too low")
 
 
 class HttpModel:
-    """A model behind one or more addresses that speak the same protocol.
+    """Asks a model behind one or more addresses that speak the same protocol.
 
     Attributes:
         name: `KIND/MODEL`; whoever makes it for another vendor (`VENDORS`) puts that one's name before the slash.
@@ -130,10 +130,10 @@ class HttpModel:
         try:
             parts = urlsplit(base)
             good = parts.scheme in ("http", "https") and parts.hostname and not parts.query and parts.port != 0
-        except ValueError:  # a port that is none
+        except ValueError:  # an invalid port
             good = False
         if not good:
-            raise UserError(Fault("API base", "http(s)://HOST[:PORT][/PATH]", self._clean(base), "Mend the address."))
+            raise UserError(Fault("API base", "http(s)://HOST[:PORT][/PATH]", self._clean(base), "Fix the address."))
         if self._key and self.kind == "openai" and urlsplit(base).password is not None:
             # both would be the Authorization header
             raise UserError(Fault("API base", "no password beside an API key", self._clean(base), "Drop one of them."))
@@ -147,16 +147,16 @@ class HttpModel:
 
     @property
     def dropped(self) -> set[str]:
-        """Parameters that an address of this model refused."""
+        """Returns the parameters that an address of this model refused."""
         return {name for endpoint in self._pools for name in endpoint.dropped}
 
     def sent(self, sampling: Sampling) -> dict[str, Any]:
-        """How answers are drawn, as it is sent; None is what a server refused and decides itself."""
+        """Returns how answers are drawn as it is sent. None is what a server refused and decides itself."""
         body = wire.request(self.kind, self._model, [], sampling, self._left_out(self.dropped, sampling))
         return {name: body.get(name) for name in wire.drawn_by(sampling) if name in body or name in self.dropped}
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The answer to `messages`. Where the server has no room for all its tokens, fewer are asked for, once.
+        """Returns the answer to `messages`. If the server has room for fewer tokens, it asks once for fewer.
 
         Raises:
             CallError: this call is refused, filtered or malformed, or all its tries failed while others were answered.
@@ -199,32 +199,32 @@ class HttpModel:
                 if self.vocabulary is not None and max(answer.token_ids or (0,)) >= self.vocabulary:
                     answer = replace(answer, token_ids=None)
                 if self._tokens:
-                    read, said = credible_tokens(answer, messages, sampling)
-                    self._tokens.correct(read + said - estimate)
-                    self._answer_tokens += (said - self._answer_tokens) / 16
+                    read, written = credible_tokens(answer, messages, sampling)
+                    self._tokens.correct(read + written - estimate)
+                    self._answer_tokens += (written - self._answer_tokens) / 16
                 return answer
             await self._breaker.bounded(None, asyncio.sleep, wait_s)
             if billed:
                 await reserve_again()
 
     def _without_markers(self, messages: Chat) -> Chat:
-        """The conversation as it is sent; the first time that it is another, it is said."""
-        messages, found = without_markers(messages, self.markers) if self.markers else (messages, None)
-        if found is not None and not self._has_said:
+        """Returns the conversation as it is sent, and warns the first time that it was changed."""
+        messages, marker = without_markers(messages, self.markers) if self.markers else (messages, None)
+        if marker is not None and not self._has_said:
             self._has_said = True
             text = "%s: %r in a text might end a turn at that server, so it and its like are sent as %r"
-            log.warning(text, self.name, found, spelt_out(found))
+            log.warning(text, self.name, marker, spelt_out(marker))
         return messages
 
     def body(self, messages: Chat, sampling: Sampling) -> dict[str, Any]:
-        """What a call posts, as the addresses take it by what they have refused so far."""
+        """Returns the body of a call without the parameters that the addresses have refused so far."""
         left_out = self._left_out(self.dropped, sampling)
         return wire.request(self.kind, self._model, self._without_markers(messages), sampling, left_out)
 
     async def send(
         self, method: str, path: str, body: bytes = b"", *, form: str = "", longest: int = LONGEST_ANSWER
     ) -> bytes:
-        """What the first address answers at another path, behind its `/v1`. Tried once.
+        """Returns the first address's answer at another path, behind its `/v1`. It tries once.
 
         Args:
             method, path, body: of the request.
@@ -252,12 +252,12 @@ class HttpModel:
         return data
 
     async def close(self) -> None:
-        """Close the connections; to be awaited in the loop that made the calls. A later call opens new ones."""
+        """Closes the connections, awaited in the loop that made the calls. A later call opens new ones."""
         for pool in self._pools.values():
             await pool.close()
 
     async def _within_limits(self, messages: Chat) -> float:
-        """Wait for the allowance. Returns the tokens reserved, about four characters each; 0 without a limit."""
+        """Waits for the allowance and returns the tokens reserved, about four characters each, or 0 without a limit."""
         estimate = wait_s = 0.0
         if self._requests:
             wait_s = self._requests.reserve(1)
@@ -277,7 +277,7 @@ class HttpModel:
             self._breaker.failed(self._told(endpoint, failure))
 
     def _give_up(self, endpoint: RateLimits, failure: Failure, tries: int, *, alone: bool) -> NoReturn:
-        """End a call whose retries are spent; `alone`: other calls were answered since its first failure.
+        """Ends a call whose retries are spent. `alone`: other calls were answered since its first failure.
 
         Such a call fails by itself (a question that crashes the server), and its row can bear that. Where nobody is
         answered, or nobody gets a connection, it is the server, and rows must not pay for it.
@@ -292,7 +292,7 @@ class HttpModel:
         raise OutsideError(what)
 
     def _wait_s(self, endpoint: RateLimits, failure: Failure, tries: int) -> float:
-        """Seconds to wait before the next try.
+        """Returns the seconds to wait before the next try.
 
         Raises:
             OutsideError: the server asks for more than anyone waits.
@@ -318,7 +318,7 @@ class HttpModel:
     async def _ask(
         self, endpoint: RateLimits, messages: Chat, sampling: Sampling, room: int | None
     ) -> Completion | None:
-        """One try. None where the server refused a parameter that will be left out of the next one.
+        """Tries once. Returns None if the server refused a parameter that the next try will omit.
 
         Raises:
             NoRoom: the server has room for fewer tokens; not with a `room` that was found before.
@@ -358,7 +358,7 @@ class HttpModel:
         return None
 
     def _look_for_room(self, data: bytes, messages: Chat, sampling: Sampling) -> None:
-        """Raise NoRoom where an error says that the server has no room for so many tokens, and has it for fewer."""
+        """Raises NoRoom if an error reports that the server has room for fewer tokens."""
         read = most_prompt_tokens(messages, sampling)
         room = wire.room_for_answer(wire.start_of(data), sampling.max_new_tokens, read)
         if room is None:
@@ -378,7 +378,7 @@ class HttpModel:
         return answer
 
     def read_answer(self, headers: Mapping[str, str], data: bytes) -> Completion:
-        """The completion in a 200's body.
+        """Returns the completion in the body of a 200.
 
         Raises CallError where the model or a filter refused, Failure where there is no answer in it.
         """
@@ -407,9 +407,9 @@ class HttpModel:
     def _read_error(
         self, endpoint: RateLimits, status: int, headers: Mapping[str, str], data: bytes, body: dict[str, Any]
     ) -> None:
-        """Raise what an error answer means. Returns where a parameter was refused that can be left out."""
-        said = wire.start_of(data)
-        if status in (400, 422) and (names := wire.refused_parameters(self.kind, body, said)):
+        """Raises what an error answer means. Returns if a refused parameter can be omitted."""
+        text = wire.start_of(data)
+        if status in (400, 422) and (names := wire.refused_parameters(self.kind, body, text)):
             if new := [name for name in names if name not in endpoint.dropped]:
                 endpoint.dropped.update(new)
                 log.warning("%s does not take %s; it is left out from now on", self.name, ", ".join(new))
@@ -426,10 +426,10 @@ class HttpModel:
         if status in range(300, 400):
             to = Shown(f"a redirect to {self._shown(headers.get('location', 'nowhere'))}")
             raise UserError(Fault(where, "an address that answers itself", to, "Give that as API base."))
-        if status == 402 or any(words in said for words in _OUT_OF_CREDIT):
+        if status == 402 or any(words in text for words in _OUT_OF_CREDIT):
             raise OutsideError(f"{where}: the account's credit is used up ({what})")
         # OpenAI answers 429 to a prompt that is longer than a whole minute's allowance
-        too_large = status == 429 and "request too large" in said
+        too_large = status == 429 and "request too large" in text
         if (status in (408, 409, 429) and not too_large) or status >= 500:
             raise Failure(what, wait_s=retry_after_s(headers), throttled=status in (409, 429))
         self._breaker.worked()
@@ -437,11 +437,11 @@ class HttpModel:
         raise CallError(f"{self.name}: {what}")
 
     def _shown(self, text: object) -> str:
-        """The start of what someone else said. Cleaned first: half a key is a secret too."""
+        """Returns the start of a foreign text. It is cleaned first, because half a key is a secret too."""
         return self._clean(str(text))[:SHOWN_CHARACTERS]
 
     def _clean(self, text: str) -> str:
-        """`text` without the key and without a password in an address."""
+        """Returns `text` without the key and without a password in an address."""
         if len(self._key) >= SHORTEST_SECRET:
             text = text.replace(self._key, "[key]")
         return re.sub(r"://[^/@\s]+@", "://[password]@", text)

@@ -1,4 +1,4 @@
-"""What a run spends: tokens and USD by role, and a limit that is kept although calls are in flight."""
+"""Counts what a run spends (tokens and USD by role) and keeps a limit while calls are in flight."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 class BudgetSpent(OutsideError):
-    """The next call could go over the limit that was set. Nothing is lost; a higher limit goes on."""
+    """Reports that the next call could exceed the limit. Nothing is lost, and a higher limit continues."""
 
     stage_status = "stopped"
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one row took, calls that the journal answered included.
+    """Counts what one row took, including calls that the journal answered.
 
     Attributes:
         calls: by role.
@@ -45,7 +45,7 @@ class Tally:
     replayed: bool = False
 
     def add(self, role: str, price: Price, prompt_tokens: int, completion_tokens: int, *, replayed: bool) -> None:
-        """Enter a call."""
+        """Adds a call."""
         self.calls[role] += 1
         self.tokens[role] = self.tokens.get(role, 0) + prompt_tokens + completion_tokens
         if (usd := price.usd(prompt_tokens, completion_tokens)) is not None:
@@ -54,40 +54,40 @@ class Tally:
 
 
 tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
-"""Where the calls of the row at work are entered; None where nobody counts by row."""
+"""The tally of the row at work, or None if nobody counts by row."""
 
 
 @contextmanager
 def tally_calls() -> Iterator[Tally]:
-    """Count the calls made inside the block, in this task."""
-    found = Tally()
-    token = tally.set(found)
+    """Counts the calls made inside the block, in this task."""
+    counted = Tally()
+    token = tally.set(counted)
     try:
-        yield found
+        yield counted
     finally:
         tally.reset(token)
 
 
 @dataclass(slots=True)
 class Price:
-    """USD per token. `None` where the price is not known: unknown is never nothing."""
+    """Holds USD per token. `None` is an unknown price, which never counts as zero."""
 
     per_prompt_token_usd: float | None
     per_completion_token_usd: float | None
 
     def usd(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """The price of a call, None where it is not known."""
+        """Returns the price of a call, or None if it is unknown."""
         if self.per_prompt_token_usd is None or self.per_completion_token_usd is None:
             return None
         return prompt_tokens * self.per_prompt_token_usd + completion_tokens * self.per_completion_token_usd
 
 
 FREE = Price(0.0, 0.0)
-"""A model in this process, or rules."""
+"""The price of a model in this process and of rules."""
 
 
 def price_of(provider: str, model: str, *, batch: bool = False) -> Price:
-    """The list price by the `genai-prices` package (it carries its prices along, dated by its release).
+    """Returns the list price by the `genai-prices` package, which contains the prices of its release.
 
     Args:
         provider: by its name there.
@@ -109,7 +109,7 @@ def price_of(provider: str, model: str, *, batch: bool = False) -> Price:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be spent in all. None is no limit.
+    """Holds what may be spent in total. None is no limit.
 
     Attributes:
         usd: a call whose price is not known counts as 0 here, so a limit with such a model is refused before the run
@@ -125,7 +125,7 @@ class Limits:
     raised_by: str = "--max-usd USD"
 
     def among(self, n: int) -> Limits:
-        """Those of one of `n` workers, so that all together keep these."""
+        """Returns the limits of one of `n` workers, so that all together keep these."""
         usd = None if self.usd is None else self.usd / n
         return replace(self, usd=usd, tokens=None if self.tokens is None else max(self.tokens // n, 1))
 
@@ -135,7 +135,7 @@ UNLIMITED = Limits()
 
 @dataclass(slots=True)
 class Ledger:
-    """Spent so far, reserved by calls in flight, and the limits.
+    """Holds what is spent, what calls in flight reserve, and the limits.
 
     Attributes:
         waiting: calls that wait until the worst cases of others are over.
@@ -153,7 +153,7 @@ class Ledger:
 
     @asynccontextmanager
     async def reserved(self, price: Price, prompt_tokens: int, max_new_tokens: int) -> AsyncIterator[None]:
-        """Hold the worst case of a call while it is in flight. `spend` belongs inside the block.
+        """Reserves the worst case of a call while it is in flight. `spend` belongs inside the block.
 
         Where it does not fit beside the others' worst cases it waits: they mostly take less. So a stop by the limit
         finds nothing in flight that would be paid and thrown away.
@@ -176,7 +176,7 @@ class Ledger:
 
     @contextmanager
     def committed(self, price: Price, prompt_tokens: int, completion_tokens: int) -> Iterator[str | None]:
-        """Hold the worst case of what is in flight already, whatever the limits; which of them it passes, or None."""
+        """Reserves the worst case of work already in flight and returns the limit that it exceeds, or None."""
         usd = price.usd(prompt_tokens, completion_tokens) or 0.0
         tokens = prompt_tokens + completion_tokens
         over = self._over(usd, tokens)
@@ -193,20 +193,19 @@ class Ledger:
             freed.set()
 
     def _over(self, usd: float, tokens: int) -> str | None:
-        """Which limit a call of this worst case could pass, in words; None where it fits."""
+        """Returns in words which limit a call of this worst case could exceed, or None if it fits."""
         spent_usd, spent_tokens, limits = sum(self.usd.values()), sum(self.tokens.values()), self.limits
         if limits.usd is not None and spent_usd + self._reserved_usd + usd > limits.usd:
             spent = f"{spent_usd:.4f} USD are spent"
             text = f"Stopped before the limit of {limits.usd:.6g} USD for {PARTS[limits.part]}: {spent}."
-            return f"{text} A higher limit goes on: {limits.raised_by}."
+            return f"{text} Raise the limit to continue: {limits.raised_by}."
         if limits.tokens is not None and spent_tokens + self._reserved_tokens + tokens > limits.tokens:
-            spent = f"{spent_tokens} are spent"
-            raised_by = f"--set {limits.part}.max_total_tokens=N"
-            return f"Stopped before the limit of {limits.tokens} tokens: {spent}. A higher limit goes on: {raised_by}."
+            text = f"Stopped before the limit of {limits.tokens} tokens: {spent_tokens} are spent."
+            return f"{text} Raise the limit to continue: --set {limits.part}.max_total_tokens=N."
         return None
 
     def spend(self, role: str, price: Price, prompt_tokens: int, completion_tokens: int) -> None:
-        """Enter a finished call."""
+        """Records a finished call."""
         usd = price.usd(prompt_tokens, completion_tokens)
         if usd is None:
             self.unpriced.add(role)
@@ -215,7 +214,7 @@ class Ledger:
         self.tokens[role] += prompt_tokens + completion_tokens
 
     def carry_over(self, summary: dict[str, Any]) -> None:
-        """Enter what earlier stages spent, as their `summary` has it: a limit holds for the whole run."""
+        """Records what earlier stages spent, as in their `summary`: a limit holds for the whole run."""
         for role, spent in summary.items():
             self.tokens[role] += spent["tokens"]
             if spent["usd"] is None:
@@ -224,7 +223,7 @@ class Ledger:
                 self.usd[role] += spent["usd"]
 
     def summary(self) -> dict[str, Any]:
-        """Tokens and USD by role; USD is None where a price is not known."""
+        """Returns tokens and USD by role. USD is None if a price is unknown."""
         return {
             role: {"tokens": self.tokens[role], "usd": None if role in self.unpriced else round(self.usd[role], 6)}
             for role in sorted(self.tokens)
@@ -234,13 +233,13 @@ class Ledger:
 # --- calls that are kept, so that none is paid twice ---------------------------------------------------------------
 
 CHARACTERS_PER_TOKEN, MOST_CHARACTERS = 3, 20
-"""Of a token: low on purpose, as a reservation is no less than the call; and the most, on average over a text."""
+"""Characters of a token: low on purpose, so that a reservation covers the call; and the most, averaged over a text."""
 UNSEEN_TOKENS = 8192
-"""What a server may read and think besides what is seen: its template's own words, thoughts that it keeps to itself."""
+"""What a server may read and think unseen: its template's own words, and thoughts that it keeps to itself."""
 
 
 class _Tries:
-    """The tries of one call that were billed and brought no answer."""
+    """Holds the tries of one call that were billed and brought no answer."""
 
     def __init__(self, spend: Callable[[Completion], Completion], reserved: Callable[[], Any]) -> None:
         self.wasted: list[Completion] = []
@@ -259,14 +258,14 @@ _tries: ContextVar[_Tries | None] = ContextVar("tries", default=None)
 
 
 def waste(prompt_tokens: int, completion_tokens: int) -> None:
-    """Enter a try that was billed and brought no answer, within a metered call. 0 where the server counts nothing."""
+    """Records a try of a metered call that was billed and brought no answer, 0 if the server counts nothing."""
     if (tries := _tries.get()) is not None:
         tries.waste(prompt_tokens, completion_tokens)
 
 
 @contextmanager
 def counted_waste() -> Iterator[list[Completion]]:
-    """What `waste` enters inside the block, where no metered call is at work."""
+    """Counts what `waste` records inside the block while no metered call is at work."""
     tries = _Tries(lambda completion: completion, nullcontext)
     token = _tries.set(tries)
     try:
@@ -276,7 +275,7 @@ def counted_waste() -> Iterator[list[Completion]]:
 
 
 async def reserve_again() -> None:
-    """Hold the worst case of another try of the metered call at work, behind one that was wasted.
+    """Reserves the worst case of another try of the current metered call, after a wasted one.
 
     Raises:
         BudgetSpent: it could go over the limit.
@@ -286,7 +285,7 @@ async def reserve_again() -> None:
 
 
 class MeteredModel:
-    """`model` behind the journal and the ledger; `role` is `STAGE.WHO`, e.g. `enhance.student`.
+    """Wraps `model` with the journal and the ledger. `role` is `STAGE.WHO`, e.g. `enhance.student`.
 
     Whatever was paid is kept, cut-off answers too (a longer limit is another call), and the tokens of tries that
     brought no answer; errors never reach the journal.
@@ -310,13 +309,13 @@ class MeteredModel:
                 ledger.spend(role, paid, prompt_tokens, completion_tokens)
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The journal's answer if this very call is in it, else the model's.
+        """Returns the journal's answer to this very call, otherwise the model's.
 
         Raises:
             BudgetSpent: the call could go over the limit.
         """
         key = call_key(self._role, self.fingerprint, messages, sampling)
-        if (found := self._journal.find_call(key)) and (kept := Completion.read(found)) is not None:
+        if (stored := self._journal.find_call(key)) and (kept := Completion.read(stored)) is not None:
             return self._tallied(kept, replayed=True)
         started = time.monotonic()
         asked = (messages, sampling)
@@ -328,8 +327,8 @@ class MeteredModel:
                 completion = self._spent(await self._model.generate(*asked), *asked)
         finally:
             _tries.reset(token)
-            for one in tries.wasted:
-                await self._keep(os.urandom(16), one, 0.0)  # a key that nobody asks for
+            for lost in tries.wasted:
+                await self._keep(os.urandom(16), lost, 0.0)  # a key that nobody asks for
         await self._keep(key, completion, time.monotonic() - started)
         return completion
 
@@ -339,32 +338,34 @@ class MeteredModel:
         await self._journal.put_call(key, **kept)
 
     def _spent(self, completion: Completion, messages: Chat, sampling: Sampling) -> Completion:
-        """The completion with what it took entered."""
+        """Records what a completion took and returns it."""
         completion = self._counted(completion, messages, sampling)
         if self._ledger is not None:
             self._ledger.spend(self._role, self._price, completion.prompt_tokens, completion.completion_tokens)
         return self._tallied(completion, replayed=False)
 
     def sent(self, sampling: Sampling) -> dict[str, Any]:
-        """How answers are drawn, as it is sent to a server; empty for a model in this process."""
-        told = getattr(self._model, "sent", None)
-        return told(sampling) if told else {}
+        """Returns how answers are drawn as it is sent to a server; empty for a model in this process."""
+        sampling_sent = getattr(self._model, "sent", None)
+        return sampling_sent(sampling) if sampling_sent else {}
 
     def _counted(self, completion: Completion, messages: Chat, sampling: Sampling) -> Completion:
-        """The completion with tokens that can be: unknown is never nothing, and no limit stands on a false counter."""
+        """Returns the completion with credible token counts: unknown is never zero, and no limit may rest on a false
+        count.
+        """
         if self._ledger is None:
             return completion
-        said = (completion.prompt_tokens, completion.completion_tokens)
-        if (counted := credible_tokens(completion, messages, sampling)) == said:
+        counts = (completion.prompt_tokens, completion.completion_tokens)
+        if (counted := credible_tokens(completion, messages, sampling)) == counts:
             return completion
         if not self._warned:
             self._warned = True
             fault = (
                 "says that it took %s and %s tokens, which cannot be"
-                if any(said)
+                if any(counts)
                 else "does not say how many tokens it took"
             )
-            log.warning(f"%s {fault}; they are estimated from the texts.", self.name, *(said if any(said) else ()))
+            log.warning(f"%s {fault}; they are estimated from the texts.", self.name, *(counts if any(counts) else ()))
         return replace(completion, prompt_tokens=counted[0], completion_tokens=counted[1])
 
     def _tallied(self, completion: Completion, *, replayed: bool) -> Completion:
@@ -380,30 +381,30 @@ class MeteredModel:
 
 
 def most_tokens(text: str) -> int:
-    """About the most tokens a text may take: a third of its ASCII characters, and every byte of the others, of which a
-    byte-level tokenizer never needs more.
+    """Returns about the most tokens a text may take: a third of its ASCII characters, and every byte of the others, the
+    most that a byte-level tokenizer needs.
     """
     plain = len(text.encode("ascii", "ignore"))
     return plain // CHARACTERS_PER_TOKEN + len(text.encode("utf-8", "replace")) - plain
 
 
 def most_prompt_tokens(messages: Chat, sampling: Sampling) -> int:
-    """About the most tokens that a server may read for this question."""
+    """Returns about the most tokens that a server may read for this question."""
     text = "".join(message["content"] for message in messages) + (sampling.json_schema or "")
     return most_tokens(text) + 8 * (len(messages) + 1)
 
 
 def credible_tokens(completion: Completion, messages: Chat, sampling: Sampling) -> tuple[int, int]:
-    """Tokens of prompt and answer as the server counts them; of what cannot be true, an estimate by the texts."""
+    """Returns the server's count of prompt and answer tokens, or an estimate from the texts if it cannot be true."""
     prompt = "".join(message["content"] for message in messages) + (sampling.json_schema or "")
     most_read = len(prompt.encode("utf-8", "replace")) + UNSEEN_TOKENS
     most_said = 2 * sampling.max_new_tokens + len(completion.text.encode("utf-8", "replace")) + UNSEEN_TOKENS
-    read, said = completion.prompt_tokens, completion.completion_tokens
+    read, written = completion.prompt_tokens, completion.completion_tokens
     if not _fewest_tokens(prompt) <= read <= most_read:
         read = most_prompt_tokens(messages, sampling)
-    if not _fewest_tokens(completion.text) <= said <= most_said:
-        said = most_tokens(completion.text)
-    return read, said
+    if not _fewest_tokens(completion.text) <= written <= most_said:
+        written = most_tokens(completion.text)
+    return read, written
 
 
 def _fewest_tokens(text: str) -> int:
@@ -411,7 +412,7 @@ def _fewest_tokens(text: str) -> int:
 
 
 BATCHED = " (batch)"
-"""Behind the model's name in the journal: its price is another."""
+"""A suffix of the model's name in the journal, because batched calls have another price."""
 
 
 def _price_of(name: str) -> Price:
@@ -420,5 +421,5 @@ def _price_of(name: str) -> Price:
 
 
 def call_key(role: str, fingerprint: str, messages: Chat, sampling: Sampling) -> bytes:
-    """16 bytes that change with whatever may change the answer, and with the role, as money is counted by role."""
+    """Returns 16 bytes that change with whatever may change the answer, and with the role that pays."""
     return hashlib.blake2b(json_encode([role, fingerprint, messages, *sampling.key()]), digest_size=16).digest()

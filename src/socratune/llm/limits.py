@@ -1,4 +1,4 @@
-"""What a model server bears: rate limits, several addresses, and when to stop asking. Sees no HTTP library."""
+"""Limits the load on a model server: rate limits, several addresses, and when to stop. It knows no HTTP library."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ BURST_S = 1.0
 """Seconds of allowance that may be used at once after a pause: servers count in windows of a second or longer."""
 
 ASIDE_S = 10.0
-"""How long an address that failed is put aside: short against a restart of a server, long against a call."""
+"""How long a failed address is avoided: short against a server's restart, long against a call."""
 
 ASIDE_AFTER = 3
-"""Bad answers in a row that put an address aside: one 500 is an accident. A refused connection does so at once."""
+"""Bad answers in a row that exclude an address: one 500 is an accident. A refused connection excludes it at once."""
 
 DOWN_AFTER = 20
 """Failures in a row, over all calls, that stop everything once a call has also spent its retries.
@@ -32,18 +32,18 @@ not either: a server that is restarted fails every call in flight at the same mo
 """
 
 REST_S = 30.0
-"""How long calls are refused after that. Long enough to reach every waiting call, then the server may show itself."""
+"""How long calls are refused then: long enough to reach every waiting call, before the server is tried again."""
 
 
 class Bucket:
-    """An allowance per minute, spent evenly. Reservations are served in the order they were made."""
+    """Spreads an allowance evenly over a minute. Reservations are served in order."""
 
     def __init__(self, per_minute: int) -> None:
         self._per_s = per_minute / 60
         self._paid_until = 0.0
 
     def reserve(self, amount: float) -> float:
-        """Seconds to wait until `amount` may be used; it counts as used from now on."""
+        """Returns the seconds to wait until `amount` may be used. It counts as used from now on."""
         now = time.monotonic()
         self._paid_until = max(self._paid_until, now)
         wait_s = self._paid_until - now - BURST_S
@@ -51,7 +51,7 @@ class Bucket:
         return max(wait_s, 0.0)
 
     def correct(self, amount: float) -> None:
-        """`amount` more was used than reserved; less where negative. Later reservations bear it."""
+        """Adds `amount` to what was reserved, or subtracts it if negative. Later reservations absorb it."""
         self._paid_until += amount / self._per_s
 
 
@@ -67,17 +67,17 @@ class Breaker:
         self._alarm: asyncio.TimerHandle | None = None
 
     def worked(self) -> None:
-        """The server answered."""
+        """Notes an answer of the server."""
         self._in_a_row = 0
         self._a_call_is_spent = False
 
     def failed(self, why: str) -> None:
-        """A try failed in a way that says something about the server."""
+        """Notes a failed try that reveals something about the server."""
         self._in_a_row += 1
         self._trip(why)
 
     def spent(self, why: str) -> None:
-        """A call failed so often that it has no retry left."""
+        """Notes a call without retries left."""
         self._a_call_is_spent = True
         self._trip(why)
 
@@ -87,7 +87,7 @@ class Breaker:
             raise OutsideError(self._why)
 
     async def bounded(self, limit_s: float | None, work: Callable[..., Awaitable[_T]], *args: object) -> _T:
-        """What `work(*args)` returns, within `limit_s` (None: no limit).
+        """Returns what `work(*args)` returns, within `limit_s` (None: no limit).
 
         Raises:
             TimeoutError: past the limit.
@@ -114,7 +114,7 @@ class Breaker:
         return self._alarm.when() if self._alarm else math.inf
 
     def _set_alarm(self, at: float) -> None:
-        """One timer for all calls: one for each costs a twentieth of what a call costs."""
+        """Sets one timer for all calls. One for each would cost a twentieth of a call."""
         if self._alarm:
             self._alarm.cancel()
         self._alarm = asyncio.get_running_loop().call_at(at, self._end_overdue)
@@ -132,7 +132,7 @@ class Breaker:
     def _trip(self, why: str) -> None:
         if self._in_a_row < DOWN_AFTER or not self._a_call_is_spent:
             return
-        self._why = f"{why}. {self._in_a_row} failures in a row: the server is taken to be down"
+        self._why = f"{why}. {self._in_a_row} failures in a row: the server seems to be down"
         self._down_until = time.monotonic() + REST_S
         self.worked()
         for waiting in self._ends:
@@ -142,7 +142,7 @@ class Breaker:
 
 @dataclass(slots=True, eq=False)
 class RateLimits:
-    """One address of a model.
+    """Holds one address of a model.
 
     Attributes:
         base: as given, without a trailing slash.
@@ -165,13 +165,13 @@ class RateLimits:
     dropped: set[str] = field(default_factory=set)
 
     def worked(self) -> None:
-        """It answered."""
+        """Notes an answer."""
         self.failures = 0
         self.suspect = False
         self.aside_until = 0.0
 
     def failed(self, *, unreachable: bool) -> None:
-        """It did not answer, or badly; `unreachable`: no connection came about."""
+        """Notes a missing or bad answer. `unreachable`: there was no connection."""
         self.failures += 1
         self.failed_at = time.monotonic()
         if unreachable or self.suspect or self.failures >= ASIDE_AFTER:
@@ -180,13 +180,13 @@ class RateLimits:
 
 
 class Endpoints:
-    """The addresses of one model."""
+    """Holds the addresses of one model."""
 
     def __init__(self, endpoints: Sequence[RateLimits]) -> None:
         self._all = tuple(endpoints)
 
     def pick(self) -> RateLimits:
-        """The least loaded one that is not put aside; where all are, the one that has not failed for longest.
+        """Returns the least loaded address that is not excluded; if all are, the one without failure for the longest.
 
         An address that comes back gets a single call until it has answered one: it looks idle, and would draw all.
         """
@@ -198,7 +198,7 @@ class Endpoints:
         return min(self._all, key=lambda endpoint: endpoint.failed_at)
 
     def another_is_able(self, than: RateLimits) -> bool:
-        """Whether a call that failed at `than` can go elsewhere at once."""
+        """Returns True if a call that failed at `than` can go elsewhere at once."""
         return any(endpoint is not than for endpoint in self._able())
 
     def _able(self) -> list[RateLimits]:
@@ -211,7 +211,7 @@ class Endpoints:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What a server asks to wait, in seconds, never negative; None where it does not say, or not legibly.
+    """Returns the wait that a server asks for in seconds, never negative, or None if it is missing or illegible.
 
     `headers` have lower-case names. LiteLLM's proxy puts `llm_provider-` before the name of what the provider sent.
     """
@@ -219,11 +219,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         if milliseconds := headers.get("retry-after-ms"):
             seconds = max(float(milliseconds) / 1000, 0.0)
             return seconds if math.isfinite(seconds) else None
-        if not (said := headers.get("retry-after") or headers.get("llm_provider-retry-after")):
+        if not (value := headers.get("retry-after") or headers.get("llm_provider-retry-after")):
             return None
-        if said.strip().replace(".", "", 1).isdigit():
-            return float(said)
-        date = parsedate_to_datetime(said)
+        if value.strip().replace(".", "", 1).isdigit():
+            return float(value)
+        date = parsedate_to_datetime(value)
         # "-0000" brings a date without a zone; it means UTC
         return max((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time(), 0.0)
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Which model a name means, whether it exists, its small files, and what identifies it; loads nothing heavy."""
+"""Finds the model that a name means, its small files and its identity, without loading anything heavy."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from socratune.resolve import given_template
 LOCAL = "local/"
 
 _BLOCKS, _BLOCK_BYTES = 64, 1 << 16
-"""Of a weight file so many blocks are hashed, spread evenly: 4 MiB of any file, and hardly a matrix is missed."""
+"""Blocks hashed of a weight file, spread evenly: 4 MiB of any file, which misses hardly a matrix."""
 
 
 def local_name(ref: str) -> str | None:
-    """`NAME` of the reference `local/NAME`, a model in this process; None for any other reference."""
+    """Returns `NAME` of the reference `local/NAME`, a model in this process, and None for any other reference."""
     return ref.removeprefix(LOCAL) if ref.startswith(LOCAL) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model to be trained, which is the student unless the configuration names another.
+    """Holds the model to be trained, which is the student unless the configuration names another.
 
     Attributes:
         model_name: folder, Hub id or `demo`.
@@ -48,7 +48,7 @@ class Base:
 
 
 def model_location(name: str, *, fetch: bool = True) -> str:
-    """What transformers' `from_pretrained` takes: a directory, or a Hub id.
+    """Returns what transformers' `from_pretrained` takes: a directory or a Hub id.
 
     The name `demo` is the embedded model. Of a GGUF file, a folder or a Hub repository that holds nothing else, and of
     `smollm2`, it is the folder in the cache that the weights are unpacked into, which is done where it was not before.
@@ -71,17 +71,17 @@ def model_location(name: str, *, fetch: bool = True) -> str:
 
 
 def source_of(name: str) -> GgufSource | None:
-    """The GGUF file that a model's weights were unpacked from, of a model that is on this machine; else None."""
+    """Returns the GGUF file behind a model's weights if the model is on this machine, otherwise None."""
     return gguf_source(Path(model_location(name, fetch=False)))
 
 
 def hub_name_of(name: str) -> str | None:
-    """The Hub id of a model that is known by a name of ours; None for every other."""
+    """Returns the Hub id of a model with one of our own names, and None for every other."""
     return PINNED[name].hub_id if name in PINNED else None
 
 
 def model_fault(name: str, where: str = "--model") -> Fault | None:
-    """Why `name` is no model, or None. A GGUF file is fetched and unpacked for it.
+    """Returns why `name` is no model, or None. A GGUF file is fetched and unpacked first.
 
     Raises:
         OutsideError: it is not on this machine, and the Hub or the package index could not be asked.
@@ -107,13 +107,13 @@ def model_fault(name: str, where: str = "--model") -> Fault | None:
 
 
 def _hosted_fault(name: str, where: str) -> Fault | None:
-    """The fault of a name that can only be that of an API's model; `openai/…` may be a repository of the Hub."""
-    found = vendor_of(name)
-    if found is None or (found[1] != name and found[0] not in NO_REPOSITORIES) or Path(name).exists():
+    """Returns the fault of a name that only an API's model can have. `openai/…` may be a repository of the Hub."""
+    vendor = vendor_of(name)
+    if vendor is None or (vendor[1] != name and vendor[0] not in NO_REPOSITORIES) or Path(name).exists():
         return None
     fix = "Name a model whose weights can be had; one of an API can teach and judge (--teacher-model, --judge-model)."
-    if found[0] == "ollama":
-        fix = f"Give its GGUF file; where it lies is said by: ollama show --modelfile {found[1]}"
+    if vendor[0] == "ollama":
+        fix = f"Give its GGUF file. To find it, run: ollama show --modelfile {vendor[1]}"
     return Fault(f"{where} {name}", "a model folder, a GGUF file or a Hub id", Shown("a model behind an API"), fix)
 
 
@@ -127,7 +127,7 @@ def _folder_fault(folder: Path, what: str) -> Fault | None:
 
 
 def is_here(name: str) -> bool:
-    """Whether a model is on this machine: a folder or file, or in a cache."""
+    """Returns True if a model is on this machine: a folder or file, or in a cache."""
     if name == DEMO or Path(name).exists() or is_path(name):  # a wrong path is somebody else's fault to find
         return True
     if name in PINNED:
@@ -144,14 +144,14 @@ def is_here(name: str) -> bool:
 
 
 def is_path(name: str) -> bool:
-    """True where a name can only be that of a folder or file, never a Hub id."""
+    """Returns True if a name can only be a folder or file, never a Hub id."""
     if file_of_repo(name) is not None:
         return False
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith(".gguf") or not name.strip()
 
 
 def model_file(name: str, file: str) -> Path | None:
-    """A small file of a model, downloaded where it has to be; None where the model has no such file.
+    """Returns a small file of a model, downloaded if necessary, or None if the model lacks it.
 
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
@@ -172,46 +172,46 @@ def model_file(name: str, file: str) -> Path | None:
 
 
 def model_json(name: str, file: str) -> dict[str, Any]:
-    """The content of one of a model's JSON files; empty where it has no such file.
+    """Returns the content of one of a model's JSON files, empty if the file is missing.
 
     Raises:
         UserError: it is no JSON object.
     """
     path = model_file(name, file)
     try:
-        found = {} if path is None else json.loads(path.read_text("utf-8"))
+        content = {} if path is None else json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise UserError(Fault(f"{name}: {file}", "JSON", Shown(str(error)))) from None
-    if not isinstance(found, dict):
-        raise UserError(Fault(f"{name}: {file}", "a JSON object", Shown(type(found).__name__)))
-    return found
+    if not isinstance(content, dict):
+        raise UserError(Fault(f"{name}: {file}", "a JSON object", Shown(type(content).__name__)))
+    return content
 
 
 def chat_template(name: str) -> str | None:
-    """The model's chat template, or the one that it is given; None where it has none."""
-    if given := given_template(name):
-        return given
+    """Returns the model's chat template, or the one assigned to it, or None."""
+    if assigned := given_template(name):
+        return assigned
     if path := model_file(name, "chat_template.jinja"):
         return path.read_text("utf-8")
     return default_template(model_json(name, "tokenizer_config.json").get("chat_template"))
 
 
-def default_template(found: Any) -> str | None:
-    """The template among those that a tokenizer has by name, as models with tools had them; None where it is not one.
+def default_template(templates: Any) -> str | None:
+    """Returns the default of a tokenizer's named templates, which models with tools used to have, or None.
 
     Args:
         found: as in `tokenizer_config.json`: a template, or a list of names and templates; or these as a mapping.
     """
-    if isinstance(found, list):
-        pairs = (one for one in found if isinstance(one, dict))
-        found = {one.get("name"): one.get("template") for one in pairs}
-    if isinstance(found, dict):
-        found = found.get("default") or (next(iter(found.values())) if len(found) == 1 else None)
-    return found if isinstance(found, str) and found.strip() else None
+    if isinstance(templates, list):
+        pairs = (entry for entry in templates if isinstance(entry, dict))
+        templates = {entry.get("name"): entry.get("template") for entry in pairs}
+    if isinstance(templates, dict):
+        templates = templates.get("default") or (next(iter(templates.values())) if len(templates) == 1 else None)
+    return templates if isinstance(templates, str) and templates.strip() else None
 
 
 def model_revision(name: str) -> str | None:
-    """The commit of a Hub model in the local cache; None for a folder, or where it is not downloaded."""
+    """Returns the commit of a Hub model in the local cache, or None for a folder and without a download."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(model_location(name, fetch=False)).is_dir() or file_of_repo(name) is not None:
@@ -221,7 +221,7 @@ def model_revision(name: str) -> str | None:
 
 
 def weights_hash(name: str) -> str | None:
-    """16 hex digits of the weight files alone; None where they are not on this machine."""
+    """Returns 16 hex digits of the weight files alone, or None if they are not on this machine."""
     folder = Path(model_location(name, fetch=False))
     if not folder.is_dir():
         if file_of_repo(name) is not None:
@@ -237,7 +237,7 @@ def weights_hash(name: str) -> str | None:
 
 
 def weights_fingerprint(location: str) -> str:
-    """16 hex digits of a model folder's or Hub model's identity.
+    """Returns 16 hex digits of a model folder's or Hub model's identity.
 
     A folder: blocks of every weight file, whole configuration and tokenizer files.
     A Hub id: the id and the revision in the local cache.
@@ -255,7 +255,7 @@ def weights_fingerprint(location: str) -> str:
 
 
 def _hashed(files: Iterable[Path]) -> str:
-    """16 hex digits of names, sizes and contents; of a large weight file, of evenly spread blocks."""
+    """Returns 16 hex digits of names, sizes and contents; of a large weight file, only evenly spread blocks count."""
     digest = hashlib.sha256()
     for path in files:
         size = path.stat().st_size

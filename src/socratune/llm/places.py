@@ -1,4 +1,4 @@
-"""Which rows are at work, where some only wait for a batch."""
+"""Limits the rows at work when some only wait for a batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 MOST_ROWS = 20_000
-"""Rows that are in memory at once; those beyond follow when others are finished."""
+"""Rows in memory at once. Further rows follow when others are finished."""
 
 
 class Places:
-    """The rows that may be at work at once. A row that waits for a batch leaves its place to another.
+    """Limits the rows at work at once. A row that waits for a batch gives its place to another.
 
     Attributes:
         taken: rows at work.
@@ -26,7 +26,7 @@ class Places:
 
     @asynccontextmanager
     async def row(self) -> AsyncIterator[None]:
-        """A row at work, in this task."""
+        """Holds a place for a row in this task."""
         place = _Place(self)
         await place.take()
         token = _place.set(place)
@@ -61,7 +61,7 @@ _place: ContextVar[_Place | None] = ContextVar("place", default=None)
 
 @asynccontextmanager
 async def place_left() -> AsyncIterator[None]:
-    """The row of this task waits, and takes a place again afterwards, unless it is being cancelled."""
+    """Gives up this task's place while its row waits and takes one again afterwards, unless it is being cancelled."""
     if (place := _place.get()) is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""The forward proxy between this machine and a server, by the variables that curl, pip and git heed."""
+"""Finds the forward proxy between this machine and a server, by the variables that curl, pip and git use."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 from base64 import b64encode
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies_environment
 
 from socratune.errors import Fault, Shown, UserError
 
 ASKED = "SOCRATUNE_PROXY_LOOPBACK"
-"""Set to anything, also what is on this machine is asked through the proxy."""
+"""If this variable is set to anything, addresses on this machine use the proxy too."""
 
 
 class Proxy(NamedTuple):
-    """A forward proxy.
+    """Holds a forward proxy.
 
     Attributes:
         variable: the one of the environment that names it.
@@ -32,51 +32,57 @@ class Proxy(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """For people; without a password."""
+        """Returns the address and its variable for people, without a password."""
         return f"{self.host}:{self.port} ({self.variable})"
 
 
 def proxy_of(url: str) -> Proxy | None:
-    """The proxy through which a URL is asked, None for a direct way.
+    """Returns the proxy for a URL, or None for a direct connection.
 
     HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, in capitals or not; loopback is always asked directly.
 
     Raises:
         UserError: the variable names no proxy that can be used.
     """
-    found = getproxies_environment()
+    proxies = getproxies_environment()
     try:
         parts = urlsplit(url)
         host, at = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:  # an address that is none is somebody else's to refuse
+    except ValueError:  # another check refuses an invalid address
         return None
-    name = parts.scheme if found.get(parts.scheme) else "all"
-    if not found.get(name) or is_bypassed(host, at):
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    if not proxies.get(name) or is_bypassed(host, at):
         return None
-    variable = next((one for one in (f"{name}_proxy", f"{name.upper()}_PROXY") if os.environ.get(one)), name)
-    given = found[name]
+    variable = next(filter(os.environ.get, (f"{name}_proxy", f"{name.upper()}_PROXY")), name)
+    address = proxies[name]
     try:
-        proxy = urlsplit(given if "://" in given else f"http://{given}")
+        proxy = urlsplit(address if "://" in address else f"http://{address}")
         port = proxy.port or (443 if proxy.scheme == "https" else 80)
         good = proxy.scheme in ("http", "https") and proxy.hostname
-    except ValueError:  # a port that is none
+    except ValueError:  # an invalid port
         proxy, port, good = None, 0, False
     if proxy is None or not good:
         fix = f"Give one that speaks HTTP, or ask {host} directly: export NO_PROXY={host}"
-        got = given.rsplit("@", 1)[-1] if "@" in given else given
+        got = address.rsplit("@", 1)[-1] if "@" in address else address
         raise UserError(Fault(variable, "http(s)://[USER:PASSWORD@]HOST[:PORT]", Shown(got), fix))
-    pair = f"{unquote(proxy.username or '')}:{unquote(proxy.password or '')}"
-    basic = f"Basic {b64encode(pair.encode()).decode()}" if proxy.username is not None else ""
-    return Proxy(variable, proxy.hostname or "", port, proxy.scheme == "https", basic)
+    return Proxy(variable, proxy.hostname or "", port, proxy.scheme == "https", basic_authorization(proxy))
+
+
+def basic_authorization(address: SplitResult) -> str:
+    """Returns the header's value for the user and the password in an address, or "" without a user."""
+    if address.username is None:
+        return ""
+    pair = f"{unquote(address.username)}:{unquote(address.password or '')}"
+    return f"Basic {b64encode(pair.encode()).decode()}"
 
 
 def is_bypassed(host: str, port: int) -> bool:
-    """Whether a host is asked directly whatever proxy there is: loopback, and what NO_PROXY names.
+    """Returns True if a host never uses a proxy: loopback, and what NO_PROXY names.
 
     An entry is `*`, a host with all below it, `HOST:PORT`, an address, or a network like `10.0.0.0/8`.
     """
     host = host.casefold().rstrip(".")
-    if is_loopback(host) and not os.environ.get(ASKED):
+    if is_this_machine(host) and not os.environ.get(ASKED):
         return True
     for entry in (getproxies_environment().get("no") or "").casefold().replace(",", " ").split():
         name, _, its_port = entry.rpartition(":") if entry.rpartition(":")[2].isdigit() else (entry, "", "")
@@ -89,14 +95,16 @@ def is_bypassed(host: str, port: int) -> bool:
     return False
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its very name."""
-    if host == "localhost" or host.endswith(".localhost"):
+def is_this_machine(host: str) -> bool:
+    """Returns True for a name or a number that can only be this machine's own."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(name)
     except ValueError:
         return False
+    return address.is_loopback or address.is_unspecified
 
 
 def _is_within(host: str, network: str) -> bool:

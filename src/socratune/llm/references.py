@@ -1,4 +1,4 @@
-"""Who judges and who teaches: from a model's reference to a function the loop can call.
+"""Resolves judge and teacher: from a model's reference to a function the loop can call.
 
 rules/mechanical   rules/arithmetic      no model at all
 rules/environment  rules/solution        no model either: what an environment's row brings
@@ -21,9 +21,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from socratune.config import EndpointConfig, GenerateConfig, StudentTeacherConfig
+from socratune.config import GenerateConfig, StudentTeacherConfig
 from socratune.errors import CallError, Fault, Shown, UserError
 from socratune.llm.base import THINKING, ChatModel, Sampling, StudentEngine
 from socratune.llm.ledger import FREE, Ledger, MeteredModel, Price, price_of
@@ -45,22 +46,22 @@ ALIASES = {"anthropic/max": "anthropic/claude-opus-4-5", "gpt-4o-mini": "openai/
 
 RULES: dict[Role, str] = {"judge": "rules/mechanical", "teacher": "rules/arithmetic", "writer": "rules/extract"}
 OF_ROWS: dict[Role, str] = {"judge": "rules/environment", "teacher": "rules/solution"}
-"""Rules that go by what an environment's row brings: its verifier, its worked solution."""
+"""Rules that use what an environment's row brings: its verifier, its worked solution."""
 NOBODY = "none"
-"""The reference of a teacher that is not there."""
+"""The reference of a missing teacher."""
 _SECTIONS: dict[Role, str] = {"writer": "generate", "checker": "generate"}
-"""Where a role is configured; all others in `enhance`."""
+"""The section that configures a role; all others are in `enhance`."""
 JUDGE_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=JUDGE_SCHEMA)
 TEACHER_SAMPLING = Sampling(temperature=0.7, max_new_tokens=1024)
 _RETIRED = "litellm"
 """A provider of earlier versions, which called LiteLLM in this process."""
 LABORATORY_MOVED = "The laboratory's judge and teachers are in experiments/lab/lab.py of the repository."
 THOUGHT_TOKENS = 4096
-"""What a local model that thinks first may take for its thoughts, beside what it says."""
+"""Tokens that a local thinking model may use for its thoughts, beside its answer."""
 
 
 class ClosableModel(ChatModel, Protocol):
-    """A model that holds connections.
+    """Asks a model and holds connections.
 
     Attributes:
         markers, vocabulary: see `HttpModel`.
@@ -70,19 +71,19 @@ class ClosableModel(ChatModel, Protocol):
     vocabulary: int | None
 
     async def close(self) -> None:
-        """Let go of them."""
+        """Closes them."""
         ...
 
 
 class LocalModel(ChatModel, Protocol):
-    """A model in this process."""
+    """Answers in this process."""
 
     thinking: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How a role's model is reached.
+    """Holds how a role's model is reached.
 
     Attributes:
         api_bases: none is the provider's own address.
@@ -102,46 +103,32 @@ class Endpoint:
 
 
 def endpoints_of(config: StudentTeacherConfig) -> dict[Role, Endpoint]:
-    """How each role is reached, by the configuration."""
-    bases: dict[Role, list[str]] = {
-        "student": config.student_api_base,
-        "teacher": config.teacher_api_base,
-        "judge": config.judge_api_base,
-    }
-    return {
-        role: Endpoint(
-            api_bases=tuple(base),
-            call_timeout_s=config.call_timeout_s,
-            **getattr(config.endpoints, role).model_dump(),
-        )
-        for role, base in bases.items()
-    }
+    """Returns how student, teacher and judge are reached, by the configuration."""
+    return {role: _endpoint(config, role) for role in ("student", "teacher", "judge")}
 
 
 def writer_endpoints(config: GenerateConfig) -> dict[Role, Endpoint]:
-    """How writer and checker are reached, by the configuration."""
+    """Returns how writer and checker are reached, by the configuration."""
+    return {role: _endpoint(config, role) for role in ("writer", "checker")}
 
-    def endpoint(bases: list[str], given: EndpointConfig) -> Endpoint:
-        return Endpoint(tuple(bases), call_timeout_s=config.call_timeout_s, **given.model_dump())
 
-    return {
-        "writer": endpoint(config.writer_api_base, config.endpoints.writer),
-        "checker": endpoint(config.checker_api_base, config.endpoints.checker),
-    }
+def _endpoint(config: StudentTeacherConfig | GenerateConfig, role: Role) -> Endpoint:
+    own = getattr(config.endpoints, role).model_dump()
+    return Endpoint(tuple(getattr(config, f"{role}_api_base")), call_timeout_s=config.call_timeout_s, **own)
 
 
 def resolve_alias(ref: str) -> str:
-    """The reference behind one of the guide's names."""
+    """Returns the reference behind one of the guide's names."""
     return ALIASES.get(ref, ref)
 
 
 def teacher_of(config: StudentTeacherConfig) -> str:
-    """The reference of who hints; `NOBODY` where no teacher was named."""
+    """Returns the reference of the teacher, `NOBODY` if none was named."""
     return resolve_alias(config.teacher_model or NOBODY)
 
 
 def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[StudentEngine, str]:
-    """Where the student answers, and its name or reference there.
+    """Returns where the student answers, and its name or reference there.
 
     Args:
         model_name: the model to be trained: the student, unless the configuration names another.
@@ -155,7 +142,7 @@ def student_of(config: StudentTeacherConfig, model_name: str) -> tuple[StudentEn
 
 
 def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
-    """Why `ref` cannot be the model of a role, or None.
+    """Returns why `ref` cannot be the model of a role, or None.
 
     Raises:
         OutsideError: it is `local/` and a Hub id that is not in the local cache, and the Hub could not be asked.
@@ -173,8 +160,8 @@ def reference_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
         return _retired_fault(role, where, ref)
     if endpoint.api_bases:
         return _key_fault(where, ref, endpoint.api_key_env) or _proxy_fault(endpoint.api_bases)
-    if (found := vendor_of(ref)) is not None:
-        vendor = VENDORS[found[0]]
+    if (vendor_name := vendor_of(ref)) is not None:
+        vendor = VENDORS[vendor_name[0]]
         return _key_fault(where, ref, endpoint.api_key_env or vendor.key_variable) or _proxy_fault([vendor.base])
     return _unknown_fault(role, where, ref)
 
@@ -187,7 +174,7 @@ def _key_fault(where: str, ref: str, variable: str | None) -> Fault | None:
 
 
 def _unknown_fault(role: Role, where: str, ref: str) -> Fault:
-    """The fault of a reference that names nobody who could be asked; with what to write, where that can be guessed."""
+    """Returns the fault of a reference to an unknown model, with what to write if that can be guessed."""
     provider, _, name = ref.partition("/")
     if provider in OWN_ADDRESS:
         base, variable = OWN_ADDRESS[provider]
@@ -206,7 +193,7 @@ def _unknown_fault(role: Role, where: str, ref: str) -> Fault:
 
 
 def _proxy_fault(bases: Sequence[str]) -> Fault | None:
-    """What is wrong with the proxy on the way to one of these addresses, or None."""
+    """Returns what is wrong with the proxy for one of these addresses, or None."""
     try:
         for base in bases:
             proxy_of(base)
@@ -217,17 +204,17 @@ def _proxy_fault(bases: Sequence[str]) -> Fault | None:
 
 def _retired_fault(role: Role, where: str, ref: str) -> Fault:
     model = ref.partition("/")[2] or "PROVIDER/MODEL"
-    given = f"--{role}-model {model}"
+    flag = f"--{role}-model {model}"
     if vendor_of(model):
-        fix = f"Give {given}: this provider is asked without LiteLLM."
+        fix = f"Give {flag}: this provider is asked without LiteLLM."
     else:
-        fix = f"Run its proxy, litellm --model {model}, and give --{role}-api-base http://127.0.0.1:4000/v1 {given}"
+        fix = f"Run its proxy, litellm --model {model}, and give --{role}-api-base http://127.0.0.1:4000/v1 {flag}"
         fix += " (docs/guides/models.md#gateways)."
     return Fault(where, "a model behind an address, as LiteLLM is no longer called in this process", ref, fix)
 
 
 def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
-    """Why a limit in USD cannot be kept with this model, or None."""
+    """Returns why a limit in USD cannot be kept with this model, or None."""
     if price_at(ref, endpoint).per_completion_token_usd is not None:
         return None
     part = "generate" if role in ("writer", "checker") else "enhance"
@@ -236,7 +223,7 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
 
 
 def price_at(ref: str, endpoint: Endpoint) -> Price:
-    """The price of a reference; `FREE` is every model but those of a vendor, or behind a key of one's own.
+    """Returns the price of a reference. Every model is `FREE` except a vendor's, or one behind the user's own key.
 
     That of a batch, where the calls go in batches.
     """
@@ -249,8 +236,8 @@ def price_at(ref: str, endpoint: Endpoint) -> Price:
 
 
 def _addressed(ref: str, endpoint: Endpoint) -> tuple[str | None, str]:
-    """The vendor and the model's name there. To an address of one's own a name goes as it stands, but for the `openai/`
-    or `anthropic/` before it that says which protocol is spoken there.
+    """Returns the vendor and the model's name there. At the user's own address the name stays as it is, except for
+    `openai/` or `anthropic/`, which only names the protocol.
     """
     if endpoint.api_bases:
         protocol, _, name = ref.partition("/")
@@ -259,7 +246,7 @@ def _addressed(ref: str, endpoint: Endpoint) -> tuple[str | None, str]:
 
 
 def connected_model(ref: str, endpoint: Endpoint) -> tuple[HttpModel, Price]:
-    """A model behind an API, and the price of a direct call. Nothing is sent yet."""
+    """Returns a model behind an API, and the price of a direct call. It sends nothing yet."""
     named, name = _addressed(ref, endpoint)
     vendor = VENDORS[named or "openai"]
     variable = endpoint.api_key_env or (None if endpoint.api_bases else vendor.key_variable)
@@ -285,7 +272,7 @@ def connected_model(ref: str, endpoint: Endpoint) -> tuple[HttpModel, Price]:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """A role's model behind the journal, how it is sampled, and what has to be closed in the end, if anything."""
+    """Holds a role's model behind the journal, its sampling, and what must be closed in the end."""
 
     model: ChatModel
     sampling: Sampling
@@ -303,7 +290,7 @@ def reached_model(
     local: Callable[[str], LocalModel] | None,
     places: Places | None = None,
 ) -> Reached:
-    """The model behind a reference.
+    """Returns the model behind a reference.
 
     Args:
         role: `STAGE.WHO`, in the journal and the ledger.
@@ -326,7 +313,7 @@ def reached_model(
 
 
 def thoughtful(sampling: Sampling) -> Sampling:
-    """The sampling for a model that thinks first: never greedy, and with room for the thoughts."""
+    """Returns the sampling for a model that thinks first: never greedy, and with room for the thoughts."""
     temperature, top_p = THINKING
     return replace(
         sampling, temperature=temperature, top_p=top_p, max_new_tokens=THOUGHT_TOKENS + sampling.max_new_tokens
@@ -338,20 +325,20 @@ _places = threading.BoundedSemaphore(MOST_THREADS)
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """As `asyncio.to_thread`, in a thread that ends with the process: the loop waits for those of its own executor."""
+    """Works like `asyncio.to_thread` in a daemon thread, because the loop waits for those of its own executor."""
     loop, context = asyncio.get_running_loop(), contextvars.copy_context()
-    given: asyncio.Future[Any] = loop.create_future()
+    result: asyncio.Future[Any] = loop.create_future()
 
     def settle(value: Any, error: BaseException | None) -> None:
-        if given.cancelled():
+        if result.cancelled():
             return
-        given.set_result(value) if error is None else given.set_exception(error)
+        result.set_result(value) if error is None else result.set_exception(error)
 
     def work() -> None:
         value = error = None
         try:
             with _places:
-                value = None if given.cancelled() else context.run(function, *arguments)
+                value = None if result.cancelled() else context.run(function, *arguments)
         except StopIteration as ended:  # which no future takes
             error = RuntimeError(f"StopIteration: {ended}")
         except BaseException as raised:
@@ -360,11 +347,11 @@ async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
             loop.call_soon_threadsafe(settle, value, error)
 
     threading.Thread(target=work, name="users-function", daemon=True).start()
-    return await given
+    return await result
 
 
 async def called_safely(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of the user's gives; one that is not async works in a thread, for which no interrupt waits.
+    """Returns the result of a user's function. One that is not async runs in a thread that no interrupt waits for.
 
     Raises:
         CallError: it raised.
@@ -379,19 +366,19 @@ async def called_safely(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 HANDED = "<python>"
-"""Stands for a file in the reference of a function that was handed over as such."""
+"""The file part in the reference of a function that was passed as an object."""
 _handed: dict[str, Callable[..., Any]] = {}
 
 
 def reference_to(role: Role, function: Callable[..., Any]) -> str:
-    """A reference to a function of this process, which knows it by this name until it ends."""
+    """Returns a reference to a function of this process, valid until the process ends."""
     name = f"{role}_{getattr(function, '__name__', type(function).__name__)}"
     _handed[name] = function
     return f"python:{HANDED}:{name}"
 
 
 def load_function(ref: str) -> Callable[..., Any]:
-    """The function behind `python:FILE.py:FUNCTION`.
+    """Returns the function behind `python:FILE.py:FUNCTION`.
 
     Raises:
         UserError: no such file or function, or the file fails when it is imported.
@@ -401,19 +388,28 @@ def load_function(ref: str) -> Callable[..., Any]:
     _, path, name = ref.split(":")
     if path == HANDED:
         return _handed[name]
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(
-            Fault(path, "a file that can be imported", Shown(f"{type(error).__name__}: {error}"))
-        ) from error
-    function = getattr(module, name, None)
+    function = getattr(module_of(path, path), name, None)
     if not callable(function):
         raise UserError(Fault(ref, f"a function {name} in {path}", Shown("none of that name")))
     return function
+
+
+def module_of(path: str, where: str) -> ModuleType:
+    """Returns the module in a user's Python file.
+
+    Raises:
+        UserError: its name does not end in .py, or it fails when it is imported.
+    """
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise UserError(Fault(where, "a Python file", Shown("another one"), "Its name ends in .py."))
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's own code may raise anything
+        got = Shown(f"{type(error).__name__}: {error}")
+        raise UserError(Fault(where, "a file that can be imported", got)) from error
+    return module
 
 
 def _python_fault(where: str, ref: str) -> Fault | None:
@@ -426,5 +422,5 @@ def _python_fault(where: str, ref: str) -> Fault | None:
         return None if parts[2] in _handed else Fault(where, "a function that was handed over", got, fix)
     if not Path(parts[1]).is_file():
         fix = LABORATORY_MOVED if parts[1].endswith("socratune/lab.py") else ""
-        return Fault(where, "python:FILE.py:FUNCTION with a file that is there", Shown(f"no file {parts[1]}"), fix)
+        return Fault(where, "python:FILE.py:FUNCTION with an existing file", Shown(f"no file {parts[1]}"), fix)
     return None

@@ -1,4 +1,4 @@
-"""A model that says what it is told to, for tests and examples."""
+"""Provides a model with scripted answers, for tests and examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from socratune.llm.base import Chat, Completion, Sampling
 
 
 class ScriptedModel:
-    """Answers by a function of the messages and keeps every conversation it saw in `seen`."""
+    """Answers by a function of the messages and keeps every conversation in `seen`."""
 
     def __init__(self, answer: Callable[[Chat], str], name: str = "scripted") -> None:
         self.name = name
@@ -17,7 +17,7 @@ class ScriptedModel:
         self._answer = answer
 
     async def generate(self, messages: Chat, sampling: Sampling) -> Completion:
-        """The function's answer; counts one token per word."""
+        """Returns the function's answer and counts one token per word."""
         self.seen.append(messages)
         text = self._answer(messages)
         asked = sum(len(message["content"].split()) for message in messages)

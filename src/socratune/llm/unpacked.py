@@ -1,4 +1,4 @@
-"""A GGUF file as a plain model folder: its weights unpacked once, in a cache, tokenizer and chat template beside."""
+"""Unpacks a GGUF file into a plain model folder in a cache, with tokenizer and chat template, once."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from socratune.runs import file_hash, write_json, write_text
 log = logging.getLogger(__name__)
 
 CACHE = "SOCRATUNE_CACHE"
-"""The variable of the environment that says where the cache is."""
+"""The environment variable for the cache's location."""
 _MAGIC = b"GGUF"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _WAY = "gguf-2"
-"""A folder of the cache for each way of unpacking, so that what an earlier one did wrong is done again."""
+"""A version of the unpacking. Each has its own folder, so that errors of an earlier one are corrected."""
 _BYTES = 2
-"""Of an unpacked weight: bfloat16 loses nothing that is left of one of 4 to 8 bits."""
+"""Bytes of an unpacked weight: bfloat16 keeps everything that 4 to 8 bits have left."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufSource:
-    """The GGUF file that the weights of a folder were unpacked from, by its name and its sha256."""
+    """Names the GGUF file behind a folder's weights, and its sha256."""
 
     file: str
     sha256: str
@@ -45,8 +45,8 @@ class GgufSource:
 
 
 def cache_folder() -> Path:
-    """Where fetched and unpacked models are kept: `$SOCRATUNE_CACHE`, else `socratune` in `$XDG_CACHE_HOME`, which is
-    `~/.cache` where it is not set.
+    """Returns the cache of fetched and unpacked models: `$SOCRATUNE_CACHE`, else `socratune` in `$XDG_CACHE_HOME`,
+    which is `~/.cache` by default.
     """
     if own := os.environ.get(CACHE):
         return Path(own).expanduser().absolute()
@@ -55,14 +55,14 @@ def cache_folder() -> Path:
 
 
 def gguf_in(files: list[str]) -> list[str]:
-    """Of the names of a model's files, the GGUF ones that are a language model, where there are no other weights."""
+    """Returns those of a model's files that are a GGUF language model, if there are no other weights."""
     if any(name.endswith(_WEIGHTS) for name in files):
         return []
     return sorted(name for name in files if name.endswith(".gguf") and not name.split("/")[-1].startswith("mmproj"))
 
 
 def local_gguf(name: str) -> Path | None:
-    """The GGUF file that a path means: the file itself, or the only one of a folder without other weights.
+    """Returns the GGUF file that a path means: the file itself, or the only one of a folder without other weights.
 
     Raises:
         UserError: the folder has several.
@@ -72,20 +72,20 @@ def local_gguf(name: str) -> Path | None:
         return path if name.endswith(".gguf") else None
     if not path.is_dir():
         return None
-    found = gguf_in([file.name for file in path.iterdir()])
-    if len(found) > 1:
-        raise UserError(several_fault(name, found, f"{name.rstrip('/')}/{found[0]}"))
-    return path / found[0] if found else None
+    files = gguf_in([file.name for file in path.iterdir()])
+    if len(files) > 1:
+        raise UserError(several_fault(name, files, f"{name.rstrip('/')}/{files[0]}"))
+    return path / files[0] if files else None
 
 
-def several_fault(name: str, found: list[str], example: str) -> Fault:
-    """What is said where several GGUF files could be meant."""
-    shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
-    return Fault(name, "one GGUF file", Shown(f"{len(found)} of them"), f"Name one, as in {example}. There: {shown}.")
+def several_fault(name: str, files: list[str], example: str) -> Fault:
+    """Returns the fault of a name that could mean several GGUF files."""
+    shown = ", ".join(files[:8]) + (", …" if len(files) > 8 else "")
+    return Fault(name, "one GGUF file", Shown(f"{len(files)} of them"), f"Name one, as in {example}. There: {shown}.")
 
 
 def unpacked(file: Path, sha256: str | None = None) -> Path:
-    """The folder of a GGUF file's weights, unpacked into bfloat16 where that was not done before.
+    """Returns the folder of a GGUF file's weights, unpacked into bfloat16 unless that was done before.
 
     Args:
         sha256: of the file, where it is known.
@@ -104,12 +104,12 @@ def unpacked(file: Path, sha256: str | None = None) -> Path:
 
 
 def unpacked_folder(sha256: str) -> Path:
-    """Where the weights of the file with that hash are, once they are unpacked."""
+    """Returns the folder for the unpacked weights of the file with that hash."""
     return cache_folder() / _WAY / sha256
 
 
 def gguf_source(folder: Path) -> GgufSource | None:
-    """What the weights of a folder were unpacked from; None for any other folder."""
+    """Returns the GGUF file behind a folder's weights, and None for any other folder."""
     try:
         head = yaml.safe_load((folder / "README.md").read_text("utf-8").split("---\n")[1])
         return GgufSource(str(head["gguf_file"]), str(head["gguf_sha256"]))
@@ -119,7 +119,7 @@ def gguf_source(folder: Path) -> GgufSource | None:
 
 @contextmanager
 def only_one(place: Path) -> Iterator[Path]:
-    """A new folder beside `place` to prepare it in, for one process at a time; gone afterwards, whatever happens.
+    """Yields a new folder beside `place` for preparation by one process at a time. It is removed afterwards.
 
     Raises:
         UserError: the cache cannot be written, or its disk is full.
@@ -144,16 +144,16 @@ def only_one(place: Path) -> Iterator[Path]:
 
 
 def remembered(book: str) -> dict[str, Any]:
-    """What was noted in a book of the cache; empty where nothing was, or it is damaged."""
+    """Returns the content of a book in the cache, empty if it is missing or corrupt."""
     try:
-        found = json.loads((cache_folder() / book).read_text("utf-8"))
+        content = json.loads((cache_folder() / book).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def remember(book: str, key: str, value: Any) -> None:
-    """Note what would have to be found out again."""
+    """Records what would otherwise have to be found out again."""
     with only_one(cache_folder() / book):
         write_json(cache_folder() / book, remembered(book) | {key: value})
 
@@ -164,9 +164,9 @@ def _no_room(expected: str, got: str) -> Fault:
 
 
 def _hash_of(file: Path) -> str:
-    """The sha256 of a file; an unchanged one is read once."""
-    found = file.stat()
-    key, state = str(file.absolute()), [found.st_size, found.st_mtime_ns]
+    """Returns the sha256 of a file. An unchanged file is read once."""
+    stat = file.stat()
+    key, state = str(file.absolute()), [stat.st_size, stat.st_mtime_ns]
     known = remembered("hashes.json").get(key)
     if isinstance(known, list) and known[:2] == state:
         return str(known[2])
@@ -176,7 +176,7 @@ def _hash_of(file: Path) -> str:
 
 
 def _unpack(file: Path, folder: Path, source: GgufSource) -> None:
-    """Write the folder's content.
+    """Writes the folder's content.
 
     Raises:
         OSError: it cannot be written.
@@ -200,12 +200,12 @@ def _unpack(file: Path, folder: Path, source: GgufSource) -> None:
         fix = "Take another file of the model, or its safetensors."
         raise UserError(Fault(str(file), "a GGUF file that transformers reads", reason, fix)) from error
     head = {**({"license": licence} if licence else {}), "gguf_file": source.file, "gguf_sha256": source.sha256}
-    told = f"The weights of the GGUF file {source.file}, unpacked into bfloat16."
-    write_text(folder / "README.md", f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---\n{told}\n")
+    note = f"The weights of the GGUF file {source.file}, unpacked into bfloat16."
+    write_text(folder / "README.md", f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---\n{note}\n")
 
 
 def _looked_at(file: Path) -> tuple[str | None, int, str | None]:
-    """Licence, number of weights and name of the pre-tokenizer that a GGUF file tells of.
+    """Returns the licence, the number of weights and the pre-tokenizer of a GGUF file.
 
     Raises:
         UserError: it is none, or not whole.
@@ -234,12 +234,12 @@ def _looked_at(file: Path) -> tuple[str | None, int, str | None]:
 
 def _text_in(reader: Any, key: str) -> str | None:
     field = reader.get_field(key)
-    found = None if field is None else field.contents()
-    return found if isinstance(found, str) else None
+    text = None if field is None else field.contents()
+    return text if isinstance(text, str) else None
 
 
 def _reader_of(file: Path) -> Any:
-    """Gguf's reader of a file, without numpy's costly type for mapped memory: a vocabulary is a million small views."""
+    """Returns gguf's reader without numpy's costly type for mapped memory: a vocabulary is a million small views."""
     import numpy as np
     from gguf import GGUFReader
 
@@ -257,7 +257,7 @@ def _reader_of(file: Path) -> Any:
 
 @contextmanager
 def _read_once(file: Path) -> Iterator[None]:
-    """One reader of the file for all who ask in this block; transformers makes five, and a map of names per module."""
+    """Shares one reader of the file within this block; transformers makes five, and a map of names per module."""
     import gguf
 
     own, names, reader = gguf.GGUFReader, gguf.get_tensor_name_map, _reader_of(file)
@@ -272,7 +272,7 @@ def _read_once(file: Path) -> Iterator[None]:
 
 @contextmanager
 def _bars_on_a_terminal_only() -> Iterator[None]:
-    """The libraries draw bars; in a log each would be a hundred lines."""
+    """Shows the libraries' progress bars on a terminal only, as a log would get a hundred lines of each."""
     import transformers as _  # noqa: F401 # its log keeps the stderr of its import, which must not be the one that is closed here
 
     if sys.stderr is not None and sys.stderr.isatty():
@@ -294,8 +294,8 @@ def _write(file: Path, folder: Path, pre: str | None) -> None:
     tokenizer.clean_up_tokenization_spaces = False  # it would harm a byte-level tokenizer; transformers warns of True
     dense: dict[str, Any] = {"dtype": torch.bfloat16, "quantization_config": GgufConfig(dequantize=True)}
     loaded: Any = AutoModelForCausalLM.from_pretrained(**place, **dense, output_loading_info=True)
-    packed, found = loaded
-    if missing := sorted(found["missing_keys"]):  # transformers would draw them at random
+    packed, report = loaded
+    if missing := sorted(report["missing_keys"]):  # transformers would draw them at random
         raise ValueError(f"it has no weights for {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}")
     config = packed.config
     vars(config).pop("quantization_config", None)
@@ -309,11 +309,11 @@ def _write(file: Path, folder: Path, pre: str | None) -> None:
 
 
 _CONTROL, _OWN = 3, 4
-"""Types of tokens in a GGUF file: those that control the model, and whole words that its makers added."""
+"""Token types in a GGUF file: control tokens, and whole words that its makers added."""
 
 
 def _name_special_tokens(tokenizer: Any, file: Path) -> None:
-    """Give the tokenizer all special tokens of the file that its vocabulary has by that name, and its ends.
+    """Adds the file's special tokens and end tokens to the tokenizer if its vocabulary has them by that name.
 
     Gemma's runs of spaces are other words there, and would be new ones beyond the embedding. Before 5.18
     transformers knew two or three special tokens, and took `<|endoftext|>` for the end of Qwen's turns.
@@ -322,10 +322,10 @@ def _name_special_tokens(tokenizer: Any, file: Path) -> None:
     from transformers import AddedToken
 
     reader = GGUFReader(file.absolute())
-    found = {key: reader.get_field(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type")}
-    if None in found.values():
+    fields = {key: reader.get_field(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type")}
+    if None in fields.values():
         return
-    texts, types = (field.contents() for field in found.values() if field is not None)
+    texts, types = (field.contents() for field in fields.values() if field is not None)
     known = tokenizer.added_tokens_decoder
     lacking = [
         AddedToken(text, special=kind == _CONTROL, normalized=False)
@@ -340,7 +340,7 @@ def _name_special_tokens(tokenizer: Any, file: Path) -> None:
 
 
 def _split_digits(tokenizer: Any) -> None:
-    """Take each digit by itself before anything else, as SmolLM's merges were learned, which transformers leaves out.
+    """Splits digits before anything else, as SmolLM's merges were learned. transformers leaves that out.
 
     Without it the line break before a numbered list is other tokens than the model was trained on.
     """

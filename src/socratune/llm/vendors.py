@@ -1,4 +1,4 @@
-"""The vendors that can be named before a model, `groq/NAME`: address, key and price list of each.
+"""Lists the vendors that can be named before a model, `groq/NAME`: address, key and price list of each.
 
 All but Anthropic are asked by OpenAI's chat completions at the address that the vendor itself documents for it.
 """
@@ -16,7 +16,7 @@ BASES: dict[WireProtocol, str] = {"openai": "https://api.openai.com/v1", "anthro
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """Where models of that name are asked.
+    """Holds where models of that name are asked.
 
     Attributes:
         base: the address, as an API base.
@@ -36,7 +36,7 @@ class Vendor:
 
     @property
     def is_here(self) -> bool:
-        """True of a server of this machine, which costs nothing."""
+        """True for a server of this machine, which costs nothing."""
         return self.key_variable is None
 
 
@@ -82,16 +82,16 @@ VENDORS = {
     "xai": Vendor("https://api.x.ai/v1", "XAI_API_KEY", "https://docs.x.ai/api/integrations", "x-ai"),
     "ollama": Vendor("http://127.0.0.1:11434/v1", None, "https://docs.ollama.com/api/openai-compatibility"),
 }
-"""By the name before the slash."""
+"""Vendors by the name before the slash."""
 
 NO_REPOSITORIES = ("ollama", "gemini", "groq", "hf", "openrouter")
-"""Names that nobody on the Hub publishes models for training under."""
+"""Names under which nobody on the Hub publishes models for training."""
 
 OWN_ADDRESS = {
     "azure": ("https://RESOURCE.openai.azure.com/openai/v1", "AZURE_OPENAI_API_KEY"),
     "bedrock": ("https://bedrock-runtime.REGION.amazonaws.com/openai/v1", "AWS_BEARER_TOKEN_BEDROCK"),
 }
-"""(address, variable of the key) of those that give each customer an address of their own."""
+"""(address, variable of the key) of vendors that give each customer an own address."""
 
 _BARE = {
     "openai": re.compile(r"(gpt-\d|chatgpt-|o\d(-|$))"),
@@ -99,11 +99,11 @@ _BARE = {
     "gemini": re.compile(r"gemini-\d"),
     "xai": re.compile(r"grok-\d"),
 }
-"""How names begin that only one vendor gives (`gpt-oss-…` is a model for everybody to run)."""
+"""Beginnings of names that only one vendor uses (`gpt-oss-…` is a model for everybody to run)."""
 
 
 def vendor_of(ref: str) -> tuple[str, str] | None:
-    """(Vendor, model) that a reference names, in `VENDORS`; None where it names neither."""
+    """Returns (Vendor, model) of a reference, in `VENDORS`, or None if it names no vendor."""
     provider, slash, name = ref.partition("/")
     if slash:
         return (provider, name) if provider in VENDORS and name else None

@@ -1,4 +1,4 @@
-"""vLLM as a child process: started for a run's student, asked, and stopped whatever becomes of the run.
+"""Runs vLLM as a child process for a run's student and stops it, whatever happens to the run.
 
 A keeper ends it with its engine processes; these survive its own death and would keep the GPU's memory
 (vllm-project/vllm#55510).
@@ -32,9 +32,9 @@ VLLM_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1"}
 
 
 def vllm_command() -> list[str] | None:
-    """How vLLM is called: by the `vllm` on the path, else as a module of this Python; None where there is none."""
-    if found := shutil.which("vllm"):
-        return [found]
+    """Returns how to call vLLM: the `vllm` on the path, otherwise a module of this Python, otherwise None."""
+    if command := shutil.which("vllm"):
+        return [command]
     spec = importlib.util.find_spec("vllm")
     if spec is not None and spec.origin is not None:  # a mere folder of that name has no origin
         return [sys.executable, "-m", "vllm.entrypoints.cli.main"]
@@ -42,7 +42,7 @@ def vllm_command() -> list[str] | None:
 
 
 def vllm_fault(where: str = "enhance.student_engine") -> Fault | None:
-    """Why no vLLM can be started here, or None."""
+    """Returns why no vLLM can be started here, or None."""
     if vllm_command() is not None:
         return None
     fix = "Run: pip install vllm (an environment of its own will do if its bin folder is on PATH)."
@@ -50,17 +50,17 @@ def vllm_fault(where: str = "enhance.student_engine") -> Fault | None:
 
 
 OURS = ("--host", "--port", "--served-model-name", "--generation-config", "--api-key", "--uds")
-"""What decides how the server is reached and what its answers mean."""
+"""Arguments that decide how the server is reached and what its answers mean."""
 
 
 def vllm_args_fault(given: Sequence[str | float], where: str = "enhance.vllm_args") -> Fault | None:
-    """Why these are no further arguments of a server that is started here, or None."""
+    """Returns why these cannot be further arguments of a server that is started here, or None."""
     words = [str(word) for word in given]
     if words and not words[0].startswith("-"):
         return Fault(where, "options of vllm serve; the model is given as --model", words[0])
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
-        if name in OURS or (name.startswith("--") and len(name) > 3 and any(one.startswith(name) for one in OURS)):
+        if name in OURS or (name.startswith("--") and len(name) > 3 and any(flag.startswith(name) for flag in OURS)):
             return Fault(where, f"options besides {', '.join(OURS)}, which are chosen for you", word)
     return None
 
@@ -68,7 +68,7 @@ def vllm_args_fault(given: Sequence[str | float], where: str = "enhance.vllm_arg
 def vllm_arguments(
     location: str, name: str, port: int, more: Sequence[str | float] = (), *, max_model_len: int | None = None
 ) -> list[str]:
-    """What vLLM is told behind its command.
+    """Returns the arguments of vLLM's command.
 
     The server's own defaults for sampling are off: what a request leaves out is neutral, as `HttpModel` means it.
 
@@ -94,7 +94,7 @@ async def vllm_serving(
     start_timeout_s: float = _START_TIMEOUT_S,
     stop_timeout_s: float = _STOP_TIMEOUT_S,
 ) -> AsyncIterator[str]:
-    """The API base of a vLLM that serves `model` under its own name, until the block ends.
+    """Yields the API base of a vLLM that serves `model` under its own name, until the block ends.
 
     Args:
         model: folder, Hub id or `demo`.
@@ -128,7 +128,7 @@ async def vllm_serving(
 
 
 async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, timeout_s: float) -> None:
-    """Wait until the server says it is well."""
+    """Waits until the server reports that it is well."""
     deadline = time.monotonic() + timeout_s
     while not await asyncio.to_thread(is_well, port):
         if keeper.poll() is not None:
@@ -139,7 +139,7 @@ async def _ready(keeper: subprocess.Popen[bytes], port: int, log_path: Path, tim
 
 
 def _has_ended(keeper: subprocess.Popen[bytes]) -> bool:
-    """Whether vLLM is gone. The keeper sees it a little later than the run, and then ends what vLLM has left."""
+    """Returns True if vLLM has ended. The keeper notices a little later and then ends vLLM's remaining children."""
     with suppress(subprocess.TimeoutExpired):
         keeper.wait(NOTICE_S)
     return keeper.poll() is not None

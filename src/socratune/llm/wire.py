@@ -1,4 +1,4 @@
-"""OpenAI's chat completions and Anthropic's messages as data: what is sent, what an answer says, what a refusal means.
+"""Encodes and decodes OpenAI's chat completions and Anthropic's messages, and interprets refusals.
 
 Nothing here sends anything or remembers anything.
 """
@@ -21,18 +21,18 @@ TOKEN_IDS = "return_token_ids"
 """vLLM's parameter: the sampled ids stand in the choice, the end of turn last. Other servers may refuse it."""
 
 NEUTRAL: dict[str, float] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What changes no draw. Left out, a server fills in its own: llama.cpp `top_k` 40, `top_p` 0.95 and `min_p` 0.05, vLLM
-what the model's files say.
+"""Values that change no draw. If omitted, a server fills in its own: llama.cpp `top_k` 40, `top_p` 0.95 and `min_p`
+0.05, vLLM what the model's files say.
 """
 TOP_K_MINUS_ONE = "top_k=0"
-"""In the place of a refused parameter: off is -1 there."""
+"""Stands for a refused parameter in the list: off is -1 there."""
 _OPTIONAL = ("seed", *NEUTRAL, "temperature", TOKEN_IDS)
 _LIMIT = 1 << 31
-"""Of counters: more is nonsense, and no number for a database."""
+"""The limit of counters: more is nonsense, and too much for a database."""
 _CUT_OFF = ("length", "max_tokens", "model_length", "max_length", "MAX_TOKENS", "model_context_window_exceeded")
 _BROKEN_OFF = re.compile("abort|error|cancel|time_?out|fail|insufficient|interrupt|overload|pause_turn|unknown|^$")
 _FILTERED = re.compile("content_filter|refusal|safety|recitation|blocklist|prohibited|moderat|guardrail|sensitive")
-"""What the servers of either protocol, and gateways to others, give as the reason why an answer ended."""
+"""Reasons for the end of an answer that mean a filter, of both protocols and of gateways to others."""
 _SCHEMA_WORDS = ("response_format", "output_config", "schema", "grammar", "structured output")
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|extra inputs|extra_forbidden|not permitted|not allowed"
@@ -42,17 +42,17 @@ _BAD_VALUE = re.compile(r"must be|should be|at least|greater|positive|out of ran
 
 
 def url_of(kind: WireProtocol, base: str) -> str:
-    """Where calls are posted; an anthropic base may come with or without its `/v1`."""
+    """Returns where calls are posted. An anthropic base may come with or without its `/v1`."""
     return root_of(kind, base) + ("/messages" if kind == "anthropic" else "/chat/completions")
 
 
 def root_of(kind: WireProtocol, base: str) -> str:
-    """The address that all others begin with."""
+    """Returns the address that all others begin with."""
     return base.removesuffix("/v1") + "/v1" if kind == "anthropic" else base
 
 
 def headers_of(kind: WireProtocol, key: str) -> dict[str, str]:
-    """The headers of every call; an empty key sends none."""
+    """Returns the headers of every call. An empty key sends none."""
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "socratune"}
     if kind == "anthropic":
         headers["anthropic-version"] = "2023-06-01"
@@ -64,7 +64,7 @@ def headers_of(kind: WireProtocol, key: str) -> dict[str, str]:
 def request(
     kind: WireProtocol, model: str, messages: Chat, sampling: Sampling, dropped: Collection[str]
 ) -> dict[str, Any]:
-    """The body of a call, without the parameters in `dropped`."""
+    """Returns the body of a call, without the parameters in `dropped`."""
     build = _openai_request if kind == "openai" else _anthropic_request
     return build(model, messages, sampling, dropped)
 
@@ -95,14 +95,14 @@ def _anthropic_request(model: str, messages: Chat, sampling: Sampling, dropped: 
 
 
 def _add_draw(body: dict[str, Any], sampling: Sampling, dropped: Collection[str]) -> None:
-    """How to draw, and that nothing else is to be done besides."""
+    """Adds how to draw, and switches off everything else."""
     body |= {name: value for name, value in drawn_by(sampling).items() if name not in dropped}
     if body.get("top_k") == 0 and TOP_K_MINUS_ONE in dropped:
         body["top_k"] = -1
 
 
 def drawn_by(sampling: Sampling) -> dict[str, float]:
-    """The parameters of a draw by their names on the wire."""
+    """Returns the parameters of a draw by their names on the wire."""
     return {**NEUTRAL, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
 
 
@@ -112,11 +112,11 @@ def _schema(text: str) -> dict[str, Any]:
 
 
 class NoWords(ValueError):
-    """An answer in form, and none in content: no words, or it was broken off."""
+    """Reports a well-formed answer without content: no words, or broken off."""
 
 
 def completion(kind: WireProtocol, data: Any) -> Completion:
-    """The answer in the parsed body of a 200.
+    """Returns the answer in the parsed body of a 200.
 
     Raises:
         CallError: the model or the provider's filter refused, or all it may say went into thoughts that are not shown.
@@ -127,7 +127,7 @@ def completion(kind: WireProtocol, data: Any) -> Completion:
 
 
 def _openai_completion(data: Any) -> Completion:
-    """The first choice."""
+    """Returns the first choice."""
     if not (choices := data["choices"]) and isinstance(choices, list):
         raise NoWords("an answer without a choice")
     choice = choices[0]
@@ -153,7 +153,7 @@ def _openai_completion(data: Any) -> Completion:
 
 
 def _anthropic_completion(data: Any) -> Completion:
-    """All text blocks, the thinking ones first."""
+    """Returns all text blocks, the thinking ones first."""
     reason = data.get("stop_reason", "end_turn")
     _check_ending(reason)
     blocks = data["content"]
@@ -166,56 +166,57 @@ def _anthropic_completion(data: Any) -> Completion:
 
 
 def usage(kind: WireProtocol, data: Any) -> tuple[int, int]:
-    """Tokens of prompt and answer as the parsed body of a 200 counts them, whatever it is; 0 where it does not."""
-    said = data.get("usage") if isinstance(data, dict) else None
+    """Returns the tokens of prompt and answer in the parsed body of a 200, 0 if they are missing."""
+    counts = data.get("usage") if isinstance(data, dict) else None
     names = ("prompt_tokens", "completion_tokens") if kind == "openai" else ("input_tokens", "output_tokens")
-    return _count(said, names[0]), _count(said, names[1])
+    return _count(counts, names[0]), _count(counts, names[1])
 
 
 def _check_ending(reason: Any) -> None:
-    """Raise where an answer did not come to its end, by what the server says of it."""
+    """Raises if the server reports that an answer is incomplete."""
     if reason is None:
         raise NoWords("an answer that was broken off (no reason why it ended)")
-    said = str(reason).lower()
-    if _FILTERED.search(said):
-        raise CallError("the model refused" if said == "refusal" else f"a filter of the provider stopped it ({said})")
-    if _BROKEN_OFF.search(said):
-        raise NoWords(f"an answer that was broken off ({said})")
+    ending = str(reason).lower()
+    if _FILTERED.search(ending):
+        filtered = f"a filter of the provider stopped it ({ending})"
+        raise CallError("the model refused" if ending == "refusal" else filtered)
+    if _BROKEN_OFF.search(ending):
+        raise NoWords(f"an answer that was broken off ({ending})")
 
 
 def _refuse_silence(cut_off: bool, tools: bool, thought: str) -> NoReturn:
-    """Raise, as nothing was said: an empty answer must not be judged as if it were the model's."""
+    """Raises for an empty answer, which must not be judged as if it were the model's."""
     if cut_off:
         raise CallError("all the tokens that it may take went into thoughts that are not shown. Allow more")
     raise NoWords("calls of tools and no words" if tools else "thoughts and no words" if thought else "no words")
 
 
-def _ids(said: Any) -> tuple[int, ...] | None:
-    """The sampled ids, None where a server does not tell them or they cannot be any."""
+def _ids(ids: Any) -> tuple[int, ...] | None:
+    """Returns the sampled ids, or None if the server hides them or they are invalid."""
     try:
-        return read_token_ids(said) or None
+        return read_token_ids(ids) or None
     except TypeError:
         return None
 
 
 def _count(usage: Any, name: str) -> int:
-    """0 where a server does not count, or not in numbers that can be."""
+    """Returns a count, or 0 if the server gives none or an impossible one."""
     tokens = usage.get(name) if isinstance(usage, dict) else None
     return tokens if type(tokens) is int and 0 < tokens < _LIMIT else 0
 
 
 def _with_thought(thought: str, text: str) -> str:
-    """As reasoning models write it themselves where no server takes it apart.
+    """Returns text with its thought as reasoning models write it if no server separates the two.
 
     Of half a surrogate pair (a server that cut an emoji) there is a `?`: no tokenizer and no file takes it.
     """
     thought = thought.strip("\n")
-    said = f"<think>\n{thought}\n</think>\n\n{text.lstrip()}" if thought else text
-    return said.encode("utf-8", "replace").decode()
+    whole = f"<think>\n{thought}\n</think>\n\n{text.lstrip()}" if thought else text
+    return whole.encode("utf-8", "replace").decode()
 
 
 def refused_parameters(kind: WireProtocol, body: dict[str, Any], said: str) -> list[str]:
-    """The parameters of `body` that a 400 says are not taken; none where the 400 is about something else.
+    """Returns the parameters of `body` that a 400 refuses, none if the 400 is about something else.
 
     Args:
         kind: the protocol.
@@ -255,11 +256,11 @@ _READ = re.compile(
     r"|n_prompt_tokens\W{1,4}(?P<too>\d+)"
 )
 LEAST_ROOM = 16
-"""Tokens; an answer that has less room says nothing."""
+"""Tokens; an answer with less room says nothing."""
 
 
 def room_for_answer(said: str, asked: int, read: int) -> int | None:
-    """For how many tokens of an answer a server has room that refuses more; None where it has none.
+    """Returns the tokens of an answer for which a refusing server has room, or None.
 
     Args:
         said: the server's whole answer, in lower case.
@@ -269,32 +270,32 @@ def room_for_answer(said: str, asked: int, read: int) -> int | None:
     if not _NO_ROOM.search(said):
         return None
     said = re.sub(r"(?<=\d),(?=\d{3})", "", said)
-    found = next((found for pattern in _ROOM if (found := pattern.search(said))), None)
-    if found is None:
+    match = next((match for pattern in _ROOM if (match := pattern.search(said))), None)
+    if match is None:
         room = asked // 4
-    elif (parts := found.groupdict()).get("answer"):
+    elif (parts := match.groupdict()).get("answer"):
         room = int(parts["answer"])
     else:
-        told = _READ.search(said)
-        if told and not parts.get("read"):
-            read = max(read, int(told["read"])) if told["least"] else int(told["read"] or told["too"])
+        prompt = _READ.search(said)
+        if prompt and not parts.get("read"):
+            read = max(read, int(prompt["read"])) if prompt["least"] else int(prompt["read"] or prompt["too"])
         room = int(parts["all"]) - int(parts.get("read") or read)
     return room if LEAST_ROOM <= room < asked else None
 
 
 def start_of(data: bytes) -> str:
-    """Of an error's body, in lower case."""
+    """Returns the start of an error's body in lower case."""
     return data[:10_000].decode("utf-8", "replace").lower()
 
 
 def message_in(data: bytes) -> str:
-    """What an error body says, on one line: the message field of the usual shapes, else the text."""
+    """Returns the message of an error body on one line: the message field of the usual shapes, else the text."""
     text = data[:10_000].decode("utf-8", "replace")
     try:
-        said = json_decode(data)
-        error = said.get("error", said)
-        found = error if isinstance(error, str) else error.get("message") or error.get("detail")
-        text = found if isinstance(found, str) else json.dumps(found or said)
+        body = json_decode(data)
+        error = body.get("error", body)
+        message = error if isinstance(error, str) else error.get("message") or error.get("detail")
+        text = message if isinstance(message, str) else json.dumps(message or body)
     except (ValueError, AttributeError, RecursionError):
         pass
     return " ".join(text.split())

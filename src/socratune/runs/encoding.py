@@ -1,4 +1,4 @@
-"""JSON several times faster than the standard library, which steps in where orjson is stricter than the world is."""
+"""Encodes JSON several times faster than the standard library, which takes over where orjson is too strict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 
 
 def json_encode(value: Any) -> bytes:
-    """`value` as compact JSON.
+    """Returns `value` as compact JSON.
 
     Raises:
         TypeError: it holds something JSON has no word for.
@@ -21,7 +21,7 @@ def json_encode(value: Any) -> bytes:
 
 
 def json_decode(data: bytes | str) -> Any:
-    """The value behind JSON text. A whole number beyond 64 bits comes back as a float.
+    """Returns the value behind JSON text. A whole number beyond 64 bits becomes a float.
 
     Raises:
         ValueError: it is not JSON, or not UTF-8, or nested a thousand deep.

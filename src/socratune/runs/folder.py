@@ -1,4 +1,4 @@
-"""The run folder: its files, its lock, atomic writes, and the results file that is true at every moment."""
+"""Manages the run folder: its files, its lock, atomic writes, and a results file that is true at every moment."""
 
 from __future__ import annotations
 
@@ -23,99 +23,63 @@ RESULTS_INTERVAL_S = 2.0
 
 
 class Tick(Protocol):
-    """Hears how far a stage is: rows done and in all, and what else is worth showing (`spent`)."""
+    """Receives a stage's progress: rows done, rows in all, and further values to show (`spent`)."""
 
     def __call__(self, done: int, total: int, /, **live: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What a stage gives back: rows in and out, and its own figures."""
+    """Holds the result of a stage: rows in and out, and its own figures."""
 
     rows_in: int
     rows_out: int
     figures: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
-    """Why the stage's outcome is negative; the run's verdict is then `failed`."""
+    """Why the stage failed its check, or None. The run's verdict is then `failed`."""
 
 
 class RunDir:
-    """The files of one run by name. Holds no state; every property is a path below `root`."""
+    """Names the files of one run. Every attribute is a path below `root`.
+
+    Attributes:
+        student: the adapter that the student of this run wears; missing if the base itself is the student.
+        rounds: the run folders of the rounds by number, if there are several.
+        hint_measures: what the student's probabilities show about a sample of the hints.
+        exam_json: the purpose of `exam.jsonl`, and what was measured beside it.
+        review: a person's decisions about single traces.
+        report: the page for people.
+    """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root)
+        self.root = root = Path(root)
+        self.config = root / "config.yaml"
+        self.results = root / "pipeline_results.json"
+        self.journal = root / "journal.sqlite"
+        self.adapter = root / "adapter"
+        self.student = root / "student"
+        self.rounds = root / "rounds"
+        self.checkpoints = root / "checkpoints"
+        self.tensorboard = root / "tensorboard"
+        self.enhanced = root / "enhanced_dataset.jsonl"
+        self.hint_measures = root / "hint_measures.jsonl"
+        self.exam_json = root / "exam.json"
+        self.review = root / "review.jsonl"
+        self.report = root / "report.html"
 
     def __truediv__(self, name: str) -> Path:
         return self.root / name
 
-    @property
-    def config(self) -> Path:
-        return self.root / "config.yaml"
-
-    @property
-    def results(self) -> Path:
-        return self.root / "pipeline_results.json"
-
-    @property
-    def journal(self) -> Path:
-        return self.root / "journal.sqlite"
-
-    @property
-    def adapter(self) -> Path:
-        return self.root / "adapter"
-
-    @property
-    def student(self) -> Path:
-        """The adapter that the student of this run wears; not there where the base itself is the student."""
-        return self.root / "student"
-
-    @property
-    def rounds(self) -> Path:
-        """The run folders of the rounds by number, where there are several."""
-        return self.root / "rounds"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.root / "tensorboard"
-
-    @property
-    def enhanced(self) -> Path:
-        return self.root / "enhanced_dataset.jsonl"
-
     def rows(self, name: str) -> Path:
-        """`train_in`, `held_out`, `held_out_answers`, a view like `preference`… → its JSONL file."""
+        """Returns the JSONL file of `train_in`, `held_out`, `held_out_answers`, a view like `preference` and so on."""
         return self.root / f"{name}.jsonl"
 
-    @property
-    def hint_measures(self) -> Path:
-        """What the student's probabilities say of a sample of the hints."""
-        return self.root / "hint_measures.jsonl"
-
-    @property
-    def exam_json(self) -> Path:
-        """What `exam.jsonl` was made for, and what was measured beside it."""
-        return self.root / "exam.json"
-
-    @property
-    def review(self) -> Path:
-        """What a person decided about single traces."""
-        return self.root / "review.jsonl"
-
-    @property
-    def report(self) -> Path:
-        """The page for a person."""
-        return self.root / "report.html"
-
     def rejected(self, name: str) -> Path:
-        """The rows that were dropped on the way into `name`, with reasons."""
+        """Returns the file of the rows that were dropped on the way into `name`, with reasons."""
         return self.root / f"{name}.rejected.jsonl"
 
     def create(self) -> None:
-        """Make the folder.
+        """Creates the folder.
 
         Raises:
             UserError: it cannot be made.
@@ -128,7 +92,7 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Own the folder; a dead owner's lock is free at once.
+        """Holds the folder's lock. The lock of a dead owner is free at once.
 
         Raises:
             BusyError: another process owns it; names pid and host.
@@ -139,7 +103,7 @@ class RunDir:
 
 @contextmanager
 def locked_file(path: Path, fault: Fault) -> Iterator[None]:
-    """Own the lock file until the block ends; a dead owner's lock is free at once.
+    """Holds a lock file until the block ends. The lock of a dead owner is free at once.
 
     Args:
         fault: where, and what is expected, for the error.
@@ -167,7 +131,7 @@ def locked_file(path: Path, fault: Fault) -> Iterator[None]:
 
 
 def at_work(folder: Path) -> bool:
-    """Whether a process may hold a run folder's lock; asks without taking it."""
+    """Returns True if a process may hold a run folder's lock. It does not take the lock."""
     import fcntl
 
     try:
@@ -181,7 +145,7 @@ def at_work(folder: Path) -> bool:
 
 
 def output_fault(path: str) -> Fault | None:
-    """Why no run folder can be made or used at `path`, or None. Creates nothing.
+    """Returns why no run folder can be made or used at `path`, or None. It creates nothing.
 
     A folder that holds other files is refused: a run replaces files by name, and they might be the user's.
     """
@@ -205,7 +169,7 @@ def output_fault(path: str) -> Fault | None:
 
 @contextmanager
 def whole_folder(place: Path) -> Iterator[Path]:
-    """A folder beside `place` that takes its place when the block is done, and is gone when it fails.
+    """Yields a folder beside `place` that replaces it when the block is done and is removed when it fails.
 
     Raises:
         UserError: it cannot be made.
@@ -226,7 +190,7 @@ def whole_folder(place: Path) -> Iterator[Path]:
 
 
 def export_place(run: RunDir, to: str, out: str | None, sign: str) -> Path:
-    """The folder of an export: a new or empty one, or one with the file by which an earlier export is known.
+    """Returns the folder of an export: a new or empty one, or one with the file that marks an earlier export.
 
     Raises:
         UserError: something else is there.
@@ -239,17 +203,17 @@ def export_place(run: RunDir, to: str, out: str | None, sign: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the whole file or nothing (a temporary file beside it, then rename)."""
+    """Writes the whole file or nothing (a temporary file beside it, then a rename)."""
     write_lines(path, [text])
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON value for people to read, whole or not at all."""
+    """Writes a JSON value for people to read, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> int:
-    """Write the lines, each as it is, whole or not at all; returns how many."""
+    """Writes the lines unchanged, whole or not at all, and returns their number."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
     try:
@@ -269,12 +233,12 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write one JSON object per line, whole or not at all; returns how many."""
+    """Writes one JSON object per line, whole or not at all, and returns their number."""
     return write_lines(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_rejected(path: Path, rejected: Iterable[Rejected], *, compact: bool = False) -> Counter[str]:
-    """Write the rejected rows, each with its reason; returns how many rows have which reason.
+    """Writes the rejected rows with their reasons and returns the number of rows for each reason.
 
     Args:
         compact: write JSON without spaces, as `generate` writes its rows.
@@ -294,12 +258,12 @@ def write_rejected(path: Path, rejected: Iterable[Rejected], *, compact: bool = 
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file one of our stages wrote.
+    """Yields the objects of a file that one of our stages wrote.
 
     Raises:
         UserError: the file is missing or damaged; names the line, and who makes it again.
     """
-    fix = "The run's own command makes it again."
+    fix = "Run the run's own command again to rebuild it."
     if not path.is_file():
         got = Shown("a directory" if path.is_dir() else "no such file")
         raise UserError(Fault(str(path), "a file of an earlier stage", got, fix))
@@ -318,14 +282,14 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _in_short(error: Exception) -> str:
-    """What is wrong with text that is no JSON."""
+    """Describes the error in a text that is not JSON."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at column {error.colno}"
     return "bytes that are not UTF-8" if isinstance(error, UnicodeError) else "JSON nested too deeply"
 
 
 def is_torn(path: Path, was_empty: bool) -> bool:
-    """Whether a JSON Lines file is not as any writer leaves it: cut off in a line, emptied, no text, no file.
+    """Returns True if a JSON Lines file is incomplete: cut off within a line, emptied, not text, or missing.
 
     A file that somebody has edited is not: other rows, or fewer of them, are trained on as they stand.
 
@@ -344,12 +308,12 @@ _T = TypeVar("_T")
 
 
 def read_rows(path: Path, parse: Callable[[dict[str, Any]], _T]) -> list[_T]:
-    """`iter_rows`, all at once."""
+    """Returns all rows of `iter_rows`."""
     return list(iter_rows(path, parse))
 
 
 def iter_rows(path: Path, parse: Callable[[dict[str, Any]], _T]) -> Iterator[_T]:
-    """The typed rows of a file one of our stages wrote, one after the other.
+    """Yields the typed rows of a file that one of our stages wrote.
 
     Raises:
         UserError: it is missing, or a row was damaged by hand.
@@ -364,13 +328,13 @@ def iter_rows(path: Path, parse: Callable[[dict[str, Any]], _T]) -> Iterator[_T]
 
 
 def system_turn(run: RunDir) -> str | None:
-    """The system turn that the adapter was trained behind and is to be asked behind, if all its rows had the same."""
+    """Returns the system turn that the adapter was trained behind if all its rows share it, otherwise None."""
     path = run.rows("train")
     return shared_system(iter_rows(path, Example.from_json)) if path.is_file() else None
 
 
 def file_hash(path: Path) -> str:
-    """The sha256 of a file, hex."""
+    """Returns the sha256 of a file in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
@@ -379,13 +343,15 @@ def file_hash(path: Path) -> str:
 
 
 def file_state(*paths: Path) -> tuple[int, ...] | None:
-    """Numbers that change when one of the files is written or replaced; None if one of them cannot be found."""
+    """Returns numbers that change when one of the files is written or replaced, or None if a file is missing."""
     try:
-        found = [path.stat() for path in paths]
+        stats = [path.stat() for path in paths]
     except OSError:
         return None
     return tuple(
-        number for one in found for number in (one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+        number
+        for stat in stats
+        for number in (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     )
 
 
@@ -393,12 +359,12 @@ _canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).e
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hex digits that change when any of the JSON-able parts does."""
+    """Returns 16 hex digits that change with any of the JSON-able parts."""
     return hashlib.sha256(_canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class Results:
-    """`pipeline_results.json`: read at the start, written after every stage and at most every 2 s within one."""
+    """Keeps `pipeline_results.json`: read at the start, written after every stage and at most every 2 s within one."""
 
     def __init__(self, run: RunDir) -> None:
         self.path = run.results
@@ -409,16 +375,16 @@ class Results:
                 if not all(isinstance(entry, dict) for entry in self.data["stages"].values()):
                     raise TypeError
             except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-                fix = "It was damaged; move it away, and the stages are done anew (calls in the journal are not)."
+                fix = "The file is corrupt. Move it away: the stages are repeated, and calls in the journal are not."
                 raise UserError(Fault(str(self.path), "the results of a run", Shown("something else"), fix)) from None
         self._written_at = 0.0
 
     def stage(self, name: str) -> dict[str, Any]:
-        """The entry of a stage, empty where it has not begun."""
+        """Returns the entry of a stage, empty if it has not begun."""
         return self.data["stages"].get(name, {})
 
     def write(self, *, now: bool = True, **top: Any) -> None:
-        """Write the file; with `now=False` only if the last time is 2 s ago."""
+        """Writes the file; with `now=False` only if the last write is 2 s ago."""
         self.data.update(top)
         if now or time.monotonic() - self._written_at >= RESULTS_INTERVAL_S:
             self.data["updated"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -426,7 +392,7 @@ class Results:
             self._written_at = time.monotonic()
 
     def set_stage(self, name: str, *, now: bool = True, **fields: Any) -> dict[str, Any]:
-        """Update a stage's entry, in the order in which stages began, and return it."""
+        """Updates a stage's entry, in the order in which stages began, and returns it."""
         entry = self.data["stages"].setdefault(name, {})
         entry.update(fields)
         self.write(now=now)
@@ -434,7 +400,7 @@ class Results:
 
 
 def existing_run(path: str) -> RunDir:
-    """The run folder at `path`.
+    """Returns the run folder at `path`.
 
     Raises:
         UserError: there is none.

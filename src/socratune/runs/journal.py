@@ -1,4 +1,4 @@
-"""The journal of a run: every finished model call and every finished row, in one SQLite file.
+"""Keeps the journal of a run: every finished model call and every finished row, in one SQLite file.
 
 A record is handed to the operating system before its result is used, so SIGKILL loses nothing that anyone has seen;
 records of one turn of the event loop share one commit. A thread makes the disk follow every 50 ms, so a power cut loses
@@ -40,38 +40,38 @@ _PUT_ROW = "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)"
 _SYNC_S = 0.05
 
 CHECKPOINT_PAGES = 8000
-"""32 MB of log between checkpoints: each waits for the disk, and the event loop with it."""
+"""32 MB of log between checkpoints: a checkpoint waits for the disk, and the event loop with it."""
 
 _to_disk = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
 def journal_error(path: Path, error: Exception, doing: str) -> SocratuneError:
-    """What SQLite or a reader of JSON says of a journal, with the way out.
+    """Returns the error of SQLite or of a JSON reader about a journal, with the fix.
 
     Args:
         doing: `opened`, `read` or `written`.
     """
-    said = str(error)
+    message = str(error)
     damaged = isinstance(error, ValueError | LookupError | TypeError) or type(error) is sqlite3.DatabaseError
     signs = ("malformed", "not a database", "no column", "values for", *(["no such"] if doing != "written" else []))
-    damaged |= any(words in said for words in signs)
+    damaged |= any(words in message for words in signs)
     if not damaged:
         fix = "Is the disk full?" if doing == "written" else "Can it and its folder be read and written?"
         fix = "A folder lies there; move it away." if path.is_dir() else fix
-        return OutsideError(f"{path}: the journal cannot be {doing}: {said}. {fix}")
+        return OutsideError(f"{path}: the journal cannot be {doing}: {message}. {fix}")
     aside = path.parent / "damaged"
     move = f"mkdir -p {shlex.quote(str(aside))}; mv {shlex.quote(str(path))}* {shlex.quote(str(aside))}"
     fix = (
-        f"It is damaged. Move it aside, and the same command goes on: {move} \n"
-        "Finished stages are kept with their files. The stage at work begins anew, and asks and pays anew what only "
+        f"The file is corrupt. Move it aside and run the same command again: {move} \n"
+        "Finished stages are kept with their files. The current stage starts again and pays again for what only "
         "the journal knew; `socratune pods list` shows machines that are still rented."
     )
-    return UserError(Fault(str(path), "the journal of a run", Shown(said), fix))
+    return UserError(Fault(str(path), "the journal of a run", Shown(message), fix))
 
 
 @dataclass(frozen=True, slots=True)
 class BatchNote:
-    """A batch of calls, as the journal knows it.
+    """Holds a batch of calls as the journal knows it.
 
     Attributes:
         token: its own name, chosen before it is sent.
@@ -90,9 +90,9 @@ class BatchNote:
 
 
 class Journal:
-    """Calls by key, rows by (stage, position).
+    """Stores calls by key and rows by (stage, position).
 
-    Every method raises UserError where the file turns out to be damaged.
+    Every method raises UserError if the file is corrupt.
 
     `stage` in the row methods is the stage's name with the fingerprint of what it depends on, so that rows made
     under other settings are not found.
@@ -109,7 +109,7 @@ class Journal:
             self._db.executescript(_SCHEMA)
             for (key,) in self._db.execute("SELECT key FROM calls"):
                 self._remember(key)
-        except (sqlite3.Error, TypeError) as error:  # the latter: a key that is none
+        except (sqlite3.Error, TypeError) as error:  # TypeError: an invalid key
             with suppress(AttributeError):
                 self._db.close()
             raise journal_error(path, error, "opened") from None
@@ -119,7 +119,7 @@ class Journal:
         self._sync = _Sync(Path(f"{path}-wal"))
 
     def find_call(self, key: bytes) -> dict[str, Any] | None:
-        """The answer of a finished call, or None.
+        """Returns the answer of a finished call, or None.
 
         Args:
             key: a digest. Its first three bytes choose a bit that says without a look at the file that a key is new;
@@ -137,32 +137,32 @@ class Journal:
     async def put_call(
         self, key: bytes, *, role: str, model: str, answer: dict[str, Any], tokens: tuple[int, int], seconds: float
     ) -> None:
-        """Keep a finished call; returns when the operating system has it. `tokens`: of prompt and completion."""
+        """Stores a finished call and returns when the operating system has it. `tokens`: of prompt and completion."""
         self._calls.append((key, role, model, *tokens, seconds, time.time(), json_encode(answer).decode()))
         await self._written()
         self._remember(key)
 
     async def put_row(self, stage: str, position: int, row_id: str, value: dict[str, Any]) -> None:
-        """Keep a finished row; returns when the operating system has it."""
+        """Stores a finished row and returns when the operating system has it."""
         row_id = row_id.encode("utf-8", "replace").decode()  # for people; half a surrogate pair is no text to SQLite
         self._rows.append((stage, position, row_id, json_encode(value).decode()))
         await self._written()
 
     def done_positions(self, stage: str) -> set[int]:
-        """Positions of the rows that are finished."""
+        """Returns the positions of the finished rows."""
         return {position for (position,) in self._read("SELECT position FROM rows WHERE stage = ?", stage)}
 
     def rows(self, stage: str) -> Iterator[dict[str, Any]]:
-        """The finished rows in input order."""
+        """Yields the finished rows in input order."""
         return map(self._object, self.row_texts(stage))
 
     def row_texts(self, stage: str) -> Iterator[str]:
-        """The finished rows in input order, each as one line of JSON."""
+        """Yields the finished rows in input order, each as one line of JSON."""
         query = "SELECT value FROM rows WHERE stage = ? ORDER BY position"
         return (value for (value,) in self._read(query, stage))
 
     def spent(self) -> dict[str, dict[str, float]]:
-        """Calls, tokens and summed call seconds by role."""
+        """Returns calls, tokens and total call seconds by role."""
         query = (
             "SELECT role, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(seconds) FROM calls GROUP BY role"
         )
@@ -170,7 +170,7 @@ class Journal:
         return {role: dict(zip(names, sums, strict=True)) for role, *sums in self._read(query)}
 
     def spent_by(self, role: str) -> list[tuple[str, int, int]]:
-        """(model, prompt tokens, completion tokens) of each model that did a role."""
+        """Returns (model, prompt tokens, completion tokens) of each model in a role."""
         query = "SELECT model, SUM(prompt_tokens), SUM(completion_tokens) FROM calls WHERE role = ? GROUP BY model"
         return [
             (model, int(prompt or 0), int(completion or 0)) for model, prompt, completion in self._read(query, role)
@@ -179,46 +179,46 @@ class Journal:
     def put_pod(
         self, name: str, pod_id: str | None, state: str, usd_per_hour: float, *, at: float | None = None
     ) -> None:
-        """Note what becomes of a rented machine; returns when the disk has it, as it is billed also after a power cut.
+        """Records the state of a rented machine. It is billed even after a power cut, so this waits for the disk.
 
         Args:
             state: `wanted` before it is rented, then `rented`, `adopted`, `ended`; `until`: when it ends itself.
             at: seconds since 1970; None: now.
         """
-        try:
-            note = (time.time() if at is None else at, name, pod_id, state, usd_per_hour)
-            self._db.execute("INSERT INTO pods VALUES (?, ?, ?, ?, ?)", note)
-            self._db.execute("PRAGMA wal_checkpoint(FULL)")
-        except sqlite3.Error as error:
-            raise journal_error(self._path, error, "written") from None
+        self._note("pods", time.time() if at is None else at, name, pod_id, state, usd_per_hour)
 
     def pods(self) -> list[tuple[float, str, str | None, str, float]]:
-        """(seconds since 1970, name, id, state, USD per hour) of every note, the oldest first."""
+        """Returns (seconds since 1970, name, id, state, USD per hour) of every note, the oldest first."""
         return list(self._read("SELECT at, name, id, state, usd_per_hour FROM pods ORDER BY rowid"))
 
     def put_batch(self, note: BatchNote) -> None:
-        """Note what becomes of a batch of calls; returns when the disk has it, as it is paid also after a power cut."""
-        try:
-            values = (note.token, note.role, note.state, note.id, note.at, json_encode(note.about).decode())
-            self._db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?, ?, ?)", values)
-            self._db.execute("PRAGMA wal_checkpoint(FULL)")
-        except sqlite3.Error as error:
-            raise journal_error(self._path, error, "written") from None
+        """Records a batch of calls. It is paid for even after a power cut, so this waits for the disk."""
+        about = json_encode(note.about).decode()
+        self._note("batches", note.token, note.role, note.state, note.id, note.at, about)
 
     def batches(self, role: str) -> list[BatchNote]:
-        """The batches of a role, the oldest first."""
+        """Returns the batches of a role, the oldest first."""
         query = "SELECT token, role, state, id, at, about FROM batches WHERE role = ? ORDER BY rowid"
         rows = self._read(query, role)
         return [
             BatchNote(token, of, state, name, at, self._object(about)) for token, of, state, name, at, about in rows
         ]
 
+    def _note(self, table: str, *values: Any) -> None:
+        """Writes a line into a table and waits until the disk has it."""
+        places = ", ".join("?" * len(values))
+        try:
+            self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", values)
+            self._db.execute("PRAGMA wal_checkpoint(FULL)")
+        except sqlite3.Error as error:
+            raise journal_error(self._path, error, "written") from None
+
     def forget(self, stage: str) -> None:
-        """Drop the finished rows of a stage, for `--restart`. Its calls stay: the same question is not paid twice."""
+        """Drops the finished rows of a stage, for `--restart`. Its calls stay: no question is paid for twice."""
         list(self._read("DELETE FROM rows WHERE stage LIKE ? || '%'", stage))
 
     def close(self) -> None:
-        """Write what waits and close the file."""
+        """Writes what waits and closes the file."""
         self._flush()
         self._sync.stop()
         self._db.close()
@@ -233,8 +233,8 @@ class Journal:
 
     def _object(self, text: str) -> dict[str, Any]:
         try:
-            if isinstance(found := json_decode(text), dict):
-                return found
+            if isinstance(value := json_decode(text), dict):
+                return value
             raise TypeError(f"{text[:40]!r} where an object was kept")
         except (ValueError, TypeError) as error:
             raise journal_error(self._path, error, "read") from None
@@ -244,7 +244,7 @@ class Journal:
         self._filter[bit >> 3] |= 1 << (bit & 7)
 
     def _written(self) -> asyncio.Future[None]:
-        """Done when all that was put is with the operating system; one for each, as a waiting row may be cancelled."""
+        """Returns a new future that is done when everything stored so far is with the operating system."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._flush)
@@ -264,7 +264,7 @@ class Journal:
             raise failure
 
     def _write(self, calls: list[tuple[Any, ...]], rows: list[tuple[Any, ...]]) -> SocratuneError | None:
-        """One commit of all that waits. What went wrong, or None."""
+        """Commits everything that waits and returns the error, or None."""
         if not calls and not rows:
             return None
         try:
@@ -284,7 +284,7 @@ class Journal:
 
 
 class _Sync:
-    """A thread that has a file written to the disk, 50 ms apart, while there is something to write."""
+    """Syncs a file to disk in a thread, every 50 ms while there is something to write."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -294,7 +294,7 @@ class _Sync:
         self._thread: threading.Thread | None = None
 
     def ask(self) -> None:
-        """The file has grown."""
+        """Notes that the file has grown."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
             self._thread.start()
@@ -306,7 +306,7 @@ class _Sync:
             raise self._failed
 
     def stop(self) -> None:
-        """End the thread; closing the database writes the rest."""
+        """Ends the thread. Closing the database writes the rest."""
         self._stopped.set()
         self._asked.set()
         if self._thread:

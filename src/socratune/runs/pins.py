@@ -1,5 +1,5 @@
-"""`provenance.json`: hashes of what a proof rests on, each written when it is fixed, so that the test stands before the
-training and the verdict at the end. The adapter's folder has a copy, which goes where the adapter goes.
+"""Keeps `provenance.json`: hashes of what a proof rests on. Each is written when it is fixed, so that the test stands
+before the training and the verdict at the end. The adapter's folder has a copy, which travels with the adapter.
 
 It shows that files belong together, and in which order they came. It is no signature: who rewrites everything that it
 speaks of, and it too, is not found out (docs/security.md).
@@ -31,7 +31,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What was fixed at a moment.
+    """Holds what was fixed at a moment.
 
     Attributes:
         at: UTC, ISO 8601.
@@ -47,13 +47,13 @@ class Pin:
     after: str
 
     def to_json(self) -> dict[str, Any]:
-        """As in the file."""
-        told = {"what": self.what, "at": self.at, "socratune": self.socratune, "after": self.after}
-        return {**told, **self.content}
+        """Returns the pin as it stands in the file."""
+        head = {"what": self.what, "at": self.at, "socratune": self.socratune, "after": self.after}
+        return {**head, **self.content}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Pin:
-        """The inverse of `to_json`."""
+        """Returns the pin of an entry of the file, the inverse of `to_json`."""
         content = dict(data)
         what, at, version, after = (content.pop(name) for name in ("what", "at", "socratune", "after"))
         if what not in ORDER or not all(isinstance(value, str) for value in (at, version, after)):
@@ -62,15 +62,15 @@ class Pin:
 
 
 def pin(run: RunDir, results: dict[str, Any], what: What, content: dict[str, Any]) -> None:
-    """Note down what is fixed now, and forget whatever was pinned behind it; nothing changes where it is noted already.
+    """Records what is fixed now and drops every later pin. A pin that is already recorded stays unchanged.
 
     Args:
         results: of the run; they note which provenance is theirs, so that it cannot be left out.
         content: JSON.
     """
     known = _known_pins(run, results.get("provenance"))
-    if not any(one.what == what and one.content == content for one in known):
-        before = [one for one in known if ORDER.index(one.what) < ORDER.index(what)]
+    if not any(other.what == what and other.content == content for other in known):
+        before = [other for other in known if ORDER.index(other.what) < ORDER.index(what)]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         known = [*before, Pin(what, now, __version__, content, _chained(before))]
         write_json(run / PROVENANCE, _document(known))
@@ -79,7 +79,7 @@ def pin(run: RunDir, results: dict[str, Any], what: What, content: dict[str, Any
 
 
 def _known_pins(run: RunDir, noted: Any) -> list[Pin]:
-    """What was pinned so far: by the file, or where that is lost or damaged, by the copy that the results note."""
+    """Returns the pins so far: from the file, or if it is missing or corrupt, from the copy in the results."""
     for path in (run / PROVENANCE, run.adapter / PROVENANCE):
         try:
             known = read_pins(path) if path.exists() else []
@@ -90,27 +90,27 @@ def _known_pins(run: RunDir, noted: Any) -> list[Pin]:
             write_json(run / PROVENANCE, _document(known))
             return known
     if noted is not None:
-        log.warning("%s: what was pinned of this run is lost; it is pinned anew from here on.", run / PROVENANCE)
+        log.warning("%s: the provenance of this run is lost. It is recorded again from here on.", run / PROVENANCE)
     return []
 
 
 def copy_provenance(run: RunDir) -> None:
-    """Give the adapter's folder its copy."""
+    """Copies the provenance into the adapter's folder."""
     if run.adapter.is_dir():
         write_json(run.adapter / PROVENANCE, json.loads((run / PROVENANCE).read_text("utf-8")))
 
 
 def _document(pins: Sequence[Pin]) -> dict[str, Any]:
-    return {"format": _FORMAT, "pins": [one.to_json() for one in pins]}
+    return {"format": _FORMAT, "pins": [entry.to_json() for entry in pins]}
 
 
 def _chained(before: Sequence[Pin]) -> str:
-    text = json.dumps([one.to_json() for one in before], sort_keys=True, ensure_ascii=False)
+    text = json.dumps([entry.to_json() for entry in before], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def read_pins(path: Path) -> list[Pin]:
-    """The pins of a file, in order.
+    """Returns the pins of a file in order.
 
     Raises:
         UserError: it cannot be read, or is not what `pin` writes.
@@ -119,24 +119,24 @@ def read_pins(path: Path) -> list[Pin]:
         data = json.loads(path.read_text("utf-8"))
         if data["format"] != _FORMAT:
             raise ValueError(f"format {data['format']!r}")
-        return [Pin.from_json(one) for one in data["pins"]]
+        return [Pin.from_json(entry) for entry in data["pins"]]
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         got = Shown(f"{type(error).__name__}: {error}")
         raise UserError(Fault(str(path), "the provenance of a run", got)) from None
 
 
 def pins_faults(pins: Sequence[Pin], noted: Any = None) -> list[str]:
-    """Why these are not pins as they were written, in sentences.
+    """Returns in sentences why pins differ from what was written.
 
     Args:
         noted: what the results note of them (`pin`); None where there are no results to ask.
     """
-    places = [ORDER.index(one.what) for one in pins]
+    places = [ORDER.index(entry.what) for entry in pins]
     if places != sorted(set(places)):
         return [f"{PROVENANCE} has its entries twice or in another order than they are written in."]
-    for at, one in enumerate(pins):
-        if one.after != _chained(pins[:at]):
-            return [f"{PROVENANCE} was changed: an entry before {one.what!r} is not the one that stood there."]
+    for at, entry in enumerate(pins):
+        if entry.after != _chained(pins[:at]):
+            return [f"{PROVENANCE} was changed: an entry before {entry.what!r} is not the one that stood there."]
     if noted is not None and noted != fingerprint(_document(pins)):
         return [f"{PROVENANCE} is not the one that pipeline_results.json belongs to."]
     return []

@@ -1,4 +1,4 @@
-"""What a run remembers: which stages are done and for what, which settings may still change, how it ended."""
+"""Knows what a run remembers: finished stages and their keys, settings that may still change, and how it ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OUTPUTS = {
 
 
 class Tell(Protocol):
-    """Hears what happens: `begin`, `tick`, `done`, `kept` (done before), with the stage's entry in the results."""
+    """Receives the events `begin`, `tick`, `done` and `kept` (done before), with the stage's entry in the results."""
 
     def __call__(self, event: str, stage: str, entry: dict[str, Any]) -> None: ...
 
@@ -49,11 +49,11 @@ NEEDED = {
     "train": (),
     "validate": ("held_out_answers.jsonl",),
 }
-"""Outputs without which a finished stage is done again. An adapter is not: that it is gone, validate has to say."""
+"""Outputs without which a finished stage is repeated. An adapter is not among them: validate reports its loss."""
 
 
 def stage_faults(start: str | None, until: str | None, restart: str | None) -> list[Fault]:
-    """What is wrong with the stages a command names."""
+    """Returns what is wrong with the stages that a command names."""
     named = {"--from": start, "--until": until, "--restart": restart}
     faults = [
         Fault(flag, f"a stage: {', '.join(STAGES)}", name)
@@ -71,7 +71,7 @@ def stage_faults(start: str | None, until: str | None, restart: str | None) -> l
 
 
 def first_stage_of(key: str) -> str | None:
-    """The first stage whose result a setting changes; None where it changes none."""
+    """Returns the first stage whose result a setting changes, or None."""
     if is_free(key):
         return None
     if key == "curate.replay_share":
@@ -83,7 +83,7 @@ def first_stage_of(key: str) -> str | None:
 
 
 def former_defaults(output: str, restart: str | None) -> dict[str, Any]:
-    """What a run that has begun keeps of defaults which have changed since, by dotted key: nobody chose another value.
+    """Returns the former defaults, by dotted key, that a begun run keeps because nobody chose another value.
 
     Args:
         restart: the first stage that is redone; what counts from there on is as it is now.
@@ -104,7 +104,7 @@ def former_defaults(output: str, restart: str | None) -> dict[str, Any]:
 
 
 def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: str | None) -> None:
-    """Write `config.yaml`, or refuse settings that differ from those a begun stage ran with.
+    """Writes `config.yaml`, or refuses settings that differ from those of a begun stage.
 
     Raises:
         UserError: every setting that changed, with both values and the way out.
@@ -118,7 +118,7 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
         for key in changed:
             stage = first_stage_of(key)
             if stage in (None, "publish") or results.stage(stage).get("status") in (None, "error"):
-                continue  # nothing is made of it yet, or it ended in an error that another setting may mend
+                continue  # nothing is made of it yet, or it ended in an error that another setting may fix
             if restart is None or STAGES.index(restart) > STAGES.index(stage):
                 fix = f"Use the old value, --restart {stage} to redo from there, or another --output."
                 now = Shown(repr(new.get(key)))
@@ -134,7 +134,7 @@ def settle_config(run: RunDir, resolved: Resolved, results: Results, restart: st
 
 
 def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> None:
-    """Undo a stage and all behind it, for `--restart`."""
+    """Undoes a stage and all later ones, for `--restart`."""
     for name in STAGES[STAGES.index(stage) :]:
         results.data["stages"].pop(name, None)
         journal.forget(name)
@@ -150,7 +150,7 @@ def forget_from(stage: str, run: RunDir, results: Results, journal: Journal) -> 
 
 
 def refuse_other_data(split: dict[str, Any], key: str) -> None:
-    """Refuse a data set that is not the one that was split.
+    """Refuses a data set other than the one that was split.
 
     Args:
         split: the entry of that stage.
@@ -160,12 +160,12 @@ def refuse_other_data(split: dict[str, Any], key: str) -> None:
         UserError: it has changed.
     """
     if split.get("status") == "done" and split.get("key") != key:
-        fix = "Use --restart split to begin anew with it, or another --output."
+        fix = "Use --restart split to start again with it, or another --output."
         raise UserError(Fault("--dataset", "the file this run began with", Shown("a changed one"), fix))
 
 
 def refuse_other_documents(source: str, known: str | None, found: str | None) -> None:
-    """Refuse documents that are not those the questions were written to.
+    """Refuses documents other than those the questions came from.
 
     Args:
         known, found: `documents.source_hash` of them then and now; None is not known.
@@ -174,24 +174,24 @@ def refuse_other_documents(source: str, known: str | None, found: str | None) ->
         UserError: they have changed.
     """
     if None not in (known, found) and known != found:
-        fix = "Use --restart generate to read them anew, or another --output."
+        fix = "Use --restart generate to read them again, or another --output."
         raise UserError(Fault(f"--source {source}", "the documents this run began with", Shown("changed ones"), fix))
 
 
 def after_split(run: RunDir) -> str | None:
-    """The stage behind `split` where that is done: what was split stays so, whatever became of the data set since."""
+    """Returns the stage after a finished `split`, which stays valid whatever became of the data set."""
     entry = Results(run).stage("split")
     there = entry.get("status") == "done" and all((run / name).exists() for name in NEEDED["split"])
     return "enhance" if there and not _torn_outputs(run, "split", entry) else None
 
 
 def is_incomplete(run: RunDir, stage: str, entry: dict[str, Any]) -> bool:
-    """Whether a finished stage has to be done again for its files: one is gone, or it is torn.
+    """Returns True if a finished stage must be repeated because a file is missing or incomplete.
 
     A torn file is not deleted: it is then called NAME.damaged.
     """
     for path in _torn_outputs(run, stage, entry):
-        log.warning("%s is damaged. It is kept as %s.damaged, and made again.", path, path.name)
+        log.warning("%s is corrupt. It is kept as %s.damaged and rebuilt.", path, path.name)
         spoiled = path.with_name(f"{path.name}.damaged")
         if spoiled.is_dir():
             shutil.rmtree(spoiled)
@@ -200,7 +200,7 @@ def is_incomplete(run: RunDir, stage: str, entry: dict[str, Any]) -> bool:
 
 
 def _torn_outputs(run: RunDir, stage: str, entry: dict[str, Any]) -> list[Path]:
-    """The rows of a finished stage that are there and can no longer be read."""
+    """Returns the output files of a finished stage that exist but are incomplete."""
     if entry.get("status") not in ("done", "failed"):
         return []
     empty = entry.get("empty")  # an earlier version did not note it
@@ -209,13 +209,13 @@ def _torn_outputs(run: RunDir, stage: str, entry: dict[str, Any]) -> list[Path]:
 
 
 def _empty_outputs(results: Results, stage: str) -> list[str]:
-    """The files of a stage that have no row, as it has left them."""
+    """Returns the files that a stage left without a row."""
     paths = [results.path.with_name(name) for name in NEEDED[stage]]
     return [path.name for path in paths if path.is_file() and not path.stat().st_size]
 
 
 def file_hashes(*paths: Path) -> list[str | None]:
-    """The sha256 of each file, None for one that is not there. An unchanged file is hashed once per process."""
+    """Returns the sha256 of each file, None for a missing one. An unchanged file is hashed once per process."""
     return [_hash(path, file_state(path)) if path.is_file() else None for path in paths]
 
 
@@ -225,7 +225,7 @@ def _hash(path: Path, state: tuple[int, ...] | None) -> str:
 
 
 def status_after(error: BaseException) -> str:
-    """The status of a stage and of a run that `error` ended."""
+    """Returns the status of a stage and of a run that `error` ended."""
     if is_interrupt(error):
         return "interrupted"
     return error.stage_status if isinstance(error, SocratuneError) else "error"
@@ -233,7 +233,7 @@ def status_after(error: BaseException) -> str:
 
 @contextmanager
 def ending_noted(results: Results) -> Iterator[None]:
-    """However the block ends before its end is in the results; a stage that failed is a verdict, no error."""
+    """Records any end of the block that the results do not show yet. A failed stage is a verdict, not an error."""
     try:
         yield
     except BaseException as error:
@@ -251,7 +251,7 @@ def do_stage(
     *,
     missing: bool,
 ) -> bool:
-    """Do a stage unless it is done for this very key; False where its outcome is negative.
+    """Runs a stage unless it is done for this very key. Returns False if the stage failed its check.
 
     Its entry in the results is true at every moment: also when `work` raises.
 

@@ -1,4 +1,4 @@
-"""What a person decided about single traces: `review.jsonl`, one line per decision, the last one of a row counts.
+"""Keeps a person's decisions about traces: `review.jsonl`, one line per decision; a row's last line counts.
 
 The file is only ever appended to, and belongs to nobody else: a trace can be reviewed while a run holds the folder.
 """
@@ -22,7 +22,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """One decision.
+    """Holds one decision.
 
     Attributes:
         id: of the row.
@@ -39,12 +39,12 @@ class Review:
     time: str
 
     def holds_for(self, answer: str) -> bool:
-        """False where it was said of another answer than the one that stands there now."""
+        """Returns False if the decision was made about another answer than the present one."""
         return self.decision == "edit" or self.text is None or self.text == answer
 
 
 def record_decision(run: RunDir, row_id: str, decision: ReviewDecision, text: str | None) -> Review:
-    """Append a decision; it is on the disk when this returns.
+    """Appends a decision. It is on the disk when this returns.
 
     Raises:
         OutsideError: it cannot be written.
@@ -55,7 +55,7 @@ def record_decision(run: RunDir, row_id: str, decision: ReviewDecision, text: st
 
 
 def take_over_reviews(run: RunDir, parts: Iterable[RunDir]) -> None:
-    """Append the decisions of other folders about rows nobody has decided about here, for `socratune merge`.
+    """Appends decisions of other folders about undecided rows, for `socratune merge`.
 
     Raises:
         UserError: a file of them is damaged.
@@ -85,14 +85,14 @@ def _append(run: RunDir, review: Review) -> None:
 
 
 def review_decisions(run: RunDir) -> dict[str, Review]:
-    """The decision that counts, by row id; rows without one are not in it.
+    """Returns the valid decision by row id. Rows without a decision are absent.
 
     Raises:
         UserError: a line is no decision; names it. A last line that was cut off by a crash is passed over.
     """
-    found: dict[str, Review] = {}
+    decisions: dict[str, Review] = {}
     if not run.review.exists():
-        return found
+        return decisions
     try:
         lines = run.review.read_bytes().split(b"\n")
     except OSError as error:
@@ -107,14 +107,14 @@ def review_decisions(run: RunDir) -> dict[str, Review]:
             if number == len(lines):
                 break
             got = Shown(f"{type(error).__name__}: {error}")
-            fix = "Mend or delete the line."
+            fix = "Fix or delete the line."
             raise UserError(
                 Fault(f"{run.review}, line {number}", "a decision as the page writes it", got, fix)
             ) from None
-        found.pop(review.id, None)
+        decisions.pop(review.id, None)
         if review.decision != "undo":
-            found[review.id] = review
-    return found
+            decisions[review.id] = review
+    return decisions
 
 
 def _read(data: dict[str, Any]) -> Review:
@@ -125,7 +125,7 @@ def _read(data: dict[str, Any]) -> Review:
 
 
 def review_fault(row_id: Any, decision: Any, text: Any) -> str:
-    """Why these are no decision about a row; empty where they are one. The page and the file are held to the same."""
+    """Returns why a line is no decision about a row, or "". Page and file share these rules."""
     known = get_args(ReviewDecision)
     if not isinstance(row_id, str):
         return f"id: expected the id of a row as text, got {type(row_id).__name__}"

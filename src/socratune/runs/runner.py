@@ -1,4 +1,4 @@
-"""The one runner: rows through an async step, N in flight, finished rows kept, a restart goes on where it was."""
+"""Runs rows through an async step, N at a time. Finished rows are kept, and a restart continues from there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from socratune.runs.journal import Journal
 
 
 class HasId(Protocol):
-    """Any row."""
+    """Any row with an id."""
 
     @property
     def id(self) -> str: ...
@@ -29,7 +29,7 @@ async def map_rows(
     tick: Callable[[int, int], None],
     total: int | None = None,
 ) -> None:
-    """Run `step` on every row that is not finished yet and keep its value in the journal under `stage`.
+    """Runs `step` on every unfinished row and stores its value in the journal under `stage`.
 
     A row is taken when a slot is free for it, so no more of them are in memory than are in flight.
 

@@ -1,4 +1,4 @@
-"""Shards: whose rows are whose, what one of N workers may spend, and how the journals of shards become one.
+"""Divides a run into shards: their rows, what one of N workers may spend, and the union of their journals.
 
 Shard I of N holds every N-th row, beginning with the I-th: each is a fair sample of the whole, and its row `at` is row
 `at * N + I - 1` of the whole. That arithmetic is all a journal needs to move from a shard to the whole and back.
@@ -23,17 +23,17 @@ from socratune.runs.journal import Journal, journal_error
 _T = TypeVar("_T")
 
 LOCK_WAIT_S = 60.0
-"""For the journal of a run that another connection is just writing."""
+"""Wait for a journal that another connection is writing."""
 
 ORPHANS_S = 20.0
-"""Workers of a run that was killed are stopped by Ray some seconds later (3 s on one machine). What they still finish
-is paid for, so it is waited for."""
+"""Ray stops the workers of a killed run some seconds later (3 s on one machine). Calls they finish until then are paid
+for, so the run waits for them."""
 
 _CALL, _TOOK = "key, role, model, answer, at", "prompt_tokens, completion_tokens, seconds"
 
 
 def parse_shard(shard: str) -> tuple[int, int]:
-    """`"2/3"` → `(2, 3)`.
+    """Parses `"2/3"` to `(2, 3)`.
 
     Raises:
         UserError: there is no such shard.
@@ -45,7 +45,7 @@ def parse_shard(shard: str) -> tuple[int, int]:
 
 
 def shard_rows(rows: Iterable[_T], shard: str | None) -> Iterator[_T]:
-    """The rows of a shard in their order; all of them where `shard` is None.
+    """Returns the rows of a shard in order, or all rows if `shard` is None.
 
     Raises:
         UserError: there is no such shard.
@@ -55,14 +55,14 @@ def shard_rows(rows: Iterable[_T], shard: str | None) -> Iterator[_T]:
 
 
 def interleaved(shards: Sequence[Iterable[_T]]) -> Iterator[_T]:
-    """The inverse of `shard_rows`: the rows of shards 1 … N in the order of the whole."""
+    """Inverts `shard_rows`: returns the rows of shards 1 … N in the order of the whole."""
     gone = object()
     for turn in zip_longest(*shards, fillvalue=gone):
         yield from (row for row in turn if row is not gone)  # type: ignore[misc]
 
 
 def divided_limits(config: StudentTeacherConfig, n: int) -> StudentTeacherConfig:
-    """What one of `n` workers may do, so that all together keep the limits; of money and tokens, see `Limits.among`.
+    """Returns what one of `n` workers may do so that all together keep the limits. For money see `Limits.among`.
 
     Rows in flight and calls per minute are rounded down, but are at least 1: with more workers than a limit allows
     calls, each still makes one.
@@ -86,14 +86,14 @@ def divided_limits(config: StudentTeacherConfig, n: int) -> StudentTeacherConfig
 
 
 def pool_hint_measures(run: RunDir, shards: Sequence[RunDir]) -> None:
-    """Write `hint_measures.jsonl` of the whole, those of all shards one after the other; none where none has one."""
+    """Writes `hint_measures.jsonl` of the whole from the files of all shards, if any shard has one."""
     files = [shard.hint_measures for shard in shards if shard.hint_measures.exists()]
     if files:
         write_jsonl(run.hint_measures, chain.from_iterable(map(read_jsonl, files)))
 
 
 def take_over_journal(journal: Path, other: Path, shard: str, *, rename: tuple[str, str] | None = None) -> None:
-    """Copy the calls and the finished rows of a shard's journal into the journal of the whole, all or nothing.
+    """Copies the calls and finished rows of a shard's journal into the journal of the whole, all or nothing.
 
     What the whole already has stays as it is, so this may be repeated. A `Journal` opened before knows the rows, but
     looks for none of the calls.
@@ -124,7 +124,7 @@ def take_over_journal(journal: Path, other: Path, shard: str, *, rename: tuple[s
 
 
 def hand_out_shard(run: RunDir, shard: str, *, of: str | None, stage: str) -> RunDir:
-    """The folder of a worker, ready to go on: the rows of its shard, and what the run's journal knows of them.
+    """Returns the folder of a worker, ready to continue: the shard's rows, and what the run's journal knows of them.
 
     Args:
         shard: `I/N` among the workers.
@@ -160,7 +160,7 @@ def hand_out_shard(run: RunDir, shard: str, *, of: str | None, stage: str) -> Ru
 
 
 def gather_shards(run: RunDir) -> None:
-    """Take into the run's journal what workers have finished, and remove their folders.
+    """Takes what workers have finished into the run's journal and removes their folders.
 
     Before the run's `Journal` is opened, as with `take_over`.
 
@@ -180,7 +180,7 @@ def gather_shards(run: RunDir) -> None:
 
 @contextmanager
 def _owned(worker: RunDir) -> Iterator[None]:
-    """Own the folder of a worker as soon as the worker has ended."""
+    """Takes the lock of a worker's folder as soon as the worker has ended."""
     deadline = time.monotonic() + ORPHANS_S
     with ExitStack() as stack:
         while True:
@@ -195,7 +195,7 @@ def _owned(worker: RunDir) -> Iterator[None]:
 
 
 def _execute(journal: Path, other: Path, *statements: tuple[str, tuple[Any, ...]]) -> None:
-    """The statements as one transaction on `journal` (`main`) with `other` beside it."""
+    """Runs the statements as one transaction on `journal` (`main`) with `other` attached."""
     try:
         with closing(sqlite3.connect(journal, timeout=LOCK_WAIT_S)) as db:
             db.execute("ATTACH ? AS other", (str(other),))

@@ -1,8 +1,7 @@
-"""curate: which traces are trained on. Every dropped row is kept with its reason.
+"""curate: chooses the traces to train on. Every dropped row is kept with its reason.
 
-The traces are read one after the other and never held: first to decide, then to write what is kept, then what is not.
-What a person decided about a trace (`review.jsonl`) comes before every choice made here, and after none of the checks
-for leaks.
+The traces are read one by one and never held: first to decide, then to write the kept rows, then the dropped ones. A
+person's decision about a trace (`review.jsonl`) overrides every choice made here, but no check for leaks.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from socratune.teaching import answer_pieces, rejection, training_text
 
 
 def curate_traces(run: RunDir, config: CurateConfig) -> StageResult:
-    """Write `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
+    """Writes `train.jsonl` and `train.rejected.jsonl` from `enhanced_dataset.jsonl`."""
     read = partial(_read, review_decisions(run))
     reviewed: Counter[ReviewDecision] = Counter()
     reasons = _reasons(run, config, read, reviewed)
@@ -46,12 +45,12 @@ def curate_traces(run: RunDir, config: CurateConfig) -> StageResult:
 
 
 _Row = tuple[Trace, str, ReviewDecision | None]
-"""A trace, the assistant's message, and what a person decided about it."""
+"""A trace, the assistant's message, and a person's decision about it."""
 Read = Callable[[dict[str, Any]], _Row]
 
 
 def _read(reviews: dict[str, Review], data: dict[str, Any]) -> _Row:
-    """The message is the one in the file, where a person may have edited it, unless review has another."""
+    """Reads a trace with its message: the review's, or else the file's, where a person may have edited it."""
     trace, answer = Trace.from_json(data), data["messages"][-1]["content"]
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError("the last message has no text")
@@ -71,7 +70,7 @@ def _kept(
     students: set[str],
     outcomes: Counter[str],
 ) -> Iterator[Example]:
-    """What is trained on; the names of the models that wrote it are added to `students`, and `outcomes` counted."""
+    """Yields what to train on, adds the names of its writers to `students`, and counts `outcomes`."""
     for (trace, answer, _), reason in zip(iter_rows(run.enhanced, read), reasons, strict=True):
         if reason is None:
             pieces = answer_pieces(trace, mask_wrong_attempts=mask_wrong_attempts)
@@ -89,33 +88,33 @@ def _dropped(run: RunDir, reasons: list[Rejected | None], read: Read) -> Iterato
 
 
 def _edited(trace: Trace, answer: str) -> str | None:
-    """The answer where a person has changed it, else None."""
+    """Returns the answer if a person has changed it, else None."""
     return None if answer == (training_text(trace) or trace.row.reference) else answer
 
 
 def _reason(trace: Trace, answer: str, decision: ReviewDecision | None) -> Rejected | None:
-    """Why a row is dropped before any cap. A person's yes stands above choices, not above the check for leaks."""
+    """Returns why a row is dropped before any cap. A person's approval overrides choices, but no leak check."""
     if decision == "reject":
         return Rejected("rejected_in_review", "rejected in review")
-    if decision is not None and trace.format == "clean":  # that it was not found unaided was a choice
+    if decision is not None and trace.format == "clean":  # to drop an answer that was not found unaided was a choice
         trace = replace(trace, format="direct")
     return rejection(trace, answer if decision == "edit" else _edited(trace, answer))
 
 
 def is_hinted(trace: Trace) -> bool:
-    """True where the text that is trained on came with a hint."""
+    """Returns True if the text to train on followed a hint."""
     return trace.chosen is not None and trace.attempts[trace.chosen - 1].given == "hint"
 
 
 def is_mastered(trace: Trace) -> bool:
-    """True where several samples were drawn and all were right."""
+    """Returns True if several samples were drawn and all were right."""
     return trace.pass_rate == 1.0 and len(trace.attempts) > 1
 
 
 def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[ReviewDecision]) -> list[Rejected | None]:
-    """Why each row is dropped, None for those that are kept; caps included. The decisions are counted in `reviewed`.
+    """Returns why each row is dropped, caps included, and None for kept rows. Counts the decisions in `reviewed`.
 
-    Which rows are too many of their kind is decided by the hash of their id; a row a person accepted is never one.
+    The hash of its id decides which row exceeds a cap. A row that a person accepted never does.
     """
     caps = {"hinted": (is_hinted, config.max_hinted_share), "mastered": (is_mastered, config.max_mastered_share)}
     kinds: dict[str, list[tuple[bytes, int]]] = {kind: [] for kind in caps}  # hash of the id, position
@@ -129,18 +128,18 @@ def _reasons(run: RunDir, config: CurateConfig, read: Read, reviewed: Counter[Re
             if reasons[-1] is None and belongs(trace):
                 kinds[kind].append((sha256(trace.row.id.encode()).digest(), len(reasons) - 1))
     shares = {kind: share for kind, (_, share) in caps.items()}
-    room = _room({kind: len(some) for kind, some in kinds.items()}, shares, reasons.count(None))
-    for kind, some in kinds.items():
+    room = _room({kind: len(rows) for kind, rows in kinds.items()}, shares, reasons.count(None))
+    for kind, rows in kinds.items():
         detail = f"at most {shares[kind]:.0%} of the training rows (curate.max_{kind}_share)"
-        for _, at in sorted(some)[room[kind] :]:
+        for _, at in sorted(rows)[room[kind] :]:
             reasons[at] = Rejected(f"too_many_{kind}", detail)
     return reasons
 
 
 def _room(counts: dict[str, int], shares: dict[str, float], usable: int) -> dict[str, int]:
-    """How many rows of each kind keep all caps at once: what one cap takes away counts in no other's mix.
+    """Returns how many rows of each kind keep all caps at once. What one cap removes counts in no other's mix.
 
-    A cap is a share of a mix; where there is nothing else, there is no mix and no cap.
+    A cap is a share of a mix, so without other rows there is no cap.
     """
     room = dict(counts)
     free = usable - sum(counts.values())

@@ -1,4 +1,4 @@
-"""enhance: the student attempts, the judge decides, the teacher hints, until the student gets it right itself."""
+"""enhance: the student attempts, the judge decides, the teacher hints, until the student is right by itself."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ from socratune.teaching import (
 log = logging.getLogger(__name__)
 
 FEWEST_JUDGED = 10
-"""From so many rows on a run stops whose judge leaves most of them undecided, or whose calls mostly fail: paying for
-the rest would be waste. *Most*: the lower end of the share's 95 % interval is above a half."""
+"""From so many rows on, a run stops if its judge leaves most of them undecided, or most calls fail. *Most*: the lower
+end of the share's 95 % interval is above a half."""
 MEASURED_HINTS = 200
-"""Of so many hints the student's probabilities are asked; a rate is known to about 3 points then."""
+"""The student's probabilities are asked about so many hints, which gives a rate to about 3 points."""
 
 
 async def enhance_rows(
@@ -67,18 +67,18 @@ async def enhance_rows(
     served: ServedStudent | None = None,
     limits: Limits = UNLIMITED,
 ) -> StageResult:
-    """Write `enhanced_dataset.jsonl`: one row per row of `train_in.jsonl`, in input order, nothing lost.
+    """Writes `enhanced_dataset.jsonl`: one row per row of `train_in.jsonl`, in input order, without loss.
 
     Args:
-        shard: `I/N`: only every N-th row, from the I-th.
+        shard: `I/N` takes only every N-th row, from the I-th.
         key: name and fingerprint of the stage in the journal.
-        served: the student, where it answers on another machine.
+        served: the student, if it answers on another machine.
 
     Raises:
         UserError: most of the first rows cannot be judged.
         BudgetSpent: the limit of money or tokens is reached; finished rows are kept.
     """
-    give_template(base.model_name, base.template)  # this may be another process than the one that knows of it
+    give_template(base.model_name, base.template)  # this may be another process than the one that read it
     total = sum(1 for _ in rows_of_shard(run, shard))
     ledger = Ledger(limits)
 
@@ -87,9 +87,10 @@ async def enhance_rows(
 
     batched = [role for role, reached in endpoints_of(config).items() if reached.batch]
     for role in ("judge", "teacher"):
-        if role not in batched and (out := _out(journal, f"enhance.{role}")):
-            text = "%s: batch %s is out and paid; its answers are only taken with enhance.endpoints.%s.batch=true"
-            log.warning(text, role, ", ".join(out), role)
+        sent = [note for note in journal.batches(f"enhance.{role}") if note.id is not None and note.state != "done"]
+        if role not in batched and sent:
+            text = "%s: batch %s is running and paid for. Set enhance.endpoints.%s.batch=true to use its answers."
+            log.warning(text, role, ", ".join(str(note.id) for note in sent), role)
     places = Places(config.concurrency) if batched else None
     cast = attended(run, config, base, journal=journal, ledger=ledger, served=served, places=places)
     async with cast as (loop, student):
@@ -105,12 +106,12 @@ async def enhance_rows(
 
 
 def rows_of_shard(run: RunDir, shard: str | None) -> Iterator[QARow]:
-    """The rows to enhance, one after the other."""
+    """Yields the rows to enhance, one by one."""
     return shard_rows(iter_rows(run.rows("train_in"), QARow.from_json), shard)
 
 
 def enhance_result(run: RunDir, total: int, *, journal: Journal, key: str, figures: dict[str, Any]) -> StageResult:
-    """Write `enhanced_dataset.jsonl` from the journal, and count what happened into `figures`.
+    """Writes `enhanced_dataset.jsonl` from the journal, and adds its counts to `figures`.
 
     Raises:
         OutsideError: the journal does not hold all `total` rows.
@@ -135,7 +136,7 @@ async def attended(
     served: ServedStudent | None = None,
     places: Places | None = None,
 ) -> AsyncIterator[tuple[Loop, Student]]:
-    """The loop with everyone who takes part, loaded and connected until the block ends.
+    """Yields the loop with all its models, loaded and connected until the block ends.
 
     Args:
         places: as for `assemble_cast`.
@@ -145,80 +146,63 @@ async def attended(
         "teacher_model": teacher_of(config),
         "judge_model": resolve_alias(config.judge_model),
     }
+    kept: dict[str, Any] = {"journal": journal, "ledger": ledger}
     async with AsyncExitStack() as stack:
         models = stack.enter_context(LocalModels(load_in_4bit=base.load_in_4bit))
-        people = assemble_cast(
-            config, stage="enhance", journal=journal, ledger=ledger, local=models.load, places=places
-        )
+        people = assemble_cast(config, stage="enhance", local=models.load, places=places, **kept)
         stack.push_async_callback(people.close)
-        student = await stack.enter_async_context(
-            attending_student(
-                config,
-                base.model_name,
-                models,
-                adapter=base.adapter,
-                vllm_log=run / "vllm.log",
-                journal=journal,
-                ledger=ledger,
-                served=served,
-            )
-        )
+        own: dict[str, Any] = {"adapter": base.adapter, "vllm_log": run / "vllm.log", "served": served}
+        attending = attending_student(config, base.model_name, models, **own, **kept)
+        student = await stack.enter_async_context(attending)
+        thinks = config.thinking_format is None and is_thinking(chat_template(base.model_name) or "")
         rules = Rules(
             attempts=config.attempts,
             enough=config.enough,
             max_iterations=config.max_iterations,
             hint_attempts=config.hint_attempts,
-            thinking_format=config.thinking_format or _own_format(base.model_name),
+            # Traces that rationalise a hint are reported to cost thinking models up to 40 % (arXiv:2603.24472).
+            thinking_format=config.thinking_format or ("clean" if thinks else "direct"),
             unsolved=config.unsolved,
         )
         sampling = student.sampling.drawn(base.seed)
         yield Loop(student.model, people.judge, people.teacher, sampling, rules, names, people.pick), student
 
 
-def _own_format(model_name: str) -> str:
-    """`clean` for a model that thinks before it answers, `direct` for others: traces that rationalise a hint are
-    reported to cost thinking models up to 40 % (arXiv:2603.24472).
-    """
-    return "clean" if is_thinking(chat_template(model_name) or "") else "direct"
-
-
 async def _leaks(run: RunDir, student: Student, rows: Iterator[dict[str, Any]], seed: int) -> dict[str, Any] | None:
-    """What the student's own probabilities say of a sample of the hints; each goes to `hint_measures.jsonl`. None
-    where the student answers elsewhere, or nobody hinted.
+    """Measures a sample of the hints by the student's own probabilities and writes `hint_measures.jsonl`. Returns None
+    if the student answers elsewhere, or nobody hinted.
     """
-    if student.loaded is None or not student.loaded.tokenizer.is_fast:  # its offsets tell which tokens bear the answer
+    if student.loaded is None or not student.loaded.tokenizer.is_fast:  # its offsets locate the tokens of the answer
         return None
     uses = hint_uses((Trace.from_json(data) for data in rows), most=MEASURED_HINTS, seed=seed)
     if not uses:
         return None
     stopped = Event()
     try:
-        measured = asyncio.to_thread(
-            measure_hints, student.loaded.model, student.loaded.tokenizer, uses, stopped=stopped
-        )
-        found = await measured
+        model, tokenizer = student.loaded.model, student.loaded.tokenizer
+        measures = await asyncio.to_thread(measure_hints, model, tokenizer, uses, stopped=stopped)
     finally:
-        stopped.set()  # an interrupt waits for the thread, which is to end with its batch
-    write_jsonl(run.hint_measures, ({**asdict(one), "score": one.score, "spoils": one.spoils} for one in found))
-    return {"measured": len(found), "rate": leak_rate(found)}
+        stopped.set()  # an interrupt waits for the thread, which ends with its batch
+    write_jsonl(run.hint_measures, ({**asdict(use), "score": use.score, "spoils": use.spoils} for use in measures))
+    return {"measured": len(measures), "rate": leak_rate(measures)}
 
 
 _Kind = Literal["decided", "undecided", "error"]
 
 
 def _kind(row: dict[str, Any]) -> _Kind:
-    """What the judge, and the calls, made of a finished row. An answer that was cut off says nothing of the judge."""
-    found = row["metadata"]["enhancement"]
-    if found["outcome"] == "undecided":
-        return "undecided" if found["trace"][-1]["judged_by"] not in CUT_OFF.values() else "decided"
-    return "error" if found["outcome"] == "error" else "decided"
+    """Returns how judge and calls ended for a finished row. A cut-off answer does not count against the judge."""
+    enhancement = row["metadata"]["enhancement"]
+    if enhancement["outcome"] == "undecided":
+        return "undecided" if enhancement["trace"][-1]["judged_by"] not in CUT_OFF.values() else "decided"
+    return "error" if enhancement["outcome"] == "error" else "decided"
 
 
 def _step(loop: Loop, config: StudentTeacherConfig, total: int, before: Sequence[_Kind]) -> Callable[[QARow], Any]:
-    """`enhance_row` to JSON, with a stop where the judge cannot decide these rows, or most calls are refused.
+    """Returns `enhance_row` to JSON, which stops if the judge cannot decide most rows, or most calls fail.
 
     Args:
-        before: of the rows that were finished earlier.
+        before: the kinds of rows finished earlier.
     """
     seen = Counter(before)
     last_error: str | None = None
@@ -232,7 +216,9 @@ def _step(loop: Loop, config: StudentTeacherConfig, total: int, before: Sequence
         if kind == "error":
             last_error = trace.error
         if kind == "error" and _is_most(seen["error"], seen.total(), total):
-            raise OutsideError(f"{seen['error']} of the first {seen.total()} rows failed; the last said: {last_error}")
+            raise OutsideError(
+                f"{seen['error']} of the first {seen.total()} rows failed; the last error was: {last_error}"
+            )
         if kind == "undecided" and _is_most(seen["undecided"], seen.total(), total):
             got = Shown(f"{seen['undecided']} undecided of the first {seen.total()} rows")
             raise UserError(Fault("enhance.judge_model", "a judge that can decide these rows", got, _judges(config)))
@@ -242,7 +228,7 @@ def _step(loop: Loop, config: StudentTeacherConfig, total: int, before: Sequence
 
 
 def _placed(step: Callable[[QARow], Any], places: Places) -> Callable[[QARow], Any]:
-    """`step` with a place of its own among the rows at work."""
+    """Wraps `step` so that each row takes a place among the rows at work."""
 
     async def placed(row: QARow) -> dict[str, Any]:
         async with places.row():
@@ -251,36 +237,32 @@ def _placed(step: Callable[[QARow], Any], places: Places) -> Callable[[QARow], A
     return placed
 
 
-def _out(journal: Journal, role: str) -> list[str]:
-    return [note.id for note in journal.batches(role) if note.id is not None and note.state != "done"]
-
-
 def _batches(journal: Journal, role: str) -> dict[str, float]:
-    """How many batches the role had, and of their calls how many there were, were answered, and were not."""
+    """Returns how many batches the role had, and how many of their calls were answered, failed or were refused."""
     ended = [note.about for note in journal.batches(role) if note.state == "done" and note.about["calls"]]
     names = ("calls", "answered", "failed", "refused")
     return {"batches": len(ended), **{name: sum(about.get(name, 0) for about in ended) for name in names}}
 
 
 def _is_most(count: int, seen: int, total: int) -> bool:
-    """Whether `count` of the rows seen so far show that most of all are such; of all rows, whether most are."""
+    """Returns True if `count` of the rows seen show that most of all rows are such."""
     if seen < FEWEST_JUDGED:
         return False
     return count > seen / 2 if seen >= total else Rate(count, seen).ci95[0] > 1 / 2
 
 
 def _judges(config: StudentTeacherConfig) -> str:
-    """What to give in the place of a judge that leaves most answers undecided."""
+    """Returns advice on what to use instead of a judge that leaves most answers undecided."""
     others = "a model (--judge-model gpt-4o-mini, local/NAME, or NAME with --judge-api-base URL)"
     if config.judge_model.startswith("python:"):
-        return f"It returns True, False or None, and None is no verdict. Let it decide more, or give {others}."
+        return f"It returns True, False or None, and None is no verdict. Make it decide more, or give {others}."
     if resolve_alias(config.judge_model) == RULES["judge"] or config.judge_mode == "mechanical":
         return f"Give {others}, a function of yours (python:FILE.py:F), or answers that rules can compare."
     return f"Give a larger judge: {others}; or answers that rules can compare."
 
 
 def _counted(rows: Iterator[dict[str, Any]], figures: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The same rows, counted into `figures` as they pass."""
+    """Yields the rows unchanged, counted into `figures`."""
     for data in rows:
         enhancement = data["metadata"]["enhancement"]
         figures["outcomes"][enhancement["outcome"]] += 1

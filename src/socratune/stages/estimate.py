@@ -1,6 +1,6 @@
-"""estimate: a pilot of a few passages or rows says what all will take: tokens, USD, hours, each with an interval.
+"""estimate: a pilot of a few passages or rows predicts tokens, USD and hours of all, each with an interval.
 
-The pilot's calls are in the journal like all others, so the run that follows does not pay them again.
+The pilot's calls are in the journal like all others, so the following run does not pay for them again.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ async def estimate_loop(
     tick: Tick,
     limits: Limits,
 ) -> dict[str, Any]:
-    """Enhance `PILOT_ROWS` of the rows, chosen by the hash of their id, and extrapolate to `total`.
+    """Enhances `PILOT_ROWS` of the rows, chosen by the hash of their id, and extrapolates to `total`.
 
     Returns:
         `rows`, `pilot_rows`, what the pilot has `spent`, and as [expected, low, high] over all rows: `tokens` by role,
-        `usd` by role and in all (None where a price is not known), `seconds`. Where calls go in batches, the prices are
-        those of batches, and `batches` says what they save in `usd` and how many follow `in_a_row` at most; the pilot's
-        own calls are direct.
+        `usd` by role and in all (None without a known price), `seconds`. If calls go in batches, the prices are those
+        of batches, and `batches` holds `saved_usd` and how many at most follow `in_a_row`; the pilot's own calls are
+        direct.
 
     Raises:
         BudgetSpent: the limit of money or tokens is smaller than the pilot.
-        OutsideError: most calls of the pilot are refused.
+        OutsideError: most calls of the pilot failed.
     """
     ledger = Ledger(limits)
     async with attended(run, config, base, journal=journal, ledger=ledger) as (loop, student):
         step = _measured(_enhanced(loop))
         pilot, wall_s = await _tried(rows, step, config.concurrency, journal=journal, key=key, tick=tick)
     pilot, batches = _in_batches(pilot, config, total)
-    found = extrapolate(pilot, total, unpriced=ledger.unpriced) | batches
-    seconds = _seconds(pilot, found, config, wall_s=wall_s, served=student.loaded is None)
-    return {**found, "seconds": seconds, "spent": ledger.summary()}
+    estimate = extrapolate(pilot, total, unpriced=ledger.unpriced) | batches
+    seconds = _seconds(pilot, estimate, config, wall_s=wall_s, served=student.loaded is None)
+    return {**estimate, "seconds": seconds, "spent": ledger.summary()}
 
 
 def _in_batches(
     pilot: list[dict[str, Any]], config: StudentTeacherConfig, total: int
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The pilot's rows at the prices of batches, and what these come to; where there are none, as they are."""
+    """Returns the pilot's rows at batch prices, and what batches save; unchanged if there are none."""
     shares = {f"enhance.{role}": share for role, share in batch_shares(config).items()}
     if not shares:
         return pilot, {}
@@ -96,13 +96,14 @@ async def estimate_source(
     tick: Tick,
     limits: Limits,
 ) -> tuple[dict[str, Any], list[QARow]]:
-    """Have questions written to `PILOT_ROWS` of the passages; what all take (as `estimate_loop`), and the pilot's rows.
+    """Writes questions for `PILOT_ROWS` of the passages. Returns the estimate (as `estimate_loop`) and the pilot's
+    rows.
 
-    `questions` is the number of rows that all passages give, siblings not counted: what can be trained on. Those of a
-    graph come on top, and questions that several passages give alike are counted for each.
+    `questions` is the number of rows from all passages without siblings, which can be trained on. Those of a graph are
+    added to it, and questions that several passages share are counted for each.
 
     Raises:
-        UserError: no such source, or nothing in it can be read.
+        UserError: there is no such source, or nothing in it can be read.
         BudgetSpent, OutsideError: as in `estimate_loop`.
     """
     gathered = gather_passages(config, place.source)
@@ -113,16 +114,16 @@ async def estimate_source(
         step = _measured(passage_step(config, gathered, graph, writers))
         passages = list(read_passages(gathered))
         pilot, wall_s = await _tried(passages, step, config.concurrency, journal=journal, key=key, tick=tick)
-    found = extrapolate(pilot, total, unpriced=ledger.unpriced)
-    written = [[row for row in one["rows"] if "sibling_of" not in row["metadata"]] for one in pilot]
-    found["questions"] = total_interval([len(rows) for rows in written], total)
-    found |= {"seconds": _seconds(pilot, found, config, wall_s=wall_s, served=True), "spent": ledger.summary()}
+    estimate = extrapolate(pilot, total, unpriced=ledger.unpriced)
+    written = [[row for row in value["rows"] if "sibling_of" not in row["metadata"]] for value in pilot]
+    estimate["questions"] = total_interval([len(rows) for rows in written], total)
+    estimate |= {"seconds": _seconds(pilot, estimate, config, wall_s=wall_s, served=True), "spent": ledger.summary()}
     parsed = (parse_row(row, "pilot") for rows in written for row in rows)
-    return found, [row for row in parsed if isinstance(row, QARow)]
+    return estimate, [row for row in parsed if isinstance(row, QARow)]
 
 
 def trained_rows(questions: float, split: SplitConfig) -> int:
-    """How many of so many rows the split leaves for the loop; tests by siblings take none of them."""
+    """Returns how many of so many rows the split leaves for the loop; tests by siblings take none of them."""
     held_out = 0.0 if split.held_out else min(questions * split.held_out_share, split.max_held_out_rows)
     return round(questions - held_out - min(questions * split.dev_share, split.max_dev_rows))
 
@@ -136,7 +137,7 @@ async def _tried(
     key: str,
     tick: Tick,
 ) -> tuple[list[dict[str, Any]], float | None]:
-    """The values of the pilot's rows, and the seconds they took in all; None where the journal knew some before.
+    """Returns the values of the pilot's rows, and their seconds in all; None if the journal knew some before.
 
     Raises:
         OutsideError: most of them failed.
@@ -149,12 +150,14 @@ async def _tried(
     pilot = list(journal.rows(key))
     failed = [row["error"] for row in pilot if row["error"]]
     if len(failed) > len(pilot) / 2:
-        raise OutsideError(f"{len(failed)} of the {len(pilot)} of the pilot failed; the last said: {failed[-1]}")
+        raise OutsideError(
+            f"{len(failed)} of the {len(pilot)} rows of the pilot failed; the last error was: {failed[-1]}"
+        )
     return pilot, wall_s
 
 
 def _measured(step: Callable[[_Row], Awaitable[dict[str, Any]]]) -> Callable[[_Row], Awaitable[dict[str, Any]]]:
-    """`step`, its value with what it took beside it."""
+    """Wraps `step` so that its value contains its time, calls, tokens and USD."""
 
     async def measured(row: _Row) -> dict[str, Any]:
         started = time.monotonic()
@@ -176,17 +179,17 @@ def _enhanced(loop: Loop) -> Callable[[QARow], Awaitable[dict[str, Any]]]:
 
 
 def _refusal(value: dict[str, Any]) -> str | None:
-    """Why a passage has no question, where that is a failed call."""
-    failed = (one.detail for one in map(Rejected.from_json, value.get("rejected", ())) if one.reason == "call_failed")
-    return next(failed, None)
+    """Returns why a passage has no question, if a call failed."""
+    rejected = map(Rejected.from_json, value.get("rejected", ()))
+    return next((row.detail for row in rejected if row.reason == "call_failed"), None)
 
 
 def extrapolate(pilot: Sequence[dict[str, Any]], rows: int, *, unpriced: set[str]) -> dict[str, Any]:
-    """Tokens and USD of all rows from those of the pilot's.
+    """Extrapolates tokens and USD from the pilot to all rows.
 
     Args:
         pilot: `tokens` and `usd` by role of each row.
-        unpriced: roles whose price is not known; their USD, and the sum, are None.
+        unpriced: roles without a known price; their USD, and the sum, are None.
     """
     roles = sorted({role for row in pilot for role in row["tokens"]})
     tokens = {role: total_interval([row["tokens"].get(role, 0) for row in pilot], rows) for role in roles}
@@ -201,41 +204,41 @@ def extrapolate(pilot: Sequence[dict[str, Any]], rows: int, *, unpriced: set[str
 
 def _seconds(
     pilot: Sequence[dict[str, Any]],
-    found: dict[str, Any],
+    estimate: dict[str, Any],
     config: StudentTeacherConfig | GenerateConfig,
     *,
     wall_s: float | None,
     served: bool,
 ) -> Span | None:
-    """How long all rows take, None where the journal answered for a row of the pilot.
+    """Returns how long all rows take, or None if the journal answered for a row of the pilot.
 
-    Behind a server rows only wait, so `concurrency` of them share the time; no shorter than the limits by the minute
-    allow. A student in this process decodes larger batches faster per row, but by how much the pilot does not show: its
-    own rate is the expected and the upper end.
+    For a server, rows only wait, so `concurrency` of them share the time, within the limits per minute. A student in
+    this process decodes larger batches faster per row, but the pilot does not show by how much: its own rate is the
+    expected and the upper end.
     """
-    lasted, rows = [row["seconds"] for row in pilot], found["rows"]
+    lasted, rows = [row["seconds"] for row in pilot], estimate["rows"]
     if None in lasted or not pilot or wall_s is None:
         return None
     expected, low, high = (seconds / min(config.concurrency, rows) for seconds in total_interval(lasted, rows))
     if not served:
         by_rate = wall_s * rows / len(pilot)
         expected, low, high = by_rate, min(low, by_rate), by_rate
-    floor_s = _limited_s(pilot, found, config)
+    floor_s = _limited_s(pilot, estimate, config)
     return max(expected, floor_s), max(low, floor_s), max(high, floor_s)
 
 
 def _limited_s(
-    pilot: Sequence[dict[str, Any]], found: dict[str, Any], config: StudentTeacherConfig | GenerateConfig
+    pilot: Sequence[dict[str, Any]], estimate: dict[str, Any], config: StudentTeacherConfig | GenerateConfig
 ) -> float:
-    """The time that the limits of requests and tokens by the minute make of it at least."""
+    """Returns the least time under the limits of requests and tokens per minute."""
     section = "generate" if isinstance(config, GenerateConfig) else "enhance"
     times = [0.0]
     endpoint: EndpointConfig
     for role, endpoint in config.endpoints:
         name = f"{section}.{role}"
-        calls = sum(row["calls"].get(name, 0) for row in pilot) * found["rows"] / len(pilot)
+        calls = sum(row["calls"].get(name, 0) for row in pilot) * estimate["rows"] / len(pilot)
         if endpoint.requests_per_minute:
             times.append(calls / endpoint.requests_per_minute * 60)
-        if endpoint.tokens_per_minute and name in found["tokens"]:
-            times.append(found["tokens"][name][0] / endpoint.tokens_per_minute * 60)
+        if endpoint.tokens_per_minute and name in estimate["tokens"]:
+            times.append(estimate["tokens"][name][0] / endpoint.tokens_per_minute * 60)
     return max(times)

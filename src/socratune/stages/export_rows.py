@@ -1,4 +1,4 @@
-"""export-data: what a run would train on, for another trainer: the curated rows, their masks, and that trainer's files.
+"""export-data: writes what a run would train on for another trainer: the curated rows, their masks, and its files.
 
 train.jsonl        what the trainer reads: ids and labels, or messages (`tokens/` for LLaMA-Factory)
 messages.jsonl     the same rows in words, for people and for everything else
@@ -25,15 +25,15 @@ from socratune.stages.train import check_labels, short_enough, without_controls
 
 
 def export_training(run: RunDir, config: RunConfig, to: str, *, out: str | None = None) -> str:
-    """Write the rows and the settings of a run's training for another trainer; what was written and how it is used.
+    """Writes the rows and settings of a run's training for another trainer. Returns what was written and how to use it.
 
     Args:
         to: one of `publishing.TRAINERS`.
-        out: the folder, which is written anew; without it, `RUN/export/TO`.
+        out: the folder, which is replaced; without it, `RUN/export/TO`.
 
     Raises:
-        UserError: there is no such trainer, or it cannot be told these settings; nothing is curated yet; something else
-            is at `out`; the model's tokenizer is not there, or the labels of a row are wrong.
+        UserError: there is no such trainer, or it does not support these settings; nothing is curated yet; something
+            else is at `out`; the model's tokenizer is missing, or the labels of a row are wrong.
     """
     faults = trainer_faults(to, config.train)
     if not run.rows("train").is_file():
@@ -59,21 +59,25 @@ def export_training(run: RunDir, config: RunConfig, to: str, *, out: str | None 
         _write_rows(folder, trainer.rows_as, rows, examples)
         pairs = [trainer.preference(pair) for pair in view_rows(run, "preference")]
         more = {"preference.jsonl": pairs, "sdft.jsonl": list(view_rows(run, "sdft")) if to == "trl" else []}
-        for name, found in more.items():
-            if found:
-                write_jsonl(folder / name, found)
+        for name, lines in more.items():
+            if lines:
+                write_jsonl(folder / name, lines)
         for name, text in trainer.files(recipe).items():
             write_text(folder / name, text)
         shutil.rmtree(place, ignore_errors=True)
-    return _told(place, to, rows, examples, more)
+    return _report(place, to, rows, examples, more)
 
 
 def _write_rows(folder: Path, rows_as: str, rows: Sequence[Rendered], examples: Sequence[Example]) -> None:
-    write_jsonl(folder / "messages.jsonl", ({"id": one.id, "messages": _messages(one)} for one in examples))
+    answers = ({"role": "assistant", "content": "".join(piece.text for piece in row.pieces)} for row in examples)
+    messages = (
+        {"id": row.id, "messages": [*row.prompt, answer]} for row, answer in zip(examples, answers, strict=True)
+    )
+    write_jsonl(folder / "messages.jsonl", messages)
     if rows_as == "tokens":
         write_jsonl(folder / "train.jsonl", map(_tokens, rows))
     elif rows_as == "messages":
-        write_jsonl(folder / "train.jsonl", ({"messages": _with_loss(one)} for one in examples))
+        write_jsonl(folder / "train.jsonl", ({"messages": _with_loss(row)} for row in examples))
     else:
         from datasets import Dataset, disable_progress_bars
 
@@ -85,18 +89,14 @@ def _tokens(row: Rendered) -> dict[str, Any]:
     return {"input_ids": row.ids, "attention_mask": [1] * len(row.ids), "labels": row.labels}
 
 
-def _messages(example: Example) -> list[dict[str, Any]]:
-    return [*example.prompt, {"role": "assistant", "content": "".join(piece.text for piece in example.pieces)}]
-
-
 def _with_loss(example: Example) -> list[dict[str, Any]]:
-    """The turns, each of the assistant's with its loss; an answer of several pieces is as many turns."""
+    """Returns the turns, each of the assistant's with its loss. An answer of several pieces becomes several turns."""
     before = [{**turn, "loss": False} if turn["role"] == "assistant" else dict(turn) for turn in example.prompt]
     answer = [{"role": "assistant", "content": piece.text, "loss": piece.trained} for piece in example.pieces]
     return [*before, *answer]
 
 
-def _told(
+def _report(
     place: Path, to: str, rows: Sequence[Rendered], examples: Sequence[Example], more: dict[str, list[Any]]
 ) -> str:
     def lines() -> Iterator[str]:
@@ -104,12 +104,12 @@ def _told(
         yield f"{len(rows)} rows, {trained} of {every} tokens carry loss: {place}"
         masked = sum(not all(piece.trained for piece in example.pieces) for example in examples)
         if masked and TRAINERS[to].rows_as == "messages":
-            yield f"{masked} answers hold passages without loss, which are messages of their own with `loss: false`."
+            yield f"{masked} answers hold passages without loss, which are separate messages with `loss: false`."
         elif masked:
-            yield f"{masked} answers hold passages without loss: the tokens say so, messages.jsonl cannot."
-        for name, found in more.items():
-            if found:
-                yield f"{len(found)} rows in {name}"
+            yield f"{masked} answers hold passages without loss, which the tokens mark and messages.jsonl cannot."
+        for name, written in more.items():
+            if written:
+                yield f"{len(written)} rows in {name}"
         yield f"Train: cd {place} && {TRAINERS[to].command}"
 
     return "\n".join(lines())

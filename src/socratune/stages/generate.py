@@ -1,10 +1,11 @@
-"""generate: documents in, questions and answers out, each traceable to the words it came from."""
+"""generate: turns documents into questions and answers, each traceable to the words it came from."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,14 @@ from socratune.runs import (
 )
 
 FIRST_PASSAGES = 50
-"""After so many a writer that refuses most of them stops the run."""
+"""After so many passages, a writer that refuses most of them stops the run."""
 FEWEST_PATHS = 20
-"""Multi-hop questions out of a graph, also where few other rows would allow fewer by their share."""
+"""Multi-hop questions from a graph, even if few other rows would allow fewer by their share."""
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedFiles:
-    """Where the rows go, what was rejected, and the folder with what was read of the source."""
+    """Where rows and rejected rows are written, and the folder for what is read of the source."""
 
     rows: Path
     rejected: Path
@@ -72,14 +73,14 @@ async def generate_questions(
     tick: Tick,
     limits: Limits = UNLIMITED,
 ) -> StageResult:
-    """Write the rows and what was rejected; its figures say how far they cover the source.
+    """Writes the rows and the rejected rows. The figures tell how far they cover the source.
 
     Args:
-        model_name: whose tokenizer sizes the passages; None: by an estimate.
+        model_name: the model whose tokenizer sizes the passages; None uses an estimate.
         key: name and fingerprint of the stage in the journal.
 
     Raises:
-        UserError: no such source, or nothing in it can be read.
+        UserError: there is no such source, or nothing in it can be read.
         BudgetSpent: the limit of money or tokens is reached; finished passages are kept.
     """
     gathered = gather_passages(config, place.source)
@@ -94,16 +95,10 @@ async def generate_questions(
 
     async with attending_writers(config, gathered, seed=seed, journal=journal, ledger=ledger) as writers:
         step = passage_step(config, gathered, graph, writers)
-        await map_rows(
-            read_passages(gathered),
-            step,
-            total=total,
-            journal=journal,
-            stage=key,
-            concurrency=config.concurrency,
-            tick=tell,
-        )
-        edges = [value async for value in _of_graph(graph, config, sum(_rows_in(journal, key)))]
+        passages, at_once = read_passages(gathered), config.concurrency
+        await map_rows(passages, step, total=total, journal=journal, stage=key, concurrency=at_once, tick=tell)
+        rows = sum(len(value["rows"]) for value in map(json_decode, journal.row_texts(key)))
+        edges = [value async for value in _of_graph(graph, config, rows)]
     figures = {
         "documents": documents,
         "passages": total,
@@ -112,44 +107,45 @@ async def generate_questions(
         "writer_model": config.writer_model,
         "spent": ledger.summary(),
     }
-    figures |= _written(place, gathered, lambda: _values(journal, key, edges))
+    figures |= _written(place, gathered, lambda: chain(map(json_decode, journal.row_texts(key)), edges))
     figures["questions_per_1000_tokens"] = round(figures["rows"] / max(1, tokens) * 1000, 2)
-    failure = None if figures["rows"] else "No question stood its checks, so there is nothing to train on."
+    failure = None if figures["rows"] else "No question passed its checks, so there is nothing to train on."
     return StageResult(rows_in=total, rows_out=figures["rows"], figures=figures, failure=failure)
 
 
 def passage_step(
     config: GenerateConfig, gathered: Gathered, graph: Graph, writers: Writers
 ) -> Callable[[Passage], Any]:
-    """A passage's questions, each checked, as JSON; with a stop where the writer refuses most of the first ones."""
+    """Returns a step that asks and checks a passage's questions. It stops if the writer refuses most at first."""
     mix = config.mix.model_dump(by_alias=True)
     seen = failed = 0
 
     async def step(passage: Passage) -> dict[str, Any]:
         nonlocal seen, failed
-        if found := injection_in(passage.text):
-            return as_journal_value(
-                [Rejected("prompt_injection", found, id=passage.id, row={"text": passage.text[:2000]})]
-            )
+        if injection := injection_in(passage.text):
+            row = {"text": passage.text[:2000]}
+            return as_journal_value([Rejected("prompt_injection", injection, id=passage.id, row=row)])
         wanted = questions_by_type(passage.id, mix, config.questions_per_passage)
         title, near = gathered.titles[passage.document], graph.neighbours(passage.document)
         task = Task(passage, title, near, wanted, config.siblings)
         seen += 1
         try:
             drafts = await writers.writer(task)
-            found = [one for draft in drafts for one in await checked_draft(draft, task, writers.checker)]
+            rows = [row for draft in drafts for row in await checked_draft(draft, task, writers.checker)]
         except CallError as error:
             failed += 1
             if seen >= FIRST_PASSAGES > failed - 1 and failed > seen / 2:
-                raise OutsideError(f"{failed} of the first {seen} passages failed; the last said: {error}") from error
+                raise OutsideError(
+                    f"{failed} of the first {seen} passages failed; the last error was: {error}"
+                ) from error
             return as_journal_value([Rejected("call_failed", str(error), id=passage.id)])
-        return as_journal_value(found or [Rejected("no_question", "the writer found none", id=passage.id)])
+        return as_journal_value(rows or [Rejected("no_question", "the writer found none", id=passage.id)])
 
     return step
 
 
 async def _of_graph(graph: Graph, config: GenerateConfig, rows: int) -> AsyncIterator[dict[str, Any]]:
-    """The graph's questions as values like those of passages. Multi-hop ones keep to their share of the mix."""
+    """Yields the graph's questions like those of passages. Multi-hop questions keep to their share of the mix."""
     mix = config.mix.model_dump(by_alias=True)
     share = mix["multi-hop"] / sum(mix.values())
     most = max(FEWEST_PATHS, int(rows * share / (1 - share))) if share < 1 else None
@@ -163,30 +159,19 @@ async def _of_graph(graph: Graph, config: GenerateConfig, rows: int) -> AsyncIte
 
 
 async def _over_edges(draft: Draft, edges: list[Edge], config: GenerateConfig) -> dict[str, Any]:
-    """Checked like any other, on the stretches that tell the edges, and on nothing else."""
+    """Checks a draft like any other, on the stretches that tell the edges, and on nothing else."""
     stretches = [edge.evidence for edge in edges]
-    text = "\n".join(one.text for one in stretches)
-    passage = Passage(
-        "+".join(one.id for one in stretches), stretches[0].document, text, 0, len(text), stretches[0].place
-    )
+    name, text = "+".join(part.id for part in stretches), "\n".join(part.text for part in stretches)
+    passage = Passage(name, stretches[0].document, text, 0, len(text), stretches[0].place)
     siblings = draft.siblings[: config.siblings]
     task = Task(passage, "", (), {}, len(siblings))
     return as_journal_value(await checked_draft(replace(draft, siblings=siblings), task, None))
 
 
-def _rows_in(journal: Journal, key: str) -> Iterator[int]:
-    return (len(value["rows"]) for value in map(json_decode, journal.row_texts(key)))
-
-
-def _values(journal: Journal, key: str, edges: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    yield from map(json_decode, journal.row_texts(key))
-    yield from edges
-
-
 def _written(
     place: GeneratedFiles, gathered: Gathered, values: Callable[[], Iterator[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Write both files, the rows without those asked before; what the report tells of them."""
+    """Writes both files, without repeated questions, and returns the figures."""
     dropped = asked_before(row for value in values() for row in value["rows"])
     types: Counter[str] = Counter()
     passages, used = {passage.id for passage in read_passages(gathered)}, set[str]()
@@ -222,6 +207,6 @@ def _all_rejected(
     for value in values():
         yield from map(Rejected.from_json, value["rejected"])
         for row in value["rows"]:
-            if why := dropped.get(at):
-                yield replace(why, id=content_id(row["messages"]), row=row)
+            if rejected := dropped.get(at):
+                yield replace(rejected, id=content_id(row["messages"]), row=row)
             at += 1

@@ -1,8 +1,10 @@
-"""What the steps of a training are made of, by its method: curated rows, and traces of the same questions."""
+"""Makes the items of a training by its method, from curated rows and traces of the same questions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from socratune.config import EnhancedTrainingConfig, RunConfig
@@ -28,7 +30,7 @@ _LACKS = {
 
 
 def as_items(method: str, replay: list[Rendered]) -> list[Any]:
-    """The base's own answers to neutral prompts among the items of a method: of full weight, and never clipped."""
+    """Returns the base's own answers to neutral prompts as items of a method, at full weight and never clipped."""
     from socratune.training import Sampled, Weighted
 
     if method == "weights":
@@ -37,9 +39,9 @@ def as_items(method: str, replay: list[Rendered]) -> list[Any]:
 
 
 def method_faults(config: RunConfig) -> list[Fault]:
-    """Why a method does not go with the model; by its small files."""
-    asked = config.train.method == "distil" and not config.train.distil.thinking
-    if not asked or not is_thinking(chat_template(config.model) or ""):
+    """Returns why a method does not suit the model, by its small files."""
+    distils = config.train.method == "distil" and not config.train.distil.thinking
+    if not distils or not is_thinking(chat_template(config.model) or ""):
         return []
     fix = "Published losses are up to 40 % (arXiv:2603.24472). Take another method, or --force."
     got = Shown("one that thinks first")
@@ -49,7 +51,7 @@ def method_faults(config: RunConfig) -> list[Fault]:
 def training_items(
     run: RunDir, config: EnhancedTrainingConfig, tokenizer: Any, rows: list[Rendered], longest: int
 ) -> tuple[list[Any], dict[str, int]]:
-    """The items of a training without replay, and how many of what there are.
+    """Returns the items of a training without replay, and their number by kind.
 
     Raises:
         UserError: the method has nothing to train on here.
@@ -58,46 +60,42 @@ def training_items(
         return [*rows], {}
     make = {"dpo": _pairs, "weights": _weighted, "distil": _distilled, "grpo": _groups}[config.method]
     maker = _Maker(run, config, tokenizer, {row.id: row for row in rows}, longest)
-    found = list(make(maker))
-    if not found:
+    items = list(make(maker))
+    if not items:
         expected, fix = _LACKS[config.method]
         fix += ", or train with method: sft."
         raise UserError(Fault(f"train.method: {config.method}", expected, Shown("none"), fix))
     if config.method == "distil":
-        return [*rows, *found], {"attempts": len(found)}
-    named = {"dpo": "pairs", "weights": "weighted", "grpo": "answers"}[config.method]
-    return found, {named: len(found)}
+        return [*rows, *items], {"attempts": len(items)}
+    kind = {"dpo": "pairs", "weights": "weighted", "grpo": "answers"}[config.method]
+    return items, {kind: len(items)}
 
 
+@dataclass(frozen=True, slots=True)
 class _Maker:
-    """What the methods share: the traces, and answers rendered behind a prompt."""
+    """What the methods share: the traces, and answers rendered after a prompt."""
 
-    def __init__(
-        self,
-        run: RunDir,
-        config: EnhancedTrainingConfig,
-        tokenizer: Any,
-        right: Mapping[str, Rendered],
-        longest: int,
-    ) -> None:
-        self.run, self.config, self.right = run, config, right
-        self._tokenizer, self._longest = tokenizer, longest
+    run: RunDir
+    config: EnhancedTrainingConfig
+    tokenizer: Any
+    right: Mapping[str, Rendered]
+    longest: int
 
     def traces(self) -> Iterator[Trace]:
-        """Those whose right answer is trained on."""
+        """Yields the traces whose right answer is trained on."""
         return (trace for trace in iter_rows(self.run.enhanced, Trace.from_json) if trace.row.id in self.right)
 
     def rendered(self, trace: Trace, answer: Attempt | Piece, prompt: Any = None) -> Rendered | None:
-        """An answer behind its question, or behind another prompt; None where that is too long."""
+        """Renders an answer after its question, or after another prompt. Returns None if it is too long."""
         piece = answer if isinstance(answer, Piece) else Piece(answer.response, token_ids=answer.token_ids)
         if not piece.text:
             return None
-        row = render(self._tokenizer, Example(trace.row.id, prompt or trace.row.prompt, (piece,), trace.outcome))
-        return row if len(row.ids) <= self._longest or prompt else None
+        row = render(self.tokenizer, Example(trace.row.id, prompt or trace.row.prompt, (piece,), trace.outcome))
+        return row if len(row.ids) <= self.longest or prompt else None
 
 
 def _pairs(make: _Maker) -> Iterator[Pair]:
-    """Each row with the student's last wrong answer to its question; rows that have none are left out."""
+    """Yields each row with the student's last wrong answer to its question, if there is one."""
     from socratune.training import Pair
 
     for trace in make.traces():
@@ -106,7 +104,7 @@ def _pairs(make: _Maker) -> Iterator[Pair]:
 
 
 def _weighted(make: _Maker) -> Iterator[Weighted]:
-    """Each row by what it has to teach; one whose samples are all right has nothing and is left out."""
+    """Yields each row by what it teaches. A row whose samples are all right teaches nothing and is left out."""
     from socratune.training import Weighted, answer_weight
 
     for trace in make.traces():
@@ -117,18 +115,13 @@ def _weighted(make: _Maker) -> Iterator[Weighted]:
 
 
 def _first_samples(trace: Trace) -> list[Attempt]:
-    """What the student said before it was shown anything, as far as it is known to be right or wrong."""
-    found = []
-    for attempt in trace.attempts:
-        if attempt.given != "question":
-            break
-        if attempt.verdict != "undecided":
-            found.append(attempt)
-    return found
+    """Returns the student's decided answers before it was shown anything."""
+    plain = takewhile(lambda attempt: attempt.given == "question", trace.attempts)
+    return [attempt for attempt in plain if attempt.verdict != "undecided"]
 
 
 def _groups(make: _Maker) -> Iterator[Sampled]:
-    """All samples of a question with their advantages; where all are wrong, the hinted answer counts among them."""
+    """Yields all samples of a question with their advantages. If all are wrong, the hinted answer joins them."""
     from socratune.training import Sampled, advantages
 
     for trace in make.traces():
@@ -144,14 +137,12 @@ def _groups(make: _Maker) -> Iterator[Sampled]:
 
 
 def _distilled(make: _Maker) -> Iterator[Distilled]:
-    """The student's attempts, each with what the base would say there with the hint, or the solution, in view."""
+    """Yields the student's attempts, each also rendered after the hint, or the solution, that the base sees."""
     from socratune.training import Distilled
 
-    ours, rejected = (
-        make.config.distil,
-        {name for name, review in review_decisions(make.run).items() if review.decision == "reject"},
-    )
-    solution = ours.context == "solution"
+    config, reviews = make.config.distil, review_decisions(make.run)
+    rejected = {name for name, review in reviews.items() if review.decision == "reject"}
+    solution = config.context == "solution"
     traces = iter_rows(make.run.enhanced, Trace.from_json) if solution else make.traces()
     for trace in traces:
         if trace.row.id in rejected:
@@ -164,7 +155,7 @@ def _distilled(make: _Maker) -> Iterator[Distilled]:
         else:
             continue
         for attempt in _first_samples(trace):
-            if attempt.verdict == "incorrect" or ours.attempts == "all":
+            if attempt.verdict == "incorrect" or config.attempts == "all":
                 row, seen = make.rendered(trace, attempt), make.rendered(trace, attempt, prompt)
                 if row and seen and row.trained_ids == seen.trained_ids:
                     yield Distilled(row, seen)

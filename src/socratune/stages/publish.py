@@ -1,6 +1,6 @@
-"""publish: adapter, tokenizer, results and an honest card to the Hugging Face Hub. Only what passed.
+"""publish: uploads adapter, tokenizer, results and an honest card to the Hugging Face Hub, if the run passed.
 
-the verdict derived anew → gate → a folder with everything that will be public → one commit
+the verdict derived again → gate → a folder with everything that will be public → one commit
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from socratune.config import DEMO, PublishConfig, RunConfig
-from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
+from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError, one_line
 from socratune.evaluation import Verification, adapter_manifest, verify_run
 from socratune.publishing import (
     Licence,
@@ -49,11 +49,11 @@ _FAULTS_SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Repo:
-    """One repository to be written: the folder that becomes it.
+    """A repository to write: the folder that becomes it.
 
     Attributes:
         kind: `model` or `dataset`.
-        mark: a file by which a repository that exists already is known as one of these.
+        mark: a file that identifies an existing repository as one of these.
     """
 
     kind: str
@@ -61,31 +61,30 @@ class Repo:
     mark: str
 
     def files(self) -> list[tuple[str, int]]:
-        """(name, bytes) of every file, by name."""
-        found = (path for path in self.folder.rglob("*") if path.is_file())
-        return sorted((path.relative_to(self.folder).as_posix(), path.stat().st_size) for path in found)
+        """Returns (name, bytes) of every file, by name."""
+        paths = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted((path.relative_to(self.folder).as_posix(), path.stat().st_size) for path in paths)
 
 
 def publish_adapter(
     run: RunDir, config: RunConfig, verified: Verification, *, results: dict[str, Any], force: bool = False
 ) -> StageResult:
-    """Upload `adapter/` with card and results in one commit; before it, if asked for, the data set in another.
+    """Uploads `adapter/` with card and results in one commit, and before it, if configured, the data set in another.
 
     Args:
         config: with `hub_id`.
         verified: by `check_gate`.
-        force: so it was let by; for the command that goes on.
+        force: as for `check_gate`; repeated in the command that resumes.
 
     Raises:
-        OutsideError: the Hub refused or could not be reached; the message holds the command that goes on.
+        OutsideError: the Hub refused or could not be reached; the message holds the command that resumes.
     """
     hub_id = str(config.hub_id)
     with tempfile.TemporaryDirectory() as temporary:
         repos = prepared_upload(run, config, Path(temporary), verified, results=results)
         again = _command(run, config.publish, hub_id, force)
-        urls = {
-            f"{repo.kind}_url": _upload(repo, hub_id, private=config.publish.private, again=again) for repo in repos
-        }
+        private = config.publish.private
+        urls = {f"{repo.kind}_url": _upload(repo, hub_id, private=private, again=again) for repo in repos}
         files = sum(len(repo.files()) for repo in repos)
     return StageResult(rows_in=files, rows_out=files, figures={"url": urls["model_url"], **urls, "files": files})
 
@@ -99,22 +98,27 @@ def prepared_upload(
     results: dict[str, Any],
     offline: bool = False,
 ) -> list[Repo]:
-    """What will be uploaded, in folders below `place`: the data set where it is asked for, then the adapter.
+    """Returns what will be uploaded, in folders below `place`: the data set if configured, then the adapter.
 
     Args:
         config: with `hub_id`.
-        verified: by `check_gate`; what is shown of the proof is what was derived anew.
-        offline: touch no network; a licence that is not on this machine stays unknown.
+        verified: by `check_gate`; only the derived proof is published.
+        offline: use no network; a licence that is not on this machine stays unknown.
 
     Raises:
         UserError: the results hold something else than a run's figures.
     """
     base = public_base(config.model, config.publish.base, results, offline=offline)
     if base.licence.doubt:
-        log.warning("The licence of %s is not known: %s. The card says so.", base.name, base.licence.doubt)
+        log.warning("The licence of %s is unknown: %s. The model card says so.", base.name, base.licence.doubt)
     try:
         return _repos(run, config, place, verified, base, results=results, offline=offline)
-    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:  # whatever stands there for a figure
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:  # whatever the file holds instead of figures
         got = Shown(f"{type(error).__name__}: {error}")
         raise UserError(Fault(str(run.results), "the figures of a run", got)) from None
 
@@ -136,7 +140,7 @@ def _repos(
     folder = place / "model"
     shutil.copytree(run.adapter, folder)
     if adapter_manifest(folder) != verified.proof.files:
-        raise StageFailed("Not published: the adapter has changed since it was looked at. Run it again.")
+        raise StageFailed("Not published: the adapter has changed since it was checked. Run it again.")
     write_json(folder / "pipeline_results.json", shown)
     _make_public(folder, base)
     dataset_id = hub_id if config.publish.with_dataset else None
@@ -147,18 +151,18 @@ def _repos(
 
 
 def check_gate(run: RunDir, config: RunConfig, results: dict[str, Any], *, force: bool = False) -> Verification:
-    """Derive the verdict anew; refuse what did not pass, and what does not hold what it says.
+    """Derives the verdict again and refuses a run that did not pass, or whose files contradict it.
 
     Args:
-        force: lets what did not pass go by, with a warning in the card; never what is not what it says.
+        force: accept a run that did not pass, with a warning in the card; never one whose files contradict it.
 
     Raises:
-        StageFailed: it is refused; the text says why.
+        StageFailed: it is refused; the text gives the reason.
         UserError: a file cannot be read.
     """
     again = shlex.join(["socratune", "validate", str(run.root)])
     if results["stages"].get("train", {}).get("status", "done") != "done":
-        raise StageFailed(f"Not published, because a training that has begun anew is not finished. First: {again}")
+        raise StageFailed(f"Not published, because a restarted training is not finished. First: {again}")
     verified = verify_run(run, config, results)
     if verified is None:
         raise StageFailed(f"Not published, because it was not validated yet. First: {again}")
@@ -177,7 +181,7 @@ def check_gate(run: RunDir, config: RunConfig, results: dict[str, Any], *, force
 
 
 def public_results(results: dict[str, Any], verified: Verification, base: PublicBase) -> dict[str, Any]:
-    """The run's results without paths of this machine, without the user's data, and without what changes by itself."""
+    """Returns the run's results without paths of this machine, the user's data, and what changes by itself."""
     proof = verified.proof
     shown = {name: results[name] for name in ("socratune", "stages", "config", "inputs") if name in results}
     shown["stages"] = {name: entry for name, entry in shown["stages"].items() if name != "publish"}
@@ -197,7 +201,7 @@ def public_results(results: dict[str, Any], verified: Verification, base: Public
 
 
 def _make_public(folder: Path, base: PublicBase) -> None:
-    """The adapter's own files: the base by the name that others know, no path of this machine."""
+    """Gives the adapter's own files the public name of the base, and removes paths of this machine."""
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text("utf-8"))
     write_json(path, config | {"base_model_name_or_path": base.name, "revision": base.revision})
@@ -210,7 +214,7 @@ def _make_public(folder: Path, base: PublicBase) -> None:
 def _dataset_folder(
     run: RunDir, folder: Path, shown: dict[str, Any], hub_id: str, base: PublicBase, *, offline: bool
 ) -> Repo:
-    """`enhanced_dataset.jsonl` as others may see it, with its card."""
+    """Writes `enhanced_dataset.jsonl` as others may see it, with its card."""
     folder.mkdir()
     count = write_jsonl(folder / run.enhanced.name, _public_rows(run))
     source = Licence("other", "unknown", doubt="it is not on the Hub")
@@ -219,14 +223,14 @@ def _dataset_folder(
     elif shown["dataset"] == DEMO:
         source = Licence("apache-2.0")
     if source.doubt:
-        log.warning("The licence of the data set is not known: %s. Its card says so.", source.doubt)
+        log.warning("The licence of the data set is unknown: %s. Its card says so.", source.doubt)
     text = dataset_card(shown, hub_id, base, source, rows=count, model_id=hub_id)
     write_text(folder / "README.md", text)
     return Repo("dataset", folder, run.enhanced.name)
 
 
 def _public_rows(run: RunDir) -> Iterator[dict[str, Any]]:
-    """The rows as they were reviewed; their texts as they are, everything said about them without paths."""
+    """Yields the rows as reviewed, their texts unchanged and their metadata without paths."""
     reviews = review_decisions(run)
     for row in read_jsonl(run.enhanced):
         *turns, answer = row["messages"]
@@ -240,7 +244,7 @@ def _public_rows(run: RunDir) -> Iterator[dict[str, Any]]:
 
 
 def hub_id_fault(hub_id: str, where: str = "--hub-id") -> Fault | None:
-    """Why `hub_id` is no name for a repository, or None."""
+    """Returns why `hub_id` is no valid repository name, or None."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
@@ -253,10 +257,10 @@ def hub_id_fault(hub_id: str, where: str = "--hub-id") -> Fault | None:
 
 
 def hub_access_fault(hub_id: str) -> Fault | None:
-    """Why this machine's token could not publish under that name, or None; asked before anything is done for it.
+    """Returns why this machine's token cannot publish under that name, or None.
 
-    A Hub that does not answer is no fault: it may do so when the adapter is there, so that is said in the log. Neither
-    is a permission that the Hub does not tell.
+    A Hub that does not answer is no fault, since it may answer later; the log reports it. Neither is a permission that
+    the Hub does not disclose.
     """
     from huggingface_hub import HfApi, constants, get_token
 
@@ -267,7 +271,7 @@ def hub_access_fault(hub_id: str) -> Fault | None:
         fix = f"Run: export HF_TOKEN=… (one with write access). {later}"
         return Fault("--hub-id", "a token of the Hugging Face Hub", Shown("none"), fix)
     try:
-        found = HfApi().whoami()
+        account = HfApi().whoami()
     except Exception as error:  # the client's errors have no common class across its versions
         status, _ = _answered(error)
         if status in (401, 403):
@@ -278,23 +282,22 @@ def hub_access_fault(hub_id: str) -> Fault | None:
             "whatever becomes of the upload.", hub_id, _reason(error, hub_id),
         )  # fmt: skip
         return None
-    if reason := _may_not_write(found, hub_id):
+    if reason := _may_not_write(account, hub_id):
         return Fault("--hub-id", f"a token that may write {hub_id}", Shown(reason), f"Take another. {later}")
     return None
 
 
-def _may_not_write(found: Any, hub_id: str) -> str:
-    """Why what the Hub says of a token rules out that it may write there; empty where it may, or where that is open."""
+def _may_not_write(account: Any, hub_id: str) -> str:
+    """Returns why the Hub's description of a token rules out writing there; empty if it may, or if that is open."""
     try:
-        owner, own = hub_id.partition("/")[0], str(found["name"])
-        ranks = {str(org["name"]).casefold(): org.get("roleInOrg") for org in found.get("orgs") or []}
-        token = (found.get("auth") or {}).get("accessToken") or {}
+        owner, own = hub_id.partition("/")[0], str(account["name"])
+        ranks = {str(org["name"]).casefold(): org.get("roleInOrg") for org in account.get("orgs") or []}
+        token = (account.get("auth") or {}).get("accessToken") or {}
         role, fine = token.get("role"), token.get("fineGrained") or {}
-        scopes = [
-            (str(scope["entity"].get("name")).casefold(), scope["permissions"]) for scope in fine.get("scoped", [])
-        ]
+        scoped = fine.get("scoped", [])
+        scopes = [(str(scope["entity"].get("name")).casefold(), scope["permissions"]) for scope in scoped]
     except (LookupError, TypeError, AttributeError):
-        return ""  # in another form than today's
+        return ""  # the Hub's answer has another form than today
     if owner.casefold() not in (own.casefold(), *ranks):
         others = f" and of {', '.join(ranks)}" if ranks else ""
         return f"one of {own}{others}"
@@ -309,15 +312,15 @@ def _may_not_write(found: Any, hub_id: str) -> str:
 
 
 def _command(run: RunDir, config: PublishConfig, hub_id: str, force: bool) -> str:
-    """The command that does this again."""
+    """Returns the command that repeats the upload."""
     base = [] if config.base is None else ["--base", config.base]
     flags = {"--public": not config.private, "--with-dataset": config.with_dataset, "--force": force}
-    given = [flag for flag, on in flags.items() if on]
-    return shlex.join(["socratune", "publish", str(run.root), "--hub-id", hub_id, *base, *given])
+    chosen = [flag for flag, on in flags.items() if on]
+    return shlex.join(["socratune", "publish", str(run.root), "--hub-id", hub_id, *base, *chosen])
 
 
 def _upload(repo: Repo, hub_id: str, *, private: bool, again: str) -> str:
-    """One commit with what changed; its address.
+    """Uploads what changed in one commit and returns its address.
 
     Raises:
         OutsideError: the Hub refused or could not be reached, or the name is taken.
@@ -327,7 +330,7 @@ def _upload(repo: Repo, hub_id: str, *, private: bool, again: str) -> str:
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    then = f"Then go on with: {again}"
+    then = f"Then resume with: {again}"
     if get_token() is None:
         raise OutsideError(f"No token for the Hugging Face Hub: set HF_TOKEN to one with write access. {then}")
     api = HfApi()
@@ -352,12 +355,12 @@ def _upload(repo: Repo, hub_id: str, *, private: bool, again: str) -> str:
     return commit.commit_url
 
 
-def _taken(repo: Repo, found: Any, *, private: bool) -> str:
-    """Why a repository that exists is left as it is; empty where it may be written."""
-    names = {file.rfilename for file in found.siblings or []} - {".gitattributes", "README.md"}
+def _taken(repo: Repo, existing: Any, *, private: bool) -> str:
+    """Returns why an existing repository must not be written; empty if it may be."""
+    names = {file.rfilename for file in existing.siblings or []} - {".gitattributes", "README.md"}
     if names and repo.mark not in names:
         return f"the {repo.kind} repository of that name holds something else ({', '.join(sorted(names)[:3])})"
-    if private and not found.private:
+    if private and not existing.private:
         return "it is public; add --public to the command if that is meant"
     return ""
 
@@ -365,13 +368,13 @@ def _taken(repo: Repo, found: Any, *, private: bool) -> str:
 _REASONS = {
     401: "the token was refused. Set HF_TOKEN to one with write access.",
     403: "the token may not write there. Take one with write access to {owner}, or another --hub-id.",
-    409: "the name is taken, or somebody writes there right now.",
+    409: "the name is taken, or somebody else is writing there.",
     412: "somebody else wrote there meanwhile.",
 }
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error and those that it wraps."""
+    """Returns an error and those that it wraps."""
     chain = [error]
     while deeper := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(deeper)
@@ -379,21 +382,21 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _answered(error: BaseException) -> tuple[int | None, str]:
-    """The status and the words of the server's answer, which the client wraps; None where it did not answer."""
+    """Returns status and text of the server's answer, which the client wraps; None if there was none."""
     for cause in _chain(error):
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if status is not None:
-            return status, " ".join(str(cause).split())[:300]
+            return status, one_line(cause)
     return None, ""
 
 
 def _reason(error: BaseException, hub_id: str) -> str:
-    """What went wrong, in one sentence, and what to do."""
-    status, said = _answered(error)
+    """Returns in one sentence what went wrong, and what to do."""
+    status, text = _answered(error)
     if status is not None:
         known = _REASONS.get(status)
-        return known.format(owner=hub_id.partition("/")[0]) if known else f"it answered {status} ({said})."
-    said = " ".join(str(error).split())[:200]
+        return known.format(owner=hub_id.partition("/")[0]) if known else f"it answered {status} ({text})."
+    text = one_line(error, 200)
     if any(isinstance(cause, OSError) or type(cause).__module__.startswith("httpx") for cause in _chain(error)):
-        return f"the connection failed ({said}). Check the network; what was uploaded is not sent again."
-    return f"{said}."
+        return f"the connection failed ({text}). Check the network; what was uploaded is not sent again."
+    return f"{text}."

@@ -1,6 +1,6 @@
-"""split: what is trained on, what chooses, what proves. Before anything is paid, by source, and it does not move.
+"""split: decides by source what trains, what chooses and what proves, before anything is paid for.
 
-The rows are gone through twice and never held: first a few numbers of each decide where it goes, then it is written.
+The rows are read twice and never held: first a few numbers of each decide where it goes, then it is written.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ class _Read:
 
 
 def split_rows(run: RunDir, config: SplitConfig, *, dataset: str, screen: Screen | None = None) -> StageResult:
-    """Write `train_in.jsonl`, `dev.jsonl`, `held_out.jsonl`, `recall.jsonl`, and what was dropped with its reason.
+    """Writes `train_in.jsonl`, `dev.jsonl`, `held_out.jsonl`, `recall.jsonl`, and the dropped rows with their reasons.
 
-    Its figures say what the held-out rows will be able to show (`detectable`).
+    Its figures tell what the held-out rows will be able to show (`detectable`).
 
     Args:
-        screen: what the rows have to pass that a model is asked.
+        screen: rejects rows that the model cannot be asked.
 
     Raises:
-        UserError: faulty rows (all of them) unless `on_bad_row` is `skip`; nothing left to train on.
+        UserError: there are faulty rows (all are listed) and `on_bad_row` is not `skip`; or nothing is left to train
+            on.
     """
     read, groups = _read(config, dataset, screen)
     forget_data_sets()  # but for what is read here
@@ -66,14 +67,14 @@ def split_rows(run: RunDir, config: SplitConfig, *, dataset: str, screen: Screen
     if "train_in" not in parts:
         raise UserError(_nothing_left(dataset, parts))
     dropped = _write(run, read, parts, own_parts)
-    bad = sum(one.data.reading.bad_rows for one in read.every)
-    left_out = sum((one.data.reading.left_out for one in read.every), Counter[str]())
+    bad = sum(rows.data.reading.bad_rows for rows in read.every)
+    left_out = sum((rows.data.reading.left_out for rows in read.every), Counter[str]())
     refused, too_long = bool(bad or left_out), left_out.pop("too_long", 0)
     if too_long:
         text = "%d rows are longer than the model's positions and left out; input.rejected.jsonl says which."
         log.warning(text, too_long)
     if refused:
-        write_rejected(run.rejected("input"), (item for one in read.every for item in one.data.bad_rows()))
+        write_rejected(run.rejected("input"), (row for rows in read.every for row in rows.data.bad_rows()))
     proof, proof_parts = (own, own_parts) if own else (rows, parts)
     sizes = Counter(cluster for cluster, part in zip(proof.clusters, proof_parts, strict=True) if part == "held_out")
     shows = detectable(list(sizes.values()), fewest=FEWEST_CLUSTERS)
@@ -99,7 +100,7 @@ def split_rows(run: RunDir, config: SplitConfig, *, dataset: str, screen: Screen
 
 
 def _read(config: SplitConfig, dataset: str, screen: Screen | None) -> tuple[_Read, Sequence[int]]:
-    """Every data set of the split, joined to clusters; and the group of every row in the marks."""
+    """Reads every data set of the split into clusters. Returns them, and the group of every row in the marks."""
     marks = Marks()
 
     def read(path: Path, screen: Screen | None = screen) -> Clusters:
@@ -110,18 +111,18 @@ def _read(config: SplitConfig, dataset: str, screen: Screen | None) -> tuple[_Re
 
     rows = read(data_path(dataset))
     own = read(data_path(config.held_out, held_out=True)) if config.held_out is not None else None
-    found = _Read(rows, own, [read(data_path(name), None) for name in config.eval_file], marks)
+    tests = [read(data_path(name), None) for name in config.eval_file]
     wordings, groups = marks.groups()
     rows.join(wordings, groups, most=config.max_dev_rows if own else config.max_held_out_rows)
     if own:
         own.join(wordings, groups)
-    return found, groups
+    return _Read(rows, own, tests, marks), groups
 
 
 def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[list[SplitPart], list[SplitPart]]:
-    """What becomes of every row of the data set, and of the held-out file.
+    """Returns the part of every row of the data set, and of the held-out file.
 
-    What a test asks is out before rows are picked, so that it takes no place in dev or held-out.
+    Rows that a test asks about are removed before rows are picked, so that they take no place in dev or held-out.
     """
     rows, own, marks = read.rows, read.own, read.marks
     siblings = contaminated_kin(rows, rows, marks)
@@ -145,27 +146,27 @@ def _parts(read: _Read, groups: Sequence[int], config: SplitConfig) -> tuple[lis
     take("dev", config.dev_share, config.max_dev_rows)
     own_parts: list[SplitPart] = ["held_out"] * (len(own) if own else 0)
     left = config.max_recall_rows
-    for asking, found in ((rows, parts), (own, own_parts)):
+    for asking, target in ((rows, parts), (own, own_parts)):
         if asking is not None:
             settled = settle_parts(parts, asking, contaminated_kin(asking, rows, marks), rows, marks=marks, most=left)
             left -= sum(isinstance(part, Recall) for part in settled.values())
             for row, part in settled.items():
-                found[row] = part
+                target[row] = part
     return parts, own_parts
 
 
 def pick(clusters: Iterator[int], place: Callable[[int], float], share: float, most: int) -> set[int]:
-    """Clusters that hold about `share` of the rows, at most `most` rows, by their place in [0, 1).
+    """Returns clusters that hold about `share` of the rows, at most `most` rows, by their place in [0, 1).
 
-    A cluster's place does not depend on the other clusters, so added rows move nothing but the cut at `most`. Where
-    no place is below `share`, the first is taken, as long as another cluster is left. A cluster of more than `most`
-    rows is left in training, unless it is all there is to take.
+    A cluster's place does not depend on other clusters, so added rows only move the cut at `most`. If no place is below
+    `share`, the first cluster is taken, provided that another is left. A cluster of more than `most` rows stays in
+    training, unless it is all there is to take.
 
     Args:
         clusters: the cluster of every row that may be taken.
         place: a cluster's fixed place.
-        share: of the clusters.
-        most: rows.
+        share: the share of the clusters.
+        most: the most rows.
     """
     sizes = Counter(clusters)
     if share <= 0 or most <= 0 or len(sizes) < 2:
@@ -184,14 +185,14 @@ def pick(clusters: Iterator[int], place: Callable[[int], float], share: float, m
 
 
 def _nothing_left(dataset: str, parts: Sequence[SplitPart]) -> Fault:
-    told = sum(isinstance(part, Rejected) for part in parts)
-    got = f"none after the split, {told} of {len(parts)} rows are in a test" if told else "none after the split"
-    fix = "Are --held-out or --eval-file the data set itself?" if told else "Add rows, or lower split.held_out_share."
+    tested = sum(isinstance(part, Rejected) for part in parts)
+    got = f"none after the split, {tested} of {len(parts)} rows are in a test" if tested else "none after the split"
+    fix = "Are --held-out or --eval-file the data set itself?" if tested else "Add rows, or lower split.held_out_share."
     return Fault(f"--dataset {dataset}", "rows to train on", Shown(got), fix)
 
 
 def _warn(shows: Detectable, parts: Sequence[SplitPart], dropped: Counter[str]) -> None:
-    """Say before anything is paid what the run will not be able to show."""
+    """Warns before anything is paid for about what the run will not be able to show."""
     if shows.difference is None:
         text = "%s: that takes %d sources (or questions). Add rows, raise split.held_out_share, or give --held-out."
         log.warning(text, str(shows), FEWEST_CLUSTERS)
@@ -202,9 +203,9 @@ def _warn(shows: Detectable, parts: Sequence[SplitPart], dropped: Counter[str]) 
 
 
 def _write(run: RunDir, read: _Read, parts: Sequence[SplitPart], own_parts: Sequence[SplitPart]) -> Counter[str]:
-    """Write every part, and count why rows are in none.
+    """Writes every part, and returns why rows are in none.
 
-    dev, held_out and recall wait in memory meanwhile: the settings keep them small.
+    Meanwhile dev, held_out and recall are held in memory; the settings keep them small.
     """
     waiting: dict[str, list[QARow]] = {"dev": [], "held_out": []}
     recall: list[tuple[QARow, int]] = []
@@ -229,8 +230,8 @@ def _write(run: RunDir, read: _Read, parts: Sequence[SplitPart], own_parts: Sequ
     if read.own:
         for row, part in zip(read.own.read(), own_parts, strict=True):
             wait(row, part)
-    for name, some in waiting.items():
-        write_jsonl(run.rows(name), (row.to_json() for row in some))
+    for name, rows in waiting.items():
+        write_jsonl(run.rows(name), (row.to_json() for row in rows))
     write_jsonl(run.rows("recall"), (replace(row, cluster=cluster_of[of]).to_json() for row, of in recall))
     dropped = (item for pair in ((read.rows, parts), (read.own, own_parts)) for item in _dropped(*pair))
     return write_rejected(run.rejected("train_in"), dropped)

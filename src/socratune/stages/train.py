@@ -1,4 +1,4 @@
-"""train: a LoRA adapter on the curated traces, after the labels have been proven right."""
+"""train: trains a LoRA adapter on the curated traces, after their labels have been checked."""
 
 from __future__ import annotations
 
@@ -54,28 +54,28 @@ def train_adapter(
     report_to: Sequence[str],
     tick: Tick,
 ) -> StageResult:
-    """Write `adapter/`, `checkpoints/` and `tensorboard/` from `train.jsonl`; `dev.jsonl` chooses the epoch.
+    """Writes `adapter/`, `checkpoints/` and `tensorboard/` from `train.jsonl`; `dev.jsonl` chooses the epoch.
 
     Args:
-        key: fingerprint of settings and inputs; checkpoints and replay of another key are thrown away.
-        max_new_tokens: for the answers to the dev questions.
-        students: who wrote the traces, as `inference.trace_writers` has them.
+        key: fingerprint of settings and inputs; checkpoints and replay of another key are deleted.
+        max_new_tokens: length limit of answers to the dev questions.
+        students: who wrote the traces, from `inference.trace_writers`.
         report_to: trackers besides TensorBoard, by name.
 
     Raises:
-        UserError: a model that is not allowed wrote the traces; the labels of a row are wrong (see `check_labels`).
+        UserError: a model that is not allowed wrote the traces, or the labels of a row are wrong (see `check_labels`).
     """
     from socratune.inference import load_model, ranks, refuse_sharded
 
     base = identity(model_name, load_in_4bit=config.load_in_4bit)
     if fault := foreign_fault(students, base, allowed=config.allow_foreign_student):
         raise UserError(fault)
-    given = read_rows(run.rows("train"), Example.from_json)
+    curated = read_rows(run.rows("train"), Example.from_json)
     dev = judged_by_rules(read_rows(run.rows("dev"), QARow.from_json))
     model, tokenizer = load_model(model_name, load_in_4bit=config.load_in_4bit)
     refuse_sharded(model, config)
     base = identity(model_name, load_in_4bit=getattr(model, "is_loaded_in_4bit", False))
-    examples, held = without_controls(tokenizer, given)
+    examples, held = without_controls(tokenizer, curated)
     rows, longest = short_enough(check_labels(tokenizer, examples), config.max_seq_length)
     out = write_rejected(run.rejected("trained"), [*held, *_too_long(examples, rows, longest)])
     grades = graded_students(students, base, model, tokenizer, examples)
@@ -90,39 +90,40 @@ def train_adapter(
     exam = Exam(tokenizer, questions, max_new_tokens)
     begins = run.student if config.method in ON_POLICY and run.student.exists() else None
     job = TrainingJob(run, model_name, items, exam, tick, seed, report_to, begins)
-    trained, state, figures = (
-        sweep_rates(job, model, config) if config.by_dev.sweep_lr else fit_adapter(job, model, config)
-    )
+    fit = sweep_rates if config.by_dev.sweep_lr else fit_adapter
+    trained, state, figures = fit(job, model, config)
     if ranks.leads():
         _save_adapter(run.adapter, trained, tokenizer)
     figures |= {"students": grades, **made_of, "max_seq_length": longest, "too_long": out["too_long"]}
     figures |= _history(state, items)
     trained_on = len(items) - made_of.get("replay_rows", 0)
-    return StageResult(rows_in=len(given), rows_out=trained_on, figures=figures)
+    return StageResult(rows_in=len(curated), rows_out=trained_on, figures=figures)
 
 
 def judged_by_rules(dev: list[QARow]) -> list[QARow]:
-    """The dev rows; none, and a warning, where rules can recognise the right answer to less than half of them.
+    """Returns the dev rows; none, with a warning, if rules recognise the right answer to less than half of them.
 
-    The answers of every epoch are judged by rules, so that nothing is paid: numbers, choices and short answers they
-    know again, sentences in other words they do not, and zeros would choose the wrong epoch in good faith.
+    Rules judge the answers of every epoch, so that nothing is paid for. They recognise numbers, choices and short
+    answers, but not sentences in other words, and zeros would choose the wrong epoch.
     """
-    known = sum(_known_again(row) for row in dev)
+    known = sum(_recognised(row) for row in dev)
     if dev and known < len(dev) / 2:
-        text = "Rules can recognise the right answer to %d of %d dev rows: dev chooses nothing, the last epoch is kept."
+        text = (
+            "Rules recognise the right answer to %d of %d dev rows only, so the last epoch is kept instead of the best."
+        )
         log.warning(text, known, len(dev))
         return []
     return dev
 
 
-def _known_again(row: QARow) -> bool:
+def _recognised(row: QARow) -> bool:
     wrong = judge_by_rules(row.question, row.reference, "1234567.25").verdict == "incorrect"
     return wrong or len(strip_thinking(row.reference).split()) <= _SHORT_ANSWER
 
 
 def without_controls(tokenizer: Any, examples: list[Example]) -> tuple[list[Example], list[Rejected]]:
-    """The rows without control tokens in their texts, and the others, which are left out and said: a row may have got
-    them in an edit, or from a student behind a server.
+    """Returns the rows without control tokens in their texts, and the rejected others, with a warning. An edit, or a
+    student behind a server, may have introduced the tokens.
 
     Raises:
         UserError: no row is left.
@@ -135,9 +136,7 @@ def without_controls(tokenizer: Any, examples: list[Example]) -> tuple[list[Exam
         else:
             held.append(Rejected("control_token", reason, id=example.id, row=example.to_json()))
     if held:
-        text = (
-            "%d rows with control tokens of the model in their texts are left out; trained.rejected.jsonl says which."
-        )
+        text = "%d rows with control tokens in their texts are left out; trained.rejected.jsonl lists them."
         log.warning(text, len(held))
     if held and not kept:
         raise UserError(Fault("train.jsonl", "rows without control tokens", Shown(held[0].detail)))
@@ -145,7 +144,7 @@ def without_controls(tokenizer: Any, examples: list[Example]) -> tuple[list[Exam
 
 
 def _too_long(examples: list[Example], kept: list[Rendered], longest: int) -> Iterator[Rejected]:
-    """The rows that are not among those kept."""
+    """Yields the rows that were not kept."""
     short, detail = {row.id for row in kept}, f"more than {longest} tokens (train.max_seq_length)"
     for example in examples:
         if example.id not in short:
@@ -153,8 +152,8 @@ def _too_long(examples: list[Example], kept: list[Rendered], longest: int) -> It
 
 
 def _history(state: Any, items: list[Any]) -> dict[str, Any]:
-    """What a finished training tells of itself."""
-    found = {
+    """Returns the figures of a finished training."""
+    figures = {
         "engine": state.engine,
         "steps": state.step,
         "trained_tokens": sum(len(item.trained_ids) for item in items) * state.epoch,
@@ -163,8 +162,8 @@ def _history(state: Any, items: list[Any]) -> dict[str, Any]:
     }
     if state.history and "train_accuracy" in state.history[0]:
         curve = [Point(int(e["step"]), e["train_accuracy"], e["dev_accuracy"]) for e in state.history]
-        found["grokking"] = asdict(grokking_phases(curve))
-    return found
+        figures["grokking"] = asdict(grokking_phases(curve))
+    return figures
 
 
 def _replay(
@@ -177,12 +176,12 @@ def _replay(
     max_new_tokens: int,
     seed: int,
 ) -> list[Rendered]:
-    """The base's own answers to neutral prompts, `share` of all trained tokens; kept in `replay.jsonl`, as a training
-    that goes on needs the very same.
+    """Returns the base's own answers to neutral prompts, `share` of all trained tokens. Keeps them in `replay.jsonl`,
+    as a resumed training needs the same ones.
     """
     if not share or len(examples) < FEWEST_ROWS:
         return []
-    from socratune.inference import is_sharded, ranks, whole_on_each_rank
+    from socratune.inference import ranks, whole_on_each_rank
 
     path = run.rows("replay")
     with whole_on_each_rank(model):
@@ -190,19 +189,16 @@ def _replay(
             from socratune.inference import LocalStudent, serving_student
 
             trained = sum(len(row.trained_ids) for row in rows)
-            slots = False if is_sharded(model) else None
-            with serving_student(
-                LocalStudent(model, tokenizer, name="base", fingerprint="replay", slots=slots)
-            ) as student:
+            with serving_student(LocalStudent(model, tokenizer, name="base", fingerprint="replay")) as student:
                 sampling = student.sampling(temperature=None, top_p=None, max_new_tokens=max_new_tokens)
                 tokens = round(trained * share / (1 - share))
-                found = asyncio.run(own_answers(student, examples, sampling, tokens=tokens, seed=seed))
-            write_jsonl(path, (example.to_json() for example in found))
+                answers = asyncio.run(own_answers(student, examples, sampling, tokens=tokens, seed=seed))
+            write_jsonl(path, (example.to_json() for example in answers))
     return [render(tokenizer, example) for example in read_rows(path, Example.from_json)]
 
 
 def check_labels(tokenizer: Any, examples: list[Example]) -> list[Rendered]:
-    """The label doctor: every row rendered as it will be trained, and checked, before anything is trained.
+    """Renders every row as it will be trained and checks its labels, before anything is trained.
 
     Raises:
         UserError: the faults, each with its row.
@@ -218,15 +214,15 @@ def check_labels(tokenizer: Any, examples: list[Example]) -> list[Rendered]:
         more = len(faults) - FAULTS_SHOWN
         shown = faults[:FAULTS_SHOWN]
         if more > 0:
-            shown.append(Fault("train.jsonl", "labels that are right", Shown(f"{more} more faulty rows")))
+            shown.append(Fault("train.jsonl", "labels that are right", Shown(f"{more} more rows with errors")))
         raise UserError(*shown)
     return rows
 
 
 def short_enough(rows: list[Rendered], max_seq_length: int | Literal["auto"]) -> tuple[list[Rendered], int]:
-    """The rows of at most `max_seq_length` tokens, and that length; `auto` takes the 99th percentile of the rows.
+    """Returns the rows of at most `max_seq_length` tokens, and that length; `auto` takes the rows' 99th percentile.
 
-    A longer row is left out whole and said: cut, it would teach an answer without its end.
+    A longer row is left out, with a warning: truncated, it would teach an answer without its end.
 
     Raises:
         UserError: more than half of the rows are longer.
@@ -248,12 +244,12 @@ def short_enough(rows: list[Rendered], max_seq_length: int | Literal["auto"]) ->
 def _grokking_rows(
     run: RunDir, config: EnhancedTrainingConfig, examples: list[Example], dev: list[QARow], items: int
 ) -> list[QARow]:
-    """The questions trained on whose accuracy is watched beside that of `dev`; none where nobody asked for grokking.
+    """Returns trained questions whose accuracy is watched beside that of `dev`; none without grokking.
 
-    Says before anything is computed what the settings can bring.
+    Logs what the settings can achieve before anything is computed.
 
     Raises:
-        UserError: no dev rows: late generalisation could neither be seen nor kept.
+        UserError: there are no dev rows, so late generalisation could not be observed.
     """
     if not config.grokking.enable_grokking:
         return []
@@ -271,7 +267,7 @@ def _grokking_rows(
 
 
 def _own_checkpoints(run: RunDir, key: str) -> None:
-    """Keep checkpoints made under `key`, throw others away."""
+    """Deletes checkpoints that were not made under `key`."""
     mark = run.checkpoints / "made_for.json"
     if not mark.exists() or mark.read_text("utf-8") != json.dumps(key):
         shutil.rmtree(run.checkpoints, ignore_errors=True)
@@ -282,7 +278,7 @@ def _own_checkpoints(run: RunDir, key: str) -> None:
 
 
 def _save_adapter(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Plain PEFT files and the tokenizer, whole or not at all."""
+    """Writes plain PEFT files and the tokenizer, completely or not at all."""
     from socratune.training import disk_faults
 
     temporary = folder.with_name(".adapter.tmp")

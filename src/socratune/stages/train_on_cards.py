@@ -1,10 +1,10 @@
-"""train on several cards of this machine: one process a card, started by torchrun, watched from here.
+"""Trains on several GPUs of this machine: one process per GPU, started by torchrun, watched from here.
 
     this process ──pipe──> keeper ──> torchrun ──> rank 0, rank 1, …
           └──────── a folder: the job; ticks and log lines; the result, or each rank's error ────────┘
 
-Every rank runs the very stage `train`; `inference.ranks` divides each step among them. The first half of this file is
-the process that waits, the second the ranks.
+Every rank runs the stage `train`, and `inference.ranks` divides each step among them. The first half of this file is
+the waiting process, the second the ranks.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.1
 _STOP_TIMEOUT_S = 15.0
 KILLED = re.compile(r"Signal \d+ \(\w+\) received")
-"""As torchrun says it of a rank that left no word of its own."""
+"""How torchrun reports a rank that left no error of its own."""
 
 
 def gpus_fault(config: RunConfig) -> Fault | None:
-    """Why the training cannot be shared as the configuration asks, or None."""
+    """Returns why the training cannot be shared as configured, or None."""
     if rank_count(config.where.gpus) == 1:
         return None
     import torch
 
-    found = torch.cuda.device_count()
-    if isinstance(config.where.gpus, int) and config.where.gpus > found > 0:
-        return Fault("where.gpus", f"at most {found}, the cards of this machine", config.where.gpus, "--gpus all.")
+    count = torch.cuda.device_count()
+    if isinstance(config.where.gpus, int) and config.where.gpus > count > 0:
+        return Fault("where.gpus", f"at most {count}, the GPUs of this machine", config.where.gpus, "--gpus all.")
     if config.train.backend == "unsloth":
-        fix = "Take --backend hf, or one card."
-        return Fault("where.gpus", "1 beside --backend unsloth, which trains on one card", config.where.gpus, fix)
+        fix = "Take --backend hf, or one GPU."
+        return Fault("where.gpus", "1 beside --backend unsloth, which trains on one GPU", config.where.gpus, fix)
     return None
 
 
-def rank_count(asked: int | str) -> int:
-    """How many processes will train: one a card. Without a card so many as asked for share the CPU, to try it."""
-    if asked != "all":
-        return int(asked)
+def rank_count(gpus: int | str) -> int:
+    """Returns the number of processes, one per GPU. Without a GPU the given number shares the CPU, to try it."""
+    if gpus != "all":
+        return int(gpus)
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -72,44 +72,49 @@ def train_on_ranks(
     ranks: int,
     tick: Tick,
     join: Mapping[str, Any] = MappingProxyType({}),
-    **given: Any,
+    **arguments: Any,
 ) -> StageResult:
-    """`stages.train_adapter` by so many processes, of which none is left when this returns or raises.
+    """Runs `stages.train_adapter` in so many processes, of which none is left when this returns or raises.
 
     Args:
         join: arguments of `ranks.join_ranks`.
-        given: the other arguments, all of which JSON can hold.
+        arguments: the other arguments, all of which JSON can hold.
 
     Raises:
-        OutsideError: a process was killed, or waited in vain for another; the same command goes on.
-        Exception: what the first rank that failed has raised.
+        OutsideError: a process was killed, or waited in vain for another. The same command resumes.
+        Exception: the error of the first rank that failed.
     """
-    _let_go_of_the_card()
-    log.info("%d processes train together; what they say beyond this goes to %s.", ranks, run / "gpus.log")
+    _release_gpu_memory()
+    log.info("%d processes train together. Their further output goes to %s.", ranks, run / "gpus.log")
     log_path = run / "gpus.log"
     with TemporaryDirectory(prefix="socratune-gpus-") as name:
         place = Path(name)
-        job = {"run": str(run.root.resolve()), "config": config.model_dump(mode="json"), "join": dict(join), **given}
-        job["chat_template"] = given_template(given["model_name"])
+        job = {
+            "run": str(run.root.resolve()),
+            "config": config.model_dump(mode="json"),
+            "join": dict(join),
+            **arguments,
+        }
+        job["chat_template"] = given_template(arguments["model_name"])
         write_text(place / "job.json", json.dumps(job))
-        hears = _heard(place / "told.jsonl", tick)
+        messages = _heard(place / "told.jsonl", tick)
         with child_process(_torchrun(ranks, place), _environment(), log_path, _STOP_TIMEOUT_S) as keeper:
             while keeper.poll() is None:
-                next(hears)
+                next(messages)
                 time.sleep(_POLL_S)
-        next(hears)
-        for path in sorted(place.glob("error-*")):  # by time: what the first one ran into is the cause
+        next(messages)
+        for path in sorted(place.glob("error-*")):  # by time: the first error is the cause
             raise pickle.loads(path.read_bytes())
         if not (place / "result.json").exists():
             killed = KILLED.search(log_path.read_text("utf-8", "replace"))
             what = f"ended by itself ({killed.group()})" if killed else "ended by itself"
             text = f"One of the {ranks} training processes {what}, so the others were ended. {end_of_log(log_path)}"
-            raise OutsideError(f"{text}\nThe same command goes on from the last checkpoint.")
+            raise OutsideError(f"{text}\nRun the same command again to resume from the last checkpoint.")
         return StageResult(**json.loads((place / "result.json").read_text("utf-8")))
 
 
-def _let_go_of_the_card() -> None:
-    """The loop's student is gone, but what it took of the card's memory is this process's until it is given back."""
+def _release_gpu_memory() -> None:
+    """Returns the GPU memory of the loop's student, which this process would otherwise hold."""
     import torch
 
     if torch.cuda.is_initialized():
@@ -129,7 +134,7 @@ def _environment() -> dict[str, str]:
 
 
 def _heard(path: Path, tick: Tick) -> Iterator[None]:
-    """Each step hands on what rank 0 has told since the step before: progress and log lines."""
+    """Passes on, at each step, the progress and log lines that rank 0 has written since the last."""
     while not path.exists():
         yield
     rest = ""
@@ -137,16 +142,16 @@ def _heard(path: Path, tick: Tick) -> Iterator[None]:
         while True:
             *lines, rest = (rest + stream.read()).split("\n")
             for line in lines:
-                told = json.loads(line)
-                if "log" in told:
-                    logging.getLogger(told["log"]).log(told["level"], "%s", told["text"])
+                message = json.loads(line)
+                if "log" in message:
+                    logging.getLogger(message["log"]).log(message["level"], "%s", message["text"])
                 else:
-                    tick(told["done"], told["total"], **told["live"])
+                    tick(message["done"], message["total"], **message["live"])
             yield
 
 
 class _Telling(logging.Handler):
-    """Rank 0's ticks and log lines on their way to `_heard`."""
+    """Writes rank 0's ticks and log lines for `_heard`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -156,7 +161,6 @@ class _Telling(logging.Handler):
         self._tell({"log": record.name, "level": record.levelno, "text": record.getMessage()})
 
     def tick(self, done: int, total: int, /, **live: Any) -> None:
-        """See `runs.Tick`."""
         self._tell({"done": done, "total": total, "live": live})
 
     def _tell(self, what: dict[str, Any]) -> None:
@@ -165,7 +169,7 @@ class _Telling(logging.Handler):
 
 
 def _work(place: Path) -> None:
-    """What a rank does: the stage, in step with the others. Its error is left in `place`, for `run`."""
+    """Runs the stage in step with the other ranks. Leaves an error in `place`, for `train_on_ranks`."""
     _end_with_parent()
     from socratune.inference import ranks
     from socratune.stages import train
@@ -198,7 +202,7 @@ def _errors_left_in(place: Path) -> Iterator[None]:
             try:
                 left = pickle.dumps(error)
                 pickle.loads(left)
-            except Exception:  # an error of a library that cannot be rebuilt elsewhere
+            except Exception:  # a library's error that cannot be unpickled
                 left = pickle.dumps(RuntimeError("".join(traceback.format_exception(error))))
             temporary = place / f".{os.getpid()}.tmp"
             temporary.write_bytes(left)
@@ -208,7 +212,7 @@ def _errors_left_in(place: Path) -> Iterator[None]:
 
 
 def _is_about_another_rank(error: BaseException) -> bool:
-    """Whether an exchange failed because another rank is gone, or late beyond patience."""
+    """Returns True if an exchange failed because another rank is gone, or late beyond patience."""
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
@@ -219,7 +223,7 @@ def _silent(done: int, total: int, /, **live: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """A rank is in a session of its own, where torchrun put it: a torchrun that is killed would leave it behind."""
+    """Ends this rank with torchrun, which put it into a session of its own and would leave it behind when killed."""
     parent = os.getppid()
 
     def watch() -> None:

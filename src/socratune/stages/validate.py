@@ -1,6 +1,6 @@
-"""validate: is the adapter better than its base on questions neither has seen, and has it unlearnt nothing?
+"""validate: compares the adapter with its base on questions that neither has seen, and measures forgetting.
 
-The guide's five checks, each real, and forgetting as the sixth. What they measure goes to `gate.py`, which decides.
+It runs the guide's five checks, and forgetting as the sixth. `gate.py` decides on what they measure.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ async def validate_adapter(
     key: str,
     tick: Callable[[int, int], None],
 ) -> StageResult:
-    """Compare base and adapter on `held_out.jsonl`; measures, verdict and reasons are in the figures.
+    """Compares base and adapter on `held_out.jsonl`. Measures, verdict and reasons are in the figures.
 
-    Both are asked greedily; a model that thinks first draws `config.samples` answers per question. What they said where
-    the model is (`evaluation.exam`) is judged without asking them again. Writes `held_out_answers.jsonl`,
-    `forgetting_answers.jsonl`, and `recall_answers.jsonl` where facts are asked for again.
+    Both answer greedily; a model that thinks first draws `config.samples` answers per question. Recorded answers
+    (`evaluation.exam`) are judged without asking again. Writes `held_out_answers.jsonl`, `forgetting_answers.jsonl`,
+    and `recall_answers.jsonl` if facts are asked again.
 
     Args:
-        asking: whose judge holds here too; answers are as long as there at most.
+        asking: the loop's settings, whose judge and answer length hold here too.
         knowledge_rows: rows that taught a fact; see `gate.verdict_on`.
         spent: by the loop, role by role; the limits are those of loop and proof together.
     """
@@ -68,7 +68,7 @@ async def validate_adapter(
 
     ledger = Ledger(limits)
     ledger.carry_over(spent)
-    # for a judge, also of the base's weights: PEFT puts the adapter into the base itself
+    # A judge of the base's weights needs them loaded again, as PEFT puts the adapter into the base itself.
     with closing(LocalModels(load_in_4bit=base.load_in_4bit)) as local:
         people = assemble_cast(asking, stage="validate", journal=journal, ledger=ledger, local=local.load)
         try:
@@ -92,13 +92,13 @@ async def validate_adapter(
 
 
 def _write_answers(run: RunDir, rows_of: dict[str, list[QARow]], answers: Answered) -> None:
-    """All answers from which the verdict can be derived anew."""
+    """Writes all answers from which the verdict can be derived again."""
     for name in (*EXAMS, "forgetting"):
         path = run.rows(f"{name}_answers")
         path.unlink(missing_ok=True)
         if name in rows_of:
-            rows, said = rows_of[name], answers[name]
-            kept = answer_rows(rows, said["base"], said["adapter"])
+            rows, answered = rows_of[name], answers[name]
+            kept = answer_rows(rows, answered["base"], answered["adapter"])
             write_jsonl(path, checked_answer_rows(rows, kept) if name == "forgetting" else kept)
 
 

@@ -1,4 +1,4 @@
-"""Judge and teacher of a run, put together from the models and functions that the configuration names."""
+"""Builds the judge and the teacher of a run from the models and functions in its configuration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Cast:
-    """Judge and teacher of a run, and what has to be closed when it ends."""
+    """Holds the judge and the teacher of a run, and the models to close when it ends."""
 
     judge: Judge
     teacher: Teacher
@@ -55,7 +55,7 @@ class Cast:
     models: list[ClosableModel]
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Closes the connections."""
         for model in self.models:
             await model.close()
 
@@ -69,7 +69,7 @@ def assemble_cast(
     local: Callable[[str], LocalModel] | None = None,
     places: Places | None = None,
 ) -> Cast:
-    """The functions behind the configured judge and teacher; their calls are kept as calls of `stage`.
+    """Builds the configured judge and teacher. Their calls are recorded as calls of `stage`.
 
     Args:
         places: the rows at work, where calls may go in batches; None: they are all direct.
@@ -81,9 +81,9 @@ def assemble_cast(
 
     def asked(role: Role, ref: str, sampling: Sampling) -> tuple[ChatModel, Sampling]:
         kept = {"role": f"{stage}.{role}", "journal": journal, "ledger": ledger}
-        found = reached_model(ref, reached[role], sampling, **kept, local=local, places=places)
-        models.extend(found.connected)
-        return found.model, found.sampling
+        asked_model = reached_model(ref, reached[role], sampling, **kept, local=local, places=places)
+        models.extend(asked_model.connected)
+        return asked_model.model, asked_model.sampling
 
     judge: Judge = mechanical_judge
     pick: Pick = pick_first if config.trace_pick == "first" else pick_longest
@@ -112,12 +112,12 @@ def assemble_cast(
 
 
 async def nobody(request: HintRequest) -> str | None:
-    """The teacher of a run that has none."""
+    """Returns no hint: the teacher of a run without one."""
     return None
 
 
 def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
-    """A judge that asks a model; a reply without a verdict is asked for once more, then the answer is undecided."""
+    """Returns a judge that asks a model. After two replies without a verdict the answer is undecided."""
 
     async def judge(row: QARow, response: str) -> Judgement:
         if still_thinking(response):
@@ -126,8 +126,8 @@ def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
         # the second time not greedily: a model in this process would say the very same
         for seed, temperature in enumerate((sampling.temperature, max(sampling.temperature, WARM))):
             completion = await model.generate(messages, sampling.drawn(seed, temperature))
-            if (found := parse_verdict(completion.text, response)) is not None:
-                correct, reason = found
+            if (verdict := parse_verdict(completion.text, response)) is not None:
+                correct, reason = verdict
                 return Judgement("correct" if correct else "incorrect", "llm", reason)
         return Judgement("undecided", "llm", "the judge gave no verdict")
 
@@ -135,7 +135,7 @@ def llm_judge(model: ChatModel, sampling: Sampling = JUDGE_SAMPLING) -> Judge:
 
 
 def cascade(first: Judge, then: Judge) -> Judge:
-    """A judge that asks `then` only what `first` leaves undecided."""
+    """Returns a judge that asks `then` only about what `first` leaves undecided."""
 
     async def judge(row: QARow, response: str) -> Judgement:
         judgement = await first(row, response)
@@ -145,7 +145,7 @@ def cascade(first: Judge, then: Judge) -> Judge:
 
 
 def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teacher:
-    """A teacher that asks a model for a hint. One that is cut off is none: it may be a thought."""
+    """Returns a teacher that asks a model for a hint. A reply that was cut off may be a thought and gives no hint."""
 
     async def teach(request: HintRequest) -> str | None:
         attempts = []
@@ -160,23 +160,23 @@ def llm_teacher(model: ChatModel, sampling: Sampling = TEACHER_SAMPLING) -> Teac
 
 
 NEVER_FALSE = 20
-"""After so many verdicts of a function without a False among them, what that comes to is said."""
+"""A judge function that gave no False in this many verdicts is reported in a warning."""
 
 
 def python_judge(function: Callable[..., Any]) -> Judge:
-    """`function(question, reference, response)` → True, False, or None where it cannot tell; may be async."""
-    given: Counter[bool | None] = Counter()
+    """Wraps `function(question, reference, response)` → True, False, or None if it cannot tell. It may be async."""
+    counts: Counter[bool | None] = Counter()
 
     async def judge(row: QARow, response: str) -> Judgement:
         verdict = await called_safely(function, row.question, row.reference, response)
         if verdict is not None and not isinstance(verdict, bool):
             raise CallError(f"{function.__name__} gave {verdict!r}; a judge gives True, False or None.")
-        given[verdict] += 1
-        if given.total() == NEVER_FALSE and not given[False]:
+        counts[verdict] += 1
+        if counts.total() == NEVER_FALSE and not counts[False]:
             log.warning(
                 "The judge %s gave no False in %d answers (True: %d, None: %d). A judge returns True for a right "
                 "answer, False for a wrong one, and None only where it cannot tell: without a False no hint is asked "
-                "for, and nothing counts as wrong.", function.__name__, NEVER_FALSE, given[True], given[None],
+                "for, and nothing counts as wrong.", function.__name__, NEVER_FALSE, counts[True], counts[None],
             )  # fmt: skip
         return Judgement("undecided" if verdict is None else "correct" if verdict else "incorrect", "python")
 
@@ -184,7 +184,7 @@ def python_judge(function: Callable[..., Any]) -> Judge:
 
 
 def python_teacher(function: Callable[..., Any]) -> Teacher:
-    """`function(question, reference, responses)` → a hint, or None where it has nothing to say; may be async."""
+    """Wraps `function(question, reference, responses)` → a hint, or None if it has nothing to say. It may be async."""
 
     async def teach(request: HintRequest) -> str | None:
         responses = [attempt.response for attempt in request.attempts]

@@ -1,4 +1,4 @@
-"""Does an answer know of the hint? A trace that is trained on must read as if there had been none.
+"""Detects answers that reveal the hint: a trace that is trained on must read as if there had been none.
 
 Four marks, in twelve languages: it names a hint or its giver, it names an earlier attempt, it begins like a reply
 (apology, thanks, "you are right"), or it repeats the hint's words. What the question or the passage says is no echo.
@@ -10,8 +10,8 @@ import re
 import unicodedata
 
 HINT_RUN = 6
-"""So many words of more than three letters in a row, none of them in the question, are the hint's own sentence. Its
-numbers and its method may be used.
+"""A run of this many words with more than three letters, none from the question, is the hint's own sentence. An answer
+may use the hint's numbers and method.
 """
 
 _HINT = {
@@ -113,7 +113,7 @@ _TOLD = re.compile(
     r"|\bsecondo (?:il|questo) (?:testo|brano|documento)\b|\bde acordo com o (?:texto|documento)\b"
     r"|根据(?:上述|以上|给定|提供的)?(?:文本|文章|段落|材料|资料)|(?:本文|文章|テキスト)によ(?:ると|れば)"
 )
-"""Ways to speak of a text that the reader does not have."""
+"""Phrases about a text that the reader does not have."""
 
 
 def _phrases(by_language: dict[str, str]) -> re.Pattern[str]:
@@ -124,17 +124,17 @@ def _phrases(by_language: dict[str, str]) -> re.Pattern[str]:
 _HINT_OR_ATTEMPT = (_phrases(_HINT), _phrases(_ATTEMPT))
 _AS_REPLY = re.compile(rf"{_FILLER}(?:{'|'.join(_REPLY.values())})")
 _ANSWER = frozenset(["answer", "solution", "response", "result", "antwort", "réponse", "respuesta", "risposta"])
-"""A question that says how to answer does not speak of an earlier answer."""
+"""A question that says how to answer does not refer to an earlier answer."""
 _TAGS = re.compile(r"</?(?:think|thinking|answer)>")
 _LONG_WORD = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff]{4,}")
 _CHARACTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")
-"""Kana and Chinese characters, which write words without spaces between them; two count for one word."""
+"""Kana and Chinese characters, which are written without spaces. Two count as one word."""
 
 
 def echo(
     response: str, question: str, *, hint: str | None = None, passage: str | None = None, told: bool = False
 ) -> str | None:
-    """The words by which an answer shows that it knows of a hint or of an earlier attempt, or None.
+    """Returns the words by which an answer reveals a hint or an earlier attempt, or None.
 
     Args:
         hint: what the student was told; a long run of its words in the answer is an echo, too.
@@ -142,27 +142,27 @@ def echo(
         told: the student had something in view that the reader does not have: speaking of "the passage" is an echo too.
     """
     answer, known = _folded(_TAGS.sub(" ", response)), _folded(f"{question}\n{passage or ''}")
-    if (found := _AS_REPLY.match(answer)) and found.group().strip() not in known:
-        return found.group().strip()
+    if (match := _AS_REPLY.match(answer)) and match.group().strip() not in known:
+        return match.group().strip()
     for phrases in (*_HINT_OR_ATTEMPT, *([_TOLD] if told else [])):
-        for found in phrases.finditer(answer):
-            if not _is_topic(found.group(), known):
-                return found.group()
+        for match in phrases.finditer(answer):
+            if not _is_topic(match.group(), known):
+                return match.group()
     return shared_run(hint, answer, known) if hint else None
 
 
 def _is_topic(phrase: str, known: str) -> bool:
-    """True where question or passage speak of the same: `the first attempt` to `A runner's first attempt took 58 s`."""
+    """Returns True if question or passage mention it: `the first attempt` in `A runner's first attempt took 58 s`."""
     words = phrase.split()
     key = next((word for word in reversed(words) if len(word) > 3), phrase)
     return " ".join(words[-2:]) in known or key in set(re.findall(r"\w+", known)) - _ANSWER
 
 
-def shared_run(one: str, other: str, known: str) -> str | None:
-    """The first long run of words that both texts have and a known text has not; known words are left out."""
-    one, other, known = _folded(one), _folded(other), _folded(known)
+def shared_run(left: str, right: str, known: str) -> str | None:
+    """Returns the first long run of words that two texts share and a known text lacks. Known words are skipped."""
+    left, right, known = _folded(left), _folded(right), _folded(known)
     asked = set(_LONG_WORD.findall(known))
-    shared = _runs(one, asked) & _runs(other, asked)
+    shared = _runs(left, asked) & _runs(right, asked)
     return min((run for run in shared if run not in known), default=None)
 
 
@@ -174,6 +174,6 @@ def _runs(text: str, asked: set[str]) -> set[str]:
 
 
 def _folded(text: str) -> str:
-    """Lower case and single spaces; the Turkish İ is an i."""
+    """Returns the text in lower case with single spaces. The Turkish İ becomes an i."""
     folded = unicodedata.normalize("NFKC", text).casefold().replace("i\u0307", "i")
     return " ".join(folded.split())

@@ -1,4 +1,4 @@
-"""GEPA: one system prompt, evolved by what the judge says of the answers that it brings; nothing is trained.
+"""Runs GEPA: evolves one system prompt by the judge's verdicts on its answers. Nothing is trained.
 
 A model reads answers and verdicts and writes another instruction; those that are best on some question are gone on from
 (Agrawal et al. 2025, arXiv:2507.19457). The search is that of the authors' package `gepa`.
@@ -17,7 +17,7 @@ from socratune.rows import QARow
 _PART = "instruction"
 
 Answering = Callable[[list[QARow]], Sequence[Mapping[str, Any]]]
-"""Questions as they are asked → for each the answer: `response`, `verdict`."""
+"""Maps questions to answers, each with `response` and `verdict`."""
 
 
 def evolve_instruction(
@@ -29,7 +29,7 @@ def evolve_instruction(
     calls: int,
     seed: int,
 ) -> str:
-    """The instruction that is best on the dev rows.
+    """Returns the instruction that is best on the dev rows.
 
     Args:
         train: questions whose answers are reflected on.
@@ -43,7 +43,7 @@ def evolve_instruction(
         from gepa.api import optimize  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise StageFailed("the package gepa is not installed (pip install 'socratune[gepa]')") from None
-    found = optimize(
+    result = optimize(
         {_PART: GENERIC_PROMPTS[0]},
         list(train),
         list(dev),
@@ -53,11 +53,11 @@ def evolve_instruction(
         logger=_Silent(),
         seed=seed,
     )
-    return found.best_candidate[_PART]
+    return result.best_candidate[_PART]
 
 
 class _Student:
-    """What `gepa` asks: a `GEPAAdapter`."""
+    """Implements the `GEPAAdapter` that `gepa` calls."""
 
     propose_new_texts = None
 
@@ -65,23 +65,23 @@ class _Student:
         self._answer = answer
 
     def evaluate(self, batch: list[QARow], candidate: dict[str, str], capture_traces: bool = False) -> Any:
-        """An `EvaluationBatch`: 1 for a right answer, else 0."""
+        """Returns an `EvaluationBatch` with 1 for each right answer and 0 for any other."""
         from gepa.core.adapter import EvaluationBatch  # pyright: ignore[reportMissingImports]
 
         asked = [with_instruction(row, candidate[_PART]) for row in batch]
         answers = list(self._answer(asked))
-        scores = [float(one["verdict"] == "correct") for one in answers]
+        scores = [float(answer["verdict"] == "correct") for answer in answers]
         return EvaluationBatch(answers, scores, list(zip(batch, answers, strict=True)) if capture_traces else None)
 
     def make_reflective_dataset(self, candidate: dict[str, str], batch: Any, parts: list[str]) -> Mapping[str, Any]:
-        """What the reflecting model reads."""
+        """Returns what the reflecting model reads."""
         read = [
             {
                 "Inputs": row.question,
-                "Generated Outputs": one["response"],
-                "Feedback": f"The answer is {one['verdict']}. The reference answer: {row.reference}",
+                "Generated Outputs": answer["response"],
+                "Feedback": f"The answer is {answer['verdict']}. The reference answer: {row.reference}",
             }
-            for row, one in batch.trajectories
+            for row, answer in batch.trajectories
         ]
         return dict.fromkeys(parts, read)
 
@@ -92,5 +92,5 @@ class _Silent:
 
 
 def with_instruction(row: QARow, text: str) -> QARow:
-    """The row asked with an instruction as system prompt, behind the one it has."""
+    """Returns the row with an instruction appended to its system prompt."""
     return replace(row, messages=[*with_system_prompt(row.prompt, text), row.messages[-1]])

@@ -1,4 +1,4 @@
-"""Hints: what a teacher is told, and whether a hint says the answer.
+"""Asks teachers for hints and checks whether a hint gives the answer away.
 
 `leak` compares words and numbers, before a hint is used. What it cannot see (a paraphrase, the decisive step) the
 student's own probabilities tell afterwards: `leaks.py`.
@@ -32,7 +32,7 @@ from socratune.teaching.echoes import shared_run
 
 @dataclass(frozen=True, slots=True)
 class HintRequest:
-    """What the teacher sees: the row with its reference, and the failed attempts with the hints they led to.
+    """Holds what the teacher sees: the row with its reference, and the failed attempts with their hints.
 
     `seed` differs where the same request is made again, so that another hint can come.
     """
@@ -43,11 +43,11 @@ class HintRequest:
 
 
 Teacher = Callable[[HintRequest], Coroutine[Any, Any, str | None]]
-"""`await teacher(request)` gives a hint, or None where the teacher has nothing to say."""
+"""`await teacher(request)` returns a hint, or None if the teacher has nothing to say."""
 
 
 async def arithmetic_teacher(request: HintRequest) -> str | None:
-    """The teacher `rules/arithmetic`: takes a product apart, more concretely after the first hint."""
+    """Teaches as `rules/arithmetic`: takes a product apart, and more concretely from the second hint on."""
     factors = parse_product(request.row.question)
     if factors is None or final_number(request.row.reference) != factors[0] * factors[1]:
         return None
@@ -56,19 +56,21 @@ async def arithmetic_teacher(request: HintRequest) -> str | None:
 
 
 async def solution_teacher(request: HintRequest) -> str | None:
-    """The teacher `rules/solution`: the first half of the worked solution (`metadata.thinking`), sentence by sentence.
+    """Teaches as `rules/solution`: quotes the first half of the worked solution (`metadata.thinking`) by sentences.
 
     The second hint goes one sentence further. What states the result is left out, and so is the last sentence.
     """
     lines = [line.strip() for line in str(request.row.metadata.get("thinking") or "").splitlines() if line.strip()]
     steps = lines if len(lines) > 1 else re.split(r"(?<=[.!?])\s+(?=[A-Z])", "".join(lines))
-    given = sum(attempt.hint is not None for attempt in request.attempts)
-    kept = [step for step in steps[: min(len(steps) // 2 + given, len(steps) - 1)] if leak(step, request.row) is None]
+    hints_given = sum(attempt.hint is not None for attempt in request.attempts)
+    kept = [
+        step for step in steps[: min(len(steps) // 2 + hints_given, len(steps) - 1)] if leak(step, request.row) is None
+    ]
     return f"Start like this: {' '.join(kept)}" if kept else None
 
 
 def leak(hint: str, row: QARow) -> str | None:
-    """How the hint says the answer or a part of it, or None.
+    """Returns how the hint gives away the answer or a part of it, or None.
 
     Numbers are compared by value, also in words (English), as percent, as fractions and in other units; a choice by its
     letter and by its text; yes and no by flat statements. What the question itself says is no secret, unless the hint
@@ -78,12 +80,12 @@ def leak(hint: str, row: QARow) -> str | None:
     options = options_in(row.question)
     if options and (letter := _right_option(answer, options)):
         return _names_option(hint, letter, options, row.question)
-    said, asked = with_digits(plain_text(hint)), with_digits(plain_text(row.question))
+    stated, asked = with_digits(plain_text(hint)), with_digits(plain_text(row.question))
     if (polarity := _polarity(answer)) is not None and _says_polarity(hint, polarity, row.question):
         return "says yes or no"
-    if polarity is None and _calls_it_the_answer(said, answer):
+    if polarity is None and _calls_it_the_answer(stated, answer):
         return "states the answer"
-    if _says_number(said, with_digits(plain_text(answer)), asked):
+    if _says_number(stated, with_digits(plain_text(answer)), asked):
         return "states the resulting number"
     return None if polarity is not None else _says_words(hint, answer, row.question)
 
@@ -98,7 +100,7 @@ _CALLED_ANSWER = re.compile(rf"{_ANSWER_IS}(?:(?i:the|an?) )?")
 
 
 def _calls_it_the_answer(hint: str, answer: str) -> bool:
-    """True for `The answer is X`, also where the question names X, too."""
+    """Returns True for `The answer is X`, even if the question names X as well."""
     short, hint = normalise(with_digits(plain_text(answer)).rsplit("=", 1)[-1]), hint.casefold()
     for called in _CALLED_ANSWER.finditer(hint) if short else ():
         behind = hint[called.end() + len(short) :][:2]
@@ -110,27 +112,27 @@ def _calls_it_the_answer(hint: str, answer: str) -> bool:
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 COUNTING = 12
-"""Whole numbers up to here stand in many a hint by chance (`two operations`, `Step 3`): they count where they are said
-to be the result, or count what the question asks for.
+"""Whole numbers up to this one stand in many hints by chance (`two operations`, `Step 3`). They count only if the hint
+calls them the result, or if they count what the question asks for.
 """
 _CLOCK = re.compile(r"\b\d{1,2}:\d\d\b")
 _ASSIGNED = re.compile(r"\b[^\W\d]\s*=\s*([^=,;]+?)(?=\s*(?:[,;]|\bor\b|\band\b|$))")  # x = 2 or x = 3
 
 
 def _says_number(hint: str, answer: str, question: str) -> bool:
-    """True where the hint states a number of the answer that the question does not."""
+    """Returns True if the hint states a number of the answer that the question lacks."""
     answer = _CLOCK.sub("", result_in(answer))
     wanted = joined_quantities_in(answer)
-    if not wanted or not (told := _values_in(hint)):
+    if not wanted or not (stated := _values_in(hint)):
         return False
     known = _values_in(question)
     secret = [quantity for quantity in wanted if ("", quantity.value) not in known]
     large = [quantity for quantity in secret if not _is_counting(quantity.value)]
     for quantity in large:
-        if told & _forms([quantity]) - known - _ones_in(question) or _rounds_to(quantity, told - known):
+        if stated & _forms([quantity]) - known - _ones_in(question) or _rounds_to(quantity, stated - known):
             return True
     if len(wanted) > 1:
-        return bool(secret) and all(("", quantity.value) in told for quantity in wanted)
+        return bool(secret) and all(("", quantity.value) in stated for quantity in wanted)
     return bool(secret) and secret[0] not in large and _says_small(hint, secret[0], f"{answer} {question}")
 
 
@@ -140,12 +142,12 @@ def _values_in(text: str) -> set[tuple[str, Fraction]]:
 
 
 def _ones_in(question: str) -> set[tuple[str, Fraction]]:
-    """What `a day` and `an hour` measure: in `How many minutes are in a day?` it is no secret."""
+    """Returns the sizes of `a day` and `an hour`: in `How many minutes are in a day?` they are no secret."""
     return {form for form in _forms(quantities_in(re.sub(r"\ban? ", "1 ", question))) if form[0]}
 
 
 def result_in(answer: str) -> str:
-    """What an answer says behind its last `=`; of `x = 2 or x = 3` both values."""
+    """Returns the part of an answer behind its last `=`; both values of `x = 2 or x = 3`."""
     assigned = _ASSIGNED.findall(answer)
     return ", ".join(assigned) if len(assigned) > 1 else answer.rsplit("=", 1)[-1]
 
@@ -155,7 +157,7 @@ def _is_counting(value: Fraction) -> bool:
 
 
 def _forms(quantities: Sequence[Quantity]) -> set[tuple[str, Fraction]]:
-    """The values by which quantities may be said: as written, in the other reading, in their dimension's measure."""
+    """Returns the values of quantities in each form: as written, in the other reading, in the base unit."""
     forms = set()
     for quantity in quantities:
         dimension, size = quantity.size
@@ -164,10 +166,10 @@ def _forms(quantities: Sequence[Quantity]) -> set[tuple[str, Fraction]]:
     return forms
 
 
-def _rounds_to(answer: Quantity, told: set[tuple[str, Fraction]]) -> bool:
-    """True where a number of the hint, rounded to the answer's decimals, is the answer."""
+def _rounds_to(answer: Quantity, stated: set[tuple[str, Fraction]]) -> bool:
+    """Returns True if a number of the hint, rounded to the answer's decimals, is the answer."""
     half = Fraction(1, 2 * 10**answer.decimals)
-    return answer.decimals > 0 and any(not unit and abs(value - answer.value) <= half for unit, value in told)
+    return answer.decimals > 0 and any(not unit and abs(value - answer.value) <= half for unit, value in stated)
 
 
 _COUNT = re.compile(r"(?<!\d)(?<!\d[.,])(\d{1,2})(?![.,:]?\d)(?! of\b)(?:[ -]([^\W\d_]+))?")
@@ -178,10 +180,10 @@ _STATES = re.compile(
 
 
 def _says_small(hint: str, answer: Quantity, asked: str) -> bool:
-    for found in _COUNT.finditer(hint):
-        if int(found[1]) == answer.value:
-            counts = found[2] is not None and found[2].casefold() in map(str.casefold, _long_words(asked))
-            if counts or _STATES.search(hint[max(0, found.start() - 20) : found.start()]):
+    for match in _COUNT.finditer(hint):
+        if int(match[1]) == answer.value:
+            counts = match[2] is not None and match[2].casefold() in map(str.casefold, _long_words(asked))
+            if counts or _STATES.search(hint[max(0, match.start() - 20) : match.start()]):
                 return True
     return False
 
@@ -210,13 +212,13 @@ def _names_option(hint: str, letter: str, options: dict[str, str], question: str
     if letters == set(options) - {letter} and _EXCLUDES.search(hint):
         return "rules out every other option"
     stem = question.split(next(iter(options.values())), 1)[0]
-    told = {name for name, text in options.items() if _says_option(hint, text, stem)}
-    return "names the right option" if told == {letter} else None
+    named = {name for name, text in options.items() if _says_option(hint, text, stem)}
+    return "names the right option" if named == {letter} else None
 
 
 @lru_cache(8)
 def _letter_patterns(letter: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """An option's letter stated as the answer, and anywhere: `B`, `(B)`, `b)`; the article of `A verb` is none."""
+    """Returns patterns for an option's letter: stated as the answer, and anywhere (`B`, `(B)`, `b)`; not `A verb`)."""
     named = rf"(?:[(\[]?{letter}(?![\w'’])(?! (?!is\b|are\b|and\b|or\b|nor\b)[a-z])|\(?{letter.lower()}\))"
     return re.compile(rf"{_NAMES}{named}|\b{named}\W*is (?:right|correct)"), re.compile(rf"\b{named}")
 
@@ -243,17 +245,17 @@ _ASKS = re.compile(r"\W*(?:true or false|is|are|was|were|do|does|did|can|could|w
 
 
 def _polarity(answer: str) -> bool | None:
-    found = _POLAR.match(plain_text(answer))
-    return None if found is None else found["yes"] is not None
+    match = _POLAR.match(plain_text(answer))
+    return None if match is None else match["yes"] is not None
 
 
 def _says_polarity(hint: str, polarity: bool, question: str) -> bool:
-    """True where the hint says yes or no: in so many words, or by stating what the question asks."""
+    """Returns True if the hint says yes or no, literally or by stating what the question asks."""
     for sentence in _sentences(hint):
         if sentence.endswith(("?", "？")):
             continue
         start = re.search(_ANSWER_IS, sentence, re.IGNORECASE)
-        if (said := _polarity(sentence[start.end() if start else 0 :])) is not None and said == polarity:
+        if (stated := _polarity(sentence[start.end() if start else 0 :])) is not None and stated == polarity:
             return True
         if (flat := _FLAT.search(sentence)) and ((flat["yes"] is None) == (flat["negation"] is None)) != polarity:
             return True
@@ -264,7 +266,7 @@ def _says_polarity(hint: str, polarity: bool, question: str) -> bool:
 
 
 def _restates(sentence: str, question: str) -> bool:
-    """True where the sentence has the words and numbers of the question in their order, short words left out."""
+    """Returns True if the sentence has the question's longer words and numbers in their order."""
     asked = [word for word in _words(_ASKS.sub("", question, count=1), numbers=True) if _is_long(word, than=2)]
     words = iter(_words(sentence, numbers=True))
     return len(asked) > 1 and all(any(_same(word, other) for other in words) for word in asked)
@@ -273,7 +275,7 @@ def _restates(sentence: str, question: str) -> bool:
 # --- words ---------------------------------------------------------------------------------------------------------
 
 FEW_WORDS = 4
-"""An answer with so few words that are not in the question is a name, a term or a short list; else an explanation."""
+"""An answer with at most this many words that are not in the question is a name, a term or a short list."""
 _CARRIES_NOTHING = frozenset(
     """the that this there they them then these those with from into have been will would because which also
     about""".split()  # noqa: SIM905
@@ -281,32 +283,32 @@ _CARRIES_NOTHING = frozenset(
 
 
 def _says_words(hint: str, answer: str, question: str) -> str | None:
-    """How the hint says an answer in words: all that the question does not have, a name or a member of it, a run."""
+    """Returns how the hint says an answer in words: all the new words, a name or a list member, or a long run."""
     if re.search(r"[\u3040-\u30ff\u3400-\u9fff]", answer):
         return "states the answer" if normalise(answer) in normalise(hint) and answer not in question else None
-    told, fresh = _words(hint), secret_words(answer, question)
+    words, fresh = _words(hint), secret_words(answer, question)
     if not fresh or (len(fresh) == 1 and loose_numbers_in(_CLOCK.sub("", answer))):  # a unit
         return None
     if len(fresh) > FEW_WORDS:
         return "states a stretch of the answer" if shared_run(answer, hint, question) else None
-    if all(_has(word, told) for word in fresh):
+    if all(_has(word, words) for word in fresh):
         return "states the answer"
     members = [_words(member) for member in re.split(r"\s*(?:[,;]|\band\b|\bor\b|\bund\b|\bet\b|\by\b)\s*", answer)]
     lists = [[word for word in member if word in fresh] for member in members] if len(members) > 1 else []
-    names = [word for word in fresh if word in _names(answer) and word in told]
-    if names or any(member and all(_has(word, told) for word in member) for member in lists):
+    names = [word for word in fresh if word in _names(answer) and word in words]
+    if names or any(member and all(_has(word, words) for word in member) for member in lists):
         return "names a part of the answer"
     return None
 
 
 def secret_words(answer: str, question: str) -> list[str]:
-    """The words of an answer that tell it: the long ones that the question does not have."""
+    """Returns the words that give an answer away: the long words that the question lacks."""
     words = _words(answer)
     return [word for word in (_long_words(answer) if len(words) > 1 else words) if not _has(word, _words(question))]
 
 
 def _names(answer: str) -> set[str]:
-    """The words with a capital that are not there because the answer begins."""
+    """Returns the capitalised words, except a first word that may be capitalised by position."""
     words = _words(answer)
     capital = [word[0].isupper() for word in words]
     return {word for at, word in enumerate(words) if capital[at] and (at > 0 or (len(words) > 1 and capital[1]))}
@@ -328,10 +330,10 @@ def _has(word: str, words: Sequence[str]) -> bool:
     return any(_same(word, other) for other in words)
 
 
-def _same(one: str, other: str) -> bool:
-    """The same word, or two forms of it (`expand`, `expands`)."""
-    one, other = sorted((one.casefold(), other.casefold()), key=len)
-    return one == other or (len(one) > 3 and other.startswith(one) and len(other) - len(one) < 3)
+def _same(left: str, right: str) -> bool:
+    """Returns True for the same word or two forms of it (`expand`, `expands`)."""
+    shorter, longer = sorted((left.casefold(), right.casefold()), key=len)
+    return shorter == longer or (len(shorter) > 3 and longer.startswith(shorter) and len(longer) - len(shorter) < 3)
 
 
 def _sentences(text: str) -> list[str]:
@@ -348,7 +350,7 @@ _INTEGER = re.compile(r"\d+")
 
 
 def parse_product(question: str) -> tuple[int, int] | None:
-    """The two factors of a multiplication question, in the order they are written, or None."""
+    """Returns the two factors of a multiplication question in their order, or None."""
     numbers = [int(text) for text in _INTEGER.findall(question)]
     if len(numbers) != 2 or min(numbers) < 2:
         return None
@@ -356,13 +358,13 @@ def parse_product(question: str) -> tuple[int, int] | None:
 
 
 def split_tens(number: int) -> tuple[int, int]:
-    """`83 -> (80, 3)`: the leading digit's part and the rest. The rest is 0 for a round number."""
+    """Splits off the leading digit: `83 -> (80, 3)`. The rest of a round number is 0."""
     place = 10 ** (len(str(number)) - 1)
     return number // place * place, number % place
 
 
 def breakdown_hint(a: int, b: int, level: int = 1) -> str | None:
-    """The guide's hint for `a * b`; level 2 is more concrete. Never holds a partial or final result.
+    """Returns the guide's hint for `a * b`, which holds no partial or final result. Level 2 is more concrete.
 
     Returns None where there is nothing to take apart (both factors have a single non-zero digit).
     """

@@ -1,4 +1,4 @@
-"""Does a hint give the answer away? Three measures by the student's own probabilities: forward passes, nobody is asked.
+"""Measures by the student's own probabilities whether a hint gives the answer away. It asks no other model.
 
 1. Forced answer: how far the hint makes the answer probable with no reasoning before it. A good hint changes the way
    to the answer, not what the student would blurt out.
@@ -28,22 +28,22 @@ from socratune.rows import QARow, Trace
 from socratune.teaching.hints import result_in, secret_words
 
 SPOILS_FROM = 0.4
-"""A hint of this score gives the answer away. With 100 hints of a class on the embedded base (`benchmarks/leaks.py`)
+"""A hint with this score gives the answer away. With 100 hints of a class on the embedded base (`benchmarks/leaks.py`)
 and on a text base of 5.6 M parameters, strategy hints scored at most 0.32 and stated answers at least 0.48.
 """
 HEAD_TOKENS = 8
-"""The first tokens of an answer, where a strategy hint works."""
+"""The number of first tokens of an answer, where a strategy hint works."""
 
 _LONGEST_ANSWER = 2048  # tokens; the reliance over a longer one is not measured, as its logits take too much memory
 LONGEST_STATEMENT = 12  # words; a longer reference may hold its reasoning, which must not be forced with the answer
 ANSWER_LEAD = "The answer is "
 NO_QUESTION = "What is the answer?"
-"""What stands in place of the question where the hint is shown alone."""
+"""The text instead of the question if the hint is shown alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class HintUse:
-    """A hint on a row. `response` is a right answer that was given under it; None where there was none."""
+    """Holds a hint on a row. `response` is a right answer given under the hint, or None."""
 
     row: QARow
     hint: str
@@ -52,7 +52,7 @@ class HintUse:
 
 @dataclass(frozen=True, slots=True)
 class Reliance:
-    """Where a right answer leans on the hint, in nats.
+    """Measures in nats where a right answer depends on the hint.
 
     Attributes:
         head: on its first `HEAD_TOKENS` tokens, the answer's own not counted.
@@ -69,7 +69,7 @@ class Reliance:
 
 @dataclass(frozen=True, slots=True)
 class HintMeasure:
-    """What the student's probabilities say of one hint.
+    """Holds what the student's probabilities show about one hint.
 
     Attributes:
         forced_gain: nats by which the hint raises log p(answer) with no reasoning before it.
@@ -88,24 +88,24 @@ class HintMeasure:
 
     @property
     def score(self) -> float:
-        """The mean of the shares, 0 to 1."""
+        """The mean of the shares, from 0 to 1."""
         shares = [self.forced_share, self.probe_share] + ([self.reliance.answer_share] if self.reliance else [])
         return sum(shares) / len(shares)
 
     @property
     def spoils(self) -> bool:
-        """True where the hint gives the answer away."""
+        """True if the hint gives the answer away."""
         return self.score >= SPOILS_FROM
 
 
 class MeasuringStopped(Exception):
-    """Nobody waits for the measures any more."""
+    """Ends the measuring because nobody waits for it any more."""
 
 
 def measure_hints(
     model: Any, tokenizer: Any, uses: Sequence[HintUse], *, stopped: Event | None = None
 ) -> list[HintMeasure]:
-    """Each hint's measures, in order: four forward passes a hint, six where there is a right answer.
+    """Returns the measures of each hint in order. A hint costs four forward passes, or six with a right answer.
 
     Args:
         model: the student, a transformers causal language model in eval mode.
@@ -117,10 +117,10 @@ def measure_hints(
     """
     texts = [list(_texts(use, tokenizer)) for use in uses]
     rows = [(prompt, text.ids) for some in texts for text in some for prompt in (text.prompt, text.hinted_prompt)]
-    found = iter(log_probabilities(model, rows, stopped))
+    scores = iter(log_probabilities(model, rows, stopped))
     measures = []
     for use, some in zip(uses, texts, strict=True):
-        forced, probe, *answers = [_Scored(next(found), next(found), text.bears) for text in some]
+        forced, probe, *answers = [_Scored(next(scores), next(scores), text.bears) for text in some]
         measures.append(
             HintMeasure(
                 row_id=use.row.id,
@@ -136,12 +136,12 @@ def measure_hints(
 
 
 def leak_rate(measures: Sequence[HintMeasure]) -> float | None:
-    """The share of the hints that give the answer away; None where nothing was measured."""
+    """Returns the share of hints that give the answer away, or None if nothing was measured."""
     return sum(measure.spoils for measure in measures) / len(measures) if measures else None
 
 
 def hint_uses(traces: Iterable[Trace], *, most: int = 200, seed: int = 0) -> list[HintUse]:
-    """At most `most` hints of finished traces, chosen by a seeded hash; traces may stream."""
+    """Returns at most `most` hints of finished traces, chosen by a seeded hash. Traces may be streamed."""
 
     def order(use: HintUse) -> str:
         return sha256(f"{seed}/{use.row.id}/{use.hint}".encode()).hexdigest()
@@ -164,7 +164,7 @@ def _uses(trace: Trace) -> list[HintUse]:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A text, the prompts without and with the hint, and which of its tokens bear the answer."""
+    """Holds a text, the prompts without and with the hint, and the tokens that bear the answer."""
 
     prompt: list[int]
     hinted_prompt: list[int]
@@ -173,13 +173,13 @@ class _Text:
 
 
 def _texts(use: HintUse, tokenizer: Any) -> Iterator[_Text]:
-    """The answer forced behind the question, and behind none; the answer given under the hint, where there is one."""
+    """Returns the forced answer behind the question and alone, and the answer given under the hint, if any."""
     row = use.row
     alone = [*(turn for turn in row.prompt[:1] if turn["role"] == "system"), {"role": "user", "content": NO_QUESTION}]
     yield _text(row.prompt, forced_answer(row), use, tokenizer)
     yield _text(alone, _stated(_bare_answer(row)), use, tokenizer)
-    if use.response and len((given := _text(row.prompt, use.response, use, tokenizer)).ids) <= _LONGEST_ANSWER:
-        yield given
+    if use.response and len((answered := _text(row.prompt, use.response, use, tokenizer)).ids) <= _LONGEST_ANSWER:
+        yield answered
 
 
 def _text(chat: Chat, text: str, use: HintUse, tokenizer: Any) -> _Text:
@@ -191,14 +191,14 @@ def _text(chat: Chat, text: str, use: HintUse, tokenizer: Any) -> _Text:
 
 
 def forced_answer(row: QARow) -> str:
-    """The answer with no reasoning before it: the reference where it is one short statement, else the bare answer."""
+    """Returns the answer without reasoning: the reference if it is one short statement, otherwise the bare answer."""
     reference, bare = row.reference.strip(), _bare_answer(row)
     short = len(reference.split()) <= LONGEST_STATEMENT and reference.count("=") <= 1 and "\n" not in reference
     return reference if short and len(bare) < len(reference.rstrip(".")) else _stated(bare)
 
 
 def _stated(bare: str) -> str:
-    """A few words as a sentence; more are one already."""
+    """Turns a few words into a sentence. Longer texts already are sentences."""
     return ANSWER_LEAD + bare if len(bare.split()) <= 3 else bare
 
 
@@ -207,7 +207,7 @@ def _bare_answer(row: QARow) -> str:
 
 
 def answer_spans(text: str, row: QARow) -> list[tuple[int, int]]:
-    """Where a text bears the row's answer: the answer's numbers and words that the question has not, or its letter.
+    """Returns the spans of a text that bear the row's answer: its numbers and words that are new, or its letter.
 
     A text with none of them bears it in its final statement.
     """
@@ -216,10 +216,10 @@ def answer_spans(text: str, row: QARow) -> list[tuple[int, int]]:
     numbers = loose_numbers_in(answer) - loose_numbers_in(row.question)
     words = {word.casefold() for word in secret_words(answer, row.question)}
     spans = []
-    for found in re.finditer(r"\d+(?:[.,]\d+)*|\w+", text):
-        word = found.group()
+    for match in re.finditer(r"\d+(?:[.,]\d+)*|\w+", text):
+        word = match.group()
         if loose_numbers_in(word) & numbers or word.casefold() in words or word == letter:
-            spans.append(found.span())
+            spans.append(match.span())
     if spans:
         return spans
     statement = final_answer(text)
@@ -232,7 +232,7 @@ def answer_spans(text: str, row: QARow) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """The log p of a text's tokens without and with the hint; which of them bear the answer."""
+    """Holds the log p of a text's tokens without and with the hint, and which tokens bear the answer."""
 
     plain: list[float]
     hinted: list[float]
@@ -270,13 +270,13 @@ class _Scored:
 # --- log-probabilities ---------------------------------------------------------------------------------------------
 
 MAX_BATCH_TOKENS = 4096
-"""Positions of a batch, padding included; bounds the memory that logits take."""
+"""Positions of a batch, padding included. This bounds the memory of the logits."""
 
 Ids = Sequence[int]
 
 
 def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]], stopped: Event | None = None) -> list[list[float]]:
-    """For every row the log p of each token of its continuation, in nats.
+    """Returns for every row the log p of each token of its continuation, in nats.
 
     Args:
         model: a transformers causal language model in eval mode; may be a PEFT model.
@@ -286,7 +286,7 @@ def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]], stopped: Even
     import torch
 
     with torch.inference_mode():
-        found: list[list[float]] = [[] for _ in rows]
+        scores: list[list[float]] = [[] for _ in rows]
         for batch in _batches(rows):
             if stopped is not None and stopped.is_set():
                 raise MeasuringStopped
@@ -300,12 +300,12 @@ def log_probabilities(model: Any, rows: Sequence[tuple[Ids, Ids]], stopped: Even
                 prompt, continuation = rows[at]
                 logits = out.logits[line, len(prompt) - 1 - first :][: len(continuation)].float()  # (T, V)
                 targets = torch.tensor(continuation, device=logits.device)
-                found[at] = (-torch.nn.functional.cross_entropy(logits, targets, reduction="none")).tolist()
-    return found
+                scores[at] = (-torch.nn.functional.cross_entropy(logits, targets, reduction="none")).tolist()
+    return scores
 
 
 def _batches(rows: Sequence[tuple[Ids, Ids]]) -> list[list[int]]:
-    """The numbers of the rows; those of like length stand together."""
+    """Returns batches of row numbers. Rows of similar length share a batch."""
     batches: list[list[int]] = []
     for length, at in sorted((len(prompt) + len(continuation), at) for at, (prompt, continuation) in enumerate(rows)):
         if batches and (len(batches[-1]) + 1) * length <= MAX_BATCH_TOKENS:

@@ -1,4 +1,4 @@
-"""The student-teacher loop of one row: sample first, and hint what sampling cannot reach."""
+"""Runs the student-teacher loop of one row: sample first, and hint at what sampling cannot reach."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from socratune.teaching.picking import Pick, pick_longest
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How the loop goes.
+    """Holds the rules of the loop.
 
     Attributes:
         attempts: samples before anyone is asked for a hint.
@@ -47,7 +47,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Who takes part, and by which rules.
+    """Holds the participants of the loop and its rules.
 
     Attributes:
         sampling: of the first attempts; seeds are set per (row, attempt) from its seed.
@@ -64,7 +64,7 @@ class Loop:
 
 
 async def enhance_row(row: QARow, loop: Loop) -> Trace:
-    """One row through the loop: sample first, hint what sampling cannot reach.
+    """Runs one row through the loop: sample first, hint at what sampling cannot reach.
 
     Some samples right: one of them is chosen, and nobody is asked. None right: one try with the row's evidence tells a
     gap of knowledge (it is chosen, no hint can help) from a gap of skill, and for skill the teacher hints. A right
@@ -110,14 +110,14 @@ async def _enhance(state: _Row) -> Trace:
 
 
 async def _with_evidence(state: _Row) -> list[Attempt]:
-    """One try with the row's evidence in view, where it has any."""
+    """Tries once with the row's evidence in view and returns the right answers, none without evidence."""
     if state.row.evidence is None:
         return []
     return await state.draw(1, given="evidence", messages=with_private_evidence(state.row.prompt, state.row.evidence))
 
 
 async def _after_hint(state: _Row, chosen: Attempt) -> Trace:
-    """The hinted success; for `clean` an unaided one in its place where a sample finds it."""
+    """Returns the trace of a hinted success. The format `clean` prefers an unaided answer if a sample finds one."""
     if state.loop.rules.thinking_format == "clean":
         unaided = await state.draw(state.loop.rules.clean_attempts, enough=1)
         chosen = unaided[0] if unaided else chosen
@@ -125,19 +125,19 @@ async def _after_hint(state: _Row, chosen: Attempt) -> Trace:
 
 
 async def _unsolved(state: _Row) -> Trace:
-    """The row that no hint opened; for `rewrite` the student words the reference answer itself, judged like any."""
+    """Returns the trace of a row that no hint solved. For `rewrite`, the student rewords the reference answer first."""
     if state.loop.rules.unsolved == "reference":
         return state.trace("trained_on_reference", gap="skill")
     if state.loop.rules.unsolved == "rewrite":
-        told = with_private_reference(state.row.prompt, state.row.reference)
-        right = await state.draw(state.loop.rules.hint_attempts, given="reference", messages=told)
+        messages = with_private_reference(state.row.prompt, state.row.reference)
+        right = await state.draw(state.loop.rules.hint_attempts, given="reference", messages=messages)
         if clean := state.unechoed(right):
             return state.trace("rewritten", chosen=clean[0], gap="skill")
     return state.trace("unsolved", gap="skill")
 
 
 class _Row:
-    """A row on its way through the loop: what was tried so far."""
+    """Holds a row on its way through the loop, with its attempts so far."""
 
     def __init__(self, row: QARow, loop: Loop) -> None:
         self.row = row
@@ -149,7 +149,9 @@ class _Row:
     async def draw(
         self, samples: int, *, enough: int = 1, given: Given = "question", messages: Chat | None = None
     ) -> list[Attempt]:
-        """Up to `samples` judged answers; the right ones. Stops when `enough` are right, or can no longer be."""
+        """Draws up to `samples` judged answers and returns the right ones. Stops when `enough` is certain or
+        impossible.
+        """
         right: list[Attempt] = []
         for left in range(samples, 0, -1):
             number = len(self.attempts) + 1
@@ -175,17 +177,17 @@ class _Row:
         return right
 
     def unechoed(self, attempts: list[Attempt], hint: str | None = None) -> list[Attempt]:
-        """Those that do not speak of a hint or of an earlier attempt."""
+        """Returns the attempts that mention neither a hint nor an earlier attempt."""
         row = self.row
         return [a for a in attempts if not echo(a.response, row.question, hint=hint, passage=row.evidence, told=True)]
 
     def last_wrong(self) -> int:
-        """Where the newest wrong attempt is that the student made without the passage in view: what a hint is for."""
+        """Returns the position of the newest wrong attempt made without the passage in view, which a hint is for."""
         wrong = (a.verdict == "incorrect" and a.given != "evidence" for a in self.attempts)
         return max(at for at, is_wrong in enumerate(wrong) if is_wrong)
 
     async def ask_teacher(self) -> str | None:
-        """A hint that does not give the answer away, entered behind the attempt it is for; None where there is none."""
+        """Returns a hint that keeps the answer secret and stores it with the attempt it is for, or returns None."""
         failed = tuple(attempt for attempt in self.attempts if attempt.verdict != "correct")
         for seed in range(2):
             hint = await self.loop.teacher(HintRequest(self.row, failed, seed))
@@ -201,7 +203,7 @@ class _Row:
     def trace(
         self, outcome: Outcome, *, chosen: Attempt | None = None, gap: Gap | None = None, error: str | None = None
     ) -> Trace:
-        """What is kept of the row."""
+        """Returns the record of the row."""
         return Trace(
             row=self.row,
             outcome=outcome,
@@ -225,7 +227,7 @@ class _Row:
 
 
 def _retry(state: _Row, hint: str) -> Chat:
-    """The question afresh with the hint as a private note; for `iterative` the guide's dialogue."""
+    """Returns the question with the hint as a private note; for `iterative`, the guide's dialogue."""
     if state.loop.rules.thinking_format == "iterative":
         return with_hint_turn(state.row.prompt, state.attempts[state.last_wrong()].response, hint)
     return with_private_hint(state.row.prompt, hint)
@@ -234,11 +236,11 @@ def _retry(state: _Row, hint: str) -> Chat:
 # --- what of a trace is trained on ---------------------------------------------------------------------------------
 
 AHA = "\nAha! {hint}\n"
-"""How the `iterative` format turns the teacher's hint into a thought of the model's own."""
+"""The words with which the `iterative` format turns the teacher's hint into the model's own thought."""
 
 
 def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[Piece, ...] | None:
-    """The assistant's message to train on, or None for a row that was not solved.
+    """Returns the assistant's message to train on, or None for an unsolved row.
 
     `direct` and `clean`: the chosen right attempt alone (STaR's rationalisation, Zelikman et al. 2022,
     arXiv:2203.14465). `iterative`: each attempt that was hinted at, the hint as the model's own "Aha!", and the right
@@ -261,13 +263,13 @@ def answer_pieces(trace: Trace, *, mask_wrong_attempts: bool = False) -> tuple[P
 
 
 def last_wrong_answer(trace: Trace) -> Piece | None:
-    """What the student said last that was judged wrong; a cut-off or undecided answer is no wrong one."""
+    """Returns the student's last answer that was judged wrong. Cut-off and undecided answers do not count."""
     wrong = [attempt for attempt in trace.attempts if attempt.verdict == "incorrect"]
     return Piece(wrong[-1].response, token_ids=wrong[-1].token_ids) if wrong else None
 
 
 def rejection(trace: Trace, answer: str | None = None) -> Rejected | None:
-    """Why a trace is not trained on, or None.
+    """Returns why a trace is not trained on, or None.
 
     Args:
         answer: the words to train on where a person has edited them, also those of a row nobody solved; None takes
@@ -286,13 +288,13 @@ def rejection(trace: Trace, answer: str | None = None) -> Rejected | None:
     hints = [attempt.hint for attempt in trace.attempts[: trace.chosen - 1] if attempt.hint]
     hint = hints[-1] if hints and chosen.given == "hint" else None
     text, row = chosen.response if answer is None else answer, trace.row
-    if found := echo(text, row.question, hint=hint, passage=row.evidence, told=True):
-        detail = f"speaks of what only the student was shown, or of an earlier attempt: {found!r}"
+    if phrase := echo(text, row.question, hint=hint, passage=row.evidence, told=True):
+        detail = f"speaks of what only the student was shown, or of an earlier attempt: {phrase!r}"
         return Rejected("hint_echo", detail, id=row.id)
     return None
 
 
 def training_text(trace: Trace) -> str | None:
-    """The assistant's message to train on as text, or None for a row that was not solved."""
+    """Returns the assistant's message to train on as text, or None for an unsolved row."""
     pieces = answer_pieces(trace)
     return None if pieces is None else "".join(piece.text for piece in pieces)

@@ -1,4 +1,4 @@
-"""Which of several right samples is trained on: `trace_pick: judged` asks a model which shows its work best."""
+"""Picks the right sample that is trained on. `trace_pick: judged` asks a model which shows its work best."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from socratune.llm import PICK_SCHEMA, ChatModel, Sampling, parse_pick, pick_mes
 from socratune.rows import Attempt, QARow
 
 Pick = Callable[[QARow, Sequence[Attempt]], Coroutine[Any, Any, Attempt]]
-"""`await pick(row, right)` chooses the one of several right attempts that is trained on."""
+"""`await pick(row, right)` returns the right attempt that is trained on."""
 
 PICK_SAMPLING = Sampling(temperature=0.0, max_new_tokens=1024, json_schema=PICK_SCHEMA)
 
 
 async def pick_longest(row: QARow, right: Sequence[Attempt]) -> Attempt:
-    """The longest. The shortest is often a lucky guess (training on it cost 4 points in the laboratory)."""
+    """Returns the longest attempt. The shortest is often a lucky guess: training on it cost 4 points."""
     return max(right, key=lambda attempt: len(attempt.response))
 
 
 async def pick_first(row: QARow, right: Sequence[Attempt]) -> Attempt:
-    """The first."""
+    """Returns the first attempt."""
     return right[0]
 
 
 def judged_pick(model: ChatModel) -> Pick:
-    """`await pick(row, right)` gives the right attempt whose work `model` finds best: one call for two or more.
+    """Returns a pick that asks `model` whose work is best, with one call for two or more attempts.
 
     They are shown in an order drawn from the row's id, as judges prefer places. Without a usable reply, or where the
     call is refused, the longest is taken: a row is not lost for want of a choice.

@@ -1,4 +1,4 @@
-"""The student of a run: in this process, behind a server that the run started itself, or behind one of the user's."""
+"""Provides the student of a run: in this process, behind a server of the run, or behind a server of the user."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ASK_TIMEOUT_S = 30.0
 
 
 class Student(NamedTuple):
-    """Who attempts, how its answers are drawn, and who it is (`socratune.inference.provenance`).
+    """Holds the model that attempts, how its answers are drawn, and its identity (`socratune.inference.provenance`).
 
     `loaded` is the model where it is in this process, else None.
     """
@@ -55,12 +55,12 @@ class Student(NamedTuple):
     loaded: LocalStudent | None = None
 
     def recorded(self) -> dict[str, Any]:
-        """Who it is, drawn as was really sent: None is what its server refused to be told, and decided itself."""
+        """Returns the identity with the sampling as it was sent. None stands for a value that the server refused."""
         return {**self.identity, "sampling": {**self.identity["sampling"], **self.model.sent(self.sampling)}}
 
 
 class ServedStudent(NamedTuple):
-    """A student that this run serves itself, on a machine of its own.
+    """Holds a student that this run serves on another machine.
 
     Attributes:
         api_base: as it is reached from here, with its `/v1`.
@@ -75,7 +75,7 @@ class ServedStudent(NamedTuple):
 
 
 def served_student(api_base: str) -> ServedStudent:
-    """The student behind a `socratune serve` that this run started: the model there that is no adapter.
+    """Returns the student behind a `socratune serve` that this run started: its model without an adapter.
 
     Raises:
         OutsideError: no such server answers there.
@@ -101,7 +101,7 @@ async def attending_student(
     ledger: Ledger,
     served: ServedStudent | None = None,
 ) -> AsyncIterator[Student]:
-    """The student until the block ends.
+    """Yields the student until the block ends.
 
     Args:
         model_name: the model to be trained.
@@ -121,12 +121,12 @@ async def attending_student(
         sampling = served_sampling(name, **asked)
         who = {**served.identity, "name": name}
         ours = replace(endpoint, api_bases=(served.api_base,), api_key_env=None, token_ids=True)
-        told = {
+        known = {
             "fingerprint": fingerprint(who),
             "markers": None,
             "vocabulary": len(load_tokenizer(name)),
         }  # `socratune serve` knows text from turns
-        async with _connected(f"openai/{served.model}", ours, journal, **told) as model:
+        async with _connected(f"openai/{served.model}", ours, journal, **known) as model:
             yield Student(model, sampling, with_sampling(who, sampling))
     elif engine == "local":
         loaded = models.load(name, adapter=adapter)
@@ -142,8 +142,8 @@ async def attending_student(
             who, kind = {**who, "vllm_args": more}, f"{kind}/{fingerprint(more)}"
         async with vllm_serving(name, log_path=vllm_log, more=more) as base:
             ours = replace(endpoint, api_bases=(base,), api_key_env=None, token_ids=True)
-            told = {"fingerprint": kind, "markers": _markers_of(name), "vocabulary": len(load_tokenizer(name))}
-            async with _connected(f"openai/{name}", ours, journal, **told) as model:
+            known = {"fingerprint": kind, "markers": _markers_of(name), "vocabulary": len(load_tokenizer(name))}
+            async with _connected(f"openai/{name}", ours, journal, **known) as model:
                 yield Student(model, sampling, who)
     else:
         sampling = served_sampling(model_name, **asked)  # it is meant to be the base, or to be like it
@@ -153,7 +153,7 @@ async def attending_student(
 
 
 def _markers_of(name: str) -> Find:
-    """Finds the control tokens of a model that another server renders, and those of its kin that it may hold."""
+    """Returns a finder of the control tokens of a model that another server renders, and of related models."""
     controls = controls_of(load_tokenizer(name))
     return lambda text: [*controls.found(text), *usual_markers(text)]
 
@@ -169,7 +169,7 @@ async def _connected(
     fingerprint: str | None = None,
     vocabulary: int | None = None,
 ) -> AsyncIterator[MeteredModel]:
-    """The model behind an API; with `fingerprint` where more is known of it than its name."""
+    """Yields the model behind an API. `fingerprint` identifies it beyond its name."""
     model, price = connected_model(ref, endpoint)
     model.markers, model.vocabulary = markers, vocabulary
     if fingerprint is not None:
@@ -195,7 +195,7 @@ async def answer_and_judge(
     tick: Callable[[int, int], None],
     samples: int = 1,
 ) -> list[dict[str, Any]]:
-    """The answers to each row, judged, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`, `stop`.
+    """Returns the judged answers to each row, in the rows' order: `response`, `verdict`, `judged_by`, `tokens`, `stop`.
 
     An answer that is cut off is incorrect here: a model that does not come to an end has not answered, and leaving the
     pair out would favour an adapter that rambles. One that the judge's provider refuses to look at is undecided.
@@ -234,17 +234,17 @@ async def answer_and_judge(
 
 
 def counted_from(tick: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
-    """The tick of one of several sets that share a bar of `total` rows, of which `before` are done."""
+    """Returns the tick of one of several sets that share a progress bar of `total` rows, `before` of which are done."""
     return lambda done, _: tick(before + done, total)
 
 
 def draw_seed(row_id: str, number: int) -> int:
-    """Of one answer; the same for base and adapter, and another for every question."""
+    """Returns the seed of one answer: the same for base and adapter, and different for every question."""
     return int.from_bytes(hashlib.sha256(f"{row_id}/{number}".encode("utf-8", "replace")).digest()[:7], "big")
 
 
 def accuracy(rows: list[QARow], model: ChatModel, judge: Judge, sampling: Sampling, concurrency: int) -> float:
-    """The share of right answers; nothing is kept."""
+    """Returns the share of right answers. Nothing is stored."""
     with TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.sqlite")
         answers = asyncio.run(

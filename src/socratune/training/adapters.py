@@ -171,9 +171,6 @@ class _Enter(torch.autograd.Function):
 
     So recomputing activations can skip a block's last product, which is not needed again (8 % of the work). The
     parameters are arguments only so that the backward pass reaches this function in the first block too.
-
-    So recomputing activations can stop short of a block's last product, which nobody needs again (8 % of the work).
-    The parameters are given only so that the pass backward comes by here in the first block too.
     """
 
     @staticmethod

@@ -1,6 +1,4 @@
-"""Checkpoints after every epoch and every few minutes, written completely or not at all, from which
-training resumes.
-"""
+"""Checkpoints after every epoch and every few minutes, each written completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Self-distillation: at each token of its attempt, the student learns what the base predicts there if it sees the hint.
 
-Student and teacher are the same weights, one with the adapter and the plain question, the other without the adapter and
-with the hint (or the solution) in view, on the very attempt the student made. The loss of a token is the KL divergence
-of the student from the teacher, on the teacher's most likely tokens and one bucket for all others, without which it is
-no divergence (arXiv:2601.20802, arXiv:2601.19897). The teacher never changes, so it looks once, before the first step.
-Right answers in the same step have the loss of supervised training.
+Student and teacher share their weights. The student has the adapter and sees the plain question. The teacher has no
+adapter and sees the hint (or the solution). Both read the student's own attempt. The loss of a token is the KL
+divergence of the student from the teacher, on the teacher's most likely tokens and one bucket for all others, without
+which it is no divergence (arXiv:2601.20802, arXiv:2601.19897). The teacher never changes, so it is asked once, before
+the first step. Right answers in the same step have the loss of supervised training.
 """
 
 from __future__ import annotations

@@ -2,9 +2,6 @@
 
 When training starts, each shortcut (packing, the output layer at labelled places alone) is compared with the model's
 own forward pass on a few tokens. A shortcut that disagrees is not used, so an untested model trains slower, not wrong.
-
-Each short way (packing, the output layer at labelled places alone) is tested against the model's own forward on a few
-tokens when training starts, and not taken where it disagrees: a model nobody has tried here trains slower, not wrong.
 """
 
 from __future__ import annotations

@@ -126,12 +126,12 @@ def graded_students(
 ) -> dict[str, dict[str, Any]]:
     """Returns `grade` and `reason` for each model that wrote traces, by name. Warns about each that is not `same`.
 
-    Where only the quantisation differs, the student is loaded beside the base for as long as it takes to measure
-    `mean_kl_nats` (see `inference.mean_kl`) on 32 of the rows. Another engine shows no distributions, and an
-    adapter is meant to differ.
+    If only the quantisation differs, the student is loaded beside the base while `mean_kl_nats` (see
+    `inference.mean_kl`) is measured on 32 of the rows. Another engine shows no distributions, and an adapter is meant
+    to differ.
 
     Args:
-        students: see `socratune.inference.provenance.writers`.
+        students: see `inference.trace_writers`.
         base: identity of the model that is trained.
         model: the base, loaded, in eval mode.
         tokenizer: its tokenizer.
@@ -200,14 +200,15 @@ def choose_backend(
 ) -> tuple[str, str]:
     """Returns `hf` or `unsloth`, and the reason for people.
 
-    `auto` takes `hf`, which is faster on packed rows and equal on others, as long as the model fits that way.
+    `auto` takes `hf`, which is faster on packed rows and equal on others, if the model fits that way.
 
     Args:
+        asked: the setting `train.backend`.
         model: the values of its `config.json`.
-        free_gib: free memory of the card, weights included; None without a CUDA GPU.
+        free_gib: free memory of the GPU, weights included; None without a CUDA GPU.
 
     Raises:
-        UserError: `unsloth` was asked for and is not installed, or cannot do it.
+        UserError: `unsloth` was chosen and is not installed, or does not support it.
     """
     spec = find_spec("unsloth")
     installed = spec is not None and spec.origin is not None  # a mere folder `unsloth` on the path has no origin

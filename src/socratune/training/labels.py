@@ -1,8 +1,6 @@
 """Checks that a row, as it will be trained, is what it should be, before a GPU is paid for.
 
 It judges ids and labels by the row's texts and by the template, not by how they were made.
-
-It looks at the ids and labels of a row and judges them by its texts and by the template, not by how they were made.
 """
 
 from __future__ import annotations

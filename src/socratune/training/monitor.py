@@ -45,10 +45,9 @@ class Exam:
         return {f"{name}_accuracy": ranks.total(count) / len(self.questions[name]) for name, count in right.items()}
 
     def _right(self, model: Any, rows: list[QARow]) -> int:
-        from socratune.inference import LocalStudent, is_sharded, serving_student
+        from socratune.inference import LocalStudent, serving_student
 
-        slots = False if is_sharded(model) else None  # a recorded step would not gather the blocks
-        student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev", slots=slots)
+        student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev")
         with serving_student(student):
             sampling = student.exam_sampling(self.max_new_tokens)
             share = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
@@ -182,16 +181,15 @@ class Guarded:
 
     def log(self, figures: dict[str, float], step: int) -> None:
         if not self._failed:
-            self._try(lambda: self._begun().log(figures, step))
+            self._try(lambda: self._log(figures, step))
 
     def close(self) -> None:
         if self._tracker is not None:
             self._try(self._tracker.close)
 
-    def _begun(self) -> Tracker:
-        if self._tracker is None:
-            self._tracker = self._begin()
-        return self._tracker
+    def _log(self, figures: dict[str, float], step: int) -> None:
+        self._tracker = self._tracker or self._begin()
+        self._tracker.log(figures, step)
 
     def _try(self, call: Callable[[], None]) -> None:
         try:

@@ -2,9 +2,6 @@
 
 A padded batch of question-answer rows computes mostly padding. Packed rows compute none, provided that no document sees
 another. So a row carries its boundaries explicitly, and the attention of every back end obeys them.
-
-A padded batch of question-answer rows computes mostly padding; packed rows compute none, as long as no document sees
-another. So a row carries its boundaries explicitly, and the attention of every back end obeys them.
 """
 
 from __future__ import annotations

@@ -106,8 +106,8 @@ def run_steps(
     """Trains the engine's adapter, with checkpoints, and resumes from the last intact one.
 
     Returns:
-        The training's course; the model holds the weights of the best epoch by `dev_accuracy` (the last one where
-        there are no dev rows).
+        The training's course. The model holds the weights of the best epoch by `dev_accuracy`, or of the last epoch
+        without dev rows.
 
     Raises:
         StageFailed: loss or gradient is not finite; the last intact checkpoint is kept.
@@ -198,9 +198,7 @@ def grouped(items: list[Any], micro_tokens: int) -> list[list[Any]]:
 
 
 def groups(lengths: list[int], micro_tokens: int) -> list[list[int]]:
-    """Returns which items of a step share a micro-batch of at most `micro_tokens`, in as few and as equal groups as
-    possible. 0 puts each item into a group of its own.
-    """
+    """Returns which items share a micro-batch of at most `micro_tokens` (0: none do), in few and equal groups."""
     if not micro_tokens or not lengths:
         return [[at] for at in range(len(lengths))]
     fewest = best_fit(lengths, max(micro_tokens, *lengths))

@@ -1,8 +1,8 @@
 """Weights right answers by how much they teach: one weight per answer, in the loss of supervised training.
 
-A hinted answer weighs R(hinted) − mean R(plain), the advantage that the hint has given (RLTF-SD, arXiv:2602.02482); an
-answer the student found alone √(p(1 − p)), p being the share of its samples that were right (arXiv:2605.27765), here
-doubled, so that what it finds every second time weighs as much as what it never finds.
+A hinted answer weighs R(hinted) − mean R(plain), the advantage that the hint has given (RLTF-SD, arXiv:2602.02482). An
+answer that the student found alone weighs √(p(1 − p)), where p is the share of its samples that were right
+(arXiv:2605.27765). Here that is doubled, so that an answer found every second time weighs as much as one never found.
 """
 
 from __future__ import annotations

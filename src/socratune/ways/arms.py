@@ -1,4 +1,4 @@
-"""The ways that are compared, in order of usefulness: time and money that run out cut the last ones first."""
+"""The ways to compare, in order of usefulness. If time or money run out, the last ones are dropped."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ class Arm:
     """One way.
 
     Attributes:
-        does: for the table.
-        kind: `loop`: a run with other settings; `written`: a run on traces that somebody else wrote; `prompt`: no
-            training.
-        settings: of the run, by dotted key; what depends on the data is in `work.settings`.
-        control: it shows what another arm's gain is owed to; nobody would choose it.
+        does: its description in the table.
+        kind: `loop`: a run with other settings; `written`: a run on traces of another writer; `prompt`: no training.
+        settings: settings of the run by dotted key; those that depend on the data are in `work._settings`.
+        control: it explains another arm's gain, and is no choice itself.
     """
 
     does: str
@@ -38,7 +37,7 @@ ARMS = {
     "rft": Arm("own right samples, no teacher", "loop", {"enhance.max_iterations": 1}),
     "sft": Arm("the reference answers", "written", FOREIGN),
     "teacher-in-student-format": Arm("the teacher's solutions in the student's style", "written", FOREIGN),
-    "bare-retry": Arm('"Try again." in the place of the hint', "loop", DIRECT),
+    "bare-retry": Arm('"Try again." instead of the hint', "loop", DIRECT),
     "mix": Arm("as many samples as rft, then hints", "loop", DIRECT),
     "wrong-hints": Arm("hints of other rows", "loop", DIRECT, control=True),
     "teacher": Arm("the teacher's solutions in its own words", "written", FOREIGN),
@@ -53,25 +52,25 @@ ARMS = {
 }
 
 REFERENCE = "direct"
-"""The arm whose tokens and money the others are given; always part of it."""
+"""The arm whose tokens and money the others get. It is always included."""
 
 BY_NEED = (
     "prompt", "gepa", "sft", "rft", "bare-retry", "star", "direct", "weights", "distil", "iterative", "mix", "grpo",
     "teacher-in-student-format", "teacher",
 )  # fmt: skip
-"""Of arms that no interval tells apart the first is named: it asks the least of whoever goes that way (no training;
-no samples; no teacher; hints only; more samples besides; whole solutions by someone who can write them).
-"""
+"""Among arms that no interval separates, the first is named, since it needs the least (no training; no samples; no
+teacher; hints only; more samples besides; whole solutions by a capable writer)."""
 
 TRY_RATES = (0.3, 1.0, 3.0)
-"""Multiples of the learning rate, of which the dev rows choose per arm: it moves an arm by more than arms differ."""
+"""Multiples of the learning rate, from which the dev rows choose per arm, since the rate changes an arm more than arms
+differ."""
 
 
 def chosen_arms(names: str | None) -> list[str]:
-    """The named arms in order of usefulness, all where nothing is named; the reference is always one.
+    """Returns the named arms in order of usefulness, or all. The reference is always included.
 
     Raises:
-        UserError: a name that is none.
+        UserError: a name is unknown.
     """
     if not names:
         return list(ARMS)
@@ -82,5 +81,5 @@ def chosen_arms(names: str | None) -> list[str]:
 
 
 def by_need(names: Sequence[str]) -> list[str]:
-    """Those that one might choose, the least demanding first."""
+    """Returns the arms that are possible choices, the least demanding first."""
     return [name for name in BY_NEED if name in names]

@@ -1,4 +1,4 @@
-"""All arms in order of usefulness, within the time and the money that were given; killed, the same command goes on."""
+"""Runs all arms in order of usefulness, within the limits of time and money. The same command resumes a killed run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from socratune.rows import QARow
 from socratune.runs import RunDir, Tell, iter_rows, read_rows
 from socratune.teaching import with_instruction
 from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
-from socratune.ways.evolved import evolved_prompt
-from socratune.ways.exam import examined
+from socratune.ways.exam import evolved_prompt, examined
 from socratune.ways.folders import READINGS, AblationJob, begin, folder
-from socratune.ways.found import Findings
-from socratune.ways.report import write_ablation
-from socratune.ways.work import Bench, do, judge_config, shape
+from socratune.ways.report import Findings, write_ablation
+from socratune.ways.work import Bench, do, judge_config, shape, usd_of
 
 _EXAMPLES = 3
 Say = Callable[[str], None]
@@ -31,7 +29,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class AblationLimits:
-    """How far an ablation may go."""
+    """The limits of an ablation."""
 
     seeds: int
     minutes: float
@@ -41,17 +39,17 @@ class AblationLimits:
 def compare_ways(
     given: dict[str, Any], output: Path, arms: Sequence[str], limits: AblationLimits, *, tell: Tell, say: Say
 ) -> dict[str, Any]:
-    """Compare the arms on the user's data; the content of `ablation.json`, which lies in `output` with the page.
+    """Compares the arms on the user's data. Returns the content of `ablation.json`, which is in `output` with the page.
 
     Args:
         given: configuration as for a run, nested, without `output`.
-        arms: as `arms.chosen_arms` gives them.
-        tell: hears of the stages of every run.
-        say: hears of every finished arm, and the estimate before the first.
+        arms: from `arms.chosen_arms`.
+        tell: receives the stages of every run.
+        say: receives the estimate, and every finished arm.
 
     Raises:
-        UserError: something given is wrong; no held-out rows.
-        OutsideError: something outside failed; the same command goes on.
+        UserError: a setting is wrong, or there are no held-out rows.
+        OutsideError: something outside failed; the same command resumes.
     """
     deadline = time.monotonic() + limits.minutes * 60
     bench = Bench(output, given, tell)
@@ -69,8 +67,7 @@ def compare_ways(
         _estimate(bench, arms, limits, say)
         exam = examined(top, judge_config(bench), {"held_out": rows}, None, _silent)
         clusters = [row.cluster or row.id for row in rows]
-        paid_usd = sum(entry["usd"] or 0.0 for entry in exam["spent"].values())
-        found = Findings(list(arms), clusters, exam["right"]["held_out"], paid_usd)
+        found = Findings(list(arms), clusters, exam["right"]["held_out"], usd_of(exam["spent"]))
         for job in jobs(arms, limits.seeds):
             _do(bench, job, found, limits, deadline, say)
             if job in found.done:
@@ -79,7 +76,7 @@ def compare_ways(
 
 
 def _priced(bench: Bench, budget_usd: float | None) -> dict[str, Any]:
-    """What preflight looks at: with the budget, which it refuses where a price is not known."""
+    """Returns the settings for preflight, with the budget, which it refuses if a price is unknown."""
     own: dict[str, Any] = {"output": str(bench.shared.root)}
     if budget_usd is not None:
         own["budget"] = {"enhance": budget_usd}
@@ -87,7 +84,7 @@ def _priced(bench: Bench, budget_usd: float | None) -> dict[str, Any]:
 
 
 def jobs(arms: Sequence[str], seeds: int) -> Iterator[AblationJob]:
-    """Every arm once, then its other readings, then the same with the next seed."""
+    """Yields every arm once, then its other readings, then the same with the next seed."""
     for seed in range(seeds):
         for reading in READINGS:
             for arm in arms:
@@ -98,7 +95,7 @@ def jobs(arms: Sequence[str], seeds: int) -> Iterator[AblationJob]:
 
 
 def _do(bench: Bench, job: AblationJob, found: Findings, limits: AblationLimits, deadline: float, say: Say) -> None:
-    """One job into `found`, or why it was not done."""
+    """Runs one job and records its result, or why it was not done."""
     why = _impossible(job, found) or _no_time(bench, job, found, deadline)
     before = time.monotonic()
     if why is None:
@@ -108,28 +105,29 @@ def _do(bench: Bench, job: AblationJob, found: Findings, limits: AblationLimits,
         found.not_done[job] = why
     if job.reading == "rows":
         done = found.done.get(job)
+        rate = f", learning rate {done['learning_rate']:g}" if done and done.get("rates", 1) > 1 else ""
         right = f"{sum(done['right']) / len(done['right']):.1%}" if done else ""
-        say(f"{job}: {why or f'{right} in {time.monotonic() - before:.0f} s'}{_tuned(done)}")
+        say(f"{job}: {why or f'{right} in {time.monotonic() - before:.0f} s'}{rate}")
 
 
 def _tried(bench: Bench, job: AblationJob, found: Findings) -> str | None:
-    """One job into `found.done`; why it ended without."""
+    """Runs one job and records its result; returns why it has none."""
     try:
         found.done[job] = _PROMPTS[job.arm](bench) if job.arm in _PROMPTS else do(bench, job)
     except StageFailed as error:
         return str(error)
-    except UserError as error:  # rows that are too long, labels that are wrong: of this way, not of all
+    except UserError as error:  # rows too long or labels wrong in this way, not in all
         if job.arm == REFERENCE or isinstance(error, BusyError):
             raise
         return str(error).splitlines()[0]
     except BudgetSpent:
-        found.broke = True  # what it has paid belongs to no finished job
+        found.broke = True  # its cost belongs to no finished job
         return "no money left"
     return None
 
 
 def _naming(tell: Tell, job: AblationJob) -> Tell:
-    """`tell` with the arm before the stage: there are many stages of one name."""
+    """Prefixes the stages that `tell` receives with the arm, since many stages share a name."""
 
     def named(event: str, stage: str, entry: dict[str, Any]) -> None:
         tell(event, f"{job.arm}: {stage}", entry)
@@ -137,47 +135,38 @@ def _naming(tell: Tell, job: AblationJob) -> Tell:
     return named
 
 
-def _tuned(done: dict[str, Any] | None) -> str:
-    return f", learning rate {done['learning_rate']:g}" if done and done.get("rates", 1) > 1 else ""
-
-
 def _impossible(job: AblationJob, found: Findings) -> str | None:
-    """What has to be there before a job."""
+    """Returns which prerequisite of a job is missing, or None."""
     reference = AblationJob(REFERENCE, job.seed)
-    if job.arm in (REFERENCE, "prompt"):  # the other prompt needs to know what the reference cost
+    if job.arm in (REFERENCE, "prompt"):  # the other prompt needs the cost of the reference
         return found.not_done.get(AblationJob(job.arm)) if job.seed else None
     own = AblationJob(job.arm, 0 if job.reading == "rows" else job.seed)
     if own != job and own in found.not_done:
         return found.not_done[own]
     if reference in found.not_done and (job.reading != "rows" or ARMS[job.arm].kind == "loop"):
-        return f"{REFERENCE} is not there to be compared with: {found.not_done[reference]}"
+        return f"{REFERENCE} is missing for the comparison: {found.not_done[reference]}"
     return None
 
 
 def _no_time(bench: Bench, job: AblationJob, found: Findings, deadline: float) -> str | None:
-    """Why a job will not be done in time, by what the reference took; None where it is done or will be."""
-    examined_before = job.arm in _PROMPTS and (bench.output / job.arm / "held_out" / "exam.json").exists()
-    if (
-        examined_before
-        or bench.done(job) is not None
-        or job == AblationJob(REFERENCE)
-        or AblationJob(REFERENCE) not in found.done
-    ):
+    """Returns why a job cannot be done in time, by the reference's times; None if it is done or can be."""
+    first = AblationJob(REFERENCE)
+    done = job.arm in _PROMPTS and (bench.output / job.arm / "held_out" / "exam.json").exists()
+    if done or bench.done(job) is not None or job == first or first not in found.done:
         return None
     if job.reading != "rows" and AblationJob(job.arm, job.seed) in found.done and shape(bench, job) is None:
-        return None  # it is a training that is there
-    reference = found.done[AblationJob(REFERENCE)]
+        return None  # it equals a finished training
+    reference = found.done[first]
     seconds = _seconds(job, reference["seconds"], reference["rates"])
-    left = deadline - time.monotonic()
-    return "no time left" if seconds > left else None
+    return "no time left" if seconds > deadline - time.monotonic() else None
 
 
 def _seconds(job: AblationJob, took: dict[str, float], tried: int) -> float:
-    """About how long a job takes.
+    """Returns about how long a job takes.
 
     Args:
-        took: by the reference: its loop, its trainings, its exam.
-        tried: learning rates, by the reference.
+        took: the reference's times: its loop, its trainings, its exam.
+        tried: the number of learning rates that the reference tried.
     """
     if job.arm in _PROMPTS:
         return took["exam"] * 2 + took["loop"] * (job.arm == "gepa")
@@ -187,7 +176,7 @@ def _seconds(job: AblationJob, took: dict[str, float], tried: int) -> float:
 
 
 def _estimate(bench: Bench, arms: Sequence[str], limits: AblationLimits, say: Say) -> None:
-    """Say what is to come, by a pilot of the reference's loop, whose calls are kept."""
+    """Announces what is to come, by a pilot of the reference's loop, whose calls are kept."""
     loops = sum(ARMS[arm].kind == "loop" for arm in arms) * limits.seeds
     every = [job for job in jobs(arms, limits.seeds) if job.arm not in _PROMPTS]
     trainings = len(every) + (len(TRY_RATES) - 1) * sum(job == AblationJob(job.arm) for job in every)
@@ -208,7 +197,8 @@ def _estimate(bench: Bench, arms: Sequence[str], limits: AblationLimits, say: Sa
 
 
 def _prompted(bench: Bench) -> dict[str, Any]:
-    """The prompt that is best on the dev rows, on the held-out questions: `right`, `prompt`, and of all prompts `dev`.
+    """Asks the held-out questions with the prompt that is best on the dev rows. Returns `right`, `prompt`, and `dev` of
+    all prompts.
 
     Raises:
         StageFailed: there are no dev rows to choose by.
@@ -237,7 +227,8 @@ def _prompted(bench: Bench) -> dict[str, Any]:
 
 
 def _evolved(bench: Bench) -> dict[str, Any]:
-    """The instruction that GEPA finds with as many answers as the reference's money buys: `right`, `prompt`.
+    """Asks with the instruction that GEPA finds with as many answers as the reference's money buys. Returns `right`,
+    `prompt`.
 
     Raises:
         StageFailed: there are no dev rows to choose by, or the package is not installed.
@@ -255,13 +246,11 @@ def _evolved(bench: Bench) -> dict[str, Any]:
 
 
 def _of_prompt(exam: dict[str, Any], prompt: str, spent: dict[str, Any]) -> dict[str, Any]:
-    paid = sum(entry["usd"] or 0.0 for part in (spent, exam["spent"]) for entry in part.values())
-    return {"right": exam["right"]["held_out"], "prompt": prompt, "paid_usd": paid}
+    return {"right": exam["right"]["held_out"], "prompt": prompt, "paid_usd": usd_of(spent) + usd_of(exam["spent"])}
 
 
 _PROMPTS = {"prompt": _prompted, "gepa": _evolved}
 """The arms that train nothing."""
 
 
-def _silent(done: int, total: int, /, **live: Any) -> None:
-    """A tick nobody hears."""
+def _silent(done: int, total: int, /, **live: Any) -> None: ...

@@ -11,12 +11,12 @@ HINTS = "hints.json"
 
 
 def try_again(question: str, reference: str, responses: list[str]) -> str:
-    """A hint that says nothing."""
+    """Returns a hint without information."""
     return "Try again."
 
 
 def other_rows_hint(question: str, reference: str, responses: list[str]) -> str | None:
-    """A hint that was written for another question: the same one for the same question and round."""
+    """Returns a hint for another question, always the same one for the same question and round."""
     hints = [hint for asked, hint in _hints() if asked != question]
     digest = sha256(f"{question}/{len(responses)}".encode()).digest()
     return hints[int.from_bytes(digest[:8], "big") % len(hints)] if hints else None

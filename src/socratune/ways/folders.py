@@ -1,4 +1,4 @@
-"""Run folders that begin as copies of others, whole or not at all."""
+"""Run folders that begin as copies of others, completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 from socratune.runs import OUTPUTS, STAGES, RunDir, read_jsonl, write_json, write_jsonl
 
 _Reading = Literal["rows", "tokens", "money"]
-"""What is equal to the reference arm's: the questions, the trained tokens, or what the calls cost."""
+"""What equals the reference arm's: the questions, the trained tokens, or the cost of the calls."""
 READINGS: tuple[_Reading, ...] = ("rows", "tokens", "money")
 
 
@@ -30,17 +30,17 @@ class AblationJob:
 
 
 def folder(output: Path, job: AblationJob) -> RunDir:
-    """Where a job's run is."""
+    """Returns the run folder of a job."""
     name = f"seed-{job.seed}" if job.reading == "rows" else f"seed-{job.seed}-{job.reading}"
     return RunDir(output / job.arm / name)
 
 
 def begin(run: RunDir, source: RunDir, *, until: str, share: float = 1.0, journal: Path | None = None) -> None:
-    """Make `run` a copy of `source` as it was after the stage `until`; one that is there already is left as it is.
+    """Makes `run` a copy of `source` as it was after the stage `until`, unless it exists already.
 
     Args:
-        share: of the training rows, chosen by the hash of their ids.
-        journal: whose calls need not be made again.
+        share: the share of the training rows, chosen by the hash of their ids.
+        journal: a journal whose calls need not be repeated.
     """
     if run.config.exists():
         return
@@ -63,7 +63,7 @@ def begin(run: RunDir, source: RunDir, *, until: str, share: float = 1.0, journa
 
 
 def _part(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
-    """At least one row."""
+    """Returns the chosen share of the rows, at least one row."""
     order = sorted(range(len(rows)), key=lambda at: sha256(f"part/{rows[at]['id']}".encode()).digest())
     kept = set(order[: max(1, round(share * len(rows)))])
     return [row for at, row in enumerate(rows) if at in kept]

@@ -1,7 +1,7 @@
-"""What the verdicts of all arms say: differences with a two-level bootstrap, and one sentence.
+"""Reads the verdicts of all arms: differences with a two-level bootstrap, and one sentence of advice.
 
-Seeds are drawn first, then clusters of questions: a figure of one way is a figure of its trainings and of the questions
-it was asked, and both would come out otherwise another time.
+Seeds are drawn first, then clusters of questions, since the accuracy of a way depends on its trainings and on its
+questions, and both would differ another time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Verdicts = Sequence[Sequence[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Of two ways on the same questions, with its 95 % interval."""
+    """The difference of two ways on the same questions, with its 95 % interval."""
 
     value: float
     low: float
@@ -31,20 +31,20 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """More, and not by chance."""
+        """Returns True if the difference is positive beyond chance."""
         return self.low > 0
 
 
 def mean_accuracy(verdicts: Verdicts) -> float:
-    """The share of right answers over seeds and questions."""
+    """Returns the share of right answers over seeds and questions."""
     return float(np.asarray(verdicts, dtype=float).mean())
 
 
 def arm_difference(more: Verdicts, less: Verdicts, clusters: Sequence[str], *, seed: int = 0) -> Difference:
-    """`more` − `less` by a two-level bootstrap: seeds of either side, then clusters of questions.
+    """Returns `more` − `less` by a two-level bootstrap: seeds of either side, then clusters of questions.
 
-    Percentiles of `DRAWS` resamples. With two seeds it knows little of how trainings vary, and with fewer than 30
-    clusters it is too narrow; with fewer than 6 it is the whole range.
+    The interval holds percentiles of `DRAWS` resamples. Two seeds hardly show how trainings vary. With fewer than 30
+    clusters the interval is too narrow, and with fewer than 6 it is the whole range.
     """
     index, weights, rows = _resamples(tuple(clusters), seed)
     value = mean_accuracy(more) - mean_accuracy(less)
@@ -58,9 +58,10 @@ def arm_difference(more: Verdicts, less: Verdicts, clusters: Sequence[str], *, s
 
 @lru_cache(maxsize=8)
 def _resamples(clusters: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(Q,): the cluster of each question; (draws, C): how often each cluster is in each resample; (draws,): rows.
+    """Returns (Q,) the cluster of each question, (draws, C) how often each resample has each cluster, and (draws,) its
+    rows.
 
-    Several are kept, as who reads families of questions goes back and forth between them.
+    Several are kept, since readers of families of questions alternate between them.
     """
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     equal = np.full(len(names), 1 / len(names))
@@ -69,22 +70,21 @@ def _resamples(clusters: tuple[str, ...], seed: int) -> tuple[np.ndarray, np.nda
 
 
 def _drawn(verdicts: Verdicts, index: np.ndarray, weights: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """(draws,): right answers in each resample of clusters, averaged over a resample of the seeds."""
-    sums = np.stack(
-        [np.bincount(index, weights=np.asarray(one, dtype=float)) for one in verdicts], dtype=np.float32
-    )  # (S, C)
+    """Returns the right answers in each resample of clusters, averaged over a resample of the seeds, (draws,)."""
+    by_seed = [np.bincount(index, weights=np.asarray(right, dtype=float)) for right in verdicts]
+    sums = np.stack(by_seed, dtype=np.float32)  # (S, C)
     seeds = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=len(weights)) / len(sums)
     return ((weights @ sums.T) * seeds).sum(axis=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Which way is worth it.
+    """The recommended way.
 
     Attributes:
-        arm: None: none is.
+        arm: None if no way is recommended.
         sentence: for a person.
-        cautions: what the figures do not show.
+        cautions: what the numbers do not show.
     """
 
     arm: str | None
@@ -93,11 +93,11 @@ class Advice:
 
 
 def advice(base: Verdicts, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> Advice:
-    """The least demanding arm that is clearly better than the base and that no other is clearly better than.
+    """Recommends the least demanding arm that clearly beats the base and that no other arm clearly beats.
 
     Args:
-        base: of the model as it is, (1, Q).
-        arms: name → verdicts at equal rows, controls included.
+        base: verdicts of the untrained model, (1, Q).
+        arms: maps a name to its verdicts at equal rows, controls included.
     """
     gains = {name: arm_difference(verdicts, base, clusters) for name, verdicts in arms.items()}
     worth = [name for name in by_need(list(arms)) if gains[name].clear]
@@ -107,7 +107,7 @@ def advice(base: Verdicts, arms: Mapping[str, Verdicts], clusters: Sequence[str]
         text = "Do not fine-tune on this: no way is clearly better than the model as it is"
         text += f"; the best, {best}, changes {_points(gains[best])}." if best else "."
         return Advice(None, text, cautions)
-    beaten = {one for one in worth for other in worth if arm_difference(arms[other], arms[one], clusters).clear}
+    beaten = {arm for arm in worth for other in worth if arm_difference(arms[other], arms[arm], clusters).clear}
     arm = next((name for name in worth if name not in beaten), max(worth, key=lambda name: gains[name].value))
     how = "A prompt does it, do not fine-tune" if arm == "prompt" else f"`{arm}` is worth it on your data"
     text = f"{how}: {mean_accuracy(base):.1%} → {mean_accuracy(arms[arm]):.1%} of {len(base[0])} held-out questions"
@@ -115,37 +115,35 @@ def advice(base: Verdicts, arms: Mapping[str, Verdicts], clusters: Sequence[str]
 
 
 def _against(arm: str, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> str:
-    """What is at least as good, and what comes next behind it, in words."""
+    """Returns in words which arms are at least as good, and which comes next."""
     others = [name for name in by_need(list(arms)) if name != arm]
     at_least = [name for name in others if mean_accuracy(arms[name]) >= mean_accuracy(arms[arm])]
-    less = max(
-        (name for name in others if name not in at_least), key=lambda name: mean_accuracy(arms[name]), default=None
-    )
+    worse = (name for name in others if name not in at_least)
+    less = max(worse, key=lambda name: mean_accuracy(arms[name]), default=None)
     text = ""
     if at_least:
         verb = "ask more of you and are" if len(at_least) > 1 else "asks more of you and is"
         text += f"; {' and '.join(at_least)} {verb} not clearly better"
     if less:
-        found = arm_difference(arms[arm], arms[less], clusters)
-        text += f"; {'clearly' if found.clear else 'not clearly'} better than {less} ({_points(found)})"
+        lead = arm_difference(arms[arm], arms[less], clusters)
+        text += f"; {'clearly' if lead.clear else 'not clearly'} better than {less} ({_points(lead)})"
     return text
 
 
 def _cautions(arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> tuple[str, ...]:
-    found = []
+    cautions = []
     if (seeds := max((len(verdicts) for verdicts in arms.values()), default=0)) < 3:
-        found.append(f"{seeds} seed{'s' * (seeds > 1)}: how much trainings vary is hardly in the intervals.")
+        cautions.append(f"{seeds} seed{'s' * (seeds > 1)}: how much trainings vary is hardly in the intervals.")
     if (count := len(set(clusters))) < FEW_CLUSTERS:
-        found.append(f"{count} independent held-out questions or sources: the intervals are too narrow.")
-    if {"direct", "wrong-hints"} <= arms.keys() and not arm_difference(
-        arms["direct"], arms["wrong-hints"], clusters
-    ).clear:
-        found.append("Hints of other rows did as well: what the hints say is not what helps.")
-    return tuple(found)
+        cautions.append(f"{count} independent held-out questions or sources: the intervals are too narrow.")
+    compared = {"direct", "wrong-hints"} <= arms.keys()
+    if compared and not arm_difference(arms["direct"], arms["wrong-hints"], clusters).clear:
+        cautions.append("Hints of other rows did as well: what the hints say is not what helps.")
+    return tuple(cautions)
 
 
 def other_readings(arm: str | None, reading: str, arms: Mapping[str, Verdicts], clusters: Sequence[str]) -> list[str]:
-    """Which ways are clearly better than the advised one at equal tokens or money, as sentences."""
+    """Returns sentences on the ways that clearly beat the recommended one at equal tokens or money."""
     if arm is None or not arms.get(arm):
         return []
     others = [name for name in by_need(list(arms)) if arms[name] and name != arm]
@@ -153,5 +151,5 @@ def other_readings(arm: str | None, reading: str, arms: Mapping[str, Verdicts], 
     return [f"At equal {reading} {', '.join(better)} did clearly better than {arm}."] if better else []
 
 
-def _points(found: Difference) -> str:
-    return f"{found.value * 100:+.1f} points, {found.low * 100:+.1f} … {found.high * 100:+.1f}"
+def _points(gain: Difference) -> str:
+    return f"{gain.value * 100:+.1f} points, {gain.low * 100:+.1f} … {gain.high * 100:+.1f}"

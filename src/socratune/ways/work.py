@@ -1,6 +1,6 @@
-"""One arm, one seed, one reading: from a begun folder to verdicts on the held-out questions.
+"""Runs one arm, one seed, one reading: from a copied folder to verdicts on the held-out questions.
 
-Every training is an ordinary run, made by the stages of the product: `socratune ui` or `inspect` work on its folder.
+Every training is an ordinary run of the product's stages, so `socratune ui` and `inspect` work on its folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,23 +29,23 @@ from socratune.ways.exam import examined
 from socratune.ways.folders import AblationJob, begin, folder
 
 LOCAL_USD_PER_TOKEN = 1e-7
-"""What a token counts that nobody is paid for: about what servers ask for a token of a model of 8 B parameters. Where
-nobody is paid at all only the ratios of the arms count, and they do not depend on it.
-"""
+"""The assumed price of an unpaid token, about that of a server for an 8B model. If nothing is paid at all, only the
+ratios of the arms count, which do not depend on it."""
 MOST_EPOCHS = 10
-"""Times the configured epochs: an arm with few tokens does not reach the reference's, and the table says so."""
+"""The most times the configured epochs. An arm with few tokens does not reach the reference's, and the
+table tells so."""
 SAME = 0.9
-"""A training whose rows or tokens would be more than this share of another's is not made again."""
+"""A training is not repeated if its rows or tokens would exceed this share of another's."""
 MOST_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where the runs are, and what they have in common.
+    """Where the runs are, and what they share.
 
     Attributes:
-        given: the user's settings, nested; no `output`.
-        left_usd: what may still be paid; None is no limit.
+        given: the user's settings, nested, without `output`.
+        left_usd: the remaining budget; None is no limit.
     """
 
     output: Path
@@ -55,41 +55,41 @@ class Bench:
 
     @property
     def shared(self) -> RunDir:
-        """The run whose split all others have."""
+        """Returns the run whose split all others have."""
         return RunDir(self.output / "shared")
 
     def resolved(self, run: RunDir, settings: dict[str, Any]) -> Resolved:
-        """The user's configuration with the settings of one run."""
+        """Returns the user's configuration with the settings of one run."""
         own = {**settings, "output": str(run.root)}
         return resolve_settings(deep_merge(self.given, unflatten(own)), where="socratune ablate")
 
     def held_out(self) -> list[QARow]:
-        """The questions of every exam."""
+        """Returns the questions of every exam."""
         return read_rows(self.shared.rows("held_out"), QARow.from_json)
 
     def done(self, job: AblationJob) -> dict[str, Any] | None:
-        """What `do` gave for a job that is finished."""
+        """Returns the result of `do` for a finished job, or None."""
         path = folder(self.output, job) / "job.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
 def do(bench: Bench, job: AblationJob) -> dict[str, Any]:
-    """Train and examine; what is finished is kept. For a reading that is the same training as another, that one's.
+    """Trains and examines, and keeps the result. A reading that equals another training returns that one's.
 
     Returns:
         `right` (for each held-out question), `rows`, `trained_tokens`, `epochs`, `learning_rate`, `calls_tokens`,
         `cost_usd`, `paid_usd`, `seconds` by part.
 
     Raises:
-        StageFailed: this arm is not possible here; why.
+        StageFailed: this arm is not possible here; the text gives the reason.
         BudgetSpent: finished calls are kept.
     """
     run = folder(bench.output, job)
     if job.reading != "rows":
-        found = shape(bench, job)
-        if found is None:
+        equal = shape(bench, job)
+        if equal is None:
             return do(bench, AblationJob(job.arm, job.seed))
-        share, epochs = found
+        share, epochs = equal
         begin(run, folder(bench.output, AblationJob(job.arm, job.seed)), until="curate", share=share)
         settings = {**_settings(bench, job), "train.num_train_epochs": epochs}
         return _trained(bench, job, run, settings, start="train")
@@ -101,7 +101,7 @@ def do(bench: Bench, job: AblationJob) -> dict[str, Any]:
 
 
 def _written(bench: Bench, job: AblationJob, run: RunDir) -> dict[str, Any]:
-    """A run on traces of somebody else's, written once for all seeds."""
+    """Trains on traces of another writer, which are written once for all seeds."""
     if job.seed:
         begin(run, folder(bench.output, AblationJob(job.arm)), until="curate")
         return _trained(bench, job, run, _settings(bench, job), start="train")
@@ -123,7 +123,7 @@ def _written(bench: Bench, job: AblationJob, run: RunDir) -> dict[str, Any]:
 
 @contextmanager
 def _telling(bench: Bench, name: str) -> Iterator[Tick]:
-    """A tick for work that is no stage of a run, told as if it were one."""
+    """Yields a tick that reports work outside the stages as if it were a stage."""
     began = time.monotonic()
 
     def tick(done: int, total: int, /, **live: Any) -> None:
@@ -138,13 +138,12 @@ def _telling(bench: Bench, name: str) -> Iterator[Tick]:
 
 
 def _trained(bench: Bench, job: AblationJob, run: RunDir, settings: dict[str, Any], *, start: str) -> dict[str, Any]:
-    """The run up to its adapter, the exam, and all figures, kept in `job.json`."""
+    """Runs up to the adapter, takes the exam, and keeps all numbers in `job.json`."""
     resolved = bench.resolved(run, settings)
-    key = fingerprint(
-        {k: v for k, v in flatten(dump(resolved.config)).items() if k not in ("output", "budget.enhance")}
-    )
-    if (found := bench.done(job)) and found["key"] == key:
-        return found
+    every = flatten(dump(resolved.config)).items()
+    key = fingerprint({name: value for name, value in every if name not in ("output", "budget.enhance")})
+    if (known := bench.done(job)) and known["key"] == key:
+        return known
     results = run_pipeline(resolved, start=start, until="train", tell=bench.tell)
     train = results["stages"].get("train", {})
     if train.get("status") != "done":
@@ -152,8 +151,7 @@ def _trained(bench: Bench, job: AblationJob, run: RunDir, settings: dict[str, An
     began = time.monotonic()
     with _telling(bench, "exam") as tick:
         exam = examined(run, resolved.config, {"held_out": bench.held_out()}, run.adapter, tick)
-    calls = _calls(bench, job, run, results)
-    found = {
+    result = {
         "key": key,
         "right": exam["right"]["held_out"],
         "rows": train["rows_out"],
@@ -166,36 +164,36 @@ def _trained(bench: Bench, job: AblationJob, run: RunDir, settings: dict[str, An
             "train": train["seconds"],
             "exam": round(time.monotonic() - began, 2),
         },
-        **calls,
+        **_calls(bench, job, run, results),
     }
-    found["paid_usd"] += _usd(exam["spent"])
-    write_text(run / "job.json", json.dumps(found))
-    return found
+    result["paid_usd"] += usd_of(exam["spent"])
+    write_text(run / "job.json", json.dumps(result))
+    return result
 
 
 def _settings(bench: Bench, job: AblationJob) -> dict[str, Any]:
-    """Of a run, by dotted key: the arm's own, and those that depend on data and seed."""
-    found = {**ARMS[job.arm].settings, "seed": bench.given.get("seed", 0) + job.seed}
+    """Returns the settings of a run by dotted key: the arm's own, and those that depend on data and seed."""
+    settings = {**ARMS[job.arm].settings, "seed": bench.given.get("seed", 0) + job.seed}
     if job.arm in ("rft", "mix"):
-        found["enhance.attempts"] = _samples(bench, job.seed)
+        settings["enhance.attempts"] = _samples(bench, job.seed)
     if job.arm == "bare-retry":
-        found["enhance.teacher_model"] = f"python:{controls.__file__}:{controls.try_again.__name__}"
+        settings["enhance.teacher_model"] = f"python:{controls.__file__}:{controls.try_again.__name__}"
     if job.arm == "wrong-hints":
-        found["enhance.teacher_model"] = f"python:{_hints_file(bench, job)}:{controls.other_rows_hint.__name__}"
+        settings["enhance.teacher_model"] = f"python:{_hints_file(bench, job)}:{controls.other_rows_hint.__name__}"
     if job == AblationJob(job.arm):
         if read_rows(bench.shared.rows("dev"), QARow.from_json):
-            found["train.by_dev.sweep_lr"] = list(TRY_RATES)
+            settings["train.by_dev.sweep_lr"] = list(TRY_RATES)
     elif (tuned := bench.done(AblationJob(job.arm))) is not None:
-        found["train.learning_rate"] = tuned["learning_rate"]
+        settings["train.learning_rate"] = tuned["learning_rate"]
     if bench.left_usd is not None:
-        # the limit of a run counts the calls of the journal it began with
+        # The limit of a run counts the calls of the journal that it began with.
         source = _source(bench, job)
-        found["budget.enhance"] = max(bench.left_usd, 0.0) + (_paid(source) if source else 0.0) + 1e-9
-    return found
+        settings["budget.enhance"] = max(bench.left_usd, 0.0) + (_paid(source) if source else 0.0) + 1e-9
+    return settings
 
 
 def _source(bench: Bench, job: AblationJob) -> RunDir | None:
-    """The run in whose journal a loop begins: the first samples of a seed are the same for all loops."""
+    """Returns the run whose journal a loop starts from, since the first samples of a seed are equal for all loops."""
     if ARMS[job.arm].kind != "loop" or job.reading != "rows":
         return None
     for arm in ("rft", REFERENCE) if job.arm == "mix" else (REFERENCE,):
@@ -206,7 +204,7 @@ def _source(bench: Bench, job: AblationJob) -> RunDir | None:
 
 
 def _samples(bench: Bench, seed: int) -> int:
-    """How many samples a row get for what the reference's loop cost: those it solved at once take no more."""
+    """Returns how many samples per row the cost of the reference's loop buys; rows solved at once take no more."""
     loop = bench.done(AblationJob(REFERENCE, seed))
     assert loop is not None, "the reference comes first"
     traces = list(iter_rows(folder(bench.output, AblationJob(REFERENCE, seed)).enhanced, Trace.from_json))
@@ -217,7 +215,7 @@ def _samples(bench: Bench, seed: int) -> int:
 
 
 def _hints_file(bench: Bench, job: AblationJob) -> Path:
-    """The control's teacher beside the hints of the reference's loop."""
+    """Writes the control's teacher beside the hints of the reference's loop."""
     place = bench.output / job.arm / f"teacher-{job.seed}"
     place.mkdir(parents=True, exist_ok=True)
     traces = iter_rows(folder(bench.output, AblationJob(REFERENCE, job.seed)).enhanced, Trace.from_json)
@@ -228,7 +226,7 @@ def _hints_file(bench: Bench, job: AblationJob) -> Path:
 
 
 def shape(bench: Bench, job: AblationJob) -> tuple[float, int] | None:
-    """(share of the rows, epochs) that make a reading equal to the reference; None where the arm's training is."""
+    """Returns (share of the rows, epochs) that make a reading equal to the reference; None if the arm's training is."""
     own, other = bench.done(AblationJob(job.arm, job.seed)), bench.done(AblationJob(REFERENCE, job.seed))
     assert own is not None and other is not None, "rows come before the other readings"
     epochs = own["epochs"]
@@ -243,13 +241,13 @@ def shape(bench: Bench, job: AblationJob) -> tuple[float, int] | None:
 
 
 def _calls(bench: Bench, job: AblationJob, run: RunDir, results: dict[str, Any]) -> dict[str, Any]:
-    """What the traces took: the calls they show, each at the mean tokens of its role.
+    """Returns the cost of the traces: the calls that they show, each at the mean tokens of its role.
 
-    So a call that the journal of another arm answered counts as if it had been made.
+    So a call that another arm's journal answered counts as if it had been made.
     """
     is_written = ARMS[job.arm].kind == "written"
     made_in = AblationJob(job.arm, 0 if is_written else job.seed)
-    if job != made_in:  # the traces of another job
+    if job != made_in:  # its traces are another job's
         own = bench.done(made_in) or {}
         return {**{name: own[name] for name in ("calls_tokens", "cost_usd", "sample_usd", "per_call")}, "paid_usd": 0.0}
     spent = results["stages"].get("enhance", {}).get("spent", {})
@@ -272,41 +270,39 @@ def _calls(bench: Bench, job: AblationJob, run: RunDir, results: dict[str, Any])
         "cost_usd": took["usd"],
         "sample_usd": answering / max(1, counts["enhance.student"]),
         "per_call": per_call,
-        "paid_usd": max(0.0, _usd(spent) - (_paid(source) if source else 0.0)),
+        "paid_usd": max(0.0, usd_of(spent) - (_paid(source) if source else 0.0)),
     }
 
 
 def _per_call(run: RunDir, spent: dict[str, Any], known: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Role → mean `tokens` and `usd` of its calls in the journal of a run.
+    """Returns the mean `tokens` and `usd` of each role's calls in the journal of a run.
 
     Args:
-        spent: by the roles that the run paid.
-        known: the same of the reference, for roles that are in the journal as the reference's or not at all.
+        spent: the costs of the roles that the run paid.
+        known: the same of the reference, for roles that the journal shares with it or lacks.
     """
-    journal = Journal(run.journal)
-    try:
+    with closing(Journal(run.journal)) as journal:
         sums = journal.spent()
-    finally:
-        journal.close()
-    found = dict(known)
+    means = dict(known)
     for role, sum_ in sums.items():
         tokens = (sum_["prompt_tokens"] + sum_["completion_tokens"]) / sum_["calls"]
         paid = spent.get(role) or known.get(role) or {}
         per_token = paid["usd"] / paid["tokens"] if paid.get("usd") and paid.get("tokens") else LOCAL_USD_PER_TOKEN
-        found[role] = {"tokens": tokens, "usd": tokens * per_token}
-    return found
+        means[role] = {"tokens": tokens, "usd": tokens * per_token}
+    return means
 
 
-def _usd(spent: dict[str, Any]) -> float:
+def usd_of(spent: dict[str, Any]) -> float:
+    """Returns the USD of all roles together."""
     return sum(entry["usd"] or 0.0 for entry in spent.values())
 
 
 def _paid(run: RunDir) -> float:
-    """USD of a run's loop so far, finished or not."""
-    return _usd(Results(run).stage("enhance").get("spent", {})) if run.results.exists() else 0.0
+    """Returns the USD of a run's loop so far, finished or not."""
+    return usd_of(Results(run).stage("enhance").get("spent", {})) if run.results.exists() else 0.0
 
 
 def judge_config(bench: Bench) -> RunConfig:
-    """The configuration of an exam without a run."""
+    """Returns the configuration of an exam without a run."""
     left = {} if bench.left_usd is None else {"budget.enhance": max(bench.left_usd, 0.0) + 1e-9}
     return bench.resolved(bench.shared, left).config

@@ -1,13 +1,13 @@
-"""Traces that somebody else than the student writes: the references, or a teacher's solutions.
+"""Writes traces from another source than the student: the references, or a teacher's solutions.
 
-A teacher that is a model is shown question and reference, and for the student's format three right traces of the
-student's. The mechanical teacher has two writers of products: in the words the embedded model uses, and in others.
+A model as teacher sees question and reference, and for the student's format three right traces of the student. The
+mechanical teacher has two ways to write products: in the words of the embedded model, and in others.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -23,7 +23,6 @@ from socratune.llm import (
     TEACHER_SAMPLING,
     ChatModel,
     Ledger,
-    Limits,
     MeteredModel,
     Sampling,
     connected_model,
@@ -36,17 +35,18 @@ from socratune.llm import (
 from socratune.rows import Attempt, QARow, Trace
 from socratune.runs import Journal, RunDir, Tick, fingerprint, iter_rows, map_rows, read_rows, write_jsonl
 from socratune.teaching import assemble_cast, parse_product, split_tens
+from socratune.ways.exam import arm_ledger
 
 Write = Callable[[QARow], Coroutine[Any, Any, str | None]]
-"""`await write(row)` gives a solution, or None where there is none."""
+"""`await write(row)` returns a solution, or None without one."""
 
 STYLE_SAMPLES = 3
 TRIES = 2
-"""Solutions of a teacher that is a model until one is right."""
+"""Most solutions per row by a model as teacher, until one is right."""
 
 
 def references(run: RunDir) -> None:
-    """Write `enhanced_dataset.jsonl` with every row's own answer."""
+    """Writes `enhanced_dataset.jsonl` with every row's own answer."""
     traces = (
         Trace(row, "trained_on_reference", (), "direct", {"student_model": "the data set"})
         for row in iter_rows(run.rows("train_in"), QARow.from_json)
@@ -57,10 +57,12 @@ def references(run: RunDir) -> None:
 async def solutions(
     run: RunDir, config: RunConfig, samples: Sequence[tuple[str, str]] | None, *, tick: Tick
 ) -> dict[str, Any]:
-    """Write `enhanced_dataset.jsonl` with the teacher's solutions, wrong ones as unsolved; what was spent, by role.
+    """Writes `enhanced_dataset.jsonl` with the teacher's solutions, wrong ones as unsolved. Returns what was spent, by
+    role.
 
     Args:
-        samples: (question, answer) of the student whose style is to be kept; None: the teacher's own words.
+        samples: (question, answer) of the student, whose style the teacher shall keep; None for the teacher's own
+            words.
 
     Raises:
         StageFailed: the teacher only hints (a function of the user's), or the student has no right trace to show.
@@ -69,18 +71,15 @@ async def solutions(
     ref = teacher_of(config.enhance)
     if samples is not None and not samples:
         raise StageFailed("the student has no right trace to show")
-    limits = Limits(config.budget.enhance, config.enhance.max_total_tokens, raised_by="--budget-usd USD")
-    journal, ledger = Journal(run.journal), Ledger(limits)
+    ledger = arm_ledger(config)
     rows = read_rows(run.rows("train_in"), QARow.from_json)
     key = f"enhance.{fingerprint('solutions', ref, samples, [row.id for row in rows])}"
-    try:
+    with closing(Journal(run.journal)) as journal:
         async with _writer(ref, config, samples, journal, ledger) as (write, judge):
             step = _step(write, judge, {"student_model": ref})
             concurrency = config.enhance.concurrency
             await map_rows(rows, step, journal=journal, stage=key, concurrency=concurrency, tick=tick)
         write_jsonl(run.enhanced, journal.rows(key))
-    finally:
-        journal.close()
     return ledger.summary()
 
 
@@ -112,7 +111,7 @@ async def _writer(
     ref: str, config: RunConfig, samples: Sequence[tuple[str, str]] | None, journal: Journal, ledger: Ledger
 ) -> AsyncIterator[tuple[Write, Judge]]:
     if ref == NOBODY:
-        raise StageFailed("no teacher is named, so nobody writes solutions")
+        raise StageFailed("no teacher is named who could write solutions")
     if ref == OF_ROWS["teacher"]:
         raise StageFailed("the worked solutions are the reference answers, which sft trains on")
     if ref.startswith("python:"):
@@ -145,7 +144,7 @@ def _asking(model: ChatModel, sampling: Sampling, samples: Sequence[tuple[str, s
 
 
 async def _students_words(row: QARow) -> str | None:
-    """A product as the embedded model works it out."""
+    """Solves a product as the embedded model does."""
     if (factors := parse_product(row.question)) is None:
         return None
     a, b = factors
@@ -154,7 +153,7 @@ async def _students_words(row: QARow) -> str | None:
 
 
 async def _own_words(row: QARow) -> str | None:
-    """The same steps in another order and other words: ones first."""
+    """Solves a product in another order and other words: ones first."""
     if (factors := parse_product(row.question)) is None:
         return None
     a, b = factors
@@ -163,11 +162,11 @@ async def _own_words(row: QARow) -> str | None:
 
 
 def style_samples(run: RunDir) -> list[tuple[str, str]]:
-    """(question, answer) of three right traces of the student's, unaided ones first, by the hash of their ids."""
-    found = []
+    """Returns (question, answer) of three right traces of the student, unaided ones first, by the hash of their ids."""
+    samples = []
     for trace in iter_rows(run.enhanced, Trace.from_json):
         if trace.chosen is not None and (answer := trace.attempts[trace.chosen - 1]).verdict == "correct":
             place = sha256(f"style/{trace.row.id}".encode()).digest()
-            found.append((answer.given != "question", place, trace.row.question, answer.response))
-            found = sorted(found)[:STYLE_SAMPLES]
-    return [(question, answer) for *_, question, answer in found]
+            samples.append((answer.given != "question", place, trace.row.question, answer.response))
+            samples = sorted(samples)[:STYLE_SAMPLES]
+    return [(question, answer) for *_, question, answer in samples]

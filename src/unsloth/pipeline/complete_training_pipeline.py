@@ -38,7 +38,7 @@ def _unnamed(words: Sequence[str]) -> list[str]:
     if flags & {"--config", "--env", "--local-only", "--help", "-h"}:
         return []
     settings = " ".join(words)
-    return [role for role in GUIDE_MODELS if f"--{role}-" not in settings and f"enhance.{role}_" not in settings]
+    return [role for role in GUIDE_MODELS if f"--{role}-model" not in flags and f"enhance.{role}_model" not in settings]
 
 
 def _local_form(words: Sequence[str], roles: Sequence[str], missing: Sequence[str]) -> str:

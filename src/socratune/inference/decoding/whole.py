@@ -30,7 +30,8 @@ class WholeDecoder:
 
     @torch.no_grad()
     def step(self, waiting: list[DecodingRow]) -> list[tuple[DecodingRow, list[int]]]:
-        rows = self._alike(joining(waiting, self._max_batch, 0))
+        fresh = joining(waiting, self._max_batch, 0)
+        rows = [row for row in fresh if replace(row.sampling, seed=fresh[0].sampling.seed) == fresh[0].sampling]
         if not rows:
             return []
         longest = max(len(row.ids) for row in rows)
@@ -52,7 +53,3 @@ class WholeDecoder:
         taken = {id(row) for row in rows}
         waiting[:] = [row for row in waiting if id(row) not in taken]
         return list(zip(rows, answers[:, longest:].tolist(), strict=True))
-
-    def _alike(self, rows: list[DecodingRow]) -> list[DecodingRow]:
-        """Returns the rows that are drawn like the first."""
-        return [row for row in rows if replace(row.sampling, seed=rows[0].sampling.seed) == rows[0].sampling]
