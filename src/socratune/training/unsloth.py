@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from socratune.config import EnhancedTrainingConfig
-from socratune.errors import Fault, UserError, one_line
+from socratune.errors import Fault, Shown, UserError, one_line
 from socratune.inference import IGNORE, Rendered, base_dtype, load_tokenizer, model_on_meta, torch_device
 from socratune.llm import model_json, model_location
 from socratune.training import steps
@@ -52,7 +52,8 @@ def pad_token_fault(name: str) -> Fault | None:
             module.fix_pad_token(load_tokenizer(name), model_on_meta(model_json(name, "config.json")))
     except RuntimeError as error:
         expected = "a tokenizer with a pad token that Unsloth accepts"
-        return Fault(f"--model {name}", expected, one_line(error), "--backend hf.")
+        reason = Shown(str(error).splitlines()[0])  # the other lines are advice to programmers
+        return Fault(f"--model {name}", expected, reason, "--backend hf.")
     return None
 
 
