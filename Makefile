@@ -25,7 +25,7 @@ help:
 	@echo "make test-arango   the ArangoDB tests against arangodb:3.12 in Docker, or the server in ARANGO_URL"
 	@echo "make docs    the documentation site, built strictly into site/; the generator is installed into $(DOCS)"
 	@echo "make audit   licences and known vulnerabilities of the packages in $(VENV)"
-	@echo "make pages   the example pages and the model card of docs/figures, from two runs on the embedded model"
+	@echo "make pages   pictures of example pages in docs/figures and examples/model-card.md, from two runs on the embedded model"
 	@echo "make check   lint, types, layers, generated docs, links"
 
 setup: $(VENV)/installed

@@ -1,6 +1,8 @@
 """Writes the example pages and the example model card of the documentation, from runs on the embedded model.
 
-    python scripts/example_pages.py docs/figures        # run by `make pages`; two minutes on two cores
+    python scripts/example_pages.py docs/figures    # run by `make pages`; two minutes on two cores
+
+The pictures go to that folder, and the card to `examples/model-card.md`.
 
 It needs Chromium and Playwright. A run of `make demo-real` is photographed too if its folder exists. Finished runs in
 `outputs/pages` are used again; delete that folder to repeat them.
@@ -16,7 +18,9 @@ from pathlib import Path
 from socratune.runs import Results, existing_run
 
 RUNS = Path("outputs/pages")
-DEMO = Path(__file__).parent.parent / "src" / "socratune" / "demo_data"
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "src" / "socratune" / "demo_data"
+CARD = ROOT / "examples" / "model-card.md"
 MOST_BYTES = 300_000
 
 
@@ -75,8 +79,8 @@ def main(out: Path) -> None:
     photograph(runs, out)
     shown = command("publish", runs["page-passed"], "--hub-id", "me/demo", "--dry-run")
     card = shown[shown.index("\n---\n") + 1 :]  # the files and their sizes stand before the card
-    (out / "model-card.md").write_text(card.rstrip("\n") + "\n", "utf-8")
-    for path in (*(out / f"{name}.png" for name in runs), out / "model-card.md"):
+    CARD.write_text(card.rstrip("\n") + "\n", "utf-8")
+    for path in (*(out / f"{name}.png" for name in runs), CARD):
         print(f"{path}  {path.stat().st_size:,} bytes")
         if path.stat().st_size > MOST_BYTES:
             sys.exit(f"{path} is larger than {MOST_BYTES:,} bytes.")

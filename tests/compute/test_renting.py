@@ -385,7 +385,7 @@ def test_a_machine_that_has_ended_itself_for_money_says_what_goes_on(
         with pytest.raises(OutsideError) as raised:
             machine.renew(OutsideError("the connection is lost"))
     assert type(raised.value) is kind
-    assert ("Raise it to resume: --max-usd USD." in str(raised.value)) == (kind is BudgetSpent)
+    assert ("Raise the limit to continue: --max-usd USD." in str(raised.value)) == (kind is BudgetSpent)
 
 
 def test_a_lost_answer_rents_once(client: RunPod, service: FakeRunPod) -> None:

@@ -54,6 +54,14 @@ def test_headings_part_passages_and_name_them() -> None:
     assert found[1].text.startswith("## Oars")
 
 
+def test_headings_of_restructuredtext_are_known_and_comments_in_code_are_none() -> None:
+    fill = "The Petrel is fast. " * 30
+    code = "    # indented\n\n```\n\n# fenced\n\n```"
+    text = f"Boats\n=====\n\n{fill}\n\nOars\n----\n\n{fill}\n\n{code}\n\nMasts\n-----\n\n{fill}"
+    found = list(passages(Document("d", "D", text), size=400, overlap=0, count=estimated_tokens))
+    assert [one.place for one in found] == ["Boats", "Boats › Oars", "Boats › Masts"]
+
+
 def test_a_long_section_repeats_its_last_sentences() -> None:
     text = " ".join(f"Sentence number {at} is here." for at in range(60))
     found = list(passages(Document("d", "D", text), size=100, overlap=30, count=estimated_tokens))

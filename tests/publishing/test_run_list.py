@@ -245,7 +245,7 @@ def test_a_bundle_is_a_site_that_needs_no_server(tmp_path: Path, chromium: Any) 
         page.click("text=All runs")
         page.click("#body a:text-is('arm/seed-0')")
         page.wait_for_selector("text=Better than its base")
-        assert page.text_content("#run-name") == "arm/seed-0"
+        assert page.text_content("#run-name") == "arm/seed-0" and page.locator("#next").count() == 0
         page.click("text=All runs")
         page.wait_for_selector("#body a")
     assert asked and all(url.startswith(tmp_path.as_uri()) for url in asked)

@@ -102,10 +102,10 @@ def test_without_a_model_only_sentences_of_known_forms_are_asked(tmp_path: Path)
     entry = write(own_documents(tmp_path / "docs"), tmp_path / "qa.jsonl", siblings=0)
     rows = lines(tmp_path / "qa.jsonl")
     assert entry["documents"] == 20 and entry["passages_used"] == entry["rows"] == len(rows) == 6
-    asked = {row["messages"][1]["content"].rpartition(": ")[2]: row["messages"][2]["content"] for row in rows}
-    assert asked["How many crates does the delivery van carry every morning?"] == "80"
-    assert asked["Which is louder: the new mixer or the old mixer?"] == "The old mixer"
-    assert asked["What happens if the dough sticks?"] == "Flour is dusted on the table."
+    asked = {row["messages"][1]["content"]: row["messages"][2]["content"] for row in rows}
+    assert asked["note 09: How many crates does the delivery van carry every morning?"] == "80"
+    assert asked["note 12: Which is louder: the new mixer or the old mixer?"] == "The old mixer"
+    assert asked["note 06: What happens if the dough sticks?"] == "Flour is dusted on the table."
     assert entry["types"] == dict(Counter(row["metadata"]["type"] for row in rows))
     assert entry["rejected"] == {"no_question": 14}
     assert entry["questions_per_1000_tokens"] == pytest.approx(len(rows) / entry["tokens"] * 1000, abs=0.01)

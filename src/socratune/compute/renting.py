@@ -162,7 +162,7 @@ class RentedMachine:
         over = time.time() >= until
         if over and until < self._began(self.pod) + self._where.max_hours * 3600:
             text = f"The rented machine has ended itself before the limit of {self._limits.usd:.6g} USD for it."
-            raise BudgetSpent(f"{text} Raise it to resume: {self._limits.raised_by}.") from reason
+            raise BudgetSpent(f"{text} Raise the limit to continue: {self._limits.raised_by}.") from reason
         if over or self._renewals > RENEWALS:
             raise reason
         log.warning("The rented machine %s is lost (%s). Renting another.", self.pod.id, reason)
@@ -363,7 +363,7 @@ def affordable(
     faults = []
     if dear:
         expected = f"at most {limits.usd:.6g} USD for the {least_hours:.2g} hours or more that are needed"
-        fix = f"Raise it to resume: {limits.raised_by}."
+        fix = f"Raise the limit to continue: {limits.raised_by}."
         faults.append(Fault("budget.where", expected, Shown(", ".join(dear)), fix))
     if small:
         expected = f"GPUs with {memory_gb:.0f} GB together"

@@ -70,15 +70,6 @@ _PARTS = {
 """What stands for what in the patterns of forms."""
 
 
-class FormQuestion(NamedTuple):
-    """What is asked of a sentence, in two wordings."""
-
-    kind: str
-    question: str
-    answer: str
-    again: str
-
-
 class _Form(NamedTuple):
     kind: str
     pattern: re.Pattern[str]
@@ -186,25 +177,23 @@ _LOWERED = frozenset(
 )
 
 
-def asked_of(sentence: str, topic: str) -> Iterator[FormQuestion]:
-    """Yields the questions that the forms give to a sentence.
+def asked_of(sentence: str, topic: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yields the questions that the forms give to a sentence: type, question, answer, and a second wording or "".
 
     Args:
         topic: what the text around it is about. "The result is a list" defines nothing unless the topic names it.
     """
     for form in _FORMS:
         if (found := form.pattern.fullmatch(sentence)) and (parts := _parts(form, found)):
-            yield FormQuestion(form.kind, *(text.format(**parts) for text in form[2:]))
+            yield form.kind, form.question.format(**parts), form.answer.format(**parts), form.again.format(**parts)
     if (found := _DEFINED.fullmatch(sentence)) and len(found["d"].split()) > 3 and not _NO_DEFINED.match(found["x"]):
         x, v, d = found["x"], found["v"], found["d"]
         head = re.split(r" (?:of|in|at|for|from|who|which|that|by|with|to|on|and|now)\b|,", d, maxsplit=1)[0]
         who, named = "Who" if _PERSON.search(head) else "What", re.sub("^[Tt]he ", "", x)
         if named[0] in "`ABCDEFGHIJKLMNOPQRSTUVWXYZ" or named == x or named.casefold() in topic.casefold():
-            yield FormQuestion(
-                "definition", f"{who} {v} {_inner(x)}?", sentence, f"Explain {who.lower()} {_inner(x)} {v}."
-            )
+            yield "definition", f"{who} {v} {_inner(x)}?", sentence, f"Explain {who.lower()} {_inner(x)} {v}."
             if d.startswith("the ") and len(d.split()) > 4 and not x.startswith(("A ", "An ")):
-                yield FormQuestion("reversal", f"{who} {v} {d}?", x, "")
+                yield "reversal", f"{who} {v} {d}?", x, ""
 
 
 def _parts(form: _Form, found: re.Match[str]) -> dict[str, str] | None:

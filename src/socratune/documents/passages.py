@@ -126,12 +126,14 @@ def _repeated(text: str, units: list[_Unit], overlap: int, count: Count) -> tupl
 
 
 def _units(document: Document, size: int, count: Count) -> Iterator[_Unit]:
-    text, path = document.text, {}
+    text, path, fenced = document.text, {}, False
     marks: list[tuple[str | None, str]] = []  # of reStructuredText, in which the first mark is the title's
     for block in _BLOCK.finditer(text):
         begin, end = block.start(), block.start() + len(block.group().rstrip())
-        block_text = text[begin:end]
+        block_text, at_margin = text[begin:end], begin == 0 or text[begin - 1] == "\n"
         heading = _HEADING.fullmatch(block_text) or _UNDERLINED.fullmatch(block_text)
+        heading = heading if at_margin and not fenced else None  # within code, `# …` is a comment
+        fenced = fenced != (block_text.count("```") % 2 == 1)
         if heading:
             level, name = len(heading[1] or ""), heading[2]
             if heading.re is _UNDERLINED:

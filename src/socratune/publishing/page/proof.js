@@ -125,7 +125,8 @@ function flipsSection({ flips, answers, lists }) {
 }
 
 /** What to type next, for the outcome that there is. */
-function nextSection({ run, results }) {
+function nextSection({ run, results, home }) {
+  if (home && !live) return null; // a site of many runs, read by people who do not have the run folders
   const name = /^[\w.\/-]+$/.test(run) ? run : `'${run.replaceAll("'", `'\\''`)}'`, trained = results.stages?.train?.status === "done";
   const compare = ["Ask base and adapter the same question", `socratune chat ${name} --compare`], again = ["Continue where it stopped", `socratune validate ${name}`];
   const steps = {
