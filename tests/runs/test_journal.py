@@ -288,7 +288,7 @@ def test_a_damaged_journal_says_what_to_do_and_what_is_kept(tmp_path: Path) -> N
     for path, text in said:
         assert f"mv {path}* {path.parent / 'damaged'}" in text and "Finished stages are kept" in text
     path, text = said[0]
-    move = text.split("goes on: ", 1)[1].splitlines()[0]
+    move = text.split("command again: ", 1)[1].splitlines()[0]
     subprocess.run(["sh", "-c", move], check=True)
     read_all(path)  # the same command goes on
     assert (path.parent / "damaged" / path.name).exists()
