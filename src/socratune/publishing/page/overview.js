@@ -93,10 +93,11 @@ const FREQUENT = 0.1;  // from this share on it is said what the most frequent a
 /** Accuracy by set of questions and by kind; nothing where there is one set of one kind. */
 function accuracyTable({ base_comparison: heldOut, recall }) {
   const lines = [], parts = [heldOut, recall].filter(Boolean).flatMap((one) => [one, ...Object.values(one.by_kind ?? {})]);
-  const frequent = parts.some((one) => one.majority?.accuracy >= FREQUENT);
+  const telling = (part) => part.majority?.accuracy >= FREQUENT && part.majority.accuracy * part.n > 1.5;  // the answer of one question says nothing
+  const frequent = parts.some(telling);
   const add = (name, part, cls) => lines.push(el("tr", { class: cls }, el("th", { scope: "row" }, ...visible(name)),
     [["n", count(part.n)], ["Base", percent(part.base_accuracy)], ["Adapter", percent(part.adapter_accuracy)], ["Difference, 95% interval", `${signed(part.difference)} (${signed(part.ci95[0])} to ${signed(part.ci95[1])})`],
-      ...(frequent ? [["For comparison", part.majority?.accuracy >= FREQUENT ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""]] : [])].map(([label, text]) => el("td", { "data-label": label }, ...visible(text)))));
+      ...(frequent ? [["For comparison", telling(part) ? `${percent(part.majority.accuracy)} by always saying “${part.majority.reference}”` : ""]] : [])].map(([label, text]) => el("td", { "data-label": label }, ...visible(text)))));
   for (const [name, part] of [["held-out questions", heldOut], ["recall", recall]]) {
     if (!part?.ci95) continue;
     add(part.asks ?? name, part, "");
