@@ -1,4 +1,6 @@
-"""The Python door: `socratune.run(...)` is the command `socratune run`, `compare(...)` the command `compare`."""
+"""The Python interface: `socratune.run(...)` is the command `socratune run`, and `compare(...)` the command
+`compare`.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,11 @@ from socratune.teaching import assemble_cast
 
 _Done = TypeVar("_Done")
 OwnFunction = Callable[[str, str, Any], Any]
-"""A judge (question, reference, response) or a teacher (question, reference, responses); may be async."""
+"""A judge (question, reference, response) or a teacher (question, reference, responses). It may be async."""
 
 
 class RunResult(dict[str, Any]):
-    """The content of `pipeline_results.json`, and the ways to what the run has written.
+    """The content of `pipeline_results.json`, with access to the files that the run has written.
 
     Attributes:
         output: the run folder.
@@ -44,28 +46,30 @@ class RunResult(dict[str, Any]):
 
     @property
     def status(self) -> str:
-        """`passed`, `failed`, or how far it came."""
+        """Returns `passed`, `failed`, or how far the run got."""
         return self["status"]
 
     @property
     def comparison(self) -> dict[str, Any]:
-        """Base and adapter on the held-out questions: accuracies, difference, `ci95`, verdict; else empty."""
+        """Returns base against adapter on the held-out questions: accuracies, difference, `ci95` and verdict. It is
+        empty without a comparison.
+        """
         proof = proof_of(self)
         return proof.comparison if proof else {}
 
     @property
     def adapter_path(self) -> Path | None:
-        """The adapter's folder; None where none was trained."""
+        """Returns the adapter's folder, or None if none was trained."""
         folder = RunDir(self.output).adapter
         return folder if (folder / "adapter_config.json").is_file() else None
 
     def traces(self) -> Iterator[Trace]:
-        """What the loop did with each row: attempts, verdicts, hints."""
+        """Returns what the loop did with each row: attempts, verdicts and hints."""
         path = RunDir(self.output).enhanced
         yield from iter_rows(path, Trace.from_json) if path.is_file() else ()
 
     def report(self) -> Path:
-        """The page of the run, written anew."""
+        """Rebuilds the page of the run and returns its path."""
         return make_report(RunDir(self.output))
 
     def __repr__(self) -> str:
@@ -108,7 +112,7 @@ def run(
     restart: str | None = None,
     progress: Tell | None = None,
 ) -> RunResult:
-    """Run the pipeline; the content of `pipeline_results.json`, whose `status` is the verdict.
+    """Runs the pipeline and returns the content of `pipeline_results.json`, whose `status` is the verdict.
 
     Where an event loop runs already (a notebook), it works in a thread, for which it waits, and rents no machine.
 
@@ -161,7 +165,7 @@ def enhance(
     config: str | Path | dict[str, Any] | None = None,
     progress: Tell | None = None,
 ) -> RunResult:
-    """The loop alone: `run` without training. What it did with each row is in the result's `traces()`.
+    """Runs the loop alone, without training. The result's `traces()` give what it did with each row.
 
     `run` with the same `output` goes on from there. Arguments and errors are those of `run`.
     """
@@ -172,7 +176,7 @@ def enhance(
 def judge(
     question: str, reference: str, response: str, *, judge: str | OwnFunction | None = None, **settings: Any
 ) -> Judgement:
-    """What the judge of a run says of one answer: `verdict` is `correct`, `incorrect` or `undecided`.
+    """Judges one answer as a run would: `verdict` is `correct`, `incorrect` or `undecided`.
 
     >>> import socratune
     >>> found = socratune.judge("What is 12 * 13?", "156", "12 * 13 = 120 + 36 = 156.")
@@ -211,7 +215,7 @@ def judge(
 
 @asynccontextmanager
 async def own_judge(config: StudentTeacherConfig) -> AsyncIterator[Judge]:
-    """The judge of these settings, without a run, until the block ends."""
+    """Yields the judge of these settings without a run, and closes it when the block ends."""
     with ExitStack() as stack:
         place = Path(stack.enter_context(TemporaryDirectory()))
         journal = stack.enter_context(closing(Journal(place / "journal.sqlite")))
@@ -224,16 +228,16 @@ async def own_judge(config: StudentTeacherConfig) -> AsyncIterator[Judge]:
 
 
 class LogComparison(dict[str, Any]):
-    """What `socratune compare --json` prints."""
+    """The result of a comparison, as `socratune compare --json` prints it."""
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """`better`, `not_worse`, `worse` or `inconclusive`, by metric."""
+        """Returns `better`, `not_worse`, `worse` or `inconclusive` by metric."""
         return {entry["name"]: entry["verdict"] for entry in self["metrics"]}
 
     @property
     def passed(self) -> bool:
-        """B is better, or not worse, by every metric."""
+        """Returns True if B is better or not worse by every metric."""
         return self["gate"]["passed"]
 
     def __repr__(self) -> str:
@@ -250,7 +254,7 @@ def compare(
     cluster: str | None = None,
     margin: float | None = None,
 ) -> LogComparison:
-    """Which of two evaluations of the same questions is better: B held against A.
+    """Compares two evaluations of the same questions and reports whether B is better than A.
 
     >>> import socratune
     >>> before = [{"id": at, "correct": at % 2 == 0} for at in range(100)]
@@ -292,19 +296,21 @@ def _settings(config: Any) -> dict[str, Any]:
 
 
 def _tests(files: str | Path | Sequence[str | Path]) -> dict[str, Any]:
-    """Further tests, as settings."""
+    """Returns the settings for further tests."""
     several = [files] if isinstance(files, str | Path) else files
     return {"split": {"eval_file": [str(file) for file in several]}} if several else {}
 
 
 def _people(named: dict[Role, str | OwnFunction | None]) -> dict[str, Any]:
-    """Who judges and who teaches, as settings."""
+    """Returns the settings that name judge and teacher."""
     refs = {role: who if isinstance(who, str) else reference_to(role, who) for role, who in named.items() if who}
     return {"enhance": {f"{role}_model": ref for role, ref in refs.items()}} if refs else {}
 
 
 def _place(given: dict[str, Any]) -> str:
-    """Where is trained beside an event loop: signals, which give a rented machine back, reach the main thread alone."""
+    """Returns the only place where a run can train beside an event loop: here. The signals that give back a rented
+    machine reach the main thread alone.
+    """
     place = flatten(given).get("where.place", "auto")
     if place not in ("auto", "local"):
         fix = "Run it from a script, or from a shell: socratune run."
@@ -317,7 +323,7 @@ def _nobody(event: str, stage: str, entry: dict[str, Any]) -> None:
 
 
 def _named(dataset: str | Path | Iterable[Any]) -> str:
-    """The name of a data set; rows that were given as such are written to a file first."""
+    """Returns the name of a data set. Rows that are passed as such are written to a file first."""
     if isinstance(dataset, str | Path):
         return str(dataset)
     if not isinstance(dataset, Iterable):
@@ -338,7 +344,7 @@ def _line(row: Any) -> str:
 
 
 def _beside_a_loop(work: Callable[[], _Done]) -> _Done:
-    """What the work gives; in a thread without an event loop where one runs already."""
+    """Returns the result of `work`. If an event loop is running already, the work runs in a thread of its own."""
     if not _loop_runs():
         return work()
     done: list[_Done] = []

@@ -43,12 +43,14 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Marks a setting, or a whole section, that changes no result, so that it may differ when a run goes on."""
+    """Marks a setting, or a whole section, that changes no result, so that its value may differ when a run is
+    resumed.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting, as its field declares it. `key` is its dotted name in YAML."""
+    """Describes one setting as its field declares it. `key` is its dotted name in YAML."""
 
     key: str
     field: FieldInfo
@@ -56,32 +58,32 @@ class Setting:
 
     @property
     def flag(self) -> Flag | None:
-        """Its mark, where it has a flag."""
+        """Returns the setting's `Flag`, or None if it has no flag."""
         return next((mark for mark in self.field.metadata if isinstance(mark, Flag)), None)
 
     @property
     def flag_name(self) -> str | None:
-        """`--teacher-model`, or None."""
+        """Returns the name of the flag, such as `--teacher-model`, or None if there is none."""
         return self.flag and (self.flag.name or "--" + self.key.rpartition(".")[2].replace("_", "-"))
 
     @property
     def meaning(self) -> str:
-        """The field's docstring, on one line."""
+        """Returns the field's docstring on one line."""
         return " ".join((self.field.description or "").split())
 
     @property
     def help(self) -> str:
-        """The first sentence of its meaning."""
+        """Returns the first sentence of the setting's meaning."""
         return re.split(r"(?<=[.?]) ", self.meaning, maxsplit=1)[0].replace("`", "")
 
     @property
     def expected(self) -> str:
-        """What it takes, as a fault says it: `a whole number from 1 to 64`."""
+        """Returns what the setting accepts, as an error message states it: `a whole number from 1 to 64`."""
         return _expected(self.field.annotation, self.field.metadata)
 
 
 def settings_of(section: type[BaseModel], prefix: str = "", *, free: bool = False) -> Iterator[Setting]:
-    """Every setting of a section and of the sections in it.
+    """Returns every setting of a section and of the sections inside it.
 
     Args:
         prefix: the section's own key with a dot behind it.
@@ -97,7 +99,7 @@ def settings_of(section: type[BaseModel], prefix: str = "", *, free: bool = Fals
 
 
 def _expected(kind: Any, marks: Sequence[Any], *, several: bool = False) -> str:
-    """A declared type and its bounds in words; `several`: of the elements of a list."""
+    """Describes a declared type and its bounds in words. With `several`, it describes the elements of a list."""
     if get_origin(kind) is Annotated:
         inner, *more = get_args(kind)
         more = [one for mark in more for one in (mark.metadata if isinstance(mark, FieldInfo) else [mark])]
@@ -143,7 +145,7 @@ def _bounds(marks: Sequence[Any]) -> str:
 def section_faults(
     error: ValidationError, kind: type[BaseModel], given: Mapping[str, Any], where: str, near: Callable[[str], str]
 ) -> list[Fault]:
-    """Every fault of a section's values, one to a setting, in words of our own.
+    """Returns every error in the values of a section, at most one per setting, in our own wording.
 
     Args:
         given: what was validated.
@@ -178,7 +180,7 @@ def section_faults(
 
 
 class _Door(type(BaseModel)):
-    """Of sections that are made by hand: what is wrong is a `UserError`, as everywhere."""
+    """Turns pydantic's error into a `UserError` when a section is created by hand."""
 
     if not TYPE_CHECKING:  # so that the arguments are checked as a model's
 
@@ -190,11 +192,11 @@ class _Door(type(BaseModel)):
 
 
 _LARGEST = 2**63 - 1
-"""Of whole numbers: what the libraries count with."""
+"""Bounds of whole numbers: the range that the libraries can handle."""
 
 
 class Section(BaseModel, metaclass=_Door):
-    """A section knows its keys and refuses all others.
+    """Base class of all sections. It knows its keys and refuses all others.
 
     Raises:
         UserError: a section is made with a value that is none for its setting.
@@ -212,7 +214,7 @@ class Section(BaseModel, metaclass=_Door):
     @field_validator("*", mode="before")
     @classmethod
     def _is_no_switch_and_no_giant(cls, value: Any, info: ValidationInfo) -> Any:
-        """`true` is no number, although Python counts it as 1."""
+        """Refuses `true` where a number is expected, although Python counts it as 1."""
         kind = cls.model_fields[str(info.field_name)].annotation
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, bool) and not {bool, Any}.intersection(leaves(kind)):
@@ -229,7 +231,7 @@ class Section(BaseModel, metaclass=_Door):
 
 
 def leaves(kind: Any) -> Iterator[Any]:
-    """The types and the words that a declared type is made of."""
+    """Returns the types and the literal values that make up a declared type."""
     if get_origin(kind) is Literal:
         yield from get_args(kind)
     elif get_origin(kind) is Annotated:
@@ -245,37 +247,40 @@ def leaves(kind: Any) -> Iterator[Any]:
 
 
 class WhereConfig(Section):
-    """The machine: on which the model answers and is trained."""
+    """The machine on which the model answers and is trained."""
 
     place: Annotated[Literal["auto", "local", "runpod", "sky"], Flag("--where")] = "auto"
-    """Where it is trained; auto: here if it fits, else on a rented machine if --max-usd or a setting of one says that
-    it may be rented; `socratune plan` gives the reason."""
+    """Where the adapter is trained; auto: on this machine if it fits, otherwise on a rented one if --max-usd or a
+    setting of such a machine permits renting. `socratune plan` gives the reason."""
     gpus: Annotated[Annotated[int, Field(ge=1)] | Literal["all"], Flag(metavar="N|all")] = 1
-    """Cards of this machine that train together."""
+    """Number of GPUs of this machine that train together."""
     max_local_hours: float = Field(default=12.0, gt=0)
-    """Without a card: how long training here may take by the estimate before a machine is rented instead."""
+    """On a machine without a GPU: the longest training, by the estimate, that still runs here instead of on a rented
+    machine."""
     pod_name: Annotated[str, Flag()] = Field(default="socratune", pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,40}$")
-    """What the names of rented machines begin with."""
+    """Prefix of the names of rented machines."""
     preferred_gpus: list[str] = ["H100 PCIe", "H100 SXM"]
-    """Types of card to rent, the best first; the next where one is sold out."""
+    """GPU types to rent, in order of preference. The next one is tried if a type is sold out."""
     gpu_count: int = Field(default=1, ge=1, le=8)
-    """Cards of a rented machine."""
+    """Number of GPUs of a rented machine."""
     cloud: Literal["secure", "community"] = "secure"
-    """RunPod's own data centres, or machines of others."""
+    """Rent from RunPod's own data centres (secure) or from other hosts (community)."""
     image: str = "runpod/pytorch:2.8.0-py3.11-cuda12.8.1-cudnn-devel-ubuntu22.04"
-    """The container image of a pod; it has to bring an SSH server, Python and CUDA."""
+    """The container image of a pod. It must contain an SSH server, Python and CUDA."""
     disk_gb: Annotated[int, Field(ge=10)] | None = None
-    """Disk of a rented machine. None: by the size of the model."""
+    """Disk size of a rented machine. None: chosen by the size of the model."""
     max_hours: float = Field(default=12.0, gt=0)
-    """A rented machine ends itself after so long, whatever happens; earlier where its budget is spent."""
+    """A rented machine shuts itself down after this time in any case, or earlier if its budget is spent."""
     api_base: Annotated[str, Flag(metavar="URL")] = "https://api.runpod.io/v2"
     """RunPod's REST API."""
     student_server: Literal["auto", "vllm", "socratune"] = "auto"
-    """What serves the student on a rented machine. auto: vLLM where the image has it, else `socratune serve`."""
+    """The server that runs the student on a rented machine. auto: vLLM if the image contains it, otherwise
+    `socratune serve`."""
     send_hf_token: bool = False
-    """Give the rented machine `HF_TOKEN`, for a base that is gated. No other key ever travels."""
+    """Pass `HF_TOKEN` to the rented machine, for a gated base model. No other key is ever sent."""
     spot: bool = False
-    """Cheap machines that may be taken away; training goes on elsewhere (SkyPilot only)."""
+    """Rent spot machines, which are cheap but may be taken away. Training then continues on another one (SkyPilot
+    only)."""
     sky: dict[str, Any] = {}
     """Further `resources` of the SkyPilot task: cloud, region, instance_type, …"""
 
@@ -283,7 +288,8 @@ class WhereConfig(Section):
 RETIRED_NAMES = {
     "use_flash_attention_2": "the attention kernel is chosen by the library; the value has no effect",
 }
-"""Names of the guide under `train` that mean something else today: accepted, left out, and said so."""
+"""Names that the guide has under `train` and that mean something else today. They are accepted and ignored with a
+notice."""
 
 
 FOREIGN_NAMES = {
@@ -354,42 +360,49 @@ FOREIGN_NAMES = {
     "Leave it out: only answers are trained on.": "train_on_inputs mask_prompt completion_only_loss "
     "assistant_only_loss train_on_responses_only train_on_prompt",
 }
-"""What Hugging Face's TrainingArguments and PEFT, TRL, axolotl, Unsloth and LLaMA-Factory call a setting: its name
-here, or a sentence, and the names there."""
+"""Maps the names of settings in Hugging Face's TrainingArguments, PEFT, TRL, axolotl, Unsloth and LLaMA-Factory to
+the names here, or to a sentence."""
 
 
 class SplitConfig(Section):
-    """What is trained on, what chooses, what proves. Decided by source, before anything is paid."""
+    """Which rows train, which choose the epoch and which prove. The split is by source and happens before anything
+    is paid for.
+    """
 
     held_out: Annotated[str | None, Flag()] = None
-    """Held-out rows of your own, in a file or on the Hub; without it they are split off the data set."""
+    """Your own held-out rows, in a file or on the Hub. Without them, rows are split off the data set."""
     eval_file: Annotated[list[str], Flag(metavar="FILE")] = []
-    """A further test, as a file or on the Hub: what it asks is not trained on. It is not asked here."""
+    """Another test, as a file or on the Hub. Its questions are kept out of the training, but are not asked in the
+    proof."""
     held_out_share: float = Field(default=0.2, ge=0, lt=1)
     """Share of the sources that is held out."""
     max_held_out_rows: int = Field(default=400, ge=0)
-    """400 independent rows show differences of 7 points; the stage `split` says what the rows that were taken show."""
+    """The most held-out rows. 400 independent rows detect differences of 7 points; the stage `split` reports what
+    the chosen rows can detect."""
     dev_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of the remaining sources that chooses the epoch."""
     max_dev_rows: int = Field(default=100, ge=0)
-    """0: no dev rows, the last epoch is kept."""
+    """The most dev rows. 0: no dev rows, and the last epoch is kept."""
     max_recall_rows: int = Field(default=400, ge=0)
-    """Rows with `metadata.sibling_of`: other questions about what is trained, asked beside the held-out rows."""
+    """The most rows with `metadata.sibling_of`, which ask about trained facts in other words. They are asked in
+    addition to the held-out rows."""
     on_bad_row: Annotated[Literal["stop", "skip"], Flag()] = "stop"
-    """What a bad row does; `skip`: bad rows go to `input.rejected.jsonl` with their reasons, and the run goes on."""
+    """What happens to an invalid row; `skip`: it is written to `input.rejected.jsonl` with its reasons, and the run
+    continues."""
 
 
 class EndpointConfig(Section):
-    """How the model of one role is reached, besides its address."""
+    """How the model of one role is reached, apart from its address."""
 
     api_key_env: str | None = None
-    """Environment variable with the key. A server at an address of one's own gets no key without it."""
+    """Environment variable that holds the key. Without it, a server at your own address receives no key."""
     requests_per_minute: int | None = Field(default=None, gt=0)
-    """None: no limit."""
+    """The most calls per minute. None: no limit."""
     tokens_per_minute: int | None = Field(default=None, gt=0)
-    """None: no limit."""
+    """The most tokens per minute. None: no limit."""
     batch: bool = False
-    """Judge and teacher: gather the loop's calls into batches of the vendor's, at half price and within 24 hours."""
+    """For judge and teacher: send the loop's calls through the vendor's batch API, at half price and within 24
+    hours."""
 
 
 def _waits(given: EndpointConfig) -> EndpointConfig:
@@ -409,26 +422,26 @@ class EndpointsConfig(Section):
 
 
 class MixConfig(Section):
-    """How often each type of question is asked for, as weights: 0 is never."""
+    """How often each type of question is requested, as weights. 0: never."""
 
     factual: float = Field(default=4, ge=0)
     """One fact: a name, a number, a place."""
     definition: float = Field(default=1, ge=0)
     """What something is."""
     comparison: float = Field(default=1, ge=0)
-    """Which of two, and in what they differ."""
+    """Comparison: which of two things, or how they differ."""
     cause: float = Field(default=1, ge=0)
-    """Why."""
+    """The reason for something."""
     procedure: float = Field(default=1, ge=0)
-    """How, in which steps."""
+    """How something is done, and in which steps."""
     multi_hop: float = Field(default=1, ge=0, alias="multi-hop")
-    """Needs two statements; of a graph, two edges."""
+    """Needs two statements, or two edges of a graph."""
     reversal: float = Field(default=1, ge=0)
-    """Asks for A where the text tells of A."""
+    """Asks the reverse of a statement: for A, given what the text says about A."""
     hypothetical: float = Field(default=1, ge=0)
-    """What follows if."""
+    """What would follow if something were the case."""
     unanswerable: float = Field(default=1, ge=0)
-    """Fits the topic, but is not told: the right answer says so."""
+    """Fits the topic, but the text does not answer it. The right answer says so."""
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> MixConfig:
@@ -447,69 +460,71 @@ class WritersConfig(Section):
 
 
 class ArangoConfig(Section):
-    """What is read of an ArangoDB database; nothing given: all its collections."""
+    """What is read from an ArangoDB database. If nothing is set, all its collections are read."""
 
     collections: Annotated[list[str], Flag(metavar="A,B,…", commas=True)] = []
-    """Names of collections."""
+    """Names of the collections to read."""
     graph: Annotated[str | None, Flag()] = None
     """A named graph: its vertices are documents, its edges links."""
     aql: Annotated[str | None, Flag(metavar="QUERY")] = None
     """A query that returns documents."""
     hops: Annotated[int, Flag()] = Field(default=1, ge=0, le=3)
-    """How far neighbours are read along."""
+    """How many edges are followed to read neighbouring documents."""
 
 
 class EnvConfig(Section):
-    """Tasks that make their own questions and verify the answers: rows, test and judge in one flag."""
+    """Tasks that generate their own questions and verify the answers: rows, test and judge in one flag."""
 
     tasks: Annotated[str | None, Flag("--env", metavar="reasoning_gym:NAME")] = None
     """`reasoning_gym:NAME[(option=value,…)][,NAME…]`, `verifiers:MODULE` (or a folder with `load_environment`), or
-    `python:FILE.py` with the functions `questions`, `verify` and `template`. Takes the place of `dataset`."""
+    `python:FILE.py` with the functions `questions`, `verify` and `template`. Replaces `dataset`."""
     size: Annotated[int, Flag("--env-size")] = Field(default=1000, ge=1)
-    """Questions to train on, of each task. The test comes on top: up to `split.max_held_out_rows` in all."""
+    """Number of training questions of each task. The test questions are added to these: up to
+    `split.max_held_out_rows` in all."""
     seed: Annotated[int, Flag("--env-seed")] = Field(default=0, ge=0)
-    """Of the questions; another seed asks others."""
+    """Seed of the questions. Another seed gives other questions."""
 
 
 class GenerateConfig(Section):
-    """Questions and answers out of documents or a database."""
+    """Questions and answers written from documents or a database."""
 
     source: Annotated[str | None, Flag()] = None
-    """Have the rows written out of files (a path, a folder, a pattern like `docs/**/*.md`), out of
-    `arangodb://HOST:8529/DB`, or `demo`."""
+    """Write the rows from files (a path, a folder, or a pattern like `docs/**/*.md`), from
+    `arangodb://HOST:8529/DB`, or from `demo`."""
     arangodb: ArangoConfig = ArangoConfig()
-    """What is read of a database."""
+    """What is read from a database."""
     writer_model: Annotated[str, Flag()] = "rules/extract"
-    """Who writes: openai/…, anthropic/…, local/…, python:FILE:F. `rules/extract`: takes questions out of the sentences,
-    mechanically."""
+    """The model that writes the questions: openai/…, anthropic/…, local/…, python:FILE:F. `rules/extract` derives
+    questions from the sentences by rules, without a model."""
     checker_model: Annotated[str | None, Flag()] = None
-    """A model that is asked, behind the mechanical checks, whether the passage bears the answer. None: nobody is."""
+    """A model that checks, after the mechanical checks, whether the passage supports the answer. None: no model
+    checks."""
     mix: MixConfig = MixConfig()
-    """Shares of the types."""
+    """Shares of the question types."""
     questions_per_passage: Annotated[int, Flag()] = Field(default=6, ge=1, le=50)
-    """Asked of the writer; a poor passage gives fewer."""
+    """Number of questions requested per passage. A passage with little content gives fewer."""
     siblings: int = Field(default=1, ge=0, le=5)
-    """Further questions about the fact of each, in other words or the other way round: the recall test."""
+    """Number of further questions about the fact of each question, reworded or reversed. They form the recall test."""
     passage_tokens: Annotated[int, Flag()] = Field(default=400, ge=32)
-    """The most a passage has, by the tokenizer of `model`; without one, by a count of characters."""
+    """The longest passage in tokens of `model`, or of an approximate count of characters if no model is set."""
     overlap_tokens: int = Field(default=40, ge=0)
-    """What a passage repeats of the one before it in the same section."""
+    """Number of tokens that a passage repeats from the previous one in the same section."""
     temperature: float = Field(default=0.7, ge=0, le=2)
-    """Of the writer."""
+    """Sampling temperature of the writer."""
     max_new_tokens: int = Field(default=4096, ge=64)
-    """Of all questions to one passage."""
+    """The longest answer of the writer, covering all questions about one passage."""
     max_file_mb: int = Field(default=50, ge=1)
-    """A larger file is left out, with this reason."""
+    """The largest file that is read. A larger one is left out and the reason is recorded."""
     concurrency: Annotated[int, Flag(), Free()] = Field(default=256, ge=1)
-    """Passages in flight."""
+    """Number of passages processed at the same time."""
     call_timeout_s: Annotated[float, Free()] = Field(default=600.0, gt=0)
-    """Of one try of a call."""
+    """Timeout of one attempt of a call."""
     max_total_tokens: Annotated[int | None, Flag(), Free()] = Field(default=None, gt=0)
-    """Stop before writer and checker have taken so many tokens."""
+    """Stop once writer and checker have used this many tokens."""
     writer_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
-    """Address of a server that speaks OpenAI's protocol; several share the load."""
+    """Address of a server that speaks OpenAI's protocol. Several addresses share the load."""
     checker_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
-    """As for the writer."""
+    """Same as for the writer."""
     endpoints: Annotated[WritersConfig, Free()] = WritersConfig()
     """Keys and limits by role."""
 
@@ -521,61 +536,64 @@ class GenerateConfig(Section):
 
 
 class StudentTeacherConfig(Section):
-    """The loop: who attempts, who judges, who hints, how often."""
+    """The student-teacher loop: who attempts, who judges, who gives hints, and how often."""
 
     student_model: Annotated[str | None, Flag()] = None
-    """Another student than the very model that is trained: its name at --student-api-base, ollama/…, local/….
-    `local/NAME`: another one in this process, graded before training."""
+    """A student other than the model that is trained: its name at --student-api-base, ollama/…, local/….
+    `local/NAME` runs another model in this process; its answers are graded before training."""
     student_engine: Annotated[Literal["local", "vllm"], Flag()] = "local"
-    """`local`: in this process; `vllm`: `vllm serve` is started here, asked, and stopped."""
+    """Where the student runs; `local`: in this process; `vllm`: a `vllm serve` that is started here, used and
+    stopped."""
     vllm_args: list[str | int | float] = []
-    """Further arguments of that `vllm serve`, also on a rented machine: `[--tensor-parallel-size, 2]`."""
+    """Further arguments of that `vllm serve`, on a rented machine too: `[--tensor-parallel-size, 2]`."""
     teacher_model: Annotated[str | None, Flag()] = None
-    """Who hints: openai/…, anthropic/…, local/…, python:FILE:F. None: nobody, and only what the student gets right by
-    itself is trained on. `rules/arithmetic`: takes products apart, mechanically. `rules/solution`, the
-    default with `--env`: the first half of the worked solution that a row brings."""
+    """The model that gives hints: openai/…, anthropic/…, local/…, python:FILE:F. None: no hints, so only what the
+    student solves alone is trained on. `rules/arithmetic` breaks products into steps by rules. `rules/solution`,
+    the default with `--env`, gives the first half of the worked solution in the row."""
     judge_model: Annotated[str, Flag()] = "rules/mechanical"
-    """Who judges, named as the teacher is. `rules/mechanical`: exact text, choice, number; everything else is
-    undecided. With `--env`: `rules/environment`, the task's own verifier."""
+    """The model that judges, named like the teacher. `rules/mechanical` compares exact text, choices and numbers;
+    everything else stays undecided. With `--env`, `rules/environment` uses the task's own verifier."""
     judge_mode: Annotated[Literal["cascade", "mechanical", "llm"], Flag()] = "cascade"
-    """`cascade`: rules first, the judge model for what they leave undecided; `llm`: the model alone."""
+    """`cascade`: rules first, then the judge model for what they leave undecided; `llm`: the model alone."""
     attempts: Annotated[int, Flag()] = Field(default=4, ge=1, le=64)
-    """Samples of a row before anyone is asked for a hint."""
+    """Number of samples per row before a hint is requested."""
     enough: int = Field(default=2, ge=1, le=64)
-    """So many right samples of a row are enough; the rest is not drawn."""
+    """Number of right samples that are enough for a row. No more are drawn after that."""
     max_iterations: Annotated[int, Flag()] = Field(default=3, ge=1, le=20)
-    """Rounds per row, the samples before any hint being the first: one more than the hints."""
+    """Rounds per row. The first one is the samples before any hint, so there is one round more than hints."""
     hint_attempts: Annotated[int, Flag()] = Field(default=2, ge=1, le=16)
-    """Samples per hint; the first right one is enough. Above 1, multiple choice draws three at least and needs two."""
+    """Samples per hint; the first right one is enough. Above 1, a multiple-choice row draws at least three and needs
+    two right ones."""
     thinking_format: Annotated[Literal["direct", "iterative", "clean"] | None, Flag()] = None
-    """What of a success with a hint is trained on.
+    """Which part of a success with a hint is trained on.
 
     `direct`: only the right reasoning. `clean`: a hinted success has to be found again without hint.
-    `iterative`: attempt, "Aha!", corrected attempt. None: `clean` for a model that thinks first, else `direct`."""
+    `iterative`: attempt, "Aha!", corrected attempt. None: `clean` for a model that thinks first, else `direct`.
+    """
     trace_pick: Literal["longest", "first", "judged"] = "longest"
     """Which of several right samples is trained on. The shortest is often a lucky guess. `judged`: the judge model
-    says which shows its work best."""
+    chooses the one that shows its work best."""
     unsolved: Annotated[Literal["drop", "reference", "rewrite"], Flag()] = "drop"
-    """What becomes of a row that stays unsolved: dropped, trained on its reference answer, or on the student's own
-    wording of the reference."""
+    """What happens to a row that stays unsolved: it is dropped, trained on its reference answer, or trained on the
+    student's own wording of the reference."""
     temperature: float | None = Field(default=None, ge=0, le=2)
-    """None: the model's own generation_config; where it has none, 0.7."""
+    """Sampling temperature of the student; None: the value in the model's generation_config, or 0.7 if it has none."""
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """None: as for the temperature; where the model has none, 0.8."""
+    """Nucleus sampling of the student; None: the value in the model's generation_config, or 0.8 if it has none."""
     max_new_tokens: int = Field(default=1024, ge=1)
-    """Of one answer. An answer cut off here is undecided, not wrong."""
+    """The longest answer in tokens. An answer that is cut off here counts as undecided, not as wrong."""
     concurrency: Annotated[int, Flag(), Free()] = Field(default=256, ge=1)
-    """Rows in flight, one call per row at a time; those that wait for a batch do not count."""
+    """Number of rows processed at the same time, with one call per row. Rows that wait for a batch do not count."""
     call_timeout_s: Annotated[float, Flag(), Free()] = Field(default=600.0, gt=0)
-    """Seconds, of one try of a call to a server."""
+    """Timeout in seconds of one attempt of a call to a server."""
     max_total_tokens: Annotated[int | None, Flag(), Free()] = Field(default=None, gt=0)
-    """Stop before judge and teacher (and a student behind a server) have taken so many tokens, in the whole run."""
+    """Stop once judge and teacher (and a student behind a server) have used this many tokens in the whole run."""
     student_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
-    """Have the student answer at this address (OpenAI's protocol) instead of in this process."""
+    """Use the student at this address (OpenAI's protocol) instead of one in this process."""
     teacher_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
-    """Address of a server that speaks OpenAI's protocol; several share the load."""
+    """Address of a server that speaks OpenAI's protocol. Several addresses share the load."""
     judge_api_base: Annotated[list[str], Flag(metavar="URL"), Free()] = []
-    """As for the teacher."""
+    """Same as for the teacher."""
     endpoints: Annotated[EndpointsConfig, Free()] = EndpointsConfig()
     """Keys and limits by role."""
 
@@ -587,58 +605,59 @@ class StudentTeacherConfig(Section):
 
 
 class CurateConfig(Section):
-    """Which traces are trained on, and in what mix."""
+    """Which traces are trained on, and in what proportions."""
 
     mask_wrong_attempts: bool = True
-    """Only for `thinking_format: iterative`: no loss on the wrong attempts (6 points in the laboratory)."""
+    """Only for `thinking_format: iterative`: exclude the wrong attempts from the loss (worth 6 points in the
+    laboratory)."""
 
     max_hinted_share: float = Field(default=0.4, gt=0, le=1)
-    """Rows that were solved with a hint, as a share of the training rows."""
+    """The largest share of training rows that were solved with a hint."""
     max_mastered_share: float = Field(default=0.25, gt=0, le=1)
-    """Rows of which every sample was right: they keep what the model can do, and teach little."""
+    """The largest share of rows whose samples were all right. They preserve what the model can do, but teach little."""
     replay_share: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the trained tokens that are the base model's own answers to neutral prompts, against forgetting. 0, or
-    fewer than 200 training rows: none."""
+    """Share of the trained tokens that are the base model's own answers to neutral prompts, to prevent forgetting.
+    None are added with 0, or with fewer than 200 training rows."""
 
 
 class ByDevConfig(Section):
-    """What the dev rows choose besides the epoch."""
+    """What the dev rows choose in addition to the epoch."""
 
     sweep_lr: Annotated[list[Annotated[float, Field(gt=0)]], Flag(metavar="X,Y,…", commas=True)] = []
-    """Multiples of the learning rate, each trained; the best on the dev rows is kept."""
+    """Multiples of the learning rate. Each is trained, and the best one on the dev rows is kept."""
     patience: int = Field(default=0, ge=0)
-    """Stop after so many epochs without a better one. 0: never."""
+    """Stop after this many epochs without improvement. 0: never."""
 
 
 class GrokkingConfig(Section):
-    """Very long training with strong weight decay, in the hope of late generalisation."""
+    """Very long training with strong weight decay, to seek late generalisation."""
 
     enable_grokking: bool = False
     """Multiply the epochs and use the weight decay below."""
     grokking_multiplier: float = Field(default=30.0, ge=1)
-    """On `num_train_epochs`."""
+    """Factor by which `num_train_epochs` is multiplied."""
     grokking_weight_decay: float = Field(default=0.1, ge=0)
-    """In the place of `weight_decay`. Decays the adapter, so towards the base model."""
+    """Replaces `weight_decay`. It shrinks the adapter and so pulls the model towards its base."""
 
 
 class DistilConfig(Section):
-    """`method: distil`: what the base sees when it looks at the student's own attempt, and at which attempts."""
+    """`method: distil`: what the base model sees besides the student's own attempt, and which attempts are used."""
 
     context: Literal["hint", "solution"] = "hint"
-    """`hint`: the hint that brought the row to its right answer. `solution`: the reference answer; also for rows that
+    """`hint`: the hint that led the row to its right answer. `solution`: the reference answer, also for rows that
     stay unsolved."""
     attempts: Literal["wrong", "all"] = "wrong"
-    """The student's wrong attempts, or its right ones too."""
+    """Which of the student's attempts are used: the wrong ones, or all of them."""
     thinking: Annotated[bool, Flag("--force")] = False
-    """Distil a model that thinks first all the same; published losses are up to 40 % (arXiv:2603.24472)."""
+    """Allow distilling a model that thinks before it answers. Published losses reach 40 % (arXiv:2603.24472)."""
 
 
 ON_POLICY = ("distil", "grpo")
-"""Methods that judge what the student says now: with `rounds`, each goes on from the adapter of the round before."""
+"""Methods that judge the student's current answers. With `rounds`, each round continues from the previous adapter."""
 
 
 class GuideNames(Section):
-    """Names the guide has under `train` for what lives elsewhere; `resolve` moves them."""
+    """Names that the guide has under `train` for settings that live elsewhere. `resolve` moves them."""
 
     model_name: str | None = None
     """The guide's place for `model`."""
@@ -649,7 +668,7 @@ class GuideNames(Section):
 
 
 class EnhancedTrainingConfig(GuideNames):
-    """The LoRA training. Names as in the guide and in PEFT."""
+    """The LoRA training. The names are those of the guide and of PEFT."""
 
     method: Annotated[Literal["sft", "dpo", "weights", "star", "distil", "grpo"], Flag()] = "sft"
     """`sft`: the right answers; `dpo`: the right answer against the student's last wrong one to the same question.
@@ -658,44 +677,46 @@ class EnhancedTrainingConfig(GuideNames):
     words an unsolved answer itself. `distil`: besides, the student learns to say to its wrong attempts what the base
     says that sees the hint. `grpo`: all samples, each by its verdict against the mean of its question."""
     max_seq_length: Annotated[int, Field(ge=16)] | Literal["auto"] = 2048
-    """In tokens. A longer row is left out whole, never cut. auto: the 99th percentile of the rows."""
+    """The longest row in tokens. A longer row is left out whole, never cut. auto: the 99th percentile of the rows."""
     r: int = Field(default=16, ge=1)
     """Rank of the adapter."""
     lora_alpha: int = Field(default=32, ge=1)
-    """The adapter counts alpha/r times. 16 instead of 32 cost the embedded model 23 points at learning rate 2e-4."""
+    """The adapter is scaled by alpha/r. 16 instead of 32 cost the embedded model 23 points at learning rate 2e-4."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Above 0 turns off the fast path of Unsloth."""
+    """Dropout of the adapter. A value above 0 turns off the fast path of Unsloth."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of the layers that are adapted."""
+    """Names of the layers that receive an adapter."""
     peft: dict[str, Any] = {}
     """Further settings of PEFT's LoraConfig: use_rslora, use_dora, modules_to_save, …"""
     num_train_epochs: int = Field(default=2, ge=1)
-    """At most; the epoch that is best on the dev rows is kept."""
+    """The most epochs. The epoch that is best on the dev rows is kept."""
     per_device_train_batch_size: int = Field(default=4, ge=1)
     """Rows per micro-batch."""
     gradient_accumulation_steps: int = Field(default=4, ge=1)
-    """Micro-batches per step."""
+    """Micro-batches per optimizer step."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Peak. 1e-4 suits traces of the model's own; 2e-4 foreign text or fewer than 100 steps."""
+    """Peak learning rate. 1e-4 suits traces that the model wrote itself; 2e-4 suits foreign text or fewer than 100
+    steps."""
     warmup_ratio: float = Field(default=0.05, ge=0, le=1)
-    """Share of the steps in which the rate rises; then it falls as a cosine."""
+    """Share of the steps in which the learning rate rises. Afterwards it decays as a cosine."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """Decoupled (AdamW)."""
+    """Decoupled weight decay (AdamW)."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Longer gradients are clipped."""
+    """Largest norm of the gradient. A larger gradient is clipped."""
     backend: Annotated[Literal["auto", "hf", "unsloth"], Flag()] = "auto"
-    """Who trains; auto: transformers and PEFT, Unsloth where the model fits no other way; the reason is said."""
+    """The training backend; auto: transformers and PEFT, or Unsloth if the model fits in no other way. The reason is
+    reported."""
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    """Recompute activations to save memory. auto: only where they do not fit."""
+    """Recompute activations to save memory. auto: only if they do not fit."""
     load_in_4bit: bool | Literal["auto"] = "auto"
-    """4-bit base weights (bitsandbytes, CUDA). auto: only on a card on which 16 bits do not fit."""
+    """4-bit base weights (bitsandbytes, CUDA). auto: only on a GPU on which 16 bits do not fit."""
     fp8: bool = False
-    """Products with the frozen weights in 8 bits, on Ada, Hopper and later cards: a third faster, 2 more bytes a
-    parameter. The adapter and the model that answers keep 16 bits."""
+    """Multiply by the frozen weights in 8 bits, on Ada, Hopper and later GPUs: training is a third faster and needs
+    2 more bytes per parameter. The adapter and the model that answers keep 16 bits."""
     allow_foreign_student: bool = False
-    """Train on traces although another model than the base is known to have written them."""
+    """Train on traces even if a model other than the base is known to have written them."""
     distil: DistilConfig = DistilConfig()
-    """Of `method: distil`."""
+    """Settings of `method: distil`."""
     by_dev: ByDevConfig = ByDevConfig()
     """What the dev rows choose."""
     grokking: GrokkingConfig = GrokkingConfig()
@@ -703,7 +724,7 @@ class EnhancedTrainingConfig(GuideNames):
 
     @property
     def reads_traces(self) -> bool:
-        """Whether it is trained on more than the right answers of `train.jsonl`."""
+        """Returns True if training uses more than the right answers in `train.jsonl`."""
         return self.method not in ("sft", "star")
 
     @model_validator(mode="before")
@@ -717,79 +738,85 @@ class EnhancedTrainingConfig(GuideNames):
 
 
 class GateConfig(Section):
-    """What an adapter has to show, besides the verdict `better` and whole files, to pass and to be published."""
+    """What an adapter must show in order to pass and to be published, besides the verdict `better` and intact files."""
 
     min_gain: float = Field(default=0.0, ge=0, lt=1)
-    """Accuracy it has to gain at least, as measured."""
+    """The smallest gain in accuracy, as measured."""
     min_lower_bound: float = Field(default=0.0, ge=0, lt=1)
-    """The lower end of the gain's 95 % interval has to lie above this."""
+    """The lower end of the gain's 95 % interval must be above this."""
     max_held_out_loss: float = Field(default=0.02, ge=0, lt=1)
-    """What a run that taught facts, and is gated on recalling them, may lose on held-out questions, as measured."""
+    """The largest loss on held-out questions, as measured, of a run that taught facts and is gated on recalling
+    them."""
     max_undecided_share: float = Field(default=0.2, ge=0, le=1)
-    """Held-out questions that the judge leaves undecided, of base or adapter."""
+    """The largest share of held-out questions that the judge may leave undecided, for base or adapter."""
     beat_majority: bool = True
-    """It has to be proven better than whoever always gives the most frequent answer, where that is a tenth of all."""
+    """Require proof that the adapter beats always giving the most frequent answer, if that answer makes up a tenth
+    of all."""
     max_forgetting: float | None = Field(default=0.03, gt=0, lt=1)
-    """Accuracy it may lose at most on questions it was not trained for: the upper end of the one-sided 95 % interval of
-    the drop lies below this. None: measured and shown, but no condition."""
+    """The largest loss of accuracy on questions that the adapter was not trained for. The upper end of the one-sided
+    95 % interval of the drop must be below this. None: the drop is measured and shown, but is no condition."""
 
 
 class ValidateConfig(Section):
     """The proof on held-out questions."""
 
     prompts: int = Field(default=5, ge=1)
-    """Held-out questions shown with answer and verdict in the results."""
+    """Number of held-out questions that the results show with answer and verdict."""
     prompts_file: Annotated[str | None, Flag("--prompts", metavar="FILE")] = None
-    """A file with test prompts in the place of these: one a line, or JSONL with `prompt` and perhaps `expected`."""
+    """A file of test prompts that replaces these questions: one per line, or JSONL with `prompt` and an optional
+    `expected`."""
     samples: int = Field(default=4, ge=1, le=64)
-    """Answers per question of a model that thinks first, which is not asked greedily; it is compared by their means."""
+    """Answers per question of a model that thinks before it answers. Such a model is sampled, and the means are
+    compared."""
     forgetting: str | None = None
-    """A data set with questions that rules can judge and that must not be unlearnt, in the place of the 450 shipped
-    ones. `demo`: what the embedded model knows."""
+    """A data set of questions that rules can judge and that the adapter must not unlearn. It replaces the 450
+    built-in ones. `demo`: what the embedded model knows."""
     lm_eval: Annotated[list[str], Flag(metavar="TASKS", commas=True)] = []
-    """Tasks of lm-eval for base and adapter; shown, no condition. Needs `pip install 'socratune[lm-eval]'`."""
+    """lm-eval tasks for base and adapter. Their results are shown, but are no condition. Needs `pip install
+    'socratune[lm-eval]'`."""
     bootstrap_draws: int = Field(default=10_000, ge=100)
-    """Resamples behind the interval."""
+    """Number of bootstrap resamples behind the interval."""
     not_worse_margin: float = Field(default=0.02, ge=0, lt=1)
-    """How much accuracy may be lost for the verdict `not_worse`."""
+    """The loss of accuracy that the verdict `not_worse` allows."""
     gate: GateConfig = GateConfig()
-    """What has to be shown to pass."""
+    """The conditions for passing."""
 
 
 class PublishConfig(Section):
     """Upload to the Hugging Face Hub."""
 
     private: Annotated[bool, Flag("--public")] = True
-    """The Hub repository is closed; --public opens it to all. While true, one that is public is not written to."""
+    """Create the Hub repository as private; --public makes it public. While this is true, nothing is uploaded to an
+    existing public repository."""
     with_dataset: Annotated[bool, Flag()] = False
     """Publish the enhanced data set too, as a data set of the same name."""
     base: Annotated[str | None, Flag(metavar="ORG/NAME")] = None
-    """Hub id of the base, for others, where `model` is a folder or a GGUF file."""
+    """Hub id of the base model for other users, if `model` is a folder or a GGUF file."""
 
 
 RENT_USD = 50.0
-"""What a rented machine may cost where nobody says."""
+"""The spending limit of a rented machine if no setting gives one."""
 
 
 class BudgetConfig(Section):
-    """What one part of the run may spend at most, in USD, within `max_usd`. None: a share of that; what earlier parts
-    leave comes on top.
+    """The most that each part of the run may spend, in USD, within `max_usd`. None: a share of that. What earlier
+    parts leave over is added.
     """
 
     generate: float | None = Field(default=None, gt=0)
-    """Writer and checker."""
+    """Budget of writer and checker."""
     enhance: float | None = Field(default=None, gt=0)
-    """Judge and teacher, and a student behind an API, in the loop and for the proof."""
+    """Budget of judge and teacher, and of a student behind an API, in the loop and in the proof."""
     where: Annotated[float, Field(gt=0)] | Literal["unlimited"] | None = None
-    """The rented machine, which ends itself when this is spent. None without `max_usd`: 50 USD. `unlimited` goes only
-    without it."""
+    """Budget of the rented machine, which shuts itself down when this is spent. None without `max_usd`: 50 USD.
+    `unlimited` is allowed only without `max_usd`."""
 
 
 FORMER_DEFAULTS: dict[str, Any] = {"enhance.teacher_model": "rules/arithmetic"}
-"""Defaults of earlier versions that are others now: a run that began with one goes on with it."""
+"""Defaults of earlier versions that have changed since. A run that began with one keeps it."""
 
 MOVED = {f"{part}.max_usd": f"budget.{part}" for part in BudgetConfig.model_fields}
-"""Keys of earlier versions, and what they are called now."""
+"""Keys of earlier versions and their present names."""
 
 
 PLAIN = "plain"
@@ -798,11 +825,13 @@ PLAIN_TEMPLATE = """{{ bos_token if bos_token is defined else '' }}{% for messag
 {{ eos_token if message['role'] == 'assistant' else '' }}
 
 {% endfor %}{{ 'Assistant:' if add_generation_prompt else '' }}"""
-"""A chat template for a model that was trained on none: the turns in words, and the end of text behind an answer."""
+"""A chat template for a model that was trained with none: it labels the turns in words and ends an answer with the
+end of text."""
 
 
 def read_template(value: Any) -> Any:
-    """The chat template that a setting means: `plain`, the name of a file, or, as a run keeps it, the template itself.
+    """Returns the chat template that a setting means: `plain`, the name of a file, or the template itself, as a run
+    stores it.
 
     Raises:
         ValueError: no such file, or no text in it.
@@ -823,39 +852,39 @@ def read_template(value: Any) -> Any:
 
 
 class RunConfig(Section):
-    """A whole run."""
+    """The configuration of a whole run."""
 
     model: Annotated[str, Flag()] = Field(min_length=1)
     """Base model: a folder, a Hub id, a GGUF file (`FILE.gguf`, `ORG/NAME:FILE.gguf`), `smollm2` or `demo`."""
     chat_template: Annotated[str | None, Flag(metavar="FILE")] = None
-    """A file with a chat template, for a model that has none or in place of its own; `plain`: a simple one of ours."""
+    """A file with a chat template, for a model that has none or to replace its own; `plain`: a simple built-in one."""
     dataset: Annotated[str, Flag()] = Field(min_length=1)
-    """A file (JSONL, JSON, CSV, Parquet), a data set of the Hub (`org/name`), or `demo`. Left out beside
-    `generate.source`: the rows are written first, into `qa.jsonl` of the run folder."""
+    """A file (JSONL, JSON, CSV, Parquet), a data set on the Hub (`org/name`), or `demo`. If it is missing and
+    `generate.source` is set, the rows are written first, into `qa.jsonl` of the run folder."""
     output: Annotated[str, Flag(), Free()] = Field(min_length=1)
-    """The run folder; an existing one is gone on with."""
+    """The run folder; an existing run is resumed."""
     hub_id: Annotated[str | None, Flag(metavar="ORG/NAME")] = None
-    """The Hub repository in which what passed is published."""
+    """The Hub repository to which an adapter that passed is published."""
     local_only: Annotated[bool, Flag(), Free()] = False
-    """Refuse to begin where a setting would call another machine than this one; the Hub is not asked either."""
+    """Refuse to start if a setting would contact another machine, the Hub included."""
     seed: Annotated[int, Flag()] = Field(default=0, ge=0)
-    """Of sampling, training and resampling."""
+    """Seed of sampling, training and resampling."""
     views: Annotated[list[Literal["preference", "sdft"]], Flag(commas=True), Free()] = []
-    """Further files out of the loop's traces, for other trainers: preference pairs; prompts with their hint."""
+    """Further files made from the loop's traces for other trainers: preference pairs, or prompts with their hint."""
     report_to: Annotated[list[Literal["wandb", "mlflow", "trackio"]], Flag(commas=True), Free()] = []
-    """Trackers that get the training's curves too, beside TensorBoard."""
+    """Trackers that receive the training curves in addition to TensorBoard."""
     rounds: Annotated[int, Flag()] = Field(default=1, ge=1, le=20)
-    """Loop and training so often at most, each time with the student that the round before has trained; dev chooses the
-    round that is kept."""
+    """The most rounds of loop and training, each with the student that the previous round trained. The dev rows
+    choose the round that is kept."""
     shard: Annotated[str | None, Flag(metavar="I/N")] = None
-    """`I/N`: only every N-th row, beginning with the I-th; `socratune merge` puts the N run folders together."""
+    """`I/N`: only every N-th row, beginning with the I-th; `socratune merge` combines the N run folders."""
     engine: Annotated[Literal["here", "ray"], Flag(), Free()] = "here"
     """Where the loop runs: in this process, or in `workers` Ray actors."""
     workers: Annotated[int, Flag(), Free()] = Field(default=2, ge=1)
-    """Actors of the engine `ray`; concurrency, rate limits and budget are divided among them."""
+    """Number of actors of the engine `ray`. They share concurrency, rate limits and budget."""
     max_usd: Annotated[float | None, Flag(), Free()] = Field(default=None, gt=0)
-    """Stop before the whole run spends this, calls in flight and a rented machine included. Refused where a price is
-    not known."""
+    """Stop before the whole run spends more than this, including calls in flight and a rented machine. The run is
+    refused if a price is unknown."""
     budget: Annotated[BudgetConfig, Free()] = BudgetConfig()
     env: EnvConfig = EnvConfig()
     generate: GenerateConfig = GenerateConfig()
@@ -869,7 +898,7 @@ class RunConfig(Section):
 
     @property
     def writes_rows(self) -> bool:
-        """Whether the run writes its rows itself, into `qa.jsonl`: out of a source, or by an environment."""
+        """Returns True if the run writes its own rows into `qa.jsonl`, from a source or an environment."""
         return self.generate.source is not None or self.env.tasks is not None
 
     _read_template = field_validator("chat_template", mode="before")(read_template)
@@ -881,6 +910,6 @@ def _free() -> frozenset[str]:
 
 
 def is_free(key: str) -> bool:
-    """True for a setting that changes no result; of one that is a mapping (`where.sky`), also for its parts."""
+    """Returns True for a setting that changes no result, and for the parts of one that is a mapping (`where.sky`)."""
     parts = key.split(".")
     return not _free().isdisjoint(".".join(parts[:end]) for end in range(1, len(parts) + 1))

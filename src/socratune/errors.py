@@ -1,4 +1,4 @@
-"""Every error Socratune raises on purpose, and the exit code each one becomes.
+"""Every error that Socratune raises on purpose, and the exit code of each.
 
     SocratuneError
     ├── UserError        2    something that was given is wrong; holds every fault found, not the first
@@ -20,7 +20,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with what the user gave.
+    """One error in what the user provided.
 
     Attributes:
         where: file and line, config key or flag.
@@ -43,19 +43,19 @@ class Fault:
 
 
 class Shown(str):
-    """A `Fault.got` that is already a description ("nothing", "a directory"), so it is shown without quotes."""
+    """A `Fault.got` that is already a description ("nothing", "a directory") and is shown without quotes."""
 
 
 class SocratuneError(Exception):
-    """Root of the tree in the module docstring."""
+    """The root of the tree in the module docstring."""
 
     exit_code = 70
     stage_status = "error"
-    """The status of the stage that it ends, and of the run with it."""
+    """The status of the stage that this error ends, and of the run."""
 
 
 class UserError(SocratuneError, ValueError):
-    """Something the user gave is wrong. `faults` holds all of it."""
+    """Something that the user provided is wrong. `faults` holds every error that was found."""
 
     exit_code = 2
 
@@ -89,7 +89,7 @@ def without_extra(error: BaseException) -> UserError | None:
 
 
 def need_train_extra() -> None:
-    """Returns where what every run needs is installed.
+    """Checks that the libraries that every run requires are installed.
 
     Raises:
         UserError: the extra `train` is missing.
@@ -111,19 +111,21 @@ class StageFailed(SocratuneError):
 
 
 class CallError(SocratuneError):
-    """One model call failed for good: asking again would bring the same. Not a verdict on any answer."""
+    """One model call failed permanently: a retry would give the same result. It is no verdict on any answer."""
 
     exit_code = 3
 
 
 class OutsideError(SocratuneError, OSError):
-    """Something outside this program failed. What was finished is kept; the same command goes on from there."""
+    """Something outside this program failed. Finished work is kept, and the same command resumes from there."""
 
     exit_code = 3
 
 
 def is_interrupt(error: BaseException | None) -> bool:
-    """True for Ctrl-C, also where a library turned it into an error of its own (an import that was cut short does)."""
+    """Returns True for Ctrl-C, also if a library replaced it with an error of its own (such as an interrupted
+    import).
+    """
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True

@@ -1,4 +1,4 @@
-"""`socratune merge`: the runs of all shards as one run folder, as if one machine had enhanced every row.
+"""`socratune merge` combines the runs of all shards into one run folder, as if one machine had enhanced every row.
 
 Its journal holds every call and every row under the keys of a run without shards, so the stages behind it, a repeated
 enhance and `--restart` find all of it and ask nobody.
@@ -47,7 +47,7 @@ from socratune.stages import enhance_result, pooled_figures, rows_of_shard
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The run of one shard. `config.output` is where it lies now."""
+    """The run of one shard. `config.output` is its present folder."""
 
     run: RunDir
     results: Results
@@ -56,12 +56,13 @@ class _Part:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """Of the stage `enhance`."""
+        """Returns the entry of the stage `enhance`."""
         return self.results.stage("enhance")
 
 
 def merge_shards(output: str, folders: Sequence[str], *, tell: Tell) -> dict[str, Any]:
-    """Put the runs of all shards together in the new folder `output`; the content of its `pipeline_results.json`.
+    """Combines the runs of all shards in the new folder `output` and returns the content of its
+    `pipeline_results.json`.
 
     The folder appears whole or not at all. Where it is the merge of these very shards already, it is left as it is.
 
@@ -91,7 +92,7 @@ def merge_shards(output: str, folders: Sequence[str], *, tell: Tell) -> dict[str
 
 
 def _read(folders: Sequence[str]) -> list[_Part]:
-    """The runs of all N shards, each once."""
+    """Reads the runs of all N shards, each exactly once."""
     faults: list[Fault] = []
     parts: dict[str, _Part] = {}
     for folder in folders:
@@ -130,7 +131,7 @@ def _read_one(folder: str) -> _Part:
 
 
 def _difference_faults(parts: list[_Part]) -> Iterator[Fault]:
-    """Settings, rows and student in which a shard differs from the first."""
+    """Returns the settings, rows and student in which a shard differs from the first one."""
     first, *others = parts
     expected, files = _settings(first), {name: _hash(first.run / name) for name in NEEDED["split"]}
     for part in others:
@@ -155,7 +156,7 @@ def _hash(path: Path) -> str | None:
 
 
 def _part_faults(part: _Part) -> Iterator[Fault]:
-    """Why the shard is not enhanced to its end, by what its folder holds now."""
+    """Returns why a shard is not fully enhanced, judging by the present content of its folder."""
     run, status = part.run, part.entry.get("status", "not begun")
     if status not in ("done", "failed"):  # failed: not one row was solved, which the other shards may make up for
         fix = "Its own command goes on with it."
@@ -185,7 +186,7 @@ def _part_faults(part: _Part) -> Iterator[Fault]:
 
 
 def _known(output: Path, merged: dict[str, str]) -> dict[str, Any] | None:
-    """The results in `output` where it is the merge of these very shards, None where there is nothing yet.
+    """Returns the results in `output` if it is the merge of these very shards, and None if it does not exist yet.
 
     Raises:
         UserError: there is something else, or nothing can be made there.
@@ -203,7 +204,7 @@ def _known(output: Path, merged: dict[str, str]) -> dict[str, Any] | None:
 
 
 def _build(run: RunDir, results: Results, parts: list[_Part], *, output: str, tell: Tell) -> None:
-    """Fill `run` with what one machine would have left there after enhance."""
+    """Fills `run` with the files that one machine would have left there after enhance."""
     first = parts[0]
     config = first.config.model_copy(update={"shard": None, "output": output})
     origins = {**dict.fromkeys(flatten(dump(config)), "given"), **first.results.data.get("origins", {})}

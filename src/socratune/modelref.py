@@ -1,4 +1,4 @@
-"""Where published model cards find `model_location`; new cards import it from `socratune`."""
+"""The place from which older model cards import `model_location`. New cards import it from `socratune`."""
 
 from socratune.llm import model_location
 

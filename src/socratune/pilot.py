@@ -1,4 +1,4 @@
-"""`--estimate`: what a run would take, by a pilot of a few rows, whose calls the run does not pay again."""
+"""`--estimate` predicts what a run takes from a pilot of a few rows, whose calls the run does not pay for again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from socratune.stages import estimate_loop, estimate_source, rows_of_shard, trai
 
 
 def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
-    """What the loop would take, by a pilot of a few rows; `stages.estimate_loop` says what comes back.
+    """Predicts what the loop takes from a pilot of a few rows, in the form that `stages.estimate_loop` returns.
 
     Where a model is to write the rows first, what that would take is in `generate`, and the loop's pilot has the rows
     of a few passages.
@@ -44,14 +44,14 @@ def estimate_run(resolved: Resolved, *, tell: Tell) -> dict[str, Any]:
 
 
 def _to_be_written(pipeline: Pipeline) -> bool:
-    """Whether a model has still to write the rows."""
+    """Returns True if a model still has to write the rows."""
     config = pipeline.config.generate
     mechanical = config.writer_model == RULES["writer"] and config.checker_model is None
     return config.source is not None and not mechanical and pipeline.results.stage("generate").get("status") != "done"
 
 
 def _with_source(pipeline: Pipeline) -> dict[str, Any]:
-    """The pilot of a few passages, and that of the loop on their rows."""
+    """Runs the pilot of a few passages, then that of the loop on their rows."""
     work = estimate_source(
         pipeline.place,
         pipeline.config.generate,
@@ -85,4 +85,4 @@ def _of_loop(pipeline: Pipeline, rows: list[QARow], total: int) -> dict[str, Any
 
 
 def _untold(done: int, total: int, **live: Any) -> None:
-    """For a pilot, which nobody watches."""
+    """Ignores the progress of a pilot, which nobody watches."""

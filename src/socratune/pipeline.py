@@ -61,7 +61,7 @@ MODEL_STAGES = frozenset(("enhance", "train", "validate"))
 def run_pipeline(
     resolved: Resolved, *, start: str = STAGES[0], until: str = STAGES[-1], restart: str | None = None, tell: Tell
 ) -> dict[str, Any]:
-    """Run the stages from `start` to `until` that are not done yet; the content of `pipeline_results.json` afterwards.
+    """Runs the unfinished stages from `start` to `until` and returns the resulting content of `pipeline_results.json`.
 
     Args:
         resolved: a configuration that passed preflight.
@@ -81,7 +81,7 @@ def run_pipeline(
 
 
 def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[str, Any]:
-    """Upload what a finished run folder holds; no stage before it is done (again).
+    """Uploads what a finished run folder holds, without running any earlier stage.
 
     Args:
         resolved: the run's own configuration, with `hub_id`.
@@ -113,7 +113,7 @@ def publish_run(resolved: Resolved, *, force: bool = False, tell: Tell) -> dict[
 
 @contextmanager
 def opened(resolved: Resolved, restart: str | None, start: str = STAGES[0]) -> Iterator[Pipeline]:
-    """The run folder, locked, with its journal; how the block ends is in the results."""
+    """Opens and locks the run folder with its journal, and records in the results how the block ends."""
     run = RunDir(resolved.config.output)
     run.create()
     with run.locked():
@@ -171,7 +171,7 @@ def run_stages(pipeline: Pipeline, wanted: Sequence[str], tell: Tell) -> None:
 
 
 class Pipeline:
-    """The stages of one run, each wired to its own section of the configuration and to nothing else."""
+    """The stages of one run. Each is connected to its own section of the configuration and to nothing else."""
 
     def __init__(self, config: RunConfig, journal: Journal, results: Results) -> None:
         self.config = config
@@ -187,7 +187,9 @@ class Pipeline:
         self.held_out = config.split.held_out or (str(self.run.rows("qa_test")) if config.env.tasks else None)
 
     def key(self, stage: str) -> str:
-        """Changes when a setting or an input of the stage does, not with what a newer version could be told besides."""
+        """Returns a key that changes with the settings and inputs of a stage, but not with settings that a newer
+        version adds.
+        """
         config, run = self.config, self.run
         adapter = [run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
         usual = defaults() | FORMER_DEFAULTS  # so that what an earlier version has done is still done
@@ -219,7 +221,7 @@ class Pipeline:
         return fingerprint(stage, own, weights, file_hashes(*inputs[stage]))
 
     def _input_hashes(self) -> dict[str, str | None]:
-        """The data set and the held-out rows of one's own, by content."""
+        """Returns the content hashes of the data set and of the user's own held-out rows."""
         files = {"dataset": data_path(self.dataset)}
         if self.held_out:
             files["held_out"] = data_path(self.held_out, held_out=True)
@@ -227,7 +229,9 @@ class Pipeline:
         return self._known_hashes(files)
 
     def _known_hashes(self, files: dict[str, Path]) -> dict[str, str | None]:
-        """The user's files by content; of one that is no longer there (or not from here), the hash it had."""
+        """Returns the content hashes of the user's files. For a file that is missing or unreachable, it returns the
+        last known hash.
+        """
         known = self.results.data.setdefault("inputs", {})
         for name, path in files.items():
             if path.is_file():
@@ -235,7 +239,7 @@ class Pipeline:
         return {name: known.get(name) for name in files}
 
     def spent(self) -> dict[str, float]:
-        """USD by part of the budget so far. What is spent at a price that is not known is not in it."""
+        """Returns the USD spent so far by part of the budget. Spending at an unknown price is not included."""
         paid = {"generate": 0.0, "enhance": 0.0}
         pilot = self.results.data.get("estimate", {})  # whose calls a stage that has begun counts as its own
         tried = {"generate": pilot.get("generate", {}), "enhance": pilot}
@@ -249,7 +253,7 @@ class Pipeline:
         return paid
 
     def limits(self, part: str, *over: str) -> Limits:
-        """What a part of the budget may spend in all, after what the others have spent.
+        """Returns what a part of the budget may spend in all, after what the other parts have spent.
 
         Args:
             over: parts that will spend no more, besides `generate` where that stage is done.
@@ -261,7 +265,9 @@ class Pipeline:
         return Limits(usd, section.max_total_tokens, part, self.budget.raised_by(part))
 
     def note_budget(self) -> None:
-        """Put into the results what was sent where, and shares and spending, where a part of the run is paid for."""
+        """Records in the results what was sent where, and the shares and the spending if a part of the run is paid
+        for.
+        """
         note_asked(self.results.data.setdefault("sent_to", {}), self.config, self.journal.spent())
         if self.budget.shares:
             self.results.data["budget"] = self.budget.to_json(self.spent())
@@ -289,7 +295,7 @@ class Pipeline:
 
     @property
     def place(self) -> GeneratedFiles:
-        """Of the rows that are written out of a source."""
+        """Returns where the rows that are written from a source are stored."""
         from socratune.stages import GeneratedFiles
 
         return GeneratedFiles(self.run.rows("qa"), self.run.rejected("qa"), self.run / "source")
@@ -341,7 +347,7 @@ class Pipeline:
 
     @contextmanager
     def placed(self, wanted: Sequence[str]) -> Iterator[None]:
-        """Where the model is, decided for the stages that are wanted; a machine that was rented is given back.
+        """Decides where the model runs for the requested stages, and gives back a rented machine at the end.
 
         Raises:
             UserError: the training cannot begin so; the text says what would have to change.
@@ -373,14 +379,14 @@ class Pipeline:
             self.results.write()  # with what the machine has cost
 
     def _warn_of_machine(self) -> None:
-        """A run that goes on here may have left a machine there."""
+        """Warns that a run that continues here may have left a machine running there."""
         notes = self.journal.pods()
         if notes and notes[-1][3] != "ended":
             text = "The machine %s of this run may still be rented: socratune pods list --pod-name %s; pods reap."
             log.warning(text, notes[-1][1], notes[-1][1].rpartition("-")[0])
 
     def refuse_other_inputs(self) -> None:
-        """Refuse a data set or documents that are not those this run began with.
+        """Refuses a data set or documents that are not those with which this run began.
 
         Raises:
             UserError: they have changed.

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a command, found at once, before anything is written or loaded."""
+"""Finds everything that can be wrong with a command at once, before anything is written or loaded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def check_run(
     start: str | None = None,
     until: str | None = None,
 ) -> Resolved:
-    """The resolved configuration of a command that can begin. What only finished stages need is not asked for.
+    """Returns the resolved configuration of a command that can start. It does not require what only finished stages
+    need.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.
@@ -105,14 +106,14 @@ def check_run(
 
 
 def _upload_faults(config: RunConfig) -> list[Fault]:
-    """Why what passes could not be published in the end, as far as the Hub tells."""
+    """Returns why an adapter that passes could not be published, as far as the Hub reveals it."""
     if config.hub_id is None or config.local_only or hub_id_fault(config.hub_id):
         return []
     return [*filter(None, [hub_access_fault(config.hub_id), gguf_base_fault(config.model, config.publish.base)])]
 
 
 def _unless_unreachable(unreachable: list[OutsideError], find: Callable[..., list[Fault]], *what: Any) -> list[Fault]:
-    """The faults that `find` finds; where the Hub could not be asked, none, and the error is noted."""
+    """Returns the errors that `find` finds. If the Hub is unreachable, it returns none and logs the error."""
     try:
         return find(*what)
     except OutsideError as error:
@@ -121,7 +122,7 @@ def _unless_unreachable(unreachable: list[OutsideError], find: Callable[..., lis
 
 
 def _faults_of(config: RunConfig, restart: str | None, to_do: frozenset[str]) -> list[Fault]:
-    """What is wrong with settings that can be looked at without the model and without the rows."""
+    """Returns the errors in settings that can be checked without the model and without the rows."""
     faults = [*_engine_faults(config, to_do), *settings_faults(config, to_do)]
     if config.local_only:
         faults += local_only_faults(config)
@@ -135,8 +136,8 @@ def _faults_of(config: RunConfig, restart: str | None, to_do: frozenset[str]) ->
 
 
 def settings_faults(config: RunConfig, to_do: Collection[str] = STAGES) -> list[Fault]:
-    """What no machine, key or row could mend: settings that do not go together, a limit that cannot be kept. For a run
-    and for its plan the same.
+    """Returns errors that no machine, key or row could fix: settings that conflict, or a limit that cannot be kept. A
+    run and its plan share these checks.
 
     Args:
         to_do: the stages to come.
@@ -152,7 +153,7 @@ def settings_faults(config: RunConfig, to_do: Collection[str] = STAGES) -> list[
 
 
 def _price_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
-    """The models of the loop and the proof whose price is not known, where the money is limited."""
+    """Returns the models of the loop and the proof whose price is unknown, if spending is limited."""
     asked = {"student", "teacher", "judge"} if "enhance" in to_do else {"judge"} if "validate" in to_do else set()
     reached, refs = endpoints_of(config.enhance), _loop_models(config)
     faults = (price_fault(role, ref, reached[role]) for role, ref in refs.items() if role in asked)
@@ -160,7 +161,7 @@ def _price_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
 
 
 def _loop_models(config: RunConfig) -> dict[Role, str]:
-    """Who is asked in the loop, by role; without a student that answers in this process."""
+    """Returns the models used in the loop by role, without a student that runs in this process."""
     loop = config.enhance
     refs: dict[Role, str] = {"teacher": teacher_of(loop), "judge": resolve_alias(loop.judge_model)}
     engine, name = student_of(loop, config.model)
@@ -168,7 +169,7 @@ def _loop_models(config: RunConfig) -> dict[Role, str]:
 
 
 def _as_begun(given: dict[str, Any], restart: str | None) -> dict[str, Any]:
-    """What was given, and what the run folder began with where the default was another then."""
+    """Returns the given settings, plus those with which the run folder began if their default was different then."""
     output = flatten(given).get("output")
     if not isinstance(output, str) or not output:
         return given
@@ -176,7 +177,7 @@ def _as_begun(given: dict[str, Any], restart: str | None) -> dict[str, Any]:
 
 
 def _to_do(config: RunConfig, restart: str | None, until: str | None) -> frozenset[str]:
-    """The stages that a command will do, as far as the run folder tells."""
+    """Returns the stages that a command will run, as far as the run folder shows."""
     wanted = STAGES[: STAGES.index(until) + 1] if until in STAGES else STAGES
     run = RunDir(config.output)
     if config.rounds > 1 or not run.results.is_file():  # rounds have folders of their own
@@ -195,7 +196,7 @@ def _to_do(config: RunConfig, restart: str | None, until: str | None) -> frozens
 
 
 def _model_faults(name: str, resolved: Resolved | None, restart: str | None) -> list[Fault]:
-    """What is wrong with the base, and with what a LoRA is to be put on; the layers of one that is trained are known.
+    """Returns what is wrong with the base model and with the layers that are to be adapted.
 
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
@@ -214,7 +215,7 @@ def _model_faults(name: str, resolved: Resolved | None, restart: str | None) -> 
 
 
 def chat_faults(name: str, where: str = "--model") -> list[Fault]:
-    """Why a model cannot be asked or trained, by its small files. What may only surprise is said in the log.
+    """Returns why a model cannot answer or be trained, judging by its small files. Lesser problems are only logged.
 
     Args:
         name: a folder, a Hub id, or `demo`, of which `model_fault` has found nothing.
@@ -230,7 +231,7 @@ def chat_faults(name: str, where: str = "--model") -> list[Fault]:
 
 
 def plan_faults(config: RunConfig) -> list[Fault]:
-    """What would keep a run from beginning that is only planned: its model may be a mere `config.json`.
+    """Returns what would prevent a planned run from starting. Its model may be a mere `config.json`.
 
     Raises:
         OutsideError: it is on the Hub, and the Hub could not be asked.
@@ -243,7 +244,7 @@ def plan_faults(config: RunConfig) -> list[Fault]:
 
 
 def _data_faults(flat: dict[str, Any], screen: Screen | None) -> list[Fault]:
-    """What is wrong with the data sets; `screen` is passed by those whose rows the model is asked."""
+    """Returns what is wrong with the data sets. `screen` is set for those whose rows are put to the model."""
     faults = []
     skip = flat.get("split.on_bad_row") == "skip"
     tests = flat.get("split.eval_file")
@@ -283,7 +284,9 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None, to_do: Co
 
 
 def _local_faults(refs: Mapping[Role, str | None]) -> list[Fault]:
-    """What is wrong with models of this process that are asked and not trained; those that are none are known."""
+    """Returns what is wrong with models in this process that answer but are not trained. Invalid ones are reported
+    elsewhere.
+    """
     faults: list[Fault] = []
     for role, ref in refs.items():
         name = local_name(resolve_alias(ref)) if ref else None
@@ -293,12 +296,12 @@ def _local_faults(refs: Mapping[Role, str | None]) -> list[Fault]:
 
 
 def _limited(config: RunConfig, part: Literal["generate", "enhance"]) -> bool:
-    """Whether a part of the run has a limit in USD."""
+    """Returns True if a part of the run has a limit in USD."""
     return config.max_usd is not None or getattr(config.budget, part) is not None
 
 
 def generate_faults(config: GenerateConfig, *, limited: bool) -> list[Fault]:
-    """What is wrong with the source of questions and with those who write and check them.
+    """Returns what is wrong with the source of questions and with the models that write and check them.
 
     Args:
         limited: there is a limit in USD, so their prices have to be known.
@@ -323,7 +326,7 @@ def generate_faults(config: GenerateConfig, *, limited: bool) -> list[Fault]:
 
 
 def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
-    """The settings of a judge that can be asked without a run.
+    """Returns the settings of a judge that can be used without a run.
 
     Raises:
         UserError: every fault of them.
@@ -337,7 +340,7 @@ def judge_settings(given: dict[str, Any], where: str) -> StudentTeacherConfig:
 def _people_faults(
     config: StudentTeacherConfig, refs: dict[Role, str], *, asked: Collection[Role] | None = None
 ) -> list[Fault]:
-    """What is wrong with the models that are to be asked.
+    """Returns what is wrong with the models that are to be called.
 
     Args:
         asked: those of `refs` whom the stages to come will ask; None is all.
@@ -352,7 +355,7 @@ def _people_faults(
 
 
 def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fault]:
-    """Settings for a model that nobody would ask."""
+    """Returns the errors for settings of a model that would never be used."""
     faults = []
     if config.judge_mode == "llm" and refs["judge"] == RULES["judge"]:
         faults.append(Fault("enhance.judge_mode llm", "a --judge-model", Shown("none")))
@@ -367,7 +370,7 @@ def _idle_faults(config: StudentTeacherConfig, refs: dict[Role, str]) -> list[Fa
 
 
 def _engine_faults(config: RunConfig, to_do: Collection[str]) -> list[Fault]:
-    """What is wrong with where the loop runs, and with what training hands on."""
+    """Returns what is wrong with where the loop runs and with the files that training passes on."""
     faults = [ray_fault() if config.engine == "ray" and "enhance" in to_do else None]
     faults += tracker_faults(config.report_to) if "train" in to_do else []
     faults.append(gpus_fault(config))
@@ -388,7 +391,7 @@ def _shard_faults(config: RunConfig) -> list[Fault]:
 
 
 def _round_faults(config: RunConfig) -> list[Fault]:
-    """What does not go with several rounds."""
+    """Returns the settings that cannot be combined with several rounds."""
     if config.rounds == 1:
         return []
     engine, name = student_of(config.enhance, config.model)
@@ -409,7 +412,7 @@ def _round_faults(config: RunConfig) -> list[Fault]:
 
 
 def _proof_faults(config: RunConfig) -> list[Fault]:
-    """What is wrong with the user's own questions for the proof."""
+    """Returns what is wrong with the user's own questions for the proof."""
     faults = [lm_eval_fault(config.validate_.lm_eval)]
     for read, name in ((read_prompts, config.validate_.prompts_file), (forgetting_rows, config.validate_.forgetting)):
         try:
@@ -421,7 +424,7 @@ def _proof_faults(config: RunConfig) -> list[Fault]:
 
 
 def _student_faults(config: RunConfig, engine: StudentEngine, name: str) -> list[Fault]:
-    """What is wrong with a student on this machine; another model than the base has to be allowed."""
+    """Returns what is wrong with a student on this machine. A model other than the base must be allowed explicitly."""
     faults = [vllm_fault()] if engine == "vllm" and config.where.place != "runpod" else []
     faults.append(vllm_args_fault(config.enhance.vllm_args))
     if name == config.enhance.student_model != config.model:  # local/NAME would be there without its prefix
@@ -436,7 +439,9 @@ def _student_faults(config: RunConfig, engine: StudentEngine, name: str) -> list
 
 
 def _no_vllm_fault(config: RunConfig, engine: StudentEngine) -> Fault | None:
-    """The fault of arguments for a vLLM that nobody starts; where only a rented machine would, it is said."""
+    """Returns the error for vLLM arguments that have no effect here, and mentions it if only a rented machine would
+    use them.
+    """
     if not config.enhance.vllm_args or engine == "vllm":
         return None
     fix = "Add --student-engine vllm, or leave them out."

@@ -1,4 +1,4 @@
-"""Where a configuration comes from: unknown keys refused, every fault reported at once, every value with its origin.
+"""Builds the configuration: refuses unknown keys, reports every error at once, and records where each value comes from.
 
 A value comes from, strongest first: a flag, the config file, the profile of the embedded model, the default.
 """
@@ -31,20 +31,22 @@ from socratune.errors import Fault, Shown, UserError
 Kind = TypeVar("Kind", bound=Section)
 
 METHOD_RATES = {"dpo": 0.1, "grpo": 0.3}
-"""Of the learning rate of `sft`. dpo: 1e-5, ten times TRL's default for whole models, as it says of LoRA."""
+"""Learning rates as multiples of that of `sft`. dpo: 1e-5, ten times TRL's default for whole models, as TRL advises
+for LoRA.
+"""
 BY_METHOD: dict[str, dict[str, Any]] = {
     "star": {"enhance.unsolved": "rewrite", "enhance.max_iterations": 1},
     "weights": {"enhance.enough": 64},  # a rate of all samples
     "grpo": {"enhance.enough": 64, "enhance.attempts": 8},  # whole groups
 }
-"""Settings that a method brings, where nobody gives others."""
+"""Settings that come with a method unless the user sets others."""
 
 REQUIRED = ("model", "dataset", "output")
 _OR_SOURCE = " (or --source or --env, to have the rows written)"
 
 
 class Resolved(Section):
-    """A complete configuration and how it came about."""
+    """A complete configuration and the origin of its values."""
 
     config: RunConfig
     origins: dict[str, str]
@@ -52,7 +54,7 @@ class Resolved(Section):
 
 
 def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> Resolved:
-    """The complete configuration from what was given (nested dict of the YAML's shape).
+    """Returns the complete configuration for the given settings (a nested dict in the shape of the YAML file).
 
     Args:
         given: values from file and flags, already merged, without None.
@@ -97,11 +99,11 @@ def resolve_settings(given: dict[str, Any], *, where: str = "configuration") -> 
 
 
 ENVIRONMENT_ROLES = {"enhance.judge_model": "rules/environment", "enhance.teacher_model": "rules/solution"}
-"""Who judges and who hints where the rows come from an environment and nobody is named."""
+"""The default judge and teacher of rows that come from an environment."""
 
 
 def _take_environment(flat: dict[str, Any], tasks: str, where: str) -> None:
-    """Put an environment in the place of the data set."""
+    """Replaces the data set with an environment."""
     if flat.get("generate.source"):
         raise UserError(Fault(f"{where}: env.tasks", "none beside generate.source", tasks, "Give one of them."))
     if flat.setdefault("dataset", tasks) != tasks:
@@ -110,18 +112,18 @@ def _take_environment(flat: dict[str, Any], tasks: str, where: str) -> None:
 
 
 _templates: dict[str, str] = {}
-"""Model → the chat template it is given. Whoever reads the files of a model, anywhere, has to know of it."""
+"""Maps a model to the chat template assigned to it. Everything that reads the files of a model must consult it."""
 
 
 def give_template(model: str, template: str | None) -> None:
-    """From here on a model has this chat template in this process; None: the one that its files bring."""
+    """Assigns a chat template to a model in this process. None restores the template in the model's own files."""
     _templates.pop(model, None)
     if template is not None:
         _templates[model] = template
 
 
 def take_template(model: str, meant: str, where: str = "--chat-template") -> None:
-    """Give a model the chat template that a setting means.
+    """Assigns to a model the chat template that a setting means.
 
     Raises:
         UserError: there is none by that name.
@@ -133,12 +135,12 @@ def take_template(model: str, meant: str, where: str = "--chat-template") -> Non
 
 
 def given_template(model: str) -> str | None:
-    """The chat template that a model is given; None where it keeps its own."""
+    """Returns the chat template assigned to a model, or None if the model keeps its own."""
     return _templates.get(model)
 
 
 def validated(kind: type[Kind], given: dict[str, Any], where: str) -> Kind:
-    """A section from plain values.
+    """Creates a section from plain values.
 
     Raises:
         UserError: every unknown key, wrong type and missing value at once.
@@ -151,7 +153,7 @@ def validated(kind: type[Kind], given: dict[str, Any], where: str) -> Kind:
 
 
 def _with_flag(fault: Fault, where: str) -> Fault:
-    """A fault that says by which flag a required setting is given."""
+    """Returns the error with the name of the flag that sets a required setting."""
     name = fault.where.removeprefix(f"{where}: ")
     if name not in REQUIRED or fault.got != "nothing":
         return fault
@@ -160,7 +162,7 @@ def _with_flag(fault: Fault, where: str) -> Fault:
 
 
 def renewed(given: dict[str, Any], where: str) -> dict[str, Any]:
-    """`given` with the keys of earlier versions under the names they have now (`config.MOVED`).
+    """Returns `given` with the keys of earlier versions renamed to their present names (`config.MOVED`).
 
     Raises:
         UserError: a key is given under both names, with different values.
@@ -183,12 +185,12 @@ def renewed(given: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def demo_profile() -> dict[str, Any]:
-    """Settings that suit the embedded 0.4-million-parameter model; a real model takes the defaults."""
+    """Returns settings that suit the embedded model of 0.4 million parameters. Other models keep the defaults."""
     return yaml.safe_load((DEMO_DATA / "profile.yaml").read_text("utf-8"))
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
-    """The YAML mapping in a file.
+    """Returns the YAML mapping in a file.
 
     Raises:
         UserError: no such file, not text, not YAML, not a mapping.
@@ -210,17 +212,17 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
 
 
 def dump(config: BaseModel) -> dict[str, Any]:
-    """The configuration as plain nested values, by the names of the YAML file."""
+    """Returns the configuration as plain nested values under the names of the YAML file."""
     return config.model_dump(mode="json", by_alias=True)
 
 
 def defaults() -> dict[str, Any]:
-    """Every setting's default by its dotted name; of those that have none, a dash."""
+    """Returns the default of every setting by its dotted name. A dash stands for a setting without a default."""
     return flatten(dump(RunConfig(**dict.fromkeys(REQUIRED, "-"))))
 
 
 def to_yaml(resolved: Resolved) -> str:
-    """The resolved configuration as YAML, each value's origin in a comment unless it is the default."""
+    """Returns the resolved configuration as YAML. A comment gives the origin of each value that is not the default."""
     flat = flatten(dump(resolved.config))
     lines, section = ["# The configuration of this run. Values without a comment are defaults."], ""
     for name, value in flat.items():
@@ -239,7 +241,7 @@ def to_yaml(resolved: Resolved) -> str:
 
 
 def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"train": {"r": 16}}` → `{"train.r": 16}`; an empty mapping disappears.
+    """Converts `{"train": {"r": 16}}` to `{"train.r": 16}`. An empty mapping disappears.
 
     A mapping below `train.peft` whose keys are names of layers (`model.layers.0.mlp`) stays whole.
     """
@@ -255,12 +257,12 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def deep_merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Both nested mappings as one; `over` wins."""
+    """Merges two nested mappings; values in `over` win."""
     return unflatten({**flatten(under), **flatten(over)})
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`.
+    """Inverts `flatten`.
 
     Raises:
         UserError: a name is both a value and a section.
@@ -278,16 +280,18 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def known_keys() -> list[str]:
-    """Every key of a run's configuration, dotted."""
+    """Returns every dotted key of a run's configuration."""
     return [setting.key for setting in settings_of(RunConfig)]
 
 
 MOST_NEAR = 8
-"""Keys that a fault names at most."""
+"""The most keys that an error message names."""
 
 
 def nearest_key(name: str) -> str:
-    """What to write in the place of an unknown key: 'Did you mean train.learning_rate?', or the few keys near it."""
+    """Suggests what to write instead of an unknown key: 'Did you mean train.learning_rate?', or the few nearest
+    keys.
+    """
     section, _, leaf = name.rpartition(".")
     leaf = leaf.replace("-", "_").casefold()
     if meant := meant_by(leaf):
@@ -312,7 +316,7 @@ def nearest_key(name: str) -> str:
 
 
 def _first_of(section: str, keys: list[str]) -> str:
-    """Of keys that end alike the one in this section, or in the one around it."""
+    """Returns, of several keys with the same ending, the one in this section or in the one that encloses it."""
     while section:
         if inside := [key for key in keys if key.startswith(f"{section}.")]:
             return inside[0]
@@ -321,6 +325,8 @@ def _first_of(section: str, keys: list[str]) -> str:
 
 
 def meant_by(name: str) -> str:
-    """What another trainer's name for a setting is here, as a sentence; empty where no trainer known calls one so."""
+    """Translates another trainer's name for a setting into a sentence. It returns "" if no known trainer uses the
+    name.
+    """
     found = next((meant for meant, names in FOREIGN_NAMES.items() if name in names.split()), "")
     return found if not found or found.endswith(".") else f"Did you mean {found}?"

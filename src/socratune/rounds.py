@@ -1,4 +1,4 @@
-"""`--rounds N`: loop and training over and over, each time with the student that the round before has trained.
+"""`--rounds N` repeats loop and training, each time with the student that the previous round trained.
 
     split → N × (enhance → newest traces → curate → train → sample) → the best round by dev → validate → publish
 
@@ -52,13 +52,14 @@ from socratune.teaching import answer_and_judge, rejection, training_text
 LOOP = ("enhance", "curate", "train")
 """The stages of a round."""
 SAMPLED_ROWS, _SAMPLES = 100, 8
-"""After each round its model answers so many of the rows it may train on so often: what it can reach, and how many ways
-it knows."""
+"""After each round, its model answers this many training rows this many times. That shows what it can solve, and in
+how many ways.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a round has come to. The lists are by sampled row, in the same order in every round.
+    """The result of one round. The lists are by sampled row, in the same order in every round.
 
     Attributes:
         dev_accuracy: greedy, of the epoch that was kept.
@@ -76,7 +77,7 @@ class Round:
     figures: dict[str, int]
 
     def to_json(self) -> dict[str, Any]:
-        """The line of the table of rounds; `distinct_traces` are right ones per row, of `samples`."""
+        """Returns the row of the table of rounds. `distinct_traces` counts right traces per row, out of `samples`."""
         count = len(self.solved)
         return {
             "round": self.number,
@@ -91,7 +92,8 @@ class Round:
 def run_rounds(
     resolved: Resolved, *, start: str = STAGES[0], until: str = STAGES[-1], restart: str | None = None, tell: Tell
 ) -> dict[str, Any]:
-    """`run_pipeline`, with `rounds` of its loop and training; the content of `pipeline_results.json` afterwards.
+    """Runs `run_pipeline` with `rounds` of its loop and training, and returns the resulting content of
+    `pipeline_results.json`.
 
     There, `rounds` is the table, `rounds_end` which was kept and why there was no further one. To redo a stage of the
     loop redoes all rounds, as each stands on the one before; the calls of the journal are not made again.
@@ -125,7 +127,7 @@ def run_rounds(
 
 
 def _play_and_keep(resolved: Resolved, top: RunDir, tell: Tell) -> dict[str, Any]:
-    """All rounds, and the best one's files and stages in the run folder; the run's results."""
+    """Runs all rounds, copies files and stages of the best one into the run folder, and returns the run's results."""
     if not judged_by_rules(read_rows(top.rows("dev"), QARow.from_json)):
         fix = "Raise split.dev_share (and --restart split), or leave --rounds out where rules cannot judge the answers."
         raise UserError(Fault("--rounds", "dev rows to choose the round by", Shown("none"), fix))
@@ -155,7 +157,7 @@ def _play_and_keep(resolved: Resolved, top: RunDir, tell: Tell) -> dict[str, Any
 
 
 def play(resolved: Resolved, number: int, tell: Tell) -> Round:
-    """One round, or what is missing of it, on top of the one before.
+    """Runs one round, or the rest of it, on top of the previous one.
 
     Raises:
         StageFailed: it has nothing to train on, or its training came to nothing.
@@ -184,7 +186,7 @@ def play(resolved: Resolved, number: int, tell: Tell) -> Round:
 
 
 def _begun(top: RunDir, number: int) -> RunDir:
-    """The run folder of a round: the run's own rows and journal, and the adapter of the round before as student."""
+    """Creates the run folder of a round, with the run's own rows and journal, and the previous adapter as student."""
     run = RunDir(top.rounds / str(number))
     if run.root.is_dir():
         return run
@@ -201,7 +203,7 @@ def _begun(top: RunDir, number: int) -> RunDir:
 
 
 def _new(tell: Tell) -> Tell:
-    """`tell` without what was done before: the line of its round says it."""
+    """Wraps `tell` to omit stages that finished earlier, because the round's own line reports them."""
 
     def told(event: str, stage: str, entry: dict[str, Any]) -> None:
         if event != "kept":
@@ -211,8 +213,8 @@ def _new(tell: Tell) -> Tell:
 
 
 def unite(run: RunDir, before: RunDir) -> None:
-    """Give every row of `enhanced_dataset.jsonl` that came to nothing its trace of the round before, which has those of
-    all rounds before it: so a row is trained on with its newest right trace.
+    """Gives every row of `enhanced_dataset.jsonl` without a usable trace its trace from the previous round. That round
+    has inherited those of all earlier ones, so each row is trained on with its newest right trace.
 
     The newest, as the student has learnt since: it needs a hint less often, and what it says without one leans on
     nothing that is not in the question. Its pass rate stays that of the first round, the base's, because the base is
@@ -230,14 +232,14 @@ def _united(rows: Iterator[dict[str, Any]], older: Iterator[dict[str, Any]]) -> 
 
 
 def _worth(trace: Trace) -> int:
-    """2 for the student's own right words, 1 for a reference answer that is trained on, 0 for nothing to train on."""
+    """Returns 2 for the student's own right answer, 1 for a reference answer that is trained on, and 0 for neither."""
     if rejection(trace) is not None:
         return 0
     return 2 if trace.chosen is not None else 1
 
 
 def _sampled(run: RunDir, config: RunConfig, tell: Tell) -> tuple[list[float], list[float], list[str]]:
-    """What the round's own model makes of some of the rows: `solved`, `distinct` and `sources` of a `Round`.
+    """Samples some rows with the round's own model and returns `solved`, `distinct` and `sources` of a `Round`.
 
     Judged by rules, so nothing is paid. The answers are in the journal.
     """
@@ -272,7 +274,7 @@ async def _answer(rows: list[QARow], adapter: Path, config: RunConfig, journal: 
 
 
 def why_stop(rounds: Sequence[Round], most: int) -> str | None:
-    """Why there is no further round; None where there is one.
+    """Returns why no further round follows, or None if one does.
 
     Sharpening is no learning: a round that reaches fewer rows with all its samples, or reaches no more and knows fewer
     ways, has traded breadth for certainty (both beyond chance: 95 % interval, rows drawn by source).
@@ -294,7 +296,7 @@ def why_stop(rounds: Sequence[Round], most: int) -> str | None:
 
 
 def _change(before: Sequence[float], last: Round, name: str = "solved") -> int:
-    """-1, 0 or 1: less, not to be told from chance, more."""
+    """Returns -1 for a decrease, 1 for an increase, and 0 for a change that could be chance."""
     from socratune.evaluation import paired_difference
 
     found = paired_difference(before, getattr(last, name), last.sources, draws=2000, seed=0)
@@ -302,12 +304,15 @@ def _change(before: Sequence[float], last: Round, name: str = "solved") -> int:
 
 
 def best(rounds: Sequence[Round]) -> Round:
-    """The best by dev; of equally good ones the first, whose student was nearest to the base."""
+    """Returns the best round on the dev rows. Among equals the first wins, because its student was nearest to the
+    base.
+    """
     return max(rounds, key=lambda one: (one.dev_accuracy, -one.number))
 
 
 def _keep(config: RunConfig, top: RunDir, results: Results, kept: int, played: int) -> None:
-    """Files and stages of the round `kept` as the run's own, so that all that follows finds what it finds anywhere.
+    """Copies the files and stages of the round `kept` into the run itself, so that later stages find them in their
+    usual place.
 
     Seconds are those of all rounds, and so is what was spent; all other figures are the kept round's.
     """
@@ -336,7 +341,7 @@ def _keep(config: RunConfig, top: RunDir, results: Results, kept: int, played: i
 
 
 def _copied(source: Path, place: Path) -> None:
-    """`place` is as `source` is, also where that is not there; whole at every moment."""
+    """Makes `place` a copy of `source`, or removes it if `source` is missing. A crash never leaves it half written."""
     fresh = place.with_name(f".{place.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.unlink(missing_ok=True)

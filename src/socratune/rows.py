@@ -1,4 +1,4 @@
-"""The rows that flow between the stages: one typed row per arrow, ids by content.
+"""The rows that flow between the stages. Each has a type, and an id derived from its content.
 
 QARow ─enhance→ Trace ─curate→ Example        (and Rejected wherever a row is dropped)
 """
@@ -24,7 +24,7 @@ Gap = Literal["knowledge", "skill"]
 
 @dataclass(frozen=True, slots=True)
 class QARow:
-    """One question with its reference answer, as the user gave it.
+    """One question with its reference answer, as the user provided it.
 
     Attributes:
         id: the input's own, else the first 16 hex digits of the sha256 of its messages.
@@ -40,51 +40,53 @@ class QARow:
 
     @property
     def prompt(self) -> list[dict[str, str]]:
-        """The conversation up to and including the question."""
+        """Returns the conversation up to and including the question."""
         return self.messages[:-1]
 
     @property
     def question(self) -> str:
-        """The last user turn."""
+        """Returns the last user turn."""
         return self.messages[-2]["content"]
 
     @property
     def reference(self) -> str:
-        """The answer the row came with."""
+        """Returns the answer that came with the row."""
         return self.messages[-1]["content"]
 
     @property
     def source(self) -> str | None:
-        """Where the row is from (`metadata.source`); rows of one source are never split between train and test."""
+        """Returns the source of the row (`metadata.source`). Rows of one source are never split between train and
+        test.
+        """
         source = self.metadata.get("source")
         return None if source is None else str(source)
 
     @property
     def evidence(self) -> str | None:
-        """The passage that answers the row (`metadata.evidence` or `metadata.context`), or None."""
+        """Returns the passage that answers the row (`metadata.evidence` or `metadata.context`), or None."""
         found = self.metadata.get("evidence") or self.metadata.get("context")
         return found if isinstance(found, str) and found.strip() else None
 
     def to_json(self) -> dict[str, Any]:
-        """The guide's JSONL object, with id and cluster."""
+        """Returns the JSONL object of the guide, with id and cluster."""
         data = {"id": self.id, "messages": self.messages, "metadata": self.metadata}
         return data if self.cluster is None else {**data, "cluster": self.cluster}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> QARow:
-        """The inverse of `to_json`, for files of our own; a user's file goes through `data`."""
+        """Inverts `to_json` for files of our own. A user's file is read by `data`."""
         return cls(data["id"], data["messages"], data["metadata"], data.get("cluster"))
 
 
 MOST_IDS = 1 << 31
-"""No vocabulary has more."""
+"""An upper bound of token ids. No vocabulary is larger."""
 LONGEST_REASON = 300
-"""Characters of a judge's reason that are kept."""
+"""Number of characters of a judge's reason that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What the judge said of one answer, and which of its means decided."""
+    """The judge's verdict on one answer, and the means by which it was reached."""
 
     verdict: Verdict
     judged_by: str
@@ -92,17 +94,19 @@ class Judgement:
 
     @property
     def kept_reason(self) -> str:
-        """What is kept of the reason: that of an undecided answer, so that a person can see what would decide it."""
+        """Returns the part of the reason to keep. Only an undecided answer has one, so that a person can see what
+        would decide it.
+        """
         return self.reason.strip()[:LONGEST_REASON] if self.verdict == "undecided" else ""
 
 
 CUT_OFF = {"length": "truncated", "loop": "looped"}
-"""Why an answer stopped before its end → what its judgement is then said to be by, as no judge is asked."""
+"""Maps the reason why an answer stopped early to the `by` of its judgement, because no judge is asked then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of the student. `hint` is what the teacher said *after* it, because it failed; else `None`."""
+    """One attempt of the student. `hint` is what the teacher said *after* the attempt failed, or `None`."""
 
     attempt: int
     response: str
@@ -110,11 +114,11 @@ class Attempt:
     judged_by: str
     hint: str | None = None
     given: Given = "question"
-    """What the student had besides the question: nothing, the evidence, the newest hint, or the reference answer."""
+    """What the student saw besides the question: nothing, the evidence, the newest hint, or the reference answer."""
     token_ids: tuple[int, ...] | None = None
-    """What the student sampled, without the end of turn; `None` for one behind a server that does not tell."""
+    """The token ids that the student sampled, without the end of turn. `None` if a server does not report them."""
     reason: str = ""
-    """Why the judge left it undecided, in at most `LONGEST_REASON` characters; "" for one that it decided."""
+    """Why the judge left the answer undecided, in at most `LONGEST_REASON` characters. "" if it was decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,19 +130,19 @@ class Trace:
     attempts: tuple[Attempt, ...]
     format: str
     models: dict[str, str]
-    """Role (`student_model`, `teacher_model`, `judge_model`) → resolved name."""
+    """Maps the role (`student_model`, `teacher_model`, `judge_model`) to the resolved model name."""
     hints_rejected: int = 0
-    """Hints that would have given the answer away and were not used."""
+    """Hints that would have revealed the answer and were not used."""
     chosen: int | None = None
-    """The number of the attempt that is trained on; None where there is none."""
+    """The number of the attempt that is trained on, or None."""
     pass_rate: float | None = None
     """The share of right answers among the first samples, without hint or evidence."""
     gap: Gap | None = None
-    """Why every sample was wrong: the model lacks the fact (right with the evidence), or the skill."""
+    """Why every sample was wrong: the model lacks the fact (it is right with the evidence), or it lacks the skill."""
     error: str | None = None
 
     def to_json(self, answer: str) -> dict[str, Any]:
-        """One line of `enhanced_dataset.jsonl`, with `answer` as the assistant's message."""
+        """Returns one line of `enhanced_dataset.jsonl`, with `answer` as the assistant's message."""
         attempts = []
         for attempt in self.attempts:
             entry = {
@@ -173,7 +177,7 @@ class Trace:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Trace:
-        """The inverse of `to_json`."""
+        """Inverts `to_json`."""
         metadata = dict(data["metadata"])
         enhancement = metadata.pop("enhancement")
         reference = {"role": "assistant", "content": enhancement["reference"]}
@@ -196,7 +200,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of an assistant message: its text, whether it carries loss, and the ids it was sampled as, if any."""
+    """Part of an assistant message: its text, whether it counts in the loss, and the sampled token ids, if known."""
 
     text: str
     trained: bool = True
@@ -213,13 +217,13 @@ class Example:
     outcome: str
 
     def to_json(self) -> dict[str, Any]:
-        """One line of `train.jsonl`."""
+        """Returns one line of `train.jsonl`."""
         pieces = [{k: v for k, v in asdict(piece).items() if v is not None} for piece in self.pieces]
         return {"id": self.id, "prompt": self.prompt, "pieces": pieces, "outcome": self.outcome}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Example:
-        """The inverse of `to_json`."""
+        """Inverts `to_json`."""
         pieces = []
         for piece in data["pieces"]:
             pieces.append(Piece(piece["text"], piece["trained"], read_token_ids(piece.get("token_ids"))))
@@ -227,7 +231,7 @@ class Example:
 
 
 def read_token_ids(value: Any) -> tuple[int, ...] | None:
-    """Token ids as a server or a file gives them; None where there are none.
+    """Validates token ids from a server or a file, and returns None if there are none.
 
     Raises:
         TypeError: it is no list of whole numbers that could be ids.
@@ -240,7 +244,7 @@ def read_token_ids(value: Any) -> tuple[int, ...] | None:
 
 
 def shared_system(rows: Iterable[Example]) -> str | None:
-    """The system turn that all rows have alike; None where they have none, or several."""
+    """Returns the system turn that all rows share, or None if there is none or if they differ."""
     turns = {row.prompt[0]["content"] if row.prompt[0]["role"] == "system" else None for row in rows}
     return turns.pop() if len(turns) == 1 else None
 
@@ -262,23 +266,23 @@ class Rejected:
     row: dict[str, Any] | None = field(default=None, kw_only=True)
 
     def to_json(self) -> dict[str, Any]:
-        """One line of a `*.rejected.jsonl`."""
+        """Returns one line of a `*.rejected.jsonl`."""
         return {"id": self.id, "reason": self.reason, "detail": self.detail, "row": self.row or {}}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Rejected:
-        """The inverse of `to_json`."""
+        """Inverts `to_json`."""
         return cls(data["reason"], data.get("detail", ""), id=data["id"], row=data.get("row") or None)
 
 
 def content_id(messages: list[dict[str, str]]) -> str:
-    """The first 16 hex digits of the sha256 of the messages as compact JSON with sorted keys."""
+    """Returns the first 16 hex digits of the sha256 of the messages as compact JSON with sorted keys."""
     text = json.dumps(messages, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def unique_ids(rows: Iterable[QARow]) -> Iterator[QARow]:
-    """The same rows; the second row with an id gets `-2`, the third `-3`."""
+    """Returns the same rows with unique ids: the second row with an id gets the suffix `-2`, the third `-3`."""
     seen: set[str] = set()
     counts: dict[str, int] = {}
     for row in rows:
