@@ -39,7 +39,7 @@ FLOORS = {
 
 MOST_ROOT_FILES = 13
 LINES = {
-    "": 3650,
+    "": 3750,
     "judging": 2200,
     "runs": 1700,
     "llm": 5350,

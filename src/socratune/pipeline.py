@@ -187,9 +187,7 @@ class Pipeline:
         self.held_out = config.split.held_out or (str(self.run.rows("qa_test")) if config.env.tasks else None)
 
     def key(self, stage: str) -> str:
-        """Returns a key that changes with the settings and inputs of a stage, but not with settings that a newer
-        version adds.
-        """
+        """Returns a key of the stage's settings and inputs, which settings that a newer version adds do not change."""
         config, run = self.config, self.run
         adapter = [run.adapter / name for name in ("adapter_config.json", "adapter_model.safetensors")]
         usual = defaults() | FORMER_DEFAULTS  # so that what an earlier version has done is still done
@@ -229,9 +227,7 @@ class Pipeline:
         return self._known_hashes(files)
 
     def _known_hashes(self, files: dict[str, Path]) -> dict[str, str | None]:
-        """Returns the content hashes of the user's files. For a file that is missing or unreachable, it returns the
-        last known hash.
-        """
+        """Returns the content hashes of the user's files; for one that is missing, the last known hash."""
         known = self.results.data.setdefault("inputs", {})
         for name, path in files.items():
             if path.is_file():
@@ -265,9 +261,7 @@ class Pipeline:
         return Limits(usd, section.max_total_tokens, part, self.budget.raised_by(part))
 
     def note_budget(self) -> None:
-        """Records in the results what was sent where, and the shares and the spending if a part of the run is paid
-        for.
-        """
+        """Records what was sent where and, if a part of the run is paid for, the shares and the spending."""
         note_asked(self.results.data.setdefault("sent_to", {}), self.config, self.journal.spent())
         if self.budget.shares:
             self.results.data["budget"] = self.budget.to_json(self.spent())

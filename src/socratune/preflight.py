@@ -50,8 +50,7 @@ def check_run(
     start: str | None = None,
     until: str | None = None,
 ) -> Resolved:
-    """Returns the resolved configuration of a command that can start. It does not require what only finished stages
-    need.
+    """Returns the resolved configuration of a command that can start; what only finished stages need may be missing.
 
     Args:
         restart: the first stage that will be redone; what is deleted for it must be makeable again.
@@ -284,9 +283,7 @@ def _reference_faults(flat: dict[str, Any], resolved: Resolved | None, to_do: Co
 
 
 def _local_faults(refs: Mapping[Role, str | None]) -> list[Fault]:
-    """Returns what is wrong with models in this process that answer but are not trained. Invalid ones are reported
-    elsewhere.
-    """
+    """Returns what is wrong with models in this process that answer but are not trained, if they exist."""
     faults: list[Fault] = []
     for role, ref in refs.items():
         name = local_name(resolve_alias(ref)) if ref else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import demo_rows, socratune, write_rows
 
 from socratune.llm.asked import asked_models, is_this_machine, note_asked, shown_host
 from socratune.resolve import resolve_settings
@@ -60,3 +62,11 @@ def test_a_card_names_no_host_of_a_network_of_ones_own() -> None:
     own = "a server of one's own network"
     assert [shown_host(name) for name in ("gpu1", "10.1.2.3", "fd00::1", "box.corp", "x.internal")] == [own] * 5
     assert [shown_host(name) for name in ("api.openai.com", "8.8.8.8")] == ["api.openai.com", "8.8.8.8"]
+
+
+@pytest.mark.slow
+def test_an_address_that_cannot_be_read_is_a_users_error(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 30))
+    flags = ["--model", "demo", "--dataset", data, "--output", tmp_path / "run", "--max-usd", "3"]
+    done = socratune("enhance", *flags, "--judge-model", "foo", "--judge-api-base", "http://[::1")
+    assert done.returncode == 2 and "got 'http://[::1'" in done.stderr

@@ -227,6 +227,11 @@ def test_a_limit_in_usd_wants_a_price() -> None:
     assert fault("openai/gpt-4o-mini") == fault("local/demo") == ""
     assert "a model whose price is known" in fault("openai/nobodys-model")
     assert fault("openai/nobodys-model", Endpoint(("http://127.0.0.1:1",))) == ""
+    gateway = "https://gateway.example/v1"
+    assert "a model whose price is known" in fault("qwen3-32b", Endpoint((gateway,), "GATEWAY_KEY"))
+    assert fault("openai/gpt-4o-mini", Endpoint((gateway,), "GATEWAY_KEY")) == ""
+    assert fault("qwen3-32b", Endpoint(("http://localhost:8000/v1",), "OWN_KEY")) == ""
+    assert fault("qwen3-32b", Endpoint((gateway,))) == ""
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from urllib.parse import urlsplit
 
 from socratune.config import RunConfig
 from socratune.data import hub_name
@@ -12,6 +11,7 @@ from socratune.documents import DATABASES
 from socratune.errors import Fault, Shown
 from socratune.llm import (
     asked_models,
+    host_of,
     hub_name_of,
     is_here,
     is_this_machine,
@@ -43,17 +43,17 @@ def local_only_faults(config: RunConfig) -> list[Fault]:
     called = [(setting, ", ".join(hosts)) for setting, hosts in outside.items() if hosts]
     called += _hub_names(config)
     if (source := config.generate.source) and source.startswith(DATABASES):
-        host = urlsplit(source).hostname or source
+        host = host_of(source) or source
         called += [] if is_this_machine(host) else [("--source", host)]
     called += [("where.place", config.where.place)] if config.where.place != "local" else []
     if "wandb" in config.report_to and os.environ.get("WANDB_MODE") not in ("offline", "disabled"):
         called.append(("report_to", "wandb (WANDB_MODE=offline keeps it here)"))
-    if "mlflow" in config.report_to and (host := urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).hostname):
+    if "mlflow" in config.report_to and (host := host_of(os.environ.get("MLFLOW_TRACKING_URI", ""))):
         called += [] if is_this_machine(host) else [("report_to", f"mlflow at {host}")]
     if "trackio" in config.report_to and os.environ.get("TRACKIO_SPACE_ID"):
         called.append(("report_to", "a Space of the Hugging Face Hub (TRACKIO_SPACE_ID)"))
     if config.engine == "ray" and (address := os.environ.get("RAY_ADDRESS", "local")) not in ("local", "auto"):
-        host = urlsplit(address if "://" in address else f"ray://{address}").hostname or address
+        host = host_of(address if "://" in address else f"ray://{address}") or address
         called += [] if is_this_machine(host) else [("engine", f"Ray at {host}")]
     fix = "Leave it out, name something on this machine, or leave --local-only out."
     return [Fault(setting, "nothing that calls another machine, with --local-only", Shown(got), fix)

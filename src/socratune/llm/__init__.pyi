@@ -89,7 +89,7 @@ from .prompts import (
     with_system_prompt as with_system_prompt,
     writer_messages as writer_messages,
 )
-from .proxies import is_this_machine as is_this_machine, proxy_of as proxy_of
+from .proxies import host_of as host_of, is_this_machine as is_this_machine, proxy_of as proxy_of
 from .references import (
     JUDGE_SAMPLING as JUDGE_SAMPLING,
     NOBODY as NOBODY,

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from socratune.config import RunConfig
-from socratune.llm.proxies import is_this_machine
+from socratune.llm.proxies import host_of, is_this_machine
 from socratune.llm.references import (
     NOBODY,
     Endpoint,
@@ -71,7 +71,7 @@ def _asked(section: str, refs: dict[Role, str], reached: dict[Role, Endpoint]) -
         if ref == NOBODY or ref.startswith(("rules/", "python:", "local/")):
             continue
         if bases:
-            hosts = tuple(dict.fromkeys(urlsplit(base).hostname or base for base in bases))
+            hosts = tuple(dict.fromkeys(host_of(base) or base for base in bases))
             yield AskedModel(role, f"{section}.{role}_api_base", ref, hosts)
         elif (vendor := vendor_of(ref)) is not None:
             host = urlsplit(VENDORS[vendor[0]].base).hostname or vendor[0]

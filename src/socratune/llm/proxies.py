@@ -95,6 +95,14 @@ def is_bypassed(host: str, port: int) -> bool:
     return False
 
 
+def host_of(url: str) -> str:
+    """Returns the host of a URL, or "" if it names none; whoever connects reports a URL that cannot be read."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # http://[::1
+        return ""
+
+
 def is_this_machine(host: str) -> bool:
     """Returns True for a name or a number that can only be this machine's own."""
     name = host.lower().rstrip(".")

@@ -31,7 +31,7 @@ from socratune.llm.ledger import FREE, Ledger, MeteredModel, Price, price_of
 from socratune.llm.locate import local_name, model_fault
 from socratune.llm.markers import Find
 from socratune.llm.prompts import JUDGE_SCHEMA
-from socratune.llm.proxies import proxy_of
+from socratune.llm.proxies import host_of, is_this_machine, proxy_of
 from socratune.llm.vendors import BASES, OWN_ADDRESS, VENDORS, vendor_of
 from socratune.runs import Journal
 
@@ -223,14 +223,17 @@ def price_fault(role: Role, ref: str, endpoint: Endpoint) -> Fault | None:
 
 
 def price_at(ref: str, endpoint: Endpoint) -> Price:
-    """Returns the price of a reference. Every model is `FREE` except a vendor's, or one behind the user's own key.
+    """Returns the price of a reference, or the price in a batch where the calls go in batches.
 
-    That of a batch, where the calls go in batches.
+    A model is `FREE` in this process, on a server without a key, and on this machine. The price of a name that only a
+    gateway with a key knows is not known.
     """
     vendor, name = _addressed(ref, endpoint)
-    own_server = bool(endpoint.api_bases) and endpoint.api_key_env is None
-    if own_server or vendor is None or VENDORS[vendor].is_here:
+    hosts = [host_of(base) for base in endpoint.api_bases]
+    if (hosts and endpoint.api_key_env is None) or (vendor is not None and VENDORS[vendor].is_here):
         return FREE
+    if vendor is None:
+        return FREE if all(map(is_this_machine, hosts)) else Price(None, None)
     prices = VENDORS[vendor].prices
     return Price(None, None) if prices is None else price_of(prices, name, batch=endpoint.batch)
 
