@@ -1,4 +1,4 @@
-"""evaluation: proves whether the adapter is better than its base, and whether it may be published."""
+"""Proves whether the adapter is better than its base, and whether it may be published."""
 
 import lazy_loader
 

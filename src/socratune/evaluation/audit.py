@@ -24,7 +24,7 @@ SIDES: tuple[Side, Side] = ("base", "adapter")
 FEWEST_LABELS = 5
 """Fewest right, and fewest wrong, answers on a side. With fewer, nothing is corrected."""
 WEAKEST_JUDGE = 0.1
-"""Sensitivity + specificity − 1 below which nothing is corrected: the correction divides by it, and 0 is chance."""
+"""Sensitivity + specificity − 1 up to which nothing is corrected: the correction divides by it, and 0 is chance."""
 _DRAWS = 4000
 
 
@@ -329,7 +329,7 @@ def _why_not(judged: Judged, reported: Reported, side: Side) -> str:
 
 
 def _rogan_gladen(judged: Judged, reported: Reported, generator: Any) -> tuple[float, Any]:
-    """Returns (reported + specificity − 1) / (sensitivity + specificity − 1), and its draws. Cut-off ones are wrong."""
+    """Returns (reported + specificity − 1) / (sensitivity + specificity − 1), with cut-offs as wrong, and its draws."""
     import numpy as np
 
     whole = reported.judged / (reported.judged + reported.truncated)

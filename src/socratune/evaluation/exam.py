@@ -1,4 +1,4 @@
-"""exam: base and adapter answer the same papers. This needs the model; judging the answers does not.
+"""Gives base and adapter the same papers as an exam. This needs the model; judging the answers does not.
 
     validate RUN --answers-only     on the machine with the model: base and adapter answer; exam.jsonl, exam.json
     validate RUN                    here: those answers are judged; without such files the model answers here
@@ -76,7 +76,7 @@ def exam_papers(run: RunDir, config: ValidateConfig, judge: Judge) -> Iterator[P
     short = forgetting.LONGEST_FORGETTING_ANSWER
     own = _own_file(run, "forgetting", config.forgetting)
     yield Paper("forgetting", forgetting_rows(own), forgetting.check_judge, longest=short)
-    if config.forgetting is None:  # the meters also use a user's own questions
+    if config.forgetting is None:  # a user's own questions also serve the meters
         yield Paper("meter", meter_rows(), forgetting.no_judge, longest=short)
     if prompts := _own_file(run, "prompts", config.prompts_file):
         yield Paper("prompts", read_prompts(prompts), judge, of=("adapter",))
@@ -140,7 +140,7 @@ class Sitting:
     done: int = 0
 
     async def ask(self, who: str, student: ChatModel) -> None:
-        """Gives base or adapter all its papers together, so that the last answers to a paper do not form a batch alone.
+        """Gives base or adapter all its papers together, so that the last answers to a paper share their batches.
 
         Raises:
             The first error of a paper. The answers until then are kept.

@@ -53,7 +53,7 @@ def non_inferiority(
     """Returns the drop of accuracy on questions outside the training, and whether more than `margin` is ruled out.
 
     Args:
-        margin: `validate.gate.max_forgetting`. None tests against 3 points and sets `passed` in any case.
+        margin: `validate.gate.max_forgetting`. None tests against 3 points, and `passed` is always True.
 
     Returns:
         `proven` and its `reason`; `enough`: True if the base solves enough questions to show a loss; `drop`,

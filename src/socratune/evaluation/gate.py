@@ -1,4 +1,4 @@
-"""gate: decides whether the measurements let the adapter pass, with every reason against it, most important first.
+"""Decides whether the measurements let the adapter pass, with every reason against it, most important first.
 
 Only `verdict_on` decides. Results, console, page, card, publish and export read its stored outcome with `proof_of`.
 """

@@ -131,7 +131,7 @@ def inspect_log(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[st
         return log, ((f"{path.name}, sample {at}", sample) for at, sample in enumerate(listed, 1))
     archive = zipfile.ZipFile(path)
     names = archive.namelist()
-    header = "header.json" if "header.json" in names else "_journal/start.json"  # of an incomplete log
+    header = "header.json" if "header.json" in names else "_journal/start.json"  # for an incomplete log
     if header not in names:
         archive.close()
         raise UserError(Fault(str(path), "a log of inspect_ai", Shown("another archive")))

@@ -90,7 +90,7 @@ def verify_run(run: RunDir, config: RunConfig, results: dict[str, Any]) -> Verif
     except UserError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError) as error:
-        # anything may be stored instead of a number or as a check
+        # a file may hold anything instead of a number or a check
         got = Shown(f"{type(error).__name__}: {error}")
         raise UserError(Fault(str(run.results), "the tests of a validation", got)) from None
     if reason := not_pinned_before(pins):
