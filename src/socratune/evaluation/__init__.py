@@ -1,4 +1,4 @@
-"""Whether the adapter is better than its base, and whether it may be published."""
+"""Proves whether the adapter is better than its base, and whether it may be published."""
 
 import lazy_loader
 

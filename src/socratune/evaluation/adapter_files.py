@@ -1,6 +1,6 @@
-"""Are an adapter's files whole, and does the adapter fit the base it is meant for? Found out before PEFT is asked.
+"""Checks that an adapter's files are intact and fit their base, before PEFT loads them.
 
-Only headers and tensors of the adapter are read; of the base its configuration and tokenizer, never its weights.
+Reads only headers and tensors of the adapter, and configuration and tokenizer of the base, never its weights.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from socratune.runs import PROVENANCE, file_hash
 WEIGHTS = "adapter_model.safetensors"
 REQUIRED_FILES = ("adapter_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
 _SHOWN = 3
-"""Layers named in a problem; the rest is counted."""
+"""Number of layers that a problem names. The rest is counted."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def file_integrity(adapter: Path, model_name: str) -> dict[str, Any]:
-    """`passed`, the `problems` in words, and `sha256` of every file in the folder by its path there.
+    """Returns `passed`, the `problems` in words, and the `sha256` of every file in the folder by its relative path.
 
     Args:
         adapter: folder of a PEFT adapter with its tokenizer.
-        model_name: the base it is meant for: folder, Hub id or `demo`.
+        model_name: the base that it was trained for: folder, Hub id or `demo`.
     """
     problems = [f"{name} is missing" for name in REQUIRED_FILES if not (adapter / name).is_file()]
     config, faults = _config(adapter / "adapter_config.json")
@@ -44,13 +44,13 @@ def file_integrity(adapter: Path, model_name: str) -> dict[str, Any]:
 
 
 def adapter_manifest(adapter: Path) -> dict[str, str]:
-    """The sha256 of every file in the folder by its path there, but of `provenance.json`, which tells of them."""
+    """Returns the sha256 of every file in the folder by its relative path, except `provenance.json`."""
     files = sorted(path for path in adapter.rglob("*") if path.is_file())
     return {path.relative_to(adapter).as_posix(): file_hash(path) for path in files if path != adapter / PROVENANCE}
 
 
 def _config(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The adapter's configuration, and what is wrong with it."""
+    """Reads the adapter's configuration and returns it with its problems."""
     if not path.is_file():
         return {}, []
     try:
@@ -63,7 +63,7 @@ def _config(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _weights(path: Path) -> tuple[Shapes, list[str]]:
-    """The shape of every tensor, and what is wrong with the file or its numbers."""
+    """Returns the shape of every tensor, and the problems of the file or its numbers."""
     from safetensors import SafetensorError, safe_open
 
     shapes: Shapes = {}
@@ -91,11 +91,11 @@ def _weights(path: Path) -> tuple[Shapes, list[str]]:
 
 
 def base_problems(config: dict[str, Any], shapes: Shapes, model_name: str) -> list[str]:
-    """Why the adapter belongs to another base than `model_name`; empty where it fits.
+    """Returns why the adapter belongs to another base than `model_name`, and an empty list if it fits.
 
     Args:
         config: `adapter_config.json`.
-        shapes: of the adapter's tensors.
+        shapes: shapes of the adapter's tensors.
         model_name: the base.
     """
     recorded = str(config.get("base_model_name_or_path") or "")
@@ -109,7 +109,7 @@ def base_problems(config: dict[str, Any], shapes: Shapes, model_name: str) -> li
 
 
 def _another_model(recorded: str, model_name: str) -> bool:
-    """True where the name in the adapter is surely another model's; a folder that was moved proves nothing."""
+    """Returns True if the name in the adapter is surely another model's. A folder that was moved proves nothing."""
     ours = model_location(model_name)
     if not recorded or recorded == ours:
         return False
@@ -121,7 +121,7 @@ def _another_model(recorded: str, model_name: str) -> bool:
 
 
 def _base_layers(model_name: str) -> Shapes:
-    """Path of each layer → (out, in) of a linear one, else its weight's own shape; no weight is read."""
+    """Maps the path of each layer to (out, in) if it is linear, else to its weight's shape. Reads no weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
@@ -137,12 +137,12 @@ def _base_layers(model_name: str) -> Shapes:
 
 
 def _misfits(config: dict[str, Any], shapes: Shapes, base: Shapes) -> Iterator[str]:
-    """What of the adapter has no place in the base."""
+    """Yields the parts of the adapter that do not fit the base."""
     ranks = {config.get("r"), *(config.get("rank_pattern") or {}).values()}
     for name, shape in shapes.items():
         layer, _, kind = name.removeprefix("base_model.model.").replace(".base_layer", "").partition(".lora_")
         if not kind:
-            continue  # a whole copy of a layer (modules_to_save); PEFT compares it itself
+            continue  # a full copy of a layer (modules_to_save), which PEFT compares itself
         if layer not in base:
             yield f"{layer} is not in it"
             continue
@@ -157,7 +157,7 @@ def _misfits(config: dict[str, Any], shapes: Shapes, base: Shapes) -> Iterator[s
 
 
 def _tokenizer_problems(adapter: Path, model_name: str) -> list[str]:
-    """What the adapter's tokenizer does otherwise than the base's."""
+    """Returns how the adapter's tokenizer behaves differently from the base's."""
     from transformers import AutoTokenizer
 
     ours = load_tokenizer(model_name)
@@ -174,9 +174,9 @@ def _tokenizer_problems(adapter: Path, model_name: str) -> list[str]:
 
 
 def _what_it_does(tokenizer: Any) -> Any:
-    """Its words, its marks, and the ids of texts in twelve languages.
+    """Returns its vocabulary, its special tokens, and the ids of texts in twelve languages.
 
-    Not its file: versions of the library write the same tokenizer differently, and padding is the caller's business.
+    Not its file: versions of the library write the same tokenizer differently, and the caller sets the padding.
     """
     marks = {name: str(mark) for name, mark in tokenizer.special_tokens_map.items() if name != "pad_token"}
     texts = [row.question for row in meter_rows()]

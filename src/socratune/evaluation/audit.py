@@ -1,9 +1,9 @@
-"""Is the judge right, and as right about the adapter's answers as about the base's?
+"""Measures whether the judge is right, and equally right about the adapter's answers and the base's.
 
-A judge that takes 15 % of the adapter's wrong answers for right, but only 5 % of the base's, reports a gain of about
-5 points where there is none. A person labels a sample of the answers (`audit_sheet`); from it come the judge's
-sensitivity and specificity on either side, and with them the accuracies that a faultless judge would have reported
-(Rogan and Gladen, 1978).
+A judge that accepts 15 % of the adapter's wrong answers, but only 5 % of the base's, reports a gain of about 5 points
+that does not exist. A person labels a sample of the answers (`audit_sheet`). The labels give the judge's sensitivity
+and specificity on either side, and these give the accuracies that a perfect judge would have reported (Rogan and
+Gladen, 1978).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Side = Literal["base", "adapter"]
 SIDES: tuple[Side, Side] = ("base", "adapter")
 
 FEWEST_LABELS = 5
-"""Of right and of wrong answers on a side; with fewer, nothing is corrected."""
+"""Fewest right, and fewest wrong, answers on a side. With fewer, nothing is corrected."""
 WEAKEST_JUDGE = 0.1
-"""Sensitivity + specificity − 1 at which nothing is corrected: the correction divides by it, and 0 is a coin."""
+"""Sensitivity + specificity − 1 up to which nothing is corrected: the correction divides by it, and 0 is chance."""
 _DRAWS = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An answer that a person has labelled: is it right?"""
+    """Holds an answer that a person has labelled as right or wrong."""
 
     row: QARow
     response: str
@@ -40,19 +40,19 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """`count` of `of`."""
+    """Holds a rate: `count` of `of`."""
 
     count: int
     of: int
 
     @property
     def value(self) -> float | None:
-        """The share; None of nothing."""
+        """Returns the share, or None if `of` is 0."""
         return self.count / self.of if self.of else None
 
     @property
     def ci95(self) -> tuple[float, float]:
-        """Wilson's interval; everything is possible of nothing."""
+        """Returns Wilson's interval, or 0 to 1 if `of` is 0."""
         if not self.of:
             return 0.0, 1.0
         z, n, share = 1.96, self.of, self.count / self.of
@@ -61,13 +61,13 @@ class Rate:
         return max(0.0, centre - half), min(1.0, centre + half)
 
     def to_json(self) -> dict[str, Any]:
-        """Share, interval and counts."""
+        """Returns share, interval and counts."""
         return {"value": self.value, "ci95": list(self.ci95), "count": self.count, "of": self.of}
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How the judge did on some labelled answers: four counts and the undecided."""
+    """Holds the judge's result on some labelled answers: four counts and the undecided answers."""
 
     right_as_right: int = 0
     right_as_wrong: int = 0
@@ -77,41 +77,41 @@ class Judged:
 
     @property
     def decided(self) -> int:
-        """Answers with a verdict."""
+        """Returns the number of answers with a verdict."""
         return self.right_as_right + self.right_as_wrong + self.wrong_as_wrong + self.wrong_as_right
 
     @property
     def sensitivity(self) -> Rate:
-        """Right answers that the judge takes for right."""
+        """Returns the rate of right answers that the judge accepts."""
         return Rate(self.right_as_right, self.right_as_right + self.right_as_wrong)
 
     @property
     def specificity(self) -> Rate:
-        """Wrong answers that the judge takes for wrong."""
+        """Returns the rate of wrong answers that the judge rejects."""
         return Rate(self.wrong_as_wrong, self.wrong_as_wrong + self.wrong_as_right)
 
     @property
     def leniency(self) -> Rate:
-        """Wrong answers that the judge takes for right: its false-positive rate."""
+        """Returns the rate of wrong answers that the judge accepts: its false-positive rate."""
         return Rate(self.wrong_as_right, self.wrong_as_wrong + self.wrong_as_right)
 
     @property
     def agreement(self) -> Rate:
-        """Decided answers on which judge and label agree."""
+        """Returns the rate of decided answers on which judge and label agree."""
         return Rate(self.right_as_right + self.wrong_as_wrong, self.decided)
 
     @property
     def reported(self) -> Rate:
-        """Decided answers that the judge takes for right."""
+        """Returns the rate of decided answers that the judge accepts."""
         return Rate(self.right_as_right + self.wrong_as_right, self.decided)
 
     @property
     def true(self) -> Rate:
-        """Decided answers that are right by their label."""
+        """Returns the rate of decided answers that are right by their label."""
         return Rate(self.right_as_right + self.right_as_wrong, self.decided)
 
     def to_json(self) -> dict[str, Any]:
-        """Counts and rates."""
+        """Returns counts and rates."""
         names = ("sensitivity", "specificity", "leniency", "agreement", "reported", "true")
         rates = {name: getattr(self, name).to_json() for name in names}
         return {"rows": self.decided + self.undecided, "undecided": self.undecided, **rates}
@@ -119,7 +119,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Estimate:
-    """A figure with its 95 % interval; `value` is None where it cannot be had, and `reason` says why."""
+    """Holds a number with its 95 % interval. If it cannot be computed, `value` is None and `reason` explains it."""
 
     value: float | None
     low: float | None = None
@@ -127,7 +127,7 @@ class _Estimate:
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Value and interval, or the reason."""
+        """Returns value and interval, or the reason."""
         if self.value is None:
             return {"value": None, "reason": self.reason}
         return {"value": self.value, "ci95": [self.low, self.high]}
@@ -135,7 +135,7 @@ class _Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """What a validation reported of one side: how many of the judged answers were right, and how many were cut off."""
+    """Holds a validation's report on one side: how many judged answers were right, and how many were cut off."""
 
     correct: int
     judged: int
@@ -144,17 +144,17 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What `audit` found; without sides only `overall` and the verdict.
+    """Holds the result of an audit. Without sides, it has only `overall` and the verdict.
 
     Attributes:
-        overall: all labelled answers.
+        overall: the judge's result on all labelled answers.
         sides: the same for base and adapter.
         leniency: the judge's false-positive rate on the adapter's answers minus that on the base's.
-        inflation: reported minus true accuracy, adapter minus base: what the judge adds to a gain.
-        reported: the accuracy of each side as the judge has it.
-        corrected: what a faultless judge would have reported.
-        gain: adapter minus base, corrected.
-        verdict: a sentence or two for people.
+        inflation: reported minus true accuracy, adapter minus base: how much the judge adds to a gain.
+        reported: the accuracy of each side according to the judge.
+        corrected: the accuracy that a perfect judge would have reported.
+        gain: the corrected accuracy, adapter minus base.
+        verdict: one or two sentences for people.
     """
 
     overall: Judged
@@ -167,7 +167,7 @@ class Audit:
     verdict: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """Returns the result for `--json`."""
         return {
             "verdict": self.verdict,
             "overall": self.overall.to_json(),
@@ -180,7 +180,7 @@ class Audit:
         }
 
     def table(self) -> str:
-        """For people: a line per figure, a column per side."""
+        """Returns the result for people: a line per number, a column per side."""
         columns = {"all": self.overall, **self.sides}
         lines = [
             ("", *columns),
@@ -206,13 +206,13 @@ async def audit_verdicts(
     concurrency: int = 8,
     seed: int = 0,
 ) -> Audit:
-    """Compare the judge with the labels, on all answers and on either side.
+    """Compares the judge with the labels, on all answers and on either side.
 
     Args:
-        reported: what a validation came to, by side: these accuracies are corrected. Without it the labelled answers
-            stand for themselves, and their labels are the corrected accuracy.
-        concurrency: calls in flight.
-        seed: of the draws behind the intervals.
+        reported: a validation's result by side, whose accuracies are corrected. Without it, the labelled answers are
+            the sample, and their labels give the corrected accuracy.
+        concurrency: the most calls in flight.
+        seed: seed of the draws behind the intervals.
     """
     verdicts = await _verdicts(labelled, judge, concurrency)
     pairs = list(zip(labelled, verdicts, strict=True))
@@ -239,7 +239,7 @@ async def _verdicts(labelled: Sequence[Labelled], judge: Judge, concurrency: int
         async with free:
             try:
                 return (await judge(one.row, one.response)).verdict
-            except CallError:  # refused for good: no verdict, as in the loop
+            except CallError:  # the call failed for good, so there is no verdict, as in the loop
                 return "undecided"
 
     return list(await asyncio.gather(*(ask(one) for one in labelled)))
@@ -262,7 +262,7 @@ def _judged(pairs: Sequence[tuple[bool, Verdict]]) -> Judged:
 
 
 def _leniency(base: Judged, adapter: Judged) -> _Estimate:
-    """The difference of the false-positive rates, with Newcombe's interval (from Wilson's two)."""
+    """Returns the difference of the false-positive rates, with Newcombe's interval (from Wilson's two)."""
     one, other = adapter.leniency, base.leniency
     if one.value is None or other.value is None:
         side = "adapter" if one.value is None else "base"
@@ -275,8 +275,8 @@ def _leniency(base: Judged, adapter: Judged) -> _Estimate:
 
 
 def _inflation(base: Judged, adapter: Judged) -> _Estimate:
-    """The difference of (reported − true) accuracy. Half an error of each kind is added to the variance's counts, so
-    that a side without any error is not taken for certain.
+    """Returns the difference of (reported − true) accuracy. Half an error of each kind is added to the counts of the
+    variance, so that a side without errors does not count as certain.
     """
     value, variance = 0.0, 0.0
     for judged, sign in ((adapter, 1), (base, -1)):
@@ -294,7 +294,7 @@ def _share(reported: Reported) -> float:
 def _corrected(
     sides: Mapping[Side, Judged], reported: Mapping[Side, Reported] | None, seed: int
 ) -> tuple[dict[Side, _Estimate], _Estimate]:
-    """The corrected accuracy of either side, and their difference."""
+    """Returns the corrected accuracy of either side, and their difference."""
     import numpy as np
 
     draws: dict[Side, Any] = {}
@@ -316,7 +316,7 @@ def _corrected(
 
 
 def _why_not(judged: Judged, reported: Reported, side: Side) -> str:
-    """Why nothing can be corrected on a side; empty where it can."""
+    """Returns why a side cannot be corrected, and an empty text if it can."""
     if not reported.judged:
         return f"no answer of the {side} has a verdict"
     for rate, kind in ((judged.sensitivity, "right"), (judged.specificity, "wrong")):
@@ -329,7 +329,7 @@ def _why_not(judged: Judged, reported: Reported, side: Side) -> str:
 
 
 def _rogan_gladen(judged: Judged, reported: Reported, generator: Any) -> tuple[float, Any]:
-    """(reported + specificity − 1) / (sensitivity + specificity − 1), and draws of it; cut-off answers are wrong."""
+    """Returns (reported + specificity − 1) / (sensitivity + specificity − 1), with cut-offs as wrong, and its draws."""
     import numpy as np
 
     whole = reported.judged / (reported.judged + reported.truncated)
@@ -343,7 +343,7 @@ def _rogan_gladen(judged: Judged, reported: Reported, generator: Any) -> tuple[f
 
 
 def _draws(rate: Rate, generator: Any) -> Any:
-    """Draws of a share from its posterior under Jeffreys' prior: a count of 0 makes nothing certain."""
+    """Draws a share from its posterior under Jeffreys' prior, so that a count of 0 makes nothing certain."""
     return generator.beta(rate.count + 0.5, rate.of - rate.count + 0.5, _DRAWS)
 
 

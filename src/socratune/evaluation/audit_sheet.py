@@ -1,4 +1,4 @@
-"""What a person labels for an audit of the judge: a blind sample of a run's answers, and the file it comes back in."""
+"""Draws a blind sample of a run's answers for a person to label, and reads the labels for an audit of the judge."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from socratune.runs import Journal, Results, RunDir, read_rows
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of a finished validation; `id` tells nobody whose it is."""
+    """Holds an answer of a finished validation. Its `id` does not reveal its side."""
 
     id: str
     row: QARow
@@ -29,12 +29,12 @@ class Answer:
 
     @property
     def truncated(self) -> bool:
-        """Cut off at the limit of tokens, which counts as wrong and which no judge saw."""
+        """Returns True if it was cut off at the limit of tokens, which counts as wrong and is not judged."""
         return self.judgement.judged_by in CUT_OFF.values()
 
 
 def run_answers(folder: Path) -> list[Answer]:
-    """The answers of base and adapter in a run's finished validation.
+    """Returns the answers of base and adapter in a run's finished validation.
 
     Raises:
         UserError: the run has no finished validation.
@@ -64,13 +64,13 @@ def _answer(row: QARow, side: Side, data: dict[str, Any]) -> Answer:
 
 
 def draw_audit_sheet(folder: Path, count: int, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Answers of a run for a person to label: half of them the base's, half the adapter's, mixed, without their side.
+    """Draws answers of a run for a person to label: half base, half adapter, shuffled, without their side.
 
-    `label` is null and becomes true or false; `id` joins the row with its side again. Undecided answers are left out:
-    there is no verdict to check.
+    `label` is null and becomes true or false. `id` links the row to its side again. Undecided answers are left out,
+    because they have no verdict to check.
 
     Raises:
-        UserError: the run has no finished validation, or fewer answers than asked for.
+        UserError: the run has no finished validation, or fewer answers than requested.
     """
     generator = random.Random(seed)
     judged = (answer for answer in run_answers(folder) if not answer.truncated)
@@ -96,13 +96,13 @@ def draw_audit_sheet(folder: Path, count: int, *, seed: int = 0) -> list[dict[st
 
 
 def read_labels(path: Path, folder: Path | None = None) -> list[Labelled]:
-    """The labelled answers of a JSONL file; rows whose `label` is null are not labelled yet and are left out.
+    """Returns the labelled answers of a JSONL file. Rows whose `label` is null are not labelled yet and are left out.
 
     Args:
-        folder: the run whose `audit_sheet` was labelled: its ids give each row's side.
+        folder: the run whose `audit_sheet` was labelled. Its ids give each row's side.
 
     Raises:
-        UserError: all faults of the file at once.
+        UserError: all errors of the file at once.
     """
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -154,7 +154,7 @@ def _parsed(line: str, where: str, sides: Mapping[str, Side]) -> Labelled | list
 
 
 def reported_by(folder: Path) -> dict[Side, Reported]:
-    """What a run's validation came to, by side, for `audit` to correct; undecided answers are left out.
+    """Returns the result of a run's validation by side, for `audit` to correct. Undecided answers are left out.
 
     Raises:
         UserError: the run has no finished validation.
@@ -170,9 +170,9 @@ def reported_by(folder: Path) -> dict[Side, Reported]:
 
 
 def recorded_judge(folder: Path) -> Judge:
-    """The judge of a finished validation as it judged then: no call is made.
+    """Returns the judge of a finished validation, which repeats its recorded verdicts without a call.
 
-    An answer that is not of that run is undecided.
+    An answer from outside that run is undecided.
 
     Raises:
         UserError: the run has no finished validation.

@@ -1,10 +1,10 @@
-"""Two logs of the same questions: which is better, how surely, and on which questions they differ.
+"""Compares two logs of the same questions: which is better, how certainly, and on which questions they differ.
 
     open_log → match_logs → every metric: paired difference by cluster, Holm over the metrics → verdict, gate, rows
 
-The statistics are those of the proof of a run (`stats`). B is held against A: a difference is what B gains, so of a
-metric of which less is better the sign is turned. A score is the mean of a question's samples. An answer without a
-score is counted twice, as in the proof: its pair left out, and at its worst for B.
+The statistics are those of the proof of a run (`stats`). B is compared with A: a difference is B's gain, so the sign is
+turned for a metric where less is better. A score is the mean of a question's samples. As in the proof, an answer
+without a score is counted in two ways: its pair is left out, and it takes the worst score for B.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from socratune.evaluation.stats import (
 )
 
 _MARGIN = 0.02
-"""What B may lose and still be `not_worse`: of a metric between 0 and 1 two points, of another 2 % of its range."""
+"""What B may lose and still be `not_worse`: two points on a metric between 0 and 1, else 2 % of the metric's range."""
 _DRAWS, _SEED = 10_000, 0
 _MOST_ROWS = 10_000_000
-"""Rows beyond which a number of rows says only that there is nothing to find."""
+"""Number of needed rows beyond which the result is that there is nothing to find."""
 
 
 class Compared(NamedTuple):
-    """The result, as `--json` prints it, and what it is of: pairs of questions, and the metrics by name."""
+    """Holds the result, as `--json` prints it, with its pairs of questions and its metrics by name."""
 
     result: dict[str, Any]
     pairs: list[tuple[LoggedQuestion, LoggedQuestion]]
@@ -49,15 +49,15 @@ class Compared(NamedTuple):
 
 @dataclass(slots=True)
 class _Metric:
-    """The scores of one metric: of every pair that has it the means of A and B, NaN where nothing was scored.
+    """Holds the scores of one metric: the means of A and B for every pair that has it, NaN where nothing was scored.
 
     Attributes:
-        at: which pairs have it.
-        worst_a, worst_b: the means with every sample that was not scored at its worst for B.
-        gaps: where there is such a sample.
-        binary: every sample is right or wrong.
-        share: all scores lie between 0 and 1.
-        span: their range; 1 of shares.
+        at: the positions of the pairs that have it.
+        worst_a, worst_b: the means where every sample without a score takes the worst score for B.
+        gaps: True where a sample has no score.
+        binary: True if every sample is right or wrong.
+        share: True if all scores lie between 0 and 1.
+        span: the range of the scores; 1 for shares.
     """
 
     name: _Name
@@ -73,7 +73,7 @@ class _Metric:
     span: float
 
     def of(self, places: np.ndarray) -> _Metric:
-        """The same of some of the pairs."""
+        """Returns the metric for only some of the pairs."""
         names = ("at", "a", "b", "worst_a", "worst_b", "gaps")
         return replace(self, **{name: getattr(self, name)[places] for name in names})
 
@@ -87,15 +87,15 @@ def compare_logs(
     by: By | None = None,
     margin: float | None = None,
 ) -> Compared:
-    """Hold B against A on the questions that both have.
+    """Compares B with A on the questions that both have.
 
     Args:
-        metrics: which; all that both have without it. A name without its filter means all its filters.
-        lower: metrics of which less is better, besides those that a log says so of.
-        margin: what B may lose and still be `not_worse`, in the metric's own units; a fiftieth of its range without it.
+        metrics: the metrics to compare, by default all that both have. A name without its filter means all its filters.
+        lower: metrics where less is better, besides those that a log declares.
+        margin: what B may lose and still be `not_worse`, in the metric's own units; by default a fiftieth of its range.
 
     Raises:
-        UserError: no common question, no common metric, an unknown one, or a margin that is none.
+        UserError: no common question, no common metric, an unknown metric, or an invalid margin.
     """
     if margin is not None and not (isinstance(margin, int | float) and 0 <= margin < math.inf):
         raise UserError(Fault("--margin", "a number from 0 on", margin))
@@ -122,7 +122,7 @@ def compare_logs(
 
 
 def overall(verdicts: Sequence[Comparison]) -> Comparison:
-    """One word for several metrics: worse in any is worse; better in one and not worse in all others is better."""
+    """Returns one verdict for several metrics. Worse in any: worse; better in one, not worse in the rest: better."""
     if "worse" in verdicts:
         return "worse"
     if "inconclusive" in verdicts or not verdicts:
@@ -134,7 +134,7 @@ def overall(verdicts: Sequence[Comparison]) -> Comparison:
 
 
 class _Name(NamedTuple):
-    """What a metric is called in A and in B."""
+    """Holds the name of a metric in A and in B."""
 
     a: str
     b: str
@@ -144,7 +144,7 @@ class _Name(NamedTuple):
 
 
 def _chosen(a: Log, b: Log, wanted: Sequence[str]) -> list[_Name]:
-    """The metrics that are wanted: `NAME` or `NAME_IN_A=NAME_IN_B`; else all that both have, or the only ones."""
+    """Returns the requested metrics: `NAME` or `NAME_IN_A=NAME_IN_B`; else all that both have, or the only ones."""
     first, second = a.metrics, b.metrics
     told = f"A has {', '.join(first)}; B has {', '.join(second)}."
     both = [_Name(name, name) for name in first if name in second]
@@ -196,7 +196,7 @@ def _metric(pairs: list[tuple[LoggedQuestion, LoggedQuestion]], name: _Name, low
 
 
 def _mean(scores: list[Score], instead: float | None) -> float:
-    """Of the samples of a question; `instead` of one without a score, which None leaves out. NaN: nothing is left."""
+    """Returns the mean of a question's samples. `instead` replaces a missing score, None omits it. NaN: none left."""
     held = [instead if score is None else score for score in scores]
     kept = [score for score in held if score is not None]
     return sum(kept) / len(kept) if kept else math.nan
@@ -206,7 +206,7 @@ def _mean(scores: list[Score], instead: float | None) -> float:
 
 
 def _compared(metric: _Metric, clusters: np.ndarray, margin: float | None) -> dict[str, Any]:
-    """All figures of a metric but its verdict, which needs the other metrics' p; `_paired` is taken out again."""
+    """Returns a metric's numbers but no verdict, which needs the other metrics' p. `_paired` is removed later."""
     kept = ~(np.isnan(metric.a) | np.isnan(metric.b))
     names = clusters[metric.at]
     paired = _paired(metric, metric.a[kept], metric.b[kept], names[kept])
@@ -237,7 +237,7 @@ def _compared(metric: _Metric, clusters: np.ndarray, margin: float | None) -> di
 
 
 def _paired(metric: _Metric, a: np.ndarray, b: np.ndarray, names: np.ndarray) -> Paired:
-    """Of the scores as shares of their range, so that an interval knows its ends; the figures in their own units."""
+    """Compares the scores as shares of their range, which bounds an interval, and returns their own units."""
     span = metric.span
     before, after = (b, a) if metric.lower else (a, b)
     paired = paired_difference(before / span, after / span, names.tolist(), draws=_DRAWS, seed=_SEED)
@@ -257,7 +257,7 @@ def _average(scores: np.ndarray) -> float:
 
 
 def _detectable(paired: Paired, metric: _Metric, names: np.ndarray) -> float | None:
-    """By the spread that was seen; where no question changed, by the usual one."""
+    """Returns the detectable difference by the observed spread, or by the usual spread if no question changed."""
     seen = shown_by(paired)
     if seen is None and len(names):
         planned = detectable(np.unique(names, return_counts=True)[1].tolist(), fewest=FEWEST_CLUSTERS).difference
@@ -266,7 +266,7 @@ def _detectable(paired: Paired, metric: _Metric, names: np.ndarray) -> float | N
 
 
 def _corrected(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The entries with adjusted p, verdict and rows needed."""
+    """Returns the entries with adjusted p, verdict and rows needed."""
     told = [entry.pop("_paired") for entry in entries]
     decided, worst = (holm([pair[way].p for pair in told]) for way in (0, 1))
     found = []
@@ -281,8 +281,8 @@ def _corrected(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rows_needed(paired: Paired, margin: float) -> dict[str, int | None]:
-    """Questions that a test with 80 % power takes, in clusters as these: for a difference of the size that was seen,
-    and for showing that no more than the margin is lost. None: more than ten million, or it lies beyond the margin.
+    """Returns how many questions a test with 80 % power needs, in clusters like these: to show the observed difference,
+    and that no more than the margin is lost. None means more than ten million, or a difference beyond the margin.
     """
     shown = shown_by(paired)
     if shown is None:
@@ -301,7 +301,7 @@ def _rows_needed(paired: Paired, margin: float) -> dict[str, int | None]:
 
 
 def _by_task(metric: _Metric, clusters: np.ndarray, tasks: np.ndarray, margin: float | None) -> list[dict[str, Any]]:
-    """The same within each task, corrected for their number."""
+    """Returns the same numbers within each task, corrected for the number of tasks."""
     own = tasks[metric.at]
     entries = []
     for task in dict.fromkeys(own.tolist()):
@@ -310,7 +310,7 @@ def _by_task(metric: _Metric, clusters: np.ndarray, tasks: np.ndarray, margin: f
     return _corrected(entries)
 
 
-# --- what is said of it --------------------------------------------------------------------------------------------
+# --- remarks and gate ----------------------------------------------------------------------------------------------
 
 
 def _side(log: Log) -> dict[str, Any]:
@@ -348,7 +348,7 @@ def _remarks(a: Log, b: Log, matched: Matched, entries: list[dict[str, Any]]) ->
 
 
 def _gate(result: dict[str, Any]) -> dict[str, Any]:
-    """Whether B may take the place of A: every metric is better or not worse, and no task of one is worse."""
+    """Decides whether B may replace A: every metric is better or not worse, and no task of a metric is worse."""
     reasons = []
     for entry in result["metrics"]:
         if entry["verdict"] not in ("better", "not_worse"):
@@ -360,7 +360,7 @@ def _gate(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def compared_rows(compared: Compared) -> list[dict[str, Any]]:
-    """The pairs as a page shows them: texts, and the scores of both by metric."""
+    """Returns the pairs for the page: texts, and the scores of both logs by metric."""
     return [
         {
             "id": named(one),

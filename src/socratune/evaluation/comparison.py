@@ -1,7 +1,7 @@
-"""Base against adapter on the same questions, in figures: what was won and lost, how surely, and the verdict.
+"""Compares base and adapter on the same questions: what was won and lost, how certainly, and the verdict.
 
-An answer nobody could judge is counted twice: once the pair is left out, once it is taken at its worst for the adapter
-(the base's as right, the adapter's as wrong). A verdict has to hold both ways, so an adapter cannot choose its own test
+An undecided answer is counted in two ways: once the pair is left out, once it is taken at its worst for the adapter
+(the base's as right, the adapter's as wrong). A verdict must hold both ways, so an adapter cannot choose its own test
 by answering vaguely.
 """
 
@@ -17,20 +17,20 @@ from socratune.judging import final_answer, normalise
 from socratune.rows import QARow
 
 _EXAMPLES = 3
-"""Of wins, losses and ties each; all answers are in `held_out_answers.jsonl`."""
+"""Number of wins, of losses and of ties. All answers are in `held_out_answers.jsonl`."""
 LONGEST_EXAMPLE = 600  # characters
 
 Answers = Sequence[dict[str, Any]]
-"""As `teaching.answer_and_judge` gives them, in the rows' order."""
+"""Answers as `teaching.answer_and_judge` returns them, in the rows' order."""
 
 
 def compare_answers(
     rows: list[QARow], base: Answers, adapter: Answers, config: ValidateConfig, seed: int
 ) -> dict[str, Any]:
-    """The paired comparison of the same questions, as it stands in the results.
+    """Returns the paired comparison of the same questions in the form of the results.
 
-    Accuracies, `difference`, `ci95` and `p` are of the pairs that were decided, `worst_case` of all of them with the
-    undecided answers at their worst; `verdict` is the more cautious of the two, `passed` where it is `better`.
+    Accuracies, `difference`, `ci95` and `p` cover the decided pairs. `worst_case` covers all pairs, with the undecided
+    answers at their worst. `verdict` is the more cautious of the two, and `passed` is True if it is `better`.
     """
     decided = [(score(one), score(other)) for one, other in zip(base, adapter, strict=True)]
     kept = [at for at, pair in enumerate(decided) if None not in pair]
@@ -78,36 +78,36 @@ def compare_answers(
 
 
 FREQUENT, NEARLY_ALL = 0.1, 0.95
-"""From this share of the references on, an adapter is held against whoever always gives the most frequent one. Where
-nearly all are the same they are no answers that a judge compares with, but a wording that all rows share."""
+"""From this share of the references on, an adapter is compared with always giving the most frequent one. If nearly all
+references are equal, they are a wording that all rows share, and not answers for a judge to compare with."""
 
 
 def _against_the_majority(
     answer: str, rows: Sequence[QARow], adapter: list[float], kept: list[int], config: ValidateConfig, seed: int
 ) -> dict[str, Any]:
-    """How much better the adapter is than one answer to everything, on the decided pairs: `difference` and `ci95`."""
+    """Returns the adapter's lead over one answer to everything, on the decided pairs: `difference` and `ci95`."""
     always = [float(_short(rows[at]) == answer) for at in kept]
     paired = _paired(always, adapter, [rows[at].cluster or rows[at].id for at in kept], config, seed)
     return {"difference": paired.difference, "ci95": [paired.low, paired.high]}
 
 
 def _short(row: QARow) -> str:
-    """The reference's final answer, as references are counted."""
+    """Returns the reference's final answer, as references are counted."""
     return normalise(final_answer(row.reference))[:LONGEST_EXAMPLE]
 
 
 LISTED_KINDS = 30
-"""With more kinds (`metadata.kind`) than this the word means something else, and nobody reads the table."""
+"""Most kinds (`metadata.kind`) for a table. With more, `kind` means something else, and nobody reads the table."""
 
 
 def told_of_questions(rows: Sequence[QARow]) -> dict[str, Any]:
-    """What the questions alone say: `majority`, the most frequent answer and its share; `asks`, of an environment."""
+    """Describes the questions: `majority`, the most frequent answer and its share; `asks`, of an environment."""
     found: dict[str, Any] = {}
     if rows:
         [(answer, count)] = Counter(map(_short, rows)).most_common(1)
         found["majority"] = {"reference": answer, "accuracy": count / len(rows)}
     if rows and all("environment" in row.metadata for row in rows):
-        # a row has its template as its source only where whole templates are held out
+        # a row's source is its template only if whole templates are held out
         news = {
             "new numbers" if row.source is None or "sibling_of" in row.metadata else "new templates" for row in rows
         }
@@ -118,7 +118,7 @@ def told_of_questions(rows: Sequence[QARow]) -> dict[str, Any]:
 def _by_kind(
     rows: Sequence[QARow], base: list[float], adapter: list[float], kept: list[int], config: ValidateConfig, seed: int
 ) -> dict[str, Any]:
-    """The comparison within each kind of question (`metadata.kind`) of the decided pairs; empty where there is none."""
+    """Returns the comparison within each kind of question (`metadata.kind`) of the decided pairs, or an empty dict."""
     kinds: dict[str, list[int]] = {}
     for place, at in enumerate(kept):
         if (kind := rows[at].metadata.get("kind")) not in (None, ""):
@@ -147,7 +147,7 @@ def _of_kind(
 
 
 def answer_rows(rows: list[QARow], base: Answers, adapter: Answers) -> list[dict[str, Any]]:
-    """Question, reference, and what both said and how it was judged: the rows of `held_out_answers.jsonl`."""
+    """Returns the rows of `held_out_answers.jsonl`: question, reference, and both answers with their verdicts."""
     return [
         {
             "id": row.id,
@@ -161,24 +161,24 @@ def answer_rows(rows: list[QARow], base: Answers, adapter: Answers) -> list[dict
 
 
 def _kept(answer: dict[str, Any]) -> dict[str, Any]:
-    """All that a verdict can be derived from anew; further samples in `more`."""
+    """Returns everything that a verdict can be derived from again, with further samples in `more`."""
     told = {name: answer[name] for name in ("response", "verdict", "judged_by", "reason", "stop") if name in answer}
     return told if "more" not in answer else {**told, "more": [_kept(one) for one in answer["more"]]}
 
 
 def samples(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """All answers to a question: one, or several where they were drawn."""
+    """Returns all answers to a question: one, or several if several were drawn."""
     return [answer, *answer.get("more", [])]
 
 
 def score(answer: dict[str, Any]) -> float | None:
-    """The share of right ones among the decided answers to a question; None where none was decided."""
+    """Returns the share of right answers among the decided answers to a question, or None if none was decided."""
     decided = [sample["verdict"] == "correct" for sample in samples(answer) if sample["verdict"] != "undecided"]
     return sum(decided) / len(decided) if decided else None
 
 
 def worst(answer: dict[str, Any], undecided: int) -> float:
-    """The share of right ones where an undecided answer counts as `undecided` (1 or 0)."""
+    """Returns the share of right answers if an undecided answer counts as `undecided` (1 or 0)."""
     worth = {"correct": 1, "undecided": undecided, "incorrect": 0}
     drawn = samples(answer)
     return sum(worth[sample["verdict"]] for sample in drawn) / len(drawn)
@@ -193,7 +193,7 @@ def _mean(scores: list[float]) -> float:
 
 
 def _undecided(answers: Answers) -> int:
-    """Questions with an answer that nobody could judge."""
+    """Counts the questions with an undecided answer."""
     return sum(any(sample["verdict"] == "undecided" for sample in samples(answer)) for answer in answers)
 
 

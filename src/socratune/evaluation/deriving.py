@@ -1,4 +1,4 @@
-"""What answers come to, for who has just asked and for who looks anew: the tests that rest on them, and their files."""
+"""Derives tests from answers, for a validation and for a later check, and reads and writes the files of answers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from socratune.rows import CUT_OFF, QARow, Verdict
 from socratune.runs import RunDir, json_decode, read_rows
 
 Rows = dict[str, list[QARow]]
-"""The questions by paper."""
+"""Questions by paper."""
 Sides = dict[str, dict[str, list[dict[str, Any]]]]
-"""The answers by paper and side."""
+"""Answers by paper and side."""
 _CHECKED_BY = ("source", "stratum", "kind", "check")
-"""What of a row's metadata says how its answer is checked and counted."""
+"""Keys of a row's metadata that decide how its answer is checked and counted."""
 
 
 def tests_on_answers(rows: Rows, said: Sides, config: ValidateConfig, seed: int) -> Tests:
-    """The figures of all tests that rest on answers, by name; of papers that nobody has written there is none."""
+    """Returns the numbers of all tests that rest on answers, by name. Papers without answers have no test."""
     asked, answers = rows["held_out"], said["held_out"]["adapter"]
     silent = sum(not answer["response"] for answer in answers)
     own = "prompts" in rows
@@ -62,7 +62,7 @@ def tests_on_answers(rows: Rows, said: Sides, config: ValidateConfig, seed: int)
 
 
 def _looped(said: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """`looped`: side → the answers that were stopped because they said the same over and over, where there are any."""
+    """Returns `looped`: side → number of answers stopped for repeating themselves; empty without any."""
     counts = {
         side: sum(one.get("stop") == "loop" for each in all_ for one in samples(each)) for side, all_ in said.items()
     }
@@ -70,7 +70,7 @@ def _looped(said: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _prompt(row: QARow, answer: dict[str, Any], own: bool) -> dict[str, Any]:
-    """A test prompt, the user's `own` or held out, with its verdict; none where no answer is expected."""
+    """Returns a test prompt, the user's `own` or held out, with its verdict if an answer is expected."""
     verdict = answer["verdict"] if row.reference else "not_judged"
     return {
         "prompt": row.question,
@@ -84,7 +84,7 @@ def _prompt(row: QARow, answer: dict[str, Any], own: bool) -> dict[str, Any]:
 
 
 def judge_warnings(asking: StudentTeacherConfig) -> list[str]:
-    """A model that chose what was trained on may like the adapter for its manner."""
+    """Warns about a judge that also chose the training data, because it may prefer the adapter's style."""
     judge = resolve_alias(asking.judge_model)
     if rules_say(asking) == "all" or judge.startswith("python:"):
         return []
@@ -98,7 +98,7 @@ def judge_warnings(asking: StudentTeacherConfig) -> list[str]:
 
 
 def checked_answer_rows(rows: list[QARow], kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`answer_rows` of questions that lie in no file of the run: each with what checks its answer."""
+    """Returns the `answer_rows` of questions that are in no file of the run, each with the check of its answer."""
     return [
         {**one, "metadata": {key: row.metadata[key] for key in _CHECKED_BY if key in row.metadata}}
         for row, one in zip(rows, kept, strict=True)
@@ -106,10 +106,10 @@ def checked_answer_rows(rows: list[QARow], kept: list[dict[str, Any]]) -> list[d
 
 
 def read_answers(path: Path) -> tuple[list[QARow], dict[str, list[dict[str, Any]]]]:
-    """The questions of a file of answers, and the answers by side.
+    """Returns the questions of a file of answers, and the answers by side.
 
     Raises:
-        UserError: it is missing, or a line is not what a validation writes.
+        UserError: the file is missing, or a line differs from what a validation writes.
     """
     read = read_rows(path, _answered)
     return [row for row, _ in read], {side: [answers[side] for _, answers in read] for side in ("base", "adapter")}
@@ -130,10 +130,10 @@ def _answered(data: dict[str, Any]) -> tuple[QARow, dict[str, dict[str, Any]]]:
 
 
 def journal_answers(run: RunDir, key: str, paper: str) -> dict[str, list[dict[str, Any]]] | None:
-    """What the journal has of a validation's answers; None where it has none. It is only read.
+    """Returns a validation's answers from the journal, or None if it has none. The journal is only read.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the journal is corrupt.
     """
     if not run.journal.is_file():
         return None
@@ -142,7 +142,7 @@ def journal_answers(run: RunDir, key: str, paper: str) -> dict[str, list[dict[st
     found: dict[str, list[dict[str, Any]]] = {}
     path = run.journal.resolve()
     log = Path(f"{path}-wal")
-    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"  # which leaves no file of its own there
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"  # the latter creates no file there
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as db:
             for side in ("base", "adapter"):
@@ -160,12 +160,12 @@ def journal_answers(run: RunDir, key: str, paper: str) -> dict[str, list[dict[st
 
 RulesSay = Literal["all", "first", "nothing"]
 _RULES = ("exact", "numeric", "choice", "math", "check", "environment")
-"""By whom the rules say that they have judged."""
+"""Names of rules in `judged_by`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """A verdict that rules give otherwise: the sample `number` of a side's answer at a position."""
+    """Holds a verdict that the rules now give differently: of sample `number` of a side's answer at position `at`."""
 
     at: int
     side: str
@@ -174,14 +174,14 @@ class Flip:
 
 
 def rules_say(asking: StudentTeacherConfig) -> RulesSay:
-    """Whether all verdicts are those of rules, only those that rules can give, or none."""
+    """Returns whether all verdicts come from rules, only those that rules can decide, or none."""
     if asking.judge_mode == "mechanical" or resolve_alias(asking.judge_model) in (RULES["judge"], OF_ROWS["judge"]):
         return "all"
     return "first" if asking.judge_mode == "cascade" else "nothing"
 
 
 def judge_again(asking: StudentTeacherConfig) -> Judge:
-    """The rules by which answers can be judged once more: those of an environment, where they have judged."""
+    """Returns the rules that can judge again: those of an environment if they judged, else the mechanical judge."""
     by_environment = asking.judge_mode != "mechanical" and resolve_alias(asking.judge_model) == OF_ROWS["judge"]
     return environment_judge if by_environment else mechanical_judge
 
@@ -189,11 +189,11 @@ def judge_again(asking: StudentTeacherConfig) -> Judge:
 def flipped(
     rows: list[QARow], said: dict[str, list[dict[str, Any]]], judge: Judge, *, all_by_rules: bool
 ) -> list[Flip]:
-    """The verdicts that the rules of this version give otherwise.
+    """Returns the verdicts that this version's rules give differently.
 
     Args:
-        judge: those rules: `check_judge` for forgetting, else `judge_again`.
-        all_by_rules: nobody but rules has judged: what they leave undecided is undecided.
+        judge: the rules: `check_judge` for forgetting, else `judge_again`.
+        all_by_rules: only rules have judged, so what they leave undecided is undecided.
     """
     return asyncio.run(_flipped(rows, said, judge, all_by_rules))
 
@@ -205,9 +205,9 @@ async def _flipped(
     for side, at, number, sample in _every(said):
         by = sample.get("judged_by")
         if by == CUT_OFF.get(sample.get("stop", "length")) and sample["verdict"] == "incorrect":
-            continue  # it was cut off, and no judge was asked
+            continue  # it was cut off, so no judge saw it
         rules = await judge(rows[at], sample["response"])
-        by_rules_alone = (all_by_rules or by in _RULES) and by != "math"  # that extra may be missing here
+        by_rules_alone = (all_by_rules or by in _RULES) and by != "math"  # the math extra may be missing here
         if rules.verdict != sample["verdict"] and (rules.verdict != "undecided" or by_rules_alone):
             found.append(Flip(at, side, number, rules.verdict))
     return found
@@ -221,7 +221,7 @@ def _every(said: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, int, in
 
 
 def turned(said: dict[str, list[dict[str, Any]]], flips: Sequence[Flip]) -> dict[str, list[dict[str, Any]]]:
-    """The same answers with the verdicts that the rules give."""
+    """Returns a copy of the answers with the verdicts that the rules give."""
     again = {
         side: [{**answer, "more": [dict(one) for one in answer.get("more", [])]} for answer in answers]
         for side, answers in said.items()

@@ -1,4 +1,4 @@
-"""What of stored figures is not what was derived, in sentences."""
+"""Describes in sentences where stored numbers differ from derived numbers."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 _DRAWN = ("ci95", "p", "drop_upper95", "rows_needed")
-"""Figures that are drawn: another version of numpy may draw otherwise."""
+"""Numbers that are drawn at random. Another version of numpy may draw differently."""
 _ROUGHLY, _EXACTLY = 0.02, 1e-9
 _IN_WORDS = ("examples", "reason", "strata", "test", "interval")
-"""What other versions say otherwise, and nothing rests on."""
+"""Values that other versions word differently, and that nothing depends on."""
 
 
 def differences(stored: Any, derived: Any, *, exact: bool, path: str = "") -> list[str]:
-    """Where a stored figure is another than the derived one. What is stored besides is not looked at.
+    """Returns where a stored number differs from the derived number. Values that are only stored are ignored.
 
     Args:
-        exact: both were made by the same programs.
+        exact: the same programs made both.
     """
     return list(_found(stored, derived, exact, path, _EXACTLY))
 

@@ -1,10 +1,10 @@
-"""The exam of the proof: base and adapter at the same papers. It needs the model; its verdicts do not.
+"""Gives base and adapter the same papers as an exam. This needs the model; judging the answers does not.
 
-    validate RUN --answers-only     where the model is: base and adapter answer; exam.jsonl, exam.json
-    validate RUN                    here: those answers are judged; without such files the model is asked here
+    validate RUN --answers-only     on the machine with the model: base and adapter answer; exam.jsonl, exam.json
+    validate RUN                    here: those answers are judged; without such files the model answers here
 
-Every recorded answer carries a hash of its conversation and of how it was drawn. Another question, seed or setting
-finds no answer, so nothing else needs to be compared of them.
+Every recorded answer has a hash of its conversation and of how it was drawn. Another question, seed or setting
+matches no answer, so these need no other comparison.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ log = logging.getLogger(__name__)
 
 _SIDES = ("base", "adapter")
 EXAMS = {"held_out", "recall"}
-"""Papers on which the adapter has to gain; a model that thinks first draws several answers to each question."""
+"""Papers on which the adapter must gain. A model that thinks first draws several answers to each of their questions."""
 
 Answered = dict[str, dict[str, list[dict[str, Any]]]]
-"""The answers by paper and side."""
+"""Answers by paper and side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """A set of questions with its judge; `of` says who is asked, `longest` bounds the answer of a model that does not
-    think first, in tokens.
+    """Holds a set of questions with its judge. `of` names the sides that answer. `longest` limits the tokens of an
+    answer by a model that does not think first.
     """
 
     name: str
@@ -69,21 +69,21 @@ class Paper:
 
 
 def exam_papers(run: RunDir, config: ValidateConfig, judge: Judge) -> Iterator[Paper]:
-    """What is asked, the held-out questions first."""
+    """Yields the papers of the exam, the held-out questions first."""
     yield Paper("held_out", read_rows(run.rows("held_out"), QARow.from_json), judge)
     if run.rows("recall").exists() and (recall := read_rows(run.rows("recall"), QARow.from_json)):
         yield Paper("recall", recall, judge)
     short = forgetting.LONGEST_FORGETTING_ANSWER
     own = _own_file(run, "forgetting", config.forgetting)
     yield Paper("forgetting", forgetting_rows(own), forgetting.check_judge, longest=short)
-    if config.forgetting is None:  # a user's own questions serve the meters too
+    if config.forgetting is None:  # a user's own questions also serve the meters
         yield Paper("meter", meter_rows(), forgetting.no_judge, longest=short)
     if prompts := _own_file(run, "prompts", config.prompts_file):
         yield Paper("prompts", read_prompts(prompts), judge, of=("adapter",))
 
 
 def exam_files(run: RunDir, config: ValidateConfig) -> dict[str, Path]:
-    """What the exam reads besides the adapter: name in the run folder where the model is → file here."""
+    """Returns the files that the exam reads besides the adapter: name in the model machine's run folder → file here."""
     found = {path.name: path for path in (run.config, run.rows("held_out"), run.rows("recall")) if path.exists()}
     own = {"forgetting": config.forgetting, "prompts": config.prompts_file}
     given = ((_copy(run, name, file).name, Path(file)) for name, file in own.items() if file)
@@ -91,7 +91,7 @@ def exam_files(run: RunDir, config: ValidateConfig) -> dict[str, Path]:
 
 
 def _own_file(run: RunDir, name: str, file: str | None) -> str | None:
-    """A file of the user's, or its copy where the run folder was sent to."""
+    """Returns a user's file, or its copy if the run folder was sent to another machine."""
     if file is None or Path(file).exists() or not (copy := _copy(run, name, file)).exists():
         return file
     return str(copy)
@@ -105,14 +105,14 @@ def _copy(run: RunDir, name: str, file: str) -> Path:
 
 
 class Manner(NamedTuple):
-    """How an exam is asked, by the base's small files: `samples` answers to a question where they are drawn."""
+    """Holds how the exam is answered, by the base's small files. `samples` is the answers per question if drawn."""
 
     sampling: Sampling
     thinking: bool
     samples: int
 
     def of(self, paper: Paper) -> tuple[Sampling, int]:
-        """How the answers to a paper are drawn, and how many to a question."""
+        """Returns how the answers to a paper are drawn, and how many per question."""
         longest = self.sampling.max_new_tokens
         longest = longest if self.thinking else min(paper.longest, longest)
         several = self.sampling.temperature > 0 and paper.name in EXAMS
@@ -120,7 +120,7 @@ class Manner(NamedTuple):
 
 
 def answering_manner(base: Base, config: ValidateConfig, asking: StudentTeacherConfig) -> Manner:
-    """How this base and its adapter are asked: greedily, unless it thinks before it answers."""
+    """Returns how this base and its adapter answer: greedily, unless the base thinks before it answers."""
     thinking = is_thinking(chat_template(base.model_name) or "")
     own = model_json(base.model_name, "generation_config.json")
     return Manner(exam_sampling(own, thinking=thinking, max_new_tokens=asking.max_new_tokens), thinking, config.samples)
@@ -128,7 +128,7 @@ def answering_manner(base: Base, config: ValidateConfig, asking: StudentTeacherC
 
 @dataclass(slots=True)
 class Sitting:
-    """An exam under way: what is asked and how, where the answers are kept, and those there are."""
+    """Holds an exam in progress: its papers, how they are answered, the journal, and the answers so far."""
 
     papers: dict[str, Paper]
     manner: Manner
@@ -140,10 +140,10 @@ class Sitting:
     done: int = 0
 
     async def ask(self, who: str, student: ChatModel) -> None:
-        """Base or adapter at all its papers together, so that the last answers to one do not wait for a batch alone.
+        """Gives base or adapter all its papers together, so that the last answers to a paper share their batches.
 
         Raises:
-            Whatever a paper raises first; what was answered by then is kept.
+            The first error of a paper. The answers until then are kept.
         """
         total = sum(len(paper.rows) * len(paper.of) for paper in self.papers.values())
         papers = [paper for paper in self.papers.values() if who in paper.of]
@@ -161,7 +161,7 @@ class Sitting:
                 paper.judge,
                 sampling,
                 journal=self.journal,
-                # `audit_sheet` reads the held-out answers by this name
+                # `audit_sheet` finds the held-out answers under this key
                 key=f"{self.key}.{who}" if paper.name == "held_out" else f"{self.key}.{paper.name}.{who}",
                 concurrency=self.concurrency,
                 tick=tick,
@@ -181,7 +181,7 @@ class Sitting:
 
 
 async def take_exam(sitting: Sitting, adapter: Path, base: Base, config: ValidateConfig) -> dict[str, Any]:
-    """Ask base and adapter; what is measured while the adapter is loaded.
+    """Lets base and adapter answer, and returns what is measured while the adapter is loaded.
 
     Raises:
         StageFailed: PEFT refuses the adapter.
@@ -196,7 +196,7 @@ async def take_exam(sitting: Sitting, adapter: Path, base: Base, config: Validat
         if who == "adapter":
             try:
                 model = PeftModel.from_pretrained(model, adapter).eval()
-            except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what `base_problems` does not know of
+            except (RuntimeError, ValueError, KeyError, TypeError) as error:  # what `base_problems` does not find
                 reason = " ".join(str(error).split())[:300]
                 raise StageFailed(f"PEFT cannot put the adapter on {base.model_name}: {reason}.") from error
         with serving_student(LocalStudent(model, tokenizer, name=who, fingerprint=sitting.key)) as student:
@@ -217,13 +217,13 @@ async def take_exam(sitting: Sitting, adapter: Path, base: Base, config: Validat
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """An exam that was taken elsewhere: the answers by side and by `_asked`, and what was measured there."""
+    """Holds an exam taken on another machine: answers by side and `_asked`, and the measurements made there."""
 
     answers: dict[tuple[str, str], Completion]
     measured: dict[str, Any]
 
     async def examine(self, sitting: Sitting) -> dict[str, Any]:
-        """As the function of that name, with the answers that were given there."""
+        """Takes the exam with the recorded answers and returns the recorded measurements."""
         for who in _SIDES:
             await sitting.ask(who, _Recorded(who, sitting.key, self.answers))
         return self.measured
@@ -231,7 +231,7 @@ class _Record:
 
 @dataclass(slots=True)
 class _Recorded:
-    """A `ChatModel` that says again what base or adapter have said."""
+    """Implements a `ChatModel` that repeats the recorded answers of base or adapter."""
 
     name: str
     fingerprint: str
@@ -242,15 +242,15 @@ class _Recorded:
 
 
 def take_exam_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], None], *, restart: bool = False) -> None:
-    """Take the exam of a run folder and write `exam.jsonl` and `exam.json`; asks no judge and needs no key.
+    """Takes the exam of a run folder and writes `exam.jsonl` and `exam.json`. Calls no judge and needs no key.
 
-    Killed at any moment, the same call goes on.
+    After an interruption at any moment, the same call resumes.
 
     Args:
-        restart: ask anew what was asked already.
+        restart: discard earlier answers and ask again.
 
     Raises:
-        UserError: another process works on the folder, or a file of it is missing.
+        UserError: another process uses the folder, or a file in it is missing.
         StageFailed: there is no held-out question, or PEFT refuses the adapter.
     """
     proof, base = config.validate_, Base(config.model, config.train.load_in_4bit, config.seed)
@@ -270,9 +270,9 @@ def take_exam_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], No
             journal.forget("exam")
         sitting = Sitting(asked, how, journal, key, config.enhance.concurrency, tick)
         measured = asyncio.run(take_exam(sitting, run.adapter, base, proof))
-        run.exam_json.unlink(missing_ok=True)  # it vouches for the other file
+        run.exam_json.unlink(missing_ok=True)  # its presence certifies the answers file
         write_jsonl(run.rows("exam"), _rows(sitting))
-        made_for = _made_for(run, base, proof)  # after loading, which brings the weights to this machine
+        made_for = _made_for(run, base, proof)  # after loading, which downloads the weights to this machine
         told = {**made_for, "answers": file_hash(run.rows("exam")), "measured": measured}
         write_json(run.exam_json, told)
 
@@ -280,7 +280,7 @@ def take_exam_only(run: RunDir, config: RunConfig, tick: Callable[[int, int], No
 def recorded_answers(
     run: RunDir, asked: dict[str, Paper], how: Manner, base: Base, config: ValidateConfig
 ) -> _Record | None:
-    """The exam in the run folder's files; None where there is none, or one of something else, which is said."""
+    """Returns the exam in the run folder's files, or None without an exam. Warns about an exam that does not fit."""
     if not run.exam_json.exists():
         return None
     try:
@@ -300,7 +300,7 @@ def recorded_answers(
 
 
 def _made_for(run: RunDir, base: Base, config: ValidateConfig) -> dict[str, Any]:
-    """What the answers depend on besides questions and sampling, and which tasks were measured."""
+    """Returns what the answers depend on besides questions and sampling, and the measured tasks."""
     return {
         "adapter": adapter_manifest(run.adapter),
         "base": identity(base.model_name),
@@ -310,7 +310,7 @@ def _made_for(run: RunDir, base: Base, config: ValidateConfig) -> dict[str, Any]
 
 
 def _unfit(run: RunDir, told: dict[str, Any], ours: dict[str, Any]) -> str | None:
-    """Why the recorded exam is not the one that is needed, or None."""
+    """Returns why the recorded exam cannot be used here, or None if it can."""
     if told["adapter"] != ours["adapter"]:
         return "it was taken by another adapter"
     level, reason = student_grade(told["base"], ours["base"])
@@ -323,7 +323,7 @@ def _unfit(run: RunDir, told: dict[str, Any], ours: dict[str, Any]) -> str | Non
 
 
 def _rows(sitting: Sitting) -> Iterator[dict[str, Any]]:
-    """The lines of `exam.jsonl`: every answer by paper, side, row and sample."""
+    """Yields the lines of `exam.jsonl`: every answer by paper, side, row and sample."""
     for paper in sitting.papers.values():
         sampling, _ = sitting.manner.of(paper)
         for who in paper.of:
@@ -335,7 +335,7 @@ def _rows(sitting: Sitting) -> Iterator[dict[str, Any]]:
 
 
 def _questions(asked: dict[str, Paper], how: Manner) -> Iterator[tuple[str, str]]:
-    """(side, `_asked`) of every answer an exam consists of."""
+    """Yields (side, `_asked`) for every answer of an exam."""
     for paper in asked.values():
         sampling, several = how.of(paper)
         for row in paper.rows:
@@ -345,33 +345,33 @@ def _questions(asked: dict[str, Paper], how: Manner) -> Iterator[tuple[str, str]
 
 
 def _asked(messages: Chat, sampling: Sampling) -> str:
-    """16 hex digits of a conversation and of how its answer is drawn."""
+    """Returns 16 hex digits that identify a conversation and how its answer is drawn."""
     return fingerprint(messages, sampling.key())
 
 
 # --- speed and memory ----------------------------------------------------------------------------------------------
-# How fast does the model answer, and in how much memory? Prompt and answer apart, because they are paid apart.
+# Measures prompt and answer separately, because they are priced separately.
 
 TIMED_ROWS, ONE_BY_ONE = 64, 8
 _LONGEST_ANSWER = 256  # tokens
 
 
 async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -> dict[str, Any]:
-    """Speed and peak memory; `passed` where it said anything at all.
+    """Measures speed and peak memory. `passed` is True if the model answered anything at all.
 
-    `time_to_first_token_s`: median of 8 questions asked one by one. `prefill_tokens_per_second` and
-    `decode_tokens_per_second`: of up to 64 questions asked together, prompt tokens and answer tokens apart;
-    `tokens_per_second`: answer tokens over the whole time. `peak_memory_gb`: of this process.
+    `time_to_first_token_s` is the median of 8 questions asked one by one. `prefill_tokens_per_second` counts prompt
+    tokens and `decode_tokens_per_second` answer tokens of up to 64 questions asked together. `tokens_per_second` is
+    answer tokens over the whole time. `peak_memory_gb` is of this process.
     """
     import resource
 
     import torch
 
     chats = [row.prompt for row in rows[:TIMED_ROWS]]
-    sampling = replace(sampling, temperature=0.0)  # a prompt that answers are drawn to is not read again
+    sampling = replace(sampling, temperature=0.0)  # with sampling, a prompt is cached and not read again
     first = replace(sampling, max_new_tokens=1)
     whole = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, _LONGEST_ANSWER))
-    await model.generate(chats[0], first)  # what is built at the first call is not timed
+    await model.generate(chats[0], first)  # warms up, so that one-time setup is not timed
     waits = [(await _timed(model, [chat], first))[1] for chat in chats[:ONE_BY_ONE]]
     prompts, prefill_s = await _timed(model, chats, first)
     answers, seconds = await _timed(model, chats, whole)
@@ -392,7 +392,7 @@ async def performance(model: ChatModel, rows: list[QARow], sampling: Sampling) -
 
 
 async def _timed(model: ChatModel, chats: list[Chat], sampling: Sampling) -> tuple[list[Completion], float]:
-    """The answers to questions asked together, and the seconds they took."""
+    """Returns the answers to questions asked together, and the seconds they took."""
     started = time.monotonic()
     answers = await asyncio.gather(*(model.generate(chat, sampling) for chat in chats))
     return answers, time.monotonic() - started

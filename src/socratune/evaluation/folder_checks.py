@@ -1,4 +1,4 @@
-"""Do the files of a run folder belong together? Their hashes, and what they say of each other."""
+"""Checks that the files of a run folder belong together, by their hashes and by what they record of each other."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from socratune.rows import Example, QARow
 from socratune.runs import PROVENANCE, Pin, RunDir, fingerprint, first_stage_of, iter_rows, pins_faults
 
 _NEW_FILES = ("forgetting_answers.jsonl", f"adapter/{PROVENANCE}")
-"""A run with one of these was made by a version that pins what its proof rests on."""
+"""Files that are written only by versions that pin what their proof rests on."""
 
 
 def folder_faults(
     run: RunDir, config: RunConfig, results: dict[str, Any], pins: Sequence[Pin], claimed: Proof
 ) -> list[str]:
-    """What does not belong together, in whole sentences.
+    """Returns what does not belong together, in full sentences.
 
     Raises:
         UserError: a file cannot be read.
@@ -34,7 +34,7 @@ def folder_faults(
 
 
 def not_pinned_before(pins: Sequence[Pin]) -> str:
-    """Why it cannot be said that the test was fixed before the training; empty where it can."""
+    """Returns why nobody can tell if the test was fixed before the training, and an empty text if it was."""
     kinds = [one.what for one in pins]
     if "held_out" in kinds and "train" in kinds:
         return ""
@@ -69,13 +69,13 @@ def _adapter(run: RunDir, config: RunConfig, claimed: Proof, pinned: dict[str, A
         return
     try:
         problems = file_integrity(run.adapter, base)["problems"]
-    except OSError:  # of a base on the Hub not all is here
+    except OSError:  # parts of a Hub base may be missing here
         return
     yield from (f"The adapter's files do not pass: {problem}." for problem in problems)
 
 
 def _base_here(model_name: str) -> str | None:
-    """The base as nobody has to be asked for it: `demo`, a folder, or a Hub model's in the local cache."""
+    """Returns the base if it is on this machine (`demo`, a folder, a Hub model in the local cache), else None."""
     if Path(model_location(model_name, fetch=False)).is_dir():
         return model_name
     from huggingface_hub import try_to_load_from_cache
@@ -85,7 +85,7 @@ def _base_here(model_name: str) -> str | None:
 
 
 def _statuses(results: dict[str, Any], claimed: Proof) -> Iterator[str]:
-    """What the results say of the verdict in several places."""
+    """Compares the places where the results record the verdict."""
     stage = results["stages"].get("validate", {}).get("status")
     told = "done" if claimed.passed else "failed"
     if stage != told:
@@ -95,7 +95,7 @@ def _statuses(results: dict[str, Any], claimed: Proof) -> Iterator[str]:
 
 
 def _settings(config: RunConfig, results: dict[str, Any], pins: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The settings in config.yaml, in the results and at the time of training and proof."""
+    """Compares the settings in config.yaml, in the results and at the time of training and proof."""
     ours = flatten(dump(config))
     stored = results.get("config")
     if stored is not None:
@@ -112,7 +112,7 @@ def _settings(config: RunConfig, results: dict[str, Any], pins: dict[str, dict[s
 
 
 def _base(config: RunConfig, results: dict[str, Any], pins: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The base, by what is known of it here and what was pinned, or, of an older run, recorded of its student."""
+    """Compares the base known here with the pinned base, or, in an older run, with its student's record."""
     if results.get("model") not in (None, config.model):
         yield f"config.yaml names the base {config.model!r}, and pipeline_results.json {results['model']!r}."
     known = pins.get("train", {}).get("base")
@@ -129,7 +129,7 @@ def _base(config: RunConfig, results: dict[str, Any], pins: dict[str, dict[str, 
 
 
 def _pinned_files(run: RunDir, claimed: Proof, pins: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Rows and answers by their hashes; the verdict by its own."""
+    """Compares rows and answers with their hashes, and the verdict with its own."""
     said = {"held_out": "were pinned before the training", "train": "were trained on", "proof": "were validated"}
     told: set[str] = set()
     for what, when in said.items():
@@ -149,7 +149,7 @@ def _pinned_files(run: RunDir, claimed: Proof, pins: dict[str, dict[str, Any]]) 
 
 
 def _rows(run: RunDir, results: dict[str, Any]) -> Iterator[str]:
-    """No question of the test is trained on, and the files have as many rows as the card will say."""
+    """Checks that no test question is trained on, and that the files have as many rows as the card reports."""
     stages = results["stages"]
     if run.rows("held_out").is_file() and run.rows("train").is_file():
         tested = {_plain(row.prompt) for row in iter_rows(run.rows("held_out"), QARow.from_json)}
@@ -169,6 +169,6 @@ def _rows(run: RunDir, results: dict[str, Any]) -> Iterator[str]:
 
 
 def _plain(turns: list[dict[str, str]]) -> tuple[tuple[str, str], ...]:
-    """A conversation without its system turn, whatever the case and the blanks."""
+    """Returns a conversation without its system turn, with case and whitespace normalised."""
     kept = ((turn["role"], " ".join(turn["content"].casefold().split())) for turn in turns)
     return tuple(turn for turn in kept if turn[0] != "system")

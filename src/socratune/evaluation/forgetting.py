@@ -1,7 +1,7 @@
-"""Has the adapter unlearnt what nobody trained? Non-inferiority on mechanical rows, and two meters without labels.
+"""Tests whether the adapter forgets what it was not trained on: non-inferiority on rule-checked rows, and two meters.
 
-That no loss is seen proves little; that a loss of 3 points would have been seen does. So the upper end of the one-sided
-95 % interval of the drop counts, and only questions the base can answer can show a drop at all.
+To see no loss proves little. To know that a loss of 3 points would have been seen proves much. So the upper end of the
+one-sided 95 % interval of the drop decides, and only questions that the base can answer can show a drop.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from socratune.judging import mechanical_judge
 from socratune.rows import Example, Judgement, Piece, QARow
 
 LONGEST_FORGETTING_ANSWER = 256
-"""In tokens, of a model that does not think first: the questions ask for short answers."""
+"""Limit in tokens for a model that does not think first: the questions ask for short answers."""
 MARGIN = 0.03
-"""The drop to be ruled out where the gate names none."""
+"""Drop to rule out if the gate sets none."""
 MOST_KL_NATS = 0.1
 MOST_SHIFT = 0.3
 MOST_PROMPTS = 220
-"""For the mean KL, two forward passes each; of more rows every second, third … is taken."""
+"""Most prompts for the mean KL, with two forward passes each. Of more rows, every second, third … is used."""
 KL_BATCH_TOKENS = 2048
-"""Positions of a batch, padding included; bounds the memory that logits take."""
+"""Positions of a batch, padding included. Limits the memory of the logits."""
 FEWEST_MARKERS = 20
-"""Of both together; with fewer a shift of their rate is chance."""
+"""Fewest markers of both together. With fewer, a shift of their rate is chance."""
 
 
 async def check_judge(row: QARow, response: str) -> Judgement:
-    """By the row's own check where it has one, else by the rules of the mechanical judge."""
+    """Judges by the row's own check if it has one, else by the rules of the mechanical judge."""
     if "check" in row.metadata:
         return Judgement("correct" if passes_check(row.metadata["check"], response) else "incorrect", "check")
     return await mechanical_judge(row, response)
 
 
 async def no_judge(row: QARow, response: str) -> Judgement:
-    """For prompts that have no right answer."""
+    """Returns "undecided", for prompts without a right answer."""
     return Judgement("undecided", "none")
 
 
@@ -50,15 +50,15 @@ async def no_judge(row: QARow, response: str) -> Judgement:
 def non_inferiority(
     rows: list[QARow], base: Answers, adapter: Answers, *, margin: float | None, draws: int, seed: int
 ) -> dict[str, Any]:
-    """The drop of accuracy on questions nobody trained, and whether more than `margin` is ruled out.
+    """Returns the drop of accuracy on questions outside the training, and whether more than `margin` is ruled out.
 
     Args:
-        margin: `validate.gate.max_forgetting`; None: against 3 points, and `passed` in any case.
+        margin: `validate.gate.max_forgetting`. None tests against 3 points, and `passed` is always True.
 
     Returns:
-        `proven` and its `reason`; `enough`: the base solves so many questions that a loss would have shown; `drop`,
-        `drop_upper95`; `solved`: the questions the base solves, how many of these were lost, and the exact upper bound
-        of that share; accuracy by stratum.
+        `proven` and its `reason`; `enough`: True if the base solves enough questions to show a loss; `drop`,
+        `drop_upper95`; `solved`: how many questions the base solves, how many of them are lost, and the exact upper
+        bound of that share; accuracy by stratum.
     """
     limit = MARGIN if margin is None else margin
     before, after = ([answer["verdict"] == "correct" for answer in answers] for answers in (base, adapter))
@@ -66,7 +66,7 @@ def non_inferiority(
     paired = paired_difference(before, after, clusters, draws=draws, seed=seed, level=0.9)
     solved = sum(before)
     lost = sum(was and not now for was, now in zip(before, after, strict=True))
-    nothing_seen = solved / len(rows) * most_lost(0, solved)  # what no loss at all leaves possible
+    nothing_seen = solved / len(rows) * most_lost(0, solved)  # the loss that remains possible if none was seen
     drop, upper = 0.0 - paired.difference, max(-paired.low, nothing_seen)
     enough = most_lost(0, solved) <= limit
     if not enough:
@@ -123,19 +123,19 @@ _UNCERTAIN = re.compile(
 def meters(
     model: Any, tokenizer: Any, rows: list[QARow], base: Answers, adapter: Answers, *, thinking: bool
 ) -> dict[str, Any]:
-    """How far the adapter has moved the model where nobody asked it to, and `warnings` where it is far.
+    """Measures how far the adapter moves the model on neutral prompts, with `warnings` if it is far.
 
-    `mean_kl_nats` is KL(base ‖ adapter) of the next token along the base's own answers: it foretells forgetting
-    (arXiv:2509.04259). The shifts of the mean length in tokens and of the words of doubt are relative; that of think
-    blocks is the difference of the shares of answers that have one.
+    `mean_kl_nats` is KL(base ‖ adapter) of the next token along the base's own answers, which predicts forgetting
+    (arXiv:2509.04259). The shifts of the mean length in tokens and of the words of doubt are relative. The shift of
+    think blocks is the difference between the shares of answers that have one.
 
     Args:
-        model: the PEFT model in eval mode, its adapter switched on.
-        tokenizer: of both.
-        rows: neutral prompts.
+        model: the PEFT model in eval mode, its adapter enabled.
+        tokenizer: the tokenizer of both.
+        rows: the neutral prompts.
         base: the base's answers to them.
-        adapter: the adapter's.
-        thinking: the model thinks first; then a shift in how it thinks is a fault (`passed`), not only a warning.
+        adapter: the adapter's answers to them.
+        thinking: the model thinks first. A shift in its thinking then fails (`passed`) instead of only warning.
     """
     every = math.ceil(len(rows) / MOST_PROMPTS)
     examples = [
@@ -169,9 +169,9 @@ def meters(
 
 
 def _mean_kl(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
-    """Mean KL(base ‖ adapter) of the next token in nats over the trained tokens of the examples; 0 without any.
+    """Returns the mean KL(base ‖ adapter) of the next token in nats over the examples' trained tokens; 0 without any.
 
-    Rows are padded on the right: a causal model does not see what comes after a token.
+    Rows are padded on the right, because a causal model does not see later tokens.
     """
     import torch
 
@@ -183,7 +183,7 @@ def _mean_kl(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
         ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in batch], device=model.device)  # (B, T)
         labels = torch.tensor([row.labels + [IGNORE] * (length - len(row.ids)) for row in batch])  # (B, T)
         mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in batch], device=model.device)
-        before = (labels[:, 1:] != IGNORE).to(model.device)  # positions that foretell a token of the answer
+        before = (labels[:, 1:] != IGNORE).to(model.device)  # positions that predict a token of the answer
         inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
         with torch.inference_mode():
             with model.disable_adapter():
@@ -195,7 +195,7 @@ def _mean_kl(model: Any, tokenizer: Any, examples: Sequence[Example]) -> float:
 
 
 def _style(answers: Answers) -> dict[str, float]:
-    """Mean tokens of an answer, the share with a think block, and all words of doubt."""
+    """Returns the mean tokens of an answer, the share with a think block, and the count of words of doubt."""
     texts: Sequence[str] = [answer["response"] for answer in answers]
     return {
         "tokens": sum(answer["tokens"] for answer in answers) / len(answers),

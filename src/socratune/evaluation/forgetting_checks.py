@@ -1,9 +1,9 @@
-"""Does an answer pass the mechanical check of a forgetting row? No model is asked, so base and adapter meet one judge.
+"""Checks an answer to a forgetting row by rules alone, so that base and adapter have the same judge.
 
-The rows are `neutral_data/forgetting.jsonl`. A check is a dict with its `kind` and what that kind needs; `_KINDS` at
-the end lists all of them. Every check is lenient on dress (Markdown, quotes, a final stop, a code fence around JSON)
-and strict on what the row asks for: what is compared is two models on the same rows, so a check that half of the good
-answers miss would drown a real loss in noise.
+The rows are `neutral_data/forgetting.jsonl`. A check is a dict with its `kind` and the kind's parameters. `_KINDS` at
+the end lists all kinds. Every check is lenient on style (Markdown, quotes, a final full stop, a code fence around JSON)
+and strict on what the row asks for. The test compares two models on the same rows, so a check that half of the good
+answers fail would hide a real loss in noise.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _Check = dict[str, Any]
 
 
 def passes_check(check: _Check, response: str) -> bool:
-    """True where the response, without its think blocks, does what the check asks; an empty one never does.
+    """Returns True if the response, without its think blocks, passes the check. An empty response never passes.
 
-    Raises KeyError for a kind of check that does not exist.
+    Raises KeyError for an unknown kind of check.
     """
     test = _KINDS[check["kind"]]
     if still_thinking(response):
@@ -50,7 +50,7 @@ _QUOTES = "*_\"'“”`"
 
 
 def _json_keys(check: _Check, said: str) -> bool:
-    """An object with exactly `keys`; where `values` are given, these too."""
+    """Returns True for an object with exactly `keys`, and with `values` if there are any."""
     found = _parsed(said)
     if not isinstance(found, dict) or set(found) != set(check["keys"]):
         return False
@@ -58,7 +58,7 @@ def _json_keys(check: _Check, said: str) -> bool:
 
 
 def _json_list(check: _Check, said: str) -> bool:
-    """A list of `count` members; where `values` are given, these in this order."""
+    """Returns True for a list of `count` members, or with `values` in this order if there are any."""
     found = _parsed(said)
     if not isinstance(found, list) or len(found) != check["count"]:
         return False
@@ -108,7 +108,7 @@ def _exact(check: _Check, said: str) -> bool:
 
 
 def _number(check: _Check, said: str) -> bool:
-    """The number is the result: by the judge's rules, or, where these leave it open, in an undoubted last statement."""
+    """Returns True if the number is the result, by the judge's rules or else in a last, unretracted statement."""
     verdict = judge_by_rules("", str(check["value"]), said).verdict
     if verdict != "undecided":
         return verdict == "correct"
@@ -131,12 +131,12 @@ def _contains_all(check: _Check, said: str) -> bool:
 
 
 def _holds(text: str, value: str) -> bool:
-    """True where the folded text has the value as whole words; `bake*` finds `baked` and `bakery` too."""
+    """Returns True if the folded text contains the value as whole words. `bake*` matches `baked` and `bakery` too."""
     return _folded(value) + ("" if value.endswith("*") else " ") in text
 
 
 def _folded(text: str) -> str:
-    """The words in lower case and without accents, with one space before each."""
+    """Returns the words in lower case and without accents, with a space before each."""
     letters = unicodedata.normalize("NFKD", text).casefold()
     bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return "".join(f" {word}" for word in re.findall(r"[^\W_]+", bare))

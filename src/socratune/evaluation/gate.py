@@ -1,6 +1,6 @@
-"""The gate: does what was measured let the adapter pass? Every reason against it, the weightiest first.
+"""Decides whether the measurements let the adapter pass, with every reason against it, most important first.
 
-Only `verdict_on` decides. The results, console, page, card, publish and export read its stored outcome with `proof_of`.
+Only `verdict_on` decides. Results, console, page, card, publish and export read its stored outcome with `proof_of`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from socratune.config import GateConfig
 from socratune.evaluation.stats import FEWEST_CLUSTERS
 
 MANY_LOST = 0.1
-"""Share of what the base could that is lost although as much was won elsewhere: worth a warning."""
+"""Share of the base's right answers that are lost, even if as many are won elsewhere, that deserves a warning."""
 
 Tests = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """The outcome of a validation: the entry `validation` of the results.
+    """Holds the outcome of a validation: the entry `validation` of the results.
 
     Attributes:
-        status: None where an earlier version wrote none.
-        tests: what was measured, by name.
-        reasons: why the adapter does not pass, in whole sentences, the weightiest first.
-        warnings: what does not stop it but has to be known of the figures.
+        status: None if an earlier version wrote none.
+        tests: the measurements, by name.
+        reasons: why the adapter does not pass, in full sentences, most important first.
+        warnings: what does not stop the adapter, but matters for reading the numbers.
     """
 
     status: Literal["passed", "failed"] | None
@@ -40,52 +40,52 @@ class Proof:
 
     @property
     def reason(self) -> str:
-        """All reasons in one text; empty where it passed."""
+        """Returns all reasons in one text, which is empty if the adapter passed."""
         return " ".join(self.reasons)
 
     @property
     def comparison(self) -> dict[str, Any]:
-        """Base against adapter on the held-out questions; empty where it came to none."""
+        """Returns base against adapter on the held-out questions, or an empty dict if there is no comparison."""
         return self.tests.get("base_comparison") or {}
 
     @property
     def files(self) -> dict[str, str]:
-        """The sha256 of every file of the adapter that was validated."""
+        """Returns the sha256 of every file of the validated adapter."""
         return self.tests["file_integrity"]["sha256"]
 
     @property
     def damage(self) -> list[str]:
-        """What is wrong with these files."""
+        """Returns the problems of these files."""
         integrity = self.tests["file_integrity"]
         return [] if integrity["passed"] else integrity["problems"]
 
     def to_json(self) -> dict[str, Any]:
-        """The entry in the results."""
+        """Returns the entry in the results."""
         told = {"status": self.status, "tests": self.tests, "warnings": list(self.warnings)}
         return {**told, "reason": self.reason, "reasons": list(self.reasons)} if self.reasons else told
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Proof:
-        """The inverse of `to_json`, also of what other versions wrote."""
+        """Builds the outcome from `to_json`, also from other versions' entries."""
         reasons = data.get("reasons") or ([data["reason"]] if data.get("reason") else [])
         return cls(data.get("status"), data.get("tests") or {}, tuple(reasons), tuple(data.get("warnings") or ()))
 
 
 def proof_of(results: dict[str, Any]) -> Proof | None:
-    """The outcome of the run's validation as its results hold it; None if it was not validated."""
+    """Returns the outcome of the run's validation from its results, or None if it was not validated."""
     data = results.get("validation")
     return Proof.from_json(data) if data else None
 
 
 def verdict_on(tests: Tests, gate: GateConfig, *, knowledge_rows: int, noted: Sequence[str] = ()) -> Proof:
-    """Whether the adapter passes. A pure function: the same tests always give the same verdict.
+    """Decides whether the adapter passes. A pure function: the same tests always give the same verdict.
 
     Args:
-        tests: as in the results; of tests that were not reached there is no entry.
+        tests: the tests as in the results. Tests that did not run have no entry.
         gate: the user's conditions.
-        knowledge_rows: rows that taught a fact. Such a run has to show that the facts are recalled; questions about
-            other sources may then stay as they were, or lose `gate.max_held_out_loss`.
-        noted: further warnings that the figures do not imply.
+        knowledge_rows: number of rows that taught a fact. Such a run must show that the facts are recalled. Questions
+            about other sources may then stay unchanged, or lose `gate.max_held_out_loss`.
+        noted: further warnings that the tests do not imply.
     """
     reasons, measured = _refusals(tests, gate, knowledge_rows), "base_comparison" in tests
     warned = [*_warnings(tests, knowledge_rows), *noted] if measured else []
@@ -109,23 +109,23 @@ _STATES = {
 
 
 def verdict_headline(results: dict[str, Any]) -> tuple[str, str]:
-    """A run's outcome in a few words, and its tone: `good`, `open`, `bad`, or empty while there is no outcome."""
+    """Returns a run's outcome in a few words, and its tone: `good`, `open`, `bad`, or empty without an outcome."""
     status, proof = str(results.get("status", "unknown")), proof_of(results)
     state = _STATES.get(status, (status.replace("_", " "), ""))
     word = proof.comparison.get("verdict") if proof else None
-    if status == "passed" and word == "better":  # with another word it passed for the facts that it recalls
+    if status == "passed" and word == "better":  # with another verdict it passed because it recalls the facts
         return "Better than its base", "good"
     return _HEADLINES.get(str(word), state) if status == "failed" else state
 
 
 def why_not_passed(results: dict[str, Any]) -> str:
-    """Why a run ended as it did: its error, or the reasons of the gate; empty if there is neither."""
+    """Returns why a run ended as it did: its error, or the gate's reasons, or an empty text without either."""
     proof = proof_of(results)
     return str(results.get("error") or (proof.reason if proof and results.get("status") == "failed" else ""))
 
 
 def _refusals(tests: Tests, gate: GateConfig, knowledge_rows: int) -> list[str]:
-    """Why the adapter does not pass, in whole sentences; empty where it does."""
+    """Returns why the adapter does not pass, in full sentences; empty if it does."""
     integrity = tests["file_integrity"]
     if not integrity["passed"]:
         return [f"The adapter's files do not pass: {'; '.join(integrity['problems'])}."]
@@ -160,12 +160,12 @@ def _refusals(tests: Tests, gate: GateConfig, knowledge_rows: int) -> list[str]:
 
 
 def _gated_on_recall(tests: Tests, knowledge_rows: int) -> bool:
-    """True where facts were taught and there are enough questions about them."""
+    """Returns True if facts were taught and enough questions ask about them."""
     return knowledge_rows > 0 and "recall" in tests and tests["recall"]["clusters"] >= FEWEST_CLUSTERS
 
 
 def _warnings(tests: Tests, knowledge_rows: int) -> list[str]:
-    """What does not stop the adapter but has to be known of the figures."""
+    """Returns what does not stop the adapter, but matters for reading the numbers."""
     found = []
     for name, label in (("base_comparison", "held-out"), ("recall", "recall")):
         if tests.get(name, {}).get("interval") == "t":
@@ -207,7 +207,7 @@ def _not_better(comparison: dict[str, Any], questions: str) -> str:
 
 
 def _too_little(comparison: dict[str, Any], gate: GateConfig) -> list[str]:
-    """A gain that is proven, but smaller than the user asked for; counted by the worse of both ways."""
+    """Returns a reason if the proven gain is smaller than required, counted by the worse of both ways."""
     both = (comparison, comparison["worst_case"])
     gain, low = (min(found["difference"] for found in both), min(found["ci95"][0] for found in both))
     if gain < gate.min_gain:
@@ -219,7 +219,7 @@ def _too_little(comparison: dict[str, Any], gate: GateConfig) -> list[str]:
 
 
 def _one_answer_to_all(comparison: dict[str, Any]) -> list[str]:
-    """A gain that comes of giving the most frequent answer more often: no reasoning has been learnt then."""
+    """Returns a reason if the gain comes from giving the most frequent answer more often, which shows no reasoning."""
     most = comparison.get("majority", {})
     if "ci95" not in most or most["ci95"][0] > 0:
         return []

@@ -1,4 +1,4 @@
-"""Public tasks through lm-eval (EleutherAI's harness), for base and adapter alike; an extra, loaded when asked for."""
+"""Runs public tasks through lm-eval (EleutherAI's harness) on base and adapter. An optional extra, loaded on demand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BATCH = 8
 
 
 def lm_eval_fault(tasks: list[str]) -> Fault | None:
-    """Why these tasks cannot be run here, or None."""
+    """Returns why these tasks cannot run here, or None."""
     if not tasks or find_spec("lm_eval") is not None:
         return None
     fix = "Install it: pip install 'socratune[lm-eval]'."
@@ -19,17 +19,17 @@ def lm_eval_fault(tasks: list[str]) -> Fault | None:
 
 
 def task_results(model: Any, tokenizer: Any, tasks: list[str]) -> dict[str, Any]:
-    """Task → `base` and `adapter`: the task's own metrics and standard errors, as lm-eval names them.
+    """Runs the tasks and returns task → `base` and `adapter`: metrics and standard errors as lm-eval names them.
 
-    The prompts are the tasks' own, behind the model's chat template, as that is how it was trained.
+    The prompts are the tasks' own, in the model's chat template, as in its training.
 
     Args:
-        model: a PEFT model in eval mode, its adapter switched on.
+        model: a PEFT model in eval mode, its adapter enabled.
         tokenizer: its tokenizer.
         tasks: names that lm-eval knows, or YAML files of tasks.
 
     Raises:
-        OutsideError: lm-eval does not know a task, or cannot get its data.
+        OutsideError: lm-eval does not know a task, or cannot load its data.
     """
     with model.disable_adapter():
         base = _evaluated(model, tokenizer, tasks)
@@ -44,7 +44,7 @@ def _evaluated(model: Any, tokenizer: Any, tasks: list[str]) -> dict[str, dict[s
     judged = HFLM(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=BATCH)
     try:
         found = simple_evaluate(model=judged, tasks=tasks, apply_chat_template=True, log_samples=False)
-    except Exception as error:  # unknown tasks, a Hub out of reach, broken data sets: they share no class
+    except Exception as error:  # unknown tasks, an unreachable Hub, broken data sets: they share no class
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise OutsideError(f"lm-eval could not run {', '.join(tasks)}: {reason}.") from error
     assert found is not None, "only a process of several GPUs gets nothing"

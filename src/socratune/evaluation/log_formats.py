@@ -1,4 +1,4 @@
-"""The readers of other tools' logs: one small function per format, each from a file to samples.
+"""Reads other tools' logs: one small function per format, each from a file to samples.
 
 - lm-eval `--log_samples`: `samples_TASK_DATE.jsonl`, a line per question and filter.
 - inspect_ai: `.eval`, a zip archive with a JSON file per sample, or the same as one `.json`.
@@ -32,10 +32,10 @@ LM_NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.\-:]+)\
 
 
 def lm_eval_samples(path: Path, task: str, skipped: set[str]) -> Iterator[LoggedSample]:
-    """The questions of one task; a metric behind several filters is called `exact_match,strict-match`, as in lm-eval.
+    """Yields the questions of a task. A metric with several filters is named `exact_match,strict-match`, as in lm-eval.
 
     Args:
-        skipped: gets the metrics whose values are no numbers, as perplexities and lists of probabilities are.
+        skipped: receives the metrics with values that are not numbers, such as perplexities and lists of probabilities.
     """
     rows = list(lines_of(path))
     several = len({row.get("filter", "none") for _, row in rows}) > 1
@@ -65,7 +65,7 @@ _NO_NUMBER = object()
 
 
 def _lm_score(value: Any) -> Any:
-    """A number; of a list of right and wrong (one per instruction) the share that is right."""
+    """Returns a number. For a list of booleans (one per instruction), this is the share that is right."""
     if isinstance(value, list) and value and all(isinstance(part, bool) for part in value):
         return sum(value) / len(value)
     if isinstance(value, bool | int | float | None):
@@ -82,7 +82,7 @@ def _lm_sample(row: dict[str, Any], where: str, name: str, task: str, scores: di
 
 
 def _lm_response(row: dict[str, Any]) -> str:
-    """What the model wrote, before any filter."""
+    """Returns the model's output before any filter."""
     said: Any = row.get("resps") or row.get("filtered_resps")
     while isinstance(said, list) and said:
         said = said[0]
@@ -90,7 +90,7 @@ def _lm_response(row: dict[str, Any]) -> str:
 
 
 def _lm_choice(row: dict[str, Any]) -> str:
-    """Which of the choices had the largest likelihood; empty where none was asked for."""
+    """Returns the choice with the largest likelihood, or an empty text if the task has no choices."""
     try:
         likelihoods = [float(likelihood) for likelihood, _ in row["filtered_resps"]]
         best = likelihoods.index(max(likelihoods))
@@ -112,7 +112,7 @@ def _lm_reference(row: dict[str, Any], doc: dict[str, Any]) -> str:
 
 
 def _lm_prompt(arguments: Any) -> str:
-    """The prompt of the first request, of either shape in which lm-eval wrote it."""
+    """Returns the prompt of the first request, from either shape that lm-eval writes."""
     first = next(iter(arguments.values()), None) if isinstance(arguments, dict) else (arguments or [None])[0]
     first = list(first.values()) if isinstance(first, dict) else first
     return text_of(first[0]) if isinstance(first, list) and first else ""
@@ -124,14 +124,14 @@ _ZSTD = 93
 
 
 def inspect_log(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[str, Any]]]]:
-    """The header of a log of inspect_ai, and (place, sample) of every one."""
+    """Returns the header of an inspect_ai log, and (place, sample) of every sample."""
     if not zipfile.is_zipfile(path):
         log = parsed(path.read_bytes(), path.name)
         listed = log.get("samples") or []
         return log, ((f"{path.name}, sample {at}", sample) for at, sample in enumerate(listed, 1))
     archive = zipfile.ZipFile(path)
     names = archive.namelist()
-    header = "header.json" if "header.json" in names else "_journal/start.json"  # of one that was cut short
+    header = "header.json" if "header.json" in names else "_journal/start.json"  # for an incomplete log
     if header not in names:
         archive.close()
         raise UserError(Fault(str(path), "a log of inspect_ai", Shown("another archive")))
@@ -146,7 +146,7 @@ def inspect_log(path: Path) -> tuple[dict[str, Any], Iterator[tuple[str, dict[st
 
 
 def _unpacked(archive: zipfile.ZipFile, path: Path, name: str) -> bytes:
-    """A file of an archive; zipfile knows Zstandard, which inspect_ai takes since 0.3.19x, from Python 3.14 only."""
+    """Reads a file of an archive. inspect_ai uses Zstandard since 0.3.19x, zipfile only from Python 3.14."""
     info = archive.getinfo(name)
     if info.compress_type != _ZSTD:
         return archive.read(name)
@@ -177,9 +177,9 @@ def _unzstd(data: bytes, path: Path) -> bytes:
 
 
 def inspect_samples(samples: Iterable[tuple[str, dict[str, Any]]], task: str) -> Iterator[LoggedSample]:
-    """One per sample and epoch. A scorer that gives several values has a metric for each: `scorer.value`.
+    """Yields a sample per sample and epoch. A scorer with several values gives a metric for each: `scorer.value`.
 
-    A sample that ended in an error has no score of any scorer: it counts as not scored.
+    A sample that ended in an error has no scores. It counts as not scored.
     """
     held = list(samples)
     scorers = dict.fromkeys(metric for _, sample in held for metric in _inspect_scores(sample))
@@ -220,7 +220,7 @@ def _inspect_answer(sample: dict[str, Any]) -> str:
 
 
 def _detached(text: str, attached: dict[str, str]) -> str:
-    """Long texts stand apart from the sample."""
+    """Returns the text, also if it is long and therefore stored apart from the sample."""
     prefix = "attachment://"
     return attached.get(text.removeprefix(prefix), text) if text.startswith(prefix) else text
 
@@ -229,7 +229,7 @@ def _detached(text: str, attached: dict[str, str]) -> str:
 
 
 def openai_events(rows: Iterable[tuple[str, Any]]) -> Iterator[LoggedSample]:
-    """The events of `oaieval --record_path`: `match` has `correct`, `metrics` has figures, `sampling` the texts."""
+    """Reads events of `oaieval --record_path`: `match` has `correct`, `metrics` numbers, and `sampling` the texts."""
     found: dict[str, LoggedSample] = {}
     for where, row in rows:
         name, kind, data = row.get("sample_id"), row.get("type"), row.get("data")
@@ -250,7 +250,7 @@ def openai_events(rows: Iterable[tuple[str, Any]]) -> Iterator[LoggedSample]:
 
 
 def openai_items(rows: Iterable[tuple[str, Any]]) -> Iterator[LoggedSample]:
-    """The output items of an eval run of OpenAI's platform; a grader is a metric, by its score or by `passed`."""
+    """Reads output items of an eval run on OpenAI's platform. A grader is a metric, by its score or by `passed`."""
     for where, row in rows:
         item, sample = row.get("datasource_item") or {}, row.get("sample") or {}
         scores: dict[str, list[Score]] = {}
@@ -266,11 +266,11 @@ def openai_items(rows: Iterable[tuple[str, Any]]) -> Iterator[LoggedSample]:
         )
 
 
-# --- rows of one's own ---------------------------------------------------------------------------------------------
+# --- a user's own rows ---------------------------------------------------------------------------------------------
 
 
 def plain_samples(rows: Iterable[tuple[str, Any]], wanted: Iterable[str], path: str) -> Iterator[LoggedSample]:
-    """Rows with `id` (or `question`) and `correct`, `score`, `scores` or a column that is wanted as a metric."""
+    """Reads rows with `id` (or `question`) and `correct`, `score`, `scores` or a column requested as a metric."""
     for where, row in rows:
         if not isinstance(row, dict):
             raise UserError(Fault(where, "an object with id and correct or score", row))
@@ -309,10 +309,10 @@ def _first(row: dict[str, Any], names: tuple[str, ...]) -> str:
 
 
 def run_samples(answers: Path, side: str, held_out: Path) -> Iterator[LoggedSample]:
-    """What base or adapter of a run answered to the held-out questions; an undecided answer is not scored.
+    """Yields the answers of a run's base or adapter to the held-out questions. An undecided answer is not scored.
 
     Args:
-        held_out: the questions themselves, which know their clusters; may be missing.
+        held_out: the file of the questions, which holds their clusters; may be missing.
     """
     known = dict(lines_of(held_out)).values() if held_out.is_file() else ()
     rows = {row["id"]: row for row in known}

@@ -1,9 +1,9 @@
-"""What any evaluation tool wrote, as one kind of record: questions with the scores of every metric.
+"""Holds the log of any evaluation tool as one kind of record: questions with the scores of every metric.
 
     run folder · lm-eval · inspect_ai · OpenAI evals · JSONL  →  samples  →  Log
 
-A reader (`log_formats`) yields samples in the order of the file; here they are gathered by question and checked. Needs
-neither PyTorch nor a run folder's lock, so that it works beside any tool.
+A reader (`log_formats`) yields samples in the order of the file. This module groups them by question and checks them.
+It needs neither PyTorch nor a run folder's lock, so it works beside any tool.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from socratune.errors import Fault, Shown, UserError
 from socratune.runs import json_decode
 
 Score = float | None
-"""None where an answer was not scored."""
+"""Score of an answer. None means that the answer was not scored."""
 
 
 @dataclass(slots=True)
 class LoggedSample:
-    """One answer to one question, as a log tells it.
+    """Holds one answer to one question, as the log records it.
 
     Attributes:
         where: file and line, or the name inside an archive.
-        number: which of several samples of its question it is; None where the log says nothing of samples.
-        scores: by metric; several where one row holds several samples.
-        fields: everything by which rows can be clustered.
+        number: the sample's number among its question's samples; None if the log does not number samples.
+        scores: the scores by metric; several if one row holds several samples.
+        fields: all fields by which rows can be clustered.
     """
 
     where: str
@@ -48,7 +48,7 @@ class LoggedSample:
 
 @dataclass(slots=True)
 class LoggedQuestion:
-    """A question with all scores that one log has of it: one per sample and metric."""
+    """Holds a question with all its scores in one log: one per sample and metric."""
 
     id: str
     task: str
@@ -61,13 +61,13 @@ class LoggedQuestion:
 
 @dataclass(slots=True)
 class Log:
-    """One side of a comparison.
+    """Holds one side of a comparison.
 
     Attributes:
-        name: as the user gave it.
-        format: of the tool that wrote it.
-        lower: metrics of which less is better.
-        remarks: what has to be known of it, in whole sentences.
+        name: the log's name as the user wrote it.
+        format: the format of the tool that wrote the log.
+        lower: the metrics where less is better.
+        remarks: what a reader must know about the log, in full sentences.
     """
 
     name: str
@@ -79,29 +79,29 @@ class Log:
 
     @property
     def metrics(self) -> list[str]:
-        """All metrics, in the order of their first appearance."""
+        """Returns all metrics, in the order of their first appearance."""
         return list(dict.fromkeys(name for question in self.questions for name in question.scores))
 
     @property
     def tasks(self) -> list[str]:
-        """All named tasks, in the order of their first appearance."""
+        """Returns all named tasks, in the order of their first appearance."""
         return list(dict.fromkeys(question.task for question in self.questions if question.task))
 
     @property
     def samples(self) -> int:
-        """The most samples of a question."""
+        """Returns the largest number of samples of a question."""
         return max((len(scores) for one in self.questions for scores in one.scores.values()), default=0)
 
 
 def gathered(samples: Iterable[LoggedSample], name: str, cluster: str | None) -> list[LoggedQuestion]:
-    """The samples by question, in the order of their first appearance.
+    """Groups the samples by question, in the order of their first appearance.
 
     Args:
-        name: of the log, for the faults.
-        cluster: the field that holds a row's cluster; None for `cluster`, where there is one.
+        name: the log's name, for errors.
+        cluster: the field that holds a row's cluster; None means `cluster`, if it exists.
 
     Raises:
-        UserError: no sample, one that stands there twice, unequal numbers of samples, or no such field.
+        UserError: no samples, a duplicate sample, unequal numbers of samples, or a missing field.
     """
     groups: dict[tuple[str, str], list[LoggedSample]] = {}
     for sample in samples:
@@ -191,10 +191,10 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parsed(data: bytes, where: str) -> Any:
-    """The value behind JSON text, NaN included; half a surrogate pair, which cannot be printed, becomes a mark.
+    """Parses JSON text, NaN included. Half a surrogate pair, which cannot be printed, becomes a replacement character.
 
     Raises:
-        UserError: it is no JSON.
+        UserError: it is not valid JSON.
     """
     try:
         value = json_decode(data)
@@ -213,7 +213,7 @@ def _printable(value: Any) -> Any:
 
 
 def lines_of(path: Path) -> Iterable[tuple[str, Any]]:
-    """(place, value) of every line of a JSONL file that holds anything."""
+    """Yields (place, value) for every non-empty line of a JSONL file."""
     with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
@@ -222,18 +222,18 @@ def lines_of(path: Path) -> Iterable[tuple[str, Any]]:
 
 
 _WORDS = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0, "yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0}
-"""The letters and words that inspect_ai counts as numbers: correct, incorrect, partial, no answer."""
+"""Letters and words that inspect_ai counts as numbers: correct, incorrect, partial, no answer."""
 
 
 _LARGEST = 1e100
-"""Beyond it squares of scores are no numbers any more."""
+"""Largest score. Beyond it, squares of scores overflow."""
 
 
 def as_score(value: Any) -> Score:
-    """A number for what a log calls a score; None for what was not scored.
+    """Converts a log's score to a number, or to None if the answer was not scored.
 
     Raises:
-        ValueError: it is no score.
+        ValueError: it is not a score.
     """
     if value is None:
         return None
@@ -250,7 +250,7 @@ def as_score(value: Any) -> Score:
 
 
 def text_of(value: Any) -> str:
-    """A text for a person: of messages the last one a user wrote, of anything else its JSON."""
+    """Returns a text for people: the last user message of a conversation, or else JSON."""
     if isinstance(value, str):
         return value
     if value is None:

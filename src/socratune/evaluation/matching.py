@@ -1,4 +1,4 @@
-"""Which question of one log is which of another: by id where both say the same question, else by its text."""
+"""Matches the questions of two logs: by id if both logs ask the same question under it, else by text."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from socratune.evaluation.logs import Log, LoggedQuestion
 
 By = Literal["id", "question"]
 _SHOWN = 3
-"""Examples of what did not match."""
+"""Number of unmatched examples to show."""
 _LONGEST = 30
-"""Characters of a question in a message."""
+"""Most characters of a question in a message."""
 
 
 @dataclass(slots=True)
 class Matched:
-    """The pairs, in the order of A, and what is not among them.
+    """Holds the pairs in the order of A, and what is not paired.
 
     Attributes:
-        by: what they were matched by.
-        only_a, only_b: ids that the other log does not have.
-        other_question: ids that both have, of other questions.
-        ambiguous: texts that stand in a log several times, and not as often in the other.
+        by: what the pairs were matched by.
+        only_a, only_b: ids that are missing in the other log.
+        other_question: ids in both logs that ask different questions.
+        ambiguous: texts that occur several times in a log, and not as often in the other.
     """
 
     by: By
@@ -36,13 +36,13 @@ class Matched:
 
 
 def match_logs(a: Log, b: Log, by: By | None = None) -> Matched:
-    """The questions that both logs have.
+    """Matches the questions that both logs have.
 
     Args:
-        by: None for ids, unless these are of other questions or of none.
+        by: None matches by id, unless most ids differ in their question or none match.
 
     Raises:
-        UserError: there are none.
+        UserError: the logs have no common question.
     """
     others: list[str] = []
     if by != "question":
@@ -79,7 +79,7 @@ def _by_id(a: Log, b: Log) -> Matched:
 
 
 def _by_question(a: Log, b: Log) -> Matched:
-    """A text that both have equally often is paired in its order; one that they do not is left out."""
+    """Pairs a text in order if both logs have it equally often, and else leaves it out."""
     first, second = _texts(a), _texts(b)
     found = Matched("question", [])
     for text, ones in first.items():
@@ -103,17 +103,17 @@ def _texts(log: Log) -> dict[str, list[LoggedQuestion]]:
 
 
 def named(question: LoggedQuestion) -> str:
-    """Its address: the id, behind the task where there is one."""
+    """Returns the question's name: the id, prefixed with the task if there is one."""
     return f"{question.task}/{question.id}" if question.task else question.id
 
 
 def normal(text: str) -> str:
-    """A text without what is no difference between two questions: forms of a letter, and white space."""
+    """Returns the text without differences that do not matter: Unicode forms of a letter, and whitespace."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _no_overlap(a: Log, b: Log, what: str, others: list[str]) -> Fault:
-    """The fault of two logs without a common question; `others`: ids that both have, of other questions."""
+    """Returns the error for logs without a common question. `others` holds common ids of different questions."""
     if others:
         name = others[0]
         one, other = (next(q.question for q in log.questions if named(q) == name) for log in (a, b))
@@ -140,13 +140,13 @@ def _cut(text: str) -> str:
 
 
 def unmatched(matched: Matched) -> dict[str, object]:
-    """What did not match, as it stands in the result: how many of each kind, and the first few."""
+    """Returns what did not match, for the result: the number of each kind, and the first few."""
     kinds = ("only_a", "only_b", "other_question", "ambiguous")
     found: dict[str, list[str]] = {kind: getattr(matched, kind) for kind in kinds}
     return {kind: {"count": len(names), "examples": names[:_SHOWN]} for kind, names in found.items() if names}
 
 
 def clusters_of(pairs: list[tuple[LoggedQuestion, LoggedQuestion]]) -> list[str]:
-    """The cluster of every pair: what A says, else B, else each question alone."""
+    """Returns the cluster of every pair: from A, else from B, else each question alone."""
     side = 0 if any(one.cluster is not None for one, _ in pairs) else 1
     return [f"in {pair[side].cluster}" if pair[side].cluster is not None else f"of {named(pair[0])}" for pair in pairs]

@@ -1,4 +1,4 @@
-"""Which tool wrote what a user names, and its log: `open_log`."""
+"""Opens the log that a user names, and finds out which tool wrote it: `open_log`."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _KNOWN = (
 
 
 def open_logs(a: str, b: str, metrics: Sequence[str] = (), cluster: str | None = None) -> tuple[Log, Log]:
-    """Two logs that are to be compared; `metrics` and errors as in `compare_logs` and `open_log`."""
+    """Opens two logs for a comparison. `metrics` and errors are those of `compare_logs` and `open_log`."""
     first, second = ([wanted.partition("=")[at] or wanted for wanted in metrics] for at in (0, 2))
     return open_log(a, first, cluster), open_log(b, second, cluster)
 
 
 def open_log(name: str, metrics: Sequence[str] = (), cluster: str | None = None) -> Log:
-    """The log behind a path, whatever tool wrote it.
+    """Opens the log at a path, whichever tool wrote it.
 
     Args:
-        name: a file or folder; of a run folder `RUN:base` or `RUN:adapter`, without which it is the adapter.
-        metrics: columns of a user's own JSONL that are scores.
+        name: a file or folder; for a run folder `RUN:base` or `RUN:adapter`, by default the adapter.
+        metrics: columns with scores in a user's own JSONL.
         cluster: the field of a row that holds its cluster.
 
     Raises:
-        UserError: no such file, none that can be read, or one that does not say which of several logs is meant.
+        UserError: the file is missing or unreadable, or the name fits several logs.
     """
     path, side = _place(name)
     try:
@@ -68,11 +68,11 @@ _OTHER_SHAPE = (
     LookupError, TypeError, AttributeError, ValueError, RecursionError, EOFError, NotImplementedError, RuntimeError,
     zipfile.BadZipFile, zlib.error, struct.error,
 )  # fmt: skip
-"""What readers run into where a log is not what its first line or its name says."""
+"""Errors of readers if a log differs from what its first line or its name says."""
 
 
 def is_run_folder(name: str) -> bool:
-    """True for a run folder that is named without a side."""
+    """Returns True for a run folder that is named without a side."""
     return (Path(name) / _ANSWERS).is_file()
 
 
@@ -117,7 +117,7 @@ def _run(answers: Path, name: str, side: str | None, cluster: str | None) -> Log
 
 
 def _lm_eval(files: list[Path], name: str, cluster: str | None) -> Log:
-    """All tasks of one model; of a task that was run several times the latest."""
+    """Opens all tasks of one model. If a task was run several times, the latest counts."""
     if len(folders := {file.parent for file in files}) > 1:
         got = Shown(", ".join(sorted(str(folder) for folder in folders)[:4]))
         raise UserError(Fault(name, "the samples of one model", got, "Name one of these folders."))
@@ -139,7 +139,7 @@ def _lm_eval(files: list[Path], name: str, cluster: str | None) -> Log:
 
 
 def _lm_results(files: Iterable[Path]) -> tuple[str | None, set[str]]:
-    """The model, and the metrics of which less is better, by the results beside the samples."""
+    """Returns the model, and the metrics where less is better, from the results beside the samples."""
     model, lower = None, set[str]()
     for file in files:
         named = LM_NAME.match(file.name)
@@ -161,7 +161,7 @@ def _with_filters(lower: set[str], questions: list[Any]) -> frozenset[str]:
 
 
 def _is_inspect(file: Path) -> bool:
-    """By its first bytes, as such a file may have hundreds of megabytes."""
+    """Recognises a log by its first bytes, because it may have hundreds of megabytes."""
     with file.open("rb") as stream:
         head = stream.read(4096)
     return b'"version"' in head and b'"status"' in head and b'"eval"' in head
@@ -219,7 +219,7 @@ def _jsonl(path: Path, name: str, side: str | None, metrics: Sequence[str], clus
 
 
 def _of_rows(rows: Iterable[tuple[str, Any]], name: str, metrics: Sequence[str], cluster: str | None) -> Log:
-    """Rows whose first one says what they are."""
+    """Opens a log of rows, whose first row shows the format."""
     rows = iter(rows)
     first = next(rows, None)
     if first is None:

@@ -1,4 +1,4 @@
-"""What of a run is pinned in `provenance.json`, and when: the test before the training, the verdict at the end."""
+"""Pins parts of a run in `provenance.json`: the test before the training, the verdict at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWER_FILES = ("held_out_answers.jsonl", "recall_answers.jsonl", "forgetting_an
 def with_pins(
     stage: str, work: Callable[[Tick], StageResult], run: RunDir, config: RunConfig, results: dict[str, Any]
 ) -> Callable[[Tick], StageResult]:
-    """A stage's work that pins what is fixed by it, before the stage is called done."""
+    """Wraps a stage's work so that it pins its fixed results before the stage counts as done."""
 
     def pinned(tick: Tick) -> StageResult:
         if stage == "train":
@@ -44,25 +44,25 @@ def with_pins(
 
 
 def pin_held_out(run: RunDir, config: RunConfig, results: dict[str, Any]) -> None:
-    """The test and the conditions, when the rows are split and once more before anything is trained on."""
+    """Pins the test and the conditions, when the rows are split and again before any training."""
     if run.rows("held_out").is_file():
         pin(run, results, "held_out", {"files": hashes(run, TEST_FILES), "gate": dump(config.validate_.gate)})
 
 
 def pin_training(run: RunDir, config: RunConfig, results: dict[str, Any]) -> None:
-    """What is trained on, and the base, when the training begins."""
+    """Pins the training data and the base, when the training begins."""
     files = ["train.jsonl", "dev.jsonl", *([run.enhanced.name] if config.train.reads_traces else [])]
     content = {"files": hashes(run, files), "base": known_base(config.model)}
     pin(run, results, "train", {**content, "settings": settings_hash(config, "train")})
 
 
 def pin_adapter(run: RunDir, results: dict[str, Any]) -> None:
-    """The adapter's files, when they are trained."""
+    """Pins the adapter's files, when the training ends."""
     pin(run, results, "adapter", {"files": adapter_manifest(run.adapter)})
 
 
 def pin_proof(run: RunDir, config: RunConfig, results: dict[str, Any], proof: Proof) -> None:
-    """What the verdict rests on, and the verdict."""
+    """Pins the verdict and what it rests on."""
     content = {
         "files": hashes(run, (*TEST_FILES, *ANSWER_FILES)),
         "adapter": fingerprint(adapter_manifest(run.adapter)),
@@ -77,19 +77,19 @@ def pin_proof(run: RunDir, config: RunConfig, results: dict[str, Any], proof: Pr
 
 
 def hashes(run: RunDir, names: tuple[str, ...] | list[str]) -> dict[str, str]:
-    """The sha256 of those of the files that are there."""
+    """Returns the sha256 of those files that exist."""
     return {name: file_hash(run / name) for name in names if (run / name).is_file()}
 
 
 def settings_hash(config: RunConfig, stage: str) -> str:
-    """Changes with every setting that can change a result up to this stage, if it is not at its default."""
+    """Returns a hash of every setting that is not at its default and can change a result up to this stage."""
     usual, upto = defaults(), STAGES[: STAGES.index(stage) + 1]
     found = {name: value for name, value in flatten(dump(config)).items() if value != usual.get(name)}
     return fingerprint({name: value for name, value in found.items() if first_stage_of(name) in upto})
 
 
 def known_base(model_name: str) -> dict[str, Any]:
-    """Who the base is, as far as this machine knows without asking anybody: hashes of weights and template."""
+    """Identifies the base without network access, by hashes of weights and template."""
     folder = Path(model_location(model_name, fetch=False))
     if is_path(model_name) and not folder.is_dir():
         return {"name": folder.name}
@@ -98,7 +98,7 @@ def known_base(model_name: str) -> dict[str, Any]:
         template = chat_template(model_name)
         known |= {"template": None if template is None else fingerprint(template)}
     if model_name != DEMO and (folder.is_dir() or is_path(model_name)):
-        known["name"] = folder.name  # where it lies is nobody's business
+        known["name"] = folder.name  # the folder's location is private
     if source := source_of(model_name):
         lies_here = is_path(model_name) or Path(model_name).exists()
         known |= {"name": source.file if lies_here else model_name, "gguf": asdict(source)}
@@ -107,6 +107,6 @@ def known_base(model_name: str) -> dict[str, Any]:
 
 @cache
 def rules_mark() -> str:
-    """Changes with the rules that judge: verdicts of other rules may differ without having been touched."""
+    """Returns a hash of the judging rules. With other rules, verdicts may differ although nobody altered them."""
     rules = [path for room in (environments, judging) for path in sorted(Path(str(room.__file__)).parent.glob("*.py"))]
     return fingerprint([file_hash(path) for path in (*rules, Path(__file__).with_name("forgetting_checks.py"))])

@@ -1,4 +1,4 @@
-"""What the proof asks besides the held-out questions: the user's own prompts, and what must not be unlearnt."""
+"""Reads the proof's questions besides the held-out ones: the user's own prompts, and those that test forgetting."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ SHIPPED = Path(__file__).parents[1] / "neutral_data"
 
 
 def read_prompts(name: str) -> list[QARow]:
-    """The prompts of a file as rows; one without an expected answer has the reference "".
+    """Returns the prompts of a file as rows. A prompt without an expected answer has the reference "".
 
-    Of a file named `.jsonl`, each line is an object with `prompt` and perhaps `expected`, or a row as `--dataset` takes
-    it. Of any other file, each line that is not blank is a prompt.
+    In a file named `.jsonl`, each line is an object with `prompt` and optionally `expected`, or a row in the format of
+    `--dataset`. In any other file, each line that is not blank is a prompt.
 
     Raises:
-        UserError: every kind of line that is neither, once, with their number; no such file; no prompt in it.
+        UserError: every kind of invalid line, once, with line numbers; a missing file; a file without prompts.
     """
     path = Path(name)
     try:
@@ -75,10 +75,10 @@ def _turns(prompt: str, expected: str) -> list[dict[str, str]]:
 
 
 def forgetting_rows(name: str | None) -> list[QARow]:
-    """The questions: the 450 shipped ones, those of the embedded model (`demo`), or a data set of the user's.
+    """Returns the questions: the 450 shipped ones, those of the embedded model (`demo`), or the user's own data set.
 
     Raises:
-        UserError: rows of that data set that cannot be read.
+        UserError: rows of that data set are unreadable.
     """
     if name is not None:
         found = read_qa_rows(DEMO_DATA / "probe.jsonl" if name == DEMO else Path(name))
@@ -92,7 +92,7 @@ def forgetting_rows(name: str | None) -> list[QARow]:
 
 
 def meter_rows() -> list[QARow]:
-    """The 206 shipped neutral prompts, without a reference."""
+    """Returns the 206 shipped neutral prompts, without a reference."""
     rows = _shipped("meter_prompts.jsonl")
     return [QARow(data["id"], _turns(data["prompt"], ""), {}) for data in rows]
 

@@ -1,4 +1,4 @@
-"""Is the adapter better? Paired differences, resampled by cluster, because rows of one source are correlated."""
+"""Computes paired differences, resampled by cluster because rows of one source are correlated."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 FEW_CLUSTERS = 30
-"""Below this the bootstrap is too narrow, and a t-interval on cluster means is taken instead."""
+"""Number of clusters below which the bootstrap is too narrow. A t-interval on cluster means replaces it."""
 
 FEWEST_CLUSTERS = 6
-"""With fewer, no result can have p < 0.05: 2 / 2**5 is more."""
+"""Fewest clusters for a result. With fewer, p < 0.05 is impossible: 2 / 2**5 is more."""
 
 Comparison = Literal["better", "not_worse", "worse", "inconclusive"]
 
@@ -25,7 +25,7 @@ Test = Literal["mcnemar", "sign_flip"]
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """The difference adapter − base on the same rows, with its interval and two-sided p, and how these were found."""
+    """Holds the difference adapter − base on the same rows, with interval, two-sided p, and the methods behind them."""
 
     difference: float
     low: float
@@ -46,20 +46,20 @@ def paired_difference(
     seed: int,
     level: float = 0.95,
 ) -> Paired:
-    """Compare two models on the same rows; without rows, nothing is known: −1 … 1.
+    """Compares two models on the same rows. Without rows, nothing is known: −1 … 1.
 
-    The interval is a cluster bootstrap: percentiles of `draws` resamples of whole clusters, widened as Hesterberg
-    (arXiv:1411.5279, section 4.3) has it, because plain percentiles are too narrow by about sqrt((C-1)/C)·z/t. Below 30
-    clusters it is a t-interval with cluster-robust variance. p is McNemar's exact test where every row is a cluster of
-    its own and is either right or wrong, else a sign-flip permutation test over clusters.
+    The interval is a cluster bootstrap: percentiles of `draws` resamples of whole clusters, widened as in Hesterberg
+    (arXiv:1411.5279, section 4.3), because plain percentiles are too narrow by about sqrt((C-1)/C)·z/t. Below 30
+    clusters it is a t-interval with cluster-robust variance. p is McNemar's exact test if every row is a cluster of its
+    own and is either right or wrong, else a sign-flip permutation test over clusters.
 
     Args:
-        base: score of each row, 0 to 1: right or wrong, or the share of right samples.
-        adapter: the same of the adapter.
-        clusters: name of each row's cluster.
-        draws: of the bootstrap, and of the permutation test.
-        seed: of both.
-        level: of the two-sided interval.
+        base: the base's score of each row, 0 to 1: right or wrong, or the share of right samples.
+        adapter: the adapter's scores.
+        clusters: the name of each row's cluster.
+        draws: the number of draws of the bootstrap, and of the permutation test.
+        seed: the seed of both.
+        level: the level of the two-sided interval.
     """
     if not len(base):
         return Paired(0.0, -1.0, 1.0, 1.0, 0, 0, interval="t")
@@ -80,7 +80,7 @@ def paired_difference(
 def _bootstrap(
     sums: np.ndarray, sizes: np.ndarray, level: float, draws: int, generator: np.random.Generator
 ) -> tuple[float, float]:
-    """Widened percentiles of the ratio of sums; clusters of like sum and size are drawn as one kind."""
+    """Returns widened percentiles of the ratio of sums. Clusters of equal sum and size are drawn as one kind."""
     kinds, counts = np.unique(np.stack([sums, sizes], 1), axis=0, return_counts=True)  # (K, 2), (K,)
     clusters = len(sums)
     if len(kinds) > _MANY_KINDS:
@@ -97,7 +97,7 @@ def _bootstrap(
 
 
 def _t_interval(sums: np.ndarray, sizes: np.ndarray, level: float) -> tuple[float, float]:
-    """Ratio estimator with cluster-robust variance; the whole range where there is one cluster."""
+    """Returns a ratio estimator's interval with cluster-robust variance; the whole range for a single cluster."""
     count, rows = len(sums), float(sizes.sum())
     if count < 2:
         return -1.0, 1.0
@@ -108,7 +108,7 @@ def _t_interval(sums: np.ndarray, sizes: np.ndarray, level: float) -> tuple[floa
 
 
 def _sign_flip(sums: np.ndarray, draws: int, generator: np.random.Generator) -> float:
-    """The share of sign flips of whole clusters that come to as large a difference."""
+    """Returns the share of sign flips of whole clusters whose difference is at least as large."""
     kinds, counts = np.unique(np.abs(sums), return_counts=True)  # (K,) each
     if len(kinds) > _MANY_KINDS:
         flipped = np.abs(np.concatenate([(2.0 * at - 1) @ sums for at in _drawn(2, draws, len(sums), generator)]))
@@ -123,9 +123,9 @@ _MOST_DRAWN, _FEWEST_DRAWS, _AT_ONCE = 20_000_000, 1000, 1_000_000
 
 
 def _drawn(below: int, draws: int, clusters: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Whole numbers for every cluster, in blocks of draws: scores with thousands of values have no kinds to count.
+    """Yields integers for every cluster, in blocks of draws. Scores with thousands of values have no kinds to count.
 
-    So many clusters need fewer draws, and memory stays small.
+    With so many clusters, fewer draws suffice, and memory stays small.
     """
     left = min(draws, max(_FEWEST_DRAWS, _MOST_DRAWN // clusters))
     block = max(1, _AT_ONCE // clusters)
@@ -135,13 +135,13 @@ def _drawn(below: int, draws: int, clusters: int, generator: np.random.Generator
 
 
 def _mcnemar(change: np.ndarray) -> float:
-    """The exact two-sided test (McNemar 1947): wins among the rows that changed, as tosses of a fair coin."""
+    """Returns p of McNemar's exact two-sided test (1947): wins among the changed rows, as tosses of a fair coin."""
     wins, losses = int((change > 0).sum()), int((change < 0).sum())
     return min(1.0, 2 * _binomial(min(wins, losses), wins + losses, 0.5))
 
 
 def most_lost(lost: int, of: int, level: float = 0.95) -> float:
-    """The upper end of the one-sided exact interval of a share (Clopper and Pearson 1934); 1 where `of` is 0."""
+    """Returns the upper end of a share's one-sided exact interval (Clopper and Pearson 1934); 1 if `of` is 0."""
     if lost >= of:
         return 1.0
     low, high = lost / of, 1.0
@@ -152,7 +152,7 @@ def most_lost(lost: int, of: int, level: float = 0.95) -> float:
 
 
 def _binomial(most: int, tosses: int, share: float) -> float:
-    """The probability of at most so many of the tosses; by logarithms, as the numbers of ways overflow."""
+    """Returns the probability of at most `most` hits. Logarithms avoid the overflow of the numbers of ways."""
     hit, missed = math.log(share), math.log1p(-share)
     whole = math.lgamma(tosses + 1)
     ways = (whole - math.lgamma(at + 1) - math.lgamma(tosses - at + 1) for at in range(most + 1))
@@ -161,9 +161,9 @@ def _binomial(most: int, tosses: int, share: float) -> float:
 
 @lru_cache
 def t_quantile(probability: float, freedom: int) -> float:
-    """Student's t for a whole number of degrees of freedom, by bisection of its distribution.
+    """Returns Student's t for a whole number of degrees of freedom, by bisection of its distribution.
 
-    Closed form of the distribution: Abramowitz and Stegun 26.7.3 and 26.7.4. `probability` is above 0.5.
+    The distribution's closed form is Abramowitz and Stegun 26.7.3 and 26.7.4. `probability` is above 0.5.
     """
     low, high = 0.0, 1e3
     for _ in range(60):
@@ -173,7 +173,7 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def _t_within(t: float, freedom: int) -> float:
-    """The probability that |T| < t."""
+    """Returns the probability that |T| < t."""
     angle = math.atan(t / math.sqrt(freedom))
     odd = freedom % 2
     term = math.cos(angle) if odd else 1.0
@@ -185,9 +185,9 @@ def _t_within(t: float, freedom: int) -> float:
 
 
 def total_interval(sample: Sequence[float], population: int) -> tuple[float, float, float]:
-    """The sum over a population, from a random sample of it: (expected, low, high), 95 %, never below the sample's.
+    """Returns (expected, low, high) at 95 % for a population's sum from a random sample, never below the sample's sum.
 
-    Students's t on the rows that were not sampled; their own spread counts besides that of the mean.
+    Uses Student's t for the rows outside the sample, with their own spread added to that of the mean.
     """
     n, seen = len(sample), float(sum(sample))
     rest = population - n
@@ -202,10 +202,10 @@ def total_interval(sample: Sequence[float], population: int) -> tuple[float, flo
 
 
 def compare_paired(paired: Paired, margin: float) -> Comparison:
-    """`better`: the interval lies above 0 and p < 0.05; `worse`: the same below.
+    """Returns `better` if the interval lies above 0 and p < 0.05, and `worse` if it lies below 0 likewise.
 
-    `not_worse`: at most `margin` is lost; else `inconclusive`. p guards the interval where all clusters agree: a
-    handful of them has no variance and proves nothing. A difference of exactly nothing is `not_worse`, never `better`.
+    `not_worse` means that at most `margin` is lost. Otherwise the result is `inconclusive`. p guards the interval if
+    all clusters agree: a handful has no variance and proves nothing. A difference of 0 is `not_worse`, never `better`.
     """
     if paired.clusters < FEWEST_CLUSTERS:
         return "inconclusive"
@@ -217,7 +217,7 @@ def compare_paired(paired: Paired, margin: float) -> Comparison:
 
 
 def cautious(decided: Comparison, worst_case: Comparison) -> Comparison:
-    """The verdict both ways of counting allow."""
+    """Returns the verdict that both ways of counting allow."""
     if decided == worst_case:
         return decided
     if {decided, worst_case} == {"better", "not_worse"}:
@@ -226,7 +226,7 @@ def cautious(decided: Comparison, worst_case: Comparison) -> Comparison:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Each p as large as several tests at once make it (Holm 1979): none of them is wrongly below 5 %, with 95 %."""
+    """Adjusts each p for several tests at once (Holm 1979): with 95 % certainty, none of them is wrongly below 5 %."""
     order = sorted(range(len(ps)), key=lambda at: ps[at])
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, at in enumerate(order):
@@ -236,9 +236,9 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def shown_by(paired: Paired) -> float | None:
-    """The smallest difference that as many rows as these show with 80 % power, by the spread that was seen.
+    """Returns the smallest difference that as many rows show with 80 % power, given the observed spread.
 
-    None where no result can be significant, or no row changed.
+    Returns None if no result can be significant, or no row changed.
     """
     half = (paired.high - paired.low) / 2
     if paired.clusters < FEWEST_CLUSTERS or half <= 0:
@@ -248,7 +248,7 @@ def shown_by(paired: Paired) -> float | None:
 
 
 def rows_needed(paired: Paired) -> int | None:
-    """About how many rows would show a difference of this size; None where there is no gain to show.
+    """Estimates how many rows would show a difference of this size. Returns None if there is no gain to show.
 
     The interval's half width shrinks with the square root of the rows.
     """
@@ -258,24 +258,24 @@ def rows_needed(paired: Paired) -> int | None:
     return max(paired.rows + 1, math.ceil(paired.rows * (half / paired.difference) ** 2))
 
 
-# --- what a test can show before it is made ------------------------------------------------------------------------
+# --- what a test can show, before it runs --------------------------------------------------------------------------
 
 DISCORDANCE = 0.25
-"""Share of the questions that one of base and adapter answers; 20 to 30 % is usual. A large difference has more."""
+"""Share of questions that only base or only adapter answers; usually 20 to 30 %. A larger difference has more."""
 CORRELATION = 0.1
-"""Of the differences within a cluster (intra-class). An assumption: it is known only after the test."""
+"""Correlation of the differences within a cluster (intra-class). An assumption: only the test shows its real value."""
 POWER, LEVEL = 0.8, 0.05
 WISHED = 0.05
-"""The difference for which the rows that are needed are said."""
+"""Difference for which `Detectable` states the number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detectable:
-    """What a held-out set can show.
+    """Holds what a held-out set can show.
 
     Attributes:
-        difference: the smallest one that is found with 80 % power, or None where no result can be significant.
-        rows_for_5_points: about how many rows would show 5 points, in clusters as large as these.
+        difference: the smallest detectable difference with 80 % power, or None if no result can be significant.
+        rows_for_5_points: about how many rows would show 5 points, in clusters of this size.
         design_effect: how many correlated rows are worth one independent one.
     """
 
@@ -298,19 +298,19 @@ class Detectable:
 
 
 def detectable(sizes: Sequence[int], *, fewest: int) -> Detectable:
-    """The smallest difference that a paired test on clusters of these sizes finds with 80 % power at the 5 % level.
+    """Computes the smallest difference that a paired test on these clusters detects with 80 % power at the 5 % level.
 
     Connor, "Sample size for testing differences in proportions for the paired-sample design" (Biometrics 43, 1987):
-    n = (t_a √d + t_b √(d − δ²))² / δ² independent pairs show δ where a share d of them is discordant. Correlated rows
-    count for less by the design effect 1 + (Σm²/Σm − 1) ρ of Eldridge, Ashby and Kerry (Int. J. Epidemiology 35, 2006)
-    for clusters of m rows. As the proof asks two tests, the stricter counts: a permutation, whose spread t_a √d is that
-    without a difference, and an interval, t_a √(d − δ²), whose t is Student's with a degree of freedom less than there
-    are clusters. Half a row is added, since the permutation counts in whole rows (how much, by simulation: the proofs
-    of `stats` find the difference in 77 to 84 % of cases, 30 rows to 420, one cluster per row to 20 rows per cluster).
+    n = (t_a √d + t_b √(d − δ²))² / δ² independent pairs show δ if a share d of them is discordant. Correlated rows
+    count for less, by the design effect 1 + (Σm²/Σm − 1) ρ of Eldridge, Ashby and Kerry (Int. J. Epidemiology 35, 2006)
+    for clusters of m rows. The proof uses two tests, so the stricter counts: a permutation, whose spread t_a √d is that
+    without a difference, and an interval, t_a √(d − δ²), whose t is Student's with one degree of freedom less than
+    clusters. Half a row is added because the permutation counts in whole rows. Simulations set the amount: the proofs
+    of `stats` find the difference in 77 to 84 % of cases, for 30 to 420 rows and 1 to 20 rows per cluster.
 
     Args:
-        sizes: rows of every cluster.
-        fewest: with fewer clusters no result is significant.
+        sizes: the number of rows in every cluster.
+        fewest: fewest clusters for a significant result.
     """
     rows, clusters = sum(sizes), len(sizes)
     effect = 1 + (sum(size * size for size in sizes) / rows - 1) * CORRELATION if rows else 1.0
@@ -323,7 +323,7 @@ def detectable(sizes: Sequence[int], *, fewest: int) -> Detectable:
 
 
 def _difference(independent: float, freedom: float) -> float:
-    """The δ that so many independent pairs show, by bisection: the pairs that are needed fall with δ."""
+    """Returns the δ that so many independent pairs show, by bisection: the pairs needed decrease with δ."""
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
@@ -340,7 +340,7 @@ def _pairs(difference: float, freedom: float) -> float:
 
 
 def _rows_needed(effect: float, per_cluster: float) -> int:
-    """Rows for `WISHED`, to two figures; their number decides the clusters, and these the quantiles."""
+    """Returns the rows for `WISHED`, to two digits. They set the number of clusters, and so the quantiles."""
     rows = 1000.0
     for _ in range(20):
         rows = _pairs(WISHED, max(5.0, rows / per_cluster - 1)) * effect
@@ -349,7 +349,7 @@ def _rows_needed(effect: float, per_cluster: float) -> int:
 
 
 def quantile(share: float, freedom: float) -> float:
-    """Student's t quantile by the expansion 26.7.5 of Abramowitz and Stegun; within 0.01 from 5 degrees of freedom."""
+    """Returns Student's t quantile by Abramowitz and Stegun 26.7.5, within 0.01 from 5 degrees of freedom."""
     z = NormalDist().inv_cdf(share)
     terms = (
         (z**3 + z) / 4,

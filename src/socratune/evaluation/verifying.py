@@ -1,10 +1,10 @@
-"""Does a run folder hold what it says? The verdict derived anew from its answers, its files held against their hashes.
+"""Verifies a run folder: derives the verdict again from its answers, and compares its files with their hashes.
 
-    files ── are they those that were pinned, and do they speak of each other? ──┐
+    files ── are they the pinned ones, and do they agree with each other? ───────┐
     answers ── rules judge again ── comparison, recall, forgetting ── gate ──────┴─→ what does not agree
 
-What a validation measured with the model at hand (speed, divergence from the base, public tasks) is taken as it was
-pinned. What is written consistently everywhere cannot be told from what is true: docs/security.md.
+What a validation measured with the model (speed, divergence from the base, public tasks) is accepted as pinned. A
+falsehood that is consistent in every file cannot be told from the truth: docs/security.md.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from socratune.runs import PROVENANCE, Pin, RunDir, iter_rows, read_pins, read_r
 
 _DERIVED = ("basic_inference", "base_comparison", "recall", "forgetting")
 _MEASURED = ("performance", "meters", "lm_eval")
-"""Only where the model is; as they are stored."""
+"""Tests that need the model. Their stored results are used."""
 
 
 @dataclass(slots=True)
 class Verification:
-    """What a run folder says of its adapter, and what its files come to.
+    """Holds what a run folder claims about its adapter, and what its files show.
 
     Attributes:
-        claimed: the verdict as the results have it.
-        proof: the verdict as it is derived anew; the claimed one where there is nothing to derive it from.
-        faults: what does not agree, in whole sentences; empty where all does.
-        remarks: what has to be known of a verdict that agrees.
-        pinned: the test was pinned before the training.
+        claimed: the verdict in the results.
+        proof: the verdict derived again; the claimed verdict if there is nothing to derive it from.
+        faults: what does not agree, in full sentences; empty if everything agrees.
+        remarks: what a reader must know about a verdict that agrees.
+        pinned: True if the test was pinned before the training.
     """
 
     claimed: Proof
@@ -70,11 +70,11 @@ class Verification:
 
 
 def verify_run(run: RunDir, config: RunConfig, results: dict[str, Any]) -> Verification | None:
-    """Look anew at a run whose validation is finished; None where there is none. Writes nothing, asks no model.
+    """Verifies a run with a finished validation, and returns None without one. Writes nothing, calls no model.
 
     Args:
-        config: of `config.yaml`.
-        results: of `pipeline_results.json`.
+        config: the settings of `config.yaml`.
+        results: the contents of `pipeline_results.json`.
 
     Raises:
         UserError: a file cannot be read.
@@ -90,7 +90,7 @@ def verify_run(run: RunDir, config: RunConfig, results: dict[str, Any]) -> Verif
     except UserError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError, RecursionError) as error:
-        # whatever is stored in the place of a figure, or asked of a check
+        # a file may hold anything instead of a number or a check
         got = Shown(f"{type(error).__name__}: {error}")
         raise UserError(Fault(str(run.results), "the tests of a validation", got)) from None
     if reason := not_pinned_before(pins):
@@ -101,10 +101,10 @@ def verify_run(run: RunDir, config: RunConfig, results: dict[str, Any]) -> Verif
 
 
 def claimed_proof(run: RunDir, results: dict[str, Any]) -> Proof | None:
-    """The outcome of the validation as the results have it.
+    """Returns the outcome of the validation as the results state it.
 
     Raises:
-        UserError: what stands there is none.
+        UserError: the stored outcome is invalid.
     """
     try:
         proof = proof_of(results)
@@ -128,7 +128,7 @@ def claimed_proof(run: RunDir, results: dict[str, Any]) -> Proof | None:
 
 
 def _derive(run: RunDir, config: RunConfig, results: dict[str, Any], pins: dict[str, Pin], found: Verification) -> None:
-    """Fill in the proof that the answers come to, and what of the claimed one it is not."""
+    """Sets the proof derived from the answers, and adds where the claimed proof differs."""
     claimed, proof = found.claimed, partial(_proof, run, config)
     pinned = pins["proof"].content if "proof" in pins else {}
     if "base_comparison" not in claimed.tests:
@@ -136,7 +136,7 @@ def _derive(run: RunDir, config: RunConfig, results: dict[str, Any], pins: dict[
     else:
         rows, said = _read(run, config, results, found, pinned)
         if "held_out" not in rows:
-            return  # answers to other questions come to nothing
+            return  # answers to other questions prove nothing
         tests = tests_on_answers(rows, said, config.validate_, config.seed)
         found.proof = proof(_joined(claimed.tests, tests, own_prompts=config.validate_.prompts_file is not None))
         found.faults += differences(
@@ -154,7 +154,7 @@ def _derive(run: RunDir, config: RunConfig, results: dict[str, Any], pins: dict[
 
 
 def _same_numpy(pinned: dict[str, Any]) -> bool:
-    """Whether the intervals were drawn as they are here: the same version draws the same."""
+    """Returns True if the intervals were drawn by this numpy version, which draws the same."""
     return pinned.get("numpy") == np.__version__
 
 
@@ -167,11 +167,11 @@ def _proof(run: RunDir, config: RunConfig, tests: Tests) -> Proof:
 
 
 def _joined(stored: Tests, derived: Tests, *, own_prompts: bool) -> Tests:
-    """The derived tests in the order of the stored ones, and what only the model could tell as it is stored."""
+    """Returns the derived tests in the order of the stored tests, with the stored results that need the model."""
     names = [*(name for name in stored if name in derived), *(name for name in derived if name not in stored)]
     kept = {name: stored[name] for name in ("file_integrity", *_MEASURED) if name in stored}
     tests = {**{name: derived[name] for name in names}, **kept}
-    if own_prompts:  # asked besides, and no condition
+    if own_prompts:  # additional answers, which are no condition
         tests["prompt_responses"] = stored.get("prompt_responses", [])
     if "forgetting" not in derived and "forgetting" in stored:
         tests["forgetting"] = stored["forgetting"]
@@ -181,7 +181,7 @@ def _joined(stored: Tests, derived: Tests, *, own_prompts: bool) -> Tests:
 def _read(
     run: RunDir, config: RunConfig, results: dict[str, Any], found: Verification, pinned: dict[str, Any]
 ) -> tuple[Rows, Sides]:
-    """The questions and the answers of all papers from which something can be derived."""
+    """Returns the questions and the answers of all papers from which a test can be derived."""
     rows: Rows = {}
     said: Sides = {}
     key = str(results["stages"].get("validate", {}).get("key"))
@@ -205,18 +205,18 @@ def _read(
         if changed := sum(not _alike(one, other) for one, other in pairs):
             found.faults.append(f"{changed} answers of {path.name} are not those that journal.sqlite has recorded.")
         elif not pinned:
-            said[name] = recorded  # with who judged, and all samples, which older files have not
+            said[name] = recorded  # includes who judged, and all samples, which older files lack
     return rows, said
 
 
 def _asked_elsewhere(run: RunDir, config: RunConfig, key: str, said: Sides, found: Verification) -> Rows:
-    """The questions of forgetting of an older run, which has kept their answers in its journal alone."""
+    """Returns the forgetting questions of an older run, which keeps their answers only in its journal."""
     if "forgetting" not in found.claimed.tests:
         return {}
     recorded = journal_answers(run, key, "forgetting")
     try:
         rows = forgetting_rows(config.validate_.forgetting)
-    except UserError:  # the user's file is gone
+    except UserError:  # the user's file no longer exists
         rows = []
     if recorded is None or any(len(recorded[side]) != len(rows) for side in recorded):
         found.remarks.append("Forgetting is taken as it was stored: this run has kept no answers of it.")
@@ -234,7 +234,7 @@ def _alike(answer: dict[str, Any], recorded: dict[str, Any]) -> bool:
 
 
 def _judge_again(config: RunConfig, rows: Rows, said: Sides, same_rules: bool, found: Verification, proof: Any) -> None:
-    """Let the rules judge again where they can. What they say otherwise is a fault, or of another version's rules."""
+    """Lets the rules judge again if they can. A different verdict is an error, or due to another version's rules."""
     by_rules, judge, flips, again = rules_say(config.enhance), judge_again(config.enhance), {}, dict(said)
     for name, answers in said.items():
         checks = name == "forgetting"
@@ -265,14 +265,14 @@ def _judge_again(config: RunConfig, rows: Rows, said: Sides, same_rules: bool, f
 
 
 def _has_pattern(check: Any) -> bool:
-    """True where a check holds a pattern of its author's: one may be made to take hours."""
+    """Returns True if a check contains a pattern by its author, which could be built to take hours."""
     if isinstance(check, dict):
         return check.get("kind") == "regex" or any(map(_has_pattern, check.get("checks") or []))
     return check is not None
 
 
 def answers_differ(folder: Path, proof: Proof, config: ValidateConfig, seed: int) -> list[str]:
-    """What of a published comparison is not what the published answers to the held-out questions come to.
+    """Returns where a published comparison differs from the result of the published answers to the held-out questions.
 
     Raises:
         UserError: a file cannot be read.
@@ -288,7 +288,7 @@ def answers_differ(folder: Path, proof: Proof, config: ValidateConfig, seed: int
 
 
 def _changed_conditions(pins: Sequence[Pin]) -> Iterator[str]:
-    """The conditions that were others before the training."""
+    """Yields the conditions that were different before the training."""
     gates = {one.what: one.content.get("gate") for one in pins}
     before, after = gates.get("held_out"), gates.get("proof")
     if isinstance(before, dict) and isinstance(after, dict):
