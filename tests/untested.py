@@ -45,8 +45,8 @@ GAPS = (
     Gap("^not installed here: ", "rented machines behind a real sshd"),
     Gap("openssl", "TLS"),
     Gap(
-        "^(ray|SkyPilot|wandb|mlflow|trackio|trl|gepa|xllamacpp|openai|llm|langchain-openai|axolotl) is not installed"
-        "|^(SmolLM2|LiteLLM|uvloop|llama.cpp's converter) is not installed",
+        "^(ray|SkyPilot|wandb|mlflow|trackio|trl|gepa|xllamacpp|openai|llm|langchain-openai|axolotl|verifiers|SmolLM2"
+        "|LiteLLM|uvloop|llama.cpp's converter) is not installed",
         "other people's programs", "make test-engines",
         allowed="`make test-engines` runs them",
     ),
