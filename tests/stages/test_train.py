@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from socratune.errors import UserError
 from socratune.inference.template import Rendered
 from socratune.rows import Example, Piece, QARow
 from socratune.stages.train import judged_by_rules, short_enough, without_controls
+from socratune.training import Exam
 
 
 def rows(*lengths: int) -> list[Rendered]:
@@ -65,6 +67,40 @@ def test_dev_rows_that_rules_cannot_judge_choose_nothing(caplog: pytest.LogCaptu
     assert not caplog.text
     assert judged_by_rules([numbers, words, words]) == []
     assert "1 of 3 dev rows" in caplog.text
+
+
+EVEN = """
+def questions(seed):
+    yield {"question": "unused", "answer": "2"}
+
+def verify(entry, said):
+    return said.isdigit()
+
+def template(entry):
+    return None
+"""
+
+
+def test_dev_rows_of_an_environment_are_judged_by_it(
+    tmp_path: Path, demo_base: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "digits.py"
+    file.write_text(EVEN)
+
+    def row(question: str, name: str) -> QARow:
+        reference = "Whatever number you arrive at is quite all right with this verifier. The answer is 2."
+        messages = [{"role": "user", "content": question}, {"role": "assistant", "content": reference}]
+        return QARow(question, messages, {"environment": {"name": name, "entry": {"answer": "2"}}})
+
+    asked = [f"What is {a} * 7?" for a in range(13, 21)]
+    dev = [row(question, f"python:{file}") for question in asked]
+    assert judged_by_rules(dev) == dev and not caplog.text
+    elsewhere = judged_by_rules([row(question, f"python:{tmp_path}/gone.py") for question in asked])
+    assert [row.id for row in elsewhere] == asked and not any(row.metadata for row in elsewhere), "rules judge there"
+    column = QARow("a", dev[0].messages, {"environment": {"os": "linux"}})
+    assert judged_by_rules([column]) == [column], "the user's own column of that name"
+    model, tokenizer = demo_base
+    assert Exam(tokenizer, {"dev": dev}, 64).take(model) == {"dev_accuracy": 1.0}
 
 
 def test_a_row_whose_text_got_a_control_token_is_left_out_and_said(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 from socratune.environments.gym import RULES_AGREE
 from socratune.environments.naming import environment, kind_of
@@ -41,11 +41,16 @@ _LIST = re.compile(r"\[[^\[\]]*\]")
 _FRACTION = re.compile(r"-?\d+\s*/\s*-?\d+")
 
 
+def environment_of(row: QARow) -> dict[str, Any] | None:
+    """Returns the `name` and `entry` that `--env` wrote into the row; None for a column of the user's of that name."""
+    own = row.metadata.get("environment")
+    return own if isinstance(own, dict) and {"name", "entry"} <= own.keys() else None
+
+
 @undecided_on_error
 async def environment_judge(row: QARow, response: str) -> Judgement:
     """Judges a response by the row's environment. A row without an environment is judged by rules."""
-    own = row.metadata.get("environment")
-    if not isinstance(own, dict):
+    if (own := environment_of(row)) is None:
         return await mechanical_judge(row, response)
     entry = {**own["entry"], "question": row.question}
     if own["name"].startswith("verifiers:"):

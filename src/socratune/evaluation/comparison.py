@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from socratune.config import ValidateConfig
+from socratune.environments import environment_of
 from socratune.evaluation.stats import Paired, cautious, compare_paired, paired_difference, rows_needed
 from socratune.judging import final_answer, normalise
 from socratune.rows import QARow
@@ -106,7 +107,7 @@ def told_of_questions(rows: Sequence[QARow]) -> dict[str, Any]:
     if rows:
         [(answer, count)] = Counter(map(_short, rows)).most_common(1)
         found["majority"] = {"reference": answer, "accuracy": count / len(rows)}
-    if rows and all("environment" in row.metadata for row in rows):
+    if rows and all(map(environment_of, rows)):
         # a row's source is its template only if whole templates are held out
         news = {
             "new numbers" if row.source is None or "sibling_of" in row.metadata else "new templates" for row in rows

@@ -9,11 +9,12 @@ import math
 import random
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from socratune.config import ON_POLICY, EnhancedTrainingConfig
+from socratune.environments import environment, environment_judge, environment_of
 from socratune.errors import Fault, Shown, UserError
 from socratune.inference import Rendered, foreign_fault, identity, render
 from socratune.judging import judge_by_rules, strip_thinking
@@ -104,9 +105,11 @@ def judged_by_rules(dev: list[QARow]) -> list[QARow]:
     """Returns the dev rows; none, with a warning, if rules recognise the right answer to less than half of them.
 
     Rules judge the answers of every epoch, so that nothing is paid for. They recognise numbers, choices and short
-    answers, but not sentences in other words, and zeros would choose the wrong epoch.
+    answers, but not sentences in other words, and zeros would choose the wrong epoch. Rows of an environment are judged
+    by its verifier, which is free, too.
     """
-    known = sum(_recognised(row) for row in dev)
+    dev = [_as_judged_here(row) for row in dev]
+    known = asyncio.run(_recognised(dev))
     if dev and known < len(dev) / 2:
         text = (
             "Rules recognise the right answer to %d of %d dev rows only, so the last epoch is kept instead of the best."
@@ -116,7 +119,23 @@ def judged_by_rules(dev: list[QARow]) -> list[QARow]:
     return dev
 
 
-def _recognised(row: QARow) -> bool:
+def _as_judged_here(row: QARow) -> QARow:
+    """Returns the row, without its environment if that is missing here, as on a rented machine: rules judge it then."""
+    try:
+        if own := environment_of(row):
+            environment(own["name"])
+    except UserError:
+        return replace(row, metadata={key: value for key, value in row.metadata.items() if key != "environment"})
+    return row
+
+
+async def _recognised(rows: list[QARow]) -> int:
+    return sum([await _is_recognised(row) for row in rows])
+
+
+async def _is_recognised(row: QARow) -> bool:
+    if environment_of(row):
+        return (await environment_judge(row, row.reference)).verdict == "correct"
     wrong = judge_by_rules(row.question, row.reference, "1234567.25").verdict == "incorrect"
     return wrong or len(strip_thinking(row.reference).split()) <= _SHORT_ANSWER
 

@@ -12,9 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
+from socratune.environments import environment_judge
 from socratune.errors import Fault, Shown, one_line
 from socratune.inference import Shape, card_named, training_flops
-from socratune.judging import mechanical_judge
 from socratune.rows import QARow
 from socratune.runs import Tick
 from socratune.teaching import accuracy
@@ -31,7 +31,7 @@ class Exam:
     max_new_tokens: int
 
     def take(self, model: Any) -> dict[str, float]:
-        """Returns `NAME_accuracy` of each set that has rows, judged by rules alone, so that nothing is paid for.
+        """Returns `NAME_accuracy` of each set that has rows. Rules, or a row's environment, judge: nothing is paid for.
 
         Ranks that train together share the questions, and all return the same numbers.
         """
@@ -50,7 +50,7 @@ class Exam:
         student = LocalStudent(model, self.tokenizer, name="adapter in training", fingerprint="dev")
         with serving_student(student):
             sampling = student.exam_sampling(self.max_new_tokens)
-            share = accuracy(rows, student, mechanical_judge, sampling, concurrency=len(rows))
+            share = accuracy(rows, student, environment_judge, sampling, concurrency=len(rows))
         return round(share * len(rows))
 
 
