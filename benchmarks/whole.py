@@ -35,6 +35,7 @@ def measure(rows: int, concurrency: int, kind: str, scale: float, cache: Path) -
             command += [f"--{role}-model", f"openai/{role}", f"--{role}-api-base", f"http://127.0.0.1:{server.port}/v1"]
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
         own = {**os.environ, "SOCRATUNE_CACHE": str(cache)}
+        own.pop("PYTHONDONTWRITEBYTECODE", None)  # a user's second command reads compiled modules
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=own)
         wall, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         calls = server.stats()["calls"]

@@ -28,7 +28,6 @@ from socratune.config import StudentTeacherConfig, is_free
 from socratune.errors import Fault, OutsideError, Shown, StageFailed, UserError
 from socratune.evaluation import proof_of, why_not_passed
 from socratune.llm import budget_text
-from socratune.pilot import estimate_run
 from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
@@ -67,6 +66,8 @@ def estimate(
             raise UserError(Fault("--estimate", "no --rounds beside it", resolved.config.rounds, fix))
         if as_json:
             progress.leave_stdout()
+        from socratune.pilot import estimate_run  # it reads documents, which few commands do
+
         results = estimate_run(resolved, tell=progress)
         if as_json:
             print_json({name: results[name] for name in ("estimate", "budget") if name in results})
