@@ -53,7 +53,7 @@ LINES = {
     "publishing": 4350,
     "stages": 2500,
     "compute": 3950,
-    "ways": 1400,
+    "ways": 1410,
     "cli": 2950,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""

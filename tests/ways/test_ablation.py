@@ -278,6 +278,9 @@ def test_the_page_says_what_is_not_there(tmp_path: Path) -> None:
     assert "- Not done, no time left: sft, seed 0." in page
     assert "a \\| b" in page
     assert result["advice"]["arm"] == "direct"
+    assert (
+        result["advice"]["next"] == f"socratune validate {tmp_path}/direct/seed-0" and result["advice"]["next"] in page
+    )
     assert result["arms"][2]["readings"]["rows"]["accuracy"] is None
     assert json.loads((tmp_path / "ablation.json").read_text("utf-8")) == result
     drawn = ElementTree.parse(tmp_path / "ablation.svg").getroot()
@@ -320,6 +323,8 @@ def test_killed_and_started_again_it_names_the_right_way(tmp_path: Path) -> None
     assert calls_of(kept) == calls
     assert (kept / "job.json").stat().st_mtime_ns == stamp
     assert "which way" in (tmp_path / "a" / "ablation.md").read_text("utf-8").lower()
+    assert "is lost" not in done.stderr, "the pins of the split go along"
+    assert f"The gate asks it: socratune validate {kept.root}" in done.stdout.replace("\n", " ") + done.stderr
 
 
 def unheard(event: str, stage: str, entry: dict[str, Any]) -> None:

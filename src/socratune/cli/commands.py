@@ -255,6 +255,8 @@ def ablate_command(
             )
             show_ablation(result, progress.console)
             progress.say(f"{result['advice']['sentence']}\n{output}/ablation.md", "bold")
+            if command := result["advice"]["next"]:
+                progress.say(f"What this adapter has forgotten was not asked. The gate asks it: {command}")
         return 0
 
     return guarded(work, lambda: run_log, lambda: GOES_ON if run_log.exists() else "")

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from socratune.runs import OUTPUTS, STAGES, RunDir, read_jsonl, write_json, write_jsonl
+from socratune.runs import OUTPUTS, PROVENANCE, STAGES, RunDir, read_jsonl, write_json, write_jsonl
 
 _Reading = Literal["rows", "tokens", "money"]
 """What equals the reference arm's: the questions, the trained tokens, or the cost of the calls."""
@@ -48,7 +48,7 @@ def begin(run: RunDir, source: RunDir, *, until: str, share: float = 1.0, journa
     begun = RunDir(run.root.with_name(f".{run.root.name}.tmp"))
     shutil.rmtree(begun.root, ignore_errors=True)
     begun.create()
-    for name in [run.config.name, *(output for stage in stages for output in OUTPUTS[stage])]:
+    for name in [run.config.name, PROVENANCE, *(output for stage in stages for output in OUTPUTS[stage])]:
         if (source / name).is_file():
             shutil.copyfile(source / name, begun / name)
     if share < 1:

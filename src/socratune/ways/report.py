@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -10,8 +11,8 @@ from typing import Any
 
 from socratune.runs import write_json, write_text
 from socratune.ways.arms import ARMS, REFERENCE
-from socratune.ways.folders import READINGS, AblationJob
-from socratune.ways.reading import DRAWS, advice, arm_difference, mean_accuracy, other_readings
+from socratune.ways.folders import READINGS, AblationJob, folder
+from socratune.ways.reading import DRAWS, Advice, advice, arm_difference, mean_accuracy, other_readings
 from socratune.ways.work import LOCAL_USD_PER_TOKEN, MOST_EPOCHS
 
 ARM_HEADS = ("way", "what is trained on", "rows", "trained tokens", "calls, tokens", "learning rate",
@@ -67,7 +68,12 @@ def write_ablation(output: Path, found: Findings) -> dict[str, Any]:
         read = {arm: found.verdicts(arm, "rows" if arm == REFERENCE else reading) for arm in found.arms}
         cautions += other_readings(advised.arm, reading, read, found.clusters)
     result = {
-        "advice": {"arm": advised.arm, "sentence": advised.sentence, "cautions": cautions},
+        "advice": {
+            "arm": advised.arm,
+            "sentence": advised.sentence,
+            "cautions": cautions,
+            "next": _next(output, advised),
+        },
         "base": mean_accuracy([found.base]),
         "held_out": {"rows": len(found.base), "clusters": len(set(found.clusters))},
         "arms": rows,
@@ -77,6 +83,13 @@ def write_ablation(output: Path, found: Findings) -> dict[str, Any]:
     write_text(output / "ablation.svg", plot(result["base"], rows))
     write_text(output / "ablation.md", page(result))
     return result
+
+
+def _next(output: Path, advised: Advice) -> str | None:
+    """Returns the command that puts the advised adapter before the gate, since no way was asked what it forgot."""
+    if advised.arm is None or ARMS[advised.arm].kind == "prompt":
+        return None
+    return f"socratune validate {shlex.quote(str(folder(output, AblationJob(advised.arm)).root))}"
 
 
 def _not_done(found: Findings) -> dict[str, list[str]]:
@@ -127,6 +140,8 @@ def page(result: dict[str, Any]) -> str:
     """Returns the text of `ablation.md`."""
     lines = ["# Which way is worth it", "", result["advice"]["sentence"], ""]
     lines += [f"- {text}" for text in result["advice"]["cautions"]] + [""] * bool(result["advice"]["cautions"])
+    if command := result["advice"]["next"]:
+        lines += ["What this adapter has forgotten was not asked. The gate asks it:", "", f"    {command}", ""]
     lines += [_line(ARM_HEADS), _line(["---"] * 2 + ["--:"] * (len(ARM_HEADS) - 2))]
     base = ["the model as it is", "", "–", "–", "–", "–", *[f"{result['base']:.1%}"] * 3, ""]
     lines += [_line(base), *(_line(arm_cells(row)) for row in result["arms"])]
