@@ -35,7 +35,7 @@ from socratune.errors import UserError
 
 app = typer.Typer(
     name="socratune",
-    help="LoRA adapters that reason better than the model they started from, and the proof.",
+    help="Train LoRA adapters that reason better than their base model, and prove it.",
     no_args_is_help=True,
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -85,9 +85,11 @@ def run(
     start: Start = None,
     until: Until = None,
     restart: Restart = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --estimate or --dry-run: all of it as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --estimate or --dry-run: print everything as JSON.")
+    ] = False,
 ) -> None:
-    """The whole pipeline: split, enhance, curate, train, validate; --source generates first, --hub-id publishes."""
+    """Run the whole pipeline: split, enhance, curate, train, validate. --source generates first, --hub-id publishes."""
     from socratune.cli import commands
 
     if dry_run:
@@ -95,7 +97,9 @@ def run(
     if estimate:
         raise typer.Exit(commands.estimate(given, config, settings, (start, until, restart), as_json=as_json))
     if as_json:
-        raise typer.BadParameter("goes with --estimate or --dry-run; a run's own figures are in pipeline_results.json")
+        raise typer.BadParameter(
+            "works only with --estimate or --dry-run; the figures of a run are in pipeline_results.json"
+        )
     raise typer.Exit(commands.run_command(given, config, settings, start=start, until=until, restart=restart))
 
 
@@ -113,14 +117,17 @@ command("model", "chat_template", "dataset", "env", "output", "enhance.teacher_m
 def generate(
     given: GivenSettings,
     output: Annotated[
-        str | None, typer.Option(metavar="FILE.jsonl", help="The rows; what was rejected beside it.")
+        str | None,
+        typer.Option(metavar="FILE.jsonl", help="File for the rows; rejected ones go into a file beside it."),
     ] = None,
-    database: Annotated[str | None, typer.Option(help="A database at ARANGO_URL, instead of --source.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model whose tokenizer sizes the passages.")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="Database on the server in ARANGO_URL, instead of --source.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model whose tokenizer measures the passages.")] = None,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Question-answer rows out of documents or a database, each with the words its answer comes from."""
+    """Write question-answer rows from documents or a database, each with the words its answer rests on."""
     from socratune.cli import commands
 
     given |= {} if model is None else {"model": model}
@@ -134,7 +141,7 @@ def demo(
     until: Until = None,
     restart: Restart = None,
 ) -> None:
-    """`run` on the embedded model and data: no key, no network, no GPU."""
+    """Run the whole pipeline on the embedded model and data: no key, no network, no GPU."""
     from socratune.cli import commands
 
     given = {"output": "outputs/demo"} | given | {"model": "demo", "dataset": "demo"}
@@ -151,15 +158,15 @@ def enhance(
     settings: Settings = None,
     estimate: Estimate = False,
     restart: Restart = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: all of it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: print everything as JSON.")] = False,
 ) -> None:
-    """`run` up to the enhanced data set: split, then the student-teacher loop."""
+    """Run split and the student-teacher loop, and stop before the training."""
     from socratune.cli import commands
 
     if estimate:
         raise typer.Exit(commands.estimate(given, config, settings, (None, None, restart), as_json=as_json))
     if as_json:
-        raise typer.BadParameter("goes with --estimate; a run's own figures are in pipeline_results.json")
+        raise typer.BadParameter("works only with --estimate; the figures of a run are in pipeline_results.json")
     raise typer.Exit(commands.run_command(given, config, settings, start=None, until="enhance", restart=restart))
 
 
@@ -168,9 +175,9 @@ def train(
     given: GivenSettings,
     run: Run,
     settings: Settings = None,
-    restart: Annotated[bool, typer.Option(help="Train anew.")] = False,
+    restart: Annotated[bool, typer.Option(help="Train again from the beginning.")] = False,
 ) -> None:
-    """Train the adapter of a run folder (and what is missing before it)."""
+    """Train the adapter of a run folder, after any earlier stage that is missing."""
     from socratune.cli import commands
 
     raise typer.Exit(commands.go_on(run, settings, until="train", restart=restart, given=given))
@@ -181,9 +188,9 @@ def validate(
     given: GivenSettings,
     run: Run,
     settings: Settings = None,
-    restart: Annotated[bool, typer.Option(help="Ask and judge anew.")] = False,
+    restart: Annotated[bool, typer.Option(help="Ask and judge again.")] = False,
     answers_only: Annotated[
-        bool, typer.Option("--answers-only", help="Ask, and leave the judging to another.")
+        bool, typer.Option("--answers-only", help="Only collect the answers; judge them later.")
     ] = False,
 ) -> None:
     """Prove the adapter of a run folder on its held-out questions."""
@@ -206,17 +213,17 @@ app.command("compare", cls=Command)(compare_command)
 )  # fmt: skip
 def ablate(
     given: GivenSettings,
-    output: Annotated[str, typer.Option(help="Folder of all its runs; an existing one is gone on with.")] = (
+    output: Annotated[str, typer.Option(help="Folder for all runs; an existing one is resumed.")] = (
         "outputs/ablation"
     ),
-    arms: Annotated[str | None, typer.Option(metavar="A,B,…", help="Which ways; all without it.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every way.")] = 2,
-    minutes: Annotated[float, typer.Option(min=0, help="Begin nothing that would end later.")] = 60,
-    budget_usd: Annotated[float, typer.Option(min=0, help="Of all paid calls together. 0: no limit.")] = 2,
+    arms: Annotated[str | None, typer.Option(metavar="A,B,…", help="Ways to compare.  [default: all]")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of trainings of each way.")] = 2,
+    minutes: Annotated[float, typer.Option(min=0, help="Time limit; nothing begins that would end later.")] = 60,
+    budget_usd: Annotated[float, typer.Option(min=0, help="Limit for all paid calls together; 0: none.")] = 2,
     config: ConfigFile = None,
     settings: Settings = None,
 ) -> None:
-    """Which way is worth it on your data: prompts, references, samples, hints, a teacher's words, side by side."""
+    """Find out which way pays off on your data: prompts, references, samples, hints or a teacher's solutions."""
     from socratune.cli import commands
 
     raise typer.Exit(
@@ -227,13 +234,13 @@ def ablate(
 @command("chat_template")
 def inspect(
     given: GivenSettings,
-    what: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run folder, or a JSONL data set.")],
-    model: Annotated[str | None, typer.Option(help="Whose template renders the rows.")] = None,
-    rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
-    row_id: Annotated[str | None, typer.Option("--id", help="Only the row with this id.")] = None,
+    what: Annotated[str, typer.Argument(metavar="RUN|DATASET", help="A run folder or a JSONL data set.")],
+    model: Annotated[str | None, typer.Option(help="Model whose chat template renders the rows.")] = None,
+    rows: Annotated[int, typer.Option(help="Number of rows to show.")] = 3,
+    row_id: Annotated[str | None, typer.Option("--id", help="Show only the row with this id.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show training rows as the model sees them, the trained tokens coloured, and check their labels."""
+    """Show training rows as the model sees them, with trained tokens coloured, and check their labels."""
     from socratune.cli import commands
 
     raise typer.Exit(commands.inspect_command(what, model, rows, row_id, given.get("chat_template"), as_json=as_json))
@@ -241,10 +248,10 @@ def inspect(
 
 @app.command(cls=Command)
 def merge(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The run folder to make.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The run folder to create.")],
     shards: Annotated[list[str], typer.Argument(metavar="SHARD...", help="The run folders of all N shards.")],
 ) -> None:
-    """Put the runs of `--shard 1/N` … `N/N` together: one run folder, rows in input order, no call repeated."""
+    """Merge the runs of `--shard 1/N` … `N/N` into one folder: rows in input order, no call repeated."""
     from socratune.cli import commands
 
     raise typer.Exit(commands.merge_command(output, shards))
@@ -253,14 +260,18 @@ def merge(
 @command("enhance.judge_model", "enhance.judge_mode", "enhance.judge_api_base")
 def audit_judge(
     given: GivenSettings,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run whose proof is finished.")] = None,
-    sheet: Annotated[str | None, typer.Option(metavar="FILE", help="Draw answers of RUN to label.")] = None,
-    rows: Annotated[int, typer.Option(min=2, help="How many, half of base and adapter each.")] = 200,
-    labels: Annotated[str | None, typer.Option(metavar="FILE", help="The labelled answers.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run that has been validated.")] = None,
+    sheet: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a sample of the answers of RUN to label.")
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=2, help="Number of answers, half from the base, half from the adapter.")
+    ] = 200,
+    labels: Annotated[str | None, typer.Option(metavar="FILE", help="File with the labelled answers.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """How well does a judge judge, and is it kinder to the adapter? First --sheet, then label, then --labels."""
+    """Measure how well a judge judges, and whether it favours the adapter: first --sheet, then label, then --labels."""
     from socratune.cli import commands
 
     if sheet is not None:
@@ -278,15 +289,15 @@ for plain in (report, ui):
 
 @app.command(cls=Command)
 def doctor(as_json: Json = False) -> None:
-    """Check this machine: Python, libraries, GPU, keys, disk. Each fault with the command that mends it."""
+    """Check this machine: Python, libraries, GPU, keys, disk. Each problem comes with the command that fixes it."""
     from socratune.cli.doctor import doctor_report
 
     raise typer.Exit(guarded(lambda: doctor_report(as_json)))
 
 
 @app.command(cls=Command)
-def explain(codes: Annotated[list[str], typer.Argument(metavar="CODE", help="Codes of errors, like S203.")]) -> None:
-    """Explain an error by its code: what it means, and what to do."""
+def explain(codes: Annotated[list[str], typer.Argument(metavar="CODE", help="Error codes, like S203.")]) -> None:
+    """Explain an error code: what it means and what to do."""
     from socratune.cli.explain import explained
 
     def work() -> int:

@@ -21,17 +21,19 @@ HELP = "A question, or /system TEXT, /new (forget what was said), /quit."
 
 def chat(
     given: dict[str, Any],
-    what: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="The folder of a run, or a model.")],
+    what: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder or a model.")],
     question: Annotated[
         str | None,
-        typer.Argument(help="What to ask; without it, standard input, or on a terminal one after the other."),
+        typer.Argument(help="The question; without it, standard input or, on a terminal, a conversation."),
     ] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Show the base model's answers beside.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Show the base model's answers beside the adapter's.")
+    ] = False,
     system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The system turn; else the one that was trained behind.")
+        str | None, typer.Option(metavar="TEXT", help="System prompt.  [default: the one used in training]")
     ] = None,
 ) -> None:
-    """Talk to the adapter of a run folder, or to a model. Greedy, unless the model thinks first."""
+    """Chat with the adapter of a run folder, or with a model. Decoding is greedy unless it is a thinking model."""
 
     def work() -> int:
         from socratune.publishing import serving_models

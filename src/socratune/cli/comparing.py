@@ -16,27 +16,30 @@ _TONES = {"better": "green", "not_worse": "default", "worse": "bold red", "incon
 def compare_command(
     logs: Annotated[
         list[str],
-        typer.Argument(metavar="A [B]", help="B is held against A; of a run alone the adapter against the base."),
+        typer.Argument(metavar="A [B]", help="B is compared with A; a run alone compares its adapter with its base."),
     ],
     metric: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this one; NAME_IN_A=NAME_IN_B. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Compare only this metric; NAME_IN_A=NAME_IN_B. Repeatable."),
     ] = None,
-    lower: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Less of it is better. Repeatable.")] = None,
+    lower: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A metric of which less is better. Repeatable.")
+    ] = None,
     by: Annotated[
-        Literal["id", "question"] | None, typer.Option(help="What questions are matched by; without it, what fits.")
+        Literal["id", "question"] | None, typer.Option(help="How questions are matched.  [default: whatever fits]")
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(metavar="FIELD", help="The field of a row by which rows belong together.")
+        str | None, typer.Option(metavar="FIELD", help="Field that tells which rows belong together.")
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(min=0, help="What B may lose and be not worse; 0.02 without it.")
+        float | None, typer.Option(min=0, help="The loss up to which B counts as not worse.  [default: 0.02]")
     ] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 1 unless B is better or not worse.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for a pull request.")] = False,
-    output: Annotated[str | None, typer.Option(metavar="PAGE.html", help="A page with every question.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
+    output: Annotated[str | None, typer.Option(metavar="PAGE.html", help="Write a page with every question.")] = None,
 ) -> None:
-    """Which of two evaluations of the same questions is better, whatever tool wrote them."""
+    """Tell which of two evaluations of the same questions is better, whichever tool wrote them."""
 
     def work() -> int:
         from socratune.evaluation import compare_logs, compared_rows, open_logs

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from socratune.config import Setting
 
-ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file with everything else.")]
+ConfigFile = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file with all other settings.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. train.r=32. Repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. train.r=32. Repeatable.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan: memory, time, money, where. Write nothing.")]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows and say what all would take; no more.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan (memory, time, cost, place) and write nothing.")]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Try 20 rows, estimate what all rows would take, and stop.")]
 Start = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="First stage to run.")]
 Until = Annotated[str | None, typer.Option(metavar="STAGE", help="Last stage to run.")]
-Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all behind it.")]
-Json = Annotated[bool, typer.Option("--json", help="All of it as JSON.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Restart = Annotated[str | None, typer.Option(metavar="STAGE", help="Redo this stage and all later ones.")]
+Json = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")]
 
 GROUPED_FROM = 13
 """A command with fewer flags for settings than this lists all its flags together."""
@@ -89,12 +89,14 @@ def _says(level: str) -> Callable[[bool], None]:
 Quiet = Annotated[
     bool,
     typer.Option(
-        "-q", "--quiet", callback=_says("WARNING"), expose_value=False, help="Only what is wrong and what came out."
+        "-q", "--quiet", callback=_says("WARNING"), expose_value=False, help="Show only problems and the result."
     ),
 ]
 Verbose = Annotated[
     bool,
-    typer.Option("-v", "--verbose", callback=_says("DEBUG"), expose_value=False, help="All that run.log is told."),
+    typer.Option(
+        "-v", "--verbose", callback=_says("DEBUG"), expose_value=False, help="Show everything that run.log records."
+    ),
 ]
 
 

@@ -31,7 +31,7 @@ def plan(
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """What a run takes and where it would be trained: parameters, memory, time, money, the choice and its reason."""
+    """Estimate what a run takes and where it would train: parameters, memory, time, cost, and why there."""
 
     def work() -> int:
         from socratune.cli.given import merged_settings
@@ -67,9 +67,9 @@ def plan(
 def init(
     given: dict[str, Any],
     settings: Settings = None,
-    out: Annotated[str, typer.Option("--out", metavar="FILE", help="The file to write; - prints it.")] = "run.yaml",
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="File to write; - prints it.")] = "run.yaml",
 ) -> None:
-    """A commented run.yaml to begin with, for a model and a data set, with what these say about it."""
+    """Write a commented run.yaml for a model and a data set, with notes on both."""
 
     def work() -> int:
         from socratune.cli.given import given_by

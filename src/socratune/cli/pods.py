@@ -13,13 +13,15 @@ from socratune.errors import Fault, Shown, UserError
 def pods(
     given: dict[str, Any],
     action: Annotated[str, typer.Argument(metavar="list|adopt|reap", help="What to do.")],
-    pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="adopt: its id.")] = None,
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="adopt: the run that rented it.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="reap: ask nothing.")] = False,
-    everywhere: Annotated[bool, typer.Option("--all", help="reap: those of other computers too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="list: all of it as JSON.")] = False,
+    pod: Annotated[str | None, typer.Argument(metavar="[POD]", help="With adopt: the id of the pod.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="With adopt: the run that rented it.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="With reap: do not ask for confirmation.")] = False,
+    everywhere: Annotated[
+        bool, typer.Option("--all", help="With reap: include pods rented from other computers.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With list: print everything as JSON.")] = False,
 ) -> None:
-    """Machines that are rented: show them, give back those that nobody uses, or take one over."""
+    """Manage rented machines: list them, give back those that nobody uses, or take one over."""
     settings = {key.removeprefix("where."): value for key, value in given.items()}
 
     def work() -> int:

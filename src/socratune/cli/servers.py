@@ -15,11 +15,13 @@ from socratune.cli.console import guarded
 def ui(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN|DIR]", help="A run folder, or a folder of runs; else the newest in outputs/."),
+        typer.Argument(
+            metavar="[RUN|DIR]", help="A run folder or a folder of runs.  [default: the newest in outputs/]"
+        ),
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8765,
 ) -> None:
-    """The report live while a run works, and the review of single traces. On this machine only."""
+    """Follow a run live and review single traces, on this machine only."""
     from socratune.publishing import serve_report
 
     _until_stopped(lambda: serve_report(run, port, _say))
@@ -27,18 +29,18 @@ def ui(
 
 def serve(
     given: dict[str, Any],
-    what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model, or the folder of a run.")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is every one there is.")] = "127.0.0.1",
+    what: Annotated[str, typer.Argument(metavar="MODEL|RUN", help="A model or a run folder.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means all.")] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A host name by which it may be reached, as behind a proxy. Repeatable."),
+        typer.Option(metavar="NAME", help="A host name that requests may use, as behind a proxy. Repeatable."),
     ] = None,
     api_key_env: Annotated[
-        str | None, typer.Option(metavar="VAR", help="Environment variable with the key that requests have to bring.")
+        str | None, typer.Option(metavar="VAR", help="Environment variable that holds the key requests must carry.")
     ] = None,
 ) -> None:
-    """OpenAI's chat completions from a model, or from a run's base and adapter, until Ctrl-C."""
+    """Serve a model, or a run's base and adapter, through OpenAI's chat completions API until Ctrl-C."""
     from socratune.publishing import serve_models
 
     place: dict[str, Any] = {"host": host, "port": port, "key_env": api_key_env, "names": allow_host or []}
