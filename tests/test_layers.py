@@ -43,7 +43,7 @@ LINES = {
     "judging": 2200,
     "runs": 1700,
     "llm": 5350,
-    "inference": 3600,
+    "inference": 3620,
     "data": 3000,
     "environments": 850,
     "teaching": 1800,

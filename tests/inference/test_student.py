@@ -28,14 +28,14 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from socratune.config import DEMO_DATA
+from socratune.config import DEMO_DATA, PLAIN_TEMPLATE
 from socratune.errors import UserError
 from socratune.inference.decoding import rows
 from socratune.inference.decoding.fusing import Fused
 from socratune.inference.decoding.rows import DecodingSettings, draw, draw_unbounded
 from socratune.inference.decoding.slots import slot_bytes
 from socratune.inference.student import LocalModels, LocalStudent, serving_student
-from socratune.inference.template import prompt_ids
+from socratune.inference.template import next_turn, prompt_ids
 from socratune.llm.base import Completion, Sampling
 
 QUESTIONS = [row["messages"][:-1] for row in demo_rows("held_out", 40)]
@@ -203,6 +203,39 @@ def test_slots_refuse_an_attention_of_another_kind(demo_base: tuple[Any, Any]) -
         assert torch.equal(model(ids).logits, before)
 
 
+WORDS_BEGIN_A_TURN = """{% for message in messages %}{% if message['role'] == 'user' and not loop.first %}\
+{{ opening + message['content'] }}{% else %}<|im_start|>{{ message['role'] + '\n' + message['content'] }}<|im_end|>\
+{% if message['role'] != 'assistant' %}{{ '\n' }}{% endif %}{% endif %}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+
+
+def test_an_answer_ends_before_the_words_that_begin_the_next_turn(demo_base: tuple[Any, Any]) -> None:
+    """As a model that was trained on no template goes on with the user's turn."""
+    model, tokenizer = demo_base[0], copy.deepcopy(demo_base[1])
+
+    def answer(opening: str) -> Completion:
+        tokenizer.chat_template = WORDS_BEGIN_A_TURN.replace("opening", repr(opening))
+        with serving_student(LocalStudent(model, tokenizer, name="it", fingerprint=opening)) as student:
+            return ask(student, [[{"role": "user", "content": "What is 85 * 99?"}]], temperature=0.0)[0]
+
+    whole = answer("then ")
+    assert whole.text == "85 * 90 = 7650, and 85 * 9 = 765, so 7650 + 765 = 8415." and whole.token_ids
+    cut = answer(", so ")
+    assert (cut.text, cut.stop) == ("85 * 90 = 7650, and 85 * 9 = 765", "end")
+    assert cut.token_ids == whole.token_ids[: len(cut.token_ids or ())] and cut.token_ids
+    inside = answer("nd ")  # of the one token " and"
+    assert (inside.text, inside.token_ids) == ("85 * 90 = 7650, a", None), "what is trained is encoded anew then"
+
+
+def test_plain_ends_an_answer_where_the_user_would_speak(tokenizer: Any) -> None:
+    assert next_turn(tokenizer) is None, "it has control tokens for that"
+    words = copy.deepcopy(tokenizer)
+    words.chat_template = PLAIN_TEMPLATE
+    pattern = next_turn(words)
+    assert pattern is not None and pattern.split("Seven.\n\nUser: And", 1)[0] == "Seven."
+    assert not pattern.search("A User: of it"), "only where a line begins with it"
+
+
 @pytest.mark.parametrize("uniform", [0.001, 0.3, 0.9, 0.999])
 def test_the_likeliest_tokens_draw_as_all_do(monkeypatch: pytest.MonkeyPatch, uniform: float) -> None:
     torch.manual_seed(0)
@@ -219,6 +252,7 @@ def test_the_likeliest_tokens_draw_as_all_do(monkeypatch: pytest.MonkeyPatch, un
         monkeypatch.setattr(rows, "HEAD", 1)
         assert some == draw(logits, settings).tolist()
         monkeypatch.undo()
+        assert some == [draw(logits[at : at + 1], settings.of(torch.tensor(at).view(1))).item() for at in range(4)]
 
 
 def test_without_bounds_a_draw_inverts_the_distribution_in_the_order_of_the_vocabulary() -> None:

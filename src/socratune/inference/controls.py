@@ -64,7 +64,12 @@ class Controls:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.ids = frozenset(_control_ids(tokenizer))
         self._tokenizer = tokenizer
-        words = sorted(filter(None, map(self._word, self.ids)), key=len, reverse=True)
+        added = tokenizer.added_tokens_decoder  # made anew at every access: seconds where there are thousands
+        words = sorted(
+            filter(None, (str(added.get(token) or tokenizer.convert_ids_to_tokens(token)) for token in self.ids)),
+            key=len,
+            reverse=True,
+        )
         self._words = _any_of(words)
         # A vocabulary may have thousands, so a text with a beginning is read by the tokenizer itself.
         self._beginnings = _any_of(sorted({word[:_BEGINNING] for word in words}))
@@ -73,10 +78,6 @@ class Controls:
         self._places: dict[
             str, tuple[str, int, list[int]]
         ] = {}  # control word → replacement, its id, the word spelt out
-
-    def _word(self, token: int) -> str:
-        word = self._tokenizer.added_tokens_decoder.get(token)
-        return str(word) if word is not None else str(self._tokenizer.convert_ids_to_tokens(token))
 
     def found(self, text: str) -> list[str]:
         """Returns the control tokens that the tokenizer reads in a text, as they are written there."""

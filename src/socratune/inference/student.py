@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socratune.inference.loops import LOOKED_EVERY, loops
-from socratune.inference.template import end_of_turn_id, prompt_ids
+from socratune.inference.template import end_of_turn_id, next_turn, prompt_ids
 from socratune.llm import (
     Chat,
     Completion,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:  # the decoders import torch, which commands without a local m
     from socratune.inference.decoding.rows import Decoder, DecodingRow
 
 MAX_BATCH = 256
+_TURN_TOKENS = 16
+"""The beginning of a turn is found in so many last tokens."""
 _COLDEST = 1e-6
 """Below this temperature the likeliest token is taken, since dividing logits by less overflows."""
 
@@ -91,6 +94,7 @@ class LocalStudent:
         self._turn = turn
         self._ends_loops = ends_loops
         self._end_ids = _end_ids(model, tokenizer)
+        self._next_turn = next_turn(tokenizer)
         self._positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._requests: queue.SimpleQueue[DecodingRow | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="student", daemon=True)
@@ -220,14 +224,24 @@ class LocalStudent:
                     self._answer(row, "told")
                 elif token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
                     self._answer(row, "end" if token in self._end_ids else "length")
+                elif self._next_turn is not None and self._next_turn.search(self._text(row.new_ids[-_TURN_TOKENS:])):
+                    self._answer(row, "end", self._next_turn)
                 elif self._ends_loops and len(row.new_ids) % LOOKED_EVERY == 0 and loops(row.new_ids):
                     self._answer(row, "loop")
 
-    def _answer(self, row: DecodingRow, stop: Stop) -> None:
-        ids = row.new_ids[:-1] if stop == "end" else row.new_ids
-        text = self.tokenizer.decode(ids, skip_special_tokens=False)
+    def _answer(self, row: DecodingRow, stop: Stop, before: re.Pattern[str] | None = None) -> None:
+        """Answers the row, with what comes before the words `before` if it ends with them."""
+        ids = row.new_ids[:-1] if stop == "end" and before is None else row.new_ids
+        text, own = self._text(ids), tuple(ids)
+        if before is not None:
+            text = before.split(text, 1)[0].strip()
+            sizes = (size for size in range(len(ids)) if self._text(ids[:size]).strip() == text)
+            own = next((own[:size] for size in sizes), None)  # None: a token holds the end of one turn and the next
         row.done = True
-        row.answer.set_result(Completion(text.strip(), stop, len(row.ids), len(row.new_ids), tuple(ids)))
+        row.answer.set_result(Completion(text.strip(), stop, len(row.ids), len(row.new_ids), own))
+
+    def _text(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

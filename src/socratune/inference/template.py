@@ -10,6 +10,7 @@ Only the template writes control tokens; the texts of a conversation contain non
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -152,6 +153,30 @@ def _end_of_turn(tokenizer: Tokenizer, template: str) -> int | None:
         raise UserError(Fault(_called(tokenizer), "one that shows the assistant's words", got, fix))
     special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
     return next((token for token in encoded_ids(tokenizer, after) if token in special), None)
+
+
+def next_turn(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Returns what the next user turn looks like where the template marks turns in words alone, else None.
+
+    A model that was trained on no template does not end its turn, but writes the user's next one as well. Its answer
+    ends before that, as in few-shot evaluations of base models.
+    """
+    return _next_turn(tokenizer, tokenizer.chat_template)
+
+
+@lru_cache(maxsize=16)
+def _next_turn(tokenizer: Tokenizer, template: str) -> re.Pattern[str] | None:
+    roles = zip(("user", "assistant", "user"), ("a", _MARK, _PROBES[1]), strict=True)
+    try:
+        text = _raw(tokenizer, [{"role": role, "content": words} for role, words in roles])
+    except Exception:  # a template is foreign code and may raise anything
+        return None
+    between = text.rpartition(_MARK)[2].partition(_PROBES[1])[0]
+    words = between.removeprefix(tokenizer.eos_token or "")
+    marker = words.strip()
+    if not any(map(str.isalpha, marker)) or controls_of(tokenizer).found(words):
+        return None
+    return re.compile((r"\s*\n\s*" if "\n" in words else r"\s*") + re.escape(marker))
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,10 @@ class DecodingSettings:
     top_p: torch.Tensor
     uniform: torch.Tensor
 
+    def of(self, rows: torch.Tensor) -> DecodingSettings:
+        """Returns the settings of the rows that the mask `(B,)` keeps."""
+        return DecodingSettings(self.temperature[rows], self.top_k[rows], self.top_p[rows], self.uniform[rows])
+
 
 def bounded(row: DecodingRow) -> bool:
     """Returns True if top-k or top-p excludes tokens that the row could get."""
@@ -138,16 +142,20 @@ def draw(logits: torch.Tensor, settings: DecodingSettings, *, cut: bool = False)
             that the device need not be asked whether they hold the drawn token.
     """
     probs = (logits.float() / settings.temperature[:, None]).softmax(-1)
-    if logits.device.type == "cpu" or probs.shape[1] > 4 * HEAD:  # a GPU sorts few faster than the host asks it
-        head, order = probs.topk(min(HEAD, probs.shape[1] // 16))
-        mass, size = head.sum(-1), head.shape[1]
-        unbounded = (settings.top_k == 0) & (settings.top_p >= 1)
-        held = (mass >= settings.top_p) | ((settings.top_k > 0) & (settings.top_k <= size))
-        if cut or (held | (unbounded & (settings.uniform < mass - ROUNDING))).all():
-            rest = (1 - mass).clamp(min=0)[:, None]  # as one more token, which is not drawn
-            return _invert(torch.cat([head, rest], 1), torch.cat([order, order[:, :1]], 1), settings)
-    head, order = probs.sort(-1, descending=True)
-    return _invert(head, order, settings)
+    if logits.device.type != "cpu" and probs.shape[1] <= 4 * HEAD:  # a GPU sorts few faster than the host asks it
+        return _invert(*probs.sort(-1, descending=True), settings)
+    head, order = probs.topk(min(HEAD, probs.shape[1] // 16))
+    mass, size = head.sum(-1), head.shape[1]
+    unbounded = (settings.top_k == 0) & (settings.top_p >= 1)
+    held = (mass >= settings.top_p) | ((settings.top_k > 0) & (settings.top_k <= size))
+    held |= unbounded & (settings.uniform < mass - ROUNDING)
+    rest = (1 - mass).clamp(min=0)[:, None]  # as one more token, which is not drawn
+    chosen = _invert(torch.cat([head, rest], 1), torch.cat([order, order[:, :1]], 1), settings)
+    if not cut and not held.all():  # only these rows are sorted: one of them would cost the others 20 decode steps
+        open_rows = ~held
+        whole = probs[open_rows].sort(-1, descending=True)
+        chosen[open_rows] = _invert(*whole, settings.of(open_rows))
+    return chosen
 
 
 def _invert(probs: torch.Tensor, order: torch.Tensor, settings: DecodingSettings) -> torch.Tensor:
