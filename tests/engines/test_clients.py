@@ -62,8 +62,14 @@ def test_the_openai_package_chats_streams_and_lists(base: str, said: str) -> Non
             chunks = list(stream)
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == said
         assert chunks[-1].usage == whole.usage
+        odds = client.chat.completions.create(
+            model="adapter", messages=QUESTION, temperature=0, logprobs=True, top_logprobs=2
+        )
+        tokens = odds.choices[0].logprobs.content
+        assert "".join(token.token for token in tokens).strip() == said
+        assert all(token.top_logprobs[0].logprob >= token.logprob for token in tokens)
         with pytest.raises(openai.BadRequestError, match="logprobs"):
-            client.chat.completions.create(model="adapter", messages=QUESTION, logprobs=True)
+            client.chat.completions.create(model="adapter", messages=QUESTION, logprobs=True, stream=True)
         ends = client.chat.completions.create(model="adapter", messages=QUESTION, temperature=0, stop=[said[4:7]], n=2)
         assert [one.message.content for one in ends.choices] == [said[: said.index(said[4:7])].strip()] * 2
         text: dict[str, Any] = {
