@@ -1,4 +1,5 @@
-"""Writes docs/evidence.md and its figures from the result files of the experiments; `--check` fails when it is stale.
+"""Writes docs/evidence.md, docs/evidence-laboratory.md and their figures from the result files of the experiments.
+`--check` fails where one of them is stale.
 
     python experiments/evidence.py                      # write
     python experiments/evidence.py --check              # exit code 1 where what is written is not what the files say
@@ -46,6 +47,7 @@ from evidence_data import (
     table,
     wrapped,
 )
+from evidence_main import main_page
 from evidence_studies import (
     acceptance_claim,
     acceptance_section,
@@ -226,8 +228,8 @@ def _headline(curve: Curve) -> list[str]:
 
 
 # -------- the document
-def document(results: Path) -> tuple[str, Figures]:
-    """The text of the page, and its figures by file name."""
+def documents(results: Path) -> tuple[dict[str, str], Figures]:
+    """The texts of both pages, and their figures, by file name."""
     found = {name: read(results, name) for name in RESULTS}
     curves = [Curve(found[name], name) for name in ("curve", "curve-2") if found[name]]
     curves = [curve for curve in curves if curve.lists]
@@ -255,10 +257,23 @@ def document(results: Path) -> tuple[str, Figures]:
     for heading, body in sections.items():
         command = COMMANDS.get(commands.get(heading, ""))
         lines += [f"## {heading}", "", *body, *(["```bash", command, "```", ""] if command else [])]
-    return "\n".join(wrapped(line) for line in lines).rstrip() + "\n", drawn
+    first = main_page(
+        read(results / "real", "figures"), read(results / "real", "ways"), curves, claims(found, curves, order)
+    )
+    pages = {"evidence.md": first, "evidence-laboratory.md": "\n".join(lines)}
+    return {name: _folded(text) for name, text in pages.items()}, drawn
 
 
-HEAD = """# Evidence: does the loop teach, and when is it worth its money?
+def _folded(text: str) -> str:
+    """The text in lines of at most 120 characters, commands and tables aside."""
+    parts = text.split("```")
+    parts[::2] = ["\n".join(wrapped(line) for line in part.split("\n")) for part in parts[::2]]
+    return "```".join(parts).rstrip() + "\n"
+
+
+HEAD = """# The laboratory's evidence: does the loop teach, and when is it worth its money?
+
+*An appendix to [Evidence](evidence.md), where real models come first.*
 
 *Written by `python experiments/evidence.py` from the files in `experiments/results`; sentences with figures are
 computed from them, whichever way they came out, and what a default follows from is written by hand. Intervals are
@@ -319,9 +334,12 @@ def _bases(found: Mapping[str, Any]) -> list[str]:
 
 
 # -------- files
-def stale(docs: Path, text: str, drawn: Figures) -> list[str]:
+def stale(docs: Path, texts: Mapping[str, str], drawn: Figures) -> list[str]:
     """Names of files that are not what the results say, or that nothing writes any more."""
-    wanted = {docs / "evidence.md": text, **{docs / "figures" / name: svg for name, svg in drawn.items()}}
+    wanted = {
+        **{docs / name: text for name, text in texts.items()},
+        **{docs / "figures" / name: svg for name, svg in drawn.items()},
+    }
     wrong = [path for path, content in wanted.items() if not path.exists() or path.read_text() != content]
     return [str(path) for path in [*wrong, *_left_over(docs, drawn)]]
 
@@ -330,8 +348,8 @@ def _left_over(docs: Path, drawn: Figures) -> list[Path]:
     return sorted(path for path in (docs / "figures").glob("evidence-*.svg") if path.name not in drawn)
 
 
-def write(docs: Path, text: str, drawn: Figures) -> None:
-    """The page and its figures; a figure that nothing writes any more goes."""
+def write(docs: Path, texts: Mapping[str, str], drawn: Figures) -> None:
+    """The pages and their figures; a figure that nothing writes any more goes."""
     from socratune.runs.folder import write_text
 
     (docs / "figures").mkdir(parents=True, exist_ok=True)
@@ -339,7 +357,8 @@ def write(docs: Path, text: str, drawn: Figures) -> None:
         path.unlink()
     for name, svg in drawn.items():
         write_text(docs / "figures" / name, svg)
-    write_text(docs / "evidence.md", text)
+    for name, text in texts.items():
+        write_text(docs / name, text)
 
 
 def tell_order(results: Path, small: Path) -> int:
@@ -364,17 +383,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.order:
         return tell_order(options.results, options.order)
-    text, drawn = document(options.results)
+    texts, drawn = documents(options.results)
     if options.check:
-        wrong = stale(options.docs, text, drawn)
+        wrong = stale(options.docs, texts, drawn)
         print(
             *[f"{name} is stale: run python experiments/evidence.py" for name in wrong],
             sep="\n",
             end="\n" * bool(wrong),
         )
         return int(bool(wrong))
-    write(options.docs, text, drawn)
-    print(f"{options.docs / 'evidence.md'} and {len(drawn)} figures")
+    write(options.docs, texts, drawn)
+    print(f"{', '.join(str(options.docs / name) for name in texts)} and {len(drawn)} figures")
     return 0
 
 

@@ -27,7 +27,7 @@ from socratune.config import DEMO_DATA, RunConfig, settings_of
 from socratune.resolve import flatten
 
 REASON = re.compile(r"<!-- not run: (.+?) -->\s*$", re.DOTALL)
-GENERATED = (DOCS / "reference" / "cli.md", DOCS / "evidence.md")
+GENERATED = (DOCS / "reference" / "cli.md", DOCS / "evidence-laboratory.md", DOCS / "evidence.md")
 FREE = re.compile(r"enhance\.endpoints\.|budget\.|train\.peft\.")
 """Settings below these are named by the user."""
 NEXT_ROW, NEXT_ITEM = "}\n{", "},\n{"

@@ -77,7 +77,7 @@ def small_prices(raw: dict[str, Any]) -> Any:
 
 
 def save(folder: Path, **files: Any) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / f"{name.replace('_', '-')}.json").write_text(json.dumps(content))
     return folder
@@ -213,7 +213,7 @@ def written(tmp_path: Path, **files: Any) -> str:
     arguments = ["--results", str(save(tmp_path / "results", **files)), "--docs", str(tmp_path / "docs")]
     assert evidence.main(arguments) == 0
     assert evidence.main([*arguments, "--check"]) == 0
-    return (tmp_path / "docs" / "evidence.md").read_text()
+    return (tmp_path / "docs" / "evidence-laboratory.md").read_text()
 
 
 def test_without_results_the_page_says_so(tmp_path: Path) -> None:
@@ -246,6 +246,21 @@ def test_equal_arms_and_a_second_base(tmp_path: Path) -> None:
     equal = curve(dict.fromkeys(("mix", "rft", "sft"), 0.5))
     text = written(tmp_path, curve=equal, curve_2=curve({"mix": 0.9, "rft": 0.5}, lost=0.4))
     assert "**The same on a second base** (`curve-2.json`)" in text and "on a second base" in text.split("## ")[1]
+
+
+def test_the_first_page_puts_real_models_first_and_takes_their_figures_from_the_files(tmp_path: Path) -> None:
+    kept = Path(evidence.__file__).parent / "results" / "real"
+    real, ways = (json.loads((kept / f"{name}.json").read_text()) for name in ("figures", "ways"))
+    ways["verdicts"] = {"base": [0] * 50, "direct": [1, 0] * 25, "rft": [1, 0, 0, 0] * 12 + [0, 0], "sft": [1] * 50}
+    save(tmp_path / "results" / "real", figures=real, ways=ways)
+    written(tmp_path)
+    page = (tmp_path / "docs" / "evidence.md").read_text()
+    assert "hints lead by +26.0 (" in page and "bring a 135 M model to 100.0 %" in page
+    assert "| `letter_counting` | 400 | 31.2 → 74.0 | +42.8 (+36.8 … +48.9) |" in page
+    assert page.index("## Real models") < page.index("## The laboratory") and len(page.splitlines()) <= 250
+    save(tmp_path / "results" / "real", figures=None, ways=None)
+    written(tmp_path)
+    assert "hints lead by (not measured) points" in (tmp_path / "docs" / "evidence.md").read_text()
 
 
 def test_labels_keep_their_distance_within_the_axes() -> None:
