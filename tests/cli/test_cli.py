@@ -127,6 +127,8 @@ def test_a_hub_that_cannot_be_asked_is_exit_3(tmp_path: Path) -> None:
     done = socratune("run", "--model", "org/unknown", *flags, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert done.returncode == 3, done.stderr
     assert "could not be asked" in done.stderr and "Traceback" not in done.stderr
+    near = socratune("run", "--model", "SmolLM-2", *flags, env={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert "Did you mean --model smollm2?" in near.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -56,6 +56,7 @@ def test_a_command_ends_with_the_codes_of_its_errors_which_explain_explains(tmp_
     assert [line for line in shown.stdout.splitlines() if line.startswith("S2")] == [
         sections()[code].splitlines()[0] for code in ("S200", "S202", "S201")
     ]
+    assert socratune("explain", "203").stdout == socratune("explain", "s203").stdout != ""
     unknown = socratune("explain", "S999")
     assert unknown.returncode == 2 and "S999" in unknown.stderr
 

@@ -216,6 +216,7 @@ def test_csv_cells_with_commas_and_line_ends_and_empty_ones(tmp_path: Path) -> N
         ('question,answer\n"q,a\n', "row 2: expected CSV"),
         ("question,answer\nq,\n", "row 2: expected columns of a known shape"),
         ("text,label\nt,1\n", "row 1: expected columns of a known shape"),
+        ("Frage,Antwort\nf,a\n", 'Name the columns "question" and "answer".'),
         ("question,reply\nq,a\n", "got the columns question, reply"),
         ("question,answer,answer\nq,a,b\n", "answer twice"),
         ("question,answer\n", "an empty file"),

@@ -112,7 +112,7 @@ def explained(codes: Sequence[str]) -> str:
         UserError: a code does not exist.
     """
     known = sections()
-    wanted = [code.upper() for code in codes]
+    wanted = [f"S{code}" if code.isdigit() else code.upper() for code in codes]
     expected = f"a code of {_DOCS}troubleshooting.md, such as S203"
     if faults := [Fault("explain", expected, Shown(code)) for code in wanted if code not in known]:
         raise UserError(*faults)

@@ -238,7 +238,7 @@ def _columns_and_fix(names: tuple[str, ...], empty: frozenset[str]) -> tuple[str
     elif asks:
         fix = f'"{asks[0]}" has no answer beside it: name that column "answer".'
     else:
-        fix = ""
+        fix = 'Name the columns "question" and "answer".'
     return shown, fix
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from socratune.config import DEMO
 from socratune.errors import Fault, OutsideError, Shown, UserError
+from socratune.llm.pinned import PINNED
 from socratune.llm.unpacked import gguf_in, remember, remembered, several_fault
 
 _FILE_OF = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
@@ -109,8 +111,15 @@ def _files_of(repo: str, where: str) -> list[str]:
     except Exception as error:  # the client's transport errors have no common class across its versions
         raise OutsideError(
             f"{where} {repo}: no such folder, and the Hugging Face Hub could not be asked ({_reason(error)}). "
-            f"Check the spelling and the network, or use --model {DEMO}, the embedded model."
+            f"{_what_to_do(repo)}"
         ) from error
+
+
+def _what_to_do(name: str) -> str:
+    """Returns what to do about a name that is no folder here, where the Hub cannot be asked."""
+    if near := get_close_matches(name.lower(), (DEMO, *PINNED), n=1):
+        return f"Did you mean --model {near[0]}?"
+    return f"Check the spelling and the network, or use --model {DEMO}, the embedded model."
 
 
 def _reason(error: Exception) -> str:
