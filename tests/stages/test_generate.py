@@ -98,6 +98,14 @@ def test_the_embedded_handbook_and_graph_give_rows_of_many_types(tmp_path: Path)
     assert gold["messages"][2]["content"] == "Calder" and len(gold["metadata"]["evidence_all"]) == 2
 
 
+@pytest.mark.slow
+def test_texts_of_which_rules_can_ask_nothing_are_told_who_can(tmp_path: Path) -> None:
+    (tmp_path / "note.md").write_text("# Harbour\nAnd so it went, year after year, for them as for us.\n")
+    done = socratune("generate", "--source", tmp_path / "note.md", "--output", tmp_path / "qa.jsonl")
+    assert done.returncode == 1 and "--writer-model" in done.stdout + done.stderr
+    assert "0 rows from 0 of 1 passages" in done.stdout
+
+
 def test_without_a_model_only_sentences_of_known_forms_are_asked(tmp_path: Path) -> None:
     entry = write(own_documents(tmp_path / "docs"), tmp_path / "qa.jsonl", siblings=0)
     rows = lines(tmp_path / "qa.jsonl")

@@ -324,7 +324,7 @@ def summary(stage: str, entry: dict[str, Any]) -> str:
             lines = (f"{'':<9} {kind}: {one['says']}" for kind, one in entry["environments"].items())
             return "\n".join((f"{entry['rows']} rows  {seconds}", *lines))
         kinds = ", ".join(f"{count} {name}" for name, count in entry.get("types", {}).items())
-        text = f"{entry.get('rows', 0)} rows ({kinds})"
+        text = f"{entry.get('rows', 0)} rows" + f" ({kinds})" * bool(kinds)
         text += f" from {entry.get('passages_used')} of {entry.get('passages')} passages"
         text += f"; {sum(entry.get('rejected', {}).values())} rejected"
         text += f"; {spent}" if (spent := spent_text(entry.get("spent", {}))) else ""

@@ -220,8 +220,11 @@ def _step(loop: Loop, config: StudentTeacherConfig, total: int, before: Sequence
                 f"{seen['error']} of the first {seen.total()} rows failed; the last error was: {last_error}"
             )
         if kind == "undecided" and _is_most(seen["undecided"], seen.total(), total):
-            got = Shown(f"{seen['undecided']} undecided of the first {seen.total()} rows")
-            raise UserError(Fault("enhance.judge_model", "a judge that can decide these rows", got, _judges(config)))
+            answer, right = (repr(" ".join(text.split())[:80]) for text in (trace.attempts[-1].response, row.reference))
+            got = f"{seen['undecided']} undecided of the first {seen.total()} rows, such as {answer} for {right}"
+            raise UserError(
+                Fault("enhance.judge_model", "a judge that can decide these rows", Shown(got), _judges(config))
+            )
         return data
 
     return step

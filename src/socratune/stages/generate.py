@@ -62,6 +62,13 @@ class GeneratedFiles:
     source: Path
 
 
+_NO_QUESTION = "No question passed its checks, so there is nothing to train on."
+_BY_RULES = (
+    f" The writer {RULES['writer']} knows about thirty forms of English sentences, and found too few of them here. A "
+    "model asks about any text: --writer-model gpt-4o-mini, ollama/llama3 or local/NAME."
+)
+
+
 async def generate_questions(
     place: GeneratedFiles,
     config: GenerateConfig,
@@ -109,7 +116,7 @@ async def generate_questions(
     }
     figures |= _written(place, gathered, lambda: chain(map(json_decode, journal.row_texts(key)), edges))
     figures["questions_per_1000_tokens"] = round(figures["rows"] / max(1, tokens) * 1000, 2)
-    failure = None if figures["rows"] else "No question passed its checks, so there is nothing to train on."
+    failure = None if figures["rows"] else f"{_NO_QUESTION}{_BY_RULES * (config.writer_model == RULES['writer'])}"
     return StageResult(rows_in=total, rows_out=figures["rows"], figures=figures, failure=failure)
 
 
