@@ -114,7 +114,7 @@ def test_rows_that_no_rule_can_judge_stop_the_run_early(tmp_path: Path) -> None:
     done = socratune(*command, "--judge-model", "rules/mechanical")  # asked for: the rows are tried
     assert done.returncode == 2, done.stdout
     assert "10 undecided of the first 10 rows, such as '" in done.stderr and "--judge-model" in done.stderr
-    assert "for 'It depends on how one looks at it, all things considered.'" in done.stderr
+    assert "for 'It depends on how one looks" in done.stderr
     again = socratune(*command, "--judge-model", "rules/mechanical")
     assert again.returncode == 2 and "undecided of the first" in again.stderr
     kept = sqlite3.connect(tmp_path / "run" / "journal.sqlite").execute("SELECT COUNT(*) FROM rows").fetchone()
