@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from textwrap import shorten
 from threading import Event
 from typing import Any, Literal
 
@@ -220,7 +221,9 @@ def _step(loop: Loop, config: StudentTeacherConfig, total: int, before: Sequence
                 f"{seen['error']} of the first {seen.total()} rows failed; the last error was: {last_error}"
             )
         if kind == "undecided" and _is_most(seen["undecided"], seen.total(), total):
-            answer, right = (repr(" ".join(text.split())[:80]) for text in (trace.attempts[-1].response, row.reference))
+            answer, right = (
+                repr(shorten(text, 50, placeholder=" …")) for text in (trace.attempts[-1].response, row.reference)
+            )
             got = f"{seen['undecided']} undecided of the first {seen.total()} rows, such as {answer} for {right}"
             raise UserError(
                 Fault("enhance.judge_model", "a judge that can decide these rows", Shown(got), _judges(config))
