@@ -61,7 +61,8 @@ NEGATIVE = """- **Hints against sampling, 0.5 B, equal money**: 34.5 and 34.5 %.
 NOT_DONE = """- No full protocol on a real model: several seeds for each way, budgets of 1, 4 and 16 times, the
   controls of distillation (no hint, another row's hint, the solution), and a mixed model over tasks. What stands
   above are a table of single runs and a screen.
-- `gemma-3-270m` was run only as far as [real models](real-models.md) says. All weights are dequantised from 4 bits.
+- `gemma-3-270m` was run on a CPU alone ([real models](real-models.md#a-base-model-gemma-3-270m-on-two-cores)). All
+  weights are dequantised from 4 bits.
 - Questions from documents, with retrieval as a rival (*retrieve, do not fine-tune*), and with blind human labels of the
   judge's verdicts.
 - `distil`, `grpo`, `weights` and `star` on a GPU. On the embedded model all four work
