@@ -53,8 +53,8 @@ LINES = {
     "publishing": 4350,
     "stages": 2510,
     "compute": 3950,
-    "ways": 1410,
-    "cli": 2950,
+    "ways": 1610,
+    "cli": 3030,
 }
 """Of a package, the root being "". A feature raises its package's figure in its own commit, with the reason there."""
 LONGEST_FUNCTION, LONGEST_MODULE, MOST_PARAMETERS, MOST_FIELDS = 60, 450, 10, 24

@@ -24,7 +24,7 @@ def test_an_estimate(command: str, tmp_path: Path) -> None:
     done = socratune(command, *RUN, tmp_path / "run", "--estimate", "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["estimate"]["pilot_rows"] == 20
     alone = socratune(command, *RUN, tmp_path / "run", "--json")
-    assert alone.returncode == 2 and "goes with --estimate" in alone.stderr
+    assert alone.returncode == 2 and "works only with --estimate" in alone.stderr
 
 
 def test_a_plan_before_a_run(tmp_path: Path) -> None:

@@ -192,10 +192,21 @@ def validate(
     answers_only: Annotated[
         bool, typer.Option("--answers-only", help="Only collect the answers; judge them later.")
     ] = False,
+    crossfit: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="For few rows: test all rows, each by one of K adapters that did not see it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --crossfit: print everything as JSON.")] = False,
 ) -> None:
     """Prove the adapter of a run folder on its held-out questions."""
     from socratune.cli import commands
 
+    if crossfit is not None:
+        from socratune.cli.several import crossfit_command
+
+        raise typer.Exit(crossfit_command(run, crossfit, as_json=as_json))
+    if as_json:
+        raise typer.BadParameter("works only with --crossfit; the figures of a run are in pipeline_results.json")
     if answers_only:
         raise typer.Exit(commands.answers_only(run, given, settings, restart=restart))
     raise typer.Exit(commands.go_on(run, settings, until="validate", restart=restart, given=given, anew=True))
@@ -224,11 +235,9 @@ def ablate(
     settings: Settings = None,
 ) -> None:
     """Find out which way pays off on your data: prompts, references, samples, hints or a teacher's solutions."""
-    from socratune.cli import commands
+    from socratune.cli.several import ablate_command
 
-    raise typer.Exit(
-        commands.ablate_command(given, config, settings, output, arms, (seeds, minutes, budget_usd or None))
-    )
+    raise typer.Exit(ablate_command(given, config, settings, output, arms, (seeds, minutes, budget_usd or None)))
 
 
 @command("chat_template")

@@ -15,7 +15,6 @@ from socratune.cli.console import (
     going_on,
     guarded,
     print_json,
-    show_ablation,
     show_estimate,
     show_proof,
     show_rounds,
@@ -32,7 +31,7 @@ from socratune.pipeline import run_pipeline
 from socratune.preflight import judge_settings
 from socratune.resolve import Resolved, deep_merge, flatten, read_config_file, resolve_settings, unflatten
 from socratune.rounds import run_rounds
-from socratune.runs import STAGES, Results, RunDir, Tell, after_split, existing_run, write_jsonl
+from socratune.runs import STAGES, Results, RunDir, after_split, existing_run, write_jsonl
 
 
 def run_command(
@@ -226,52 +225,6 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
         progress.say(f"not published: {left}", "bold red")
         return OutsideError.exit_code
     return 1 if status == "failed" else 0
-
-
-def ablate_command(
-    given: dict[str, Any],
-    config_file: str | None,
-    settings: list[str] | None,
-    output: str,
-    arms: str | None,
-    limits: tuple[int, float, float | None],
-) -> int:
-    """`socratune ablate`. `limits`: seeds, minutes, USD."""
-    run_log = Path(output) / "run.log"
-
-    def work() -> int:
-        from socratune.ways import AblationLimits, chosen_arms, compare_ways
-
-        names = chosen_arms(arms)
-        start_logging()
-        merged, faults = merged_settings(given, config_file, settings or [])
-        if faults:
-            raise UserError(*faults)
-        RunDir(output).create()
-        start_logging(run_log, level="WARNING")
-        with Progress() as progress:
-            result = compare_ways(
-                merged, Path(output), names, AblationLimits(*limits), tell=_only_live(progress), say=progress.say
-            )
-            show_ablation(result, progress.console)
-            progress.say(f"{result['advice']['sentence']}\n{output}/ablation.md", "bold")
-            if command := result["advice"]["next"]:
-                progress.say(f"What this adapter has forgotten was not asked. The gate asks it: {command}")
-        return 0
-
-    return guarded(work, lambda: run_log, lambda: GOES_ON if run_log.exists() else "")
-
-
-def _only_live(progress: Progress) -> Tell:
-    """The bar of the stage at work, and no line for each of some hundred stages."""
-
-    def tell(event: str, stage: str, entry: dict[str, Any]) -> None:
-        if event in ("begin", "tick"):
-            progress(event, stage, entry)
-        else:
-            progress.stop()
-
-    return tell
 
 
 def inspect_command(

@@ -285,30 +285,6 @@ def show_rounds(rounds: list[dict[str, Any]], console: Any) -> None:
     console.print(table)
 
 
-SHOWN_OF_ABLATION = ("way", "rows", "equal rows", "equal trained tokens", "equal money", "gain at equal rows (95 %)")
-"""The columns of its page for which a terminal has room."""
-
-
-def show_ablation(result: dict[str, Any], console: Any) -> None:
-    """The ways side by side, and what was cut."""
-    from rich.table import Table
-
-    from socratune.ways import ARM_HEADS, arm_cells, arms_not_done
-
-    held_out = result["held_out"]
-    title = f"{held_out['rows']} held-out questions; the model as it is: {result['base']:.1%}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
-    shown = [ARM_HEADS.index(head) for head in SHOWN_OF_ABLATION]
-    for at in shown:
-        table.add_column(ARM_HEADS[at].replace(" ", "\n", 2), justify="right" if at else "left", no_wrap=True)
-    for row in result["arms"]:
-        found = arm_cells(row)
-        table.add_row(*(found[at] for at in shown))
-    console.print(table)
-    for text in [*result["advice"]["cautions"], *arms_not_done(result)]:
-        console.print(text, markup=False)
-
-
 def duration(seconds: float) -> str:
     """In seconds, minutes or hours."""
     if seconds < 120:

@@ -7,7 +7,13 @@ from .audit_sheet import (
     reported_by as reported_by,
 )
 from .compared import compare_logs as compare_logs, compared_rows as compared_rows
-from .comparison import FREQUENT as FREQUENT, answer_rows as answer_rows
+from .comparison import (
+    FREQUENT as FREQUENT,
+    NEARLY_ALL as NEARLY_ALL,
+    against_the_majority as against_the_majority,
+    answer_rows as answer_rows,
+    told_of_questions as told_of_questions,
+)
 from .deriving import (
     checked_answer_rows as checked_answer_rows,
     judge_warnings as judge_warnings,
@@ -40,8 +46,11 @@ from .stats import (
     FEW_CLUSTERS as FEW_CLUSTERS,
     FEWEST_CLUSTERS as FEWEST_CLUSTERS,
     Detectable as Detectable,
+    compare_paired as compare_paired,
     detectable as detectable,
     paired_difference as paired_difference,
+    rows_needed as rows_needed,
+    t_interval as t_interval,
     total_interval as total_interval,
 )
 from .verifying import Verification as Verification, answers_differ as answers_differ, verify_run as verify_run

@@ -70,7 +70,8 @@ def compare_answers(
     }
     figures |= told_of_questions(rows)
     if kept and FREQUENT <= figures["majority"]["accuracy"] < NEARLY_ALL and figures["majority"]["reference"]:
-        figures["majority"] |= _against_the_majority(figures["majority"]["reference"], rows, after, kept, config, seed)
+        others = [rows[at] for at in kept]
+        figures["majority"] |= against_the_majority(figures["majority"]["reference"], others, after, config, seed)
     if kinds := _by_kind(rows, before, after, kept, config, seed):
         figures["by_kind"] = kinds
     if verdict in ("inconclusive", "not_worse"):
@@ -83,12 +84,12 @@ FREQUENT, NEARLY_ALL = 0.1, 0.95
 references are equal, they are a wording that all rows share, and not answers for a judge to compare with."""
 
 
-def _against_the_majority(
-    answer: str, rows: Sequence[QARow], adapter: list[float], kept: list[int], config: ValidateConfig, seed: int
+def against_the_majority(
+    answer: str, rows: Sequence[QARow], adapter: list[float], config: ValidateConfig, seed: int
 ) -> dict[str, Any]:
-    """Returns the adapter's lead over one answer to everything, on the decided pairs: `difference` and `ci95`."""
-    always = [float(_short(rows[at]) == answer) for at in kept]
-    paired = _paired(always, adapter, [rows[at].cluster or rows[at].id for at in kept], config, seed)
+    """Returns the adapter's lead over one answer to all rows: `difference` and `ci95`."""
+    always = [float(_short(row) == answer) for row in rows]
+    paired = _paired(always, adapter, [row.cluster or row.id for row in rows], config, seed)
     return {"difference": paired.difference, "ci95": [paired.low, paired.high]}
 
 

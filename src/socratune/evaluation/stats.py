@@ -70,7 +70,7 @@ def paired_difference(
     count, difference = len(names), float(change.mean())
     generator = np.random.default_rng(seed)
     few = count < FEW_CLUSTERS
-    low, high = _t_interval(sums, sizes, level) if few else _bootstrap(sums, sizes, level, draws, generator)
+    low, high = t_interval(sums, sizes, level) if few else _bootstrap(sums, sizes, level, draws, generator)
     alone = count == len(change) and bool(np.isin(np.concatenate([base, adapter]), (0, 1)).all())
     p = _mcnemar(change) if alone else _sign_flip(sums, draws, generator)
     test: Test = "mcnemar" if alone else "sign_flip"
@@ -96,7 +96,7 @@ def _bootstrap(
     return float(low), float(high)
 
 
-def _t_interval(sums: np.ndarray, sizes: np.ndarray, level: float) -> tuple[float, float]:
+def t_interval(sums: np.ndarray, sizes: np.ndarray, level: float) -> tuple[float, float]:
     """Returns a ratio estimator's interval with cluster-robust variance; the whole range for a single cluster."""
     count, rows = len(sums), float(sizes.sum())
     if count < 2:

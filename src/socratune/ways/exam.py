@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from socratune.config import RunConfig
 from socratune.llm import NOBODY, TEACHER_SAMPLING, Ledger, Limits, endpoints_of, reached_model, teacher_of
 from socratune.rows import QARow
-from socratune.runs import Journal, RunDir, Tick, file_hash, fingerprint, write_text
+from socratune.runs import Journal, RunDir, Tell, Tick, file_hash, fingerprint, write_text
 from socratune.teaching import answer_and_judge, assemble_cast, counted_from, evolve_instruction
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -38,6 +39,22 @@ def examined(run: RunDir, config: RunConfig, sets: Sets, adapter: Path | None, t
     exam = {"key": key, **asyncio.run(_sit(run, config, sets, adapter, key, tick))}
     write_text(path, json.dumps(exam))
     return exam
+
+
+@contextmanager
+def telling(tell: Tell, name: str) -> Iterator[Tick]:
+    """Yields a tick that reports work outside the stages as if it were a stage."""
+    began = time.monotonic()
+
+    def tick(done: int, total: int, /, **live: Any) -> None:
+        entry = {"done": done, "total": total, "seconds": time.monotonic() - began, **live}
+        tell("tick", name, entry)
+
+    tell("begin", name, {})
+    try:
+        yield tick
+    finally:
+        tell("done", name, {})
 
 
 def arm_ledger(config: RunConfig) -> Ledger:

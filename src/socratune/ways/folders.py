@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from socratune.rows import QARow
 from socratune.runs import OUTPUTS, PROVENANCE, STAGES, RunDir, read_jsonl, write_json, write_jsonl
 
 _Reading = Literal["rows", "tokens", "money"]
@@ -35,11 +37,20 @@ def folder(output: Path, job: AblationJob) -> RunDir:
     return RunDir(output / job.arm / name)
 
 
-def begin(run: RunDir, source: RunDir, *, until: str, share: float = 1.0, journal: Path | None = None) -> None:
+def begin(
+    run: RunDir,
+    source: RunDir,
+    *,
+    until: str,
+    share: float = 1.0,
+    rows: Mapping[str, Sequence[QARow]] | None = None,
+    journal: Path | None = None,
+) -> None:
     """Makes `run` a copy of `source` as it was after the stage `until`, unless it exists already.
 
     Args:
         share: the share of the training rows, chosen by the hash of their ids.
+        rows: other rows than those of the source, by the name of their file.
         journal: a journal whose calls need not be repeated.
     """
     if run.config.exists():
@@ -52,8 +63,9 @@ def begin(run: RunDir, source: RunDir, *, until: str, share: float = 1.0, journa
         if (source / name).is_file():
             shutil.copyfile(source / name, begun / name)
     if share < 1:
-        rows = list(read_jsonl(source.rows("train")))
-        write_jsonl(begun.rows("train"), _part(rows, share))
+        write_jsonl(begun.rows("train"), _part(list(read_jsonl(source.rows("train"))), share))
+    for name, others in (rows or {}).items():
+        write_jsonl(begun.rows(name), (row.to_json() for row in others))
     results = json.loads(source.results.read_text("utf-8"))
     results["stages"] = {name: entry for name, entry in results["stages"].items() if name in stages}
     write_json(begun.results, results)

@@ -11,8 +11,7 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from socratune.errors import StageFailed
 from socratune.pipeline import run_pipeline
 from socratune.resolve import Resolved, deep_merge, dump, flatten, resolve_settings, unflatten
 from socratune.rows import QARow, Trace
-from socratune.runs import Journal, Results, RunDir, Tell, Tick, fingerprint, iter_rows, read_rows, write_text
+from socratune.runs import Journal, Results, RunDir, Tell, fingerprint, iter_rows, read_rows, write_text
 from socratune.ways import controls, writing
 from socratune.ways.arms import ARMS, REFERENCE, TRY_RATES
-from socratune.ways.exam import examined
+from socratune.ways.exam import examined, telling
 from socratune.ways.folders import AblationJob, begin, folder
 
 LOCAL_USD_PER_TOKEN = 1e-7
@@ -115,26 +114,10 @@ def _written(bench: Bench, job: AblationJob, run: RunDir) -> dict[str, Any]:
             own_words = job.arm == "teacher"
             samples = None if own_words else writing.style_samples(folder(bench.output, AblationJob(REFERENCE)))
             config = bench.resolved(run, settings).config
-            with _telling(bench, "write") as tick:
+            with telling(bench.tell, "write") as tick:
                 spent = asyncio.run(writing.solutions(run, config, samples, tick=tick))
         write_text(run / "written.json", json.dumps(spent))
     return _trained(bench, job, run, settings, start="curate")
-
-
-@contextmanager
-def _telling(bench: Bench, name: str) -> Iterator[Tick]:
-    """Yields a tick that reports work outside the stages as if it were a stage."""
-    began = time.monotonic()
-
-    def tick(done: int, total: int, /, **live: Any) -> None:
-        entry = {"done": done, "total": total, "seconds": time.monotonic() - began, **live}
-        bench.tell("tick", name, entry)
-
-    bench.tell("begin", name, {})
-    try:
-        yield tick
-    finally:
-        bench.tell("done", name, {})
 
 
 def _trained(bench: Bench, job: AblationJob, run: RunDir, settings: dict[str, Any], *, start: str) -> dict[str, Any]:
@@ -149,7 +132,7 @@ def _trained(bench: Bench, job: AblationJob, run: RunDir, settings: dict[str, An
     if train.get("status") != "done":
         raise StageFailed(results.get("error") or "nothing to train on")
     began = time.monotonic()
-    with _telling(bench, "exam") as tick:
+    with telling(bench.tell, "exam") as tick:
         exam = examined(run, resolved.config, {"held_out": bench.held_out()}, run.adapter, tick)
     result = {
         "key": key,
