@@ -43,7 +43,7 @@ LINES = {
     "judging": 2200,
     "runs": 1700,
     "llm": 5360,
-    "inference": 3620,
+    "inference": 3640,
     "data": 3000,
     "environments": 850,
     "teaching": 1800,

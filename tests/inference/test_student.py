@@ -213,16 +213,21 @@ def test_an_answer_ends_before_the_words_that_begin_the_next_turn(demo_base: tup
     """As a model that was trained on no template goes on with the user's turn."""
     model, tokenizer = demo_base[0], copy.deepcopy(demo_base[1])
 
+    heard: list[int] = []
+
     def answer(opening: str) -> Completion:
+        heard.clear()
         tokenizer.chat_template = WORDS_BEGIN_A_TURN.replace("opening", repr(opening))
+        question, greedy = [{"role": "user", "content": "What is 85 * 99?"}], Sampling(0.0, max_new_tokens=64)
         with serving_student(LocalStudent(model, tokenizer, name="it", fingerprint=opening)) as student:
-            return ask(student, [[{"role": "user", "content": "What is 85 * 99?"}]], temperature=0.0)[0]
+            return asyncio.run(student.generate(question, greedy, heard.append))
 
     whole = answer("then ")
-    assert whole.text == "85 * 90 = 7650, and 85 * 9 = 765, so 7650 + 765 = 8415." and whole.token_ids
+    assert whole.text == "85 * 90 = 7650, and 85 * 9 = 765, so 7650 + 765 = 8415."
+    assert whole.token_ids == tuple(heard)
     cut = answer(", so ")
     assert (cut.text, cut.stop) == ("85 * 90 = 7650, and 85 * 9 = 765", "end")
-    assert cut.token_ids == whole.token_ids[: len(cut.token_ids or ())] and cut.token_ids
+    assert cut.token_ids == tuple(heard) == whole.token_ids[: len(heard)] and heard
     inside = answer("nd ")  # of the one token " and"
     assert (inside.text, inside.token_ids) == ("85 * 90 = 7650, a", None), "what is trained is encoded anew then"
 

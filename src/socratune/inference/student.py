@@ -95,6 +95,7 @@ class LocalStudent:
         self._ends_loops = ends_loops
         self._end_ids = _end_ids(model, tokenizer)
         self._next_turn = next_turn(tokenizer)
+        self._held_back = _TURN_TOKENS if self._next_turn else 0  # a listener hears no beginning of the next turn
         self._positions: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._requests: queue.SimpleQueue[DecodingRow | None] = queue.SimpleQueue()
         self._worker = threading.Thread(target=self._work, name="student", daemon=True)
@@ -220,7 +221,7 @@ class LocalStudent:
                 if row.done:
                     break
                 row.new_ids.append(token)
-                if row.told is not None and token not in self._end_ids and row.told(token) is True:
+                if token not in self._end_ids and row.tell(len(row.new_ids) - self._held_back):
                     self._answer(row, "told")
                 elif token in self._end_ids or len(row.new_ids) >= row.sampling.max_new_tokens:
                     self._answer(row, "end" if token in self._end_ids else "length")
@@ -237,6 +238,8 @@ class LocalStudent:
             text = before.split(text, 1)[0].strip()
             sizes = (size for size in range(len(ids)) if self._text(ids[:size]).strip() == text)
             own = next((own[:size] for size in sizes), None)  # None: a token holds the end of one turn and the next
+        if stop != "told":
+            row.tell(len(own or ()))
         row.done = True
         row.answer.set_result(Completion(text.strip(), stop, len(row.ids), len(row.new_ids), own))
 

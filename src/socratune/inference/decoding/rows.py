@@ -30,6 +30,7 @@ class DecodingRow:
         done: True once the row has its answer. The reader of the tokens sets it, and the decoder then drops the row.
         told: takes each token, in the thread that decodes, and ends the answer by returning True; None without a
             listener.
+        heard: how many tokens `told` has taken.
     """
 
     ids: list[int]
@@ -39,6 +40,15 @@ class DecodingRow:
     uniforms: torch.Tensor | None = None
     done: bool = False
     told: Callable[[int], object] | None = None
+    heard: int = 0
+
+    def tell(self, count: int) -> bool:
+        """Hands the first `count` tokens to `told`, each once; returns True if it ends the answer."""
+        while self.told is not None and self.heard < count:
+            self.heard += 1
+            if self.told(self.new_ids[self.heard - 1]) is True:
+                return True
+        return False
 
 
 class Decoder(Protocol):
