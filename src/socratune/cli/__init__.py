@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code.
+    """Runs the command line and returns the exit code.
 
     Its libraries take seconds to load. A signal that comes meanwhile ends with 130 as any later one does, at once:
     nothing has begun.

@@ -64,7 +64,7 @@ GivenSettings = dict[str, Any]
 
 
 def command(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command that takes the settings `keys` as flags (`flags.takes`)."""
+    """Registers a command that takes the settings `keys` as flags (`flags.takes`)."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         return app.command(cls=Command)(takes(*keys)(function))
@@ -317,7 +317,7 @@ def explain(codes: Annotated[list[str], typer.Argument(metavar="CODE", help="Err
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Runs the command line and returns the exit code."""
     if said := retired(sys.argv[1:] if argv is None else argv):
         print(said, file=sys.stderr)
         return UserError.exit_code

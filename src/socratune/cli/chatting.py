@@ -61,7 +61,7 @@ def _system_of(what: str, given: str | None) -> str | None:
 
 
 def _chosen(served: Sequence[Served], what: str, compare: bool) -> list[Served]:
-    """Who answers: the adapter, or the model; with `compare` the base before it.
+    """Returns who answers: the adapter, or the model; with `compare`, the base first.
 
     Raises:
         UserError: there is nothing to compare, or a run without an adapter.
@@ -77,7 +77,7 @@ def _chosen(served: Sequence[Served], what: str, compare: bool) -> list[Served]:
 
 
 class Talk:
-    """What was said so far, to each of those who answer, and the answers as they come."""
+    """Keeps the conversation with each model that answers, and shows the answers as they arrive."""
 
     def __init__(self, served: Sequence[Served], system: str | None) -> None:
         from rich.console import Console
@@ -88,12 +88,12 @@ class Talk:
         self.forget()
 
     def forget(self) -> None:
-        """Begin anew, with the system turn alone."""
+        """Starts a new conversation with only the system turn."""
         first = [] if self.system is None else [{"role": "system", "content": self.system}]
         self._said = [list(first) for _ in self.served]
 
     def ask(self, question: str) -> None:
-        """Ask everybody and show the answers: as they are written, and side by side on a terminal.
+        """Asks every model and shows the answers while they are written; side by side on a terminal.
 
         Raises:
             UserError: the chat template does not take these turns.
@@ -139,7 +139,7 @@ class Talk:
 
 
 class _Typed:
-    """An answer that appears as it is written."""
+    """Shows an answer while it is being written."""
 
     def __init__(self, served: Served) -> None:
         self._decode = served.student.tokenizer.decode
@@ -147,7 +147,7 @@ class _Typed:
         self._shown = ""
 
     def told(self, token: int) -> None:
-        """Show what this token makes certain: of a character in several tokens nothing before its last."""
+        """Shows the text that is certain with this token. A character of several tokens appears with its last one."""
         self._ids.append(token)
         text = self._decode(self._ids).lstrip()
         if not text.endswith("\ufffd") and text.startswith(self._shown):
@@ -155,12 +155,12 @@ class _Typed:
             self._shown = text
 
     def rest(self, answer: str) -> str:
-        """What of the whole answer was not shown yet."""
+        """Returns the part of the whole answer that was not shown yet."""
         return answer[len(self._shown) :]
 
 
 def _converse(talk: Talk) -> None:
-    """Questions one after the other, until the input ends."""
+    """Asks for questions until the input ends."""
     with suppress(ImportError):
         import readline  # noqa: F401  # arrows and history in input()
     print(HELP)

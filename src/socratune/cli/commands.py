@@ -43,7 +43,7 @@ def run_command(
     until: str | None,
     restart: str | None,
 ) -> int:
-    """`socratune run` and its short forms. `given` holds the flags by dotted key."""
+    """Runs `socratune run` and its short forms. `given` holds the flags by dotted key."""
 
     def work(resolved: Resolved, progress: Progress) -> int:
         results = run_rounds(
@@ -57,7 +57,7 @@ def run_command(
 def estimate(
     given: dict[str, Any], config_file: str | None, settings: list[str] | None, stages: Stages, *, as_json: bool
 ) -> int:
-    """`--estimate`: a pilot instead of the run. `stages` are refused: it has its own."""
+    """Runs a pilot in the place of the run (`--estimate`). `stages` are refused, as a pilot has its own."""
 
     def work(resolved: Resolved, progress: Progress) -> int:
         if resolved.config.rounds > 1:
@@ -88,7 +88,7 @@ def _begun(
     work: Callable[[Resolved, Progress], int],
     faults: Sequence[Fault] = (),
 ) -> int:
-    """`work` on a command that can begin, its log in the run folder; the exit code. `faults`: known before."""
+    """Checks a command, then calls `work` with its log in the run folder; returns the exit code. `faults`: so far."""
     run_log: list[Path] = []
 
     def begin() -> int:
@@ -115,7 +115,7 @@ def generate_command(
     output: str | None,
     database: str | None,
 ) -> int:
-    """`socratune generate`: rows into a file, without a run."""
+    """Writes rows into a file without a run (`socratune generate`)."""
 
     def work() -> int:
         from socratune.cli.generate import checked, write_questions
@@ -137,7 +137,7 @@ def generate_command(
 def go_on(
     folder: str, settings: list[str] | None, *, until: str, restart: bool, given: dict[str, Any], anew: bool = False
 ) -> int:
-    """`socratune train|validate RUN`: the run's own configuration and what is `given` by dotted key, up to one stage.
+    """Runs `socratune train|validate RUN`: up to one stage, with the run's own configuration and what is `given`.
 
     Args:
         settings: of `--set`, which flags go before.
@@ -165,7 +165,7 @@ def go_on(
 
 
 def _shipped(folder: str, stage: str) -> int:
-    """One stage on a rented machine, where the folder holds what that stage needs, and nothing of the others."""
+    """Runs one stage on a rented machine, whose folder holds only what that stage needs."""
 
     def work() -> int:
         run = RunDir(folder)
@@ -178,7 +178,7 @@ def _shipped(folder: str, stage: str) -> int:
 
 
 def answers_only(folder: str, given: dict[str, Any], settings: list[str] | None, *, restart: bool) -> int:
-    """`socratune validate RUN --answers-only`: what base and adapter say, for a validate elsewhere."""
+    """Collects the answers of base and adapter for a later `validate` (`socratune validate RUN --answers-only`)."""
 
     def work() -> int:
         from socratune.evaluation import take_exam_only
@@ -204,7 +204,7 @@ def answers_only(folder: str, given: dict[str, Any], settings: list[str] | None,
 
 
 def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
-    """Print the outcome; 0 when passed or when what was asked is done, 1 when failed."""
+    """Prints the outcome; returns 0 if the run passed or the requested stages are done, 1 if it failed."""
     if results.get("rounds"):
         show_rounds(results["rounds"], progress.console)
     proof = proof_of(results)
@@ -230,7 +230,7 @@ def _verdict(results: dict[str, Any], run: RunDir, progress: Progress) -> int:
 def inspect_command(
     what: str, model_name: str | None, count: int, row_id: str | None, template: str | None, *, as_json: bool
 ) -> int:
-    """`socratune inspect`: rows as token stretches, the trained ones coloured, then the label doctor's verdict."""
+    """Shows rows with the trained tokens coloured, then the verdict on their labels (`socratune inspect`)."""
 
     def work() -> int:
         from rich.console import Console
@@ -259,7 +259,7 @@ def inspect_command(
 
 
 def merge_command(output: str, shards: list[str]) -> int:
-    """`socratune merge`: the runs of all shards as one."""
+    """Merges the runs of all shards into one (`socratune merge`)."""
 
     def work() -> int:
         from socratune.merge import merge_shards
@@ -274,7 +274,7 @@ def merge_command(output: str, shards: list[str]) -> int:
 
 
 def audit_sheet(run: str | None, sheet: str, rows: int, seed: int) -> int:
-    """`socratune audit-judge RUN --sheet FILE`: answers for a person to label."""
+    """Writes answers for a person to label (`socratune audit-judge RUN --sheet FILE`)."""
 
     def work() -> int:
         from socratune.evaluation import draw_audit_sheet
@@ -290,7 +290,7 @@ def audit_sheet(run: str | None, sheet: str, rows: int, seed: int) -> int:
 
 
 def audit(run: str | None, labels: str | None, judge: dict[str, Any], *, as_json: bool) -> int:
-    """`socratune audit-judge [RUN] --labels FILE`: the judge of a finished proof, or the one that is named."""
+    """Audits the judge of a finished proof, or the named one (`socratune audit-judge [RUN] --labels FILE`)."""
 
     def work() -> int:
         from socratune.evaluation import audit_verdicts, read_labels, recorded_judge, reported_by

@@ -68,7 +68,7 @@ def compare_command(
 
 
 def _sides(logs: list[str]) -> tuple[str, str]:
-    """The two that are meant; of a run alone its base and its adapter."""
+    """Returns the two logs to compare; for a run alone, its base and its adapter."""
     from socratune.evaluation import is_run_folder
 
     if len(logs) == 1 and is_run_folder(logs[0]):
@@ -80,7 +80,7 @@ def _sides(logs: list[str]) -> tuple[str, str]:
 
 
 def _refuse(output: str | None, *, both: bool) -> None:
-    """What would fail after all the work."""
+    """Refuses what would otherwise fail after all the work."""
     if both:
         raise UserError(Fault("--json", "no --markdown beside it", fix="Both go to standard output; ask twice."))
     if output is not None and (Path(output).is_dir() or not Path(output).absolute().parent.is_dir()):

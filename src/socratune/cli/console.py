@@ -28,12 +28,12 @@ _shown = {"from": "INFO"}
 
 
 def speak(level: str) -> None:
-    """From here on messages below this level are not shown: WARNING for `--quiet`, DEBUG for `--verbose`."""
+    """Hides messages below this level from here on: WARNING for `--quiet`, DEBUG for `--verbose`."""
     _shown["from"] = level
 
 
 def start_logging(run_log: Path | None = None, *, level: str | None = None) -> None:
-    """Library messages go through loguru to stderr and, whole, to `run_log`.
+    """Sends the messages of all libraries through loguru to stderr and, complete, to `run_log`.
 
     Args:
         level: of what is shown; without it, what `speak` was last told.
@@ -57,12 +57,12 @@ def start_logging(run_log: Path | None = None, *, level: str | None = None) -> N
 
 
 def print_json(found: Any) -> None:
-    """What `--json` prints, alone on standard output."""
+    """Prints JSON, which is all that `--json` leaves on standard output."""
     print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 class Progress:
-    """Tells of stages and rows: a live bar on a terminal, plain lines elsewhere."""
+    """Shows stages and rows: a live bar on a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -74,7 +74,7 @@ class Progress:
         self._next_line_s = FIRST_LINE_S
 
     def leave_stdout(self) -> None:
-        """From here on it tells on standard error: what was asked for is JSON."""
+        """Moves everything to standard error from here on, because standard output is for JSON."""
         from rich.console import Console
 
         self.console = Console(highlight=False, stderr=True)
@@ -129,18 +129,18 @@ class Progress:
             self.say(f"{text}; {spent}" if spent else text)
 
     def say(self, text: str, style: str = "") -> None:
-        """One line as it is: no markup, no wrapping off a terminal."""
+        """Prints a line as it is: without markup, and without wrapping off a terminal."""
         self.console.print(text, style=style, markup=False, soft_wrap=not self.console.is_terminal)
 
     def stop(self) -> None:
-        """Take the bar off the screen."""
+        """Removes the bar from the screen."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def live_text(entry: dict[str, Any]) -> str:
-    """What is worth seeing of a stage at work: of a training its course, else what was spent."""
+    """Returns what to show of a running stage: the course of a training, otherwise what was spent."""
     if "loss" not in entry:
         return spent_text(entry.get("spent", {}))
     parts = [f"loss {entry['loss']:.3f}", f"{short(entry['tokens_per_second'])} tok/s"]
@@ -154,7 +154,7 @@ def live_text(entry: dict[str, Any]) -> str:
 
 
 def spent_text(spent: dict[str, Any]) -> str:
-    """`1.2M tokens, 0.4312 USD (judge 0.1, teacher 0.3312)`; empty where no paid call was made."""
+    """Returns `1.2M tokens, 0.4312 USD (judge 0.1, teacher 0.3312)`; empty if no paid call was made."""
     if not spent:
         return ""
     tokens = sum(entry["tokens"] for entry in spent.values())
@@ -166,7 +166,7 @@ def spent_text(spent: dict[str, Any]) -> str:
 
 
 def short(count: float) -> str:
-    """`1.23M`."""
+    """Returns a number like `1.23M`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
             return f"{count / size:.3g}{letter}"
@@ -174,7 +174,7 @@ def short(count: float) -> str:
 
 
 def show_estimate(found: dict[str, Any], console: Any) -> None:
-    """What all rows will take, by the pilot; before it, what writing them will take."""
+    """Prints what all rows will take according to the pilot, after what writing them will take."""
     if written := found.get("generate"):
         expected, low, high = written["questions"]
         _show_pilot("Writing: {rows} passages", written, console)
@@ -187,7 +187,7 @@ def show_estimate(found: dict[str, Any], console: Any) -> None:
 
 
 def _batches(found: dict[str, Any]) -> str:
-    """What batches save, and what they cost in time."""
+    """Prints what batches save, and how much time they cost."""
     from socratune.llm import BATCH_TIMES
 
     roles, count = " and ".join(found["roles"]), found["in_a_row"]
@@ -220,7 +220,7 @@ def _show_pilot(title: str, found: dict[str, Any], console: Any) -> None:
 
 
 def show_proof(tests: dict[str, Any], console: Any) -> None:
-    """Base against adapter, then what was forgotten, then the user's own prompts with their verdicts."""
+    """Prints base against adapter, then what was forgotten, then the user's own prompts with their verdicts."""
     from rich.table import Table
 
     tested = {"held-out": tests.get("base_comparison"), "recall": tests.get("recall")}
@@ -253,7 +253,7 @@ def show_proof(tests: dict[str, Any], console: Any) -> None:
 
 
 def majority_text(found: dict[str, Any]) -> str:
-    """What whoever always gives the most frequent answer would come to, beside the base; empty where that is little."""
+    """Returns how often the most frequent answer alone would be right, beside the base; empty if that is rare."""
     from socratune.evaluation import FREQUENT
 
     most = found.get("majority", {"accuracy": 0})
@@ -265,14 +265,14 @@ def majority_text(found: dict[str, Any]) -> str:
 
 
 def _figures(counted: dict[str, Any]) -> list[str]:
-    """Rows, both accuracies (of a count at its worst there are none), difference and interval, as cells."""
+    """Returns rows, both accuracies (none for a worst case), difference and interval as cells."""
     low, high = counted["ci95"]
     sides = [f"{counted[side]:.1%}" if side in counted else "" for side in ("base_accuracy", "adapter_accuracy")]
     return [str(counted["n"]), *sides, f"{counted['difference']:+.1%}", f"{low:+.1%} … {high:+.1%}"]
 
 
 def show_rounds(rounds: list[dict[str, Any]], console: Any) -> None:
-    """What each round came to."""
+    """Prints the result of each round."""
     from rich.table import Table
 
     table = Table(title="Rounds, by dev rows and by samples of training rows", title_justify="left")
@@ -286,14 +286,14 @@ def show_rounds(rounds: list[dict[str, Any]], console: Any) -> None:
 
 
 def duration(seconds: float) -> str:
-    """In seconds, minutes or hours."""
+    """Returns a time in seconds, minutes or hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def summary(stage: str, entry: dict[str, Any]) -> str:
-    """One line on what a finished stage did."""
+    """Returns a line on what a finished stage did."""
     seconds = f"{entry.get('seconds', 0):.1f} s"
     if stage == "generate":
         if "environments" in entry:
@@ -342,7 +342,7 @@ GOES_ON = "The same command goes on from here."
 
 
 def going_on(folder: Path, *, restart: bool = False) -> str:
-    """How a command that works in a run folder goes on; empty where it has left nothing yet that it could go on with.
+    """Returns how a command resumes in a run folder; empty if there is nothing to resume yet.
 
     Args:
         restart: it redoes a stage, and given again it would do so again.
@@ -359,7 +359,7 @@ def guarded(
     run_log: Callable[[], Path | None] = lambda: None,
     goes_on: Callable[[], str] = lambda: "",
 ) -> int:
-    """Run a command; every way it can end becomes an exit code, and only a bug of ours shows a traceback.
+    """Runs a command and turns every way it can end into an exit code. Only a bug of ours shows a traceback.
 
     Args:
         goes_on: says how the command goes on after an interrupt or a full disk, where it does.
@@ -377,7 +377,7 @@ def guarded(
 
 
 def _ended(error: BaseException, log: Path | None, goes_on: str) -> int:
-    """The exit code after an error, said in its words."""
+    """Prints an error and returns its exit code."""
     error = without_extra(error) or error
     if isinstance(error, SocratuneError):
         _say(str(error), *codes_of(error))

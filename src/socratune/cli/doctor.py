@@ -27,7 +27,7 @@ NEEDED_DISK_GB = 5
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the report. `ok` is None for what is merely said."""
+    """A line of the report. `ok` is None for information."""
 
     name: str
     ok: bool | None
@@ -36,7 +36,7 @@ class Check:
 
 
 def checks() -> Iterator[Check]:
-    """Everything that is looked at, in order."""
+    """Yields all checks in order."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
     yield from _library_checks()
@@ -48,7 +48,7 @@ def checks() -> Iterator[Check]:
 
 
 def _library_checks() -> Iterator[Check]:
-    """Every library this package requires, in a version it takes; also where a library's own needs are not met."""
+    """Checks that every required library, and what it requires itself, is installed in an accepted version."""
     for text in importlib.metadata.requires("socratune") or []:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": "train"}):
@@ -120,7 +120,7 @@ def _nvidia_devices() -> list[str]:
 
 
 def doctor_report(as_json: bool) -> int:
-    """Print every check; 0 when nothing is wrong, 1 otherwise."""
+    """Prints every check; returns 0 if nothing is wrong, otherwise 1."""
     found, wrong = checks(), 0
     if as_json:
         known = [asdict(check) for check in found]

@@ -33,7 +33,7 @@ _KINDS = {int: "<int>", float: "<float>", str: "<str>"}
 
 
 def takes(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The command takes these settings as flags; its parameter `given` holds those that were given, by dotted key.
+    """Makes a command take these settings as flags. Its parameter `given` holds those that were given, by dotted key.
 
     The flags themselves are made when the command is called, so that `socratune --help` needs no configuration.
 
@@ -63,10 +63,10 @@ _FIRST_CLAUSE = re.compile(r"[:;?]\s|\.(\s|$)")
 
 
 class Commands(TyperGroup):
-    """All commands; the help lists them by stage, each with the first clause of its own help, whole."""
+    """The group of all commands. Its help lists them by stage, each with the first clause of its own help."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write them."""
+        """Writes the list of commands."""
         stages = {**LISTED, "More": [name for name in self.list_commands(ctx) if name not in sum(LISTED.values(), ())]}
         for title, names in stages.items():
             commands = [(name, self.get_command(ctx, name)) for name in names]
@@ -101,7 +101,7 @@ Verbose = Annotated[
 
 
 def _loudness() -> list[Any]:
-    """The flags that every command has besides its own."""
+    """Returns the flags that every command has besides its own."""
     alone = typer.Typer(add_completion=False, rich_markup_mode=None)
 
     @alone.command()
@@ -116,7 +116,7 @@ class Command(TyperCommand):
     _told = False
 
     def get_params(self, ctx: Any) -> Any:
-        """Its parameters, the flags that `takes` has named among them."""
+        """Returns the parameters, including the flags that `takes` has named."""
         params = self._own_params(ctx)
         if not self._told:
             self.params = [*self.params, *_loudness()]
@@ -132,7 +132,7 @@ class Command(TyperCommand):
         return super().get_params(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """The arguments; a flag that is a setting here, or another trainer's name for one, is refused with what to
+        """Returns the arguments. A flag that is a setting here, or another trainer's name for one, is refused with what to
         write.
         """
         try:
@@ -158,7 +158,7 @@ class Command(TyperCommand):
         return f"Did you mean {' or '.join(here)}{',' if why else ''}{why}?"
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The arguments, the flags of each section of the configuration, then those of the command's own."""
+        """Writes the arguments, the flags of each section of the configuration, then the command's own flags."""
         titles: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         for param in self.get_params(ctx):
             if record := param.get_help_record(ctx):
@@ -172,7 +172,7 @@ class Command(TyperCommand):
 
 
 def _with_flags(command: Callable[..., None], keys: Sequence[str]) -> Callable[..., None]:
-    """The command as a function that has a parameter for each flag, in the place of `given`."""
+    """Returns the command as a function with a parameter for each flag in the place of `given`."""
     from socratune.config import RunConfig
 
     settings = {_name(setting): setting for setting in flagged(RunConfig, keys)}
@@ -195,7 +195,7 @@ def _with_flags(command: Callable[..., None], keys: Sequence[str]) -> Callable[.
 
 
 def flagged(config: type[BaseModel], keys: Sequence[str]) -> Iterator[Setting]:
-    """The settings with a flag that `keys` names (`takes`), in the order of `keys`, then of the declarations."""
+    """Returns the settings with a flag that `keys` names, in the order of `keys`, then of their declarations."""
     from socratune.config import settings_of
 
     every = [setting for setting in settings_of(config) if setting.flag]
@@ -212,7 +212,7 @@ def _name(setting: Setting) -> str:
 
 
 def option(setting: Setting, grouped: bool = False) -> Any:
-    """The flag of a setting as an annotation that typer reads."""
+    """Returns the flag of a setting as an annotation for typer."""
     flag, kind, section = setting.flag, setting.field.annotation, setting.key.rpartition(".")[0]
     assert flag is not None and setting.flag_name is not None
     panel = f"Settings of {section.split('.')[0] or 'the run'}" if grouped else None
@@ -242,7 +242,7 @@ def _metavar(kind: Any) -> str:
 
 
 def read(setting: Setting, text: Any) -> Any:
-    """The value of a flag in the setting's own type. What is wrong with it is left for `resolve` to say, with all else.
+    """Returns the value of a flag in the setting's own type. `resolve` reports all wrong values together.
 
     A switch (of a setting that is true or false) sets what is not the default.
     """

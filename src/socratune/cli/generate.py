@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Writing(Section):
-    """Of a run's settings those that concern questions. `model` is the one whose tokenizer sizes the passages."""
+    """The settings of a run that concern questions. `model` is the one whose tokenizer measures the passages."""
 
     generate: GenerateConfig = GenerateConfig()
     local_only: bool = False
@@ -36,7 +36,7 @@ class Writing(Section):
     _read_template = field_validator("chat_template", mode="before")(read_template)
 
     def limits(self) -> Limits:
-        """What writer and checker may spend in all."""
+        """Returns what writer and checker may spend together."""
         budget = shared_out(self.max_usd, self.budget, ["generate"])
         usd = budget.limit("generate", {})
         return Limits(usd, self.generate.max_total_tokens, "generate", budget.raised_by("generate"))
@@ -45,7 +45,7 @@ class Writing(Section):
 def checked(
     given: dict[str, Any], output: str | None, database: str | None, faults: list[Fault]
 ) -> tuple[Writing, Path]:
-    """The settings, and the file for the rows.
+    """Returns the settings, and the file for the rows.
 
     Args:
         given: nested, as for a run; what does not concern questions is left out, so that a run's file does as well.
@@ -103,7 +103,7 @@ def _output_fault(given: str | None) -> Fault | None:
 
 
 def write_questions(settings: Writing, output: Path, *, tell: Tell) -> dict[str, Any]:
-    """Write `output`, `*.rejected.jsonl` and, beside them, the journal and what was read of the source.
+    """Writes `output`, `*.rejected.jsonl` and, beside them, the journal and what was read from the source.
 
     Killed at any moment, the same call goes on: a passage that is finished is not asked for again.
 

@@ -23,7 +23,7 @@ def resolved_by(
     stages: Stages,
     known: Sequence[Fault],
 ) -> Resolved:
-    """The configuration of a command that can begin; every fault of flags, file, data, model and output at once."""
+    """Returns the configuration of a command that can begin. Faults of flags, file, data, model and output come at once."""
     faults = [*known, *stage_faults(*stages)]
     start, until, restart = stages if not faults else (None, None, None)
     merged, wrong = merged_settings(given, config_file, settings)
@@ -41,7 +41,7 @@ def resolved_by(
 def merged_settings(
     given: dict[str, Any], config_file: str | None, settings: list[str]
 ) -> tuple[dict[str, Any], list[Fault]]:
-    """File, `--set` and flags as one nested mapping, the later ones winning; and what is wrong with them."""
+    """Returns file, `--set` and flags as one nested mapping, in which later ones win, and their faults."""
     merged: dict[str, Any] = {}
     faults: list[Fault] = []
     if config_file:
@@ -61,7 +61,7 @@ def merged_settings(
 
 
 def given_by(given: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
-    """Flags and `--set` by dotted key.
+    """Returns flags and `--set` by dotted key.
 
     Raises:
         UserError: every pair of `--set` that is none.

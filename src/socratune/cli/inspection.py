@@ -19,7 +19,7 @@ from socratune.training import label_faults
 
 
 def load_examples(what: str) -> tuple[list[Example], str | None, int]:
-    """The training rows of a run folder, or a data set's rows as plain question → answer training rows.
+    """Returns the training rows of a run folder, or a data set's rows as plain question → answer training rows.
 
     Returns:
         The rows, the run's model (None for a data set), and the longest row allowed in tokens.
@@ -44,7 +44,7 @@ def _plain_example(row: QARow) -> Example:
 
 
 def opened_tokenizer(name: str, template: str | None) -> Any:
-    """The tokenizer of a model that can be asked and trained.
+    """Returns the tokenizer of a model that can be asked and trained.
 
     Args:
         template: a chat template in place of its own, as the setting of that name means it.
@@ -61,7 +61,7 @@ def opened_tokenizer(name: str, template: str | None) -> Any:
 
 
 def show(examples: list[Example], tokenizer: Any, max_seq_length: int, count: int, console: Any) -> int:
-    """Print the first `count` rows and the doctor's verdict on all; returns how many rows are faulty."""
+    """Prints the first `count` rows and the verdict on all labels; returns the number of faulty rows."""
     from rich.text import Text
 
     faulty = 0
@@ -84,7 +84,7 @@ def show(examples: list[Example], tokenizer: Any, max_seq_length: int, count: in
 
 
 def looked_at(examples: list[Example], tokenizer: Any, max_seq_length: int, count: int) -> dict[str, Any]:
-    """The same as data: `rows` and how many of them are `faulty`; `shown`: the first `count`, and faulty ones."""
+    """Returns the same as data: `rows`, how many are `faulty`, and as `shown` the first `count` and the faulty ones."""
     shown, faulty = [], 0
     for number, (example, row, faults) in enumerate(_checked(examples, tokenizer, max_seq_length)):
         faulty += bool(faults)
@@ -99,14 +99,14 @@ def looked_at(examples: list[Example], tokenizer: Any, max_seq_length: int, coun
 def _checked(
     examples: list[Example], tokenizer: Any, max_seq_length: int
 ) -> Iterator[tuple[Example, Rendered, list[Any]]]:
-    """Each row as the model sees it, and what is wrong with its labels."""
+    """Yields each row as the model sees it, with the faults of its labels."""
     for example in examples:
         row = render(tokenizer, example)
         yield example, row, list(label_faults(tokenizer, example, row, max_seq_length))
 
 
 def _stretches(tokenizer: Any, ids: list[int], labels: list[int]) -> Iterator[tuple[str, bool]]:
-    """The row's text in stretches of trained and untrained tokens."""
+    """Yields the row's text in stretches of trained and untrained tokens."""
     start = 0
     for at in range(1, len(ids) + 1):
         if at == len(ids) or (labels[at] == IGNORE) != (labels[start] == IGNORE):

@@ -100,7 +100,7 @@ def init(
 
 
 def _faults_of(config: RunConfig) -> list[Fault]:
-    """What the model's files say; where the Hub cannot be asked, a plan is made by the name alone."""
+    """Returns the faults of the model's files. If the Hub cannot be asked, the plan relies on the name alone."""
     from socratune.errors import OutsideError, without_extra
     from socratune.preflight import plan_faults
 
@@ -121,7 +121,7 @@ def dry_run(
     *,
     as_json: bool,
 ) -> int:
-    """`socratune run --dry-run`: the plan of a run that passed every check; nothing is written."""
+    """Prints the plan of a run that passed every check, and writes nothing (`socratune run --dry-run`)."""
 
     def work() -> int:
         from socratune.cli.given import resolved_by
@@ -139,7 +139,7 @@ def dry_run(
 
 
 def _print_task(config: RunConfig) -> None:
-    """SkyPilot's task, as `sky launch` would take it."""
+    """Prints SkyPilot's task as `sky launch` would take it."""
     import yaml
 
     from socratune.compute import budget_of, sky_task, sky_task_name
@@ -161,7 +161,7 @@ def _print(plan: Plan, model_name: str, *, as_json: bool) -> None:
 
 
 def show_plan(plan: Plan, model_name: str) -> None:
-    """The table of memory, the choice and its reason, what would make it fit, time, money, what was assumed."""
+    """Prints the table of memory, the choice and its reason, what would make it fit, time, cost and assumptions."""
     from rich.console import Console
     from rich.table import Table
 

@@ -28,7 +28,7 @@ from socratune.stages import check_gate, hub_id_fault, prepared_upload
 
 
 def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force: bool) -> int:
-    """`socratune publish RUN`: upload it, or with `dry_run` show what would be uploaded. `given`: by dotted key."""
+    """Uploads a run, or with `dry_run` shows what would be uploaded (`socratune publish RUN`). `given`: dotted keys."""
 
     def work() -> int:
         start_logging()
@@ -55,7 +55,7 @@ def publish_command(folder: str, given: dict[str, Any], *, dry_run: bool, force:
 
 
 def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:
-    """Print the files and cards of a publication."""
+    """Prints the files and cards of a publication."""
     config, results = resolved.config, Results(run).data
     with TemporaryDirectory() as place:
         verified = check_gate(run, config, results, force=force)
@@ -69,7 +69,7 @@ def _shown(run: RunDir, resolved: Resolved, force: bool) -> int:
 
 
 def verify_command(what: str, *, as_json: bool) -> int:
-    """`socratune verify RUN|HUB-ID`: what was found, and 0 where all of it agrees and the verdict is *passed*."""
+    """Verifies a run or a publication; returns 0 if everything agrees and the verdict is *passed*."""
 
     def work() -> int:
         start_logging()
@@ -93,7 +93,7 @@ def verify_command(what: str, *, as_json: bool) -> int:
 
 
 def _told(what: str, found: Verification | Published, as_json: bool) -> int:
-    """Print a verification; its exit code."""
+    """Prints a verification and returns its exit code."""
     passed = not found.faults and found.proof is not None and found.proof.passed
     if as_json:
         status = found.proof.status if found.proof else None
@@ -115,7 +115,7 @@ def _told(what: str, found: Verification | Published, as_json: bool) -> int:
 def export_command(
     folder: str, to: str, out: str | None, llama_cpp: str | None, *, prompts: int, min_agreement: float
 ) -> int:
-    """`socratune export RUN --to FORMAT`: write it, check it, say how it is used."""
+    """Writes and checks an export, and shows how to use it (`socratune export RUN --to FORMAT`)."""
 
     def work() -> int:
         start_logging()
@@ -131,7 +131,7 @@ def export_command(
 
 
 def export_data_command(folder: str, trainer: str, settings: list[str] | None, out: str | None) -> int:
-    """`socratune export-data RUN --for TOOL`: write it and say how it is used."""
+    """Writes the data for another tool, and shows how to use it (`socratune export-data RUN --for TOOL`)."""
 
     def work() -> int:
         from socratune.stages import export_training
@@ -152,7 +152,7 @@ def export_data_command(folder: str, trainer: str, settings: list[str] | None, o
 
 
 def report_command(folders: list[str], bundle: str | None, *, without_rows: bool) -> int:
-    """`socratune report RUN…`: the page of each, or with `--bundle` a site of all."""
+    """Writes the page of each run, or with `--bundle` a site of all (`socratune report RUN…`)."""
 
     def work() -> int:
         if bundle is None and without_rows:

@@ -16,7 +16,7 @@ RETIRED = {
 
 
 def retired(words: Sequence[str]) -> str | None:
-    """The sentence for a command line with something retired in it, or None."""
+    """Returns what to say about a retired command or flag, or None."""
     named = {word.partition("=")[0] for word in words}
     for (command, flag), said in RETIRED.items():
         if words and words[0] == command and flag in {"", *named}:

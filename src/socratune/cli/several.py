@@ -19,7 +19,7 @@ def ablate_command(
     arms: str | None,
     limits: tuple[int, float, float | None],
 ) -> int:
-    """`socratune ablate`. `limits`: seeds, minutes, USD."""
+    """Runs `socratune ablate`. `limits`: seeds, minutes, USD."""
     run_log = Path(output) / "run.log"
 
     def work() -> int:
@@ -46,7 +46,7 @@ def ablate_command(
 
 
 def crossfit_command(folder: str, count: int, *, as_json: bool) -> int:
-    """`socratune validate RUN --crossfit K`. Returns 0 if the adapters are proven better than the base, else 1."""
+    """Runs `socratune validate RUN --crossfit K`; returns 0 if the adapters are proven better than the base, else 1."""
 
     def work() -> int:
         from socratune.ways import tested_by_folds
@@ -67,7 +67,7 @@ def crossfit_command(folder: str, count: int, *, as_json: bool) -> int:
 
 
 def _only_live(progress: Progress) -> Tell:
-    """The bar of the stage at work, and no line for each of some hundred stages."""
+    """Returns a listener that shows the running stage, without a line for each of some hundred stages."""
 
     def tell(event: str, stage: str, entry: dict[str, Any]) -> None:
         if event in ("begin", "tick"):
@@ -83,7 +83,7 @@ SHOWN_OF_ABLATION = ("way", "rows", "equal rows", "equal trained tokens", "equal
 
 
 def show_ablation(result: dict[str, Any], console: Any) -> None:
-    """The ways side by side, and what was cut."""
+    """Prints the ways side by side, and what was left out."""
     from rich.table import Table
 
     from socratune.ways import ARM_HEADS, arm_cells, arms_not_done
