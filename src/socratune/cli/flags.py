@@ -132,8 +132,8 @@ class Command(TyperCommand):
         return super().get_params(ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Returns the arguments. A flag that is a setting here, or another trainer's name for one, is refused with what to
-        write.
+        """Returns the arguments. A flag that is a setting here, or another trainer's name for one, is refused with what
+        to write.
         """
         try:
             return super().parse_args(ctx, args)

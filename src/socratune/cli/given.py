@@ -23,7 +23,7 @@ def resolved_by(
     stages: Stages,
     known: Sequence[Fault],
 ) -> Resolved:
-    """Returns the configuration of a command that can begin. Faults of flags, file, data, model and output come at once."""
+    """Returns the configuration of a command that can begin. All faults come at once."""
     faults = [*known, *stage_faults(*stages)]
     start, until, restart = stages if not faults else (None, None, None)
     merged, wrong = merged_settings(given, config_file, settings)
