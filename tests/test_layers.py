@@ -51,7 +51,7 @@ LINES = {
     "training": 3000,
     "evaluation": 4810,
     "publishing": 4350,
-    "stages": 2510,
+    "stages": 2525,
     "compute": 3950,
     "ways": 1610,
     "cli": 3030,

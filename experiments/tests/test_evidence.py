@@ -251,16 +251,18 @@ def test_equal_arms_and_a_second_base(tmp_path: Path) -> None:
 def test_the_first_page_puts_real_models_first_and_takes_their_figures_from_the_files(tmp_path: Path) -> None:
     kept = Path(evidence.__file__).parent / "results" / "real"
     real, ways = (json.loads((kept / f"{name}.json").read_text()) for name in ("figures", "ways"))
-    ways["verdicts"] = {"base": [0] * 50, "direct": [1, 0] * 25, "rft": [1, 0, 0, 0] * 12 + [0, 0], "sft": [1] * 50}
+    half, quarter = [1, 0] * 25, [1, 0, 0, 0] * 12 + [0, 0]
+    ways["verdicts"] = {"direct": half, "wrong-hints": half, "rft": quarter, "sft": [1] * 50}
     save(tmp_path / "results" / "real", figures=real, ways=ways)
     written(tmp_path)
     page = (tmp_path / "docs" / "evidence.md").read_text()
-    assert "hints lead by +26.0 (" in page and "bring a 135 M model to 100.0 %" in page
+    assert "hints lead sampling by +26.0 (" in page and "minus wrong ones is +0.0 (" in page
+    assert "bring a 135 M model to 100.0 %" in page
     assert "| `letter_counting` | 400 | 31.2 → 74.0 | +42.8 (+36.8 … +48.9) |" in page
     assert page.index("## Real models") < page.index("## The laboratory") and len(page.splitlines()) <= 250
     save(tmp_path / "results" / "real", figures=None, ways=None)
     written(tmp_path)
-    assert "hints lead by (not measured) points" in (tmp_path / "docs" / "evidence.md").read_text()
+    assert "hints lead sampling by (not measured) points" in (tmp_path / "docs" / "evidence.md").read_text()
 
 
 def test_labels_keep_their_distance_within_the_axes() -> None:

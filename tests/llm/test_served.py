@@ -103,6 +103,16 @@ def test_money_cannot_be_limited_where_a_price_is_not_known(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_solutions_of_unsolved_rows_are_pointed_at(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", demo_rows("train", 40))
+    command = ["enhance", "--model", "demo", "--dataset", data, "--teacher-model", "none"]
+    done = socratune(*command, "--output", tmp_path / "dropped")
+    assert done.returncode == 0 and "bring a worked solution: --unsolved reference trains on it" in done.stderr
+    done = socratune(*command, "--output", tmp_path / "trained", "--unsolved", "reference")
+    assert done.returncode == 0 and "worked solution" not in done.stderr
+
+
+@pytest.mark.slow
 def test_rows_that_no_rule_can_judge_stop_the_run_early(tmp_path: Path) -> None:
     rows = demo_rows("train", 200)
     for row in rows:

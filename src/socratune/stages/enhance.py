@@ -103,7 +103,11 @@ async def enhance_rows(
         if batched:
             figures["batches"] = {role: _batches(journal, f"enhance.{role}") for role in batched}
         figures["leaks"] = await _leaks(run, student, journal.rows(key), base.seed)
-    return enhance_result(run, total, journal=journal, key=key, figures=figures)
+    result = enhance_result(run, total, journal=journal, key=key, figures=figures)
+    if (left := figures["unsolved_with_solution"]) > UNUSED * total:
+        text = "%d of %d rows stayed unsolved, but bring a worked solution: --unsolved reference trains on it."
+        log.warning(text, left, total)
+    return result
 
 
 def rows_of_shard(run: RunDir, shard: str | None) -> Iterator[QARow]:
@@ -117,7 +121,14 @@ def enhance_result(run: RunDir, total: int, *, journal: Journal, key: str, figur
     Raises:
         OutsideError: the journal does not hold all `total` rows.
     """
-    figures |= {"outcomes": Counter(), "gaps": Counter(), "hints": 0, "hints_rejected": 0, "looped": 0}
+    figures |= {
+        "outcomes": Counter(),
+        "gaps": Counter(),
+        "hints": 0,
+        "hints_rejected": 0,
+        "looped": 0,
+        "unsolved_with_solution": 0,
+    }
     written = write_jsonl(run.enhanced, _counted(journal.rows(key), figures))
     if written != total:
         raise OutsideError(f"{run.journal} holds {written} of {total} rows. Run it again with --restart enhance.")
@@ -188,6 +199,9 @@ async def _leaks(run: RunDir, student: Student, rows: Iterator[dict[str, Any]], 
     return {"measured": len(measures), "rate": leak_rate(measures)}
 
 
+UNUSED = 0.2
+"""From this share of unsolved rows with a worked solution on, it is said that the solutions could be trained on. On the
+first real task compared, they taught a small model far more than hints did."""
 _Kind = Literal["decided", "undecided", "error"]
 
 
@@ -276,5 +290,7 @@ def _counted(rows: Iterator[dict[str, Any]], figures: dict[str, Any]) -> Iterato
             figures["gaps"][enhancement["gap"]] += 1
         figures["hints"] += sum(attempt["hint"] is not None for attempt in enhancement["trace"])
         figures["hints_rejected"] += enhancement["hints_rejected"]
+        has_solution = enhancement["outcome"] == "unsolved" and data["metadata"].get("thinking")
+        figures["unsolved_with_solution"] += bool(has_solution)
         figures["looped"] += sum(attempt["judged_by"] == CUT_OFF["loop"] for attempt in enhancement["trace"])
         yield data
