@@ -78,7 +78,7 @@ def read_records(path: Path, check: _Check | None = None) -> Iterator[Record]:
 def _missing(path: Path) -> Fault:
     there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, there, n=1)
-    fix = f"Did you mean {path.with_name(near[0])}?" if near else "Check the path, and the setting that names it."
+    fix = f"Did you mean {path.with_name(near[0])}?" if near else "Check --dataset, or whichever setting names it."
     if len(path.parts) == 1 and not near:
         fix += " A data set of the Hugging Face Hub is given as org/name."
     return Fault(str(path), "a file of question-answer rows", Shown("no such file"), fix)
