@@ -59,18 +59,21 @@ def test_each_row_is_asked_once_by_an_adapter_that_did_not_see_it(tmp_path: Path
     assert result["rows"] == 48 == sum(fold["rows"] for fold in result["folds"])
     low, high = result["ci95"]
     assert low <= result["by_rows"][0] and high >= result["by_rows"][1] and low <= result["by_folds"][0]
+    (folds,) = (run / "crossfit").iterdir()
     asked: list[str] = []
     for fold in range(3):
-        place = run / "crossfit" / f"fold-{fold}"
+        place = folds / f"fold-{fold}"
         trained, held = ids(place / "train_in.jsonl"), ids(place / "held_out.jsonl")
         assert not trained & held and len(trained | held) == 48
         asked += held
     assert len(asked) == len(set(asked)) == 48
-    made = [calls(run / "crossfit" / f"fold-{fold}") for fold in range(3)]
+    made = [calls(folds / f"fold-{fold}") for fold in range(3)]
     assert calls(run) < made[0] <= made[1] == made[2], "the second fold has seen all rows, the third asks nothing again"
     assert socratune("validate", run, "--crossfit", "3", "--json").stdout == done.stdout
     shown = socratune("validate", run, "--crossfit", "3").stdout
     assert "48 rows, each asked of an adapter" in " ".join(shown.split())
+    other = json.loads(socratune("validate", run, "--crossfit", "2", "--json").stdout)
+    assert [fold["rows"] for fold in other["folds"]] == [24, 24], "another division is another folder"
 
 
 @pytest.mark.slow

@@ -25,9 +25,9 @@ from socratune.evaluation import (
     told_of_questions,
 )
 from socratune.pipeline import run_pipeline
-from socratune.resolve import Resolved, deep_merge, read_config_file, resolve_settings
+from socratune.resolve import Resolved, deep_merge, dump, flatten, read_config_file, resolve_settings
 from socratune.rows import QARow
-from socratune.runs import Results, RunDir, Tell, read_rows, write_json
+from socratune.runs import Results, RunDir, Tell, fingerprint, read_rows, write_json
 from socratune.ways.exam import examined, telling
 from socratune.ways.folders import begin
 
@@ -95,14 +95,14 @@ def tested_by_folds(run: RunDir, count: int, *, tell: Tell) -> dict[str, Any]:
         got = Shown(f"{count} for {len(set(clusters))} independent rows or sources")
         raise UserError(Fault("--crossfit", "at least two folds, and at most as many as there are sources", got))
     folds = folds_of(clusters, count=count, seed=resolved.config.seed)
-    place = RunDir(run / "crossfit")
+    place = RunDir(run / "crossfit" / f"{count}-{_key(resolved, rows)}")
     place.create()
     with place.locked():
         before = _examined(place, resolved, rows, None, tell, "base")
         after, told = np.zeros(len(rows)), []
         for fold in range(count):
             at = np.flatnonzero(folds == fold)
-            right, trained_on = _fold(run, resolved, rows, folds, fold, tell)
+            right, trained_on = _fold(run, place, rows, folds, fold, tell)
             after[at] = right
             told.append(
                 {"rows": len(at), "trained_on": trained_on, "base": before[at].mean(), "adapter": after[at].mean()}
@@ -110,6 +110,12 @@ def tested_by_folds(run: RunDir, count: int, *, tell: Tell) -> dict[str, Any]:
     result = _read(rows, clusters, folds, before, after, resolved) | {"folds": told}
     write_json(run / "crossfit.json", result)
     return result
+
+
+def _key(resolved: Resolved, rows: Sequence[QARow]) -> str:
+    """Returns what the folds depend on, so that other rows or settings have other folders."""
+    settings = {name: value for name, value in flatten(dump(resolved.config)).items() if name != "output"}
+    return fingerprint(settings, [row.to_json() for row in rows])[:8]
 
 
 def _rows(run: RunDir, resolved: Resolved) -> list[QARow]:
@@ -125,16 +131,16 @@ def _rows(run: RunDir, resolved: Resolved) -> list[QARow]:
 
 
 def _fold(
-    run: RunDir, resolved: Resolved, rows: Sequence[QARow], folds: np.ndarray, fold: int, tell: Tell
+    run: RunDir, place: RunDir, rows: Sequence[QARow], folds: np.ndarray, fold: int, tell: Tell
 ) -> tuple[np.ndarray, int]:
     """Returns whether the fold's adapter is right in each row of the fold, and how many rows it was trained on."""
-    place = RunDir(run / "crossfit" / f"fold-{fold}")
-    parts = {"train_in": [], "held_out": [], "dev": [], "recall": []}
+    own_run = RunDir(place / f"fold-{fold}")
+    parts: dict[str, list[QARow]] = {"train_in": [], "held_out": [], "dev": [], "recall": []}
     for row, at in zip(rows, folds, strict=True):
         parts["held_out" if at == fold else "train_in"].append(row)
-    known = RunDir(run / "crossfit" / f"fold-{fold - 1}") if fold else run
-    begin(place, run, until="split", rows=parts, journal=known.journal)
-    own = resolve_settings(deep_merge(read_config_file(run.config), {"output": str(place.root)}), where="--crossfit")
+    known = RunDir(place / f"fold-{fold - 1}") if fold else run
+    begin(own_run, run, until="split", rows=parts, journal=known.journal)
+    own = resolve_settings(deep_merge(read_config_file(run.config), {"output": str(own_run.root)}), where="--crossfit")
 
     def named(event: str, stage: str, entry: dict[str, Any]) -> None:
         tell(event, f"fold {fold + 1}: {stage}", entry)
@@ -143,7 +149,7 @@ def _fold(
     train = results["stages"].get("train", {})
     if train.get("status") != "done":
         raise StageFailed(f"Fold {fold + 1} has no adapter: {results.get('error') or 'nothing to train on'}")
-    return _examined(place, own, parts["held_out"], place.adapter, named, "exam"), train["rows_out"]
+    return _examined(own_run, own, parts["held_out"], own_run.adapter, named, "exam"), train["rows_out"]
 
 
 def _examined(
@@ -181,7 +187,5 @@ def _read(
         "verdict": verdict,
         "passed": verdict == "better" and beaten,
         "majority": majority,
-        "rows_needed": rows_needed(by_rows)
-        if compare_paired(by_rows, margin) in ("inconclusive", "not_worse")
-        else None,
+        "rows_needed": rows_needed(by_rows) if compare_paired(by_rows, margin) in _OPEN else None,
     }
