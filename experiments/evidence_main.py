@@ -141,7 +141,7 @@ def _ways(ways: Mapping[str, Any]) -> list[str]:
         if reading["gain"]:
             gain, low, high = reading["gain"]
             rate = f"{row['learning_rate']:g}" if row["learning_rate"] else "–"
-            count = f"{row['rows']:,}" if row["rows"] else "–"
+            count = " · ".join(f"{row[name]:,}" if row[name] else "–" for name in ("rows", "calls_tokens"))
             does = row["does"] + " (control)" * row["control"]
             told = f"{signed(gain)} ({signed(low)} … {signed(high)})"
             cells.append([f"`{row['arm']}`", does, f"{count} · {rate}", percent(reading["accuracy"]), told])
@@ -150,8 +150,9 @@ def _ways(ways: Mapping[str, Any]) -> list[str]:
         "**A screen of one cell, one seed.** SmolLM2-135M-Instruct on two CPU cores, the task of `make demo-real` "
         f"(which item does an order list most of?), 182 questions to learn from, {held_out} held out, all of one form. "
         "A worked solution comes with each question; its first half is the hint. `rft` draws as many samples as the "
-        "calls of `direct` pay for.", "",
-        *table(["way", "what is trained on", "rows · learning rate", "right, %", "gain (95 %)"], cells, words=3),
+        "calls of `direct` pay for. The tokens of all calls are in the table: `mix` and `star` are not at equal money.",
+        "",
+        *table(["way", "what is trained on", "rows · call tokens · learning rate", "right, %", "gain (95 %)"], cells, 3),
         "The rates were chosen by 18 dev rows out of three; where the chosen one is 0.0015, it is the largest that was "
         "tried. So few rows make few steps, and one seed says nothing about how much trainings vary.", "",
         "```bash", "socratune ablate --config experiments/real/ways.yaml --seeds 1 --minutes 110 \\",
