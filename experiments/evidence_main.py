@@ -152,7 +152,7 @@ def _ways(ways: Mapping[str, Any]) -> list[str]:
         "A worked solution comes with each question; its first half is the hint. `rft` draws as many samples as the "
         "calls of `direct` pay for. The tokens of all calls are in the table: `mix` and `star` are not at equal money.",
         "",
-        *table(["way", "what is trained on", "rows · call tokens · learning rate", "right, %", "gain (95 %)"], cells, 3),
+        *table(["way", "what is trained on", "rows · tokens · learning rate", "right, %", "gain (95 %)"], cells, 3),
         "The rates were chosen by 18 dev rows out of three; where the chosen one is 0.0015, it is the largest that was "
         "tried. So few rows make few steps, and one seed says nothing about how much trainings vary.", "",
         "```bash", "socratune ablate --config experiments/real/ways.yaml --seeds 1 --minutes 110 \\",
