@@ -258,8 +258,9 @@ def documents(results: Path) -> tuple[dict[str, str], Figures]:
         command = COMMANDS.get(commands.get(heading, ""))
         lines += [f"## {heading}", "", *body, *(["```bash", command, "```", ""] if command else [])]
     first = main_page(
-        read(results / "real", "figures"), read(results / "real", "ways"), curves, claims(found, curves, order)
-    )
+        read(results / "real", "figures"), read(results / "real", "ways"), curves, claims(found, curves, order),
+        found["side"],
+    )  # fmt: skip
     pages = {"evidence.md": first, "evidence-laboratory.md": "\n".join(lines)}
     return {name: _folded(text) for name, text in pages.items()}, drawn
 
@@ -319,9 +320,10 @@ def _rounds(raw: Mapping[str, Any] | None, facts: Facts, drawn: Figures) -> list
 
 
 SECOND = (
-    "**A second base**, another pre-training seed: `python experiments/lab/pretrain.py outputs/lab-base --minutes 5.6 "
-    "--seed 1`, then `accept.py` and `curve.py` with that folder, into `acceptance-2.json` and `curve-2.json`"
+    "**A second base**, from another pre-training seed. `accept.py` and `curve.py` then take its folder, and write "
+    "`acceptance-2.json` and `curve-2.json`:"
 )
+PRETRAIN = "python experiments/lab/pretrain.py outputs/lab-base --minutes 5.6 --seed 1"
 
 
 def _bases(found: Mapping[str, Any]) -> list[str]:
@@ -329,7 +331,8 @@ def _bases(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, heading in (("acceptance", ""), ("acceptance-2", SECOND)):
         if found[name]:
-            lines += [*([heading, ""] if heading else []), *acceptance_section(found[name])]
+            again = [heading, "", "```bash", PRETRAIN, "```", ""] if heading else []
+            lines += [*again, *acceptance_section(found[name])]
     return lines or [NOT_MEASURED, ""]
 
 

@@ -12,6 +12,7 @@ import evidence
 import evidence_claims
 import evidence_data
 import evidence_figures
+import evidence_main
 import numpy as np
 import pytest
 
@@ -253,16 +254,51 @@ def test_the_first_page_puts_real_models_first_and_takes_their_figures_from_the_
     real, ways = (json.loads((kept / f"{name}.json").read_text()) for name in ("figures", "ways"))
     half, quarter = [1, 0] * 25, [1, 0, 0, 0] * 12 + [0, 0]
     ways["verdicts"] = {"direct": half, "wrong-hints": half, "rft": quarter, "sft": [1] * 50}
+    for row in ways["arms"]:
+        row["calls_tokens"] = {"direct": 1000, "rft": 1050, "mix": 1300, "sft": 0}.get(row["arm"])
     save(tmp_path / "results" / "real", figures=real, ways=ways)
     written(tmp_path)
     page = (tmp_path / "docs" / "evidence.md").read_text()
-    assert "hints lead sampling by +26.0 (" in page and "minus wrong ones is +0.0 (" in page
-    assert "bring a 135 M model to 100.0 %" in page
-    assert "| `letter_counting` | 400 | 31.2 → 74.0 | +42.8 (+36.8 … +48.9) |" in page
+    words = " ".join(page.split())
+    assert "hints were ahead by +26.0 (" in words and "the difference is +0.0 (" in words
+    assert "the 135 M model from 20.0 to 100.0 %" in words
+    assert (
+        "| `letter_counting` | refused: one answer to everything | 400 | 31.2 → 74.0 | +42.8 (+36.8 … +48.9) |" in page
+    )
+    assert "`rft` paid for about as many tokens as `direct`" in words
+    assert "`mix` paid for 30 % more and `sft` for none." in words
+    assert "equal money |" not in page, "only `direct` has that reading"
     assert page.index("## Real models") < page.index("## The laboratory") and len(page.splitlines()) <= 250
     save(tmp_path / "results" / "real", figures=None, ways=None)
     written(tmp_path)
-    assert "hints lead sampling by (not measured) points" in (tmp_path / "docs" / "evidence.md").read_text()
+    page = (tmp_path / "docs" / "evidence.md").read_text()
+    assert "hints were ahead by (not measured) points" in " ".join(page.split()) and "{" not in page
+
+
+def test_the_first_page_says_of_each_run_what_the_gate_says_today(tmp_path: Path) -> None:
+    def cell(
+        gained: float, *, verdict: str = "better", most: float = 0.05, low: float = 0.02, status: str = "passed"
+    ) -> dict[str, Any]:
+        test = {"base_accuracy": 0.5, "adapter_accuracy": 0.5 + gained, "difference": gained, "n": 100,
+                "ci95": [low, gained + 0.1], "verdict": verdict, "majority": {"accuracy": most}}  # fmt: skip
+        return {"part": "table", "model": "smollm2-135m-instruct", "cell": "made_up", "status": status, "hints": 3,
+                "held_out": test, "new_numbers": None}  # fmt: skip
+
+    assert evidence_main.gate(cell(0.2)) == "passed"
+    assert evidence_main.gate(cell(0.2, status="failed")) == "refused"
+    assert evidence_main.gate(cell(0.1, verdict="inconclusive", low=-0.1)) == "gain not proven"
+    assert evidence_main.gate(cell(0.2, verdict="inconclusive")) == "undecided answers"
+    often = cell(0.2, most=0.75)
+    assert evidence_main.gate(often) == "one answer to everything", "not more accurate than one answer to all"
+    beaten = cell(0.2, most=0.6)
+    assert evidence_main.gate(beaten) == "passed"
+    beaten["held_out"]["majority"]["ci95"] = [-0.01, 0.2]
+    assert evidence_main.gate(beaten) == "one answer to everything"
+    save(tmp_path / "results" / "real", figures={"cells": [cell(0.2), often]})
+    written(tmp_path)
+    page = " ".join((tmp_path / "docs" / "evidence.md").read_text().split())
+    assert "Of two runs with two models, the gate passed one." in page
+    assert "SmolLM2-135M-Instruct on `made_up` was recorded as passed." in page
 
 
 def test_labels_keep_their_distance_within_the_axes() -> None:
