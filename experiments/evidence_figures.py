@@ -10,13 +10,14 @@ from html import escape
 Scale = Callable[[float], float]
 INK, FAINT = "#333", "#ddd"
 COLOURS = {
-    "mix": "#0b3d91", "direct": "#2f78c4", "clean": "#2aa6b8", "iterative": "#7b5fb5",
-    "teacher-in-student-format": "#1b7837", "teacher": "#7aa62f", "rft": "#d95f02", "bare-retry": "#b07d00",
-    "wrong-hints": "#888888", "sft": "#a63a3a", "prompt": "#666666", "base": "#111111",
+    "mix": "#0b3d91", "mix-and-replay": "#4a5fb0", "direct": "#1f6ab5", "clean": "#0f7684", "iterative": "#7b5fb5",
+    "teacher-in-student-format": "#1b7837", "teacher": "#557a12", "rft": "#b84e00", "rft-all": "#9c3f6e",
+    "bare-retry": "#856000", "wrong-hints": "#707070", "sft": "#a63a3a", "prompt": "#5c5c5c", "base": "#111111",
 }  # fmt: skip
+"""Each also colours the label of its line, so each has a contrast of at least 4.5 to 1 with white."""
 SHORT = {"teacher-in-student-format": "teacher, own format"}
 """What a label has no room for."""
-SHADES = ("#8cb4e0", "#5f93cf", "#3b73b9", "#21559a", "#0b2f66")
+SHADES = ("#1d77c2", "#1c66a8", "#1a548c", "#15406c", "#0b2440")
 LABEL_GAP = 13.0
 TOP, BOTTOM, LEFT = 34, 44, 40
 CHARACTER = 6.1
@@ -36,7 +37,7 @@ class Line:
 
     @property
     def stroke(self) -> str:
-        return self.colour or COLOURS.get(self.name, "#999")
+        return self.colour or COLOURS.get(self.name, "#707070")
 
     @property
     def end(self) -> float:

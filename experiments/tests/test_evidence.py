@@ -306,3 +306,15 @@ def test_labels_keep_their_distance_within_the_axes() -> None:
     order = sorted(places)
     assert all(after - before >= 12.9 for before, after in pairwise(order))
     assert order[0] >= 34 and order[-1] <= 300 and places[0] < places[1] < places[2] < places[4] < places[3]
+
+
+def test_labels_can_be_read_on_white_and_no_two_ways_share_a_colour() -> None:
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    assert {*evidence_data.ORDER} < {*evidence_figures.COLOURS}
+    colours = [*evidence_figures.COLOURS.values(), *evidence_figures.SHADES]
+    assert len({*colours}) == len(colours)
+    assert {colour: 1.05 / (light(colour) + 0.05) for colour in colours if 1.05 / (light(colour) + 0.05) < 4.5} == {}
