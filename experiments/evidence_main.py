@@ -39,8 +39,8 @@ Real models come first. Intervals are 95 %.
 
 - **Training on its own right answers improves a real model on tasks that it sometimes gets right.** Of {runs} runs with
   two models, the gate passed {passed}.
-- The gate refused {unproven} runs because their gain was not proven, and {one_answer} because the adapter had only
-  learned the most frequent answer.
+- The gate refused {unproven} runs because their gain was not proven or too many answers were undecided, and
+  {one_answer} because the adapter had only learned the most frequent answer.
 - **No real model has shown yet that hints pay off.** For the same money, hints and sampling came out level on a 0.5 B
   model (34.5 and 34.5 %). On a 135 M model hints were ahead by {direct_rft} points. Both comparisons have one seed.
 - On the 135 M model, hints that were written for *other rows* did as well as the right hints: the difference is
@@ -104,8 +104,8 @@ NEGATIVE = """- **Hints against sampling, 0.5 B, equal money**: 34.5 and 34.5 %.
   cost {leak_steps}. The leak check drops the first kind. Hints of the second kind are worth little."""
 
 NOT_DONE = """- No full protocol has been run on a real model. It needs several seeds for each way, budgets of 1, 4 and
-  16 times, the controls of distillation (no hint, another row's hint, the solution), and a model that learns several
-  tasks. The results above are single runs and a screen.
+  16 times, the controls of distillation (no hint, another row's hint, the solution), and a mixed model over tasks.
+  The results above are single runs and a screen.
 - `gemma-3-270m` was run on a CPU only ([real models](real-models.md#a-base-model-gemma-3-270m-on-two-cores)). The
   weights of all models are dequantised from 4 bits.
 - Questions from documents were not compared with retrieval (*retrieve, do not fine-tune*). No human has labelled the
